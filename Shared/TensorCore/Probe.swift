@@ -1,0 +1,31 @@
+/// Receives intermediate tensors by name: golden tests compare them, `--dump` writes them to a file.
+///
+/// Names are those of the reference recordings (`dit.step0.cond.block.3.img`). With no sink, recording costs nothing: the
+/// tensor expression is not evaluated.
+public struct Probe: Sendable {
+  private let sink: (@Sendable (String, Tensor) -> Void)?
+  private let prefix: String
+
+  /// Records nothing.
+  public static let none = Probe(sink: nil, prefix: "")
+
+  /// Calls `sink` with every recorded tensor.
+  public init(_ sink: @escaping @Sendable (String, Tensor) -> Void) { self.init(sink: sink, prefix: "") }
+
+  private init(sink: (@Sendable (String, Tensor) -> Void)?, prefix: String) {
+    self.sink = sink
+    self.prefix = prefix
+  }
+
+  /// The same probe with `component.` put before every name.
+  public func scoped(_ component: @autoclosure () -> String) -> Probe {
+    guard let sink else { return self }
+    return Probe(sink: sink, prefix: prefix + component() + ".")
+  }
+
+  /// Records `tensor` as `name` if anybody listens.
+  public func record(_ name: @autoclosure () -> String, _ tensor: @autoclosure () -> Tensor) {
+    guard let sink else { return }
+    sink(prefix + name(), tensor())
+  }
+}
