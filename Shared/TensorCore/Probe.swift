@@ -12,6 +12,9 @@ public struct Probe: Sendable {
   /// Calls `sink` with every recorded tensor.
   public init(_ sink: @escaping @Sendable (String, Tensor) -> Void) { self.init(sink: sink, prefix: "") }
 
+  /// Whether anybody listens. Work that only a recording needs may be skipped otherwise.
+  public var isActive: Bool { sink != nil }
+
   private init(sink: (@Sendable (String, Tensor) -> Void)?, prefix: String) {
     self.sink = sink
     self.prefix = prefix
@@ -21,6 +24,12 @@ public struct Probe: Sendable {
   public func scoped(_ component: @autoclosure () -> String) -> Probe {
     guard let sink else { return self }
     return Probe(sink: sink, prefix: prefix + component() + ".")
+  }
+
+  /// The same probe without the tensors whose full name `isIncluded` refuses.
+  public func filtered(_ isIncluded: @escaping @Sendable (String) -> Bool) -> Probe {
+    guard let sink else { return self }
+    return Probe(sink: { name, tensor in if isIncluded(name) { sink(name, tensor) } }, prefix: prefix)
   }
 
   /// Records `tensor` as `name` if anybody listens.

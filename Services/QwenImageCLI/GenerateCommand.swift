@@ -1,0 +1,60 @@
+import ArgumentParser
+import Foundation
+
+/// `qwen-image generate`: through a cluster's gateway.
+struct GenerateCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "generate", abstract: "Draw a picture through a cluster.",
+    discussion: "Ctrl-C cancels the request; the cluster stops working on it at the next step.")
+
+  @Option(help: "Address of the gateway.")
+  var gateway = "http://127.0.0.1:8080"
+
+  @Option(help: "API key, if the gateway asks for one. Default: the environment's QWEN_IMAGE_API_KEY.")
+  var apiKey: String?
+
+  @OptionGroup var request: RequestOptions
+
+  func run() async throws {
+    let client = try GatewayClient(gateway, apiKey: apiKey ?? ProcessInfo.processInfo.environment["QWEN_IMAGE_API_KEY"])
+    let work = Task { try await draw(client) }
+    let interruption = Interruption { work.cancel() }
+    do {
+      try await work.value
+      try await client.shutdown()
+    } catch {
+      try await client.shutdown()
+      if interruption.isInterrupted { throw ExitCode(Interruption.exitStatus) }
+      throw error
+    }
+  }
+
+  private func draw(_ client: GatewayClient) async throws {
+    var progress = ProgressBar()
+    defer { progress.finish() }
+    progress.show("connecting to \(gateway)")
+    for try await event in client.generate(body) {
+      switch event {
+      case .progress(let update):
+        switch (update.stage, update.queuePosition) {
+        case ("queued", let position?): progress.show("queued, position \(position)")
+        case ("denoising", _):
+          progress.show("denoising", completed: update.step, total: update.steps, secondsLeft: update.secondsLeft)
+        default: progress.show(update.stage)
+        }
+      case .completed(let png, let seed):
+        progress.finish()
+        if request.seed == nil, let seed { FileHandle.standardError.write(Data("seed \(seed)\n".utf8)) }
+        try request.write(png)
+        return
+      }
+    }
+    throw GatewayClientError.incomplete
+  }
+
+  private var body: GatewayClient.Body {
+    GatewayClient.Body(
+      prompt: request.prompt, negativePrompt: request.negativePrompt, trueCfgScale: request.trueCfgScale,
+      numInferenceSteps: request.steps, width: request.width, height: request.height, seed: request.seed)
+  }
+}

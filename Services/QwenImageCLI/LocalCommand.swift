@@ -1,0 +1,92 @@
+import ArgumentParser
+import Foundation
+import ImageCodec
+import Kernels
+import QwenImage
+import Synchronization
+import TensorCore
+import Weights
+
+/// `qwen-image local`: all stages in one process.
+struct LocalCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "local", abstract: "Draw a picture in this process, without a cluster.")
+
+  @Option(help: "Directory of a checkpoint in diffusers layout.")
+  var model: String
+
+  @OptionGroup var request: RequestOptions
+
+  @Option(help: "Arithmetic: \(Precision.allCases.map(\.rawValue).joined(separator: ", ")).")
+  var precision = Precision.bf16
+
+  @Option(help: "Compute threads.")
+  var threads = ProcessInfo.processInfo.activeProcessorCount
+
+  @Option(help: "Also write every intermediate tensor to this safetensors file.")
+  var dump: String?
+
+  func run() async throws {
+    let interruption = Interruption()
+    // Compute blocks its thread for minutes; it must not hold one of the concurrency pool's.
+    let result = await withCheckedContinuation { continuation in
+      Thread.detachNewThread { continuation.resume(returning: Result { try draw(interruption) }) }
+    }
+    do {
+      try result.get()
+    } catch PipelineError.cancelled {
+      throw ExitCode(Interruption.exitStatus)
+    }
+  }
+
+  private func draw(_ interruption: Interruption) throws {
+    var progress = ProgressBar()
+    progress.show("loading \(model)")
+    let directory = try ModelDirectory(URL(filePath: model))
+    let profile = try ModelProfile(directory)
+    let imageRequest = profile.request(
+      prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale, steps: request.steps,
+      width: request.width, height: request.height, seed: request.resolvedSeed())
+    try profile.limits.validate(imageRequest)
+    let pipeline = try QwenImagePipeline(
+      model: directory, precision: precision, pool: ThreadPool(threads: threads), limits: profile.limits)
+
+    let recording = dump.map { _ in TensorRecording() }
+    var clock = StepClock(steps: imageRequest.steps)
+    progress.show("encoding")
+    let picture = try pipeline(imageRequest, probe: recording?.probe ?? .none) { completed in
+      guard !interruption.isInterrupted else { throw PipelineError.cancelled }
+      progress.show("denoising", completed: completed, total: imageRequest.steps, secondsLeft: clock.secondsLeft(afterStep: completed))
+    }
+    progress.finish()
+    if let dump { try recording?.write(to: URL(filePath: dump)) }
+    if request.seed == nil { FileHandle.standardError.write(Data("seed \(imageRequest.seed)\n".utf8)) }
+    try request.write(picture.png(text: imageRequest.textEntries(modelID: profile.id)))
+  }
+}
+
+extension Precision: ExpressibleByArgument {}
+
+/// Measures the pace of steps.
+private struct StepClock {
+  private let steps: Int
+  private let start = ContinuousClock.now
+
+  init(steps: Int) { self.steps = steps }
+
+  func secondsLeft(afterStep completed: Int) -> Double {
+    let elapsed = (ContinuousClock.now - start) / .seconds(1)
+    return elapsed / Double(completed) * Double(steps - completed)
+  }
+}
+
+/// Keeps recorded tensors for `--dump`.
+private final class TensorRecording: Sendable {
+  private let tensors = Mutex<[(name: String, tensor: Tensor)]>([])
+
+  var probe: Probe { Probe { name, tensor in self.tensors.withLock { $0.append((name, tensor)) } } }
+
+  func write(to url: URL) throws {
+    try SafetensorsWriter.write(tensors.withLock { $0 }, to: url)
+  }
+}

@@ -1,0 +1,33 @@
+import Foundation
+
+/// A progress line on the terminal: what is being done, steps, and time left. Silent when standard error is not a terminal.
+struct ProgressBar {
+  private static let cells = 30
+  private let isTerminal = isatty(STDERR_FILENO) == 1
+  private var lastWidth = 0
+
+  /// Shows a stage that has no steps.
+  mutating func show(_ stage: String) { draw(stage) }
+
+  /// Shows `completed` of `total` steps, and how long the rest will take.
+  mutating func show(_ stage: String, completed: Int, total: Int, secondsLeft: Double?) {
+    let filled = total > 0 ? Self.cells * completed / total : 0
+    let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: Self.cells - filled)
+    draw("\(stage) \(bar) \(completed)/\(total)" + (secondsLeft.map { "  \(Self.duration($0)) left" } ?? ""))
+  }
+
+  /// Clears the line.
+  mutating func finish() { draw("") }
+
+  private mutating func draw(_ text: String) {
+    guard isTerminal else { return }
+    let padding = String(repeating: " ", count: max(0, lastWidth - text.count))
+    FileHandle.standardError.write(Data("\r\(text)\(padding)\(text.isEmpty ? "\r" : "")".utf8))
+    lastWidth = text.count
+  }
+
+  static func duration(_ seconds: Double) -> String {
+    let whole = Int(seconds.rounded(.up))
+    return whole < 60 ? "\(whole) s" : whole < 3600 ? "\(whole / 60) min \(whole % 60) s" : "\(whole / 3600) h \(whole / 60 % 60) min"
+  }
+}

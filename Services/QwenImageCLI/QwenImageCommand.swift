@@ -1,0 +1,10 @@
+import ArgumentParser
+
+/// `qwen-image`: draws pictures in one process or through a cluster, and prepares what a cluster needs.
+@main
+struct QwenImageCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "qwen-image",
+    abstract: "Draw pictures with Qwen-Image, in one process or through a cluster.",
+    subcommands: [LocalCommand.self, GenerateCommand.self, KeygenCommand.self])
+}

@@ -1,0 +1,50 @@
+import ArgumentParser
+import Foundation
+
+/// The flags that describe a picture; `local` and `generate` share them.
+struct RequestOptions: ParsableArguments {
+  @Option(name: [.short, .long], help: "What to draw.")
+  var prompt: String
+
+  @Option(help: "What to steer away from. Default: the model's own.")
+  var negativePrompt: String?
+
+  @Option(help: "Guidance strength; 1 switches guidance off. Default: the model's own.")
+  var trueCfgScale: Double?
+
+  @Option(help: "Denoising steps. Default: the model's own.")
+  var steps: Int?
+
+  @Option(help: "Width in pixels, a multiple of 16. Default: the model's own.")
+  var width: Int?
+
+  @Option(help: "Height in pixels, a multiple of 16. Default: the model's own.")
+  var height: Int?
+
+  @Option(help: "Seed of the initial noise; the same seed gives the same picture. Default: random, and printed.")
+  var seed: UInt64?
+
+  @Option(name: [.short, .long], help: "Where to write the PNG.")
+  var output = "image.png"
+
+  /// Seeds beyond this are refused by JSON numbers' 64-bit signed range, so neither command takes them.
+  static let maxSeed = UInt64(Int64.max)
+
+  func validate() throws {
+    if let seed, seed > Self.maxSeed { throw ValidationError("--seed is \(seed); the limit is \(Self.maxSeed)") }
+    let directory = URL(filePath: output).deletingLastPathComponent().path(percentEncoded: false)
+    var isDirectory: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: directory, isDirectory: &isDirectory), isDirectory.boolValue else {
+      throw ValidationError("--output: \(directory) is not a directory")
+    }
+  }
+
+  /// The seed asked for, or a random one.
+  func resolvedSeed() -> UInt64 { seed ?? UInt64.random(in: 0...UInt64(UInt32.max)) }
+
+  /// Writes the picture atomically and says where.
+  func write(_ png: Data) throws {
+    try png.write(to: URL(filePath: output), options: .atomic)
+    print(output)
+  }
+}

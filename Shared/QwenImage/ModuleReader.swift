@@ -1,0 +1,57 @@
+import Kernels
+import TensorCore
+import Weights
+
+/// Reads one component's tensors by name, prepares them for the compute mode, and remembers which were asked for, so that
+/// a checkpoint with extra tensors is refused by their names.
+final class ModuleReader {
+  let compute: Compute
+  private let weights: ComponentWeights
+  private var used: Set<String> = []
+
+  init(_ weights: ComponentWeights, compute: Compute) {
+    self.weights = weights
+    self.compute = compute
+  }
+
+  /// The stored tensor `name`, which must have `shape`.
+  func tensor(_ name: String, _ shape: Shape) throws(WeightsError) -> Tensor {
+    used.insert(name)
+    return try weights.tensor(name, shape)
+  }
+
+  /// `name.weight` [output, input] and, unless `bias` is false, `name.bias` [output].
+  func linear(_ name: String, input: Int, output: Int, bias: Bool = true) throws(WeightsError) -> Linear {
+    let weight = try tensor("\(name).weight", [output, input])
+    return compute.prepareLinear(weight: weight, bias: bias ? try tensor("\(name).bias", [output]) : nil)
+  }
+
+  /// `name.weight` [output, input, kernel, kernel]. Convolutions that are stored with a time axis keep only the last of their
+  /// taps: the causal padding in front of a single frame is zero, so the others see nothing (SPEC §7).
+  func convolution(_ name: String, input: Int, output: Int, kernel: Int, storedTimeTaps: Int? = nil) throws(WeightsError) -> Convolution {
+    let bias = try tensor("\(name).bias", [output])
+    guard let taps = storedTimeTaps else {
+      return compute.prepareConvolution(weight: try tensor("\(name).weight", [output, input, kernel, kernel]), bias: bias)
+    }
+    let stored = try tensor("\(name).weight", [output, input, taps, kernel, kernel])
+    return compute.prepareConvolution(weight: lastTimeTap(of: stored), bias: bias)
+  }
+
+  /// Fails when the component holds tensors that no module asked for, unless `ignoring` says they are known to be unused.
+  func finish(ignoring: (String) -> Bool = { _ in false }) throws(WeightsError) {
+    try weights.requireOnly(used, ignoring: ignoring)
+  }
+
+  private func lastTimeTap(of weight: Tensor) -> Tensor {
+    let (output, input, taps, plane) = (weight.shape[0], weight.shape[1], weight.shape[2], weight.shape[3] * weight.shape[4])
+    let width = weight.dtype.byteWidth * plane
+    let result = Tensor(uninitialized: [output, input, weight.shape[3], weight.shape[4]], weight.dtype)
+    withExtendedLifetime(weight) {
+      let (source, target) = (weight.bytes.baseAddress!, result.mutableBytes.baseAddress!)
+      for filter in 0..<output * input {
+        (target + filter * width).copyMemory(from: source + (filter * taps + taps - 1) * width, byteCount: width)
+      }
+    }
+    return result
+  }
+}

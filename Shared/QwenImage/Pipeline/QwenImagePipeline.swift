@@ -1,0 +1,79 @@
+import Foundation
+import Kernels
+import TensorCore
+import Weights
+
+/// From a prompt to a picture in one process: encode → noise → denoise → decode.
+///
+/// The services run the same three parts, one per process; this type is also the shortest description of the model.
+public struct QwenImagePipeline: Sendable {
+  /// What requests the model takes.
+  public let limits: ModelLimits
+  private let promptEncoder: PromptEncoder
+  private let denoiser: Denoiser
+  private let decoder: VAEDecoder
+
+  /// Loads all parts of a checkpoint directory.
+  ///
+  /// - Throws: `ConfigurationError`, `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at fault.
+  public init(model: ModelDirectory, precision: Precision, pool: ThreadPool, limits: ModelLimits = ModelLimits()) throws {
+    let compute = Compute(precision: precision, pool: pool)
+    self.limits = limits
+    promptEncoder = try PromptEncoder(model: model, compute: compute, maxPromptTokens: limits.maxPromptTokens)
+    denoiser = try Denoiser(model: model, compute: compute)
+    decoder = try VAEDecoder(model: model, pool: pool)
+  }
+
+  /// Draws one picture.
+  ///
+  /// - Parameters:
+  ///   - latents: packed latents to start from, instead of noise drawn from the request's seed.
+  ///   - probe: receives intermediates under the reference's names.
+  ///   - afterStep: called after every step with the number of finished steps; it may throw to stop.
+  public func callAsFunction(
+    _ request: ImageRequest, latents: Tensor? = nil, probe: Probe = .none, afterStep: (_ completedSteps: Int) throws -> Void = { _ in }
+  ) throws -> Picture {
+    try limits.validate(request)
+    let promptEmbeds = try promptEncoder.encode(request.prompt, probe: probe.scoped("te.cond"))
+    probe.record("prompt_embeds.cond", promptEmbeds)
+    var negativePromptEmbeds: Tensor?
+    if request.usesTrueCFG, let negativePrompt = request.negativePrompt {
+      negativePromptEmbeds = try promptEncoder.encode(negativePrompt, field: "negative_prompt", probe: probe.scoped("te.uncond"))
+      probe.record("prompt_embeds.uncond", negativePromptEmbeds!)
+    }
+    let noise = latents ?? InitialNoise.torchCPU(
+      seed: request.seed, grid: request.tokenGrid, latentChannels: decoder.configuration.zDim, probe: probe)
+    let denoised = try denoiser(
+      .init(
+        promptEmbeds: promptEmbeds, negativePromptEmbeds: negativePromptEmbeds, latents: noise, grid: request.tokenGrid,
+        steps: request.steps, trueCFGScale: request.trueCFGScale),
+      probe: probe, afterStep: { completed, _ in try afterStep(completed) })
+    return Picture(decoded: decoder(LatentPacking.unpack(denoised, request.tokenGrid), probe: probe.scoped("vae")))
+  }
+}
+
+extension PromptEncoder {
+  /// Loads `tokenizer/` and `text_encoder/`.
+  public init(model: ModelDirectory, compute: Compute, maxPromptTokens: Int) throws {
+    let weights = try ComponentWeights(directory: model.textEncoderURL, baseName: "model", rename: LanguageModel.publishedName)
+    try self.init(
+      tokenizer: Tokenizer(directory: model.tokenizerURL),
+      model: LanguageModel(weights, configuration: model.textEncoder, compute: compute), maxPromptTokens: maxPromptTokens)
+  }
+}
+
+extension Denoiser {
+  /// Loads `transformer/` and `scheduler/`.
+  public init(model: ModelDirectory, compute: Compute) throws {
+    let weights = try ComponentWeights(directory: model.transformerURL, baseName: "diffusion_pytorch_model")
+    self.init(transformer: try MMDiT(weights, configuration: model.transformer, compute: compute), scheduler: model.scheduler)
+  }
+}
+
+extension VAEDecoder {
+  /// Loads `vae/`. The VAE computes in fp32 whatever the precision of the other stages, as the published weights expect.
+  public init(model: ModelDirectory, pool: ThreadPool) throws {
+    let weights = try ComponentWeights(directory: model.vaeURL, baseName: "diffusion_pytorch_model")
+    try self.init(weights, configuration: model.vae, compute: Compute(precision: .fp32, pool: pool))
+  }
+}

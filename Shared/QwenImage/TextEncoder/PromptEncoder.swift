@@ -1,0 +1,50 @@
+import TensorCore
+
+/// Prompt in, embeddings out: template, tokenizer, language model (diffusers `_get_qwen_prompt_embeds`).
+public struct PromptEncoder: Sendable {
+  private let tokenizer: Tokenizer
+  private let model: LanguageModel
+  private let maxPromptTokens: Int
+  private let templateSuffixTokens: Int
+
+  /// Rows dropped from the front of the hidden states: the template's tokens before the prompt.
+  static let templatePrefixTokens = 34
+  private static let templatePrefix =
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of "
+    + "the objects and background:<|im_end|>\n<|im_start|>user\n"
+  private static let templateSuffix = "<|im_end|>\n<|im_start|>assistant\n"
+
+  /// Combines a tokenizer and a model, checking that they fit each other and the template.
+  ///
+  /// - Parameter maxPromptTokens: most tokens a prompt may have, without the template.
+  public init(tokenizer: Tokenizer, model: LanguageModel, maxPromptTokens: Int) throws(PipelineError) {
+    let prefix = tokenizer.encode(Self.templatePrefix)
+    guard prefix.count == Self.templatePrefixTokens else {
+      throw .checkpoint(
+        "tokenizer/ splits the prompt template's prefix into \(prefix.count) tokens; the model was trained with \(Self.templatePrefixTokens)")
+    }
+    let vocabulary = model.configuration.vocabularySize
+    if let largest = tokenizer.largestID, largest >= vocabulary {
+      throw .checkpoint("tokenizer/ has token id \(largest), but text_encoder/ embeds only \(vocabulary) tokens")
+    }
+    templateSuffixTokens = tokenizer.encode(Self.templateSuffix).count
+    self.tokenizer = tokenizer
+    self.model = model
+    self.maxPromptTokens = maxPromptTokens
+  }
+
+  /// Encodes `prompt`.
+  ///
+  /// - Returns: prompt embeddings [L, hidden], fp32: the prompt's tokens and the five that close the template.
+  /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the prompt has too many tokens.
+  public func encode(_ prompt: String, field: String = "prompt", probe: Probe = .none) throws(PipelineError) -> Tensor {
+    let ids = tokenizer.encode(Self.templatePrefix + prompt + Self.templateSuffix)
+    let promptTokens = ids.count - Self.templatePrefixTokens - templateSuffixTokens
+    guard promptTokens <= maxPromptTokens else {
+      throw .invalidRequest(field: field, reason: "has \(promptTokens) tokens; the limit is \(maxPromptTokens)")
+    }
+    probe.record("input_ids", Tensor(ids.map(Float.init), shape: [ids.count]))
+    let hidden = model(ids, probe: probe)
+    return hidden.rows(Self.templatePrefixTokens..<ids.count)
+  }
+}

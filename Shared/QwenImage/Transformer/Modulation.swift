@@ -1,0 +1,119 @@
+import Foundation
+import Kernels
+import TensorCore
+import Weights
+
+/// The six modulation vectors of one stream of one block, each [inner] fp32. The order on disk is shift, scale, gate, twice.
+struct StreamModulation: Sendable {
+  private let vectors: Tensor
+
+  init(_ vectors: Tensor) { self.vectors = vectors.reshaped([6, vectors.elementCount / 6]) }
+
+  var attentionShift: Tensor { vector(0) }
+  var attentionScale: Tensor { vector(1) }
+  var attentionGate: Tensor { vector(2) }
+  var mlpShift: Tensor { vector(3) }
+  var mlpScale: Tensor { vector(4) }
+  var mlpGate: Tensor { vector(5) }
+
+  private func vector(_ index: Int) -> Tensor { vectors.rows(index..<index + 1).reshaped([vectors.shape[1]]) }
+}
+
+/// Both streams' vectors of one block at one step.
+struct BlockModulation: Sendable {
+  let image: StreamModulation
+  let text: StreamModulation
+}
+
+/// Everything in the transformer that depends on the timestep alone, for all steps of a schedule.
+///
+/// A third of the model's parameters serve only these vectors. They are computed in one pass over the schedule, so that
+/// the modulation weights need not stay in memory while the steps run.
+public struct ModulationTable: Sendable {
+  /// Per block, [steps, 6 × inner].
+  let image: [Tensor]
+  let text: [Tensor]
+  /// The model times the table was made for.
+  let times: [Float]
+  /// [steps, inner], for golden tests.
+  let timeEmbedding: Tensor
+  /// [steps, 2 × inner]: scale, then shift (the other way round than in the blocks).
+  let final: Tensor
+
+  /// Number of steps the table covers.
+  public var stepCount: Int { timeEmbedding.shape[0] }
+
+  func block(_ index: Int, step: Int) -> BlockModulation {
+    BlockModulation(image: StreamModulation(image[index].rows(step..<step + 1)), text: StreamModulation(text[index].rows(step..<step + 1)))
+  }
+
+  /// The vectors [inner] of the output norm at one step.
+  func finalScaleAndShift(step: Int) -> (scale: Tensor, shift: Tensor) {
+    let dim = final.shape[1] / 2
+    let halves = final.rows(step..<step + 1).reshaped([2, dim])
+    return (halves.rows(0..<1).reshaped([dim]), halves.rows(1..<2).reshaped([dim]))
+  }
+}
+
+/// Timestep embedding and the modulation projections (diffusers `QwenTimestepProjEmbeddings`, `img_mod`, `txt_mod`, `norm_out`).
+struct TimestepModulation: Sendable {
+  private let hidden: Linear
+  private let output: Linear
+  private let blocks: [(image: Projection, text: Projection)]
+  private let final: Projection
+
+  /// Length of the sinusoidal embedding; fixed by the model family.
+  private static let sinusoidDim = 256
+
+  /// A projection that stays in the file mapping and is prepared only while a table is computed.
+  private struct Projection: Sendable {
+    let weight: Tensor
+    let bias: Tensor
+  }
+
+  init(_ reader: ModuleReader, _ configuration: TransformerConfiguration) throws(WeightsError) {
+    let dim = configuration.innerDim
+    func projection(_ name: String, _ outputs: Int) throws(WeightsError) -> Projection {
+      Projection(weight: try reader.tensor("\(name).weight", [outputs, dim]), bias: try reader.tensor("\(name).bias", [outputs]))
+    }
+    let embedder = "time_text_embed.timestep_embedder"
+    hidden = try reader.linear("\(embedder).linear_1", input: Self.sinusoidDim, output: dim)
+    output = try reader.linear("\(embedder).linear_2", input: dim, output: dim)
+    var blocks: [(image: Projection, text: Projection)] = []
+    for index in 0..<configuration.layerCount {
+      let prefix = "transformer_blocks.\(index)"
+      blocks.append((try projection("\(prefix).img_mod.1", 6 * dim), try projection("\(prefix).txt_mod.1", 6 * dim)))
+    }
+    self.blocks = blocks
+    final = try projection("norm_out.linear", 2 * dim)
+  }
+
+  /// Computes the table for model times `t` in [0, 1], one per step.
+  func table(times: [Float], compute: Compute) -> ModulationTable {
+    let sinusoid = Self.sinusoid(times)
+    let embedding = compute.linear(compute.linear(sinusoid, hidden, activation: .silu, output: .fp32), output, output: .fp32)
+    let input = compute.silu(embedding)
+    func project(_ projection: Projection) -> Tensor {
+      compute.linear(input, compute.prepareLinear(weight: projection.weight, bias: projection.bias), output: .fp32)
+    }
+    return ModulationTable(
+      image: blocks.map { project($0.image) }, text: blocks.map { project($0.text) }, times: times, timeEmbedding: embedding, final: project(final))
+  }
+
+  /// [steps, 256]: cosines, then sines, of 1000·t·10000^(-j/128). The products are rounded in the reference's order, since
+  /// arguments near 1000 turn a last-place difference into 6e-5.
+  static func sinusoid(_ times: [Float]) -> Tensor {
+    let half = sinusoidDim / 2
+    let logBase: Float = -9.210340371976184
+    let frequencies = (0..<half).map { Float(exp(Double(logBase * Float($0) / Float(half)))) }
+    var values = [Float](repeating: 0, count: times.count * sinusoidDim)
+    for (row, time) in times.enumerated() {
+      for (j, frequency) in frequencies.enumerated() {
+        let angle = Double(1000 * (time * frequency))
+        values[row * sinusoidDim + j] = Float(cos(angle))
+        values[row * sinusoidDim + half + j] = Float(sin(angle))
+      }
+    }
+    return Tensor(values, shape: [times.count, sinusoidDim])
+  }
+}

@@ -1,0 +1,67 @@
+import Kernels
+import TensorCore
+import Weights
+
+/// conv2(silu(norm2(conv1(silu(norm1(x)))))) + shortcut(x), channels last (diffusers `QwenImageResidualBlock`).
+struct ResidualBlock: Sendable {
+  private let norm1: Tensor
+  private let conv1: Convolution
+  private let norm2: Tensor
+  private let conv2: Convolution
+  private let shortcut: Convolution?
+
+  init(_ name: String, _ reader: ModuleReader, input: Int, output: Int) throws(WeightsError) {
+    norm1 = try reader.tensor("\(name).norm1.gamma", [input, 1, 1, 1])
+    conv1 = try reader.convolution("\(name).conv1", input: input, output: output, kernel: 3, storedTimeTaps: 3)
+    norm2 = try reader.tensor("\(name).norm2.gamma", [output, 1, 1, 1])
+    conv2 = try reader.convolution("\(name).conv2", input: output, output: output, kernel: 3, storedTimeTaps: 3)
+    shortcut =
+      input == output
+      ? nil : try reader.convolution("\(name).conv_shortcut", input: input, output: output, kernel: 1, storedTimeTaps: 1)
+  }
+
+  /// [H, W, input] → [H, W, output], fp32.
+  func callAsFunction(_ x: Tensor, _ compute: Compute) -> Tensor {
+    let hidden = compute.convolution(compute.channelRMSNorm(x, gamma: norm1, silu: true), conv1)
+    var y = compute.convolution(compute.channelRMSNorm(hidden, gamma: norm2, silu: true), conv2)
+    compute.add(&y, shortcut.map { compute.convolution(x, $0) } ?? x)
+    return y
+  }
+}
+
+/// Single-head self-attention over all positions of a frame (diffusers `QwenImageAttentionBlock`).
+struct AttentionBlock: Sendable {
+  private let channels: Int
+  private let norm: Tensor
+  private let query: Linear
+  private let key: Linear
+  private let value: Linear
+  private let projection: Linear
+
+  init(_ name: String, _ reader: ModuleReader, channels: Int) throws(WeightsError) {
+    self.channels = channels
+    norm = try reader.tensor("\(name).norm.gamma", [channels, 1, 1])
+    let weight = try reader.tensor("\(name).to_qkv.weight", [3 * channels, channels, 1, 1]).reshaped([3 * channels, channels])
+    let bias = try reader.tensor("\(name).to_qkv.bias", [3 * channels])
+    func part(_ index: Int) -> Linear {
+      let rows = index * channels..<(index + 1) * channels
+      return reader.compute.prepareLinear(weight: weight.rows(rows), bias: bias.rows(rows))
+    }
+    (query, key, value) = (part(0), part(1), part(2))
+    projection = reader.compute.prepareLinear(
+      weight: try reader.tensor("\(name).proj.weight", [channels, channels, 1, 1]).reshaped([channels, channels]),
+      bias: try reader.tensor("\(name).proj.bias", [channels]))
+  }
+
+  /// [H, W, C] → [H, W, C], fp32.
+  func callAsFunction(_ x: Tensor, _ compute: Compute) -> Tensor {
+    let tokens: Shape = [x.shape[0] * x.shape[1], channels]
+    let input = compute.channelRMSNorm(x, gamma: norm, silu: false).reshaped(tokens)
+    let attended = compute.attention(
+      q: compute.linear(input, query), k: compute.linear(input, key), v: compute.linear(input, value), heads: 1, kvHeads: 1,
+      headDim: channels, causal: false)
+    var y = x.copied().reshaped(tokens)
+    compute.linear(attended, projection, addingTo: &y)
+    return y.reshaped(x.shape)
+  }
+}

@@ -1,0 +1,130 @@
+import Kernels
+import TensorCore
+import Weights
+
+/// Latents to pixels: the decoder half of the 3-D causal VAE, for single images (diffusers `AutoencoderKLQwenImage`).
+///
+/// With one frame every causal 3×3×3 convolution sees data through its last temporal tap only, so all of them are 2-D here:
+/// a third of the reference's work. Activations are channels-last fp32.
+public struct VAEDecoder: Sendable {
+  /// The checkpoint's configuration.
+  public let configuration: VAEConfiguration
+  private let compute: Compute
+  private let postQuant: Convolution
+  private let convIn: Convolution
+  private let middle: (ResidualBlock, AttentionBlock, ResidualBlock)
+  private let stages: [UpStage]
+  private let normOut: Tensor
+  private let convOut: Convolution
+
+  /// Latent pixels are this many picture pixels wide and high.
+  public static let spatialScale = 8
+
+  private struct UpStage: Sendable {
+    let blocks: [ResidualBlock]
+    let upsampler: Convolution?
+  }
+
+  /// Reads the decoder's weights from `vae/`; the encoder and the temporal convolutions are left in the file.
+  ///
+  /// - Parameter pool: the VAE always computes in fp32, whatever the precision of the other stages.
+  /// - Throws: `WeightsError` naming the file and tensor that is missing, misshapen or unexpected.
+  public init(_ weights: ComponentWeights, configuration: VAEConfiguration, compute: Compute) throws(WeightsError) {
+    precondition(compute.precision == .fp32, "the VAE computes in fp32")
+    let reader = ModuleReader(weights, compute: compute)
+    self.configuration = configuration
+    self.compute = compute
+    let z = configuration.zDim
+    let multipliers = configuration.dimMultipliers
+    let widest = configuration.baseDim * multipliers[multipliers.count - 1]
+    postQuant = try reader.convolution("post_quant_conv", input: z, output: z, kernel: 1, storedTimeTaps: 1)
+    convIn = try reader.convolution("decoder.conv_in", input: z, output: widest, kernel: 3, storedTimeTaps: 3)
+    middle = (
+      try ResidualBlock("decoder.mid_block.resnets.0", reader, input: widest, output: widest),
+      try AttentionBlock("decoder.mid_block.attentions.0", reader, channels: widest),
+      try ResidualBlock("decoder.mid_block.resnets.1", reader, input: widest, output: widest)
+    )
+    var stages: [UpStage] = []
+    var input = widest
+    for (index, multiplier) in multipliers.reversed().enumerated() {
+      let output = configuration.baseDim * multiplier
+      let isLast = index + 1 == multipliers.count
+      stages.append(try Self.stage(index, reader, configuration, input: input, output: output, upsamples: !isLast))
+      input = isLast ? output : output / 2
+    }
+    self.stages = stages
+    normOut = try reader.tensor("decoder.norm_out.gamma", [input, 1, 1, 1])
+    convOut = try reader.convolution("decoder.conv_out", input: input, output: configuration.inputChannels, kernel: 3, storedTimeTaps: 3)
+    try reader.finish(ignoring: { $0.hasPrefix("encoder.") || $0.hasPrefix("quant_conv.") || $0.contains(".time_conv.") })
+  }
+
+  private static func stage(
+    _ index: Int, _ reader: ModuleReader, _ configuration: VAEConfiguration, input: Int, output: Int, upsamples: Bool
+  ) throws(WeightsError) -> UpStage {
+    let name = "decoder.up_blocks.\(index)"
+    var blocks: [ResidualBlock] = []
+    for block in 0...configuration.resBlockCount {
+      blocks.append(try ResidualBlock("\(name).resnets.\(block)", reader, input: block == 0 ? input : output, output: output))
+    }
+    let upsampler =
+      upsamples ? try reader.convolution("\(name).upsamplers.0.resample.1", input: output, output: output / 2, kernel: 3) : nil
+    return UpStage(blocks: blocks, upsampler: upsampler)
+  }
+
+  /// Decodes normalised latents.
+  ///
+  /// - Parameter latents: [zDim, h, w], as the denoiser leaves them, fp32.
+  /// - Returns: pixels [8h, 8w, channels] in [-1, 1], fp32.
+  public func callAsFunction(_ latents: Tensor, probe: Probe = .none) -> Tensor {
+    let z = denormalised(latents)
+    probe.record("decode0.in", channelsFirst(z))
+    var x = compute.convolution(compute.convolution(z, postQuant), convIn)
+    probe.record("dec.conv_in", channelsFirst(x))
+    x = middle.0(x, compute)
+    x = middle.1(x, compute)
+    probe.record("dec.mid_attn", channelsFirst(x))
+    x = middle.2(x, compute)
+    probe.record("dec.mid", channelsFirst(x))
+    for (index, stage) in stages.enumerated() {
+      for block in stage.blocks { x = block(x, compute) }
+      if let upsampler = stage.upsampler { x = compute.convolution(compute.upsampleNearest2x(x), upsampler) }
+      probe.record("dec.up.\(index)", channelsFirst(x))
+    }
+    x = compute.convolution(compute.channelRMSNorm(x, gamma: normOut, silu: true), convOut)
+    clamp(&x)
+    probe.record("decode0.out", channelsFirst(x))
+    return x
+  }
+
+  /// z · std + mean per channel; [C, h, w] → [h, w, C].
+  private func denormalised(_ latents: Tensor) -> Tensor {
+    let (channels, plane) = (latents.shape[0], latents.shape[1] * latents.shape[2])
+    let result = Tensor(uninitialized: [latents.shape[1], latents.shape[2], channels])
+    withExtendedLifetime(latents) {
+      let (source, target) = (latents.pointer(as: Float.self), result.pointer(as: Float.self))
+      for channel in 0..<channels {
+        let (mean, std) = (configuration.latentsMean[channel], configuration.latentsStd[channel])
+        for position in 0..<plane { target[position * channels + channel] = source[channel * plane + position] * std + mean }
+      }
+    }
+    return result
+  }
+
+  private func clamp(_ x: inout Tensor) {
+    let values = x.pointer(as: Float.self)
+    withExtendedLifetime(x) { for index in 0..<x.elementCount { values[index] = min(max(values[index], -1), 1) } }
+  }
+}
+
+/// [H, W, C] → [C, H, W], the order in which the reference records.
+func channelsFirst(_ x: Tensor) -> Tensor {
+  let (plane, channels) = (x.shape[0] * x.shape[1], x.shape[2])
+  let result = Tensor(uninitialized: [channels, x.shape[0], x.shape[1]])
+  withExtendedLifetime(x) {
+    let (source, target) = (x.pointer(as: Float.self), result.pointer(as: Float.self))
+    for position in 0..<plane {
+      for channel in 0..<channels { target[channel * plane + position] = source[position * channels + channel] }
+    }
+  }
+  return result
+}

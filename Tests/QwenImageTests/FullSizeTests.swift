@@ -1,0 +1,58 @@
+import Foundation
+import Kernels
+import QwenImage
+import TensorCore
+import Testing
+import Weights
+
+/// Modules at their published sizes, with weights both sides compute from a formula (Tests/Golden/make_fullsize.py).
+@Suite(.serialized) struct FullSizeTests {
+  private static let stride = 61
+
+  @Test(arguments: Precision.allCases) func transformerBlock(precision: Precision) throws {
+    let configuration = TransformerConfiguration.published(layerCount: 1)
+    let grid = TokenGrid(height: 18, width: 22)
+    let transformer = try MMDiT(
+      ComponentWeights(synthetic: "transformer"), configuration: configuration, compute: compute(precision))
+    let recording = Recording()
+    let promptEmbeds = Tensor(SyntheticWeights.uniforms("input.prompt_embeds", count: 45 * 3584), shape: [45, 3584])
+    let latents = Tensor(SyntheticWeights.uniforms("input.latents", count: grid.tokenCount * 64), shape: [grid.tokenCount, 64])
+    _ = transformer(
+      latents, transformer.condition(promptEmbeds: promptEmbeds, grid: grid), transformer.modulation(times: [0.7]), step: 0,
+      probe: recording.probe)
+    try compare(recording, "fullsize_transformer", precision)
+  }
+
+  @Test(arguments: Precision.allCases) func textEncoderLayer(precision: Precision) throws {
+    let configuration = TextEncoderConfiguration.published(layerCount: 1, vocabularySize: 1024)
+    let model = try LanguageModel(
+      ComponentWeights(synthetic: "text_encoder"), configuration: configuration, compute: compute(precision))
+    let recording = Recording()
+    _ = model((0..<77).map { $0 * 37 % 1024 }, probe: recording.probe)
+    try compare(recording, "fullsize_text_encoder", precision)
+  }
+
+  @Test func vaeDecoder() throws {
+    let decoder = try VAEDecoder(ComponentWeights(synthetic: "vae"), configuration: .published, compute: compute(.fp32))
+    let recording = Recording()
+    _ = decoder(Tensor(SyntheticWeights.uniforms("input.latents", count: 16 * 12 * 20), shape: [16, 12, 20]), probe: recording.probe)
+    try compare(recording, "fullsize_vae_decoder", .fp32)
+  }
+
+  private func compute(_ precision: Precision) -> Compute { Compute(precision: precision, pool: ThreadPool(threads: 2)) }
+
+  /// fp32 within 1e-4; other precisions within 1.5 times torch's bf16 error, as recorded.
+  private func compare(_ recording: Recording, _ name: String, _ precision: Precision) throws {
+    let reference = try ReferenceTensors(Golden.directory.appending(path: "fullsize/\(name).safetensors"))
+    var compared = 0
+    for (tensorName, tensor) in recording.all where reference.names.contains("bf16.\(tensorName)") {
+      let values = tensor.floats()
+      let samples = Swift.stride(from: 0, to: values.count, by: Self.stride).map { values[$0] }
+      let error = relativeError(samples, try reference.floats(tensorName))
+      let tolerance = precision == .fp32 ? 1e-4 : 1.5 * Double(try reference.floats("bf16.\(tensorName)")[0])
+      try #require(error <= tolerance, "first diverging tensor: \(tensorName) \(tensor.shape), relative error \(error), limit \(tolerance)")
+      compared += 1
+    }
+    #expect(compared == reference.names.filter { $0.hasPrefix("bf16.") }.count)
+  }
+}

@@ -1,0 +1,70 @@
+import Foundation
+import Synchronization
+import TensorCore
+import Testing
+import Weights
+
+/// Where the recorded reference data lie.
+enum Golden {
+  static let directory = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "Golden")
+  static let tinyCheckpoint = directory.appending(path: "tiny/checkpoint")
+
+  static func reference(_ name: String) -> URL { directory.appending(path: "tiny/reference/\(name)") }
+}
+
+/// Collects what a probe records, in the order of computation.
+final class Recording: Sendable {
+  private let entries = Mutex<[(name: String, tensor: Tensor)]>([])
+
+  var probe: Probe { Probe { name, tensor in self.entries.withLock { $0.append((name, tensor)) } } }
+  var all: [(name: String, tensor: Tensor)] { entries.withLock { $0 } }
+  func tensor(_ name: String) -> Tensor? { all.first { $0.name == name }?.tensor }
+}
+
+/// ‖actual − expected‖ / ‖expected‖.
+func relativeError(_ actual: [Float], _ expected: [Float]) -> Double {
+  guard actual.count == expected.count else { return .infinity }
+  var (difference, norm) = (0.0, 0.0)
+  for (a, e) in zip(actual, expected) {
+    difference += (Double(a) - Double(e)) * (Double(a) - Double(e))
+    norm += Double(e) * Double(e)
+  }
+  return norm == 0 ? difference.squareRoot() : (difference / norm).squareRoot()
+}
+
+/// A safetensors file with reference tensors.
+struct ReferenceTensors {
+  private let file: SafetensorsFile
+  let names: Set<String>
+
+  init(_ url: URL) throws {
+    file = try SafetensorsFile(url)
+    names = Set(file.names)
+  }
+
+  /// The values of `name`; integers as floats.
+  func floats(_ name: String) throws -> [Float] {
+    let tensor = try file.tensor(name)
+    guard tensor.dtype == .int64 else { return tensor.floats() }
+    return withExtendedLifetime(tensor) { tensor.bytes.bindMemory(to: Int64.self).map { Float($0) } }
+  }
+}
+
+/// Compares recorded tensors with the reference in the order they were computed, so that the first failure is the tensor
+/// where the implementations part ways.
+func expectAgreement(
+  _ recording: Recording, with reference: ReferenceTensors, tolerance: Double, notRecorded: (String) -> Bool,
+  sourceLocation: SourceLocation = #_sourceLocation
+) throws {
+  var compared: Set<String> = []
+  for (name, tensor) in recording.all where reference.names.contains(name) && !compared.contains(name) {
+    compared.insert(name)
+    let error = relativeError(tensor.floats(), try reference.floats(name))
+    guard error <= tolerance else {
+      Issue.record("first diverging tensor: \(name) \(tensor.shape), relative error \(error)", sourceLocation: sourceLocation)
+      return
+    }
+  }
+  let missing = reference.names.subtracting(compared).filter { !notRecorded($0) }.sorted()
+  #expect(missing.isEmpty, "reference tensors that nothing was compared with: \(missing)", sourceLocation: sourceLocation)
+}
