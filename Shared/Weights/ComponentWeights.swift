@@ -1,0 +1,157 @@
+import Foundation
+import TensorCore
+
+/// The weights of one model component (`transformer/`, `vae/`, `text_encoder/`): a single file or shards behind an index.
+public struct ComponentWeights: Sendable {
+  /// The component's directory, as errors name it.
+  public let directory: String
+  /// The files that hold the weights, in the order of their names.
+  public let files: [SafetensorsFile]
+  private let locations: [String: Location]
+
+  private struct Location: Sendable {
+    let file: Int
+    let storedName: String
+  }
+
+  /// Element types that weights may have.
+  public static let weightDTypes: [DType] = [.fp32, .bf16, .fp16]
+  private static let maxIndexBytes = 64 << 20
+
+  /// Opens the weights in `directory`.
+  ///
+  /// Looked for in this order, as diffusers does: `<baseName>.safetensors.index.json` (shards), `<baseName>.safetensors`, then the
+  /// same with a variant infix (`<baseName>.safetensors.index.fp16.json`, `<baseName>.fp16.safetensors`), of which there must be one.
+  /// - Parameters:
+  ///   - baseName: `diffusion_pytorch_model` for diffusers components, `model` for transformers components.
+  ///   - rename: Maps a stored tensor name to the name that the model asks for; must not map two names to one.
+  public init(directory: URL, baseName: String, rename: (String) -> String = { $0 }) throws(WeightsError) {
+    self.directory = directory.path
+    var locations: [String: Location] = [:]
+    func locate(_ storedName: String, _ file: Int, in path: String) throws(WeightsError) {
+      let name = rename(storedName)
+      if let other = locations.updateValue(Location(file: file, storedName: storedName), forKey: name) {
+        throw .malformedEntry(file: path, tensor: storedName, reason: "and \"\(other.storedName)\" both stand for \"\(name)\"")
+      }
+    }
+    switch try Self.find(in: directory, baseName: baseName) {
+    case .single(let url):
+      files = [try SafetensorsFile(url)]
+      for name in files[0].names { try locate(name, 0, in: url.path) }
+    case .sharded(let index):
+      let shardOfTensor = try Self.readIndex(index)
+      let shards = Set(shardOfTensor.values).sorted()
+      files = try Self.open(shards: shards, in: directory, index: index)
+      for (name, shard) in shardOfTensor.sorted(by: { $0.key < $1.key }) {
+        guard let file = shards.firstIndex(of: shard), files[file].header.entries[name] != nil else {
+          throw .malformedIndex(file: index.path, reason: "tensor \"\(name)\" is not in shard \(shard)")
+        }
+        try locate(name, file, in: index.path)
+      }
+    }
+    self.locations = locations
+  }
+
+  /// Names of all tensors after renaming, sorted.
+  public var names: [String] { locations.keys.sorted() }
+
+  /// Total size of the files.
+  public var fileByteCount: Int { files.reduce(0) { $0 + $1.fileByteCount } }
+
+  /// Whether there is a tensor `name`.
+  public func contains(_ name: String) -> Bool { locations[name] != nil }
+
+  /// The shape and dtype of the tensor `name`, if there is one.
+  public func entry(_ name: String) -> SafetensorsHeader.Entry? {
+    locations[name].flatMap { files[$0.file].header.entries[$0.storedName] }
+  }
+
+  /// The tensor `name` in its stored element type (fp32, bf16 or fp16), as a view into the mapped file.
+  ///
+  /// - Throws: ``WeightsError/missingTensor(component:tensor:expected:)``, ``WeightsError/misshapenTensor(file:tensor:expected:found:)``,
+  ///   ``WeightsError/unsupportedDType(file:tensor:found:supported:)``.
+  public func tensor(_ name: String, _ shape: Shape) throws(WeightsError) -> Tensor {
+    guard let location = locations[name], let entry = files[location.file].header.entries[location.storedName] else {
+      throw .missingTensor(component: directory, tensor: name, expected: shape)
+    }
+    let file = files[location.file]
+    guard entry.shape == shape else {
+      throw .misshapenTensor(file: file.path, tensor: location.storedName, expected: shape, found: entry.shape)
+    }
+    guard let dtype = entry.dtype, Self.weightDTypes.contains(dtype) else {
+      throw .unsupportedDType(
+        file: file.path, tensor: location.storedName, found: entry.dtypeName, supported: Self.weightDTypes.map(\.rawValue))
+    }
+    return try file.tensor(location.storedName)
+  }
+
+  /// Requires that every tensor is in `expected` or is ignored; a surplus tensor means that the checkpoint is of another architecture.
+  public func requireOnly(_ expected: Set<String>, ignoring: (String) -> Bool = { _ in false }) throws(WeightsError) {
+    let surplus = locations.keys.filter { !expected.contains($0) && !ignoring($0) }.sorted()
+    guard surplus.isEmpty else { throw .unexpectedTensors(component: directory, first: Array(surplus.prefix(5)), count: surplus.count) }
+  }
+
+  // MARK: - Finding the files
+
+  private enum Layout {
+    case single(URL)
+    case sharded(index: URL)
+  }
+
+  private static func find(in directory: URL, baseName: String) throws(WeightsError) -> Layout {
+    let present: [String]
+    do { present = try FileManager.default.contentsOfDirectory(atPath: directory.path).sorted() } catch {
+      throw .cannotRead(file: directory.path, reason: "not a readable directory")
+    }
+    let single = "\(baseName).safetensors"
+    let index = "\(baseName).safetensors.index.json"
+    if present.contains(index) { return .sharded(index: directory.appending(path: index)) }
+    if present.contains(single) { return .single(directory.appending(path: single)) }
+    let variants = present.filter { isVariant($0, between: "\(baseName).", and: ".safetensors") && !$0.contains("-of-") }
+    let variantIndexes = present.filter { isVariant($0, between: "\(baseName).safetensors.index.", and: ".json") }
+    switch (variantIndexes.count, variants.count) {
+    case (0, 0): throw .noWeights(directory: directory.path, baseName: baseName)
+    case (1, 0): return .sharded(index: directory.appending(path: variantIndexes[0]))
+    case (0, 1): return .single(directory.appending(path: variants[0]))
+    default: throw .ambiguousWeights(directory: directory.path, candidates: variantIndexes + variants)
+    }
+  }
+
+  private static func isVariant(_ name: String, between prefix: String, and suffix: String) -> Bool {
+    guard name.hasPrefix(prefix), name.hasSuffix(suffix), name.count > prefix.count + suffix.count else { return false }
+    return !name.dropFirst(prefix.count).dropLast(suffix.count).contains(".")
+  }
+
+  private static func readIndex(_ index: URL) throws(WeightsError) -> [String: String] {
+    let document: JSON
+    do { document = try JSON(try readSmallFile(index.path, maxBytes: maxIndexBytes)) } catch let error as WeightsError {
+      throw error
+    } catch { throw .malformedIndex(file: index.path, reason: "\(error)") }
+    guard case .object(let members) = document, case .object(let map)? = members["weight_map"] else {
+      throw .malformedIndex(file: index.path, reason: "weight_map is missing or not an object")
+    }
+    var shardOfTensor: [String: String] = [:]
+    for (name, value) in map {
+      guard case .string(let shard) = value else {
+        throw .malformedIndex(file: index.path, reason: "weight_map[\"\(name)\"] is \(value.kind), expected a file name")
+      }
+      // The index comes from outside: it may only name files beside itself.
+      guard !shard.isEmpty, !shard.hasPrefix("."), !shard.contains(where: { $0 == "/" || $0 == "\\" || $0 == "\0" }) else {
+        throw .malformedIndex(file: index.path, reason: "weight_map[\"\(name)\"] is \"\(shard)\", expected a plain file name")
+      }
+      shardOfTensor[name] = shard
+    }
+    guard !shardOfTensor.isEmpty else { throw .malformedIndex(file: index.path, reason: "weight_map is empty") }
+    return shardOfTensor
+  }
+
+  private static func open(shards: [String], in directory: URL, index: URL) throws(WeightsError) -> [SafetensorsFile] {
+    var files: [SafetensorsFile] = []
+    for shard in shards {
+      let url = directory.appending(path: shard)
+      guard FileManager.default.fileExists(atPath: url.path) else { throw .missingShard(index: index.path, shard: shard) }
+      files.append(try SafetensorsFile(url))
+    }
+    return files
+  }
+}

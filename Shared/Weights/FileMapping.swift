@@ -1,0 +1,78 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// A whole file mapped read-only; unmapped when the last tensor viewing it goes.
+///
+/// If another process truncates the file while it is mapped, touching the lost pages raises SIGBUS, which no check here can
+/// prevent: model directories must be replaced (new file, rename), never rewritten in place. The container images mount them
+/// read-only.
+///
+/// `@unchecked Sendable`: the mapping is never written, and its address does not change.
+final class FileMapping: @unchecked Sendable {
+  /// The file's bytes.
+  let bytes: UnsafeRawBufferPointer
+
+  /// Maps `byteCount` bytes, which must be positive, of an open file.
+  init(descriptor: Int32, byteCount: Int, file: String) throws(WeightsError) {
+    guard let start = mmap(nil, byteCount, PROT_READ, MAP_PRIVATE, descriptor, 0), start != MAP_FAILED else {
+      throw .cannotRead(file: file, reason: "mapping \(byteCount) bytes: \(systemError())")
+    }
+    bytes = UnsafeRawBufferPointer(start: start, count: byteCount)
+  }
+
+  deinit { munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress!), bytes.count) }
+}
+
+/// The text of the calling thread's `errno`.
+func systemError() -> String { String(cString: strerror(errno)) }
+
+/// Reads a small file (configuration, index, vocabulary) whole, refusing more than `maxBytes`.
+package func readSmallFile(_ path: String, maxBytes: Int) throws(WeightsError) -> [UInt8] {
+  let file = try OpenFile(path)
+  guard file.byteCount <= maxBytes else {
+    throw .cannotRead(file: path, reason: "\(file.byteCount) bytes, the limit is \(maxBytes)")
+  }
+  return try file.read(offset: 0, count: file.byteCount)
+}
+
+/// An open regular file; closed at the end of its scope.
+struct OpenFile: ~Copyable {
+  let path: String
+  let descriptor: Int32
+  /// Size when it was opened.
+  let byteCount: Int
+
+  init(_ path: String) throws(WeightsError) {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    guard descriptor >= 0 else { throw .cannotRead(file: path, reason: systemError()) }
+    var status = stat()
+    let result = fstat(descriptor, &status)
+    guard result == 0, status.st_mode & S_IFMT == S_IFREG else {
+      let reason = result == 0 ? "not a regular file" : systemError()
+      close(descriptor)
+      throw .cannotRead(file: path, reason: reason)
+    }
+    self.path = path
+    self.descriptor = descriptor
+    self.byteCount = Int(status.st_size)
+  }
+
+  deinit { close(descriptor) }
+
+  /// Reads exactly `count` bytes at `offset`.
+  func read(offset: Int, count: Int) throws(WeightsError) -> [UInt8] {
+    var buffer = [UInt8](repeating: 0, count: count)
+    var done = 0
+    while done < count {
+      let got = buffer.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress! + done, count - done, off_t(offset + done)) }
+      if got < 0, errno == EINTR { continue }
+      guard got >= 0 else { throw .cannotRead(file: path, reason: systemError()) }
+      guard got > 0 else { throw .truncated(file: path, expectedBytes: UInt64(offset + count), foundBytes: UInt64(offset + done)) }
+      done += got
+    }
+    return buffer
+  }
+}

@@ -1,0 +1,71 @@
+import Foundation
+import TensorCore
+
+/// A safetensors file, mapped into memory and checked; its tensors are views into the mapping.
+public struct SafetensorsFile: Sendable {
+  /// Path of the file, as errors name it.
+  public let path: String
+  /// What the file holds.
+  public let header: SafetensorsHeader
+  /// Size of the whole file.
+  public let fileByteCount: Int
+  private let mapping: FileMapping
+  private let dataOffset: Int
+
+  /// Opens and checks `url`. Reads the header only; data pages are read when they are first touched.
+  public init(_ url: URL) throws(WeightsError) {
+    path = url.path
+    let file = try OpenFile(path)
+    fileByteCount = file.byteCount
+    guard file.byteCount >= 8 else { throw .truncated(file: path, expectedBytes: 8, foundBytes: UInt64(file.byteCount)) }
+    let headerByteCount = try file.read(offset: 0, count: 8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    guard headerByteCount <= SafetensorsHeader.maxHeaderBytes else {
+      throw .malformedHeader(file: path, reason: "length \(headerByteCount), the limit is \(SafetensorsHeader.maxHeaderBytes)")
+    }
+    dataOffset = 8 + Int(headerByteCount)
+    guard dataOffset <= file.byteCount else {
+      throw .truncated(file: path, expectedBytes: UInt64(dataOffset), foundBytes: UInt64(file.byteCount))
+    }
+    let json = try file.read(offset: 8, count: Int(headerByteCount))
+    header = try SafetensorsHeader(json: json, dataByteCount: file.byteCount - dataOffset, file: path)
+    mapping = try FileMapping(descriptor: file.descriptor, byteCount: file.byteCount, file: path)
+  }
+
+  /// The tensors' names, sorted.
+  public var names: [String] { header.entries.keys.sorted() }
+
+  /// The stored bytes of a tensor of any element type.
+  ///
+  /// The pointer is valid inside `body` only.
+  public func withBytes<Result>(
+    of name: String, _ body: (UnsafeRawBufferPointer) throws(WeightsError) -> Result
+  ) throws(WeightsError) -> Result {
+    let entry = try entry(name)
+    defer { withExtendedLifetime(mapping) {} }
+    return try body(bytes(entry))
+  }
+
+  /// The tensor `name` as a view into the mapping, which lives as long as the view.
+  ///
+  /// The format does not promise alignment. A tensor whose first element is not aligned to its width is copied instead of viewed.
+  public func tensor(_ name: String) throws(WeightsError) -> Tensor {
+    let entry = try entry(name)
+    guard let dtype = entry.dtype else {
+      throw .unsupportedDType(file: path, tensor: name, found: entry.dtypeName, supported: DType.allCases.map(\.rawValue))
+    }
+    let bytes = bytes(entry)
+    if let base = bytes.baseAddress, Int(bitPattern: base) % dtype.byteWidth == 0 {
+      return Tensor(shape: entry.shape, dtype: dtype, storage: TensorStorage(borrowing: bytes, owner: mapping), byteOffset: 0)
+    }
+    return withExtendedLifetime(mapping) { Tensor(copying: bytes, shape: entry.shape, dtype: dtype) }
+  }
+
+  private func entry(_ name: String) throws(WeightsError) -> SafetensorsHeader.Entry {
+    guard let entry = header.entries[name] else { throw .missingTensor(component: path, tensor: name, expected: nil) }
+    return entry
+  }
+
+  private func bytes(_ entry: SafetensorsHeader.Entry) -> UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(rebasing: mapping.bytes[(dataOffset + entry.begin)..<(dataOffset + entry.begin + entry.byteCount)])
+  }
+}

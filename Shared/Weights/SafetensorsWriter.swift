@@ -1,0 +1,150 @@
+import Foundation
+import Synchronization
+import TensorCore
+
+/// Writes a safetensors file tensor by tensor, without knowing beforehand which will come.
+///
+/// Room for the header is reserved and padded with spaces, as the format allows; data follows and is never kept in memory. The
+/// file appears under its name only in ``finish()``, by an atomic rename of a finished and synced temporary file beside it; a writer that
+/// is dropped before that leaves nothing behind. May be used from several threads.
+public final class SafetensorsWriter: Sendable {
+  private let url: URL
+  private let partial: URL
+  private let headerCapacity: Int
+  private let metadata: [String: String]
+  private let state: Mutex<State>
+
+  private struct State {
+    var handle: FileHandle?
+    var entries: [String] = []
+    var names: Set<String> = []
+    var headerByteCount: Int
+    var dataByteCount = 0
+  }
+
+  /// Creates the temporary file.
+  /// - Parameters:
+  ///   - headerCapacity: Bytes reserved for the header; an entry takes about 80 bytes and the tensor's name.
+  public init(_ url: URL, metadata: [String: String] = [:], headerCapacity: Int = 1 << 20) throws(WeightsError) {
+    precondition(headerCapacity % 8 == 0 && headerCapacity > 0, "a header capacity of \(headerCapacity) would misalign the data")
+    self.url = url
+    self.headerCapacity = headerCapacity
+    self.metadata = metadata
+    let unique = String(UInt64.random(in: 0...UInt64.max), radix: 36)
+    partial = url.deletingLastPathComponent().appending(path: ".\(url.lastPathComponent).\(unique).partial")
+    guard FileManager.default.createFile(atPath: partial.path, contents: nil) else {
+      throw .cannotWrite(file: partial.path, reason: "cannot create it")
+    }
+    let fixed = Self.header(entries: [], metadata: metadata).count
+    guard fixed <= headerCapacity else {
+      try? FileManager.default.removeItem(at: partial)
+      throw .cannotWrite(file: url.path, reason: "metadata takes \(fixed) bytes, \(headerCapacity) are reserved for the header")
+    }
+    do {
+      let handle = try FileHandle(forWritingTo: partial)
+      try handle.seek(toOffset: UInt64(8 + headerCapacity))
+      state = Mutex(State(handle: handle, headerByteCount: fixed))
+    } catch {
+      try? FileManager.default.removeItem(at: partial)
+      throw .cannotWrite(file: partial.path, reason: error.localizedDescription)
+    }
+  }
+
+  deinit {
+    state.withLock {
+      guard let handle = $0.handle else { return }
+      try? handle.close()
+      try? FileManager.default.removeItem(at: partial)
+    }
+  }
+
+  /// Writes all of `tensors` to `url` at once, with a header no larger than needed, widest elements first so that all are aligned.
+  public static func write(_ tensors: [(name: String, tensor: Tensor)], to url: URL, metadata: [String: String] = [:]) throws(WeightsError)
+  {
+    let ordered = tensors.sorted { ($1.tensor.dtype.byteWidth, $0.name) < ($0.tensor.dtype.byteWidth, $1.name) }
+    var begin = 0
+    var entries: [String] = []
+    for (name, tensor) in ordered {
+      entries.append(entry(name, tensor, begin: begin))
+      begin += tensor.byteCount
+    }
+    let needed = header(entries: entries, metadata: metadata).count
+    let writer = try SafetensorsWriter(url, metadata: metadata, headerCapacity: (needed + 7) / 8 * 8)
+    for (name, tensor) in ordered { try writer.append(name, tensor) }
+    try writer.finish()
+  }
+
+  /// Writes one tensor. Names must be unique and not `__metadata__`.
+  public func append(_ name: String, _ tensor: Tensor) throws(WeightsError) {
+    try state.withLock { state throws(WeightsError) in
+      guard let handle = state.handle else { throw .cannotWrite(file: url.path, reason: "\"\(name)\" written after the end") }
+      guard name != "__metadata__", state.names.insert(name).inserted else {
+        throw .cannotWrite(file: url.path, reason: "a second tensor or a reserved word as name: \"\(name)\"")
+      }
+      let entry = Self.entry(name, tensor, begin: state.dataByteCount)
+      guard state.headerByteCount + entry.utf8.count + 1 <= headerCapacity else {
+        throw .cannotWrite(file: url.path, reason: "the \(headerCapacity) bytes reserved for the header are full at \"\(name)\"")
+      }
+      do {
+        try withExtendedLifetime(tensor) {
+          guard let base = tensor.bytes.baseAddress, !tensor.bytes.isEmpty else { return }
+          let bytes = Data(bytesNoCopy: UnsafeMutableRawPointer(mutating: base), count: tensor.bytes.count, deallocator: .none)
+          try handle.write(contentsOf: bytes)
+        }
+      } catch { throw .cannotWrite(file: partial.path, reason: error.localizedDescription) }
+      state.entries.append(entry)
+      state.headerByteCount += entry.utf8.count + 1
+      state.dataByteCount += tensor.byteCount
+    }
+  }
+
+  /// Writes the header, syncs and renames the file to its name. Nothing can be written afterwards.
+  public func finish() throws(WeightsError) {
+    try state.withLock { state throws(WeightsError) in
+      guard let handle = state.handle else { throw .cannotWrite(file: url.path, reason: "finished twice") }
+      var header = Self.header(entries: state.entries, metadata: metadata)
+      header += [UInt8](repeating: 0x20, count: headerCapacity - header.count)
+      let length = (0..<8).map { UInt8(truncatingIfNeeded: headerCapacity >> (8 * $0)) }
+      do {
+        try handle.seek(toOffset: 0)
+        try handle.write(contentsOf: length + header)
+        try handle.synchronize()
+        try handle.close()
+        state.handle = nil
+        guard rename(partial.path, url.path) == 0 else { throw WeightsError.cannotWrite(file: url.path, reason: systemError()) }
+      } catch {
+        try? FileManager.default.removeItem(at: partial)
+        throw error as? WeightsError ?? .cannotWrite(file: url.path, reason: error.localizedDescription)
+      }
+    }
+  }
+
+  // MARK: - The header's text
+
+  private static func header(entries: [String], metadata: [String: String]) -> [UInt8] {
+    let pairs = metadata.sorted { $0.key < $1.key }.map { quoted($0.key) + ":" + quoted($0.value) }
+    let members = (pairs.isEmpty ? [] : ["\"__metadata__\":{" + pairs.joined(separator: ",") + "}"]) + entries
+    return Array("{\(members.joined(separator: ","))}".utf8)
+  }
+
+  private static func entry(_ name: String, _ tensor: Tensor, begin: Int) -> String {
+    let extents = tensor.shape.dimensions.map(String.init).joined(separator: ",")
+    return quoted(name)
+      + ":{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":[\(extents)],\"data_offsets\":[\(begin),\(begin + tensor.byteCount)]}"
+  }
+
+  private static func quoted(_ text: String) -> String {
+    var result = "\""
+    for scalar in text.unicodeScalars {
+      switch scalar {
+      case "\"": result += "\\\""
+      case "\\": result += "\\\\"
+      case "\u{0}"..<"\u{20}":
+        let digits = String(scalar.value, radix: 16)
+        result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+      default: result.unicodeScalars.append(scalar)
+      }
+    }
+    return result + "\""
+  }
+}

@@ -1,0 +1,57 @@
+import TensorCore
+
+/// Why weights could not be read or written. Every case names the file and, where there is one, the tensor.
+public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
+  /// The operating system refused to open, read or map a file.
+  case cannotRead(file: String, reason: String)
+  /// The operating system refused to create, write or rename a file, or the writer was used wrongly.
+  case cannotWrite(file: String, reason: String)
+  /// The file ends before its header says.
+  case truncated(file: String, expectedBytes: UInt64, foundBytes: UInt64)
+  /// The header as a whole breaks the format's rules.
+  case malformedHeader(file: String, reason: String)
+  /// The header's entry for one tensor breaks the format's rules.
+  case malformedEntry(file: String, tensor: String, reason: String)
+  /// A shard index is not what it should be.
+  case malformedIndex(file: String, reason: String)
+  /// A shard named by an index does not exist.
+  case missingShard(index: String, shard: String)
+  /// A component directory has none of the file names that hold weights.
+  case noWeights(directory: String, baseName: String)
+  /// A component directory has several variants and nothing says which one to take.
+  case ambiguousWeights(directory: String, candidates: [String])
+  /// A model asks for a tensor that its component does not have.
+  case missingTensor(component: String, tensor: String, expected: Shape?)
+  /// A tensor has another shape than the model's configuration implies.
+  case misshapenTensor(file: String, tensor: String, expected: Shape, found: Shape)
+  /// A tensor's element type cannot be used here.
+  case unsupportedDType(file: String, tensor: String, found: String, supported: [String])
+  /// A component holds tensors that its model does not have: another architecture, or another version of it.
+  case unexpectedTensors(component: String, first: [String], count: Int)
+
+  /// The message for users and logs.
+  public var description: String {
+    switch self {
+    case .cannotRead(let file, let reason): "cannot read \(file): \(reason)"
+    case .cannotWrite(let file, let reason): "cannot write \(file): \(reason)"
+    case .truncated(let file, let expected, let found): "\(file) is truncated: \(expected) bytes expected, \(found) found"
+    case .malformedHeader(let file, let reason): "\(file): malformed safetensors header: \(reason)"
+    case .malformedEntry(let file, let tensor, let reason): "\(file): tensor \"\(tensor)\": \(reason)"
+    case .malformedIndex(let file, let reason): "\(file): malformed shard index: \(reason)"
+    case .missingShard(let index, let shard): "\(index): shard \(shard) does not exist"
+    case .noWeights(let directory, let baseName):
+      "\(directory) has neither \(baseName).safetensors nor \(baseName).safetensors.index.json nor a variant of them"
+    case .ambiguousWeights(let directory, let candidates):
+      "\(directory) has several variants of its weights, keep one: \(candidates.joined(separator: ", "))"
+    case .missingTensor(let component, let tensor, let expected):
+      "\(component): tensor \"\(tensor)\"\(expected.map { " of shape \($0)" } ?? "") is missing"
+    case .misshapenTensor(let file, let tensor, let expected, let found):
+      "\(file): tensor \"\(tensor)\" has shape \(found), expected \(expected)"
+    case .unsupportedDType(let file, let tensor, let found, let supported):
+      "\(file): tensor \"\(tensor)\" has element type \(found), supported are \(supported.joined(separator: ", "))"
+    case .unexpectedTensors(let component, let first, let count):
+      "\(component): \(count) tensor\(count == 1 ? "" : "s") that the model does not have: "
+        + first.joined(separator: ", ") + (count > first.count ? ", …" : "")
+    }
+  }
+}
