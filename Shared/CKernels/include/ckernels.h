@@ -1,1 +1,119 @@
+// The C kernels behind the Swift module Kernels, which is their only user. Shapes are stated above each operation.
+//
+// One table of functions per instruction set; the same source (elementwise.inc, gemm.inc, attention.inc) is compiled once per
+// table, around the micro-kernels of that instruction set. A function works on the part of the result it is given and never
+// starts threads: the caller partitions over outputs, and no result depends on how.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+/// Element types. Arrays are dense and row-major; `type` parameters take these values.
+enum { CK_FP32 = 0, CK_BF16 = 1, CK_FP16 = 2 };
+/// Activations of a matmul's epilogue.
+enum { CK_NONE = 0, CK_GELU_TANH = 1, CK_SILU = 2 };
+/// What a matmul's epilogue does with its result.
+enum { CK_STORE = 0, CK_ADD = 1 };
+/// Rotary pairings: channels (2j, 2j+1), or (j, j + D/2).
+enum { CK_INTERLEAVED = 0, CK_ROTATE_HALF = 1 };
+
+/// What happens to an accumulator on its way out: out = act(acc + bias), or out += gate * act(acc + bias).
+typedef struct ck_epilogue {
+  const float *bias;  // [n] or null
+  const float *gate;  // [n] or null (1); only with CK_ADD
+  int activation;
+  int mode;           // CK_STORE, or CK_ADD (into fp32)
+  void *out;          // [rows, ldo]
+  int out_type;       // CK_FP32 or CK_BF16
+  size_t ldo;         // elements between rows of out
+} ck_epilogue;
+
+/// out[m, n] = epilogue(a[m, k] · b[n, k]ᵀ), with both operands packed.
+typedef struct ck_gemm {
+  size_t m, n, k;
+  const void *a;      // packed rows, see pack_a
+  const void *b;      // packed panels, see pack_b
+  ck_epilogue epilogue;
+} ck_gemm;
+
+/// softmax(q kᵀ / √head_dim) v for all heads; q [n, heads*head_dim], out likewise.
+typedef struct ck_attention {
+  size_t n, m, heads, kv_heads, head_dim;
+  int causal;         // query i sees keys j <= i + (m - n)
+  const void *q;
+  int q_type;
+  const void *k, *v;  // packed by pack_keys and pack_values, all kv heads
+  void *out;
+  int out_type;
+} ck_attention;
+
+/// The matmul of one operand type: packing, and tiles of the product.
+///
+/// Packed b: panels of `panel_columns` columns, each [k/group][panel_columns][group]. Packed a: panels of `panel_rows` rows, each
+/// [k/group][panel_rows][group]. Both are zero-padded. The layout of b is the same in every table; that of a is private.
+typedef struct ck_matmul {
+  size_t panel_rows, panel_columns;
+  size_t (*packed_a_bytes)(size_t rows, size_t k);
+  size_t (*packed_b_bytes)(size_t columns, size_t k);
+  /// Packs `rows` rows of a [rows, lda]; rows of one panel must be packed by one call.
+  void (*pack_a)(void *packed, const void *a, int type, size_t lda, size_t rows, size_t k);
+  /// Packs `columns` rows of the weight w [columns, ldw]; columns of one panel must be packed by one call.
+  void (*pack_b)(void *packed, const void *w, int type, size_t ldw, size_t columns, size_t k);
+  /// Computes rows [row0, row0+rows) × panels [panel0, panel0+panels); row0 is a multiple of panel_rows.
+  void (*tile)(const ck_gemm *g, size_t row0, size_t rows, size_t panel0, size_t panels);
+  /// Bytes of the packed keys (values) of one kv head.
+  size_t (*packed_keys_bytes)(size_t m, size_t head_dim);
+  size_t (*packed_values_bytes)(size_t m, size_t head_dim);
+  /// Packs one kv head of k or v [m, kv_heads*head_dim].
+  void (*pack_keys)(void *packed, const void *k, int type, size_t m, size_t kv_heads, size_t head_dim, size_t head);
+  void (*pack_values)(void *packed, const void *v, int type, size_t m, size_t kv_heads, size_t head_dim, size_t head);
+  /// Scratch bytes that `attention` needs.
+  size_t (*attention_scratch_bytes)(size_t head_dim);
+  /// Queries of one call of `attention`; the block starts at a multiple of it.
+  size_t attention_block;
+  void (*attention)(const ck_attention *g, size_t head, size_t query0, size_t queries, void *scratch);
+} ck_matmul;
+
+typedef struct ck_table {
+  const char *name;
+  ck_matmul fp32, bf16;
+
+  /// dst = src in another floating-point type; dst fp32 or bf16. Rounds to nearest even, NaN stays NaN.
+  void (*convert)(void *dst, int dst_type, const void *src, int src_type, size_t n);
+  /// exp, sigmoid and silu of fp32 vectors.
+  void (*exp)(float *dst, const float *src, size_t n);
+  void (*sigmoid)(float *dst, const float *src, size_t n);
+  void (*silu)(float *dst, const float *src, size_t n);
+  void (*gelu_tanh)(float *dst, const float *src, size_t n);
+  /// x / sqrt(mean(x²) + epsilon) * weight; x [rows, d], weight [d].
+  void (*rms_norm)(void *dst, int dst_type, const float *x, const float *weight, size_t rows, size_t d, float epsilon);
+  /// (x - mean) / sqrt(variance + epsilon) * (1 + scale) + shift; x [rows, d], shift and scale [d].
+  void (*layer_norm_modulate)(void *dst, int dst_type, const float *x, const float *shift, const float *scale, size_t rows, size_t d, float epsilon);
+  /// silu(gate) * up, elementwise.
+  void (*silu_multiply)(void *dst, int dst_type, const void *gate, const void *up, int src_type, size_t n);
+  /// a += b.
+  void (*add)(void *a, int a_type, const void *b, int b_type, size_t n);
+  /// In place on x [rows, heads*head_dim]: RMS norm of each head (weight [head_dim] or null), then rotation by cos, sin [rows, head_dim/2].
+  void (*head_norm_rotary)(void *x, int type, size_t rows, size_t heads, size_t head_dim, const float *weight, float epsilon, const float *cos, const float *sin, int style);
+  /// x / max(‖x‖₂, 1e-12) * √c * gamma, then silu if asked; x [pixels, c].
+  void (*channel_rms_norm)(float *dst, const float *x, const float *gamma, size_t pixels, size_t c, int silu);
+  /// The epilogue of rows × columns accumulators [rows, lda] that belong at (row0, column0) of the result.
+  void (*epilogue)(const ck_epilogue *e, const float *acc, size_t lda, size_t row0, size_t rows, size_t column0, size_t columns);
+} ck_table;
+
+/// Instruction sets, in ascending order of preference.
+enum { CK_PORTABLE = 0, CK_AVX2 = 1, CK_AVX512 = 2, CK_AVX512BF16 = 3, CK_ISA_COUNT = 4 };
+
+/// The table of an instruction set, or null if this machine lacks it.
+const ck_table *ck_table_for(int isa);
+
+/// A pool of compute threads. Calls of ck_pool_run from several threads are served one after the other; a call from inside a
+/// running body is served inline.
+typedef struct ck_pool ck_pool;
+/// Starts threads - 1 threads (the caller of ck_pool_run is the last one). Null when out of memory; fewer threads when the system
+/// refuses more.
+ck_pool *ck_pool_create(int threads);
+int ck_pool_threads(const ck_pool *pool);
+/// Calls body(context, i) once for every i in [0, count), in any order, and returns when all have ended.
+void ck_pool_run(ck_pool *pool, size_t count, void (*body)(void *context, size_t index), void *context);
+/// Ends and joins the threads; no run may be under way.
+void ck_pool_destroy(ck_pool *pool);

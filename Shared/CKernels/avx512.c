@@ -1,0 +1,12 @@
+// AVX-512 as of Skylake-X: F, BW, DQ, VL.
+#if defined(__x86_64__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), apply_to = function)
+#define CK_NAME(x) x##_avx512
+#define CK_HAS_FMA 1
+#define TABLE_NAME "avx512"
+#define TABLE_SYMBOL ck_table_avx512
+#define PANEL_ROWS 8
+#define PASS_VECTORS 3
+#include "table.inc"
+#pragma clang attribute pop
+#endif

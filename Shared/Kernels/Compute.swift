@@ -1,0 +1,104 @@
+import CKernels
+import TensorCore
+
+/// How weights and activations of matrix products are represented.
+public enum Precision: String, Sendable, CaseIterable {
+  /// Single precision: what the other modes are measured against.
+  case fp32
+  /// bf16 weights and activations, fp32 sums and residual streams.
+  case bf16
+}
+
+/// Who multiplies fp32 matrices.
+public enum MatrixLibrary: String, Sendable, CaseIterable {
+  /// This module's kernels.
+  case own
+  /// OpenBLAS: an independent implementation, to measure the kernels against. Its processor-specific kernels treat a row
+  /// differently at different positions of a batch, so rows are independent of one another only up to rounding.
+  case openBLAS
+}
+
+/// The arithmetic of the models: every operation, at one precision, on one pool of threads.
+///
+/// Results do not depend on the number of threads, and no row of a result depends on the other rows of its batch: work is cut
+/// along outputs only, in tiles of fixed size, and every sum is taken in one fixed order.
+public struct Compute: Sendable {
+  /// Representation of matrix products.
+  public let precision: Precision
+  /// The instructions in use.
+  public let instructionSet: InstructionSet
+  /// Who multiplies fp32 matrices; bf16 products are always the kernels'.
+  public let matrixLibrary: MatrixLibrary
+  let pool: ThreadPool
+  let table: KernelTable
+
+  /// Arithmetic on the threads of `pool`. `instructionSet` must be one of ``InstructionSet/available``.
+  public init(precision: Precision, pool: ThreadPool, instructionSet: InstructionSet = .best, matrixLibrary: MatrixLibrary = .own) {
+    self.precision = precision
+    self.instructionSet = instructionSet
+    self.matrixLibrary = matrixLibrary
+    self.pool = pool
+    self.table = KernelTable(instructionSet)
+    Sgemm.configure
+  }
+
+  /// Element type of activations between operations.
+  public var activationDType: DType {
+    switch precision {
+    case .fp32: .fp32
+    case .bf16: .bf16
+    }
+  }
+
+  /// Names everything that results depend on besides the inputs: equal strings promise equal bytes.
+  public var numericsClass: String {
+    let own = "\(precision.rawValue)/\(instructionSet.rawValue)/\(Self.numericsVersion)"
+    return matrixLibrary == .openBLAS ? "\(own)/openblas-\(Sgemm.version)" : own
+  }
+
+  /// Raised whenever a change of the kernels changes bytes.
+  private static let numericsVersion = 1
+
+  var functions: ck_table { table.functions }
+
+  /// The kernels' products of operands of ``activationDType``.
+  var matmul: ck_matmul { precision == .fp32 ? functions.fp32 : functions.bf16 }
+
+  /// Cuts `count` rows into pieces that are worth a thread's while and calls `body` with each, in parallel. Only for operations
+  /// that treat rows apart.
+  func parallelRows(_ count: Int, bytesPerRow: Int, grain: Int = 1, _ body: (Range<Int>) -> Void) {
+    let target = 128 << 10
+    let piece = max(1, target / max(bytesPerRow, 1) / grain) * grain
+    pool.parallel((count + piece - 1) / piece) { index in
+      let start = index * piece
+      body(start..<min(start + piece, count))
+    }
+  }
+
+  /// An fp32 version of a floating-point tensor: itself where it is one already.
+  func fp32(_ tensor: Tensor) -> Tensor { tensor.dtype == .fp32 ? tensor : converted(tensor, to: .fp32) }
+
+  /// A copy with elements of another floating-point type, fp32 or bf16.
+  public func converted(_ tensor: Tensor, to dtype: DType) -> Tensor {
+    precondition(dtype == .fp32 || dtype == .bf16, "cannot convert to \(dtype)")
+    let result = Tensor(uninitialized: tensor.shape, dtype)
+    let source = tensor.bytes.baseAddress!, target = result.mutableBytes.baseAddress!
+    parallelRows(tensor.elementCount, bytesPerRow: 8, grain: 16) { range in
+      functions.convert(
+        target + range.lowerBound * dtype.byteWidth, dtype.kernelType, source + range.lowerBound * tensor.dtype.byteWidth,
+        tensor.dtype.kernelType, range.count)
+    }
+    return withExtendedLifetime(tensor) { result }
+  }
+}
+
+extension Tensor {
+  /// Extents as [rows, elements per row].
+  var rowExtents: (rows: Int, width: Int) {
+    precondition(shape.rank >= 1, "a scalar has no rows")
+    return (shape[0], shape.dimensions.dropFirst().reduce(1, *))
+  }
+
+  /// The address of element `index`, untyped.
+  func address(_ index: Int) -> UnsafeMutableRawPointer { mutableBytes.baseAddress! + index * dtype.byteWidth }
+}

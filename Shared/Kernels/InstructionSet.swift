@@ -1,0 +1,98 @@
+import CKernels
+import TensorCore
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Why a kernel configuration was refused.
+public enum KernelError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// ``InstructionSet/environmentVariable`` names no instruction set.
+  case unknownInstructionSet(String)
+  /// The named instruction set exists, but this machine lacks it.
+  case unavailableInstructionSet(InstructionSet, available: [InstructionSet])
+
+  public var description: String {
+    switch self {
+    case .unknownInstructionSet(let name):
+      "\(InstructionSet.environmentVariable)=\(name): unknown instruction set; one of \(Self.list(InstructionSet.allCases))"
+    case .unavailableInstructionSet(let set, let available):
+      "\(InstructionSet.environmentVariable)=\(set.rawValue): this machine lacks it; it has \(Self.list(available))"
+    }
+  }
+
+  private static func list(_ sets: [InstructionSet]) -> String { sets.map(\.rawValue).joined(separator: ", ") }
+}
+
+/// A table of kernels, named for the instructions it needs.
+public enum InstructionSet: String, Sendable, CaseIterable {
+  /// Plain C for the target's baseline.
+  case portable
+  /// AVX2 and FMA.
+  case avx2
+  /// AVX-512 F, BW, DQ and VL.
+  case avx512
+  /// AVX-512 with bf16 dot products.
+  case avx512bf16
+
+  /// Overrides the choice of ``best``; for debugging.
+  public static let environmentVariable = "QWEN_IMAGE_ISA"
+
+  /// Those this machine has, the preferred one last.
+  public static let available: [InstructionSet] = allCases.filter { ck_table_for($0.index) != nil }
+
+  /// The preferred one of this machine, or the one that the environment asks for. An unusable request is reported on standard
+  /// error and ignored; programs that would rather stop call ``requested(_:)`` first.
+  public static let best: InstructionSet = {
+    do { return try requested(getenv(environmentVariable).map { String(cString: $0) }) } catch {
+      let message = "\(error); using \(available.last!.rawValue)\n"
+      _ = write(STDERR_FILENO, message, message.utf8.count)
+      return available.last!
+    }
+  }()
+
+  /// The instruction set with the given name, or the preferred one for nil or an empty name.
+  public static func requested(_ name: String?) throws(KernelError) -> InstructionSet {
+    guard let name, !name.isEmpty else { return available.last! }
+    guard let set = InstructionSet(rawValue: name) else { throw .unknownInstructionSet(name) }
+    guard available.contains(set) else { throw .unavailableInstructionSet(set, available: available) }
+    return set
+  }
+
+  var index: Int32 {
+    switch self {
+    case .portable: Int32(CK_PORTABLE)
+    case .avx2: Int32(CK_AVX2)
+    case .avx512: Int32(CK_AVX512)
+    case .avx512bf16: Int32(CK_AVX512BF16)
+    }
+  }
+}
+
+/// The C functions of an instruction set.
+///
+/// `@unchecked Sendable`: the table is constant static data.
+struct KernelTable: @unchecked Sendable {
+  private let table: UnsafePointer<ck_table>
+
+  init(_ set: InstructionSet) {
+    guard let table = ck_table_for(set.index) else { preconditionFailure("this machine lacks \(set.rawValue)") }
+    self.table = table
+  }
+
+  var functions: ck_table { table.pointee }
+}
+
+extension DType {
+  /// The C kernels' name of a floating-point type.
+  var kernelType: Int32 {
+    switch self {
+    case .fp32: Int32(CK_FP32)
+    case .bf16: Int32(CK_BF16)
+    case .fp16: Int32(CK_FP16)
+    case .int64, .int32, .int8, .uint8: preconditionFailure("\(self) is not a floating-point type")
+    }
+  }
+}

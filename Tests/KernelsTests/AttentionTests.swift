@@ -1,0 +1,98 @@
+import Foundation
+import Kernels
+import TensorCore
+import Testing
+
+@Suite struct AttentionTests {
+  struct Case: CustomStringConvertible, Sendable {
+    var n: Int, m: Int, heads: Int, kvHeads: Int, headDim: Int, causal: Bool
+    var description: String { "\(n)×\(m), \(heads)/\(kvHeads) heads of \(headDim)\(causal ? ", causal" : "")" }
+  }
+  static let cases = [
+    Case(n: 1, m: 1, heads: 1, kvHeads: 1, headDim: 1, causal: false), Case(n: 5, m: 7, heads: 3, kvHeads: 3, headDim: 16, causal: false),
+    Case(n: 37, m: 37, heads: 4, kvHeads: 2, headDim: 16, causal: true), Case(n: 3, m: 50, heads: 2, kvHeads: 1, headDim: 13, causal: true),
+    Case(n: 50, m: 3, heads: 1, kvHeads: 1, headDim: 8, causal: true),
+    Case(n: 130, m: 1001, heads: 1, kvHeads: 1, headDim: 24, causal: false),
+    Case(n: 600, m: 600, heads: 2, kvHeads: 1, headDim: 128, causal: true),
+    Case(n: 97, m: 500, heads: 1, kvHeads: 1, headDim: 384, causal: false),
+    Case(n: 20, m: 60, heads: 2, kvHeads: 2, headDim: 80, causal: false),
+  ]
+
+  static func inputs(_ c: Case, _ dtype: DType, seed: UInt64) -> (q: Tensor, k: Tensor, v: Tensor) {
+    (
+      randomTensor([c.n, c.heads * c.headDim], dtype, scale: 1.5, seed: seed),
+      randomTensor([c.m, c.kvHeads * c.headDim], dtype, scale: 1.5, seed: seed + 1),
+      randomTensor([c.m, c.kvHeads * c.headDim], dtype, seed: seed + 2)
+    )
+  }
+
+  static func reference(_ c: Case, _ q: Tensor, _ k: Tensor, _ v: Tensor) -> [Double] {
+    let (q, k, v) = (q.doubles, k.doubles, v.doubles)
+    var result = [Double](repeating: 0, count: c.n * c.heads * c.headDim)
+    for head in 0..<c.heads {
+      let kvHead = head / (c.heads / c.kvHeads)
+      for i in 0..<c.n {
+        let visible = c.causal ? max(0, min(c.m, i + c.m - c.n + 1)) : c.m
+        if visible == 0 { continue }
+        let query = (i * c.heads + head) * c.headDim
+        let scores = (0..<visible).map { j in
+          let key = (j * c.kvHeads + kvHead) * c.headDim
+          var sum = 0.0
+          for x in 0..<c.headDim { sum += q[query + x] * k[key + x] }
+          return sum / Double(c.headDim).squareRoot()
+        }
+        let top = scores.max()!, weights = scores.map { exp($0 - top) }, total = weights.reduce(0, +)
+        for j in 0..<visible {
+          let value = (j * c.kvHeads + kvHead) * c.headDim
+          for x in 0..<c.headDim { result[query + x] += weights[j] / total * v[value + x] }
+        }
+      }
+    }
+    return result
+  }
+
+  @Test(arguments: everyCompute()) func matchesDoubles(_ compute: Compute) {
+    for (index, c) in Self.cases.enumerated() {
+      let (q, k, v) = Self.inputs(c, compute.activationDType, seed: UInt64(index) * 3)
+      let result = compute.attention(q: q, k: k, v: v, heads: c.heads, kvHeads: c.kvHeads, headDim: c.headDim, causal: c.causal)
+      #expect(result.shape == q.shape && result.dtype == compute.activationDType)
+      // In bf16 the weights are rounded, and so is the result: two independent roundings of at most 2^-8 each.
+      let error = relativeError(result, Self.reference(c, q, k, v))
+      #expect(error < (compute.precision == .fp32 ? 2e-6 : 0x1p-8), "\(compute.numericsClass) \(c): \(error)")
+    }
+  }
+
+  @Test(arguments: everyCompute()) func matchesDoublesOnRandomShapes(_ compute: Compute) {
+    var generator = SeededGenerator(7)
+    for round in 0..<20 {
+      let kvHeads = Int.random(in: 1...3, using: &generator)
+      let c = Case(
+        n: .random(in: 1...120, using: &generator), m: .random(in: 1...130, using: &generator),
+        heads: kvHeads * .random(in: 1...3, using: &generator),
+        kvHeads: kvHeads, headDim: .random(in: 1...70, using: &generator), causal: .random(using: &generator))
+      let (q, k, v) = Self.inputs(c, compute.activationDType, seed: UInt64(round) * 3 + 1000)
+      let result = compute.attention(q: q, k: k, v: v, heads: c.heads, kvHeads: c.kvHeads, headDim: c.headDim, causal: c.causal)
+      let error = relativeError(result, Self.reference(c, q, k, v))
+      #expect(error < (compute.precision == .fp32 ? 2e-6 : 0x1p-8), "\(compute.numericsClass) \(c): \(error)")
+    }
+  }
+
+  @Test(arguments: everyCompute()) func aRowDoesNotDependOnTheOthers(_ compute: Compute) {
+    let c = Case(n: 211, m: 700, heads: 2, kvHeads: 1, headDim: 40, causal: false)
+    let (q, k, v) = Self.inputs(c, compute.activationDType, seed: 5)
+    let whole = compute.attention(q: q, k: k, v: v, heads: 2, kvHeads: 1, headDim: 40, causal: false)
+    for range in [0..<1, 100..<101, 50..<177] {
+      let part = compute.attention(q: q.rows(range), k: k, v: v, heads: 2, kvHeads: 1, headDim: 40, causal: false)
+      #expect(part.isIdentical(to: whole.rows(range)))
+    }
+  }
+
+  @Test(arguments: everyCompute()) func largeScoresDoNotOverflow(_ compute: Compute) {
+    let q = randomTensor([4, 16], compute.activationDType, scale: 200, seed: 1),
+      k = randomTensor([600, 16], compute.activationDType, scale: 200, seed: 2)
+    let v = randomTensor([600, 16], compute.activationDType, seed: 3)
+    let c = Case(n: 4, m: 600, heads: 1, kvHeads: 1, headDim: 16, causal: false)
+    let result = compute.attention(q: q, k: k, v: v, heads: 1, kvHeads: 1, headDim: 16, causal: false)
+    #expect(relativeError(result, Self.reference(c, q, k, v)) < (compute.precision == .fp32 ? 1e-3 : 1e-2))
+  }
+}

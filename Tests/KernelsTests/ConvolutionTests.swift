@@ -1,0 +1,70 @@
+import Foundation
+import Kernels
+import TensorCore
+import Testing
+
+@Suite struct ConvolutionTests {
+  static func reference(_ x: Tensor, _ weight: Tensor, _ bias: Tensor) -> [Double] {
+    let (height, width, channels) = (x.shape[0], x.shape[1], x.shape[2]), (out, size) = (weight.shape[0], weight.shape[2])
+    let input = x.doubles, w = weight.doubles, b = bias.doubles
+    var result: [Double] = []
+    for y in 0..<height {
+      for column in 0..<width {
+        for o in 0..<out {
+          var sum = b[o]
+          for dy in 0..<size {
+            for dx in 0..<size {
+              let (sy, sx) = (y + dy - size / 2, column + dx - size / 2)
+              guard (0..<height).contains(sy) && (0..<width).contains(sx) else { continue }
+              for c in 0..<channels { sum += input[(sy * width + sx) * channels + c] * w[((o * channels + c) * size + dy) * size + dx] }
+            }
+          }
+          result.append(sum)
+        }
+      }
+    }
+    return result
+  }
+
+  @Test(arguments: everyComputeAndBLAS) func matchesDoubles(_ compute: Compute) {
+    let shapes: [(h: Int, w: Int, i: Int, o: Int, size: Int)] = [
+      (1, 1, 1, 1, 3), (2, 3, 3, 5, 3), (9, 7, 16, 12, 3), (17, 23, 24, 3, 3), (5, 6, 16, 24, 1), (8, 8, 96, 50, 3), (13, 4, 7, 97, 1),
+    ]
+    for (index, s) in shapes.enumerated() {
+      let x = randomTensor([s.h, s.w, s.i], seed: UInt64(index)), weight = randomTensor([s.o, s.i, s.size, s.size], .bf16, seed: 50)
+      let bias = randomTensor([s.o], seed: 51)
+      let result = compute.convolution(x, compute.prepareConvolution(weight: weight, bias: bias))
+      #expect(result.shape == [s.h, s.w, s.o] && result.dtype == .fp32)
+      #expect(relativeError(result, Self.reference(x, weight, bias)) < 2e-6, "\(compute.numericsClass) \(s)")
+    }
+  }
+
+  @Test(arguments: everyCompute()) func channelNormMatchesDoubles(_ compute: Compute) {
+    for channels in [1, 12, 16, 96, 100] {
+      for silu in [false, true] {
+        let x = randomTensor([3, 5, channels], scale: 3, seed: UInt64(channels)), gamma = randomTensor([channels, 1, 1], .bf16, seed: 2)
+        let result = compute.channelRMSNorm(x, gamma: gamma, silu: silu)
+        let input = x.doubles, g = gamma.doubles
+        let expected = (0..<15 * channels).map { index in
+          let start = index / channels * channels
+          let norm = input[start..<start + channels].reduce(0) { $0 + $1 * $1 }.squareRoot()
+          let value = input[index] / max(norm, 1e-12) * Double(channels).squareRoot() * g[index % channels]
+          return silu ? value / (1 + exp(-value)) : value
+        }
+        #expect(relativeError(result, expected) < 5e-7)
+      }
+    }
+    #expect(compute.channelRMSNorm(Tensor.zeros([1, 1, 8]), gamma: randomTensor([8], seed: 1), silu: true).floats().allSatisfy { $0 == 0 })
+  }
+
+  @Test(arguments: everyCompute([.fp32])) func upsamplingRepeatsPixels(_ compute: Compute) {
+    let x = randomTensor([3, 4, 5], seed: 1), result = compute.upsampleNearest2x(x), input = x.floats()
+    #expect(result.shape == [6, 8, 5])
+    let values = result.floats()
+    let expected = (0..<6 * 8 * 5).map { index in
+      let row = index / 40, column = index / 5 % 8, channel = index % 5
+      return input[(row / 2 * 4 + column / 2) * 5 + channel]
+    }
+    #expect(values == expected)
+  }
+}

@@ -1,0 +1,138 @@
+import Foundation
+import Kernels
+import TensorCore
+import Testing
+
+/// The reference: sums in double precision over operands rounded as the kernels round them.
+struct LinearReference {
+  let sums: [Double]  // x·Wᵀ + b
+  let magnitudes: [Double]  // Σ|x||w| + |b|: what rounding errors are relative to
+
+  init(x: Tensor, weight: Tensor, bias: Tensor?, precision: Precision) {
+    let rows = x.shape[0], depth = x.shape[1], columns = weight.shape[0]
+    let round: (Float) -> Double = precision == .fp32 ? { Double($0) } : { Double($0.asBF16) }
+    let a = x.floats().map(round), w = weight.floats().map(round), b = bias?.doubles
+    var sums = [Double](), magnitudes = [Double]()
+    for row in 0..<rows {
+      for column in 0..<columns {
+        var sum = b?[column] ?? 0, magnitude = abs(sum)
+        for k in 0..<depth {
+          let product = a[row * depth + k] * w[column * depth + k]
+          sum += product
+          magnitude += abs(product)
+        }
+        sums.append(sum)
+        magnitudes.append(magnitude)
+      }
+    }
+    self.sums = sums
+    self.magnitudes = magnitudes
+  }
+
+  /// Errors allowed: one rounding per product and sum (vdpbf16ps rounds products too), and the rounding of the result.
+  func check(_ result: Tensor, depth: Int, _ comment: String, sourceLocation: SourceLocation = #_sourceLocation) {
+    expectClose(result, sums, comment, sourceLocation: sourceLocation) { index, expected in
+      Double(2 * depth + 4) * 0x1p-24 * magnitudes[index] + roundoff(result.dtype) * abs(expected) + 1e-37
+    }
+    let sumError = result.dtype == .fp32 ? 3e-7 * Double(max(depth, 1)).squareRoot() : 0x1p-8
+    #expect(relativeError(result, sums) <= sumError, "\(comment)", sourceLocation: sourceLocation)
+  }
+}
+
+@Suite struct LinearTests {
+  static let shapes: [(m: Int, n: Int, k: Int)] = [
+    (1, 1, 1), (1, 3, 16), (5, 12, 42), (37, 24, 48), (7, 64, 64), (13, 50, 63), (2, 97, 3420), (25, 48, 65), (400, 49, 17), (3, 200, 301),
+  ]
+
+  @Test(arguments: everyComputeAndBLAS) func matchesDoubles(_ compute: Compute) {
+    for (index, shape) in Self.shapes.enumerated() {
+      for weightType in [DType.fp32, .bf16, .fp16] {
+        let seed = UInt64(index * 10)
+        let x = randomTensor([shape.m, shape.k], compute.activationDType, seed: seed), bias = randomTensor([shape.n], .bf16, seed: seed + 2)
+        let weight = randomTensor([shape.n, shape.k], weightType, scale: 0.3, seed: seed + 1)
+        let layer = compute.prepareLinear(weight: weight, bias: bias)
+        #expect(layer.outFeatures == shape.n && layer.inFeatures == shape.k)
+        let reference = LinearReference(x: x, weight: weight, bias: bias, precision: compute.precision)
+        let label = "\(compute.numericsClass) \(shape) \(weightType)"
+        reference.check(compute.linear(x, layer), depth: shape.k, label)
+        reference.check(compute.linear(x, layer, output: .fp32), depth: shape.k, label)
+        #expect(compute.linear(x, layer).dtype == compute.activationDType)
+      }
+    }
+  }
+
+  @Test(arguments: everyComputeAndBLAS) func matchesDoublesOnRandomShapes(_ compute: Compute) {
+    var generator = SeededGenerator(42)
+    for round in 0..<25 {
+      let m = Int.random(in: 1...60, using: &generator), n = Int.random(in: 1...150, using: &generator)
+      let k = Int.random(in: 1...300, using: &generator), seed = UInt64(round)
+      let x = randomTensor([m, k], seed: seed), weight = randomTensor([n, k], seed: seed + 100)
+      let layer = compute.prepareLinear(weight: weight, bias: nil)
+      LinearReference(x: x, weight: weight, bias: nil, precision: compute.precision)
+        .check(compute.linear(x, layer, output: .fp32), depth: k, "\(compute.numericsClass) \(m)×\(n)×\(k)")
+    }
+  }
+
+  @Test(arguments: everyComputeAndBLAS) func fusesActivations(_ compute: Compute) {
+    let x = randomTensor([19, 77], seed: 1), weight = randomTensor([53, 77], scale: 0.3, seed: 2), bias = randomTensor([53], seed: 3)
+    let layer = compute.prepareLinear(weight: weight, bias: bias)
+    let plain = compute.linear(x, layer, output: .fp32).doubles
+    expectClose(compute.linear(x, layer, activation: .silu, output: .fp32), plain.map { $0 / (1 + exp(-$0)) }) { 6e-7 * abs($1) }
+    let gelu = plain.map { 0.5 * $0 * (1 + tanh((2 / Double.pi).squareRoot() * ($0 + 0.044715 * $0 * $0 * $0))) }
+    // Far out on the negative side gelu is the exponential of a large rounded number: only absolutely accurate.
+    expectClose(compute.linear(x, layer, activation: .geluTanh, output: .fp32), gelu) {
+      1e-6 * abs($1) + (plain[$0] < 0 ? 1e-7 * abs(plain[$0]) : 0)
+    }
+  }
+
+  @Test(arguments: everyComputeAndBLAS) func addsToResidualThroughGate(_ compute: Compute) {
+    for gated in [true, false] {
+      let x = randomTensor([21, 34], seed: 1), weight = randomTensor([70, 34], seed: 2), bias = randomTensor([70], seed: 3)
+      let layer = compute.prepareLinear(weight: weight, bias: bias), gate = randomTensor([70], seed: 4)
+      let start = randomTensor([21, 70], seed: 5)
+      var residual = start.copied()
+      compute.linear(x, layer, addingTo: &residual, gate: gated ? gate : nil)
+      let product = compute.linear(x, layer, output: .fp32).doubles, g = gate.doubles, before = start.doubles
+      let added = product.indices.map { (gated ? g[$0 % 70] : 1) * product[$0] }
+      expectClose(residual, zip(before, added).map { $0 + $1 }) { 0x1p-23 * (abs(before[$0]) + abs(added[$0]) + abs($1)) }
+    }
+  }
+
+  @Test(arguments: everyComputeAndBLAS) func writesIntoRowsOfALargerTensor(_ compute: Compute) {
+    let x = randomTensor([9, 40], seed: 1), layer = compute.prepareLinear(weight: randomTensor([30, 40], seed: 2), bias: nil)
+    for dtype in [DType.fp32, .bf16] {
+      let whole = Tensor(uninitialized: [20, 30], dtype)
+      whole.mutableBytes.initializeMemory(as: UInt8.self, repeating: 0xa5)
+      compute.linear(x, layer, into: whole.rows(4..<13))
+      #expect(whole.rows(4..<13).isIdentical(to: compute.linear(x, layer, output: dtype)))
+      #expect((whole.rows(0..<4).byteArray + whole.rows(13..<20).byteArray).allSatisfy { $0 == 0xa5 })
+    }
+  }
+
+  @Test(arguments: everyCompute()) func aRowDoesNotDependOnTheOthers(_ compute: Compute) {
+    for (n, k) in [(31, 45), (200, 700), (12, 3000)] {
+      let layer = compute.prepareLinear(weight: randomTensor([n, k], seed: 2), bias: randomTensor([n], seed: 3))
+      let x = randomTensor([437, k], seed: 1)
+      let whole = compute.linear(x, layer, output: .fp32)
+      for range in [0..<1, 5..<6, 36..<37, 400..<401, 436..<437, 0..<37, 17..<229] {
+        let part = compute.linear(x.rows(range), layer, output: .fp32)
+        #expect(part.isIdentical(to: whole.rows(range)), "\(compute.numericsClass) rows \(range) of 437, n \(n), k \(k)")
+      }
+    }
+  }
+
+  @Test func emptyBatches() {
+    for compute in everyComputeAndBLAS {
+      let layer = compute.prepareLinear(weight: randomTensor([8, 5], seed: 1), bias: nil)
+      #expect(compute.linear(Tensor(uninitialized: [0, 5]), layer).shape == [0, 8])
+    }
+  }
+
+  @Test func specialValuesPropagate() {
+    for compute in everyComputeAndBLAS {
+      let layer = compute.prepareLinear(weight: Tensor([1, 2], shape: [1, 2]), bias: nil)
+      let result = compute.linear(Tensor([.nan, 1, .infinity, 1, 3, 4], shape: [3, 2]), layer, output: .fp32).floats()
+      #expect(result[0].isNaN && result[1] == .infinity && result[2] == 11)
+    }
+  }
+}

@@ -1,0 +1,128 @@
+import Kernels
+import TensorCore
+import Testing
+
+/// A small seeded generator (SplitMix64), so that failures repeat.
+struct SeededGenerator: RandomNumberGenerator {
+  var state: UInt64
+  init(_ seed: UInt64) { state = seed }
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+  /// Roughly normal: the sum of four uniform numbers, scaled to variance 1.
+  mutating func normal() -> Float {
+    var sum: Float = 0
+    for _ in 0..<4 { sum += Float.random(in: -1...1, using: &self) }
+    return sum * 0.866
+  }
+}
+
+/// A tensor of roughly normal numbers.
+func randomTensor(_ shape: Shape, _ dtype: DType = .fp32, scale: Float = 1, offset: Float = 0, seed: UInt64) -> Tensor {
+  var generator = SeededGenerator(seed &* 7919 &+ 13)
+  let tensor = Tensor((0..<shape.elementCount).map { _ in generator.normal() * scale + offset }, shape: shape)
+  return dtype == .fp32 ? tensor : tensor.rounded(to: dtype)
+}
+
+extension Tensor {
+  /// A copy with elements rounded by arithmetic of its own, not by the kernels under test.
+  func rounded(to dtype: DType) -> Tensor {
+    let result = Tensor(uninitialized: shape, dtype)
+    for (index, value) in floats().enumerated() {
+      switch dtype {
+      case .fp32: result.pointer(as: Float.self)[index] = value
+      case .bf16: result.pointer(as: UInt16.self)[index] = value.bf16Bits
+      case .fp16: result.pointer(as: Float16.self)[index] = Float16(value)
+      default: preconditionFailure()
+      }
+    }
+    return result
+  }
+
+  /// The elements as doubles.
+  var doubles: [Double] { floats().map(Double.init) }
+
+  /// The elements' bytes.
+  var byteArray: [UInt8] { withExtendedLifetime(self) { Array(bytes) } }
+
+  /// Whether two tensors agree in type, shape and every bit.
+  func isIdentical(to other: Tensor) -> Bool {
+    withExtendedLifetime((self, other)) { dtype == other.dtype && shape == other.shape && bytes.elementsEqual(other.bytes) }
+  }
+}
+
+/// Records the first element that is further from its reference than its bound.
+func expectClose(
+  _ result: Tensor, _ reference: [Double], _ comment: @autoclosure () -> String = "", sourceLocation: SourceLocation = #_sourceLocation,
+  within bound: (Int, Double) -> Double
+) {
+  let values = result.doubles
+  #expect(values.count == reference.count, sourceLocation: sourceLocation)
+  for (index, (value, expected)) in zip(values, reference).enumerated() where !(abs(value - expected) <= bound(index, expected)) {
+    Issue.record("\(comment()): element \(index) is \(value), not \(expected) ± \(bound(index, expected))", sourceLocation: sourceLocation)
+    return
+  }
+}
+
+extension Float {
+  /// Nearest bf16, ties to even, found by comparing the two candidates.
+  var bf16Bits: UInt16 {
+    if isNaN { return UInt16(bitPattern >> 16) | 0x40 }
+    let lower = UInt16(bitPattern >> 16)
+    let below = Double(Float(bitPattern: UInt32(lower) << 16))
+    if below == Double(self) { return lower }
+    // The next code is infinity after the largest finite value, which stands for 2^128 here.
+    let nextBits = UInt32(lower &+ 1) << 16
+    let above = nextBits & 0x7fff_ffff == 0x7f80_0000 ? (self < 0 ? -0x1p128 : 0x1p128) : Double(Float(bitPattern: nextBits))
+    let toBelow = abs(Double(self) - below), toAbove = abs(above - Double(self))
+    if toBelow == toAbove { return lower & 1 == 0 ? lower : lower &+ 1 }
+    return toBelow < toAbove ? lower : lower &+ 1
+  }
+  /// The value rounded to bf16.
+  var asBF16: Float { Float(bitPattern: UInt32(bf16Bits) << 16) }
+}
+
+/// ‖a - b‖ / ‖b‖.
+func relativeError(_ a: Tensor, _ reference: [Double]) -> Double {
+  let values = a.doubles
+  precondition(values.count == reference.count)
+  var difference = 0.0, norm = 0.0
+  for (x, y) in zip(values, reference) {
+    difference += (x - y) * (x - y)
+    norm += y * y
+  }
+  return norm == 0 ? difference.squareRoot() : (difference / norm).squareRoot()
+}
+
+/// Distance in units of the last place of `reference` as a float; subnormals count in their own spacing.
+func ulps(_ value: Float, _ reference: Double) -> Double {
+  if value.isNaN { return reference.isNaN ? 0 : .infinity }
+  if value.isInfinite {
+    return reference.magnitude > Double(Float.greatestFiniteMagnitude) && (value > 0) == (reference > 0) ? 0 : .infinity
+  }
+  return abs(Double(value) - reference) / Double(Float(reference).magnitude.ulp)
+}
+
+/// A pool for tests that don't care how many threads there are.
+let testPool = ThreadPool(threads: 2)
+
+/// Every table of this machine at the given precisions.
+func everyCompute(_ precisions: [Precision] = Precision.allCases) -> [Compute] {
+  precisions.flatMap { precision in
+    InstructionSet.available.map { Compute(precision: precision, pool: testPool, instructionSet: $0) }
+  }
+}
+
+/// ``everyCompute(_:)`` at every precision, and OpenBLAS.
+let everyComputeAndBLAS = everyCompute() + [Compute(precision: .fp32, pool: testPool, matrixLibrary: .openBLAS)]
+
+extension Compute: CustomTestStringConvertible {
+  public var testDescription: String { numericsClass }
+}
+
+/// The unit roundoff of a result type: half a unit in the last place of 1.
+func roundoff(_ dtype: DType) -> Double { dtype == .fp32 ? 0x1p-24 : 0x1p-8 }

@@ -1,0 +1,47 @@
+import Dispatch
+import Kernels
+import Synchronization
+import Testing
+
+@Suite struct ThreadPoolTests {
+  @Test(arguments: [1, 2, 3, 5]) func everyIndexOnce(threads: Int) {
+    let pool = ThreadPool(threads: threads)
+    #expect(pool.threadCount == threads)
+    for count in [0, 1, 2, 7, 1000] {
+      let seen = Mutex([Int](repeating: 0, count: count))
+      pool.parallel(count) { index in seen.withLock { $0[index] += 1 } }
+      #expect(seen.withLock { $0.allSatisfy { $0 == 1 } })
+    }
+  }
+
+  @Test func threadsTakePart() {
+    // Each of the two calls waits for the other one: one thread alone would never get through.
+    let pool = ThreadPool(threads: 2)
+    let arrived = DispatchSemaphore(value: 0), other = DispatchSemaphore(value: 0)
+    pool.parallel(2) { index in
+      if index == 0 {
+        arrived.signal()
+        other.wait()
+      } else {
+        other.signal()
+        arrived.wait()
+      }
+    }
+  }
+
+  @Test func nestedCallsRunInline() {
+    let pool = ThreadPool(threads: 3)
+    let sum = Mutex(0)
+    pool.parallel(8) { outer in pool.parallel(8) { inner in sum.withLock { $0 += outer * 8 + inner } } }
+    #expect(sum.withLock { $0 } == 63 * 64 / 2)
+  }
+
+  @Test func callersAreServedOneAfterTheOther() {
+    let pool = ThreadPool(threads: 2)
+    let totals = Mutex([Int](repeating: 0, count: 8))
+    DispatchQueue.concurrentPerform(iterations: 8) { caller in
+      for _ in 0..<200 { pool.parallel(16) { index in totals.withLock { $0[caller] += index } } }
+    }
+    #expect(totals.withLock { $0 } == [Int](repeating: 200 * 120, count: 8))
+  }
+}
