@@ -40,6 +40,11 @@ let package = Package(
     shared("QwenImage", ["TensorCore", "Kernels", "Weights"]),
     shared("ImageCodec", ["CPNG"]),
 
+    .target(
+      name: "CWire", dependencies: ["CProtobufC"], path: "Shared/CWire",
+      cSettings: [.headerSearchPath("include")], linkerSettings: [.linkedLibrary("protobuf-c")]),
+    shared("Wire", ["CWire", "CZlib"]),
+
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
     test("QwenImage", ["QwenImage"]),
