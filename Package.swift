@@ -45,6 +45,7 @@ let package = Package(
       cSettings: [.headerSearchPath("include")], linkerSettings: [.linkedLibrary("protobuf-c")]),
     shared("Wire", ["CWire", "CZlib"]),
 
+    .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
     test("QwenImage", ["QwenImage"]),

@@ -51,9 +51,10 @@ public enum WireCodec {
       throw .tooLarge(field: "envelope", bytes: first.count, limit: limits.maxEnvelopeBytes)
     }
     let envelope: Envelope = try first.withUnsafeBytes { bytes throws(WireError) in
-      let version = try scanHeader(bytes).protocolVersion
-      guard version == Envelope.protocolVersion else {
-        throw .unsupportedVersion(found: version, supported: Envelope.protocolVersion)
+      // The version comes first: the rest may mean something else in another one. A broken message is left to the scanner.
+      let (header, isComplete) = scanHeader(bytes)
+      guard header.protocolVersion == Envelope.protocolVersion || header.protocolVersion == 0 && !isComplete else {
+        throw .unsupportedVersion(found: header.protocolVersion, supported: Envelope.protocolVersion)
       }
       try ProtobufScanner(limits: limits).scan(bytes, as: qwenimage__v1__envelope__descriptor)
       guard let message = qwenimage__v1__envelope__unpack(nil, bytes.count, bytes.bindMemory(to: UInt8.self).baseAddress) else {
@@ -66,10 +67,10 @@ public enum WireCodec {
     return envelope
   }
 
-  /// What frame 0 tells of a message that `decode` refuses, or nil if not even that can be read.
-  public static func header(of envelope: FrameBuffer, limits: WireLimits = WireLimits()) -> Header? {
-    guard envelope.count <= limits.maxEnvelopeBytes else { return nil }
-    return envelope.withUnsafeBytes { try? scanHeader($0) }
+  /// What frame 0 tells of a message that `decode` refuses; fields that cannot be read are absent.
+  public static func header(of envelope: FrameBuffer, limits: WireLimits = WireLimits()) -> Header {
+    guard envelope.count <= limits.maxEnvelopeBytes else { return Header() }
+    return envelope.withUnsafeBytes { scanHeader($0).header }
   }
 
   /// CRC-32 (ISO-HDLC) of `buffer`.
@@ -176,19 +177,23 @@ extension WireCodec {
     return tensor
   }
 
-  /// Walks the outermost fields only.
-  private static func scanHeader(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> Header {
+  /// Walks the outermost fields only, as far as they can be read.
+  private static func scanHeader(_ bytes: UnsafeRawBufferPointer) -> (header: Header, isComplete: Bool) {
     var header = Header()
     var reader = ProtobufReader(bytes)
-    while !reader.isAtEnd {
-      switch try reader.tag("") {
-      case (1, .varint): header.protocolVersion = UInt32(clamping: try reader.varint("protocol_version"))
-      case (2, .varint): header.messageID = try reader.varint("message_id")
-      case (4, .lengthDelimited): header.task = taskReference(try reader.lengthDelimited("task"))
-      case (let number, let wireType): _ = try reader.skip(wireType, "\(number)")
+    do {
+      while !reader.isAtEnd {
+        switch try reader.tag("") {
+        case (1, .varint): header.protocolVersion = UInt32(clamping: try reader.varint(""))
+        case (2, .varint): header.messageID = try reader.varint("")
+        case (4, .lengthDelimited): header.task = taskReference(try reader.lengthDelimited(""))
+        case (_, let wireType): _ = try reader.skip(wireType, "")
+        }
       }
+      return (header, true)
+    } catch {
+      return (header, false)
     }
-    return header
   }
 
   private static func taskReference(_ bytes: UnsafeRawBufferPointer) -> TaskReference? {
