@@ -11,6 +11,9 @@ public enum WireCodec {
     public var messageID: UInt64 = 0
     /// The task it is about.
     public var task: TaskReference?
+
+    /// Tells nothing.
+    public init() {}
   }
 
   /// The frames of `envelope`: frame 0 is the packed envelope, the others are its tensors' own buffers, not copied.
