@@ -25,7 +25,10 @@ func test(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
-  dependencies: [],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.5.0"),
+  ],
   targets: [
     system("CZeroMQ", apt: ["libzmq3-dev"]),
     system("CProtobufC", apt: ["libprotobuf-c-dev"]),
@@ -40,6 +43,15 @@ let package = Package(
     shared("QwenImage", ["TensorCore", "Kernels", "Weights"]),
     shared("ImageCodec", ["CPNG"]),
 
+    .target(
+      name: "CWire", dependencies: ["CProtobufC"], path: "Shared/CWire",
+      cSettings: [.headerSearchPath("include")], linkerSettings: [.linkedLibrary("protobuf-c")]),
+    shared("Wire", ["CWire", "CZlib"]),
+    shared(
+      "Transport",
+      ["Wire", "CZeroMQ", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")]),
+
+    .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
     test("QwenImage", ["QwenImage"]),
