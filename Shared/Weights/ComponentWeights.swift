@@ -8,6 +8,7 @@ public struct ComponentWeights: Sendable {
   /// The files that hold the weights, in the order of their names.
   public let files: [SafetensorsFile]
   private let locations: [String: Location]
+  private let isSynthetic: Bool
 
   private struct Location: Sendable {
     let file: Int
@@ -50,6 +51,17 @@ public struct ComponentWeights: Sendable {
       }
     }
     self.locations = locations
+    isSynthetic = false
+  }
+
+  /// A component that has every tensor it is asked for, with the values of ``SyntheticWeights``.
+  public static func synthetic(_ component: String) -> ComponentWeights { ComponentWeights(synthetic: component) }
+
+  private init(synthetic component: String) {
+    directory = "synthetic \(component)"
+    files = []
+    locations = [:]
+    isSynthetic = true
   }
 
   /// Names of all tensors after renaming, sorted.
@@ -71,6 +83,7 @@ public struct ComponentWeights: Sendable {
   /// - Throws: ``WeightsError/missingTensor(component:tensor:expected:)``, ``WeightsError/misshapenTensor(file:tensor:expected:found:)``,
   ///   ``WeightsError/unsupportedDType(file:tensor:found:supported:)``.
   public func tensor(_ name: String, _ shape: Shape) throws(WeightsError) -> Tensor {
+    if isSynthetic { return SyntheticWeights.tensor(name, shape) }
     guard let location = locations[name], let entry = files[location.file].header.entries[location.storedName] else {
       throw .missingTensor(component: directory, tensor: name, expected: shape)
     }

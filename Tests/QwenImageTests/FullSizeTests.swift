@@ -13,7 +13,7 @@ import Weights
     let configuration = TransformerConfiguration.published(layerCount: 1)
     let grid = TokenGrid(height: 18, width: 22)
     let transformer = try MMDiT(
-      ComponentWeights(synthetic: "transformer"), configuration: configuration, compute: compute(precision))
+      .synthetic("transformer"), configuration: configuration, compute: compute(precision))
     let recording = Recording()
     let promptEmbeds = Tensor(SyntheticWeights.uniforms("input.prompt_embeds", count: 45 * 3584), shape: [45, 3584])
     let latents = Tensor(SyntheticWeights.uniforms("input.latents", count: grid.tokenCount * 64), shape: [grid.tokenCount, 64])
@@ -26,14 +26,14 @@ import Weights
   @Test(arguments: Precision.allCases) func textEncoderLayer(precision: Precision) throws {
     let configuration = TextEncoderConfiguration.published(layerCount: 1, vocabularySize: 1024)
     let model = try LanguageModel(
-      ComponentWeights(synthetic: "text_encoder"), configuration: configuration, compute: compute(precision))
+      .synthetic("text_encoder"), configuration: configuration, compute: compute(precision))
     let recording = Recording()
     _ = model((0..<77).map { $0 * 37 % 1024 }, probe: recording.probe)
     try compare(recording, "fullsize_text_encoder", precision)
   }
 
   @Test func vaeDecoder() throws {
-    let decoder = try VAEDecoder(ComponentWeights(synthetic: "vae"), configuration: .published, compute: compute(.fp32))
+    let decoder = try VAEDecoder(.synthetic("vae"), configuration: .published, compute: compute(.fp32))
     let recording = Recording()
     _ = decoder(Tensor(SyntheticWeights.uniforms("input.latents", count: 16 * 12 * 20), shape: [16, 12, 20]), probe: recording.probe)
     try compare(recording, "fullsize_vae_decoder", .fp32)

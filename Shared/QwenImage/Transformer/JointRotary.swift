@@ -44,3 +44,8 @@ enum JointRotary {
     return RotaryTable(cos: Tensor(cosines, shape: shape), sin: Tensor(sines, shape: shape))
   }
 }
+
+extension RotaryTable {
+  /// The tables of some of the positions.
+  func rows(_ range: Range<Int>) -> RotaryTable { RotaryTable(cos: cos.rows(range), sin: sin.rows(range)) }
+}

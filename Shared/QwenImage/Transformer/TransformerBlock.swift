@@ -79,7 +79,7 @@ struct TransformerBlock: Sendable {
     _ x: Tensor, _ c: Tensor, _ modulation: BlockModulation, _ rotary: RotaryTable, _ compute: Compute
   ) -> Tensor {
     let (textCount, total) = (c.shape[0], c.shape[0] + x.shape[0])
-    var (q, k, v) = (jointBuffer(total, compute), jointBuffer(total, compute), jointBuffer(total, compute))
+    let (q, k, v) = (jointBuffer(total, compute), jointBuffer(total, compute), jointBuffer(total, compute))
     for (stream, tokens, vectors, rows) in [
       (text, c, modulation.text, 0..<textCount), (image, x, modulation.image, textCount..<total),
     ] {
