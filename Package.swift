@@ -25,7 +25,9 @@ func test(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
-  dependencies: [],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.2")
+  ],
   targets: [
     system("CZeroMQ", apt: ["libzmq3-dev"]),
     system("CProtobufC", apt: ["libprotobuf-c-dev"]),
@@ -37,11 +39,11 @@ let package = Package(
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
     shared("Weights", ["TensorCore", "Kernels"]),
-    shared("QwenImage", ["TensorCore", "Kernels", "Weights"]),
+    shared("QwenImage", ["TensorCore", "Kernels", "Weights", .product(name: "Crypto", package: "swift-crypto")]),
     shared("ImageCodec", ["CPNG"]),
 
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
-    test("QwenImage", ["QwenImage"]),
+    test("QwenImage", ["QwenImage", "TensorCore", "Weights"]),
   ]
 )
