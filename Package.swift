@@ -26,6 +26,7 @@ let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
   dependencies: [
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-metrics", from: "2.5.0"),
   ],
@@ -40,7 +41,7 @@ let package = Package(
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
     shared("Weights", ["TensorCore", "Kernels"]),
-    shared("QwenImage", ["TensorCore", "Kernels", "Weights"]),
+    shared("QwenImage", ["TensorCore", "Kernels", "Weights", .product(name: "Crypto", package: "swift-crypto")]),
     shared("ImageCodec", ["CPNG"]),
 
     .target(
@@ -52,8 +53,9 @@ let package = Package(
       ["Wire", "CZeroMQ", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")]),
 
     .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
+    test("Architecture", []),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
-    test("QwenImage", ["QwenImage"]),
+    test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights"]),
   ]
 )

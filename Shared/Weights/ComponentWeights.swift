@@ -98,6 +98,14 @@ public struct ComponentWeights: Sendable {
     return try file.tensor(location.storedName)
   }
 
+  /// The stored bytes of the tensor `name`, valid inside `body` only.
+  public func withBytes<Result>(
+    of name: String, _ body: (UnsafeRawBufferPointer) throws(WeightsError) -> Result
+  ) throws(WeightsError) -> Result {
+    guard let location = locations[name] else { throw .missingTensor(component: directory, tensor: name, expected: nil) }
+    return try files[location.file].withBytes(of: location.storedName, body)
+  }
+
   /// Requires that every tensor is in `expected` or is ignored; a surplus tensor means that the checkpoint is of another architecture.
   public func requireOnly(_ expected: Set<String>, ignoring: (String) -> Bool = { _ in false }) throws(WeightsError) {
     let surplus = locations.keys.filter { !expected.contains($0) && !ignoring($0) }.sorted()

@@ -10,7 +10,8 @@ import Weights
   private static let stride = 61
 
   @Test(arguments: Precision.allCases) func transformerBlock(precision: Precision) throws {
-    let configuration = TransformerConfiguration.published(layerCount: 1)
+    var configuration = TransformerConfiguration.published
+    configuration.layerCount = 1
     let grid = TokenGrid(height: 18, width: 22)
     let transformer = try MMDiT(
       .synthetic("transformer"), configuration: configuration, compute: compute(precision))
@@ -24,7 +25,9 @@ import Weights
   }
 
   @Test(arguments: Precision.allCases) func textEncoderLayer(precision: Precision) throws {
-    let configuration = TextEncoderConfiguration.published(layerCount: 1, vocabularySize: 1024)
+    var configuration = TextEncoderConfiguration.published
+    configuration.layerCount = 1
+    configuration.vocabularySize = 1024
     let model = try LanguageModel(
       .synthetic("text_encoder"), configuration: configuration, compute: compute(precision))
     let recording = Recording()

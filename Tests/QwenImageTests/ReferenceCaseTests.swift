@@ -9,7 +9,7 @@ import Weights
 /// One case of the reference recordings: the pipeline call and its results.
 private struct ReferenceCase: CustomTestStringConvertible {
   let name: String
-  var schedulerOverride: (@Sendable (inout SchedulerConfiguration) -> Void)?
+  var isLightning = false
 
   var testDescription: String { name }
 
@@ -50,19 +50,13 @@ private struct OneOrMany: Decodable {
 
 private let cases = [
   ReferenceCase(name: "t2i_64x64"), ReferenceCase(name: "t2i_80x112"), ReferenceCase(name: "t2i_nocfg"),
-  ReferenceCase(
-    name: "t2i_lightning",
-    schedulerOverride: { configuration in
-      configuration.baseShift = log(3)
-      configuration.maxShift = log(3)
-      configuration.shiftTerminal = nil
-    }),
+  ReferenceCase(name: "t2i_lightning", isLightning: true),
 ]
 
-private func loadPipeline(_ precision: Precision, _ schedulerOverride: ((inout SchedulerConfiguration) -> Void)? = nil) throws -> QwenImagePipeline {
-  var model = try ModelDirectory(Golden.tinyCheckpoint)
-  schedulerOverride?(&model.scheduler)
-  return try QwenImagePipeline(model: model, precision: precision, pool: ThreadPool(threads: 2))
+private func loadPipeline(_ precision: Precision, lightning: Bool = false) throws -> QwenImagePipeline {
+  let model = try ModelDirectory(Golden.tinyCheckpoint)
+  return try QwenImagePipeline(
+    model: model, precision: precision, pool: ThreadPool(threads: 2), scheduler: lightning ? model.scheduler.lightning : nil)
 }
 
 /// Tensors of the reference that say nothing about arithmetic here: masks of unpadded text, and the yard-stick run.
@@ -75,7 +69,7 @@ private func isNotRecorded(_ name: String) -> Bool {
   @Test(arguments: cases) private func everyIntermediateAgreesInFP32(_ reference: ReferenceCase) throws {
     let recording = Recording()
     let request = try #require(try reference.requests().first)
-    let picture = try loadPipeline(.fp32, reference.schedulerOverride)(request, probe: recording.probe)
+    let picture = try loadPipeline(.fp32, lightning: reference.isLightning)(request, probe: recording.probe)
     try expectAgreement(
       recording, with: ReferenceTensors(Golden.reference("\(reference.name).safetensors")), tolerance: 1e-4, notRecorded: isNotRecorded)
     try expectSamePicture(picture, Golden.reference("\(reference.name).png"))

@@ -1,7 +1,6 @@
 import Foundation
 import Kernels
 import TensorCore
-import Weights
 
 /// From a prompt to a picture in one process: encode → noise → denoise → decode.
 ///
@@ -15,12 +14,16 @@ public struct QwenImagePipeline: Sendable {
 
   /// Loads all parts of a checkpoint directory.
   ///
+  /// - Parameter scheduler: replaces the checkpoint's schedule, as users of the Lightning distillations do.
   /// - Throws: `ConfigurationError`, `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at fault.
-  public init(model: ModelDirectory, precision: Precision, pool: ThreadPool, limits: ModelLimits = ModelLimits()) throws {
+  public init(
+    model: ModelDirectory, precision: Precision, pool: ThreadPool, limits: ModelLimits = ModelLimits(),
+    scheduler: SchedulerConfiguration? = nil
+  ) throws {
     let compute = Compute(precision: precision, pool: pool)
     self.limits = limits
     promptEncoder = try PromptEncoder(model: model, compute: compute, maxPromptTokens: limits.maxPromptTokens)
-    denoiser = try Denoiser(model: model, compute: compute)
+    denoiser = try Denoiser(model: model, compute: compute, scheduler: scheduler)
     decoder = try VAEDecoder(model: model, pool: pool)
   }
 
@@ -55,25 +58,24 @@ public struct QwenImagePipeline: Sendable {
 extension PromptEncoder {
   /// Loads `tokenizer/` and `text_encoder/`.
   public init(model: ModelDirectory, compute: Compute, maxPromptTokens: Int) throws {
-    let weights = try ComponentWeights(directory: model.textEncoderURL, baseName: "model", rename: LanguageModel.publishedName)
     try self.init(
-      tokenizer: Tokenizer(directory: model.tokenizerURL),
-      model: LanguageModel(weights, configuration: model.textEncoder, compute: compute), maxPromptTokens: maxPromptTokens)
+      tokenizer: Tokenizer(directory: model.url(of: .tokenizer)),
+      model: LanguageModel(model.weights(of: .textEncoder), configuration: model.textEncoder, compute: compute), maxPromptTokens: maxPromptTokens)
   }
 }
 
 extension Denoiser {
-  /// Loads `transformer/` and `scheduler/`.
-  public init(model: ModelDirectory, compute: Compute) throws {
-    let weights = try ComponentWeights(directory: model.transformerURL, baseName: "diffusion_pytorch_model")
-    self.init(transformer: try MMDiT(weights, configuration: model.transformer, compute: compute), scheduler: model.scheduler)
+  /// Loads `transformer/`; the schedule is the checkpoint's unless `scheduler` replaces it.
+  public init(model: ModelDirectory, compute: Compute, scheduler: SchedulerConfiguration? = nil) throws {
+    self.init(
+      transformer: try MMDiT(model.weights(of: .transformer), configuration: model.transformer, compute: compute),
+      scheduler: scheduler ?? model.scheduler)
   }
 }
 
 extension VAEDecoder {
   /// Loads `vae/`. The VAE computes in fp32 whatever the precision of the other stages, as the published weights expect.
   public init(model: ModelDirectory, pool: ThreadPool) throws {
-    let weights = try ComponentWeights(directory: model.vaeURL, baseName: "diffusion_pytorch_model")
-    try self.init(weights, configuration: model.vae, compute: Compute(precision: .fp32, pool: pool))
+    try self.init(model.weights(of: .vae), configuration: model.vae, compute: Compute(precision: .fp32, pool: pool))
   }
 }

@@ -29,12 +29,6 @@ public struct LanguageModel: Sendable {
     try reader.finish(ignoring: { $0.hasPrefix("visual.") || $0 == "lm_head.weight" })
   }
 
-  /// Maps the names that newer transformers versions use in memory to those in published files.
-  public static func publishedName(_ name: String) -> String {
-    if name.hasPrefix("model.language_model.") { return "model." + name.dropFirst("model.language_model.".count) }
-    return name.hasPrefix("model.visual.") ? String(name.dropFirst("model.".count)) : name
-  }
-
   /// Runs the model over one sequence.
   ///
   /// - Parameter ids: token ids, each below the vocabulary's size.
@@ -49,7 +43,7 @@ public struct LanguageModel: Sendable {
       layer(&x, rotary: rotary, compute: compute)
       probe.record("layer.\(index)", x.copied())
     }
-    let hidden = compute.rmsNorm(x, weight: finalNorm, epsilon: configuration.rmsNormEpsilon, output: .fp32)
+    let hidden = compute.rmsNorm(x, weight: finalNorm, epsilon: Float(configuration.rmsNormEpsilon), output: .fp32)
     probe.record("last_hidden_state", hidden)
     return hidden
   }
@@ -57,7 +51,7 @@ public struct LanguageModel: Sendable {
   /// Tables for positions 0..<count. M-RoPE gives text the same position on all three axes, which makes it ordinary RoPE.
   static func rotary(_ configuration: TextEncoderConfiguration, count: Int) -> RotaryTable {
     let half = configuration.headDim / 2
-    let frequencies = (0..<half).map { 1 / Float(pow(Double(configuration.ropeTheta), Double(Float(2 * $0) / Float(2 * half)))) }
+    let frequencies = (0..<half).map { 1 / Float(pow(configuration.ropeTheta, Double(Float(2 * $0) / Float(2 * half)))) }
     var (cosines, sines) = ([Float](), [Float]())
     for position in 0..<count {
       for frequency in frequencies {
@@ -101,7 +95,7 @@ struct DecoderLayer: Sendable {
 
   /// Advances the residual stream `x` [n, hidden] in place.
   func callAsFunction(_ x: inout Tensor, rotary: RotaryTable, compute: Compute) {
-    let epsilon = configuration.rmsNormEpsilon
+    let epsilon = Float(configuration.rmsNormEpsilon)
     let a = compute.rmsNorm(x, weight: inputNorm, epsilon: epsilon)
     var (q, k) = (compute.linear(a, query), compute.linear(a, key))
     let v = compute.linear(a, value)

@@ -103,7 +103,7 @@ public struct VAEDecoder: Sendable {
     withExtendedLifetime(latents) {
       let (source, target) = (latents.pointer(as: Float.self), result.pointer(as: Float.self))
       for channel in 0..<channels {
-        let (mean, std) = (configuration.latentsMean[channel], configuration.latentsStd[channel])
+        let (mean, std) = (Float(configuration.latentsMean[channel]), Float(configuration.latentsStd[channel]))
         for position in 0..<plane { target[position * channels + channel] = source[channel * plane + position] * std + mean }
       }
     }
