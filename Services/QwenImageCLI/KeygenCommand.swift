@@ -1,0 +1,52 @@
+import ArgumentParser
+import Foundation
+import Transport
+
+/// `qwen-image keygen`: the CURVE keys that a cluster's links are encrypted and authenticated with.
+struct KeygenCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "keygen",
+    abstract: "Make the key pairs of a gateway and its workers.",
+    discussion: """
+      Writes DIRECTORY/gateway/gateway.secret, DIRECTORY/gateway/workers/NAME.public (the gateway's allow-list),
+      DIRECTORY/worker/gateway.public and DIRECTORY/worker/NAME.secret. A worker's machine needs DIRECTORY/worker only.
+      Existing keys are kept: run it again with another --worker to let one more in, delete a file of the allow-list to shut one out.
+      """)
+
+  @Argument(help: "Where the keys go.")
+  var directory: String
+
+  @Option(help: "Name of a worker key; may be given several times.")
+  var worker = ["worker"]
+
+  func validate() throws {
+    for name in worker where name.isEmpty || name.hasPrefix(".") || name.contains(where: { $0 == "/" || $0.isNewline }) {
+      throw ValidationError("--worker: \"\(name)\" cannot be part of a file name")
+    }
+  }
+
+  func run() throws {
+    let root = URL(filePath: directory)
+    let (gateway, workers) = (root.appending(path: "gateway"), root.appending(path: "worker"))
+    let allowList = gateway.appending(path: "workers")
+    for folder in [allowList, workers] {
+      try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+    }
+    let gatewayKeys = try keyPair(at: gateway.appending(path: "gateway.secret"))
+    try gatewayKeys.publicKey.write(to: workers.appending(path: "gateway.public").path(percentEncoded: false))
+    for name in worker {
+      let keys = try keyPair(at: workers.appending(path: "\(name).secret"))
+      try keys.publicKey.write(to: allowList.appending(path: "\(name).public").path(percentEncoded: false))
+    }
+  }
+
+  /// The key pair in `file`, made first if there is none.
+  private func keyPair(at file: URL) throws -> CurveKeyPair {
+    let path = file.path(percentEncoded: false)
+    if FileManager.default.fileExists(atPath: path) { return try CurveKeyPair(contentsOf: path) }
+    let keys = try CurveKeyPair.generate()
+    try keys.write(to: path)
+    print("made \(path)")
+    return keys
+  }
+}
