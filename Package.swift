@@ -44,6 +44,6 @@ let package = Package(
 
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
-    test("QwenImage", ["QwenImage", "TensorCore", "Weights"]),
+    test("QwenImage", ["QwenImage", "TensorCore", "Weights", "CZlib"]),
   ]
 )
