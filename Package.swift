@@ -56,6 +56,6 @@ let package = Package(
     test("Architecture", []),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
-    test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights"]),
+    test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "CZlib"]),
   ]
 )

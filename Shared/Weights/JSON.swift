@@ -56,7 +56,8 @@ package struct JSONReader: Sendable {
 
   package init(_ bytes: [UInt8]) { self.bytes = bytes }
 
-  private func failure(_ reason: String) -> JSONError { JSONError(offset: position, reason: reason) }
+  /// An error at the current position.
+  package func failure(_ reason: String) -> JSONError { JSONError(offset: position, reason: reason) }
 
   /// The next byte, or 0, which no valid token contains, at the end.
   private var current: UInt8 { position < bytes.count ? bytes[position] : 0 }

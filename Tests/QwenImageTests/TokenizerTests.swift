@@ -1,0 +1,242 @@
+import Foundation
+import QwenImage
+import Testing
+import Weights
+
+/// The published Qwen2 tokenizer, decompressed from the reference data and loaded once.
+private let published: Result<Tokenizer, any Error> = Result {
+  let directory = try TemporaryDirectory()
+  let source = golden.appending(path: "qwen2-tokenizer")
+  for name in ["vocab.json", "merges.txt"] {
+    try Data(gunzip(source.appending(path: name + ".gz"))).write(to: directory.url.appending(path: name))
+  }
+  try FileManager.default.copyItem(
+    at: source.appending(path: "added_tokens.json"), to: directory.url.appending(path: "added_tokens.json"))
+  return try Tokenizer(directory: directory.url)
+}
+
+@Suite struct TokenizerTests {
+  private let tiny = golden.appending(path: "tiny/checkpoint/tokenizer")
+
+  /// Recorded texts and ids: special tokens, templates with a prompt in place, and single texts.
+  private func check(_ tokenizer: Tokenizer, vectors: URL) throws {
+    let document = try JSON(Array(try Data(contentsOf: vectors)))
+    guard case .object(let specials)? = document["specials"], case .object(let templates)? = document["templates"] else {
+      Issue.record("\(vectors.path) has no specials or templates")
+      return
+    }
+    #expect(!specials.isEmpty && !templates.isEmpty)
+    for (token, id) in specials {
+      #expect(tokenizer.id(of: token) == id.integer)
+      #expect(tokenizer.encode(token) == [id.integer])
+    }
+    let prompt = try #require(document["prompt"]?.text)
+    for (name, template) in templates {
+      let text = try #require(template.text).replacingOccurrences(of: "{}", with: prompt)
+      #expect(tokenizer.encode(text) == document["template_ids_with_prompt"]?[name]?.integers, "template \(name)")
+    }
+    let cases = try #require(document["cases"]?.elements)
+    #expect(cases.count > 20)
+    for vector in cases {
+      let text = try #require(vector["text"]?.text)
+      #expect(tokenizer.encode(text) == vector["ids"]?.integers, "\(text.debugDescription)")
+    }
+  }
+
+  @Test func tinyVocabularyAgreesWithTheReference() throws {
+    try check(try Tokenizer(directory: tiny), vectors: golden.appending(path: "tiny/reference/tokenizer.json"))
+  }
+
+  @Test func publishedVocabularyAgreesWithTheReference() throws {
+    let tokenizer = try published.get()
+    #expect(tokenizer.idCount == 151_665)
+    try check(tokenizer, vectors: golden.appending(path: "qwen2-tokenizer/vectors.json"))
+  }
+
+  @Test func corpusAgreesWithTheReference() throws {
+    let tokenizer = try published.get()
+    let corpus = try JSON(gunzip(golden.appending(path: "qwen2-tokenizer/corpus.json.gz")))
+    let lines = try #require(corpus["lines"]?.elements)
+    let ids = try #require(corpus["ids"]?.elements)
+    #expect(lines.count >= 5000 && lines.count == ids.count)
+    var failures = 0
+    for (line, expected) in zip(lines, ids) where failures < 20 {
+      let text = try #require(line.text)
+      let found = tokenizer.encode(text)
+      if found != expected.integers {
+        failures += 1
+        Issue.record("\(text.debugDescription): \(found), expected \(expected.integers ?? [])")
+      }
+    }
+  }
+
+  @Test func decodesWhatItEncodes() throws {
+    let tokenizer = try published.get()
+    for text in ["", "Hello, world!", "山间的清晨，薄雾", "👩‍👩‍👧‍👦 <|im_start|>user\n\u{0}\u{7f}", "a\u{0301}"] {
+      #expect(tokenizer.decode(tokenizer.encode(text)).utf8.elementsEqual(text.precomposedStringWithCanonicalMapping.utf8))
+    }
+    #expect(tokenizer.decode([-1, Int.max, 151_664]) == "<|file_sep|>")
+  }
+
+  @Test(arguments: ["a", "ab", "中", "!", " ", "\n", "a\u{0301}\u{0323}", "1"]) func longTextsTakeLinearithmicTime(unit: String) throws {
+    let tokenizer = try published.get()
+    func seconds(_ byteCount: Int) -> Double {
+      let text = String(repeating: unit, count: byteCount / unit.utf8.count)
+      return ContinuousClock().measure { #expect(!tokenizer.encode(text).isEmpty) } / .seconds(1)
+    }
+    // Quadratic growth would be a factor of 64; the margin is for a busy machine.
+    let short = (0..<5).map { _ in seconds(4 << 10) }.min() ?? 0
+    let long = (0..<3).map { _ in seconds(32 << 10) }.min() ?? 0
+    #expect(long < 32 * short + 0.01, "\(short) s for 4 KiB, \(long) s for 32 KiB")
+  }
+}
+
+@Suite struct ReferenceUnicodeTests {
+  private func codePoints(_ name: String) throws -> [Bool] {
+    let document = try JSON(Array(try Data(contentsOf: golden.appending(path: "qwen2-tokenizer/unicode-classes.json"))))
+    var members = [Bool](repeating: false, count: 0x110000)
+    for range in try #require(document[name]?.elements) {
+      let bounds = try #require(range.integers)
+      for code in bounds[0]...bounds[1] { members[code] = true }
+    }
+    return members
+  }
+
+  @Test func classesAgreeForAllCodePoints() throws {
+    let letters = try codePoints("letter")
+    let numbers = try codePoints("number")
+    let spaces = try codePoints("space")
+    var wrong: [String] = []
+    for code in 0..<0x110000 {
+      guard let scalar = Unicode.Scalar(UInt32(code)) else { continue }
+      let expected: ReferenceUnicode.Class =
+        if letters[code] { .letter } else if numbers[code] { .number } else if code == 10 || code == 13 { .newline } else if spaces[code] {
+          .blank
+        } else { .other }
+      if ReferenceUnicode.class(scalar) != expected { wrong.append(String(code, radix: 16)) }
+    }
+    #expect(wrong.isEmpty, "\(wrong.count): \(wrong.prefix(20))")
+  }
+
+  @Test func normalizationAgreesForAllCodePoints() throws {
+    let changed = try codePoints("changed")
+    let reordered = try codePoints("reordered")
+    var wrong: [String] = []
+    func isChanged(_ scalars: [Unicode.Scalar]) -> Bool {
+      var view = String.UnicodeScalarView()
+      view.append(contentsOf: scalars)
+      let text = String(view)
+      return !ReferenceUnicode.normalized(text).unicodeScalars.elementsEqual(text.unicodeScalars)
+    }
+    for code in 0x80..<0x110000 {
+      guard let scalar = Unicode.Scalar(UInt32(code)) else { continue }
+      let moves = isChanged(["a", scalar, "\u{334}"]) || isChanged(["a", "\u{345}", scalar])
+      if isChanged([scalar]) != changed[code] || moves != reordered[code] { wrong.append(String(code, radix: 16)) }
+    }
+    #expect(wrong.isEmpty, "\(wrong.count): \(wrong.prefix(20))")
+  }
+}
+
+@Suite struct TokenizerFilesTests {
+  private let tiny = golden.appending(path: "tiny/checkpoint/tokenizer")
+
+  private func copy(to directory: borrowing TemporaryDirectory) throws {
+    for file in ["vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"] {
+      _ = try directory.write(try String(contentsOf: tiny.appending(path: file), encoding: .utf8), as: file)
+    }
+  }
+
+  /// The tiny tokenizer as `tokenizer.json`, with merges as pairs or as strings.
+  private func combined(pairs: Bool) throws -> [String: Any] {
+    func object(_ file: String) throws -> Any { try JSONSerialization.jsonObject(with: Data(contentsOf: tiny.appending(path: file))) }
+    let merges = try String(contentsOf: tiny.appending(path: "merges.txt"), encoding: .utf8).split(separator: "\n").dropFirst()
+    let added = try #require(try object("added_tokens.json") as? [String: Int])
+    let pattern = #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
+    return [
+      "normalizer": ["type": "NFC"],
+      "pre_tokenizer": [
+        "type": "Sequence",
+        "pretokenizers": [
+          ["type": "Split", "pattern": ["Regex": pattern], "behavior": "Isolated", "invert": false],
+          ["type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false],
+        ],
+      ],
+      "model": [
+        "type": "BPE", "vocab": try object("vocab.json"), "byte_fallback": false, "ignore_merges": false,
+        "merges": merges.map { pairs ? $0.split(separator: " ").map(String.init) as Any : String($0) as Any },
+      ],
+      "added_tokens": added.map { ["id": $0.value, "content": $0.key, "normalized": false, "special": true] },
+    ]
+  }
+
+  @Test(arguments: [true, false]) func readsTheCombinedFile(pairs: Bool) throws {
+    let directory = try TemporaryDirectory()
+    let document = try JSONSerialization.data(withJSONObject: combined(pairs: pairs))
+    _ = try directory.write(String(decoding: document, as: UTF8.self), as: "tokenizer.json")
+    let expected = try Tokenizer(directory: tiny)
+    let found = try Tokenizer(directory: directory.url)
+    for text in ["A small red fox, isn't it?  <|im_start|>user\n12", "山间的清晨\t\n é"] { #expect(found.encode(text) == expected.encode(text)) }
+  }
+
+  @Test func refusesOtherTokenizers() throws {
+    let directory = try TemporaryDirectory()
+    for (key, value) in [("normalizer", ["type": "NFKC"]), ("pre_tokenizer", ["type": "Whitespace"]), ("model", ["type": "Unigram"])]
+      as [(String, Any)]
+    {
+      var document = try combined(pairs: true)
+      document[key] = value
+      let data = try JSONSerialization.data(withJSONObject: document)
+      _ = try directory.write(String(decoding: data, as: UTF8.self), as: "tokenizer.json")
+      let error = #expect(throws: TokenizerError.self) { try Tokenizer(directory: directory.url) }
+      #expect(
+        error?.description.contains("tokenizer.json") == true && error?.description.contains(key) == true, "\(String(describing: error))")
+    }
+  }
+
+  @Test(arguments: [
+    ("vocab.json", "\"!\": 0", "\"!\": 1", "id 1 occurs twice"), ("vocab.json", "\"!\": 0", "\"!\": -1", "id -1"),
+    ("vocab.json", "\"!\": 0", "\"!\": 99999999", "id 99999999"), ("vocab.json", "\"!\": 0", "\"!\": 0.5", "expected an integer"),
+    ("vocab.json", "\"!\": 0", "\"!!!!\": 0", "no token for the byte 33"),
+    ("vocab.json", "\"!\": 0", "\"中\": 0", "not spelled in the byte alphabet"),
+    ("vocab.json", "\"!\": 0", "\"\\\"\": 0", "occurs twice"), ("vocab.json", "{", "[", "expected"),
+    ("merges.txt", "i n\n", "i n x\n", "line 2 is not two tokens"), ("merges.txt", "i n\n", "in\n", "line 2 is not two tokens"),
+    ("merges.txt", "i n\n", "中 n\n", "line 2"), ("merges.txt", "i n\n", "~ ~\n", "not in the vocabulary"),
+    ("merges.txt", "i n\n", "i n\ni n\n", "repeats an earlier merge"), ("added_tokens.json", "568", "567", "contradicts"),
+    ("added_tokens.json", "568", "0", "takes id 0 from the vocabulary"), ("added_tokens.json", "568", "\"x\"", "has no id"),
+    ("added_tokens.json", "568", "-1", "has no id"),
+    ("tokenizer_config.json", "\"add_prefix_space\": false", "\"add_prefix_space\": true", "add_prefix_space"),
+    ("tokenizer_config.json", "\"567\"", "\"566\"", "contradicts"),
+    ("tokenizer_config.json", "\"lstrip\": false", "\"lstrip\": true", "lstrip"),
+  ])
+  func namesWhatIsWrong(file: String, old: String, new: String, names: String) throws {
+    let directory = try TemporaryDirectory()
+    try copy(to: directory)
+    let text = try String(contentsOf: tiny.appending(path: file), encoding: .utf8)
+    let range = try #require(text.range(of: old))
+    if file == "added_tokens.json" { try FileManager.default.removeItem(at: directory.url.appending(path: "tokenizer_config.json")) }
+    _ = try directory.write(text.replacingCharacters(in: range, with: new), as: file)
+    let error = #expect(throws: TokenizerError.self) { try Tokenizer(directory: directory.url) }
+    let message = try #require(error).description
+    #expect(message.contains(directory.url.path) && message.contains(names), "\(message)")
+  }
+
+  @Test func namesMissingFiles() throws {
+    let directory = try TemporaryDirectory()
+    let error = #expect(throws: TokenizerError.self) { try Tokenizer(directory: directory.url) }
+    #expect(error?.description.contains(directory.url.path) == true)
+  }
+
+  /// Tokens marked `normalized` are searched for in the normalized text, the others in the raw text.
+  @Test func searchesNormalizedTokensAfterNormalization() throws {
+    let directory = try TemporaryDirectory()
+    try copy(to: directory)
+    let config = try String(contentsOf: tiny.appending(path: "tokenizer_config.json"), encoding: .utf8)
+    let decoder =
+      #""added_tokens_decoder": { "600": {"content": "<e\u0301>", "normalized": true},"#
+      + #" "601": {"content": "<o\u0301>", "normalized": false},"#
+    _ = try directory.write(config.replacingOccurrences(of: #""added_tokens_decoder": {"#, with: decoder), as: "tokenizer_config.json")
+    let tokenizer = try Tokenizer(directory: directory.url)
+    #expect(tokenizer.encode("<e\u{301}>") == [600] && tokenizer.encode("<\u{e9}>") == [600])
+    #expect(tokenizer.encode("<o\u{301}>") == [601] && tokenizer.encode("<\u{f3}>") != [601])
+  }
+}
