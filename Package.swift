@@ -25,7 +25,13 @@ func test(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
-  dependencies: [],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "CommandLineArguments"]),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+  ],
   targets: [
     system("CZeroMQ", apt: ["libzmq3-dev"]),
     system("CProtobufC", apt: ["libprotobuf-c-dev"]),
@@ -40,6 +46,22 @@ let package = Package(
     shared("QwenImage", ["TensorCore", "Kernels", "Weights"]),
     shared("ImageCodec", ["CPNG"]),
 
+    shared("Scheduling", [.product(name: "OrderedCollections", package: "swift-collections")]),
+
+    .target(
+      name: "Gateway",
+      dependencies: [
+        "Scheduling",
+        .product(name: "Configuration", package: "swift-configuration"),
+        .product(name: "Hummingbird", package: "hummingbird"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+      ],
+      path: "Services/Gateway",
+    ),
+
+    test("Scheduling", ["Scheduling"]),
+    test("Gateway", ["Gateway", .product(name: "HummingbirdTesting", package: "hummingbird")]),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
     test("QwenImage", ["QwenImage"]),
