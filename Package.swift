@@ -60,7 +60,7 @@ let package = Package(
       path: "Services/Gateway",
     ),
 
-    test("Scheduling", ["Scheduling"]),
+    test("Scheduling", ["Scheduling", .product(name: "HeapModule", package: "swift-collections")]),
     test("Gateway", ["Gateway", .product(name: "HummingbirdTesting", package: "hummingbird")]),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
