@@ -28,7 +28,8 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "CommandLineArguments"]),
-    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.5.0"),
     .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
@@ -46,12 +47,22 @@ let package = Package(
     shared("QwenImage", ["TensorCore", "Kernels", "Weights"]),
     shared("ImageCodec", ["CPNG"]),
 
+    .target(
+      name: "CWire", dependencies: ["CProtobufC"], path: "Shared/CWire",
+      cSettings: [.headerSearchPath("include")], linkerSettings: [.linkedLibrary("protobuf-c")]),
+    shared("Wire", ["CWire", "CZlib"]),
+    shared(
+      "Transport",
+      ["Wire", "CZeroMQ", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")]),
+
+    .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
+
     shared("Scheduling", [.product(name: "OrderedCollections", package: "swift-collections")]),
 
     .target(
       name: "Gateway",
       dependencies: [
-        "Scheduling",
+        "Scheduling", "Wire", "Transport",
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "Hummingbird", package: "hummingbird"),
         .product(name: "Logging", package: "swift-log"),

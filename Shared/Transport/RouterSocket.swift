@@ -1,0 +1,218 @@
+import CZeroMQ
+import Logging
+import Wire
+
+/// A message that arrived at a ROUTER.
+public struct Inbound: Sendable {
+  /// Whom to answer.
+  public var peer: PeerID
+  /// The name of the sender's key in the allow-list; nil without CURVE.
+  public var authenticatedName: String?
+  /// The message.
+  public var envelope: Envelope
+}
+
+/// A message that arrived and cannot be understood.
+public struct Malformed: Sendable, Equatable {
+  /// What is wrong; `error.status` is what to answer.
+  public var error: WireError
+  /// What could be told of the message nevertheless.
+  public var header: WireCodec.Header
+}
+
+/// What happens at a ROUTER.
+public enum RouterEvent: Sendable {
+  /// A message arrived.
+  case message(Inbound)
+  /// A message arrived that cannot be understood. It has been counted and logged.
+  case malformed(PeerID, Malformed)
+  /// The connection of a peer that had sent something is gone. (Over inproc nobody can tell.)
+  case disconnected(PeerID)
+}
+
+/// A ROUTER socket that listens for workers, on a thread of its own.
+public actor RouterSocket {
+  /// What happens, in order; for one consumer. When it lags, the socket stops reading and the peers are held up.
+  public nonisolated let events: TransportEvents<RouterEvent>
+  /// Where the socket listens, with the ports that the system chose.
+  public private(set) var endpoints: [String] = []
+
+  private nonisolated let thread: SocketThread
+  /// The socket's thread.
+  public nonisolated var unownedExecutor: UnownedSerialExecutor { thread.asUnownedSerialExecutor() }
+
+  private let limits: WireLimits
+  private let allowList: CurveAllowList?
+  private let metrics = TransportMetrics(socket: "router")
+  private var log: RateLimitedLog
+  private var lastMessageID: UInt64 = 0
+  private var connections: [PeerID: Int32] = [:]
+  private var peers: [Int32: PeerID] = [:]
+  /// Peers whose connection is gone but whose last messages may still be there to read.
+  private var lostPeers: [PeerID] = []
+
+  /// Listens at all endpoints of `configuration`, or at none and throws.
+  public init(_ configuration: RouterConfiguration) async throws(TransportError) {
+    let options = configuration.options
+    let thread = try SocketThread(name: "router")
+    self.thread = thread
+    limits = options.limits
+    log = RateLimitedLog(configuration.logger)
+    events = TransportEvents(
+      queue: EventQueue(
+        capacityMessages: options.inboundCapacityMessages, capacityBytes: options.inboundCapacityBytes, resume: { thread.wake() }))
+    if case .curve(_, let list) = configuration.security { allowList = list } else { allowList = nil }
+    try open(configuration)
+  }
+
+  deinit {
+    events.queue.finish()
+    thread.stop()
+  }
+
+  /// Sends `envelope`, numbering it when it has no number yet, and returns the number.
+  ///
+  /// - Throws: `peerUnreachable`, `wouldBlock` (the peer does not keep up), `unsendable`, `closed`.
+  @discardableResult
+  public func send(_ envelope: Envelope, to peer: PeerID) throws(TransportError) -> UInt64 {
+    guard let core = thread.core else { throw .closed }
+    var envelope = envelope
+    if envelope.messageID == 0 { envelope.messageID = lastMessageID + 1 }
+    let frames = try encoded(envelope, limits)
+    try core.send(frames, to: peer)
+    lastMessageID = max(lastMessageID, envelope.messageID)
+    metrics.messagesOut.increment()
+    metrics.bytesOut.increment(by: frames.reduce(0) { $0 + $1.count })
+    return envelope.messageID
+  }
+
+  /// Stops listening, waits for the linger time at most until what was sent has left, and ends `events`.
+  public func close() {
+    thread.core?.close()
+    thread.core = nil
+    events.queue.finish()
+  }
+
+  private func open(_ configuration: RouterConfiguration) throws(TransportError) {
+    guard !configuration.endpoints.isEmpty else { throw .invalidEndpoint("", reason: "a router needs at least one endpoint") }
+    let context = try configuration.context.orNew(configuration.options)
+    let core = try SocketCore(type: ZMQ_ROUTER, context: context, options: configuration.options)
+    do throws(TransportError) {
+      if case .curve(let keys, let allowList) = configuration.security {
+        try ZAPHandler.start(in: context, allowList: allowList, logger: configuration.logger)
+        try core.set(ZMQ_ZAP_DOMAIN, ZAPHandler.domain, "ZAP_DOMAIN")
+        try core.set(ZMQ_CURVE_SERVER, 1, "CURVE_SERVER")
+        try core.set(ZMQ_CURVE_SECRETKEY, keys.secretZ85, "CURVE_SECRETKEY")
+      }
+      for text in configuration.endpoints {
+        let endpoint = try Endpoint(text)
+        if case .plaintext(allowRemote: false) = configuration.security, !endpoint.isLocal { throw .plaintextRefused(endpoint: text) }
+        endpoints.append(try core.bind(text))
+      }
+    } catch {
+      core.close()
+      throw error
+    }
+    thread.core = core
+    thread.onReadable = { [weak self] in self?.assumeIsolated { $0.readable() } }
+  }
+
+  private func readable() {
+    guard let core = thread.core else { return }
+    readConnectionEvents(core)
+    // After some messages the jobs of the actor get their turn.
+    for _ in 0..<64 {
+      guard events.queue.hasRoom() else {
+        thread.isReading = false
+        return
+      }
+      guard let received = core.receive() else {
+        deliverConnectionEvents()
+        thread.isReading = true
+        return
+      }
+      handle(received, core)
+    }
+    thread.wake()
+  }
+
+  private func handle(_ received: SocketCore.Received, _ core: SocketCore) {
+    guard let peer = received.peer else { return }
+    metrics.messagesIn.increment()
+    metrics.bytesIn.increment(by: received.bytes)
+    remember(peer, connection: received.connection, core)
+    var authenticatedName: String?
+    if let allowList {
+      guard let user = received.userID, let key = try? CurvePublicKey(z85: user), let name = allowList.name(of: key) else {
+        log.warning("dropped a message of a client whose key has been revoked", ["peer": "\(peer)", "key": "\(received.userID ?? "")"])
+        metrics.refused.increment()
+        return
+      }
+      authenticatedName = name
+    }
+    switch decoded(received, limits) {
+    case .success(let envelope):
+      let inbound = Inbound(peer: peer, authenticatedName: authenticatedName, envelope: envelope)
+      events.queue.push(.message(inbound), bytes: received.bytes)
+    case .failure(let error):
+      metrics.malformed.increment()
+      log.warning("received a message that cannot be understood", ["peer": "\(peer)", "error": "\(error)"])
+      let malformed = Malformed(error: error, header: header(of: received, limits))
+      events.queue.push(.malformed(peer, malformed))
+    }
+  }
+
+  /// Notes which connection belongs to a peer.
+  ///
+  /// The system gives the number of a closed connection to the next one. All events up to that connection's beginning are
+  /// there before its first message is, so they are handled first, and the old peer is gone by then.
+  private func remember(_ peer: PeerID, connection: Int32?, _ core: SocketCore) {
+    guard let connection, connections[peer] == nil else { return }
+    readConnectionEvents(core)
+    connections[peer] = connection
+    peers[connection] = peer
+  }
+
+  private func readConnectionEvents(_ core: SocketCore) {
+    while let event = core.connectionEvent() {
+      switch event {
+      case .established: break
+      case .lost(let connection):
+        if let peer = peers.removeValue(forKey: connection) { lostPeers.append(peer) }
+      case .refused(let reason):
+        metrics.refused.increment()
+        log.warning("refused a connection", ["reason": "\(reason)"])
+      }
+    }
+  }
+
+  /// When all messages are read, those of lost peers are too.
+  private func deliverConnectionEvents() {
+    for peer in lostPeers {
+      connections[peer] = nil
+      events.queue.push(.disconnected(peer))
+    }
+    lostPeers = []
+  }
+}
+
+func encoded(_ envelope: Envelope, _ limits: WireLimits) throws(TransportError) -> [FrameBuffer] {
+  do throws(WireError) {
+    return try WireCodec.encode(envelope, limits: limits)
+  } catch {
+    throw .unsendable(error)
+  }
+}
+
+func decoded(_ received: SocketCore.Received, _ limits: WireLimits) -> Result<Envelope, WireError> {
+  if let error = received.error { return .failure(error) }
+  do throws(WireError) {
+    return .success(try WireCodec.decode(received.frames, limits: limits))
+  } catch {
+    return .failure(error)
+  }
+}
+
+func header(of received: SocketCore.Received, _ limits: WireLimits) -> WireCodec.Header {
+  received.frames.first.map { WireCodec.header(of: $0, limits: limits) } ?? WireCodec.Header()
+}

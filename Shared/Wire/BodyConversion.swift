@@ -1,0 +1,126 @@
+import CWire
+
+extension Body {
+  func check(_ envelope: FieldCheck) throws(WireError) {
+    let fields = envelope.inside(name)
+    switch self {
+    case .register(let message): try message.check(fields)
+    case .registered(let message): try message.check(fields)
+    case .heartbeat(let message): try message.check(fields)
+    case .heartbeatReply, .accepted: break
+    case .cancel(let reason), .draining(let reason), .goodbye(let reason), .drain(let reason, _): try fields.reason("reason", reason)
+    case .failed(let status): try status.check(fields.inside("status"))
+    case .encodeRequest(let message): try message.check(fields)
+    case .encodeResponse(let message): try message.check(fields)
+    case .denoiseRequest(let message): try message.check(fields)
+    case .denoiseProgress(let message): try message.check(fields)
+    case .denoiseResponse(let message): try message.check(fields)
+    case .decodeRequest(let message): try message.check(fields)
+    case .decodeResponse(let message): try message.check(fields)
+    }
+  }
+
+  func fill(_ envelope: inout Qwenimage__V1__Envelope, _ arena: CArena) {
+    switch self {
+    case .register(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_REGISTRATION
+      envelope.registration = message.pointer(arena)
+    case .registered(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_REGISTERED
+      envelope.registered = message.pointer(arena)
+    case .heartbeat(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT
+      envelope.heartbeat = message.pointer(arena)
+    case .encodeRequest(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_REQUEST
+      envelope.encode_request = message.pointer(arena)
+    case .encodeResponse(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_RESPONSE
+      envelope.encode_response = message.pointer(arena)
+    case .denoiseRequest(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_REQUEST
+      envelope.denoise_request = message.pointer(arena)
+    case .denoiseProgress(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_PROGRESS
+      envelope.denoise_progress = message.pointer(arena)
+    case .denoiseResponse(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_RESPONSE
+      envelope.denoise_response = message.pointer(arena)
+    case .decodeRequest(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DECODE_REQUEST
+      envelope.decode_request = message.pointer(arena)
+    case .decodeResponse(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE
+      envelope.decode_response = message.pointer(arena)
+    case .heartbeatReply, .accepted, .cancel, .drain, .draining, .goodbye, .failed: fillSmall(&envelope, arena)
+    }
+  }
+
+  /// The messages that have no Swift type of their own.
+  private func fillSmall(_ envelope: inout Qwenimage__V1__Envelope, _ arena: CArena) {
+    switch self {
+    case .heartbeatReply:
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT_REPLY
+      envelope.heartbeat_reply = arena.message { qwenimage__v1__heartbeat_reply__init($0) }
+    case .accepted:
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_ACCEPTED
+      envelope.accepted = arena.message { qwenimage__v1__accepted__init($0) }
+    case .cancel(let reason):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_CANCEL
+      envelope.cancel = arena.message { qwenimage__v1__cancel__init($0) }
+      envelope.cancel.pointee.reason = arena.text(reason)
+    case .drain(let reason, let graceMs):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DRAIN
+      envelope.drain = arena.message { qwenimage__v1__drain__init($0) }
+      envelope.drain.pointee.reason = arena.text(reason)
+      envelope.drain.pointee.grace_ms = graceMs
+    case .draining(let reason):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DRAINING
+      envelope.draining = arena.message { qwenimage__v1__draining__init($0) }
+      envelope.draining.pointee.reason = arena.text(reason)
+    case .goodbye(let reason):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_GOODBYE
+      envelope.goodbye = arena.message { qwenimage__v1__goodbye__init($0) }
+      envelope.goodbye.pointee.reason = arena.text(reason)
+    case .failed(let status):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_FAILED
+      envelope.failed = arena.message { qwenimage__v1__failed__init($0) }
+      envelope.failed.pointee.status = status.pointer(arena)
+    default: preconditionFailure("\(name) has a type of its own")
+    }
+  }
+
+  init(_ envelope: Qwenimage__V1__Envelope, _ fields: FieldCheck) throws(WireError) {
+    switch envelope.body_case {
+    case QWENIMAGE__V1__ENVELOPE__BODY_REGISTRATION:
+      self = .register(try .required(envelope.registration, "registration", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_REGISTERED:
+      self = .registered(try .required(envelope.registered, "registered", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT: self = .heartbeat(try .required(envelope.heartbeat, "heartbeat", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT_REPLY: self = .heartbeatReply
+    case QWENIMAGE__V1__ENVELOPE__BODY_ACCEPTED: self = .accepted
+    case QWENIMAGE__V1__ENVELOPE__BODY_CANCEL: self = .cancel(reason: String(field: envelope.cancel.pointee.reason))
+    case QWENIMAGE__V1__ENVELOPE__BODY_DRAIN:
+      self = .drain(reason: String(field: envelope.drain.pointee.reason), graceMs: envelope.drain.pointee.grace_ms)
+    case QWENIMAGE__V1__ENVELOPE__BODY_DRAINING: self = .draining(reason: String(field: envelope.draining.pointee.reason))
+    case QWENIMAGE__V1__ENVELOPE__BODY_GOODBYE: self = .goodbye(reason: String(field: envelope.goodbye.pointee.reason))
+    case QWENIMAGE__V1__ENVELOPE__BODY_FAILED:
+      self = .failed(try .required(envelope.failed.pointee.status, "status", of: fields.inside("failed")))
+    case QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_REQUEST:
+      self = .encodeRequest(try .required(envelope.encode_request, "encode_request", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_RESPONSE:
+      self = .encodeResponse(try .required(envelope.encode_response, "encode_response", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_REQUEST:
+      self = .denoiseRequest(try .required(envelope.denoise_request, "denoise_request", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_PROGRESS:
+      self = .denoiseProgress(try .required(envelope.denoise_progress, "denoise_progress", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_RESPONSE:
+      self = .denoiseResponse(try .required(envelope.denoise_response, "denoise_response", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_DECODE_REQUEST:
+      self = .decodeRequest(try .required(envelope.decode_request, "decode_request", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE:
+      self = .decodeResponse(try .required(envelope.decode_response, "decode_response", of: fields))
+    default: throw .missing(field: "body")
+    }
+  }
+}

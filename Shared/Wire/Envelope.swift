@@ -1,0 +1,132 @@
+/// Names one attempt at one stage task of one job.
+public struct TaskReference: Sendable, Hashable {
+  /// The job.
+  public var jobID: String
+  /// The stage task, unique in its job.
+  public var taskID: String
+  /// From 1; grows by one whenever the task is handed out again. Answers of older attempts are dropped.
+  public var attempt: UInt32
+
+  /// Puts the parts together.
+  public init(jobID: String, taskID: String, attempt: UInt32) {
+    self.jobID = jobID
+    self.taskID = taskID
+    self.attempt = attempt
+  }
+}
+
+extension TaskReference: CustomStringConvertible {
+  /// `job/task#attempt`
+  public var description: String { "\(jobID)/\(taskID)#\(attempt)" }
+}
+
+/// One message: who it is about, what it says, and the tensors that travel with it.
+public struct Envelope: Sendable, Equatable {
+  /// The only protocol version that this code speaks.
+  public static let protocolVersion: UInt32 = 1
+
+  /// Unique among the sender's messages on one connection; 0 in a message not yet sent: the socket numbers it.
+  public var messageID: UInt64
+  /// The message that this one answers.
+  public var inReplyTo: UInt64?
+  /// The task that this message is about; nil in messages about the session.
+  public var task: TaskReference?
+  /// Milliseconds since 1970 after which nobody wants the answer.
+  public var deadlineUnixMs: UInt64?
+  /// W3C Trace Context of the request.
+  public var traceparent: String?
+  /// What the message says.
+  public var body: Body
+  /// The tensors that travel with it.
+  public var tensors: [WireTensor]
+
+  /// Puts the parts together.
+  public init(
+    messageID: UInt64 = 0, inReplyTo: UInt64? = nil, task: TaskReference? = nil, deadlineUnixMs: UInt64? = nil,
+    traceparent: String? = nil, body: Body, tensors: [WireTensor] = []
+  ) {
+    self.messageID = messageID
+    self.inReplyTo = inReplyTo
+    self.task = task
+    self.deadlineUnixMs = deadlineUnixMs
+    self.traceparent = traceparent
+    self.body = body
+    self.tensors = tensors
+  }
+
+  /// The tensor called `name`.
+  public func tensor(_ name: String) -> WireTensor? { tensors.first { $0.name == name } }
+}
+
+/// Everything a message can say. The .proto files tell who sends what to whom.
+public enum Body: Sendable, Equatable {
+  /// Worker → gateway: opens a session.
+  case register(Register)
+  /// Gateway → worker: the session is open.
+  case registered(Registered)
+  /// Worker → gateway: still here.
+  case heartbeat(Heartbeat)
+  /// Gateway → worker: the lease is renewed.
+  case heartbeatReply
+  /// Worker → gateway: the task holds a credit and will be answered.
+  case accepted
+  /// Gateway → worker: stop the task at the next step boundary.
+  case cancel(reason: String)
+  /// Gateway → worker: finish what runs and leave.
+  case drain(reason: String, graceMs: UInt32)
+  /// Worker → gateway: send no more tasks.
+  case draining(reason: String)
+  /// Worker → gateway: nothing runs any more, the session is over.
+  case goodbye(reason: String)
+  /// Either way: the end of what `inReplyTo` or the task names.
+  case failed(Status)
+  /// Gateway → text encoder.
+  case encodeRequest(EncodeRequest)
+  /// Text encoder → gateway.
+  case encodeResponse(EncodeResponse)
+  /// Gateway → denoiser.
+  case denoiseRequest(DenoiseRequest)
+  /// Denoiser → gateway, after every step.
+  case denoiseProgress(DenoiseProgress)
+  /// Denoiser → gateway.
+  case denoiseResponse(DenoiseResponse)
+  /// Gateway → VAE decoder.
+  case decodeRequest(DecodeRequest)
+  /// VAE decoder → gateway.
+  case decodeResponse(DecodeResponse)
+
+  /// The field's name in envelope.proto.
+  public var name: String {
+    switch self {
+    case .register: "registration"
+    case .registered: "registered"
+    case .heartbeat: "heartbeat"
+    case .heartbeatReply: "heartbeat_reply"
+    case .accepted: "accepted"
+    case .cancel: "cancel"
+    case .drain: "drain"
+    case .draining: "draining"
+    case .goodbye: "goodbye"
+    case .failed: "failed"
+    case .encodeRequest: "encode_request"
+    case .encodeResponse: "encode_response"
+    case .denoiseRequest: "denoise_request"
+    case .denoiseProgress: "denoise_progress"
+    case .denoiseResponse: "denoise_response"
+    case .decodeRequest: "decode_request"
+    case .decodeResponse: "decode_response"
+    }
+  }
+}
+
+/// The names that tensors have in messages.
+public enum TensorName {
+  /// [tokens, width]: an encoded prompt.
+  public static let promptEmbeds = "prompt_embeds"
+  /// [tokens, width]: the encoded negative prompt.
+  public static let negativePromptEmbeds = "negative_prompt_embeds"
+  /// [tokens, channels · patch²]: packed latents.
+  public static let latents = "latents"
+  /// u8 [bytes]: an encoded picture.
+  public static let image = "image"
+}

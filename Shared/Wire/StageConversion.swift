@@ -1,0 +1,190 @@
+import CWire
+
+extension EncodeRequest: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__EncodeRequest>) { qwenimage__v1__encode_request__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("model_id", modelID)
+    try fields.text("prompt", prompt)
+    try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
+  }
+
+  func fill(_ message: inout Qwenimage__V1__EncodeRequest, _ arena: CArena) {
+    message.model_id = arena.text(modelID)
+    message.prompt = arena.text(prompt)
+    message.n_parameters = parameters.count
+    message.parameters = arena.array(parameters.map { $0.pointer(arena) })
+  }
+
+  init(_ message: Qwenimage__V1__EncodeRequest, _ fields: FieldCheck) throws(WireError) {
+    self.init(
+      modelID: String(field: message.model_id), prompt: String(field: message.prompt),
+      parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields))
+  }
+}
+
+extension EncodeResponse: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__EncodeResponse>) { qwenimage__v1__encode_response__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.range("prompt_tokens", promptTokens, 0...1_000_000)
+    try fields.seconds("compute_seconds", computeSeconds)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__EncodeResponse, _ arena: CArena) {
+    message.prompt_tokens = UInt32(promptTokens)
+    message.cached = cached ? 1 : 0
+    message.compute_seconds = computeSeconds
+  }
+
+  init(_ message: Qwenimage__V1__EncodeResponse, _ fields: FieldCheck) {
+    self.init(promptTokens: Int(message.prompt_tokens), cached: message.cached != 0, computeSeconds: message.compute_seconds)
+  }
+}
+
+extension DenoiseRequest: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DenoiseRequest>) { qwenimage__v1__denoise_request__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("model_id", modelID)
+    try fields.size(size)
+    try fields.range("steps", steps, 1...FieldCheck.maxSteps)
+    try fields.finite("true_cfg_scale", trueCFGScale)
+    try fields.range("first_step", firstStep, 0...(steps - 1))
+    try fields.range("checkpoint_interval_steps", checkpointIntervalSteps, 0...FieldCheck.maxSteps)
+    try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
+  }
+
+  func fill(_ message: inout Qwenimage__V1__DenoiseRequest, _ arena: CArena) {
+    message.model_id = arena.text(modelID)
+    message.width_px = UInt32(size.widthPx)
+    message.height_px = UInt32(size.heightPx)
+    message.steps = UInt32(steps)
+    message.true_cfg_scale = trueCFGScale
+    message.seed = seed
+    message.noise = Qwenimage__V1__NoiseKind(rawValue: UInt32(noise.rawValue))
+    message.first_step = UInt32(firstStep)
+    message.checkpoint_interval_steps = UInt32(checkpointIntervalSteps)
+    message.n_parameters = parameters.count
+    message.parameters = arena.array(parameters.map { $0.pointer(arena) })
+  }
+
+  init(_ message: Qwenimage__V1__DenoiseRequest, _ fields: FieldCheck) throws(WireError) {
+    self.init(
+      modelID: String(field: message.model_id), size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
+      steps: Int(message.steps), trueCFGScale: message.true_cfg_scale, seed: message.seed,
+      noise: try enumeration(message.noise.rawValue, "noise", of: fields), firstStep: Int(message.first_step),
+      checkpointIntervalSteps: Int(message.checkpoint_interval_steps),
+      parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields))
+  }
+}
+
+extension DenoiseProgress: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DenoiseProgress>) { qwenimage__v1__denoise_progress__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.range("steps", steps, 1...FieldCheck.maxSteps)
+    try fields.range("completed_steps", completedSteps, 1...steps)
+    try fields.seconds("step_seconds", stepSeconds)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__DenoiseProgress, _ arena: CArena) {
+    message.completed_steps = UInt32(completedSteps)
+    message.steps = UInt32(steps)
+    message.step_seconds = stepSeconds
+  }
+
+  init(_ message: Qwenimage__V1__DenoiseProgress, _ fields: FieldCheck) {
+    self.init(completedSteps: Int(message.completed_steps), steps: Int(message.steps), stepSeconds: message.step_seconds)
+  }
+}
+
+extension DenoiseResponse: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DenoiseResponse>) { qwenimage__v1__denoise_response__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.range("steps", steps, 1...FieldCheck.maxSteps)
+    try fields.seconds("compute_seconds", computeSeconds)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__DenoiseResponse, _ arena: CArena) {
+    message.steps = UInt32(steps)
+    message.compute_seconds = computeSeconds
+  }
+
+  init(_ message: Qwenimage__V1__DenoiseResponse, _ fields: FieldCheck) {
+    self.init(steps: Int(message.steps), computeSeconds: message.compute_seconds)
+  }
+}
+
+extension TextEntry: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TextEntry>) { qwenimage__v1__text_entry__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("keyword", keyword)
+    try fields.text("keyword", keyword, maxBytes: 79)
+    try fields.text("text", text)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__TextEntry, _ arena: CArena) {
+    message.keyword = arena.text(keyword)
+    message.text = arena.text(text)
+  }
+
+  init(_ message: Qwenimage__V1__TextEntry, _ fields: FieldCheck) {
+    self.init(keyword: String(field: message.keyword), text: String(field: message.text))
+  }
+}
+
+extension DecodeRequest: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DecodeRequest>) { qwenimage__v1__decode_request__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("model_id", modelID)
+    try fields.size(size)
+    try fields.list("text_entries", textEntries) { (element, entry) throws(WireError) in try entry.check(element) }
+    try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
+  }
+
+  func fill(_ message: inout Qwenimage__V1__DecodeRequest, _ arena: CArena) {
+    message.model_id = arena.text(modelID)
+    message.width_px = UInt32(size.widthPx)
+    message.height_px = UInt32(size.heightPx)
+    message.format = Qwenimage__V1__ImageFormat(rawValue: UInt32(format.rawValue))
+    message.n_text_entries = textEntries.count
+    message.text_entries = arena.array(textEntries.map { $0.pointer(arena) })
+    message.n_parameters = parameters.count
+    message.parameters = arena.array(parameters.map { $0.pointer(arena) })
+  }
+
+  init(_ message: Qwenimage__V1__DecodeRequest, _ fields: FieldCheck) throws(WireError) {
+    self.init(
+      modelID: String(field: message.model_id), size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
+      format: try enumeration(message.format.rawValue, "format", of: fields),
+      textEntries: try TextEntry.list(message.text_entries, message.n_text_entries, "text_entries", of: fields),
+      parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields))
+  }
+}
+
+extension DecodeResponse: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DecodeResponse>) { qwenimage__v1__decode_response__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("media_type", mediaType)
+    try fields.size(size)
+    try fields.seconds("compute_seconds", computeSeconds)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__DecodeResponse, _ arena: CArena) {
+    message.media_type = arena.text(mediaType)
+    message.width_px = UInt32(size.widthPx)
+    message.height_px = UInt32(size.heightPx)
+    message.compute_seconds = computeSeconds
+  }
+
+  init(_ message: Qwenimage__V1__DecodeResponse, _ fields: FieldCheck) {
+    self.init(
+      mediaType: String(field: message.media_type), size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
+      computeSeconds: message.compute_seconds)
+  }
+}

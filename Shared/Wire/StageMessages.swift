@@ -1,0 +1,171 @@
+/// Gateway → text encoder. Answered by `EncodeResponse` with the tensor `prompt_embeds` [tokens, width].
+public struct EncodeRequest: Sendable, Equatable {
+  /// The model, as its card names it.
+  public var modelID: String
+  /// What the picture shall show.
+  public var prompt: String
+  /// Further arguments.
+  public var parameters: [Parameter]
+
+  /// Puts the parts together.
+  public init(modelID: String, prompt: String, parameters: [Parameter] = []) {
+    self.modelID = modelID
+    self.prompt = prompt
+    self.parameters = parameters
+  }
+}
+
+/// Text encoder → gateway, with the tensor `prompt_embeds` [promptTokens, width].
+public struct EncodeResponse: Sendable, Equatable {
+  /// Rows of `prompt_embeds`.
+  public var promptTokens: Int
+  /// Answered from the worker's cache.
+  public var cached: Bool
+  /// Time spent computing.
+  public var computeSeconds: Double
+
+  /// Puts the parts together.
+  public init(promptTokens: Int, cached: Bool = false, computeSeconds: Double = 0) {
+    self.promptTokens = promptTokens
+    self.cached = cached
+    self.computeSeconds = computeSeconds
+  }
+}
+
+/// How the initial noise is drawn from the seed.
+public enum NoiseKind: Int32, Sendable, CaseIterable {
+  /// The normal stream of a torch CPU generator (mt19937).
+  case torchCPU = 1
+}
+
+/// Gateway → denoiser, with the tensors `prompt_embeds` [tokens, width], with true CFG also `negative_prompt_embeds`, and to
+/// resume also `latents`. Answered by `DenoiseProgress` after every step and `DenoiseResponse`.
+public struct DenoiseRequest: Sendable, Equatable {
+  /// The model, as its card names it.
+  public var modelID: String
+  /// The picture's size.
+  public var size: ImageSize
+  /// Denoising steps in all.
+  public var steps: Int
+  /// Scale of true classifier-free guidance; it acts only when `negative_prompt_embeds` is there.
+  public var trueCFGScale: Double
+  /// Seed of the initial noise.
+  public var seed: UInt64
+  /// How noise is drawn from the seed.
+  public var noise: NoiseKind
+  /// Steps already done: `latents` are those after them. 0: start from noise.
+  public var firstStep: Int
+  /// Progress carries `latents` after every so many steps; 0: never.
+  public var checkpointIntervalSteps: Int
+  /// Further arguments.
+  public var parameters: [Parameter]
+
+  /// Puts the parts together.
+  public init(
+    modelID: String, size: ImageSize, steps: Int, trueCFGScale: Double, seed: UInt64, noise: NoiseKind = .torchCPU,
+    firstStep: Int = 0, checkpointIntervalSteps: Int = 1, parameters: [Parameter] = []
+  ) {
+    self.modelID = modelID
+    self.size = size
+    self.steps = steps
+    self.trueCFGScale = trueCFGScale
+    self.seed = seed
+    self.noise = noise
+    self.firstStep = firstStep
+    self.checkpointIntervalSteps = checkpointIntervalSteps
+    self.parameters = parameters
+  }
+}
+
+/// Denoiser → gateway, after every step; with the tensor `latents` when the step is a checkpoint.
+public struct DenoiseProgress: Sendable, Equatable {
+  /// Steps done, at least 1.
+  public var completedSteps: Int
+  /// Steps in all.
+  public var steps: Int
+  /// What the last step took.
+  public var stepSeconds: Double
+
+  /// Puts the parts together.
+  public init(completedSteps: Int, steps: Int, stepSeconds: Double) {
+    self.completedSteps = completedSteps
+    self.steps = steps
+    self.stepSeconds = stepSeconds
+  }
+}
+
+/// Denoiser → gateway, with the tensor `latents`.
+public struct DenoiseResponse: Sendable, Equatable {
+  /// Steps in all.
+  public var steps: Int
+  /// Time spent computing in this attempt.
+  public var computeSeconds: Double
+
+  /// Puts the parts together.
+  public init(steps: Int, computeSeconds: Double = 0) {
+    self.steps = steps
+    self.computeSeconds = computeSeconds
+  }
+}
+
+/// File formats of pictures.
+public enum ImageFormat: Int32, Sendable, CaseIterable {
+  /// Portable Network Graphics, 8 bits per channel.
+  case png = 1
+}
+
+/// Text kept in the picture: a PNG text chunk.
+public struct TextEntry: Sendable, Equatable {
+  /// 1–79 Latin-1 characters.
+  public var keyword: String
+  /// The text.
+  public var text: String
+
+  /// Puts the parts together.
+  public init(keyword: String, text: String) {
+    self.keyword = keyword
+    self.text = text
+  }
+}
+
+/// Gateway → VAE decoder, with the tensor `latents`. Answered by `DecodeResponse` with the tensor `image`.
+public struct DecodeRequest: Sendable, Equatable {
+  /// The model, as its card names it.
+  public var modelID: String
+  /// The picture's size.
+  public var size: ImageSize
+  /// The file format of the answer.
+  public var format: ImageFormat
+  /// Texts to keep in the picture.
+  public var textEntries: [TextEntry]
+  /// Further arguments.
+  public var parameters: [Parameter]
+
+  /// Puts the parts together.
+  public init(
+    modelID: String, size: ImageSize, format: ImageFormat = .png, textEntries: [TextEntry] = [], parameters: [Parameter] = []
+  ) {
+    self.modelID = modelID
+    self.size = size
+    self.format = format
+    self.textEntries = textEntries
+    self.parameters = parameters
+  }
+}
+
+/// VAE decoder → gateway, with the tensor `image`: u8 [bytes of the file].
+public struct DecodeResponse: Sendable, Equatable {
+  /// `image/png`.
+  public var mediaType: String
+  /// The picture's size.
+  public var size: ImageSize
+  /// Time spent computing.
+  public var computeSeconds: Double
+
+  /// Puts the parts together.
+  public init(mediaType: String, size: ImageSize, computeSeconds: Double = 0) {
+    self.mediaType = mediaType
+    self.size = size
+    self.computeSeconds = computeSeconds
+  }
+}

@@ -1,0 +1,134 @@
+import CWire
+
+extension TaskReference: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TaskReference>) { qwenimage__v1__task_reference__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("job_id", jobID)
+    try fields.identifier("task_id", taskID)
+    try fields.range("attempt", attempt, 1...UInt32.max)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__TaskReference, _ arena: CArena) {
+    message.job_id = arena.text(jobID)
+    message.task_id = arena.text(taskID)
+    message.attempt = attempt
+  }
+
+  init(_ message: Qwenimage__V1__TaskReference, _ fields: FieldCheck) {
+    self.init(jobID: String(field: message.job_id), taskID: String(field: message.task_id), attempt: message.attempt)
+  }
+}
+
+extension Register: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Register>) { qwenimage__v1__register__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("worker_id", workerID)
+    try card.check(fields.inside("card"))
+    try fields.identifier("component_fingerprint", componentFingerprint)
+    try fields.identifier("numerics_class", numericsClass)
+    try fields.range("credits", credits, 1...1024)
+    try fields.label("host", host)
+    try fields.label("software_version", softwareVersion)
+    try fields.list("running", running) { (element, task) throws(WireError) in try task.check(element) }
+  }
+
+  func fill(_ message: inout Qwenimage__V1__Register, _ arena: CArena) {
+    message.worker_id = arena.text(workerID)
+    message.stage = Qwenimage__V1__StageKind(rawValue: UInt32(stage.rawValue))
+    message.card = card.pointer(arena)
+    message.component_fingerprint = arena.text(componentFingerprint)
+    message.numerics_class = arena.text(numericsClass)
+    message.credits = UInt32(credits)
+    message.host = arena.text(host)
+    message.pid = pid
+    message.software_version = arena.text(softwareVersion)
+    message.n_running = running.count
+    message.running = arena.array(running.map { $0.pointer(arena) })
+  }
+
+  init(_ message: Qwenimage__V1__Register, _ fields: FieldCheck) throws(WireError) {
+    self.init(
+      workerID: String(field: message.worker_id), stage: try enumeration(message.stage.rawValue, "stage", of: fields),
+      card: try .required(message.card, "card", of: fields), componentFingerprint: String(field: message.component_fingerprint),
+      numericsClass: String(field: message.numerics_class), credits: Int(message.credits), host: String(field: message.host),
+      pid: message.pid, softwareVersion: String(field: message.software_version),
+      running: try TaskReference.list(message.running, message.n_running, "running", of: fields))
+  }
+}
+
+extension Registered: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Registered>) { qwenimage__v1__registered__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("session_id", sessionID)
+    try fields.range("heartbeat_interval_ms", heartbeatIntervalMs, 1...3_600_000)
+    try fields.range("lease_ms", leaseMs, heartbeatIntervalMs...86_400_000)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__Registered, _ arena: CArena) {
+    message.session_id = arena.text(sessionID)
+    message.heartbeat_interval_ms = UInt32(heartbeatIntervalMs)
+    message.lease_ms = UInt32(leaseMs)
+  }
+
+  init(_ message: Qwenimage__V1__Registered, _ fields: FieldCheck) {
+    self.init(
+      sessionID: String(field: message.session_id), heartbeatIntervalMs: Int(message.heartbeat_interval_ms),
+      leaseMs: Int(message.lease_ms))
+  }
+}
+
+extension TaskActivity: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TaskActivity>) { qwenimage__v1__task_activity__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try task.check(fields.inside("task"))
+    try fields.range("steps", steps, 0...FieldCheck.maxSteps)
+    try fields.range("completed_steps", completedSteps, 0...steps)
+    try fields.seconds("step_seconds", stepSeconds)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__TaskActivity, _ arena: CArena) {
+    message.task = task.pointer(arena)
+    message.completed_steps = UInt32(completedSteps)
+    message.steps = UInt32(steps)
+    message.step_seconds = stepSeconds
+  }
+
+  init(_ message: Qwenimage__V1__TaskActivity, _ fields: FieldCheck) throws(WireError) {
+    self.init(
+      task: try .required(message.task, "task", of: fields), completedSteps: Int(message.completed_steps), steps: Int(message.steps),
+      stepSeconds: message.step_seconds)
+  }
+}
+
+extension Heartbeat: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Heartbeat>) { qwenimage__v1__heartbeat__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("session_id", sessionID)
+    try fields.range("free_credits", freeCredits, 0...1024)
+    try fields.list("running", running) { (element, activity) throws(WireError) in try activity.check(element) }
+  }
+
+  func fill(_ message: inout Qwenimage__V1__Heartbeat, _ arena: CArena) {
+    message.session_id = arena.text(sessionID)
+    message.free_credits = UInt32(freeCredits)
+    message.resident_bytes = residentBytes
+    message.peak_resident_bytes = peakResidentBytes
+    message.tasks_done = tasksDone
+    message.tasks_failed = tasksFailed
+    message.n_running = running.count
+    message.running = arena.array(running.map { $0.pointer(arena) })
+    message.draining = draining ? 1 : 0
+  }
+
+  init(_ message: Qwenimage__V1__Heartbeat, _ fields: FieldCheck) throws(WireError) {
+    self.init(
+      sessionID: String(field: message.session_id), freeCredits: Int(message.free_credits), residentBytes: message.resident_bytes,
+      peakResidentBytes: message.peak_resident_bytes, tasksDone: message.tasks_done, tasksFailed: message.tasks_failed,
+      running: try TaskActivity.list(message.running, message.n_running, "running", of: fields), draining: message.draining != 0)
+  }
+}

@@ -1,0 +1,79 @@
+import Foundation
+import Testing
+import Wire
+
+/// Golden/*.bin were packed by protoc from Golden/*.txt (Golden/generate.sh): the wire as an implementation other than
+/// protobuf-c understands it.
+@Suite("Every kind of envelope is byte for byte what protoc packs")
+struct GoldenTests {
+  static let task = TaskReference(jobID: "job-1", taskID: "denoise", attempt: .max)
+  static let parameters = [
+    Parameter("n", .number(-0.5)), Parameter("i", .integer(.min)), Parameter("t", .text("")), Parameter("f", .flag(false)),
+  ]
+  static let card = ModelCard(
+    modelID: "Qwen/Qwen-Image", pipelineClass: "QwenImagePipeline", modelFingerprint: "sha256:ab", sizeMultiplePx: 16, minSidePx: 64,
+    maxSidePx: 2048, maxPixels: 4_194_304,
+    recommendedSizes: [ImageSize(widthPx: 1328, heightPx: 1328), ImageSize(widthPx: 1664, heightPx: 928)], maxSteps: 100,
+    maxPromptTokens: 1024, maxPromptBytes: 8192,
+    defaults: GenerationDefaults(size: ImageSize(widthPx: 1328, heightPx: 1328), steps: 50, trueCFGScale: 4, negativePrompt: " "),
+    latents: LatentGeometry(channels: 16, downscale: 8, patch: 2))
+
+  static let bodies: [Body] = [
+    .register(
+      Register(
+        workerID: "w-1", stage: .denoiser, card: card, componentFingerprint: "cf", numericsClass: "bf16", credits: 2, host: "node-7",
+        pid: 4711, softwareVersion: "0.1.0", running: [TaskReference(jobID: "j", taskID: "t", attempt: 3)])),
+    .registered(Registered(sessionID: "s-9", heartbeatIntervalMs: 1000, leaseMs: 5000)),
+    .heartbeat(
+      Heartbeat(
+        sessionID: "s-9", freeCredits: 1, residentBytes: 16 << 30, peakResidentBytes: 32 << 30, tasksDone: 12, tasksFailed: 1,
+        running: [
+          TaskActivity(task: TaskReference(jobID: "j", taskID: "t", attempt: 1), completedSteps: 3, steps: 50, stepSeconds: 12.25)
+        ], draining: true)),
+    .heartbeatReply,
+    .accepted,
+    .cancel(reason: "client went away"),
+    .drain(reason: "scale down", graceMs: 30_000),
+    .draining(reason: "SIGTERM"),
+    .goodbye(reason: "done"),
+    .failed(Status(.invalidArgument, "steps: 0", field: "steps")),
+    .encodeRequest(EncodeRequest(modelID: "Qwen/Qwen-Image", prompt: "A café ☕ 咖啡 🎨", parameters: parameters)),
+    .encodeResponse(EncodeResponse(promptTokens: 2, cached: true, computeSeconds: 0.125)),
+    .denoiseRequest(
+      DenoiseRequest(
+        modelID: "m", size: ImageSize(widthPx: 1328, heightPx: 928), steps: 50, trueCFGScale: 4, seed: .max, firstStep: 7,
+        checkpointIntervalSteps: 5, parameters: parameters)),
+    .denoiseProgress(DenoiseProgress(completedSteps: 8, steps: 50, stepSeconds: 3.5)),
+    .denoiseResponse(DenoiseResponse(steps: 50, computeSeconds: 175)),
+    .decodeRequest(
+      DecodeRequest(
+        modelID: "m", size: ImageSize(widthPx: 64, heightPx: 80), textEntries: [TextEntry(keyword: "prompt", text: "A café")],
+        parameters: parameters)),
+    .decodeResponse(DecodeResponse(mediaType: "image/png", size: ImageSize(widthPx: 64, heightPx: 80), computeSeconds: 0.5)),
+  ]
+
+  static func tensors(of body: Body) -> [WireTensor] {
+    let tensor = { (name: String, dtype: WireDType, shape: [Int]) in
+      let bytes = (0..<WireTensor.byteCount(shape: shape, dtype: dtype)!).map { UInt8($0 % 251) }
+      return WireTensor(name: name, dtype: dtype, shape: shape, bytes: FrameBuffer(copying: bytes))
+    }
+    return switch body {
+    case .encodeResponse: [tensor("prompt_embeds", .f32, [2, 3])]
+    case .denoiseProgress: [tensor("latents", .bf16, [300, 64])]
+    case .decodeResponse: [tensor("image", .u8, [5]), tensor("empty", .i64, [0, 9])]
+    default: []
+    }
+  }
+
+  @Test("packed and unpacked", arguments: bodies)
+  func golden(body: Body) throws {
+    let envelope = Envelope(
+      messageID: .max, inReplyTo: 300, task: Self.task, deadlineUnixMs: 1_763_705_000_123,
+      traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", body: body, tensors: Self.tensors(of: body))
+    let url = try #require(Bundle.module.url(forResource: body.name, withExtension: "bin", subdirectory: "Golden"))
+    let golden = Array(try Data(contentsOf: url))
+    let frames = try WireCodec.encode(envelope)
+    #expect(frames[0].array == golden)
+    #expect(try WireCodec.decode([FrameBuffer(copying: golden)] + frames.dropFirst()) == envelope)
+  }
+}

@@ -1,0 +1,178 @@
+import Wire
+
+/// SplitMix64: the same seed gives the same test on every machine.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+}
+
+extension FrameBuffer {
+  var array: [UInt8] { withUnsafeBytes { Array($0) } }
+}
+
+/// Draws envelopes of every kind, with values from the whole range that each field allows.
+struct EnvelopeGenerator {
+  static let bodyKinds = 17
+  var random: SeededGenerator
+
+  init(seed: UInt64) { random = SeededGenerator(seed: seed) }
+
+  mutating func envelope(kind: Int? = nil) -> Envelope {
+    let kind = kind ?? integer(0...Self.bodyKinds - 1)
+    return Envelope(
+      messageID: .random(in: 1...UInt64.max, using: &random), inReplyTo: maybe { .random(in: 1...UInt64.max, using: &$0.random) },
+      task: maybe { $0.task() }, deadlineUnixMs: maybe { .random(in: 1...UInt64.max, using: &$0.random) },
+      traceparent: maybe { $0.identifier() }, body: body(kind), tensors: tensors())
+  }
+
+  mutating func body(_ kind: Int) -> Body {
+    switch kind {
+    case 0: .register(register())
+    case 1:
+      .registered(Registered(sessionID: identifier(), heartbeatIntervalMs: integer(1...1000), leaseMs: integer(1000...86_400_000)))
+    case 2: .heartbeat(heartbeat())
+    case 3: .heartbeatReply
+    case 4: .accepted
+    case 5: .cancel(reason: text(4096))
+    case 6: .drain(reason: text(200), graceMs: .random(in: 0...UInt32.max, using: &random))
+    case 7: .draining(reason: text(200))
+    case 8: .goodbye(reason: text(200))
+    case 9:
+      .failed(Status(StatusCode.allCases.dropFirst().randomElement(using: &random)!, text(4096), field: text(256)))
+    case 10: .encodeRequest(EncodeRequest(modelID: identifier(), prompt: text(65_536), parameters: parameters()))
+    case 11: .encodeResponse(EncodeResponse(promptTokens: integer(0...1_000_000), cached: flag(), computeSeconds: seconds()))
+    case 12: .denoiseRequest(denoiseRequest())
+    case 13:
+      {
+        let steps = integer(1...100_000)
+        return .denoiseProgress(DenoiseProgress(completedSteps: integer(1...steps), steps: steps, stepSeconds: seconds()))
+      }()
+    case 14: .denoiseResponse(DenoiseResponse(steps: integer(1...100_000), computeSeconds: seconds()))
+    case 15:
+      .decodeRequest(
+        DecodeRequest(
+          modelID: identifier(), size: size(), textEntries: many(4) { TextEntry(keyword: $0.identifier(60), text: $0.text(500)) },
+          parameters: parameters()))
+    default: .decodeResponse(DecodeResponse(mediaType: "image/png", size: size(), computeSeconds: seconds()))
+    }
+  }
+
+  private mutating func register() -> Register {
+    Register(
+      workerID: identifier(), stage: StageKind.allCases.randomElement(using: &random)!, card: card(), componentFingerprint: identifier(),
+      numericsClass: identifier(), credits: integer(1...1024), host: text(200), pid: random.next(), softwareVersion: text(100),
+      running: many(5) { $0.task() })
+  }
+
+  private mutating func card() -> ModelCard {
+    let maxSide = integer(1...65_535)
+    return ModelCard(
+      modelID: identifier(), pipelineClass: identifier(), modelFingerprint: identifier(), sizeMultiplePx: integer(1...64),
+      minSidePx: integer(1...maxSide), maxSidePx: maxSide, maxPixels: integer(1...65_535 * 65_535), recommendedSizes: many(8) { $0.size() },
+      maxSteps: integer(1...100_000), maxPromptTokens: integer(1...1_000_000), maxPromptBytes: integer(1...65_536),
+      defaults: GenerationDefaults(
+        size: size(), steps: integer(1...1000), trueCFGScale: number(), negativePrompt: text(100)),
+      latents: LatentGeometry(channels: integer(1...4096), downscale: integer(1...256), patch: integer(1...256)))
+  }
+
+  private mutating func heartbeat() -> Heartbeat {
+    Heartbeat(
+      sessionID: identifier(), freeCredits: integer(0...1024), residentBytes: random.next(), peakResidentBytes: random.next(),
+      tasksDone: random.next(), tasksFailed: random.next(),
+      running: many(3) {
+        let steps = $0.integer(0...1000)
+        return TaskActivity(task: $0.task(), completedSteps: $0.integer(0...steps), steps: steps, stepSeconds: $0.seconds())
+      }, draining: flag())
+  }
+
+  private mutating func denoiseRequest() -> DenoiseRequest {
+    let steps = integer(1...100_000)
+    return DenoiseRequest(
+      modelID: identifier(), size: size(), steps: steps, trueCFGScale: number(), seed: random.next(), firstStep: integer(0...(steps - 1)),
+      checkpointIntervalSteps: integer(0...100), parameters: parameters())
+  }
+
+  private mutating func parameters() -> [Parameter] {
+    many(6) {
+      let value: Parameter.Value =
+        switch $0.integer(0...3) {
+        case 0: .number($0.number())
+        case 1: .integer(Int64(bitPattern: $0.random.next()))
+        case 2: .text($0.text(300))
+        default: .flag($0.flag())
+        }
+      return Parameter($0.identifier(), value)
+    }
+  }
+
+  private mutating func tensors() -> [WireTensor] {
+    let count = integer(0...4)
+    return (0..<count).map { index in
+      let dtype = WireDType.allCases.randomElement(using: &random)!
+      let shape = many(3) { $0.integer(0...7) }
+      let bytes = (0..<WireTensor.byteCount(shape: shape, dtype: dtype)!).map { _ in UInt8.random(in: 0...255, using: &random) }
+      return WireTensor(name: "tensor \(index)", dtype: dtype, shape: shape, bytes: FrameBuffer(copying: bytes))
+    }
+  }
+
+  mutating func task() -> TaskReference {
+    TaskReference(jobID: identifier(), taskID: identifier(), attempt: .random(in: 1...UInt32.max, using: &random))
+  }
+
+  private mutating func size() -> ImageSize { ImageSize(widthPx: integer(1...65_535), heightPx: integer(1...65_535)) }
+
+  mutating func integer(_ range: ClosedRange<Int>) -> Int { .random(in: range, using: &random) }
+
+  private mutating func flag() -> Bool { .random(using: &random) }
+
+  private mutating func number() -> Double {
+    while true {
+      let value = Double(bitPattern: random.next())
+      if value.isFinite { return value }
+    }
+  }
+
+  private mutating func seconds() -> Double { .random(in: 0...10_000, using: &random) }
+
+  private mutating func identifier(_ maxBytes: Int = 256) -> String {
+    let value = text(maxBytes)
+    return value.isEmpty ? "x" : value
+  }
+
+  /// Characters of one to four UTF-8 bytes; mostly short.
+  private mutating func text(_ maxBytes: Int) -> String {
+    var text = ""
+    var room = integer(0...(integer(0...9) == 0 ? maxBytes : min(maxBytes, 40)))
+    while room > 0 {
+      let scalar: Unicode.Scalar? =
+        switch integer(0...3) {
+        case 0: Unicode.Scalar(UInt32(integer(1...0x7F)))
+        case 1: Unicode.Scalar(UInt32(integer(0x80...0x7FF)))
+        case 2: Unicode.Scalar(UInt32(integer(0x800...0xFFFF)))
+        default: Unicode.Scalar(UInt32(integer(0x10000...0x10FFFF)))
+        }
+      guard let scalar else { continue }
+      room -= UTF8.width(scalar)
+      if room >= 0 { text.unicodeScalars.append(scalar) }
+    }
+    return text
+  }
+
+  private mutating func maybe<Value>(_ make: (inout EnvelopeGenerator) -> Value) -> Value? { flag() ? make(&self) : nil }
+
+  private mutating func many<Value>(_ limit: Int, _ make: (inout EnvelopeGenerator) -> Value) -> [Value] {
+    let count = integer(0...limit)
+    var values: [Value] = []
+    for _ in 0..<count { values.append(make(&self)) }
+    return values
+  }
+}
