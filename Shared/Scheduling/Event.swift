@@ -112,8 +112,12 @@ public struct Checkpoint: Hashable, Sendable {
 
 /// A task that is to be sent to a worker.
 public struct Offer: Hashable, Sendable {
-  /// Which attempt at which task of which job's plan.
+  /// Names the attempt on the wire.
   public var attempt: AttemptID
+  /// A job that waits for the output: not the one that the attempt is named after, when that one has been cancelled.
+  public var job: JobID
+  /// The task's place in that job's plan.
+  public var index: Int
   /// The outputs of the tasks that the plan names as inputs, in the plan's order.
   public var inputs: [Payload]
   /// Where to go on; nil: from the beginning.
@@ -122,8 +126,10 @@ public struct Offer: Hashable, Sendable {
   public var deadline: Instant?
 
   /// An offer of `attempt`.
-  public init(attempt: AttemptID, inputs: [Payload], resume: Checkpoint?, deadline: Instant?) {
+  public init(attempt: AttemptID, job: JobID, index: Int, inputs: [Payload], resume: Checkpoint?, deadline: Instant?) {
     self.attempt = attempt
+    self.job = job
+    self.index = index
     self.inputs = inputs
     self.resume = resume
     self.deadline = deadline

@@ -13,7 +13,7 @@ extension Scheduler {
         guard let taskID, let task = tasks[taskID], case .ready(let notBefore) = task.state, notBefore <= now,
           let worker = worker(for: task, now: now)
         else { continue }
-        offer(taskID, task, of: id, to: worker, now: now)
+        offer(taskID, task, number: index, of: id, to: worker, now: now)
       }
     }
   }
@@ -39,7 +39,7 @@ extension Scheduler {
     return best?.registration.id
   }
 
-  private mutating func offer(_ id: TaskID, _ task: StageTask, of owner: JobID, to worker: WorkerID, now: Instant) {
+  private mutating func offer(_ id: TaskID, _ task: StageTask, number index: Int, of owner: JobID, to worker: WorkerID, now: Instant) {
     guard let job = jobs[owner] else { return }
     let attempt = AttemptID(task: id, number: task.attemptNumber + 1)
     let deadlines = task.waiters.map { jobs[$0]?.submission.deadline }
@@ -47,7 +47,7 @@ extension Scheduler {
     tasks[id]?.state = .running(worker)
     workers[worker]?.attempts[attempt] = Attempt(offeredAt: now, completedSteps: task.checkpoint?.completedSteps ?? 0)
     let offer = Offer(
-      attempt: attempt, inputs: task.plan.inputs.compactMap { job.outputs[$0] }, resume: task.checkpoint,
+      attempt: attempt, job: owner, index: index, inputs: task.plan.inputs.compactMap { job.outputs[$0] }, resume: task.checkpoint,
       deadline: deadlines.contains(nil) ? nil : deadlines.compactMap { $0 }.max())
     effects.append(.offer(offer, to: worker))
     for waiter in task.waiters {

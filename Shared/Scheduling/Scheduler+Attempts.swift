@@ -39,6 +39,11 @@ extension Scheduler {
 
   /// A new checkpoint is progress: earlier failures do not count towards the limit any more.
   private mutating func keep(_ latents: Payload, after completedSteps: Int, of id: TaskID, by worker: WorkerID) {
+    // After the last step there is nothing to go on with: the output is about to come.
+    guard completedSteps < tasks[id]?.plan.stepCount ?? 0 else {
+      discard(latents)
+      return
+    }
     ledger.retain(latents)
     if let old = tasks[id]?.checkpoint { release(old.latents) }
     tasks[id]?.checkpoint = Checkpoint(completedSteps: completedSteps, latents: latents)
@@ -107,7 +112,7 @@ extension Scheduler {
       let message = "the \(task.plan.stage.rawValue) failed \(failures.count) times in a row: \(reasons)"
       // The attempt is over: nothing is left to revoke.
       tasks[id.task]?.state = .blocked
-      failWaiters(of: id.task, Failure(failure.code == .cancelled ? .internal : failure.code, message))
+      failWaiters(of: id.task, Failure(failure.code == .unavailable ? .unavailable : .internal, message))
       return
     }
     let delay =

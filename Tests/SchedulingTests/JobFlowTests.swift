@@ -72,7 +72,7 @@ struct JobFlowTests {
     for id in ["a", "b", "c"] { bench.submit(id) }
     var order: [JobID] = []
     var queue: [(offer: Offer, worker: WorkerID)] = [
-      (Offer(attempt: attempt("a", 0, 1), inputs: [], resume: nil, deadline: nil), WorkerID(1))
+      (Offer(attempt: attempt("a", 0, 1), job: JobID("a"), index: 0, inputs: [], resume: nil, deadline: nil), WorkerID(1))
     ]
     while !queue.isEmpty {
       let next = queue.removeFirst()
@@ -159,7 +159,11 @@ struct SharingTests {
     bench.submit("b", prompt: "cat")
     let cancelled = bench.send(.jobCancelled(JobID("a"), reason: Failure(.cancelled, "enough")))
     #expect(cancels(cancelled).isEmpty)
-    #expect(offers(try bench.complete(encode[0])).map(\.offer.attempt.task.job.text) == ["b"])
+    // It keeps its name, but a further attempt is made for a job that is still there.
+    let again = offers(bench.send(.taskFailed(encode[0].offer.attempt, by: encode[0].worker, Failure(.internal, "no"))))
+    #expect(again.map(\.offer.attempt) == [attempt("a", 0, 2)])
+    #expect(again.map(\.offer.job.text) == ["b"])
+    #expect(offers(try bench.complete(again[0])).map(\.offer.attempt.task.job.text) == ["b"])
   }
 
   @Test func otherWeightsDoNotShare() {

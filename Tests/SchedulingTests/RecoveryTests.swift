@@ -116,6 +116,16 @@ struct RecoveryTests {
     for number in 1...4 { #expect(failed.message.contains("reason \(number)")) }
   }
 
+  @Test func theLastStepIsNoCheckpoint() throws {
+    var bench = Bench()
+    _ = bench.joinAll()
+    let denoise = try bench.bringToDenoiser("a", steps: 4)
+    try bench.step(denoise, 3)
+    try bench.step(denoise, 4)
+    bench.send(.workerLeft(denoise.worker, reason: "crash"))
+    #expect(offers(bench.join(.denoiser).effects).first?.offer.resume?.completedSteps == 3)
+  }
+
   @Test func aNewCheckpointForgivesEarlierFailures() throws {
     var bench = Bench {
       $0.maxAttempts = 2
@@ -123,7 +133,7 @@ struct RecoveryTests {
     }
     _ = bench.joinAll()
     var denoise = try bench.bringToDenoiser("a", steps: 4)
-    for step in 1...4 {
+    for step in 1...3 {
       try bench.step(denoise, step)
       let effects = bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Failure(.internal, "again")))
       denoise = try #require(offers(effects).first)
@@ -281,7 +291,7 @@ struct SessionTests {
     let late = bench.payload()
     #expect(bench.send(.taskFinished(denoise.offer.attempt, by: third, output: late)) == [.release(late)])
     #expect(bench.scheduler.status(now: bench.now).workers.last?.freeCredits == 1)
-    #expect(offers(try bench.complete((Offer(attempt: attempt("a", 1, 2), inputs: [], resume: nil, deadline: nil), other))).count == 1)
+    #expect(offers(try bench.complete((Offer(attempt: attempt("a", 1, 2), job: JobID("a"), index: 1, inputs: [], resume: nil, deadline: nil), other))).count == 1)
   }
 
   @Test func foreignTasksHoldCredits() throws {
