@@ -25,6 +25,9 @@ func test(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
+  products: [
+    .executable(name: "gateway", targets: ["GatewayMain"])
+  ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "CommandLineArguments"]),
@@ -32,6 +35,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-metrics", from: "2.5.0"),
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
@@ -70,13 +74,18 @@ let package = Package(
         .product(name: "HummingbirdCore", package: "hummingbird"),
         .product(name: "HTTPTypes", package: "swift-http-types"),
         .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "Metrics", package: "swift-metrics"),
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       path: "Services/Gateway",
     ),
+
+    .executableTarget(
+      name: "GatewayMain", dependencies: ["Gateway", .product(name: "Logging", package: "swift-log")], path: "Services/GatewayMain"),
 
     test("Scheduling", ["Scheduling", .product(name: "HeapModule", package: "swift-collections")]),
     test("Gateway", ["Gateway", .product(name: "HummingbirdTesting", package: "hummingbird")]),

@@ -257,6 +257,9 @@ public actor Dispatcher: Service {
   /// The cluster as it is.
   public var status: ClusterStatus { scheduler.status(now: now) }
 
+  /// Jobs that have not ended.
+  public var jobCount: Int { records.count }
+
   /// Whether new jobs are taken.
   public var isOpen: Bool { closedReason == nil }
 
