@@ -52,6 +52,7 @@ let package = Package(
       ["Wire", "CZeroMQ", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")]),
 
     .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
+    test("Transport", ["Transport", "CZeroMQ"]),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
     test("QwenImage", ["QwenImage"]),
