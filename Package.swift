@@ -62,6 +62,10 @@ let package = Package(
       ["Wire", "CZeroMQ", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")]),
 
     .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
+    test("Transport", ["Transport", "CZeroMQ"]),
+    test("Kernels", ["Kernels"]),
+    test("Weights", ["Weights"]),
+    test("QwenImage", ["QwenImage"]),
 
     shared("Scheduling", [.product(name: "OrderedCollections", package: "swift-collections")]),
 
@@ -89,8 +93,5 @@ let package = Package(
 
     test("Scheduling", ["Scheduling", .product(name: "HeapModule", package: "swift-collections")]),
     test("Gateway", ["Gateway", .product(name: "HummingbirdTesting", package: "hummingbird")]),
-    test("Kernels", ["Kernels"]),
-    test("Weights", ["Weights"]),
-    test("QwenImage", ["QwenImage"]),
   ]
 )

@@ -8,6 +8,7 @@ public struct JobID: Hashable, Sendable, CustomStringConvertible {
     self.text = text
   }
 
+  /// For logs and messages.
   public var description: String { text }
 }
 
@@ -24,6 +25,7 @@ public struct TaskID: Hashable, Sendable, CustomStringConvertible {
     self.index = index
   }
 
+  /// For logs and messages.
   public var description: String { "\(job)/\(index)" }
 }
 
@@ -40,6 +42,7 @@ public struct AttemptID: Hashable, Sendable, CustomStringConvertible {
     self.number = number
   }
 
+  /// For logs and messages.
   public var description: String { "\(task)#\(number)" }
 }
 
@@ -53,6 +56,7 @@ public struct WorkerID: Hashable, Sendable, CustomStringConvertible {
     self.number = number
   }
 
+  /// For logs and messages.
   public var description: String { "session \(number)" }
 }
 
@@ -83,6 +87,7 @@ public struct ModelIdentity: Hashable, Sendable, CustomStringConvertible {
     self.fingerprint = fingerprint
   }
 
+  /// For logs and messages.
   public var description: String { "\(id) (\(fingerprint))" }
 }
 

@@ -11,8 +11,11 @@ public struct Instant: Comparable, Hashable, Sendable {
   /// The clock's zero.
   public static let zero = Instant(sinceZero: .zero)
 
+  /// Whether the left one comes before the right one.
   public static func < (left: Instant, right: Instant) -> Bool { left.sinceZero < right.sinceZero }
+  /// The instant that much later.
   public static func + (left: Instant, right: Duration) -> Instant { Instant(sinceZero: left.sinceZero + right) }
+  /// The time from the right one to the left one.
   public static func - (left: Instant, right: Instant) -> Duration { left.sinceZero - right.sinceZero }
 }
 

@@ -19,6 +19,7 @@ public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvert
   /// What is wrong.
   public let problems: [String]
 
+  /// One problem per line.
   public var description: String { problems.joined(separator: "\n") }
 }
 
