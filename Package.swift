@@ -9,53 +9,100 @@ import PackageDescription
 /// Kernels are unusable at -O0 (about 19 times slower), so C is optimised in debug builds too.
 let optimisedC: [CSetting] = [.unsafeFlags(["-O2", "-fno-math-errno", "-ffp-contract=off"])]
 
-func shared(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .target(name: name, dependencies: dependencies, path: "Shared/\(name)")
-}
 func system(_ name: String, apt: [String]) -> Target {
   .systemLibrary(name: name, path: "Shared/\(name)", providers: [.apt(apt)])
 }
-func service(_ name: String, path: String, _ dependencies: [Target.Dependency]) -> Target {
-  .executableTarget(name: name, dependencies: dependencies, path: "Services/\(path)")
+func shared(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, path: "Shared/\(name)")
 }
-func test(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-  .testTarget(name: "\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests")
+func service(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .executableTarget(name: name, dependencies: dependencies, path: "Services/\(name)")
+}
+func test(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = []) -> Target {
+  .testTarget(name: "\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", resources: resources)
+}
+
+extension Target.Dependency {
+  static let argumentParser = product(name: "ArgumentParser", package: "swift-argument-parser")
+  static let asyncHTTPClient = product(name: "AsyncHTTPClient", package: "async-http-client")
+  static let configuration = product(name: "Configuration", package: "swift-configuration")
+  static let crypto = product(name: "Crypto", package: "swift-crypto")
+  static let heap = product(name: "HeapModule", package: "swift-collections")
+  static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
+  static let hummingbird = product(name: "Hummingbird", package: "hummingbird")
+  static let hummingbirdCore = product(name: "HummingbirdCore", package: "hummingbird")
+  static let hummingbirdTesting = product(name: "HummingbirdTesting", package: "hummingbird")
+  static let logging = product(name: "Logging", package: "swift-log")
+  static let metrics = product(name: "Metrics", package: "swift-metrics")
+  static let nioCore = product(name: "NIOCore", package: "swift-nio")
+  static let nioHTTP1 = product(name: "NIOHTTP1", package: "swift-nio")
+  static let nioPosix = product(name: "NIOPosix", package: "swift-nio")
+  static let orderedCollections = product(name: "OrderedCollections", package: "swift-collections")
+  static let serviceLifecycle = product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+  static let systemPackage = product(name: "SystemPackage", package: "swift-system")
 }
 
 let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
+  products: [
+    .executable(name: "gateway", targets: ["GatewayMain"]),
+    .executable(name: "qwen-image", targets: ["QwenImageCLI"]),
+  ],
   dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "CommandLineArguments"]),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-metrics", from: "2.5.0"),
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+    .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
   targets: [
-    system("CZeroMQ", apt: ["libzmq3-dev"]),
-    system("CProtobufC", apt: ["libprotobuf-c-dev"]),
     system("COpenBLAS", apt: ["libopenblas-dev"]),
     system("CPNG", apt: ["libpng-dev"]),
+    system("CProtobufC", apt: ["libprotobuf-c-dev"]),
+    system("CZeroMQ", apt: ["libzmq3-dev"]),
     system("CZlib", apt: ["zlib1g-dev"]),
 
     .target(name: "CKernels", path: "Shared/CKernels", cSettings: optimisedC),
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
     shared("Weights", ["TensorCore", "Kernels"]),
-    shared("QwenImage", ["TensorCore", "Kernels", "Weights", .product(name: "Crypto", package: "swift-crypto")]),
+    shared("QwenImage", ["TensorCore", "Kernels", "Weights", .crypto]),
     shared("ImageCodec", ["CPNG"]),
 
     .target(
       name: "CWire", dependencies: ["CProtobufC"], path: "Shared/CWire",
       cSettings: [.headerSearchPath("include")], linkerSettings: [.linkedLibrary("protobuf-c")]),
     shared("Wire", ["CWire", "CZlib"]),
-    shared(
-      "Transport",
-      ["Wire", "CZeroMQ", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")]),
+    shared("Transport", ["Wire", "CZeroMQ", .logging, .metrics]),
+    shared("Scheduling", [.orderedCollections]),
 
-    .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
-    test("Architecture", []),
+    .target(
+      name: "Gateway",
+      dependencies: [
+        "Scheduling", "Wire", "Transport", .configuration, .hummingbird, .hummingbirdCore, .httpTypes, .nioCore, .nioPosix, .logging,
+        .metrics, .orderedCollections, .serviceLifecycle, .systemPackage,
+      ],
+      path: "Services/Gateway"),
+    service("GatewayMain", ["Gateway", .logging]),
+    service(
+      "QwenImageCLI",
+      ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "Transport", .argumentParser, .asyncHTTPClient, .nioCore, .nioHTTP1]),
+
+    test("Architecture"),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "CZlib"]),
+    test("Wire", ["Wire"], resources: [.copy("Golden")]),
+    test("Transport", ["Transport", "CZeroMQ"]),
+    test("Scheduling", ["Scheduling", .heap]),
+    test("Gateway", ["Gateway", .hummingbirdTesting]),
   ]
 )

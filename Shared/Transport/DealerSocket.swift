@@ -132,6 +132,7 @@ public actor DealerSocket {
   private func readConnectionEvents(_ core: SocketCore) {
     while let event = core.connectionEvent() {
       switch event {
+      case .accepted: break
       case .established:
         isConnected = true
         connectionEvents.append(.connected)

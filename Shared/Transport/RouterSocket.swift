@@ -46,6 +46,8 @@ public actor RouterSocket {
   private let metrics = TransportMetrics(socket: "router")
   private var log: RateLimitedLog
   private var lastMessageID: UInt64 = 0
+  /// File descriptors of open connections, those of peers who have sent something, and whose they are.
+  private var openConnections: Set<Int32> = []
   private var connections: [PeerID: Int32] = [:]
   private var peers: [Int32: PeerID] = [:]
   /// Peers whose connection is gone but whose last messages may still be there to read.
@@ -164,20 +166,29 @@ public actor RouterSocket {
 
   /// Notes which connection belongs to a peer.
   ///
-  /// The system gives the number of a closed connection to the next one. All events up to that connection's beginning are
-  /// there before its first message is, so they are handled first, and the old peer is gone by then.
+  /// The system gives the number of a closed connection to the next one, so a number alone says little. But all events up to the
+  /// beginning of the peer's connection are there before its first message is: after they are read, a number that is not open
+  /// means that the peer is gone already, and one that still belongs to another peer means that the other one is gone. (Should a
+  /// peer be taken for lost that is not: its next message is answered as a stranger's, and it registers again.)
   private func remember(_ peer: PeerID, connection: Int32?, _ core: SocketCore) {
     guard let connection, connections[peer] == nil else { return }
     readConnectionEvents(core)
     connections[peer] = connection
+    guard openConnections.contains(connection) else {
+      lostPeers.append(peer)
+      return
+    }
+    if let other = peers[connection] { lostPeers.append(other) }
     peers[connection] = peer
   }
 
   private func readConnectionEvents(_ core: SocketCore) {
     while let event = core.connectionEvent() {
       switch event {
+      case .accepted(let connection): openConnections.insert(connection)
       case .established: break
       case .lost(let connection):
+        openConnections.remove(connection)
         if let peer = peers.removeValue(forKey: connection) { lostPeers.append(peer) }
       case .refused(let reason):
         metrics.refused.increment()

@@ -216,8 +216,10 @@ extension SocketCore {
 extension SocketCore {
   /// What happened to a connection.
   enum ConnectionEvent {
-    /// The handshake is done; `connection` is the file descriptor.
-    case established(connection: Int32)
+    /// A peer has connected with the file descriptor `connection`; its handshake follows.
+    case accepted(connection: Int32)
+    /// The handshake is done.
+    case established
     /// It is gone.
     case lost(connection: Int32)
     /// The peer was not let in, or did not let us in.
@@ -225,7 +227,8 @@ extension SocketCore {
   }
 
   private static let monitored =
-    ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL
+    ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
+    | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL
     | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
   private func openMonitor(_ context: TransportContext) throws(TransportError) {
@@ -251,7 +254,8 @@ extension SocketCore {
       (Int32($0.loadUnaligned(as: UInt16.self)), $0.loadUnaligned(fromByteOffset: 2, as: Int32.self))
     }
     switch event {
-    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: return .established(connection: value)
+    case ZMQ_EVENT_ACCEPTED: return .accepted(connection: value)
+    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: return .established
     case ZMQ_EVENT_DISCONNECTED: return .lost(connection: value)
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: return .refused(reason: "authentication failed (ZAP status \(value))")
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL: return .refused(reason: Self.protocolError(value))

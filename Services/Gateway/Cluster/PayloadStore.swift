@@ -1,0 +1,25 @@
+import Scheduling
+import Wire
+
+/// Keeps the tensors that the scheduler knows by number.
+struct PayloadStore {
+  private var tensors: [UInt64: WireTensor] = [:]
+  private var lastID: UInt64 = 0
+  private(set) var byteCount = 0
+
+  var count: Int { tensors.count }
+
+  mutating func insert(_ tensor: WireTensor) -> Payload {
+    lastID += 1
+    tensors[lastID] = tensor
+    byteCount += tensor.bytes.count
+    return Payload(id: lastID, byteCount: tensor.bytes.count)
+  }
+
+  mutating func remove(_ payload: Payload) {
+    guard tensors.removeValue(forKey: payload.id) != nil else { return }
+    byteCount -= payload.byteCount
+  }
+
+  subscript(_ payload: Payload) -> WireTensor? { tensors[payload.id] }
+}

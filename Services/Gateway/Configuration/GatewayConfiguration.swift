@@ -1,0 +1,131 @@
+import Configuration
+import Foundation
+import Logging
+import Transport
+
+/// Everything that can be set about a gateway.
+public struct GatewayConfiguration: Sendable {
+  /// How log lines look.
+  public enum LogFormat: String, CaseIterable, Sendable {
+    /// One JSON object per line, for machines.
+    case json
+    /// For people.
+    case text
+  }
+
+  /// Where HTTP is served.
+  public var host = "127.0.0.1"
+  /// 0 takes any free port.
+  public var port = 8080
+  /// What one client may use up.
+  public var http = HTTPLimits()
+  /// Where workers connect.
+  public var endpoints = ["tcp://127.0.0.1:5555"]
+  /// The gateway's CURVE key pair; empty: no encryption.
+  public var secretKeyFile = ""
+  /// The directory with the public keys of workers that may join.
+  public var allowedKeysDirectory = ""
+  /// Whether workers may connect from other machines without encryption.
+  public var allowsPlaintext = false
+  /// How workers and jobs are treated.
+  public var dispatcher = DispatcherConfiguration()
+  /// How long running jobs may go on after SIGTERM.
+  public var shutdownGrace = Duration.seconds(30)
+  /// The least important level that is logged.
+  public var logLevel = Logger.Level.info
+  /// How log lines look.
+  public var logFormat = LogFormat.json
+
+  /// The defaults.
+  public init() {}
+
+  /// What is documented by `--help`: every key, in order.
+  public static func settings() async -> [Setting] {
+    var reader = SettingReader(ConfigReader(provider: InMemoryProvider(values: [:])))
+    var configuration = GatewayConfiguration()
+    await configuration.read(&reader)
+    return reader.settings
+  }
+
+  /// Reads every setting; what is wrong is collected in `reader`.
+  mutating func read(_ reader: inout SettingReader) async {
+    await readHTTP(&reader)
+    await readCluster(&reader)
+    await readJobs(&reader)
+    shutdownGrace = await reader.seconds(
+      "shutdown.graceSeconds", shutdownGrace, in: 0...86_400, "how long running jobs may go on after SIGTERM")
+    logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
+    logFormat = await reader.choice("log.format", logFormat, "how log lines look")
+  }
+
+  private mutating func readHTTP(_ reader: inout SettingReader) async {
+    host = await reader.text("http.host", host, "address to serve HTTP on; 0.0.0.0 for all")
+    port = await reader.integer("http.port", port, in: 0...65_535, "port to serve HTTP on; 0 takes any free one")
+    http.maxConnections = await reader.integer(
+      "http.maxConnections", http.maxConnections, in: 1...100_000, "connections at a time; more wait")
+    http.maxBodyBytes = await reader.integer("http.maxBodyBytes", http.maxBodyBytes, in: 1024...(1 << 30), "the largest request body")
+    http.maxHeaderBytes = await reader.integer(
+      "http.maxHeaderBytes", http.maxHeaderBytes, in: 1024...(1 << 20), "the header of one request")
+    http.bodyTimeout = await reader.seconds(
+      "http.bodyTimeoutSeconds", http.bodyTimeout, in: 0.1...3600, "a body that takes longer to arrive is refused")
+    http.idleTimeout = await reader.seconds(
+      "http.idleTimeoutSeconds", http.idleTimeout, in: 0.1...86_400, "a connection without a request for this long is closed")
+    http.keepAliveInterval = await reader.seconds(
+      "http.keepAliveSeconds", http.keepAliveInterval, in: 0.1...3600, "a silent event stream says this often that it is alive")
+  }
+
+  private mutating func readCluster(_ reader: inout SettingReader) async {
+    endpoints = await reader.list(
+      "cluster.endpoints", endpoints, "where workers connect: tcp://ADDRESS:PORT or ipc://PATH, separated by commas")
+    secretKeyFile = await reader.text("cluster.secretKeyFile", secretKeyFile, "file with the gateway's CURVE key pair")
+    allowedKeysDirectory = await reader.text(
+      "cluster.allowedKeysDirectory", allowedKeysDirectory, "directory with the public keys (*.public) of workers that may join")
+    allowsPlaintext = await reader.flag(
+      "cluster.allowPlaintext", allowsPlaintext, "let workers connect from other machines without encryption")
+    dispatcher.heartbeatInterval = await reader.seconds(
+      "cluster.heartbeatSeconds", dispatcher.heartbeatInterval, in: 0.05...600, "how often workers report")
+    dispatcher.scheduling.lease = await reader.seconds(
+      "cluster.leaseSeconds", dispatcher.scheduling.lease, in: 0.1...3600, "a worker that is silent for this long is lost")
+    if dispatcher.scheduling.lease < dispatcher.heartbeatInterval * 2 {
+      reader.complain("cluster.leaseSeconds must be at least twice cluster.heartbeatSeconds, or every worker is lost again and again")
+    }
+    if endpoints.isEmpty { reader.complain("cluster.endpoints is empty: workers could not connect") }
+    if secretKeyFile.isEmpty != allowedKeysDirectory.isEmpty {
+      reader.complain("cluster.secretKeyFile and cluster.allowedKeysDirectory go together")
+    }
+  }
+
+  private mutating func readJobs(_ reader: inout SettingReader) async {
+    var scheduling = dispatcher.scheduling
+    scheduling.maxJobs = await reader.integer(
+      "jobs.maxCount", scheduling.maxJobs, in: 1...100_000, "pictures that wait or are being made; more are refused with 429")
+    scheduling.encodeAheadJobs = await reader.integer(
+      "jobs.encodeAheadCount", scheduling.encodeAheadJobs, in: 1...10_000, "waiting jobs whose prompts are encoded already")
+    scheduling.maxCacheBytes = await reader.integer(
+      "jobs.promptCacheBytes", scheduling.maxCacheBytes, in: 0...(1 << 40), "encoded prompts kept for later requests")
+    scheduling.maxAttempts = await reader.integer(
+      "jobs.maxAttempts", scheduling.maxAttempts, in: 1...100, "failures in a row, without a step done, after which a job fails")
+    scheduling.acceptLimit = await reader.seconds(
+      "jobs.acceptSeconds", scheduling.acceptLimit, in: 0.1...3600, "a task that no worker accepts for this long is offered again")
+    scheduling.firstStepLimit = await reader.seconds(
+      "jobs.firstStepSeconds", scheduling.firstStepLimit, in: 0.1...1e6, "the first step, encoding or decoding may take this long")
+    scheduling.stepLimit = await reader.seconds(
+      "jobs.stepSeconds", scheduling.stepLimit, in: 0.1...1e6,
+      "a later step may take this long, or jobs.stepSlowdown times the slowest so far")
+    scheduling.stepSlowdown = await reader.number("jobs.stepSlowdown", scheduling.stepSlowdown, in: 1...1000, "see jobs.stepSeconds")
+    dispatcher.scheduling = scheduling
+    dispatcher.jobTimeout = await reader.seconds(
+      "jobs.timeoutSeconds", dispatcher.jobTimeout, in: 1...1e7, "a job that takes longer fails")
+    dispatcher.checkpointIntervalSteps = await reader.integer(
+      "jobs.checkpointSteps", dispatcher.checkpointIntervalSteps, in: 1...1000,
+      "denoisers send their latents back after every so many steps")
+  }
+}
+
+extension GatewayConfiguration {
+  /// How workers are told from strangers.
+  public func routerSecurity() throws(TransportError) -> RouterSecurity {
+    guard !secretKeyFile.isEmpty else { return .plaintext(allowRemote: allowsPlaintext) }
+    return .curve(try CurveKeyPair(contentsOf: secretKeyFile), allowList: try CurveAllowList(directory: allowedKeysDirectory))
+  }
+}

@@ -1,0 +1,67 @@
+import HTTPTypes
+import Hummingbird
+import Logging
+import Metrics
+import NIOCore
+
+/// Gives every answer its request's id, turns every error into the API's JSON, and notes the request in log and metrics.
+struct ErrorMiddleware: RouterMiddleware {
+  func handle(
+    _ request: Request, context: GatewayContext, next: (Request, GatewayContext) async throws -> Response
+  ) async throws -> Response {
+    let start = ContinuousClock.now
+    var response: Response
+    do {
+      response = try await next(request, context)
+    } catch {
+      let apiError = Self.apiError(error, request, context)
+      response = try .error(apiError)
+      if Self.leavesBodyUnread(apiError.code) { Self.closeSoon(&response, context.channel) }
+    }
+    response.headers[.requestID] = context.id
+    Self.note(request, response, ContinuousClock.now - start, context)
+    return response
+  }
+
+  private static func apiError(_ error: any Error, _ request: Request, _ context: GatewayContext) -> APIError {
+    switch error {
+    case let error as APIError: return error
+    case let error as HTTPError where error.status == .notFound:
+      return APIError(.routeNotFound, "there is no \(request.method.rawValue) \(request.uri.path.prefix(200))")
+    case is CancellationError: return APIError(.cancelled, "the client has gone")
+    default:
+      context.logger.error("a request failed unexpectedly", metadata: ["error": "\(error)"])
+      return APIError(.internalError, "the gateway failed unexpectedly; its log has request \(context.id)")
+    }
+  }
+
+  /// Whether the error may come before the request's body was read.
+  private static func leavesBodyUnread(_ code: APIError.Code) -> Bool {
+    switch code {
+    case .bodyTooLarge, .requestTimeout, .unsupportedMediaType, .routeNotFound, .methodNotAllowed: true
+    default: false
+    }
+  }
+
+  /// The rest of a refused body would be read without end; the client gets some time to read the answer.
+  private static func closeSoon(_ response: inout Response, _ channel: any Channel) {
+    response.headers[.connection] = "close"
+    channel.eventLoop.scheduleTask(in: .seconds(2)) { channel.close(promise: nil) }
+  }
+
+  private static func note(_ request: Request, _ response: Response, _ duration: Duration, _ context: GatewayContext) {
+    let seconds = duration / .seconds(1)
+    // Of the path only what the router knows, lest clients make up names of metrics.
+    let endpoint = context.endpointPath ?? "unknown"
+    let dimensions = [("method", request.method.rawValue), ("endpoint", endpoint), ("status", "\(response.status.code)")]
+    Counter(label: "qwenimage_http_requests_total", dimensions: context.endpointPath == nil ? [dimensions[2]] : dimensions).increment()
+    Metrics.Timer(label: "qwenimage_http_request_seconds", dimensions: [("endpoint", endpoint)]).recordNanoseconds(Int64(seconds * 1e9))
+    let isProbe = ["/healthz", "/readyz", "/metrics"].contains(endpoint)
+    context.logger.log(
+      level: isProbe ? .debug : .info, "request",
+      metadata: [
+        "method": "\(request.method.rawValue)", "path": "\(request.uri.path.prefix(200))", "status": "\(response.status.code)",
+        "seconds": "\((seconds * 1000).rounded() / 1000)",
+      ])
+  }
+}

@@ -1,0 +1,14 @@
+import Hummingbird
+import NIOCore
+
+/// What a handler knows of its request beyond the request itself.
+struct GatewayContext: RequestContext {
+  var coreContext: CoreRequestContextStorage
+  /// The connection.
+  let channel: any Channel
+
+  init(source: ApplicationRequestContextSource) {
+    coreContext = CoreRequestContextStorage(source: source)
+    channel = source.channel
+  }
+}

@@ -1,0 +1,40 @@
+import Hummingbird
+import HummingbirdCore
+import Logging
+import NIOCore
+
+/// The HTTP server of a gateway.
+public enum GatewayServer {
+  /// Makes the server; `main` and the tests run the same one.
+  ///
+  /// - Parameters:
+  ///   - dispatcher: who does the work.
+  ///   - address: where to listen.
+  ///   - limits: what one client may use up.
+  ///   - logger: where requests are noted.
+  ///   - onServerRunning: called when it listens, with the listening channel.
+  public static func make(
+    dispatcher: Dispatcher, address: BindAddress, limits: HTTPLimits, logger: Logger,
+    onServerRunning: @escaping @Sendable (any Channel) async -> Void = { _ in }
+  ) -> some ApplicationProtocol {
+    let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
+      maxHeaderFieldSize: limits.maxHeaderBytes, maxHeaderListSize: limits.maxHeaderBytes, maxHeaderFieldCount: limits.maxHeaderFields)
+    return Application(
+      router: router(dispatcher: dispatcher, limits: limits),
+      server: .http1(configuration: .init(idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder)),
+      configuration: ApplicationConfiguration(
+        address: address, serverName: "qwen-image-gateway",
+        availableConnectionsDelegate: MaximumAvailableConnections(limits.maxConnections, logger: logger)),
+      onServerRunning: onServerRunning, logger: logger)
+  }
+
+  private static func router(dispatcher: Dispatcher, limits: HTTPLimits) -> Router<GatewayContext> {
+    let router = Router(context: GatewayContext.self)
+    router.add(middleware: ErrorMiddleware())
+    ImagesRoutes(dispatcher: dispatcher, limits: limits).add(to: router)
+    ModelsRoutes(dispatcher: dispatcher).add(to: router)
+    WorkersRoutes(dispatcher: dispatcher).add(to: router)
+    HealthRoutes(dispatcher: dispatcher).add(to: router)
+    return router
+  }
+}

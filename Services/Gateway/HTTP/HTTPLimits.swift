@@ -1,0 +1,20 @@
+/// What one client may use up.
+public struct HTTPLimits: Hashable, Sendable {
+  /// Connections at a time; more wait to be accepted.
+  public var maxConnections = 1024
+  /// The largest request body.
+  public var maxBodyBytes = 1 << 20
+  /// All header fields of one request together.
+  public var maxHeaderBytes = 16 << 10
+  /// Header fields of one request.
+  public var maxHeaderFields = 100
+  /// A body that takes longer to arrive is refused.
+  public var bodyTimeout = Duration.seconds(30)
+  /// A connection on which no request begins, or whose request's header is not complete, for this long is closed.
+  public var idleTimeout = Duration.seconds(60)
+  /// An event stream says this often that it is alive.
+  public var keepAliveInterval = Duration.seconds(15)
+
+  /// The defaults.
+  public init() {}
+}

@@ -1,0 +1,109 @@
+import Hummingbird
+import Scheduling
+import Wire
+
+/// `GET /v1/models` and `/v1/models/{id}`.
+struct ModelsRoutes: Sendable {
+  let dispatcher: Dispatcher
+
+  struct Model: Encodable {
+    struct Size: Encodable {
+      var width: Int
+      var height: Int
+    }
+    struct Limits: Encodable {
+      var sizeMultiple: Int
+      var minSide: Int
+      var maxSide: Int
+      var maxPixels: Int
+      var maxSteps: Int
+      var maxPromptBytes: Int
+      var maxPromptTokens: Int
+    }
+    struct Defaults: Encodable {
+      var size: Size
+      var steps: Int
+      var trueCfgScale: Double
+      var negativePrompt: String
+    }
+    var id: String
+    var object = "model"
+    var created: Int
+    var ownedBy = "qwen-image-cluster"
+    var pipeline: String
+    var fingerprint: String
+    var ready: Bool
+    var limits: Limits
+    var defaults: Defaults
+    var recommendedSizes: [Size]
+  }
+
+  struct List: Encodable {
+    var object = "list"
+    var data: [Model]
+  }
+
+  func add(to router: Router<GatewayContext>) {
+    router.serve("/v1/models", [(.get, { _, _ in try .json(List(data: await models())) })])
+    // Ids have slashes: "Qwen/Qwen-Image", which clients send as such or as %2F.
+    router.serve(
+      "/v1/models/**",
+      [
+        (
+          .get,
+          { _, context in
+            let id = context.parameters.getCatchAll().joined(separator: "/").removingPercentEncoding() ?? ""
+            guard let model = await models().first(where: { $0.id == id }) else {
+              throw APIError(.modelNotFound, "the model \"\(id.prefix(80))\" does not exist", param: "model")
+            }
+            return try .json(model)
+          }
+        )
+      ])
+  }
+
+  private func models() async -> [Model] {
+    let catalog = await dispatcher.catalog
+    let status = await dispatcher.status
+    let ready = status.readyModels()
+    return catalog.modelIDs.compactMap { id in
+      guard let card = try? catalog.card(named: id, status: status) else { return nil }
+      return Model(card, created: catalog.createdUnix(id), ready: ready)
+    }
+  }
+}
+
+extension ModelsRoutes.Model {
+  init(_ card: ModelCard, created: Int, ready: [ModelIdentity]) {
+    id = card.modelID
+    self.created = created
+    pipeline = card.pipelineClass
+    fingerprint = card.modelFingerprint
+    self.ready = ready.contains(ModelIdentity(id: card.modelID, fingerprint: card.modelFingerprint))
+    limits = .init(
+      sizeMultiple: card.sizeMultiplePx, minSide: card.minSidePx, maxSide: card.maxSidePx, maxPixels: card.maxPixels,
+      maxSteps: card.maxSteps, maxPromptBytes: card.maxPromptBytes, maxPromptTokens: card.maxPromptTokens)
+    defaults = .init(
+      size: .init(width: card.defaults.size.widthPx, height: card.defaults.size.heightPx), steps: card.defaults.steps,
+      trueCfgScale: card.defaults.trueCFGScale, negativePrompt: card.defaults.negativePrompt)
+    recommendedSizes = card.recommendedSizes.map { .init(width: $0.widthPx, height: $0.heightPx) }
+  }
+}
+
+extension String {
+  /// The text with `%XX` resolved; nil when that is not UTF-8.
+  fileprivate func removingPercentEncoding() -> String? {
+    var bytes: [UInt8] = []
+    var rest = utf8[...]
+    while let byte = rest.popFirst() {
+      guard byte == UInt8(ascii: "%") else {
+        bytes.append(byte)
+        continue
+      }
+      guard rest.count >= 2, let value = UInt8(Substring(rest.prefix(2)), radix: 16) else { return nil }
+      bytes.append(value)
+      rest = rest.dropFirst(2)
+    }
+    return String(validating: bytes, as: UTF8.self)
+  }
+}

@@ -1,0 +1,51 @@
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+extension Request {
+  /// The body of a JSON request, within the limits.
+  func jsonBody(_ limits: HTTPLimits) async throws -> [UInt8] {
+    try checkJSONHeaders(limits)
+    let body = body
+    let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
+      group.addTask {
+        do {
+          return try await body.collect(upTo: limits.maxBodyBytes)
+        } catch is NIOTooManyBytesError {
+          throw APIError(.bodyTooLarge, "the body has more than \(limits.maxBodyBytes) bytes")
+        }
+      }
+      group.addTask {
+        try await Task.sleep(for: limits.bodyTimeout)
+        throw APIError(.requestTimeout, "the body did not arrive within \(limits.bodyTimeout)")
+      }
+      defer { group.cancelAll() }
+      guard let buffer = try await group.next() else { throw CancellationError() }
+      return buffer
+    }
+    return Array(buffer: buffer)
+  }
+
+  private func checkJSONHeaders(_ limits: HTTPLimits) throws(APIError) {
+    let contentType = headers[.contentType] ?? ""
+    let parts = contentType.lowercased().split(separator: ";").map { $0.trimmingWhitespace() }
+    guard parts.first == "application/json",
+      parts.dropFirst().allSatisfy({ !$0.hasPrefix("charset=") || $0.hasSuffix("utf-8") || $0.hasSuffix("utf-8\"") })
+    else {
+      throw APIError(.unsupportedMediaType, "the content type is \"\(contentType.prefix(80))\", but must be application/json in UTF-8")
+    }
+    if let encoding = headers[.contentEncoding], encoding.lowercased() != "identity" {
+      throw APIError(.unsupportedMediaType, "the content encoding \"\(encoding.prefix(40))\" is not supported")
+    }
+    if let length = headers[.contentLength].flatMap({ Int($0) }), length > limits.maxBodyBytes {
+      throw APIError(.bodyTooLarge, "the body has \(length) bytes, the limit is \(limits.maxBodyBytes)")
+    }
+  }
+}
+
+extension Substring {
+  fileprivate func trimmingWhitespace() -> Substring {
+    guard let start = firstIndex(where: { !$0.isWhitespace }), let end = lastIndex(where: { !$0.isWhitespace }) else { return "" }
+    return self[start...end]
+  }
+}

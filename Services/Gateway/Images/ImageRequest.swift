@@ -1,0 +1,125 @@
+/// `POST /v1/images/generations` as it was sent: every field is of the right type, nothing was compared with a model yet.
+public struct ImageRequest: Hashable, Sendable {
+  /// The greatest number of pictures of one request.
+  public static let maxImageCount: Int64 = 10
+  /// The greatest scale of true classifier-free guidance; useful ones are below 10.
+  public static let maxTrueCFGScale = 100.0
+
+  /// What to draw.
+  public var prompt: String
+  /// The model; nil: the cluster's.
+  public var model: String?
+  /// Pictures to make; picture i has the seed `seed + i`.
+  public var imageCount: Int = 1
+  /// Width and height in pixels; nil: the model's.
+  public var size: (width: Int64, height: Int64)? { width.flatMap { width in height.map { (width, $0) } } }
+  var width: Int64?
+  var height: Int64?
+  /// Seed of the first picture's noise; nil: a random one.
+  public var seed: Int64?
+  /// Denoising steps; nil: the model's.
+  public var steps: Int64?
+  /// Scale of true classifier-free guidance; nil: the model's.
+  public var trueCFGScale: Double?
+  /// What not to draw; nil: the model's.
+  public var negativePrompt: String?
+  /// Whether events are streamed.
+  public var isStreamed = false
+
+  /// Reads the body of a request.
+  ///
+  /// - Parameters:
+  ///   - body: JSON as it came.
+  ///   - maxPromptBytes: bound on the prompts before any model's own limit is known.
+  public init(body: [UInt8], maxPromptBytes: Int) throws(APIError) {
+    let value: JSONValue
+    do { value = try StrictJSON.parse(body) } catch { throw APIError(.invalidJSON, "\(error)") }
+    var fields = try FieldReader(value)
+
+    guard let prompt = try fields.string("prompt", maxBytes: maxPromptBytes) else {
+      throw APIError(.missingField, "prompt is missing", param: "prompt")
+    }
+    guard !prompt.isEmpty else { throw APIError(.invalidValue, "prompt is empty", param: "prompt") }
+    self.prompt = prompt
+    model = try fields.string("model", maxBytes: 256)
+    imageCount = Int(try fields.integer("n", in: 1...Self.maxImageCount) ?? 1)
+    trueCFGScale = try fields.number("true_cfg_scale", in: 0...Self.maxTrueCFGScale)
+    negativePrompt = try fields.string("negative_prompt", maxBytes: maxPromptBytes)
+    isStreamed = try fields.bool("stream") ?? false
+    try readSize(&fields)
+    try readSteps(&fields)
+    try readSeed(&fields)
+    try readOpenAIFields(&fields)
+    try fields.refuseOthers()
+  }
+
+  private mutating func readSize(_ fields: inout FieldReader) throws(APIError) {
+    let text = try fields.string("size")
+    width = try fields.integer("width", in: 1...Int64(UInt16.max))
+    height = try fields.integer("height", in: 1...Int64(UInt16.max))
+    if (width == nil) != (height == nil) {
+      let missing = width == nil ? "width" : "height"
+      throw APIError(.missingField, "\(missing) is missing: width and height go together", param: missing)
+    }
+    guard let text, text != "auto" else { return }
+    let parts = text.split(separator: "x", omittingEmptySubsequences: false)
+    guard parts.count == 2, let w = Self.pixels(parts[0]), let h = Self.pixels(parts[1]) else {
+      throw APIError(
+        .invalidValue, "size is \"\(text.prefix(40))\", but must be \"auto\" or WIDTHxHEIGHT in pixels, such as \"1328x1328\"",
+        param: "size")
+    }
+    if let width, let height, (width, height) != (w, h) {
+      throw APIError(.invalidValue, "size is \(text), but width and height are \(width) and \(height): give one of them", param: "size")
+    }
+    (width, height) = (w, h)
+  }
+
+  private static func pixels(_ text: Substring) -> Int64? {
+    guard (1...5).contains(text.utf8.count), text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
+      text.first != "0"
+    else { return nil }
+    return Int64(text)
+  }
+
+  private mutating func readSteps(_ fields: inout FieldReader) throws(APIError) {
+    let range: ClosedRange<Int64> = 1...100_000
+    let short = try fields.integer("steps", in: range)
+    let long = try fields.integer("num_inference_steps", in: range)
+    if let short, let long, short != long {
+      throw APIError(.invalidValue, "steps is \(short), but num_inference_steps is \(long): give one of them", param: "steps")
+    }
+    steps = short ?? long
+  }
+
+  private mutating func readSeed(_ fields: inout FieldReader) throws(APIError) {
+    seed = try fields.integer("seed", in: 0...Int64.max)
+    if let seed, seed > Int64.max - Int64(imageCount - 1) {
+      throw APIError(
+        .invalidValue, "seed is \(seed), but the last of \(imageCount) pictures would need a seed above \(Int64.max)", param: "seed")
+    }
+  }
+
+  /// Fields of OpenAI's API without a meaning for this model: what changes nothing is taken, what would give another result than asked
+  /// for is refused.
+  private func readOpenAIFields(_ fields: inout FieldReader) throws(APIError) {
+    _ = try fields.choice(
+      "response_format", ["b64_json"], unsupported: ["url": "this server keeps no pictures; ask for \"b64_json\""])
+    let onlyPNG = "pictures are PNG only"
+    _ = try fields.choice(
+      "output_format", ["png"], unsupported: ["jpeg": onlyPNG, "webp": onlyPNG, "gif": onlyPNG, "svg": onlyPNG])
+    _ = try fields.integer("output_compression", in: 100...100)
+    _ = try fields.choice(
+      "background", ["auto", "opaque"], unsupported: ["transparent": "the model draws opaque pictures only"])
+    _ = try fields.choice("quality", ["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"])
+    _ = try fields.choice("complexity", ["low", "medium", "high"])
+    _ = try fields.choice("moderation", ["auto", "low"])
+    _ = try fields.choice("style", ["vivid", "natural"])
+    _ = try fields.string("user")
+    _ = try fields.string("safety_identifier")
+    if let count = try fields.integer("partial_images", in: 0...3), count > 0 {
+      throw APIError(
+        .unsupportedValue, "partial_images is \(count), but this server sends no partial pictures; use 0", param: "partial_images")
+    }
+    for name in ["frame_count", "frame_duration_ms", "svg"] { try fields.refuse(name, because: onlyPNG) }
+  }
+}

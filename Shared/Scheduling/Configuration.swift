@@ -1,0 +1,36 @@
+/// Limits and times that the state machine obeys.
+public struct SchedulingConfiguration: Hashable, Sendable {
+  /// Jobs that are admitted and not finished; more are refused with RESOURCE_EXHAUSTED.
+  public var maxJobs = 256
+  /// Jobs whose prompts may be encoded before a denoiser has begun with them: bounds the embeddings held.
+  public var encodeAheadJobs = 16
+  /// Bytes of shared outputs (encoded prompts) kept for later jobs.
+  public var maxCacheBytes = 256 << 20
+  /// A worker that sends nothing for this long is lost.
+  public var lease = Duration.seconds(20)
+  /// An offered task that is not accepted within this is offered again.
+  public var acceptLimit = Duration.seconds(30)
+  /// A task without steps, or the first step of one with steps, may take this long.
+  public var firstStepLimit = Duration.seconds(3600)
+  /// A later step may take this long, or `stepSlowdown` times the attempt's slowest step, whichever is longer.
+  public var stepLimit = Duration.seconds(120)
+  /// See `stepLimit`.
+  public var stepSlowdown = 8.0
+  /// Attempts in a row without a new checkpoint after which a task's jobs fail.
+  public var maxAttempts = 4
+  /// Pause before the third attempt; doubles with each further one. The second attempt starts at once.
+  public var retryDelay = Duration.milliseconds(500)
+  /// The longest pause between attempts.
+  public var maxRetryDelay = Duration.seconds(30)
+  /// Faults in a row after which a worker gets no tasks for a while.
+  public var maxWorkerFaults = 3
+  /// How long: doubles with each further fault.
+  public var quarantine = Duration.seconds(15)
+  /// The longest quarantine.
+  public var maxQuarantine = Duration.seconds(600)
+  /// Reports in a row that must miss a task before the worker is taken not to run it.
+  public var maxMissedReports = 2
+
+  /// The defaults.
+  public init() {}
+}

@@ -1,0 +1,187 @@
+/// A worker as it registers.
+public struct WorkerRegistration: Hashable, Sendable {
+  /// This session of the worker.
+  public var id: WorkerID
+  /// The same for every session of one process, different for every process.
+  public var name: String
+  /// The tasks it takes.
+  public var stage: Stage
+  /// What it has loaded.
+  public var model: ModelIdentity
+  /// Workers of one class give the same bytes for the same task.
+  public var numericsClass: String
+  /// Tasks that it takes at a time.
+  public var credits: Int
+  /// Attempts that still run from an earlier session.
+  public var running: [AttemptID]
+  /// Attempts that run, but that nobody here knows; each holds a credit.
+  public var foreignCount: Int
+
+  /// A worker that registers.
+  public init(
+    id: WorkerID, name: String, stage: Stage, model: ModelIdentity, numericsClass: String, credits: Int,
+    running: [AttemptID] = [], foreignCount: Int = 0
+  ) {
+    self.id = id
+    self.name = name
+    self.stage = stage
+    self.model = model
+    self.numericsClass = numericsClass
+    self.credits = credits
+    self.running = running
+    self.foreignCount = foreignCount
+  }
+}
+
+/// What a worker says about itself at every heartbeat.
+public struct WorkerReport: Hashable, Sendable {
+  /// Attempts that run.
+  public var running: [AttemptID]
+  /// Attempts that run, but that nobody here knows; each holds a credit.
+  public var foreignCount: Int
+  /// The worker wants no more tasks.
+  public var isDraining: Bool
+
+  /// A report.
+  public init(running: [AttemptID], foreignCount: Int = 0, isDraining: Bool = false) {
+    self.running = running
+    self.foreignCount = foreignCount
+    self.isDraining = isDraining
+  }
+}
+
+/// A finished step of a task, with what is needed to go on from there if the step is a checkpoint.
+public struct StepReport: Hashable, Sendable {
+  /// Steps done since the task began, over all attempts.
+  public var completedSteps: Int
+  /// How long the last one took.
+  public var stepSeconds: Double
+  /// The latents after that step; nil when the step is no checkpoint.
+  public var checkpoint: Payload?
+
+  /// A report of step number `completedSteps`.
+  public init(completedSteps: Int, stepSeconds: Double, checkpoint: Payload? = nil) {
+    self.completedSteps = completedSteps
+    self.stepSeconds = stepSeconds
+    self.checkpoint = checkpoint
+  }
+}
+
+/// What happens to the cluster. Payloads in an event belong to the state machine from then on, until an effect gives them back.
+public enum Event: Hashable, Sendable {
+  /// A worker asks to join.
+  case workerRegistered(WorkerRegistration)
+  /// A worker's heartbeat.
+  case workerReported(WorkerID, WorkerReport)
+  /// A worker wants no more tasks.
+  case workerDraining(WorkerID)
+  /// A worker said goodbye, or cannot be reached.
+  case workerLeft(WorkerID, reason: String)
+
+  /// Jobs that are admitted together or not at all.
+  case jobsSubmitted([JobSubmission])
+  /// Nobody wants the job's result any more. The job fails with `reason`.
+  case jobCancelled(JobID, reason: Failure)
+
+  /// A worker has taken the task.
+  case taskAccepted(AttemptID, by: WorkerID)
+  /// A step is done.
+  case taskProgressed(AttemptID, by: WorkerID, StepReport)
+  /// The task is done.
+  case taskFinished(AttemptID, by: WorkerID, output: Payload)
+  /// The attempt ended without an output, whatever the reason; also when the offer could not be sent.
+  case taskFailed(AttemptID, by: WorkerID, Failure)
+
+  /// Time has passed.
+  case tick
+}
+
+/// Where an attempt starts when an earlier one got somewhere.
+public struct Checkpoint: Hashable, Sendable {
+  /// Steps that need not be done again.
+  public var completedSteps: Int
+  /// The latents after them.
+  public var latents: Payload
+
+  /// The state after `completedSteps`.
+  public init(completedSteps: Int, latents: Payload) {
+    self.completedSteps = completedSteps
+    self.latents = latents
+  }
+}
+
+/// A task that is to be sent to a worker.
+public struct Offer: Hashable, Sendable {
+  /// Names the attempt on the wire.
+  public var attempt: AttemptID
+  /// A job that waits for the output: not the one that the attempt is named after, when that one has been cancelled.
+  public var job: JobID
+  /// The task's place in that job's plan.
+  public var index: Int
+  /// The outputs of the tasks that the plan names as inputs, in the plan's order.
+  public var inputs: [Payload]
+  /// Where to go on; nil: from the beginning.
+  public var resume: Checkpoint?
+  /// When nobody wants the result any more.
+  public var deadline: Instant?
+
+  /// An offer of `attempt`.
+  public init(attempt: AttemptID, job: JobID, index: Int, inputs: [Payload], resume: Checkpoint?, deadline: Instant?) {
+    self.attempt = attempt
+    self.job = job
+    self.index = index
+    self.inputs = inputs
+    self.resume = resume
+    self.deadline = deadline
+  }
+}
+
+/// What whoever waits for a job is told.
+public enum JobEvent: Hashable, Sendable {
+  /// The job's place in the queue, from 1, and how long its turn and its work may take.
+  case queued(position: Int, secondsLeft: Double?)
+  /// A worker of the stage got the job's task. `attempt` grows from 1.
+  case started(Stage, attempt: UInt32)
+  /// A step is done.
+  case progressed(completedSteps: Int, stepCount: Int, secondsLeft: Double)
+  /// An attempt failed; another will be made.
+  case retrying(Stage, Failure)
+  /// The job is done; the output is there until its release, which follows. No other event does.
+  case finished(output: Payload)
+  /// The job has failed. No other event follows.
+  case failed(Failure)
+
+  /// Whether nothing follows.
+  public var isTerminal: Bool {
+    switch self {
+    case .finished, .failed: true
+    case .queued, .started, .progressed, .retrying: false
+    }
+  }
+}
+
+/// What happened to a worker.
+public enum WorkerEvent: Hashable, Sendable {
+  /// The session is open.
+  case joined
+  /// The session is over: nothing that comes from it counts any more.
+  case gone(reason: String)
+  /// The worker gets no tasks until then.
+  case quarantined(until: Instant, reason: String)
+}
+
+/// What is to be done, in this order.
+public enum Effect: Hashable, Sendable {
+  /// Send the task to the worker.
+  case offer(Offer, to: WorkerID)
+  /// Tell the worker to stop the attempt; it answers with `taskFailed`.
+  case cancel(AttemptID, at: WorkerID, reason: String)
+  /// Tell who waits for the job.
+  case job(JobID, JobEvent)
+  /// The submission was refused; the job does not exist.
+  case rejected(JobID, Failure)
+  /// Tell about a worker.
+  case worker(WorkerID, WorkerEvent)
+  /// Nobody needs the payload any more.
+  case release(Payload)
+}

@@ -1,0 +1,102 @@
+/// Names a job. Whoever submits chooses it, and never uses one twice.
+public struct JobID: Hashable, Sendable, CustomStringConvertible {
+  /// What the wire and the HTTP API show.
+  public let text: String
+
+  /// The job named `text`.
+  public init(_ text: String) {
+    self.text = text
+  }
+
+  /// For logs and messages.
+  public var description: String { text }
+}
+
+/// Names one task of a job's plan. A task that several jobs share keeps the name that its first job gave it.
+public struct TaskID: Hashable, Sendable, CustomStringConvertible {
+  /// The job that brought the task.
+  public let job: JobID
+  /// The task's place in that job's plan.
+  public let index: Int
+
+  /// Task number `index` of `job`'s plan.
+  public init(job: JobID, index: Int) {
+    self.job = job
+    self.index = index
+  }
+
+  /// For logs and messages.
+  public var description: String { "\(job)/\(index)" }
+}
+
+/// Names one attempt at a task. Numbers grow from 1 and are never used again: they fence late answers off.
+public struct AttemptID: Hashable, Sendable, CustomStringConvertible {
+  /// The task that is attempted.
+  public let task: TaskID
+  /// From 1.
+  public let number: UInt32
+
+  /// Attempt `number` at `task`.
+  public init(task: TaskID, number: UInt32) {
+    self.task = task
+    self.number = number
+  }
+
+  /// For logs and messages.
+  public var description: String { "\(task)#\(number)" }
+}
+
+/// Names one session of a worker: a worker that registers again gets another.
+public struct WorkerID: Hashable, Sendable, CustomStringConvertible {
+  /// Never used twice by one run of the state machine.
+  public let number: UInt64
+
+  /// Session `number`.
+  public init(_ number: UInt64) {
+    self.number = number
+  }
+
+  /// For logs and messages.
+  public var description: String { "session \(number)" }
+}
+
+/// A tensor or picture that the state machine passes on without looking inside. Whoever runs the machine keeps the bytes.
+public struct Payload: Hashable, Sendable {
+  /// Never used for two payloads.
+  public let id: UInt64
+  /// Counts towards the bounds of caches.
+  public let byteCount: Int
+
+  /// The payload kept under `id`.
+  public init(id: UInt64, byteCount: Int) {
+    self.id = id
+    self.byteCount = byteCount
+  }
+}
+
+/// A model as clients name it, and exactly which weights are meant. Stages with different fingerprints never serve one job.
+public struct ModelIdentity: Hashable, Sendable, CustomStringConvertible {
+  /// The name: "Qwen/Qwen-Image".
+  public let id: String
+  /// Identifies the whole checkpoint.
+  public let fingerprint: String
+
+  /// The model `id` with the weights `fingerprint`.
+  public init(id: String, fingerprint: String) {
+    self.id = id
+    self.fingerprint = fingerprint
+  }
+
+  /// For logs and messages.
+  public var description: String { "\(id) (\(fingerprint))" }
+}
+
+/// The kinds of stages that do the work of a job.
+public enum Stage: String, CaseIterable, Sendable {
+  /// Prompt → embeddings.
+  case textEncoder = "text-encoder"
+  /// Embeddings and noise → latents, step by step.
+  case denoiser
+  /// Latents → picture.
+  case vaeDecoder = "vae-decoder"
+}

@@ -1,0 +1,46 @@
+extension Scheduler {
+  /// What must hold between two events, whatever happened; each line says what does not. For tests and simulations.
+  package func brokenInvariants() -> [String] {
+    var broken: [String] = []
+    func check(_ holds: Bool, _ text: @autoclosure () -> String) {
+      if !holds { broken.append(text()) }
+    }
+    check(jobs.count <= configuration.maxJobs, "\(jobs.count) jobs")
+    check(cache.byteCount <= configuration.maxCacheBytes, "the cache holds \(cache.byteCount) bytes")
+    for (id, worker) in workers {
+      let live = worker.attempts.filter { $0.value.state != .revoked }
+      check(live.count <= worker.registration.credits, "\(id) runs \(live.count) attempts with \(worker.registration.credits) credits")
+      for attempt in live.keys {
+        let task = tasks[attempt.task]
+        check(task?.state == .running(id) && task?.attemptNumber == attempt.number, "\(attempt) is live at \(id) but not current")
+      }
+    }
+    for (id, task) in tasks {
+      check(!task.waiters.isEmpty, "nobody waits for \(id)")
+      check(task.waiters.allSatisfy { jobs[$0]?.tasks.contains(id) ?? false }, "\(id) is waited for by a job that does not know it")
+      check(task.failures.count < configuration.maxAttempts, "\(id) failed \(task.failures.count) times")
+      check(task.checkpoint == nil || task.numericsClass != nil, "\(id) has a checkpoint of no class")
+      if let key = task.key { check(shared[key] == id, "\(id) is shared but not found") }
+      if case .running(let worker) = task.state {
+        let attempt = AttemptID(task: id, number: task.attemptNumber)
+        check(workers[worker]?.attempts[attempt].map { $0.state != .revoked } ?? false, "\(attempt) runs nowhere")
+      }
+    }
+    for (id, job) in jobs {
+      for (index, task) in job.tasks.enumerated() {
+        if let task { check(tasks[task]?.waiters.contains(id) ?? false, "\(id) waits for task \(index), which does not know it") }
+      }
+    }
+    checkLedger(&broken)
+    return broken
+  }
+
+  /// Every payload that is held is claimed exactly as often as something refers to it.
+  private func checkLedger(_ broken: inout [String]) {
+    var claims: [Payload: Int] = [:]
+    for payload in cache.payloads { claims[payload, default: 0] += 1 }
+    for job in jobs.values { for case .some(let payload) in job.outputs { claims[payload, default: 0] += 1 } }
+    for task in tasks.values { if let checkpoint = task.checkpoint { claims[checkpoint.latents, default: 0] += 1 } }
+    if claims != ledger.counts { broken.append("payloads are claimed \(claims) but counted \(ledger.counts)") }
+  }
+}

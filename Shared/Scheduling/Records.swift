@@ -1,0 +1,104 @@
+import OrderedCollections
+
+/// A worker's session, and the attempts that hold its credits.
+struct Worker: Hashable, Sendable {
+  let registration: WorkerRegistration
+  let joinedAt: Instant
+  var lastHeardAt: Instant
+  var isDraining = false
+  var foreignCount: Int
+  var attempts: OrderedDictionary<AttemptID, Attempt> = [:]
+  /// Retryable failures since the last success.
+  var faults = 0
+  var quarantinedUntil: Instant?
+  var tasksFinished = 0
+  var tasksFailed = 0
+
+  init(_ registration: WorkerRegistration, now: Instant) {
+    self.registration = registration
+    self.joinedAt = now
+    self.lastHeardAt = now
+    self.foreignCount = registration.foreignCount
+  }
+
+  var freeCredits: Int { max(0, registration.credits - attempts.count - foreignCount) }
+
+  func isQuarantined(now: Instant) -> Bool { quarantinedUntil.map { now < $0 } ?? false }
+}
+
+/// An attempt that holds a credit of a worker.
+struct Attempt: Hashable, Sendable {
+  enum State: Hashable, Sendable {
+    /// Sent, not yet accepted.
+    case offered
+    /// Accepted.
+    case running
+    /// Its answers do not count any more; it holds the credit until the worker lets go of it.
+    case revoked
+  }
+  var state: State = .offered
+  let offeredAt: Instant
+  /// Start of the step that runs now.
+  var stepStartedAt: Instant
+  var completedSteps: Int
+  /// Steps done in this attempt.
+  var ownSteps = 0
+  var ownStepSeconds = 0.0
+  var slowestStepSeconds = 0.0
+  var missedReports = 0
+
+  init(offeredAt now: Instant, completedSteps: Int) {
+    self.offeredAt = now
+    self.stepStartedAt = now
+    self.completedSteps = completedSteps
+  }
+
+  init(runningSince now: Instant, completedSteps: Int) {
+    self.init(offeredAt: now, completedSteps: completedSteps)
+    self.state = .running
+  }
+
+  init(revokedAt now: Instant) {
+    self.init(offeredAt: now, completedSteps: 0)
+    self.state = .revoked
+  }
+}
+
+/// A task that is not done yet.
+struct StageTask: Hashable, Sendable {
+  enum State: Hashable, Sendable {
+    case blocked
+    case ready(notBefore: Instant)
+    case running(WorkerID)
+  }
+  let plan: TaskPlan
+  let model: ModelIdentity
+  let key: ContentKey?
+  var state: State
+  /// The jobs that need the output; the first one gives the inputs.
+  var waiters: OrderedSet<JobID>
+  /// Number of the last attempt.
+  var attemptNumber: UInt32 = 0
+  /// Since the last new checkpoint.
+  var failures: [Failure] = []
+  /// Names of the workers behind them.
+  var failedOn: OrderedSet<String> = []
+  /// Once an attempt was made, only workers of its class go on.
+  var numericsClass: String?
+  var checkpoint: Checkpoint?
+}
+
+/// A job that is not finished yet.
+struct Job: Hashable, Sendable {
+  let submission: JobSubmission
+  /// Who does each task of the plan; nil once it is done.
+  var tasks: [TaskID?]
+  /// What those tasks gave, while the job still needs it.
+  var outputs: [Payload?]
+  /// Whether the principal task has been offered to a worker.
+  var isStarted = false
+  /// The position that was last told.
+  var position: Int?
+
+  var plan: JobPlan { submission.plan }
+}

@@ -1,0 +1,114 @@
+import OrderedCollections
+
+extension Scheduler {
+  /// Offers ready tasks to workers with free credits, in the order of the jobs.
+  mutating func assignTasks(now: Instant) {
+    guard workers.values.contains(where: { $0.freeCredits > 0 && !$0.isDraining }) else { return }
+    var waiting = 0
+    for (id, job) in jobs {
+      let principal = job.plan.principal
+      let mayEncode = job.isStarted || waiting < configuration.encodeAheadJobs
+      if !job.isStarted { waiting += 1 }
+      for (index, taskID) in job.tasks.enumerated() where index == principal || mayEncode {
+        guard let taskID, let task = tasks[taskID], case .ready(let notBefore) = task.state, notBefore <= now,
+          let worker = worker(for: task, now: now)
+        else { continue }
+        offer(taskID, task, number: index, of: id, to: worker, now: now)
+      }
+    }
+  }
+
+  /// The worker to offer a task to: of those that may do it the one with most free credits, and among equals the oldest. One that
+  /// has failed with the task gets it again only when there is no other, free or not.
+  private func worker(for task: StageTask, now: Instant) -> WorkerID? {
+    var best: Worker?
+    var isAnotherThere = false
+    for worker in workers.values {
+      let registration = worker.registration
+      guard registration.stage == task.plan.stage, registration.model == task.model, !worker.isDraining,
+        !worker.isQuarantined(now: now), task.numericsClass.map({ $0 == registration.numericsClass }) ?? true
+      else { continue }
+      let hasFailed = task.failedOn.contains(registration.name)
+      if !hasFailed, !isAnotherThere {
+        isAnotherThere = true
+        best = nil
+      }
+      guard worker.freeCredits > 0, !(hasFailed && isAnotherThere) else { continue }
+      if best.map({ worker.freeCredits > $0.freeCredits }) ?? true { best = worker }
+    }
+    return best?.registration.id
+  }
+
+  private mutating func offer(_ id: TaskID, _ task: StageTask, number index: Int, of owner: JobID, to worker: WorkerID, now: Instant) {
+    guard let job = jobs[owner] else { return }
+    let attempt = AttemptID(task: id, number: task.attemptNumber + 1)
+    let deadlines = task.waiters.map { jobs[$0]?.submission.deadline }
+    tasks[id]?.attemptNumber = attempt.number
+    tasks[id]?.state = .running(worker)
+    workers[worker]?.attempts[attempt] = Attempt(offeredAt: now, completedSteps: task.checkpoint?.completedSteps ?? 0)
+    let offer = Offer(
+      attempt: attempt, job: owner, index: index, inputs: task.plan.inputs.compactMap { job.outputs[$0] }, resume: task.checkpoint,
+      deadline: deadlines.contains(nil) ? nil : deadlines.compactMap { $0 }.max())
+    effects.append(.offer(offer, to: worker))
+    for waiter in task.waiters {
+      guard let waiting = jobs[waiter] else { continue }
+      if waiting.tasks[waiting.plan.principal] == id {
+        jobs[waiter]?.isStarted = true
+        isOrderNew = true
+      }
+      effects.append(.job(waiter, .started(task.plan.stage, attempt: attempt.number)))
+    }
+  }
+
+  /// Tells each job that no stage has begun the main work of how many such jobs come before it, when that has changed.
+  mutating func tellPositions() {
+    guard isOrderNew else { return }
+    isOrderNew = false
+    let credits = Dictionary(grouping: workers.values.map(\.registration), by: \.stage).mapValues { $0.reduce(0) { $0 + $1.credits } }
+    var position = 0
+    var aheadSeconds: Double? = 0
+    for (id, job) in jobs {
+      let principal = job.plan.tasks[job.plan.principal]
+      let credits = credits[principal.stage] ?? 0
+      let own = remainingSeconds(of: job, principal)
+      aheadSeconds = add(aheadSeconds, own.map { $0 / Double(max(1, credits)) })
+      guard !job.isStarted else { continue }
+      position += 1
+      guard job.position != position else { continue }
+      jobs[id]?.position = position
+      let secondsLeft = credits == 0 ? nil : add(aheadSeconds, secondsAfterPrincipal(of: id))
+      effects.append(.job(id, .queued(position: position, secondsLeft: secondsLeft)))
+    }
+  }
+
+  private func add(_ left: Double?, _ right: Double?) -> Double? {
+    guard let left, let right else { return nil }
+    return left + right
+  }
+
+  /// How long the main work of a job takes from here; nil when that was never measured.
+  private func remainingSeconds(of job: Job, _ principal: TaskPlan) -> Double? {
+    guard let all = pace.seconds(principal.stage, cost: principal.cost) else { return nil }
+    guard let id = job.tasks[job.plan.principal] else { return 0 }
+    guard let task = tasks[id], principal.stepCount > 0 else { return all }
+    var completedSteps = task.checkpoint?.completedSteps ?? 0
+    if case .running(let worker) = task.state {
+      let attempt = AttemptID(task: id, number: task.attemptNumber)
+      completedSteps = workers[worker]?.attempts[attempt]?.completedSteps ?? completedSteps
+    }
+    return all * Double(principal.stepCount - completedSteps) / Double(principal.stepCount)
+  }
+
+  /// How long the tasks after a job's main one take, as far as that was measured.
+  func secondsAfterPrincipal(of id: JobID) -> Double {
+    guard let plan = jobs[id]?.plan else { return 0 }
+    return plan.tasks[(plan.principal + 1)...].reduce(0) { $0 + (pace.seconds($1.stage, cost: $1.cost) ?? 0) }
+  }
+
+  /// When to ask again while the queue is full: the time the job takes that ends next; nil when that is not known.
+  func secondsToNextFreePlace() -> Double? {
+    jobs.values.compactMap { job in
+      remainingSeconds(of: job, job.plan.tasks[job.plan.principal]).map { $0 + secondsAfterPrincipal(of: job.submission.id) }
+    }.min()
+  }
+}

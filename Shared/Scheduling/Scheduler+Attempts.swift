@@ -1,0 +1,134 @@
+import OrderedCollections
+
+extension Scheduler {
+  /// Whether the attempt's answers count: its task is there and waits for exactly this attempt by exactly this worker.
+  private func isCurrent(_ attempt: AttemptID, by worker: WorkerID) -> Bool {
+    guard let task = tasks[attempt.task] else { return false }
+    return task.attemptNumber == attempt.number && task.state == .running(worker)
+  }
+
+  mutating func progress(_ id: AttemptID, by worker: WorkerID, _ report: StepReport, now: Instant) {
+    guard isCurrent(id, by: worker), let task = tasks[id.task], var attempt = workers[worker]?.attempts[id],
+      report.completedSteps > attempt.completedSteps, report.completedSteps <= task.plan.stepCount
+    else {
+      if let latents = report.checkpoint { discard(latents) }
+      return
+    }
+    let stepSeconds = plausible(report.stepSeconds, elapsed: (now - attempt.stepStartedAt).seconds)
+    attempt.state = .running
+    attempt.completedSteps = report.completedSteps
+    attempt.stepStartedAt = now
+    attempt.ownSteps += 1
+    attempt.ownStepSeconds += stepSeconds
+    attempt.slowestStepSeconds = max(attempt.slowestStepSeconds, stepSeconds)
+    workers[worker]?.attempts[id] = attempt
+    if let latents = report.checkpoint { keep(latents, after: report.completedSteps, of: id.task, by: worker) }
+    let left = Double(task.plan.stepCount - report.completedSteps) * attempt.ownStepSeconds / Double(attempt.ownSteps)
+    for job in task.waiters {
+      let secondsLeft = left + secondsAfterPrincipal(of: job)
+      effects.append(
+        .job(
+          job, .progressed(completedSteps: report.completedSteps, stepCount: task.plan.stepCount, secondsLeft: secondsLeft)))
+    }
+  }
+
+  /// What a worker says a step took, as long as that can be true; else what passed here.
+  private func plausible(_ reported: Double, elapsed: Double) -> Double {
+    reported >= 0 && reported <= elapsed + 1 ? reported : max(0, elapsed)
+  }
+
+  /// A new checkpoint is progress: earlier failures do not count towards the limit any more.
+  private mutating func keep(_ latents: Payload, after completedSteps: Int, of id: TaskID, by worker: WorkerID) {
+    // After the last step there is nothing to go on with: the output is about to come.
+    guard completedSteps < tasks[id]?.plan.stepCount ?? 0 else {
+      discard(latents)
+      return
+    }
+    ledger.retain(latents)
+    if let old = tasks[id]?.checkpoint { release(old.latents) }
+    tasks[id]?.checkpoint = Checkpoint(completedSteps: completedSteps, latents: latents)
+    tasks[id]?.numericsClass = workers[worker]?.registration.numericsClass
+    tasks[id]?.failures = []
+    tasks[id]?.failedOn = []
+  }
+
+  mutating func finish(_ id: AttemptID, by worker: WorkerID, output: Payload, now: Instant) {
+    let isCurrent = isCurrent(id, by: worker)
+    let attempt = workers[worker]?.attempts.removeValue(forKey: id)
+    guard isCurrent, let attempt, let task = tasks.removeValue(forKey: id.task) else {
+      discard(output)
+      return
+    }
+    workers[worker]?.faults = 0
+    workers[worker]?.quarantinedUntil = nil
+    workers[worker]?.tasksFinished += 1
+    recordPace(of: attempt, task, now: now)
+    ledger.retain(output)
+    if let key = task.key {
+      shared[key] = nil
+      if let evicted = cache.insert(output, for: key) {
+        ledger.retain(output)
+        for payload in evicted { release(payload) }
+      }
+    }
+    if let checkpoint = task.checkpoint { release(checkpoint.latents) }
+    for job in task.waiters { deliver(output, of: id.task, to: job, now: now) }
+    release(output)
+  }
+
+  private mutating func recordPace(of attempt: Attempt, _ task: StageTask, now: Instant) {
+    if task.plan.stepCount == 0 {
+      pace.record(task.plan.stage, cost: task.plan.cost, seconds: (now - attempt.offeredAt).seconds)
+    } else if attempt.ownSteps > 0 {
+      let cost = task.plan.cost * Double(attempt.ownSteps) / Double(task.plan.stepCount)
+      pace.record(task.plan.stage, cost: cost, seconds: attempt.ownStepSeconds)
+    }
+  }
+
+  mutating func fail(_ id: AttemptID, by worker: WorkerID, _ failure: Failure, now: Instant) {
+    let isCurrent = isCurrent(id, by: worker)
+    guard workers[worker]?.attempts.removeValue(forKey: id) != nil, isCurrent, let record = workers[worker] else { return }
+    workers[worker]?.tasksFailed += 1
+    guard failure.code.isRetryable else {
+      failWaiters(of: id.task, failure)
+      return
+    }
+    // A worker that is told to leave gives up what it runs: neither its fault nor the task's.
+    if !record.isDraining { countFault(of: worker, failure, now: now) }
+    retry(id, failure, by: record.registration.name, isBlameless: record.isDraining, now: now)
+  }
+
+  private mutating func failWaiters(of id: TaskID, _ failure: Failure) {
+    for job in tasks[id]?.waiters ?? [] { failJob(job, failure) }
+  }
+
+  /// Makes the task ready for another attempt, or fails its jobs after too many.
+  mutating func retry(_ id: AttemptID, _ failure: Failure, by workerName: String, isBlameless: Bool = false, now: Instant) {
+    guard let task = tasks[id.task], task.attemptNumber == id.number else { return }
+    var failures = task.failures
+    if !isBlameless { failures.append(failure) }
+    guard failures.count < configuration.maxAttempts else {
+      let reasons = failures.map(\.message).joined(separator: "; ")
+      let message = "the \(task.plan.stage.rawValue) failed \(failures.count) times in a row: \(reasons)"
+      // The attempt is over: nothing is left to revoke.
+      tasks[id.task]?.state = .blocked
+      failWaiters(of: id.task, Failure(failure.code == .unavailable ? .unavailable : .internal, message))
+      return
+    }
+    let delay =
+      failures.count < 2
+      ? .zero : doubled(configuration.retryDelay, times: failures.count - 2, atMost: configuration.maxRetryDelay)
+    tasks[id.task]?.failures = failures
+    tasks[id.task]?.failedOn.append(workerName)
+    tasks[id.task]?.state = .ready(notBefore: now + delay)
+    effects += task.waiters.map { .job($0, .retrying(task.plan.stage, failure)) }
+  }
+
+  /// Stops an attempt. It keeps its credit until the worker lets go of it.
+  mutating func revoke(_ id: AttemptID, at worker: WorkerID, reason: String) {
+    guard workers[worker]?.attempts[id] != nil else { return }
+    workers[worker]?.attempts[id]?.state = .revoked
+    workers[worker]?.attempts[id]?.missedReports = 0
+    effects.append(.cancel(id, at: worker, reason: reason))
+  }
+}

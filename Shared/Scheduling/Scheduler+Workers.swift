@@ -1,0 +1,106 @@
+import OrderedCollections
+
+extension Scheduler {
+  mutating func register(_ registration: WorkerRegistration, now: Instant) {
+    var worker = Worker(registration, now: now)
+    var adopted: OrderedSet<AttemptID> = []
+    for id in registration.running {
+      if let attempt = adoptableAttempt(id, for: registration, now: now) {
+        adopted.append(id)
+        worker.attempts[id] = attempt
+      } else {
+        worker.attempts[id] = Attempt(revokedAt: now)
+      }
+    }
+    let earlier = workers.values.filter { $0.registration.name == registration.name }
+    worker.faults = earlier.map(\.faults).max() ?? 0
+    worker.quarantinedUntil = earlier.compactMap(\.quarantinedUntil).max()
+    for id in adopted {
+      for session in earlier { workers[session.registration.id]?.attempts[id] = nil }
+      tasks[id.task]?.state = .running(registration.id)
+    }
+    for session in earlier {
+      loseWorker(session.registration.id, reason: "worker \(registration.name) registered again", now: now)
+    }
+    workers[registration.id] = worker
+    effects.append(.worker(registration.id, .joined))
+    for id in registration.running where !adopted.contains(id) {
+      effects.append(.cancel(id, at: registration.id, reason: "the attempt is not the task's current one"))
+    }
+  }
+
+  /// The attempt as it goes on in a new session: it must be its task's newest, held by no other worker, and fit the checkpoint.
+  private func adoptableAttempt(_ id: AttemptID, for registration: WorkerRegistration, now: Instant) -> Attempt? {
+    guard let task = tasks[id.task], task.attemptNumber == id.number, task.model == registration.model,
+      task.plan.stage == registration.stage, task.numericsClass.map({ $0 == registration.numericsClass }) ?? true
+    else { return nil }
+    switch task.state {
+    case .blocked: return nil
+    case .ready: return Attempt(runningSince: now, completedSteps: task.checkpoint?.completedSteps ?? 0)
+    case .running(let holder):
+      guard let earlier = workers[holder], earlier.registration.name == registration.name else { return nil }
+      return earlier.attempts[id].map {
+        var attempt = $0
+        attempt.state = .running
+        attempt.missedReports = 0
+        return attempt
+      }
+    }
+  }
+
+  mutating func takeReport(_ report: WorkerReport, of id: WorkerID, now: Instant) {
+    hear(id, now: now)
+    guard let worker = workers[id] else { return }
+    workers[id]?.foreignCount = report.foreignCount
+    if report.isDraining { workers[id]?.isDraining = true }
+    for (attempt, record) in worker.attempts {
+      if report.running.contains(attempt) {
+        workers[id]?.attempts[attempt]?.missedReports = 0
+        if record.state == .offered { workers[id]?.attempts[attempt]?.state = .running }
+        continue
+      }
+      // An offer may still be on its way; `acceptLimit` bounds that.
+      guard record.state != .offered else { continue }
+      workers[id]?.attempts[attempt]?.missedReports += 1
+      guard record.missedReports + 1 >= configuration.maxMissedReports else { continue }
+      workers[id]?.attempts[attempt] = nil
+      if record.state == .running {
+        let failure = Failure(.unavailable, "worker \(worker.registration.name) does not run the task any more, and its answer is lost")
+        retry(attempt, failure, by: worker.registration.name, now: now)
+      }
+    }
+    for attempt in report.running where worker.attempts[attempt] == nil {
+      workers[id]?.attempts[attempt] = Attempt(revokedAt: now)
+      effects.append(.cancel(attempt, at: id, reason: "the attempt is not the task's current one"))
+    }
+  }
+
+  /// Ends a session; its attempts are made again elsewhere.
+  mutating func loseWorker(_ id: WorkerID, reason: String, now: Instant) {
+    guard let worker = workers.removeValue(forKey: id) else { return }
+    effects.append(.worker(id, .gone(reason: reason)))
+    for (attempt, record) in worker.attempts where record.state != .revoked {
+      let name = worker.registration.name
+      retry(attempt, Failure(.unavailable, "worker \(name) is gone: \(reason)"), by: name, now: now)
+    }
+  }
+
+  /// Counts a fault of the worker; after several in a row it pauses, so that a broken worker does not use up every task's attempts.
+  mutating func countFault(of id: WorkerID, _ failure: Failure, now: Instant) {
+    guard let worker = workers[id] else { return }
+    let faults = worker.faults + 1
+    workers[id]?.faults = faults
+    guard faults >= configuration.maxWorkerFaults else { return }
+    let pause = doubled(configuration.quarantine, times: faults - configuration.maxWorkerFaults, atMost: configuration.maxQuarantine)
+    workers[id]?.quarantinedUntil = now + pause
+    let reason = "\(faults) faults in a row, the last one: \(failure.message)"
+    effects.append(.worker(id, .quarantined(until: now + pause, reason: reason)))
+  }
+
+  /// `duration` doubled a number of times, without overflow.
+  func doubled(_ duration: Duration, times: Int, atMost limit: Duration) -> Duration {
+    var result = duration
+    for _ in 0..<max(0, times) where result < limit { result *= 2 }
+    return min(result, limit)
+  }
+}

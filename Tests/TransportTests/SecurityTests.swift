@@ -1,0 +1,244 @@
+import Foundation
+import Testing
+import Transport
+import Wire
+
+@Suite("Who gets in", .serialized)
+struct SecurityTests {
+  /// A gateway with an allow-list of one worker.
+  struct Site {
+    let directory: TemporaryDirectory
+    let server: CurveKeyPair
+    let worker: CurveKeyPair
+    let router: RouterSocket
+    let endpoint: String
+
+    init(options: SocketOptions = quickOptions) async throws {
+      directory = try TemporaryDirectory()
+      server = try CurveKeyPair.generate()
+      worker = try CurveKeyPair.generate()
+      try worker.publicKey.write(to: directory.path + "/denoiser-1.public")
+      let allowList = try CurveAllowList(directory: directory.path, refreshSeconds: 0.05)
+      router = try await makeRouter(security: .curve(server, allowList: allowList), options: options)
+      endpoint = try #require(await router.endpoints.first)
+    }
+
+    /// Whether a peer gets a message through within a second.
+    func admits(_ security: DealerSecurity) async throws -> Bool {
+      let dealer = try await makeDealer(endpoint, security: security)
+      defer { Task { await dealer.close() } }
+      do {
+        try await waitUntilConnected(dealer, seconds: 1)
+      } catch is Timeout {
+        return false
+      }
+      try await dealer.send(Envelope(body: .accepted))
+      return (try? await nextMessage(router, seconds: 1)) != nil
+    }
+  }
+
+  @Test("a listed worker gets in and is known by name; 16 MiB pass unharmed")
+  func listed() async throws {
+    let site = try await Site()
+    let dealer = try await makeDealer(site.endpoint, security: .curve(site.worker, server: site.server.publicKey))
+    try await waitUntilConnected(dealer)
+    let sent = envelope(bytes: 16 << 20)
+    try await dealer.send(sent)
+    let inbound = try await nextMessage(site.router)
+    #expect(inbound.authenticatedName == "denoiser-1" && inbound.envelope.tensors == sent.tensors)
+    try await site.router.send(inbound.envelope, to: inbound.peer)
+    #expect(try await nextMessage(dealer).tensors == sent.tensors)
+    await dealer.close()
+    await site.router.close()
+  }
+
+  @Test("a worker whose key is not listed is refused and told so")
+  func unlisted() async throws {
+    let site = try await Site()
+    let dealer = try await makeDealer(site.endpoint, security: .curve(try .generate(), server: site.server.publicKey))
+    guard case .refused(let reason) = try await next(dealer.events) else {
+      Issue.record("not refused")
+      return
+    }
+    #expect(reason.contains("400"))
+    await dealer.close()
+    #expect(try await site.admits(.curve(site.worker, server: site.server.publicKey)))
+    await site.router.close()
+  }
+
+  @Test("a worker that expects another server does not talk to this one")
+  func wrongServer() async throws {
+    let site = try await Site()
+    #expect(try await !site.admits(.curve(site.worker, server: try CurveKeyPair.generate().publicKey)))
+    await site.router.close()
+  }
+
+  @Test("a worker without keys is refused, and a worker with keys does not talk to a server without")
+  func plaintextPeer() async throws {
+    let site = try await Site()
+    #expect(try await !site.admits(.plaintext()))
+    await site.router.close()
+    let open = try await makeRouter()
+    let dealer = try await makeDealer(
+      try #require(await open.endpoints.first), security: .curve(site.worker, server: site.server.publicKey))
+    await #expect(throws: Timeout.self) { try await waitUntilConnected(dealer, seconds: 1) }
+    await dealer.close()
+    await open.close()
+  }
+
+  @Test("keys are added and revoked while the gateway runs, also for connections that stand")
+  func rotation() async throws {
+    let site = try await Site()
+    let newcomer = try CurveKeyPair.generate()
+    let security = DealerSecurity.curve(newcomer, server: site.server.publicKey)
+    #expect(try await !site.admits(security))
+    try newcomer.publicKey.write(to: site.directory.path + "/newcomer.public")
+    try await Task.sleep(for: .milliseconds(100))
+    #expect(try await site.admits(security))
+
+    let standing = try await makeDealer(site.endpoint, security: security)
+    try await waitUntilConnected(standing)
+    try FileManager.default.removeItem(atPath: site.directory.path + "/newcomer.public")
+    try await Task.sleep(for: .milliseconds(100))
+    try await standing.send(Envelope(body: .accepted))
+    await #expect(throws: Timeout.self) { _ = try await nextMessage(site.router, seconds: 0.5) }
+    #expect(try await !site.admits(security))
+    await standing.close()
+    await site.router.close()
+  }
+
+  @Test("a peer that opens a connection and says nothing is dropped")
+  func silentPeer() async throws {
+    var options = quickOptions
+    options.handshakeTimeoutMs = 200
+    let site = try await Site(options: options)
+    let port = try #require(site.endpoint.split(separator: ":").last.flatMap { UInt16($0) })
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(descriptor) }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = inet_addr("127.0.0.1")
+    let connected = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+    }
+    #expect(connected == 0)
+    var limit = timeval(tv_sec: 5, tv_usec: 0)
+    setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+    var bytes = [UInt8](repeating: 0, count: 1024)
+    var count = 1
+    while count > 0 { count = recv(descriptor, &bytes, bytes.count, 0) }
+    #expect(count == 0 || errno == ECONNRESET, "the server closes the connection")
+    #expect(try await site.admits(.curve(site.worker, server: site.server.publicKey)))
+    await site.router.close()
+  }
+
+  @Test("plaintext does not leave the machine unless that is allowed")
+  func plaintextEndpoints() async throws {
+    for endpoint in ["tcp://*:0", "tcp://0.0.0.0:5999", "tcp://192.0.2.1:5999", "tcp://127.0.0.1.example.com:5999"]
+    where endpoint != "tcp://*:0" {
+      await #expect(throws: TransportError.plaintextRefused(endpoint: endpoint)) { _ = try await makeRouter([endpoint]) }
+      await #expect(throws: TransportError.plaintextRefused(endpoint: endpoint)) { _ = try await makeDealer(endpoint) }
+    }
+    let allowed = try await makeRouter(["tcp://0.0.0.0:*"], security: .plaintext(allowRemote: true))
+    await allowed.close()
+    let dealer = try await makeDealer("tcp://gateway.invalid:5555", security: .plaintext(allowRemote: true))
+    await dealer.close()
+  }
+
+  @Test("endpoints that make no sense are refused with the reason")
+  func badEndpoints() async throws {
+    let long = "ipc:///" + String(repeating: "x", count: 108)
+    for endpoint in [
+      "", "127.0.0.1:5555", "udp://127.0.0.1:1", "tcp://", "tcp://127.0.0.1", "tcp://:5", "tcp://h:0", "tcp://h:65536", "tcp://a b:1", long,
+    ] {
+      await #expect {
+        _ = try await makeRouter([endpoint])
+      } throws: { error in
+        if case TransportError.invalidEndpoint(endpoint, _) = error { true } else { false }
+      }
+    }
+    await #expect(throws: TransportError.self) { _ = try await makeRouter([]) }
+  }
+}
+
+@Suite("Key files")
+struct KeyFileTests {
+  @Test("what is written is read again, with the right permissions, and nothing is overwritten")
+  func roundTrip() throws {
+    let directory = try TemporaryDirectory()
+    let keys = try CurveKeyPair.generate()
+    let path = directory.path + "/gateway.secret"
+    try keys.write(to: path)
+    try keys.publicKey.write(to: directory.path + "/gateway.public")
+    #expect(try CurveKeyPair(contentsOf: path).publicKey == keys.publicKey)
+    #expect(try CurvePublicKey(contentsOf: directory.path + "/gateway.public") == keys.publicKey)
+    #expect(try CurvePublicKey(contentsOf: path) == keys.publicKey)
+    let mode = try #require(FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int)
+    #expect(mode == 0o600)
+    #expect(throws: TransportError.self) { try keys.write(to: path) }
+    #expect(try CurveKeyPair.generate().publicKey != keys.publicKey)
+  }
+
+  @Test("a secret that others may read, a broken file, a missing one: refused with the path")
+  func refused() throws {
+    let directory = try TemporaryDirectory()
+    let path = directory.path + "/k"
+    func attempt(_ text: String, mode: Int = 0o600) throws -> TransportError? {
+      try? FileManager.default.removeItem(atPath: path)
+      try text.write(toFile: path, atomically: false, encoding: .utf8)
+      try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: path)
+      do throws(TransportError) {
+        _ = try CurveKeyPair(contentsOf: path)
+        return nil
+      } catch {
+        #expect(error.description.contains(path))
+        return error
+      }
+    }
+    let keys = try CurveKeyPair.generate()
+    try keys.write(to: directory.path + "/good")
+    let good = try String(contentsOfFile: directory.path + "/good", encoding: .utf8)
+    #expect(try attempt(good) == nil)
+    #expect(try attempt(good, mode: 0o640) != nil)
+    #expect(try attempt(good, mode: 0o604) != nil)
+    #expect(try attempt("public \(keys.publicKey)\n") != nil)
+    #expect(try attempt("secret short\n") != nil)
+    #expect(try attempt("secret \(String(repeating: "~", count: 40))\n") != nil)
+    #expect(try attempt("secret a b\n") != nil)
+    #expect(try attempt(good.replacingOccurrences(of: keys.publicKey.z85, with: try CurveKeyPair.generate().publicKey.z85)) != nil)
+    #expect(try attempt(String(repeating: "# comment\n", count: 1000)) != nil)
+    #expect(throws: TransportError.self) { try CurveKeyPair(contentsOf: directory.path + "/missing") }
+    #expect(throws: TransportError.self) { try CurveAllowList(directory: directory.path + "/missing") }
+  }
+
+  @Test("a secret key never shows")
+  func secrecy() throws {
+    let directory = try TemporaryDirectory()
+    let keys = try CurveKeyPair.generate()
+    try keys.write(to: directory.path + "/k")
+    let secret = try #require(
+      String(contentsOfFile: directory.path + "/k", encoding: .utf8).split(separator: "\n").last?.split(separator: " ").last)
+    var dumped = ""
+    dump(keys, to: &dumped)
+    for text in [
+      "\(keys)", String(reflecting: keys), dumped,
+      "\(RouterSecurity.curve(keys, allowList: try CurveAllowList(directory: directory.path)))",
+    ] {
+      #expect(!text.contains(secret))
+    }
+  }
+
+  @Test("an allow-list skips files that hold no key and says which")
+  func allowList() throws {
+    let directory = try TemporaryDirectory()
+    let keys = try CurveKeyPair.generate()
+    try keys.publicKey.write(to: directory.path + "/a.public")
+    try "nonsense".write(toFile: directory.path + "/b.public", atomically: true, encoding: .utf8)
+    try "ignored".write(toFile: directory.path + "/README", atomically: true, encoding: .utf8)
+    let list = try CurveAllowList(directory: directory.path)
+    #expect(list.name(of: keys.publicKey) == "a")
+    #expect(list.name(of: try CurveKeyPair.generate().publicKey) == nil)
+    #expect(list.problems.count == 1 && list.problems[0].description.contains("b.public"))
+  }
+}

@@ -1,0 +1,139 @@
+import CZeroMQ
+import Foundation
+import Transport
+import Wire
+
+struct Timeout: Error {}
+
+/// The next event, or an error after `seconds`.
+func next<Event>(_ events: TransportEvents<Event>, seconds: Double = 20) async throws -> Event {
+  try await withThrowingTaskGroup(of: Event?.self) { group in
+    group.addTask {
+      var iterator = events.makeAsyncIterator()
+      return await iterator.next()
+    }
+    group.addTask {
+      try await Task.sleep(for: .seconds(seconds))
+      throw Timeout()
+    }
+    defer { group.cancelAll() }
+    guard let event = try await group.next() ?? nil else { throw Timeout() }
+    return event
+  }
+}
+
+/// The first thing that `pick` makes of an event, or an error after `seconds` in all.
+func first<Event, Value>(
+  _ events: TransportEvents<Event>, seconds: Double, _ pick: (Event) -> Value?
+) async throws -> Value {
+  let start = ContinuousClock.now
+  while true {
+    let event = try await next(events, seconds: seconds - (ContinuousClock.now - start) / .seconds(1))
+    if let value = pick(event) { return value }
+  }
+}
+
+/// The next message at a router, passing over everything else.
+func nextMessage(_ router: RouterSocket, seconds: Double = 20) async throws -> Inbound {
+  try await first(router.events, seconds: seconds) { if case .message(let inbound) = $0 { inbound } else { nil } }
+}
+
+/// The next message at a dealer, passing over everything else.
+func nextMessage(_ dealer: DealerSocket, seconds: Double = 20) async throws -> Envelope {
+  try await first(dealer.events, seconds: seconds) { if case .message(let envelope) = $0 { envelope } else { nil } }
+}
+
+func waitUntilConnected(_ dealer: DealerSocket, seconds: Double = 20) async throws {
+  try await first(dealer.events, seconds: seconds) { if case .connected = $0 { () } else { nil } }
+}
+
+/// Sends, and tells whether there was room.
+func trySend(_ envelope: Envelope, by dealer: DealerSocket) async throws -> Bool {
+  do {
+    try await dealer.send(envelope)
+    return true
+  } catch {
+    guard error == .wouldBlock else { throw error }
+    return false
+  }
+}
+
+/// Fast enough for tests.
+var quickOptions: SocketOptions {
+  var options = SocketOptions()
+  options.lingerMs = 500
+  options.reconnectIntervalMs = 20
+  options.maxReconnectIntervalMs = 100
+  return options
+}
+
+func makeRouter(
+  _ endpoints: [String] = ["tcp://127.0.0.1:*"], security: RouterSecurity = .plaintext(), options: SocketOptions = quickOptions,
+  context: TransportContext? = nil
+) async throws -> RouterSocket {
+  var configuration = RouterConfiguration(endpoints: endpoints, security: security)
+  configuration.options = options
+  configuration.context = context
+  configuration.logger.logLevel = .critical
+  return try await RouterSocket(configuration)
+}
+
+func makeDealer(
+  _ endpoint: String, security: DealerSecurity = .plaintext(), options: SocketOptions = quickOptions, context: TransportContext? = nil
+) async throws -> DealerSocket {
+  var configuration = DealerConfiguration(endpoint: endpoint, security: security)
+  configuration.options = options
+  configuration.context = context
+  configuration.logger.logLevel = .critical
+  return try await DealerSocket(configuration)
+}
+
+/// A message with a tensor of `byteCount` bytes that `seed` determines.
+func envelope(bytes byteCount: Int, seed: UInt64 = 1) -> Envelope {
+  let buffer = FrameBuffer(byteCount: byteCount) { bytes in
+    var state = seed &* 0x9E37_79B9_7F4A_7C15 | 1
+    for index in bytes.indices {
+      state ^= state << 13
+      state ^= state >> 7
+      state ^= state << 17
+      bytes[index] = UInt8(truncatingIfNeeded: state)
+    }
+  }
+  return Envelope(
+    task: TaskReference(jobID: "job", taskID: "task", attempt: 1), body: .denoiseResponse(DenoiseResponse(steps: 4)),
+    tensors: [WireTensor(name: "latents", dtype: .u8, shape: [byteCount], bytes: buffer)])
+}
+
+/// A directory that is removed at the end.
+final class TemporaryDirectory: Sendable {
+  let path: String
+
+  init() throws {
+    path = NSTemporaryDirectory() + "/transport-\(UUID().uuidString)"
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+}
+
+/// A libzmq DEALER without this project's code, for messages that this project never sends.
+final class RawDealer {
+  private let context = zmq_ctx_new()
+  private let socket: UnsafeMutableRawPointer?
+
+  init(_ endpoint: String) {
+    socket = zmq_socket(context, ZMQ_DEALER)
+    var linger: Int32 = 500
+    zmq_setsockopt(socket, ZMQ_LINGER, &linger, MemoryLayout<Int32>.size)
+    zmq_connect(socket, endpoint)
+  }
+
+  deinit {
+    zmq_close(socket)
+    zmq_ctx_term(context)
+  }
+
+  func send(_ frames: [[UInt8]]) {
+    for (index, frame) in frames.enumerated() { zmq_send(socket, frame, frame.count, index + 1 < frames.count ? ZMQ_SNDMORE : 0) }
+  }
+}
