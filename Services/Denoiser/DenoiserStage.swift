@@ -1,0 +1,67 @@
+import Kernels
+import QwenImage
+import StageRuntime
+import StageSupport
+import TensorCore
+import Wire
+
+/// Prompt embeddings → latents, with the latents of finished steps as checkpoints on the way.
+struct DenoiserStage: Stage {
+  let kind = StageKind.denoiser
+  let card: ModelCard
+  let componentFingerprint: String
+  let numericsClass: String
+  private let denoiser: QwenImage.Denoiser
+
+  init(_ loading: StageLoading) throws {
+    let compute = Compute(precision: loading.precision, pool: loading.pool)
+    card = ModelCard(loading.model, loading.profile)
+    componentFingerprint = try loading.model.componentFingerprint(.transformer)
+    numericsClass = compute.numericsClass
+    denoiser = try QwenImage.Denoiser(model: loading.model, compute: compute)
+  }
+
+  func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
+    guard case .denoiseRequest(let request) = task.request else {
+      throw Status(.unimplemented, "a denoiser does not answer \(task.request.name)")
+    }
+    guard (1...card.maxSteps).contains(request.steps) else {
+      throw Status(.invalidArgument, "steps is \(request.steps); it must be between 1 and \(card.maxSteps)", field: "steps")
+    }
+    let input = try input(of: task, request)
+    let start = ContinuousClock.now
+    var lastStep = start
+    let latents = try reportingStatus {
+      try denoiser(input) { completed, latents in
+        let now = ContinuousClock.now
+        let isCheckpoint = request.checkpointIntervalSteps > 0 && completed % request.checkpointIntervalSteps == 0
+        let progress = DenoiseProgress(
+          completedSteps: completed, steps: request.steps, stepSeconds: (now - lastStep) / .seconds(1))
+        context.progress(.denoiseProgress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
+        lastStep = now
+        try context.checkCancelled()
+      }
+    }
+    let response = DenoiseResponse(steps: request.steps, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
+    return StageOutput(.denoiseResponse(response), tensors: [WireTensor(TensorName.latents, latents)])
+  }
+
+  private func input(of task: StageTask, _ request: DenoiseRequest) throws -> QwenImage.Denoiser.Input {
+    let grid = try TokenGrid(request.size)
+    guard request.size.widthPx * request.size.heightPx <= card.maxPixels else {
+      throw Status(.invalidArgument, "size is \(request.size); the limit is \(card.maxPixels) pixels", field: "size")
+    }
+    let latents: Tensor
+    if request.firstStep > 0 {
+      latents = try task.requiredTensor(TensorName.latents).tensor()
+    } else {
+      switch request.noise {
+      case .torchCPU: latents = InitialNoise.torchCPU(seed: request.seed, grid: grid, latentChannels: card.latents.channels)
+      }
+    }
+    return QwenImage.Denoiser.Input(
+      promptEmbeds: try task.requiredTensor(TensorName.promptEmbeds).tensor(),
+      negativePromptEmbeds: task.tensor(TensorName.negativePromptEmbeds)?.tensor(), latents: latents, grid: grid,
+      steps: request.steps, firstStep: request.firstStep, trueCFGScale: request.trueCFGScale)
+  }
+}

@@ -1,0 +1,76 @@
+import Foundation
+import Kernels
+import Logging
+import Observability
+import Settings
+import StageRuntime
+import Transport
+
+/// Everything that can be set about a stage executable.
+public struct StageConfiguration: SettingGroup {
+  /// Directory of the checkpoint, in diffusers layout.
+  public var modelDirectory = "/model"
+  /// Arithmetic of the models.
+  public var precision = Precision.bf16
+  /// Compute threads; 0 takes all processors.
+  public var threads = 0
+  /// The gateways to serve.
+  public var gateways = ["tcp://127.0.0.1:5555"]
+  /// This worker's CURVE key pair; empty: no encryption.
+  public var secretKeyFile = ""
+  /// The gateways' CURVE public key.
+  public var gatewayKeyFile = ""
+  /// Whether to talk to gateways on other machines without encryption.
+  public var allowsPlaintext = false
+  /// Tasks at a time.
+  public var credits = 1
+  /// How long running tasks may go on after SIGTERM.
+  public var drainGrace = Duration.seconds(30)
+  /// Where `--health` finds the worker's state.
+  public var healthFile = ""
+  /// The least important level that is logged.
+  public var logLevel = Logger.Level.info
+  /// How log lines look.
+  public var logFormat = LogFormat.json
+
+  /// The defaults.
+  public init() {}
+
+  /// Reads every setting; what is wrong is collected in `reader`.
+  public mutating func read(_ reader: inout SettingReader) async {
+    modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
+    precision = await reader.choice("compute.precision", precision, "arithmetic of the models")
+    threads = await reader.integer("compute.threads", threads, in: 0...4096, "compute threads; 0: one per processor")
+    gateways = await reader.list("worker.gateways", gateways, "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas")
+    secretKeyFile = await reader.text("worker.secretKeyFile", secretKeyFile, "file with this worker's CURVE key pair")
+    gatewayKeyFile = await reader.text("worker.gatewayKeyFile", gatewayKeyFile, "file with the gateways' CURVE public key")
+    allowsPlaintext = await reader.flag(
+      "worker.allowPlaintext", allowsPlaintext, "talk to gateways on other machines without encryption")
+    credits = await reader.integer("worker.credits", credits, in: 1...1024, "tasks at a time")
+    drainGrace = await reader.seconds(
+      "worker.drainGraceSeconds", drainGrace, in: 0...86_400, "how long running tasks may go on after SIGTERM")
+    healthFile = await reader.text("worker.healthFile", healthFile, "where --health finds the worker's state")
+    logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
+    logFormat = await reader.choice("log.format", logFormat, "how log lines look")
+    if secretKeyFile.isEmpty != gatewayKeyFile.isEmpty {
+      reader.complain("worker.secretKeyFile and worker.gatewayKeyFile go together")
+    }
+    if gateways.isEmpty { reader.complain("worker.gateways is empty: there would be nobody to serve") }
+  }
+
+  /// Compute threads to start.
+  public var threadCount: Int { threads == 0 ? ProcessInfo.processInfo.activeProcessorCount : threads }
+
+  /// How the worker is to be run.
+  public func worker() throws(TransportError) -> WorkerConfiguration {
+    let security: DealerSecurity =
+      secretKeyFile.isEmpty
+      ? .plaintext(allowRemote: allowsPlaintext)
+      : .curve(try CurveKeyPair(contentsOf: secretKeyFile), server: try CurvePublicKey(contentsOf: gatewayKeyFile))
+    var worker = WorkerConfiguration(gateways: gateways, security: security)
+    worker.credits = credits
+    worker.drainGraceMs = Int(drainGrace / .milliseconds(1))
+    worker.healthFile = healthFile.isEmpty ? nil : healthFile
+    return worker
+  }
+}

@@ -1,0 +1,104 @@
+import Foundation
+import Kernels
+import Logging
+import Observability
+import QwenImage
+import ServiceLifecycle
+import Settings
+import StageRuntime
+
+/// What a stage needs to load itself.
+public struct StageLoading: Sendable {
+  /// The checkpoint.
+  public let model: ModelDirectory
+  /// Its name, limits and defaults.
+  public let profile: ModelProfile
+  /// Arithmetic of the models.
+  public let precision: Precision
+  /// The process's compute threads.
+  public let pool: ThreadPool
+}
+
+/// A stage executable from start to end.
+public enum StageProcess {
+  /// The exit status for a configuration that is wrong (`EX_CONFIG`).
+  private static let configurationExitStatus: Int32 = 78
+
+  /// Reads the configuration, loads the stage and serves it until SIGTERM; never returns.
+  ///
+  /// - Parameters:
+  ///   - program: the executable's name.
+  ///   - summary: what it does, for `--help`.
+  ///   - load: makes the stage; it runs on a thread of its own and may take minutes.
+  public static func main(
+    _ program: String, summary: String, load: @escaping @Sendable (StageLoading) throws -> any Stage
+  ) async -> Never {
+    do {
+      let command = try await SettingCommand<StageConfiguration>.parse(
+        program: program, summary: summary, arguments: Array(CommandLine.arguments.dropFirst()),
+        environment: ProcessInfo.processInfo.environment)
+      switch command {
+      case .help(let text): print(text)
+      case .checkConfiguration: print("the configuration is right")
+      case .health(let configuration): checkHealth(configuration)
+      case .run(let configuration): try await run(program, configuration, load)
+      }
+    } catch let error as SettingError {
+      fail("\(program): the configuration is wrong:\n\(error)", configurationExitStatus)
+    } catch {
+      fail("\(program): \(error)", 1)
+    }
+    exit(0)
+  }
+
+  private static func run(
+    _ program: String, _ configuration: StageConfiguration, _ load: @escaping @Sendable (StageLoading) throws -> any Stage
+  ) async throws {
+    bootstrapLogging(configuration.logFormat, level: configuration.logLevel)
+    let logger = Logger(label: program)
+    var worker = try configuration.worker()
+    worker.logger = logger
+    try worker.validate()
+    let start = ContinuousClock.now
+    logger.info("loading", metadata: ["model": "\(configuration.modelDirectory)", "precision": "\(configuration.precision.rawValue)"])
+    let stage = try await onThread { () throws in
+      let model = try ModelDirectory(URL(filePath: configuration.modelDirectory))
+      return try load(
+        StageLoading(
+          model: model, profile: try ModelProfile(model), precision: configuration.precision,
+          pool: ThreadPool(threads: configuration.threadCount)))
+    }
+    let statistics = ProcessStatistics.current()
+    logger.info(
+      "loaded",
+      metadata: [
+        "seconds": "\((ContinuousClock.now - start) / .seconds(1))", "numerics": "\(stage.numericsClass)",
+        "peak_resident_bytes": "\(statistics.peakResidentBytes)",
+      ])
+    let services: [any Service] = [Worker(stage: stage, configuration: worker)]
+    var group = ServiceGroupConfiguration(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+    group.maximumGracefulShutdownDuration = configuration.drainGrace + .seconds(30)
+    try await ServiceGroup(configuration: group).run()
+  }
+
+  /// Loading blocks for as long as it takes to read the weights; it must not hold a thread of the concurrency pool.
+  private static func onThread<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+    try await withCheckedThrowingContinuation { continuation in
+      let thread = Thread { continuation.resume(with: Swift.Result(catching: body)) }
+      thread.stackSize = 8 << 20
+      thread.start()
+    }
+  }
+
+  private static func checkHealth(_ configuration: StageConfiguration) -> Never {
+    guard !configuration.healthFile.isEmpty else { fail("--health needs worker.healthFile", configurationExitStatus) }
+    let verdict = HealthFile(path: configuration.healthFile).check()
+    print(verdict.message)
+    exit(verdict.exitCode)
+  }
+
+  private static func fail(_ message: String, _ status: Int32) -> Never {
+    FileHandle.standardError.write(Data((message + "\n").utf8))
+    exit(status)
+  }
+}
