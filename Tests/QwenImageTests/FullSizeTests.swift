@@ -46,7 +46,7 @@ import Weights
 
   /// fp32 within 1e-4; other precisions within 1.5 times torch's bf16 error, as recorded.
   private func compare(_ recording: Recording, _ name: String, _ precision: Precision) throws {
-    let reference = try ReferenceTensors(Golden.directory.appending(path: "fullsize/\(name).safetensors"))
+    let reference = try ReferenceTensors(golden.appending(path: "fullsize/\(name).safetensors"))
     var compared = 0
     for (tensorName, tensor) in recording.all where reference.names.contains("bf16.\(tensorName)") {
       let values = tensor.floats()

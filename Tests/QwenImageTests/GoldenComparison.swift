@@ -6,10 +6,9 @@ import Weights
 
 /// Where the recorded reference data lie.
 enum Golden {
-  static let directory = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "Golden")
-  static let tinyCheckpoint = directory.appending(path: "tiny/checkpoint")
+  static let tinyCheckpoint = golden.appending(path: "tiny/checkpoint")
 
-  static func reference(_ name: String) -> URL { directory.appending(path: "tiny/reference/\(name)") }
+  static func reference(_ name: String) -> URL { golden.appending(path: "tiny/reference/\(name)") }
 }
 
 /// Collects what a probe records, in the order of computation.

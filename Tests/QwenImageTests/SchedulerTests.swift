@@ -178,9 +178,3 @@ import Weights
     #expect(PortableMath.log(1) == 0)
   }
 }
-
-/// ‖a − b‖ / ‖b‖.
-private func relativeError(_ a: [Float], _ b: [Float]) -> Double {
-  let difference = zip(a, b).reduce(0.0) { $0 + (Double($1.0) - Double($1.1)) * (Double($1.0) - Double($1.1)) }
-  return (difference / b.reduce(0.0) { $0 + Double($1) * Double($1) }).squareRoot()
-}

@@ -56,7 +56,7 @@ public struct Denoiser: Sendable {
     _ input: Input, probe: Probe = .none, afterStep: (_ completedSteps: Int, _ latents: Tensor) throws -> Void = { _, _ in }
   ) throws -> Tensor {
     try validate(input)
-    let schedule = FlowMatchSchedule(configuration: scheduler, steps: input.steps, imageTokens: input.grid.tokenCount)
+    let schedule = try schedule(input)
     probe.record("sigmas", Tensor(schedule.sigmas, shape: [schedule.sigmas.count]))
     probe.record("timesteps", Tensor(schedule.timesteps, shape: [schedule.timesteps.count]))
     let modulation = transformer.modulation(times: schedule.timesteps.map { $0 / 1000 })
@@ -69,13 +69,21 @@ public struct Denoiser: Sendable {
       var velocity = transformer(latents, positive, modulation, step: step, probe: dit.scoped("cond"))
       if let negative {
         let unconditional = transformer(latents, negative, modulation, step: step, probe: dit.scoped("uncond"))
-        velocity = FlowMatchSchedule.trueCFG(conditional: velocity, unconditional: unconditional, scale: Float(input.trueCFGScale))
+        velocity = trueCFG(conditional: velocity, unconditional: unconditional, scale: Float(input.trueCFGScale))
       }
-      latents = FlowMatchSchedule.step(latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
+      latents = FlowMatchSchedule.step(latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
       probe.record("latents.step\(step)", latents)
       try afterStep(step + 1, latents)
     }
     return latents
+  }
+
+  private func schedule(_ input: Input) throws(PipelineError) -> FlowMatchSchedule {
+    do {
+      return try FlowMatchSchedule(configuration: scheduler, steps: input.steps, imageTokens: input.grid.tokenCount)
+    } catch {
+      throw .invalidRequest(field: "steps", reason: "cannot be scheduled: \(error)")
+    }
   }
 
   /// Inner tensors are recorded for the first step only, as in the reference; later ones record their output.

@@ -7,7 +7,7 @@ public enum InitialNoise {
   public static func torchCPU(seed: UInt64, grid: TokenGrid, latentChannels: Int, probe: Probe = .none) -> Tensor {
     let shape: Shape = [latentChannels, grid.height * LatentPacking.patch, grid.width * LatentPacking.patch]
     var generator = TorchCPUGenerator(seed: seed)
-    let planes = Tensor(generator.normals(count: shape.elementCount), shape: shape)
+    let planes = generator.normal(shape)
     probe.record("draw.0", planes)
     let packed = LatentPacking.pack(planes)
     probe.record("prepare_latents.0", packed)

@@ -24,8 +24,8 @@ public struct PromptEncoder: Sendable {
         "tokenizer/ splits the prompt template's prefix into \(prefix.count) tokens; the model was trained with \(Self.templatePrefixTokens)")
     }
     let vocabulary = model.configuration.vocabularySize
-    if let largest = tokenizer.largestID, largest >= vocabulary {
-      throw .checkpoint("tokenizer/ has token id \(largest), but text_encoder/ embeds only \(vocabulary) tokens")
+    guard tokenizer.idCount <= vocabulary else {
+      throw .checkpoint("tokenizer/ has \(tokenizer.idCount) token ids, but text_encoder/ embeds only \(vocabulary)")
     }
     templateSuffixTokens = tokenizer.encode(Self.templateSuffix).count
     self.tokenizer = tokenizer

@@ -17,6 +17,9 @@ public struct VAEDecoder: Sendable {
   private let normOut: Tensor
   private let convOut: Convolution
 
+  /// Names everything that decoded pixels depend on besides the latents: equal strings promise equal bytes.
+  public var numericsClass: String { compute.numericsClass }
+
   /// Latent pixels are this many picture pixels wide and high.
   public static let spatialScale = 8
 
