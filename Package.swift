@@ -40,10 +40,14 @@ let package = Package(
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
     shared("Weights", ["TensorCore", "Kernels"]),
     shared("QwenImage", ["TensorCore", "Kernels", "Weights", .product(name: "Crypto", package: "swift-crypto")]),
-    shared("ImageCodec", ["CPNG"]),
+    .target(
+      name: "CImageCodec", dependencies: ["CPNG"], path: "Shared/CImageCodec", cSettings: optimisedC,
+      linkerSettings: [.linkedLibrary("png")]),
+    shared("ImageCodec", ["CImageCodec"]),
 
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
+    test("ImageCodec", ["ImageCodec", "TensorCore", "Weights", "CZlib"]),
     test("QwenImage", ["QwenImage", "TensorCore", "Weights", "CZlib"]),
   ]
 )
