@@ -74,8 +74,11 @@ let package = Package(
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
     shared("Weights", ["TensorCore", "Kernels"]),
-    shared("QwenImage", ["TensorCore", "Kernels", "Weights", .crypto]),
-    shared("ImageCodec", ["CPNG"]),
+    .target(
+      name: "CImageCodec", dependencies: ["CPNG"], path: "Shared/CImageCodec", cSettings: optimisedC,
+      linkerSettings: [.linkedLibrary("png")]),
+    shared("ImageCodec", ["CImageCodec"]),
+    shared("QwenImage", ["TensorCore", "Kernels", "Weights", "ImageCodec", .crypto]),
 
     .target(
       name: "CWire", dependencies: ["CProtobufC"], path: "Shared/CWire",
@@ -99,6 +102,7 @@ let package = Package(
     test("Architecture"),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
+    test("ImageCodec", ["ImageCodec", "TensorCore", "Weights", "CZlib"]),
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "CZlib"]),
     test("Wire", ["Wire"], resources: [.copy("Golden")]),
     test("Transport", ["Transport", "CZeroMQ"]),

@@ -99,7 +99,7 @@ struct GatewayClient {
     let response = try await http.execute(request, deadline: .distantFuture)
     guard response.status == .ok else {
       let bytes = try await response.body.collect(upTo: 1 << 20)
-      throw GatewayClientError.refused(status: response.status.code, message: Self.message(in: Data(buffer: bytes)))
+      throw GatewayClientError.refused(status: response.status.code, message: Self.message(in: Data(bytes.readableBytesView)))
     }
     var parser = ServerSentEvents(maxEventBytes: Self.maxEventBytes)
     for try await chunk in response.body {

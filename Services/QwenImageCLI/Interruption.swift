@@ -8,7 +8,8 @@ final class Interruption: Sendable {
   static let exitStatus: Int32 = 130
 
   private let flag = Mutex(false)
-  private let sources: [any DispatchSourceSignal]
+  // Dispatch sources may be used from any thread; this one is never touched after `init`.
+  nonisolated(unsafe) private let sources: [any DispatchSourceSignal]
 
   /// Starts listening; `onInterrupt` runs on a background queue at the first signal. A second signal ends the process at once.
   init(onInterrupt: @escaping @Sendable () -> Void = {}) {

@@ -61,7 +61,7 @@ struct LocalCommand: AsyncParsableCommand {
     progress.finish()
     if let dump { try recording?.write(to: URL(filePath: dump)) }
     if request.seed == nil { FileHandle.standardError.write(Data("seed \(imageRequest.seed)\n".utf8)) }
-    try request.write(picture.png(text: imageRequest.textEntries(modelID: profile.id)))
+    try request.write(Data(PNG.encode(picture, texts: imageRequest.texts(modelID: profile.id))))
   }
 }
 

@@ -34,9 +34,9 @@ struct VAEDecoderStage: Stage {
       throw Status(
         .invalidArgument, "latents is \(latents.dtype) \(latents.shape); expected F32 \(expected)", field: TensorName.latents)
     }
-    let picture = Picture(decoded: decoder(LatentPacking.unpack(latents, grid)))
+    let picture = RasterImage(decoded: decoder(LatentPacking.unpack(latents, grid)))
     try context.checkCancelled()
-    let png = try picture.png(text: request.textEntries.map { ($0.keyword, $0.text) })
+    let png = try PNG.encode(picture, texts: request.textEntries.map { PNG.Text($0.keyword, $0.text) })
     let response = DecodeResponse(
       mediaType: "image/png", size: request.size, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.decodeResponse(response), tensors: [WireTensor(TensorName.image, bytes: png)])

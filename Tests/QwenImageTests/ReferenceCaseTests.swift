@@ -1,4 +1,5 @@
 import Foundation
+import ImageCodec
 import Kernels
 import QwenImage
 import TensorCore
@@ -124,6 +125,12 @@ private func isNotRecorded(_ name: String) -> Bool {
   }
 
   /// At most 1/255 off in at most 0.1 % of the values.
-  private func expectSamePicture(_ picture: Picture, _ url: URL) throws {
+  private func expectSamePicture(_ picture: RasterImage, _ url: URL) throws {
+    let expected = try PNG.decode([UInt8](Data(contentsOf: url))).image
+    #expect(picture.width == expected.width && picture.height == expected.height && picture.channels == expected.channels)
+    let differences = zip(picture.pixels, expected.pixels).map { abs(Int($0) - Int($1)) }
+    let wrong = differences.filter { $0 > 0 }.count
+    #expect(differences.max() ?? 0 <= 1, "a value is off by \(differences.max() ?? 0)/255")
+    #expect(wrong * 1000 <= differences.count, "\(wrong) of \(differences.count) values differ")
   }
 }

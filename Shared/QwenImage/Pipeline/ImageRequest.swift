@@ -1,3 +1,5 @@
+import ImageCodec
+
 /// What a picture depends on: the same request on the same model and numerics class gives the same bytes.
 public struct ImageRequest: Sendable, Equatable {
   /// What to draw.
@@ -31,14 +33,13 @@ public struct ImageRequest: Sendable, Equatable {
   /// Whether every step runs a second, unconditional pass.
   public var usesTrueCFG: Bool { trueCFGScale > 1 && negativePrompt != nil }
 
-  /// What the PNG says about itself: the parameters that reproduce it.
-  public func textEntries(modelID: String) -> [(keyword: String, text: String)] {
-    var entries = [("prompt", prompt)]
-    if usesTrueCFG, let negativePrompt { entries.append(("negative_prompt", negativePrompt)) }
-    entries += [
-      ("model", modelID), ("size", "\(width)x\(height)"), ("steps", "\(steps)"), ("true_cfg_scale", "\(trueCFGScale)"), ("seed", "\(seed)"),
-    ]
-    return entries.map { (keyword: $0.0, text: $0.1) }
+  /// What the picture keeps about its making, as PNG text chunks; the gateway writes the same.
+  public func texts(modelID: String) -> [PNG.Text] {
+    var texts = [PNG.Text("Software", "qwen-image-cluster"), PNG.Text("model", modelID), PNG.Text("prompt", prompt)]
+    if usesTrueCFG, let negativePrompt {
+      texts += [PNG.Text("negative_prompt", negativePrompt), PNG.Text("true_cfg_scale", "\(trueCFGScale)")]
+    }
+    return texts + [PNG.Text("steps", "\(steps)"), PNG.Text("seed", "\(seed)"), PNG.Text("size", "\(width)x\(height)")]
   }
 
   /// The grid of image tokens.

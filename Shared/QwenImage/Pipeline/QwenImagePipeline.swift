@@ -1,4 +1,5 @@
 import Foundation
+import ImageCodec
 import Kernels
 import TensorCore
 
@@ -35,7 +36,7 @@ public struct QwenImagePipeline: Sendable {
   ///   - afterStep: called after every step with the number of finished steps; it may throw to stop.
   public func callAsFunction(
     _ request: ImageRequest, latents: Tensor? = nil, probe: Probe = .none, afterStep: (_ completedSteps: Int) throws -> Void = { _ in }
-  ) throws -> Picture {
+  ) throws -> RasterImage {
     try limits.validate(request)
     let promptEmbeds = try promptEncoder.encode(request.prompt, probe: probe.scoped("te.cond"))
     probe.record("prompt_embeds.cond", promptEmbeds)
@@ -51,7 +52,7 @@ public struct QwenImagePipeline: Sendable {
         promptEmbeds: promptEmbeds, negativePromptEmbeds: negativePromptEmbeds, latents: noise, grid: request.tokenGrid,
         steps: request.steps, trueCFGScale: request.trueCFGScale),
       probe: probe, afterStep: { completed, _ in try afterStep(completed) })
-    return Picture(decoded: decoder(LatentPacking.unpack(denoised, request.tokenGrid), probe: probe.scoped("vae")))
+    return RasterImage(decoded: decoder(LatentPacking.unpack(denoised, request.tokenGrid), probe: probe.scoped("vae")))
   }
 }
 
