@@ -4,6 +4,8 @@
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma"))), apply_to = function)
 #define CK_NAME(x) x##_avx512bf16
 #define CK_HAS_FMA 1
+#define MAXIMUM(a, b) (vf)_mm512_max_ps((__m512)(a), (__m512)(b))
+#define SCALE_BY_POWER(x, n) (vf)_mm512_scalef_ps((__m512)(x), (__m512)(n))
 #define TABLE_NAME "avx512bf16"
 #define TABLE_SYMBOL ck_table_avx512bf16
 #define PANEL_ROWS 8

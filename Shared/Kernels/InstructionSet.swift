@@ -14,6 +14,7 @@ public enum KernelError: Error, Sendable, Equatable, CustomStringConvertible {
   /// The named instruction set exists, but this machine lacks it.
   case unavailableInstructionSet(InstructionSet, available: [InstructionSet])
 
+  /// Names the variable, its value and what would work.
   public var description: String {
     switch self {
     case .unknownInstructionSet(let name):

@@ -124,8 +124,9 @@ extension Compute {
       let columnTiles = (panelCount + Self.tilePanels - 1) / Self.tilePanels
       pool.parallel(rowTiles * columnTiles) { index in
         let row = index % rowTiles * Self.tileRows, panel = index / rowTiles * Self.tilePanels
-        withUnsafePointer(to: gemm) {
-          matmul.tile($0, row, min(Self.tileRows, slabRows - row), panel, min(Self.tilePanels, panelCount - panel))
+        let height = min(Self.tileRows, slabRows - row), panels = min(Self.tilePanels, panelCount - panel)
+        withUnsafeTemporaryAllocation(byteCount: matmul.tile_scratch_bytes(height, panels), alignment: 64) { scratch in
+          withUnsafePointer(to: gemm) { matmul.tile($0, row, height, panel, panels, scratch.baseAddress) }
         }
       }
     }

@@ -3,26 +3,39 @@ import TensorCore
 import Testing
 
 @Suite struct DeterminismTests {
+  /// What the operations are tried on; made once per activation type.
+  struct Inputs: Sendable {
+    let x = randomTensor([301, 130], seed: 1), weight = randomTensor([611, 130], .bf16, seed: 2), bias = randomTensor([611], seed: 3)
+    let residual = randomTensor([301, 611], seed: 4), gate = randomTensor([611], seed: 5)
+    let q: Tensor, k: Tensor, v: Tensor, heads: Tensor
+    let picture = randomTensor([33, 29, 40], seed: 9), kernel = randomTensor([70, 40, 3, 3], seed: 10), shift = randomTensor([70], seed: 11)
+    let rotary = RotaryTable(cos: randomTensor([301, 16], seed: 13), sin: randomTensor([301, 16], seed: 14))
+    let norm = randomTensor([130], seed: 15), gamma = randomTensor([40], seed: 16)
+
+    init(_ type: DType) {
+      q = randomTensor([333, 96], type, seed: 6)
+      k = randomTensor([555, 48], type, seed: 7)
+      v = randomTensor([555, 48], type, seed: 8)
+      heads = randomTensor([301, 64], type, seed: 12)
+    }
+
+    static let fp32 = Inputs(.fp32), bf16 = Inputs(.bf16)
+  }
+
   /// The result of every parallel operation.
   static func results(_ compute: Compute) -> [Tensor] {
-    let type = compute.activationDType
-    let x = randomTensor([301, 130], seed: 1), weight = randomTensor([611, 130], .bf16, seed: 2), bias = randomTensor([611], seed: 3)
-    let layer = compute.prepareLinear(weight: weight, bias: bias)
-    var residual = randomTensor([301, 611], seed: 4)
-    compute.linear(x, layer, addingTo: &residual, gate: randomTensor([611], seed: 5))
-    let q = randomTensor([333, 96], type, seed: 6), k = randomTensor([555, 48], type, seed: 7), v = randomTensor([555, 48], type, seed: 8)
-    let picture = randomTensor([33, 29, 40], seed: 9)
-    let convolution = compute.prepareConvolution(weight: randomTensor([70, 40, 3, 3], seed: 10), bias: randomTensor([70], seed: 11))
-    var rotated = randomTensor([301, 64], type, seed: 12)
-    let table = RotaryTable(cos: randomTensor([301, 16], seed: 13), sin: randomTensor([301, 16], seed: 14))
-    compute.headNormRotary(&rotated, heads: 2, normWeight: nil, epsilon: 1e-6, rotary: table, style: .interleaved)
+    let inputs = compute.activationDType == .fp32 ? Inputs.fp32 : .bf16
+    let layer = compute.prepareLinear(weight: inputs.weight, bias: inputs.bias)
+    let convolution = compute.prepareConvolution(weight: inputs.kernel, bias: inputs.shift)
+    var residual = inputs.residual.copied(), rotated = inputs.heads.copied()
+    compute.linear(inputs.x, layer, addingTo: &residual, gate: inputs.gate)
+    compute.headNormRotary(&rotated, heads: 2, normWeight: nil, epsilon: 1e-6, rotary: inputs.rotary, style: .interleaved)
     return [
-      compute.linear(x, layer, activation: .geluTanh), residual,
-      compute.attention(q: q, k: k, v: v, heads: 4, kvHeads: 2, headDim: 24, causal: true), compute.convolution(picture, convolution),
-      rotated,
-      compute.rmsNorm(x, weight: randomTensor([130], seed: 15), epsilon: 1e-6),
-      compute.channelRMSNorm(picture, gamma: randomTensor([40], seed: 16), silu: true),
-      compute.upsampleNearest2x(picture),
+      compute.linear(inputs.x, layer, activation: .geluTanh), residual,
+      compute.attention(q: inputs.q, k: inputs.k, v: inputs.v, heads: 4, kvHeads: 2, headDim: 24, causal: true),
+      compute.convolution(inputs.picture, convolution), rotated,
+      compute.rmsNorm(inputs.x, weight: inputs.norm, epsilon: 1e-6),
+      compute.channelRMSNorm(inputs.picture, gamma: inputs.gamma, silu: true), compute.upsampleNearest2x(inputs.picture),
     ]
   }
 

@@ -4,7 +4,7 @@ import TensorCore
 import Testing
 
 /// The reference: sums in double precision over operands rounded as the kernels round them.
-struct LinearReference {
+struct LinearReference: Sendable {
   let sums: [Double]  // x·Wᵀ + b
   let magnitudes: [Double]  // Σ|x||w| + |b|: what rounding errors are relative to
 
@@ -40,6 +40,8 @@ struct LinearReference {
 }
 
 @Suite struct LinearTests {
+  static let references = SharedReferences<[String], LinearReference>()
+
   static let shapes: [(m: Int, n: Int, k: Int)] = [
     (1, 1, 1), (1, 3, 16), (5, 12, 42), (37, 24, 48), (7, 64, 64), (13, 50, 63), (2, 97, 3420), (25, 48, 65), (400, 49, 17), (3, 200, 301),
   ]
@@ -52,7 +54,9 @@ struct LinearReference {
         let weight = randomTensor([shape.n, shape.k], weightType, scale: 0.3, seed: seed + 1)
         let layer = compute.prepareLinear(weight: weight, bias: bias)
         #expect(layer.outFeatures == shape.n && layer.inFeatures == shape.k)
-        let reference = LinearReference(x: x, weight: weight, bias: bias, precision: compute.precision)
+        let reference = Self.references.value([compute.precision.rawValue, "\(shape)", weightType.rawValue]) {
+          LinearReference(x: x, weight: weight, bias: bias, precision: compute.precision)
+        }
         let label = "\(compute.numericsClass) \(shape) \(weightType)"
         reference.check(compute.linear(x, layer), depth: shape.k, label)
         reference.check(compute.linear(x, layer, output: .fp32), depth: shape.k, label)
@@ -68,8 +72,10 @@ struct LinearReference {
       let k = Int.random(in: 1...300, using: &generator), seed = UInt64(round)
       let x = randomTensor([m, k], seed: seed), weight = randomTensor([n, k], seed: seed + 100)
       let layer = compute.prepareLinear(weight: weight, bias: nil)
-      LinearReference(x: x, weight: weight, bias: nil, precision: compute.precision)
-        .check(compute.linear(x, layer, output: .fp32), depth: k, "\(compute.numericsClass) \(m)×\(n)×\(k)")
+      Self.references.value([compute.precision.rawValue, "\(round)"]) {
+        LinearReference(x: x, weight: weight, bias: nil, precision: compute.precision)
+      }
+      .check(compute.linear(x, layer, output: .fp32), depth: k, "\(compute.numericsClass) \(m)×\(n)×\(k)")
     }
   }
 

@@ -1,4 +1,6 @@
+import Foundation
 import Kernels
+import Synchronization
 import TensorCore
 import Testing
 
@@ -13,19 +15,20 @@ struct SeededGenerator: RandomNumberGenerator {
     z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
     return z ^ (z >> 31)
   }
-  /// Roughly normal: the sum of four uniform numbers, scaled to variance 1.
+  /// Roughly normal: the sum of the word's four quarters, centred and scaled to variance 1.
   mutating func normal() -> Float {
-    var sum: Float = 0
-    for _ in 0..<4 { sum += Float.random(in: -1...1, using: &self) }
-    return sum * 0.866
+    let word = next()
+    let sum = Int32(word & 0xffff) + Int32(word >> 16 & 0xffff) + Int32(word >> 32 & 0xffff) + Int32(word >> 48)
+    return Float(sum - 131070) * (1 / 37837)
   }
 }
 
 /// A tensor of roughly normal numbers.
 func randomTensor(_ shape: Shape, _ dtype: DType = .fp32, scale: Float = 1, offset: Float = 0, seed: UInt64) -> Tensor {
   var generator = SeededGenerator(seed &* 7919 &+ 13)
-  let tensor = Tensor((0..<shape.elementCount).map { _ in generator.normal() * scale + offset }, shape: shape)
-  return dtype == .fp32 ? tensor : tensor.rounded(to: dtype)
+  let tensor = Tensor(uninitialized: shape), values = tensor.pointer(as: Float.self)
+  for index in 0..<shape.elementCount { values[index] = generator.normal() * scale + offset }
+  return dtype == .fp32 ? tensor : withExtendedLifetime(tensor) { tensor.rounded(to: dtype) }
 }
 
 extension Tensor {
@@ -51,7 +54,9 @@ extension Tensor {
 
   /// Whether two tensors agree in type, shape and every bit.
   func isIdentical(to other: Tensor) -> Bool {
-    withExtendedLifetime((self, other)) { dtype == other.dtype && shape == other.shape && bytes.elementsEqual(other.bytes) }
+    withExtendedLifetime((self, other)) {
+      dtype == other.dtype && shape == other.shape && memcmp(bytes.baseAddress!, other.bytes.baseAddress!, byteCount) == 0
+    }
   }
 }
 
@@ -121,8 +126,23 @@ func everyCompute(_ precisions: [Precision] = Precision.allCases) -> [Compute] {
 let everyComputeAndBLAS = everyCompute() + [Compute(precision: .fp32, pool: testPool, matrixLibrary: .openBLAS)]
 
 extension Compute: CustomTestStringConvertible {
+  /// The numerics class tells tables apart.
   public var testDescription: String { numericsClass }
 }
 
 /// The unit roundoff of a result type: half a unit in the last place of 1.
 func roundoff(_ dtype: DType) -> Double { dtype == .fp32 ? 0x1p-24 : 0x1p-8 }
+
+/// References in double precision are slow in debug builds: every table shares one.
+final class SharedReferences<Key: Hashable & Sendable, Value: Sendable>: Sendable {
+  private let values = Mutex([Key: Value]())
+
+  func value(_ key: Key, _ make: () -> Value) -> Value {
+    values.withLock { values in
+      if let value = values[key] { return value }
+      let value = make()
+      values[key] = value
+      return value
+    }
+  }
+}

@@ -59,7 +59,9 @@ typedef struct ck_matmul {
   /// Packs `columns` rows of the weight w [columns, ldw]; columns of one panel must be packed by one call.
   void (*pack_b)(void *packed, const void *w, int type, size_t ldw, size_t columns, size_t k);
   /// Computes rows [row0, row0+rows) × panels [panel0, panel0+panels); row0 is a multiple of panel_rows.
-  void (*tile)(const ck_gemm *g, size_t row0, size_t rows, size_t panel0, size_t panels);
+  void (*tile)(const ck_gemm *g, size_t row0, size_t rows, size_t panel0, size_t panels, void *scratch);
+  /// Scratch bytes that `tile` needs.
+  size_t (*tile_scratch_bytes)(size_t rows, size_t panels);
   /// Bytes of the packed keys (values) of one kv head.
   size_t (*packed_keys_bytes)(size_t m, size_t head_dim);
   size_t (*packed_values_bytes)(size_t m, size_t head_dim);
