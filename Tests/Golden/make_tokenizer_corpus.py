@@ -7,6 +7,7 @@ QWEN2_TOKENIZER_DIR holds the published vocab.json and merges.txt. Writes into O
     vocab.json.gz, merges.txt.gz     the published files, compressed
     added_tokens.json                the 22 added tokens
     corpus.json.gz                   {"lines": [text, ...], "ids": [[id, ...], ...]}
+    normalization.json.gz            [[text, NFC of text], ...]
     unicode-classes.json             for every code point, how the reference's pattern sees it: sorted ranges [first, last] of
                                      "letter" (\\p{L}), "number" (\\p{N}), "space" (\\s); and how its NFC treats it: "changed" by itself,
                                      "reordered" when put next to a mark of another combining class (see unicode_classes)
@@ -193,6 +194,20 @@ def unicode_classes():
     return result
 
 
+def normalization(rng):
+    """Texts, mostly of marks and of what composes, with what the reference's NFC makes of them."""
+    everything = [chr(c) for c in range(0x110000) if not 0xd800 <= c < 0xe000]
+    composing = [c for c in everything if unicodedata.combining(c) or unicodedata.normalize("NFD", c) != c and not "\uac00" <= c <= "\ud7a3"]
+    decomposed = [unicodedata.normalize("NFD", c) for c in composing]
+    firsts, seconds = sorted({d[0] for d in decomposed}), sorted({d[-1] for d in decomposed})
+    texts = [d + rng.choice(["", "\u0334", rng.choice(seconds)]) for d in decomposed]
+    for _ in range(8000):
+        texts.append("".join(rng.choice([rng.choice(composing), rng.choice(seconds), rng.choice(firsts), chr(rng.choice(MARKS)),
+                                         chr(rng.randrange(0x1100, 0x1200)), chr(rng.randrange(0xac00, 0xd7a4))]) for _ in range(rng.randint(1, 6))))
+    nfc = normalizers.NFC()
+    return [[t, nfc.normalize_str(t)] for t in texts]
+
+
 def main(source, out):
     os.makedirs(out, exist_ok=True)
     tokenizer = Qwen2Tokenizer.from_pretrained(source)
@@ -211,6 +226,7 @@ def main(source, out):
     texts = list(lines(random.Random(20240801)))
     ids = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
     write_gz("corpus.json.gz", json.dumps({"lines": texts, "ids": ids}, ensure_ascii=False, separators=(",", ":")).encode())
+    write_gz("normalization.json.gz", json.dumps(normalization(random.Random(9)), separators=(",", ":")).encode())
     with open(os.path.join(out, "unicode-classes.json"), "w") as f:
         json.dump(unicode_classes(), f, separators=(",", ":"))
     print(len(texts), "lines,", sum(map(len, ids)), "ids,", len({i for l in ids for i in l}), "different")

@@ -80,15 +80,24 @@ private let published: Result<Tokenizer, any Error> = Result {
 
   @Test(arguments: ["a", "ab", "中", "!", " ", "\n", "a\u{0301}\u{0323}", "1"]) func longTextsTakeLinearithmicTime(unit: String) throws {
     let tokenizer = try published.get()
+    // Processor time of this thread: other tests run at the same time.
     func seconds(_ byteCount: Int) -> Double {
       let text = String(repeating: unit, count: byteCount / unit.utf8.count)
-      return ContinuousClock().measure { #expect(!tokenizer.encode(text).isEmpty) } / .seconds(1)
+      let start = threadSeconds()
+      #expect(!tokenizer.encode(text).isEmpty)
+      return threadSeconds() - start
     }
-    // Quadratic growth would be a factor of 64; the margin is for a busy machine.
     let short = (0..<5).map { _ in seconds(4 << 10) }.min() ?? 0
     let long = (0..<3).map { _ in seconds(32 << 10) }.min() ?? 0
-    #expect(long < 32 * short + 0.01, "\(short) s for 4 KiB, \(long) s for 32 KiB")
+    #expect(long < 24 * short, "\(short) s for 4 KiB, \(long) s for 32 KiB; quadratic growth would be a factor of 64")
   }
+}
+
+/// Processor time of the calling thread.
+private func threadSeconds() -> Double {
+  var time = timespec()
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+  return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
 }
 
 @Suite struct ReferenceUnicodeTests {
@@ -118,7 +127,22 @@ private let published: Result<Tokenizer, any Error> = Result {
     #expect(wrong.isEmpty, "\(wrong.count): \(wrong.prefix(20))")
   }
 
-  @Test func normalizationAgreesForAllCodePoints() throws {
+  @Test func normalizationAgreesForRecordedTexts() throws {
+    let document = try JSON(gunzip(golden.appending(path: "qwen2-tokenizer/normalization.json.gz")))
+    let pairs = try #require(document.elements)
+    #expect(pairs.count > 10_000)
+    var wrong: [String] = []
+    for pair in pairs {
+      let elements = try #require(pair.elements)
+      let texts = elements.compactMap(\.text)
+      if !ReferenceUnicode.normalized(texts[0]).unicodeScalars.elementsEqual(texts[1].unicodeScalars) {
+        wrong.append(texts[0].debugDescription)
+      }
+    }
+    #expect(wrong.isEmpty, "\(wrong.count): \(wrong.prefix(20))")
+  }
+
+  @Test func normalizationAgreesForAllAssignedCodePoints() throws {
     let changed = try codePoints("changed")
     let reordered = try codePoints("reordered")
     var wrong: [String] = []
@@ -128,7 +152,8 @@ private let published: Result<Tokenizer, any Error> = Result {
       let text = String(view)
       return !ReferenceUnicode.normalized(text).unicodeScalars.elementsEqual(text.unicodeScalars)
     }
-    for code in 0x80..<0x110000 {
+    // Beyond plane 3 there are only tags and variation selectors, and what is unassigned or private.
+    for code in [Array(0x80..<0x32000), Array(0xe0000..<0xe1000)].joined() {
       guard let scalar = Unicode.Scalar(UInt32(code)) else { continue }
       let moves = isChanged(["a", scalar, "\u{334}"]) || isChanged(["a", "\u{345}", scalar])
       if isChanged([scalar]) != changed[code] || moves != reordered[code] { wrong.append(String(code, radix: 16)) }

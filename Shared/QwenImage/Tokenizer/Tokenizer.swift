@@ -3,7 +3,7 @@ import Foundation
 /// The byte-level BPE tokenizer of Qwen2 (transformers `Qwen2Tokenizer`, Hugging Face `tokenizers`).
 ///
 /// Text → cut at added tokens → NFC → split into words (``WordSplitter``) → UTF-8 bytes → byte pairs merged by rank. Nothing is added at
-/// the beginning or the end. Ids equal the reference's for every text, including malformed and unassigned characters.
+/// the beginning or the end. Ids equal the reference's, also for characters that are new, unassigned or out of order.
 public struct Tokenizer: Sendable {
   private let byteIDs: [UInt32]
   private let merges: BytePairMerges
