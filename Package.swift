@@ -26,8 +26,8 @@ let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
-    .package(url: "https://github.com/apple/swift-metrics", from: "2.5.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
   ],
   targets: [
     system("CZeroMQ", apt: ["libzmq3-dev"]),
@@ -48,10 +48,14 @@ let package = Package(
       cSettings: [.headerSearchPath("include")], linkerSettings: [.linkedLibrary("protobuf-c")]),
     shared("Wire", ["CWire", "CZlib"]),
     shared(
+      "Observability",
+      [.product(name: "Logging", package: "swift-log"), .product(name: "CoreMetrics", package: "swift-metrics")]),
+    shared(
       "Transport",
       ["Wire", "CZeroMQ", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")]),
 
     .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
+    test("Observability", ["Observability"]),
     test("Transport", ["Transport", "CZeroMQ"]),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
