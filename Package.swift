@@ -28,6 +28,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
     .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
   targets: [
     system("CZeroMQ", apt: ["libzmq3-dev"]),
@@ -55,7 +56,15 @@ let package = Package(
       ["Wire", "CZeroMQ", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")]),
 
     .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
+    shared(
+      "StageRuntime",
+      [
+        "Transport", "Observability", .product(name: "Metrics", package: "swift-metrics"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+      ]),
+
     test("Observability", ["Observability"]),
+    test("StageRuntime", ["StageRuntime", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
     test("Transport", ["Transport", "CZeroMQ"]),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
