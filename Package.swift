@@ -92,6 +92,11 @@ let package = Package(
       name: "GatewayMain", dependencies: ["Gateway", .product(name: "Logging", package: "swift-log")], path: "Services/GatewayMain"),
 
     test("Scheduling", ["Scheduling", .product(name: "HeapModule", package: "swift-collections")]),
-    test("Gateway", ["Gateway", .product(name: "HummingbirdTesting", package: "hummingbird")]),
+    test(
+      "Gateway",
+      [
+        "Gateway", "Scheduling", "Wire", "Transport", .product(name: "Logging", package: "swift-log"), .product(name: "HummingbirdTesting", package: "hummingbird"), .product(name: "HTTPTypes", package: "swift-http-types"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+      ]),
   ]
 )

@@ -64,12 +64,18 @@ public enum GatewayProcess {
 }
 
 /// Ends the jobs before the server ends: waits for them within the grace time, then cancels them.
-struct Drain: Service {
-  let dispatcher: Dispatcher
-  let grace: Duration
-  let logger: Logger
+package struct Drain: Service {
+  private let dispatcher: Dispatcher
+  private let grace: Duration
+  private let logger: Logger
 
-  func run() async throws {
+  package init(dispatcher: Dispatcher, grace: Duration, logger: Logger) {
+    self.dispatcher = dispatcher
+    self.grace = grace
+    self.logger = logger
+  }
+
+  package func run() async throws {
     try await gracefulShutdown()
     let reason = Failure(.unavailable, "the gateway is shutting down")
     await dispatcher.close(because: reason)
