@@ -32,8 +32,8 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "CommandLineArguments"]),
     .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
-    .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
-    .package(url: "https://github.com/apple/swift-metrics", from: "2.5.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
@@ -58,10 +58,22 @@ let package = Package(
       cSettings: [.headerSearchPath("include")], linkerSettings: [.linkedLibrary("protobuf-c")]),
     shared("Wire", ["CWire", "CZlib"]),
     shared(
+      "Observability",
+      [.product(name: "Logging", package: "swift-log"), .product(name: "CoreMetrics", package: "swift-metrics")]),
+    shared(
       "Transport",
       ["Wire", "CZeroMQ", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")]),
 
     .testTarget(name: "WireTests", dependencies: ["Wire"], path: "Tests/WireTests", resources: [.copy("Golden")]),
+    shared(
+      "StageRuntime",
+      [
+        "Transport", "Observability", .product(name: "Metrics", package: "swift-metrics"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+      ]),
+
+    test("Observability", ["Observability"]),
+    test("StageRuntime", ["StageRuntime", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
     test("Transport", ["Transport", "CZeroMQ"]),
     test("Kernels", ["Kernels"]),
     test("Weights", ["Weights"]),
@@ -72,7 +84,7 @@ let package = Package(
     .target(
       name: "Gateway",
       dependencies: [
-        "Scheduling", "Wire", "Transport",
+        "Observability", "Scheduling", "Wire", "Transport",
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "Hummingbird", package: "hummingbird"),
         .product(name: "HummingbirdCore", package: "hummingbird"),
@@ -86,16 +98,22 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       path: "Services/Gateway",
+      resources: [.embedInCode("openapi.yaml")]
     ),
 
     .executableTarget(
-      name: "GatewayMain", dependencies: ["Gateway", .product(name: "Logging", package: "swift-log")], path: "Services/GatewayMain"),
+      name: "GatewayMain",
+      dependencies: [
+        "Gateway", "Observability", .product(name: "Logging", package: "swift-log"),
+        .product(name: "Metrics", package: "swift-metrics"),
+      ],
+      path: "Services/GatewayMain"),
 
     test("Scheduling", ["Scheduling", .product(name: "HeapModule", package: "swift-collections")]),
     test(
       "Gateway",
       [
-        "Gateway", "Scheduling", "Wire", "Transport", .product(name: "Logging", package: "swift-log"), .product(name: "HummingbirdTesting", package: "hummingbird"), .product(name: "HTTPTypes", package: "swift-http-types"),
+        "Gateway", "Observability", "Scheduling", "StageRuntime", "Wire", "Transport", .product(name: "Logging", package: "swift-log"), .product(name: "HummingbirdTesting", package: "hummingbird"), .product(name: "HTTPTypes", package: "swift-http-types"),
         .product(name: "NIOPosix", package: "swift-nio"),
       ]),
   ]

@@ -5,6 +5,7 @@ import Hummingbird
 import HummingbirdTesting
 import Logging
 import NIOCore
+import Observability
 import Scheduling
 import ServiceLifecycle
 import Testing
@@ -157,6 +158,48 @@ struct APITests {
         #expect(workers["data"]?[0]?["host"]?.text == "test")
         let head = try await client.execute(uri: "/readyz", method: .head)
         #expect(head.status == .ok)
+      }
+    }
+  }
+
+  @Test func metricsAreShown() async throws {
+    try await ToyCluster.run { cluster in
+      let metrics = PrometheusRegistry()
+      metrics.makeCounter(label: "test_total", dimensions: [("a", "b")]).increment(by: 3)
+      try await cluster.app(metrics: metrics).test(.ahc()) { client in
+        let response = try await client.execute(uri: "/metrics", method: .get)
+        #expect(response.headers[.contentType] == "text/plain; version=0.0.4; charset=utf-8")
+        #expect(String(buffer: response.body).contains("test_total{a=\"b\"} 3"))
+      }
+    }
+  }
+
+  /// What the document says is what is served: every path and method in it, every code of the table, every field of a request.
+  @Test func theDocumentTellsTheTruth() async throws {
+    try await ToyCluster.run { cluster in
+      _ = try await cluster.joinAll()
+      try await cluster.app().test(.ahc()) { client in
+        let document = try await client.execute(uri: "/openapi.yaml", method: .get)
+        #expect(document.headers[.contentType] == "application/yaml")
+        let lines = String(buffer: document.body).components(separatedBy: "\n")
+        let paths = lines.filter { $0.hasPrefix("  /") }.map { $0.trimmingCharacters(in: CharacterSet(charactersIn: " :")) }
+        #expect(paths.count == 8)
+        for path in paths {
+          let uri = path.replacingOccurrences(of: "{model}", with: "toy/model")
+          let isPost = path.contains("images")
+          let method: HTTPRequest.Method = isPost ? .post : .get
+          let response = try await client.execute(
+            uri: uri, method: method, headers: isPost ? Self.json : [:], body: ByteBuffer(string: isPost ? #"{"prompt":"p"}"# : ""))
+          #expect(response.status == .ok, "\(path)")
+        }
+        for code in APIError.Code.allCases { #expect(lines.contains("                - \(code.rawValue)"), "\(code)") }
+        let unknown = try await client.generate(#"{"prompt":"p","x":1}"#)
+        let message = try #require(try unknown.error?["message"]?.text)
+        let known = try #require(message.components(separatedBy: "known fields: ").last).components(separatedBy: ", ")
+        #expect(known.count > 20)
+        for field in known where !["svg", "frame_count", "frame_duration_ms"].contains(field) {
+          #expect(lines.contains { $0.hasPrefix("        \(field):") }, "\(field)")
+        }
       }
     }
   }

@@ -4,6 +4,7 @@ import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
 import NIOCore
+import Observability
 import Scheduling
 import Testing
 import Transport
@@ -70,8 +71,9 @@ struct ToyCluster: Sendable {
     _ = try await dispatcher.card(named: nil)
   }
 
-  func app(_ limits: HTTPLimits = HTTPLimits()) -> some ApplicationProtocol {
-    GatewayServer.make(dispatcher: dispatcher, address: .hostname("127.0.0.1", port: 0), limits: limits, logger: Toy.logger)
+  func app(_ limits: HTTPLimits = HTTPLimits(), metrics: PrometheusRegistry = PrometheusRegistry()) -> some ApplicationProtocol {
+    GatewayServer.make(
+      dispatcher: dispatcher, address: .hostname("127.0.0.1", port: 0), limits: limits, metrics: metrics, logger: Toy.logger)
   }
 
   /// A picture, by way of the dispatcher alone.

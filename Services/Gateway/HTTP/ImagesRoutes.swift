@@ -1,6 +1,7 @@
 import HTTPTypes
 import Hummingbird
 import NIOCore
+import Observability
 import Scheduling
 import Wire
 
@@ -122,8 +123,9 @@ private struct EventStream {
 }
 
 extension Request {
-  /// A W3C trace context that the wire can carry.
-  fileprivate var traceparent: String? {
-    headers[.traceparent].flatMap { $0.wholeMatch(of: /[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}/) == nil ? nil : $0 }
+  /// The trace that the jobs belong to: the client's, or a new one.
+  fileprivate var traceparent: String {
+    let client = headers[.traceparent].flatMap { TraceContext(traceparent: $0) }
+    return (client?.child() ?? .random()).traceparent
   }
 }

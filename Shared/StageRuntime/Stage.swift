@@ -1,0 +1,84 @@
+import Wire
+
+/// What an executable computes: everything else that a worker does is the same for all stages.
+public protocol Stage: Sendable {
+  /// Which requests it answers.
+  var kind: StageKind { get }
+  /// The model it serves.
+  var card: ModelCard { get }
+  /// Identifies the weights it has loaded.
+  var componentFingerprint: String { get }
+  /// Workers of one class give the same bytes for the same task.
+  var numericsClass: String { get }
+
+  /// Computes one task, on a thread made for it: blocking is fine. As many calls run at a time as the worker has credits.
+  ///
+  /// Between steps it calls `context.checkCancelled()`, and `context.progress` after each.
+  ///
+  /// - Throws: a `Status`, which the gateway gets as it is; anything else is told as INTERNAL.
+  func run(_ task: StageTask, context: TaskContext) throws -> StageOutput
+}
+
+/// What to compute.
+public struct StageTask: Sendable {
+  /// Which attempt at which task of which job.
+  public var reference: TaskReference
+  /// The request, of the stage's own kind.
+  public var request: Body
+  /// The tensors that came with it.
+  public var tensors: [WireTensor]
+
+  /// Puts the parts together.
+  public init(reference: TaskReference, request: Body, tensors: [WireTensor]) {
+    self.reference = reference
+    self.request = request
+    self.tensors = tensors
+  }
+
+  /// The tensor called `name`.
+  ///
+  /// - Throws: INVALID_ARGUMENT naming the tensor when it is not there.
+  public func requiredTensor(_ name: String) throws(Status) -> WireTensor {
+    guard let tensor = tensor(name) else { throw Status(.invalidArgument, "the tensor \(name) is missing", field: name) }
+    return tensor
+  }
+
+  /// The tensor called `name`.
+  public func tensor(_ name: String) -> WireTensor? { tensors.first { $0.name == name } }
+}
+
+/// What was computed.
+public struct StageOutput: Sendable {
+  /// The response, of the stage's own kind.
+  public var response: Body
+  /// The tensors that go with it.
+  public var tensors: [WireTensor]
+
+  /// Puts the parts together.
+  public init(_ response: Body, tensors: [WireTensor] = []) {
+    self.response = response
+    self.tensors = tensors
+  }
+}
+
+extension StageKind {
+  /// Whether `body` is a request that this stage answers.
+  func answers(_ body: Body) -> Bool {
+    switch (self, body) {
+    case (.textEncoder, .encodeRequest), (.denoiser, .denoiseRequest), (.vaeDecoder, .decodeRequest): true
+    default: false
+    }
+  }
+}
+
+extension Body {
+  /// The model that a stage's request asks for; nil: it is not a stage's request.
+  var requestedModelID: String? {
+    switch self {
+    case .encodeRequest(let request): request.modelID
+    case .denoiseRequest(let request): request.modelID
+    case .decodeRequest(let request): request.modelID
+    default: nil
+    }
+  }
+}

@@ -1,0 +1,238 @@
+import Foundation
+import Logging
+import Observability
+import ServiceLifecycle
+import Transport
+import Wire
+
+/// Serves a stage to gateways: registers, takes tasks within its credits, answers, drains and leaves.
+///
+/// All that happens goes through one mailbox and is handled in order. Computing happens on threads of its own.
+public actor Worker: Service {
+  enum Event: Sendable {
+    case link(Int, DealerEvent)
+    case progress(TaskReference, Body, [WireTensor])
+    case finished(TaskReference, Result<StageOutput, Status>)
+    case tick
+    case drain(reason: String, graceMs: Int)
+  }
+
+  /// The worker's life.
+  enum Phase: Equatable {
+    case serving
+    /// New tasks are refused; what still runs at `stopAt` is stopped, what has not stopped at `leaveAt` is left behind.
+    case draining(reason: String, stopAt: ContinuousClock.Instant, leaveAt: ContinuousClock.Instant)
+    case left
+  }
+
+  let stage: any Stage
+  let configuration: WorkerConfiguration
+  let mailbox: AsyncStream<Event>.Continuation
+  private let events: AsyncStream<Event>
+  let metrics: WorkerMetrics
+  var logger: Logger
+  var links: [WorkerLink] = []
+  var running: [TaskReference: RunningTask] = [:]
+  var pending: [TaskReference: PendingAnswer] = [:]
+  var phase = Phase.serving
+  var tasksDone: UInt64 = 0
+  var tasksFailed: UInt64 = 0
+  var compute: ComputeThreads?
+  private var healthWrittenAt: ContinuousClock.Instant?
+
+  /// A worker that computes `stage`. Nothing is opened before `run`.
+  public init(stage: any Stage, configuration: WorkerConfiguration) {
+    self.stage = stage
+    self.configuration = configuration
+    (events, mailbox) = AsyncStream.makeStream(of: Event.self)
+    metrics = WorkerMetrics(stage: stage.kind)
+    logger = configuration.logger
+    logger[metadataKey: "worker"] = "\(configuration.workerID)"
+    logger[metadataKey: "stage"] = "\(stage.kind.name)"
+  }
+
+  /// Serves until a gateway or a graceful shutdown (SIGTERM) drains the worker, or the task is cancelled.
+  ///
+  /// - Throws: `WorkerConfigurationError`, or `TransportError` when an address or a key is no good. Lost connections are not
+  ///   errors: the worker looks for its gateways for ever.
+  public func run() async throws {
+    try configuration.validate()
+    try await withGracefulShutdownHandler {
+      try await serve()
+    } onGracefulShutdown: {
+      self.drain(reason: "shutting down")
+    }
+  }
+
+  /// Refuses new tasks, finishes what runs within the configured grace, and ends `run`.
+  public nonisolated func drain(reason: String) { mailbox.yield(.drain(reason: reason, graceMs: configuration.drainGraceMs)) }
+
+  private func serve() async throws {
+    var acknowledgements: [AsyncStream<Void>] = []
+    do {
+      for endpoint in configuration.gateways {
+        var dealer = DealerConfiguration(endpoint: endpoint, security: configuration.security)
+        dealer.options = configuration.transport
+        dealer.logger = logger
+        let (stream, handled) = AsyncStream.makeStream(of: Void.self)
+        acknowledgements.append(stream)
+        links.append(WorkerLink(endpoint: endpoint, socket: try await DealerSocket(dealer), handled: handled))
+      }
+    } catch {
+      await leave()
+      throw error
+    }
+    compute = ComputeThreads(count: configuration.credits, name: stage.kind.name)
+    logger.info("worker started", metadata: ["gateways": "\(configuration.gateways)", "credits": "\(configuration.credits)"])
+    await withTaskGroup(of: Void.self) { group in
+      for (index, acknowledgement) in acknowledgements.enumerated() {
+        let socket = links[index].socket
+        group.addTask { [mailbox] in
+          var handled = acknowledgement.makeAsyncIterator()
+          for await event in socket.events {
+            mailbox.yield(.link(index, event))
+            guard await handled.next() != nil else { return }
+          }
+        }
+      }
+      group.addTask { [mailbox, configuration] in
+        while (try? await Task.sleep(for: .milliseconds(configuration.tickMs))) != nil { mailbox.yield(.tick) }
+      }
+      for await event in events {
+        await handle(event)
+        if phase == .left { break }
+      }
+      group.cancelAll()
+    }
+    await leave()
+  }
+
+  private func handle(_ event: Event) async {
+    switch event {
+    case .link(let index, let event):
+      await handle(event, link: index)
+      links[index].handled.yield()
+    case .progress(let reference, let body, let tensors): await report(reference, body, tensors)
+    case .finished(let reference, let result): await finish(reference, result)
+    case .tick: await tick()
+    case .drain(let reason, let graceMs): await startDraining(reason: reason, graceMs: graceMs)
+    }
+    await continueDraining()
+  }
+
+  /// Stops everything at once; what was not answered by now is not.
+  private func leave() async {
+    phase = .left
+    for task in running.values { task.context.cancel(Status(.unavailable, "the worker is leaving")) }
+    compute?.stop()
+    mailbox.finish()
+    for link in links {
+      link.handled.finish()
+      await link.socket.close()
+    }
+    configuration.healthFile.map { HealthFile(path: $0).remove() }
+    logger.info("worker left", metadata: ["tasks_done": "\(tasksDone)", "tasks_failed": "\(tasksFailed)"])
+  }
+
+  // MARK: - Time
+
+  private func tick() async {
+    let now = ContinuousClock.now
+    for index in links.indices { await lookAfter(link: index, now) }
+    for reference in pending.keys.sorted(by: { $0.description < $1.description }) { await deliver(reference) }
+    let registered = links.count { $0.registered != nil }
+    metrics.registeredGateways(registered)
+    metrics.running(running.count)
+    writeHealth(registered, now)
+  }
+
+  private func lookAfter(link index: Int, _ now: ContinuousClock.Instant) async {
+    let silence = now - links[index].heardAt
+    switch links[index].session {
+    case .disconnected: break
+    case .unregistered(let retryAt): if now >= retryAt { await register(link: index) }
+    case .registering(_, let since):
+      if now - since >= .milliseconds(configuration.registrationRetryMs) { await register(link: index) }
+    case .open(let registered):
+      if silence >= .milliseconds(registered.leaseMs) {
+        // The gateway has no session of ours any more, whether it is there or not.
+        logger.warning("the gateway is silent, registering again", metadata: ["gateway": "\(links[index].endpoint)"])
+        await register(link: index)
+      } else if now >= links[index].heartbeatAt {
+        links[index].heartbeatAt = now + .milliseconds(registered.heartbeatIntervalMs)
+        await send(Envelope(body: .heartbeat(heartbeat(registered, now))), link: index)
+      }
+    }
+    if silence > .milliseconds(links[index].leaseMs + configuration.orphanTimeoutMs) { abandonTasks(of: index) }
+  }
+
+  private func abandonTasks(of link: Int) {
+    for task in running.values where task.link == link && !task.context.isCancelled {
+      logger.warning("giving a task up: its gateway is gone", metadata: ["task": "\(task.reference)"])
+      task.context.cancel(Status(.unavailable, "the gateway is gone"))
+    }
+    pending = pending.filter { $0.value.link != link }
+  }
+
+  private func heartbeat(_ registered: Registered, _ now: ContinuousClock.Instant) -> Heartbeat {
+    let process = ProcessStatistics.current()
+    let tasks = running.values.sorted { $0.reference.description < $1.reference.description }
+    return Heartbeat(
+      sessionID: registered.sessionID, freeCredits: freeCredits, residentBytes: process.residentBytes,
+      peakResidentBytes: process.peakResidentBytes, tasksDone: tasksDone, tasksFailed: tasksFailed,
+      running: tasks.map { $0.activity(now) }, draining: phase != .serving)
+  }
+
+  var freeCredits: Int { phase == .serving ? max(0, configuration.credits - running.count) : 0 }
+
+  private func writeHealth(_ registered: Int, _ now: ContinuousClock.Instant) {
+    guard let path = configuration.healthFile else { return }
+    if let healthWrittenAt, now - healthWrittenAt < .seconds(1) { return }
+    healthWrittenAt = now
+    let state: HealthReport.State = phase != .serving ? .draining : registered > 0 ? .ready : .connecting
+    let report = HealthReport(stage: stage.kind, state: state, running: running.count, registeredGateways: registered)
+    do {
+      try HealthFile(path: path).write(report)
+    } catch {
+      logger.warning("the health file cannot be written", metadata: ["path": "\(path)", "error": "\(error)"])
+    }
+  }
+
+  // MARK: - Draining
+
+  private func startDraining(reason: String, graceMs: Int) async {
+    let stopAt = ContinuousClock.now + .milliseconds(min(graceMs, configuration.drainGraceMs))
+    switch phase {
+    case .left: return
+    case .draining(let reason, let earlier, _):
+      let first = min(stopAt, earlier)
+      phase = .draining(reason: reason, stopAt: first, leaveAt: first + .milliseconds(configuration.stopWaitMs))
+    case .serving:
+      phase = .draining(reason: reason, stopAt: stopAt, leaveAt: stopAt + .milliseconds(configuration.stopWaitMs))
+      logger.info("draining", metadata: ["reason": "\(reason)", "running": "\(running.count)"])
+      for index in links.indices where links[index].registered != nil {
+        await send(Envelope(body: .draining(reason: reason)), link: index)
+      }
+    }
+  }
+
+  private func continueDraining() async {
+    guard case .draining(let reason, let stopAt, let leaveAt) = phase else { return }
+    let now = ContinuousClock.now
+    if now >= stopAt {
+      for task in running.values { task.context.cancel(Status(.unavailable, "the worker is leaving: \(reason)")) }
+    }
+    let isDone = running.isEmpty && (pending.isEmpty || now >= stopAt)
+    guard isDone || now >= leaveAt else { return }
+    for task in running.values.sorted(by: { $0.reference.description < $1.reference.description }) {
+      let status = Status(.unavailable, "the worker left before the step ended: \(reason)")
+      await send(
+        Envelope(inReplyTo: task.requestMessageID, task: task.reference, traceparent: task.context.traceparent, body: .failed(status)),
+        link: task.link)
+    }
+    for index in links.indices where links[index].registered != nil {
+      await send(Envelope(body: .goodbye(reason: reason)), link: index)
+    }
+    phase = .left
+  }
+}

@@ -1,0 +1,56 @@
+import Transport
+import Wire
+
+/// One gateway, as its worker sees it.
+struct WorkerLink {
+  enum Session: Equatable {
+    /// The socket is looking for the gateway.
+    case disconnected
+    /// The connection stands; registration is next, or again at the given time.
+    case unregistered(retryAt: ContinuousClock.Instant)
+    /// Register is sent.
+    case registering(messageID: UInt64, since: ContinuousClock.Instant)
+    /// The gateway may send tasks.
+    case open(Registered)
+  }
+
+  let endpoint: String
+  let socket: DealerSocket
+  /// Lets the link's reader take the next event: what is not handled yet holds the gateway up.
+  let handled: AsyncStream<Void>.Continuation
+  var session = Session.disconnected
+  /// When the gateway last said something.
+  var heardAt = ContinuousClock.now
+  var heartbeatAt = ContinuousClock.now
+  /// The last lease that it granted.
+  var leaseMs = 0
+  var refusalLoggedAt: ContinuousClock.Instant?
+
+  var registered: Registered? {
+    if case .open(let registered) = session { registered } else { nil }
+  }
+}
+
+/// A task between its acceptance and its answer.
+struct RunningTask {
+  let reference: TaskReference
+  /// The link that it came by.
+  let link: Int
+  let requestMessageID: UInt64
+  let context: TaskContext
+  let startedAt = ContinuousClock.now
+  var stepAt = ContinuousClock.now
+  var completedSteps = 0
+  var steps = 0
+
+  func activity(_ now: ContinuousClock.Instant) -> TaskActivity {
+    TaskActivity(task: reference, completedSteps: completedSteps, steps: steps, stepSeconds: max(0, (now - stepAt) / .seconds(1)))
+  }
+}
+
+/// An answer that could not be sent yet.
+struct PendingAnswer {
+  let link: Int
+  let envelope: Envelope
+  let since = ContinuousClock.now
+}

@@ -1,0 +1,31 @@
+import Metrics
+import Wire
+
+/// What a worker counts.
+struct WorkerMetrics {
+  private let stage: String
+  private let busy: Meter
+  private let registered: Meter
+  private let steps: Timer
+
+  init(stage: StageKind) {
+    self.stage = stage.name
+    busy = Meter(label: "qwenimage_worker_running_tasks", dimensions: [("stage", stage.name)])
+    registered = Meter(label: "qwenimage_worker_registered_gateways", dimensions: [("stage", stage.name)])
+    steps = Timer(label: "qwenimage_worker_step_seconds", dimensions: [("stage", stage.name)])
+  }
+
+  func running(_ count: Int) { busy.set(count) }
+
+  func registeredGateways(_ count: Int) { registered.set(count) }
+
+  func progress(_ body: Body) {
+    if case .denoiseProgress(let progress) = body { steps.recordSeconds(progress.stepSeconds) }
+  }
+
+  /// `outcome` is `OK` or the status code's name.
+  func finished(_ outcome: String, seconds: Double) {
+    Counter(label: "qwenimage_worker_tasks_total", dimensions: [("stage", stage), ("outcome", outcome)]).increment()
+    Timer(label: "qwenimage_worker_task_seconds", dimensions: [("stage", stage)]).recordSeconds(seconds)
+  }
+}

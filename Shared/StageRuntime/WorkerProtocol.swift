@@ -1,0 +1,269 @@
+import Foundation
+import Logging
+import Transport
+import Wire
+
+// What a worker says to its gateways, and what it does when they say something.
+
+extension Worker {
+  func handle(_ event: DealerEvent, link index: Int) async {
+    switch event {
+    case .connected:
+      links[index].heardAt = .now
+      await register(link: index)
+    case .disconnected:
+      links[index].session = .disconnected
+      logger.warning("the gateway is lost", metadata: ["gateway": "\(links[index].endpoint)"])
+    case .refused(let reason): logRefusal(reason, link: index)
+    case .message(let envelope):
+      links[index].heardAt = .now
+      await handle(envelope, link: index)
+    case .malformed(let malformed):
+      guard malformed.header.messageID > 0 || malformed.header.task != nil else { return }
+      let inReplyTo = malformed.header.messageID > 0 ? malformed.header.messageID : nil
+      await send(Envelope(inReplyTo: inReplyTo, task: malformed.header.task, body: .failed(malformed.error.status)), link: index)
+    }
+  }
+
+  private func handle(_ envelope: Envelope, link index: Int) async {
+    switch envelope.body {
+    case .registered(let registered): await open(registered, inReplyTo: envelope.inReplyTo, link: index)
+    case .heartbeatReply: break
+    case .encodeRequest, .denoiseRequest, .decodeRequest: await take(envelope, link: index)
+    case .cancel(let reason): await cancel(envelope, reason: reason, link: index)
+    case .drain(let reason, let graceMs):
+      await send(Envelope(inReplyTo: envelope.messageID, body: .draining(reason: reason)), link: index)
+      mailbox.yield(.drain(reason: reason, graceMs: Int(graceMs)))
+    case .failed(let status): await refused(envelope, status, link: index)
+    case .register, .heartbeat, .accepted, .draining, .goodbye, .encodeResponse, .denoiseProgress, .denoiseResponse, .decodeResponse:
+      let status = Status(.unimplemented, "a worker does not take \(envelope.body.name)")
+      await send(Envelope(inReplyTo: envelope.messageID, task: envelope.task, body: .failed(status)), link: index)
+    }
+  }
+
+  /// Sends, and tells whether the message is on its way. Not being connected is normal here.
+  @discardableResult
+  func send(_ envelope: Envelope, link index: Int) async -> UInt64? {
+    do {
+      return try await links[index].socket.send(envelope)
+    } catch {
+      if case .unsendable = error { logger.error("\(error)", metadata: ["message": "\(envelope.body.name)"]) }
+      return nil
+    }
+  }
+
+  // MARK: - Session
+
+  func register(link index: Int) async {
+    let registration = Register(
+      workerID: configuration.workerID, stage: stage.kind, card: stage.card, componentFingerprint: stage.componentFingerprint,
+      numericsClass: stage.numericsClass, credits: configuration.credits, host: configuration.host,
+      pid: UInt64(ProcessInfo.processInfo.processIdentifier), softwareVersion: configuration.softwareVersion,
+      running: tasks(of: index).prefix(256).sorted { $0.description < $1.description })
+    let now = ContinuousClock.now
+    if let messageID = await send(Envelope(body: .register(registration)), link: index) {
+      links[index].session = .registering(messageID: messageID, since: now)
+    } else {
+      links[index].session = .unregistered(retryAt: now + .milliseconds(configuration.registrationRetryMs))
+    }
+  }
+
+  private func tasks(of link: Int) -> [TaskReference] {
+    running.values.filter { $0.link == link }.map(\.reference) + pending.filter { $0.value.link == link }.map(\.key)
+  }
+
+  private func open(_ registered: Registered, inReplyTo: UInt64?, link index: Int) async {
+    guard case .registering(let messageID, _) = links[index].session, inReplyTo == nil || inReplyTo == messageID else { return }
+    links[index].session = .open(registered)
+    links[index].leaseMs = registered.leaseMs
+    links[index].heartbeatAt = .now + .milliseconds(registered.heartbeatIntervalMs)
+    logger.info("registered", metadata: ["gateway": "\(links[index].endpoint)", "session": "\(registered.sessionID)"])
+    if case .draining(let reason, _, _) = phase { await send(Envelope(body: .draining(reason: reason)), link: index) }
+    for reference in tasks(of: index) where pending[reference] != nil { await deliver(reference) }
+  }
+
+  /// A `Failed` from the gateway: it refuses the registration, or it does not know our session.
+  private func refused(_ envelope: Envelope, _ status: Status, link index: Int) async {
+    let metadata: Logger.Metadata = ["gateway": "\(links[index].endpoint)", "status": "\(status)"]
+    if case .registering(let messageID, _) = links[index].session, envelope.inReplyTo == messageID {
+      logger.error("the gateway refuses this worker", metadata: metadata)
+      links[index].session = .unregistered(retryAt: .now + .milliseconds(configuration.registrationRetryMs))
+    } else if status.code == .failedPrecondition, envelope.task == nil, links[index].registered != nil {
+      logger.warning("the gateway does not know this worker, registering again", metadata: metadata)
+      await register(link: index)
+    } else {
+      logger.warning("the gateway refuses a message", metadata: metadata)
+    }
+  }
+
+  private func logRefusal(_ reason: String, link index: Int) {
+    let now = ContinuousClock.now
+    if let last = links[index].refusalLoggedAt, now - last < .seconds(10) { return }
+    links[index].refusalLoggedAt = now
+    logger.error("the connection is refused", metadata: ["gateway": "\(links[index].endpoint)", "reason": "\(reason)"])
+  }
+
+  // MARK: - Tasks
+
+  private func take(_ envelope: Envelope, link index: Int) async {
+    do throws(Status) {
+      let reference = try admit(envelope)
+      let isNew = running[reference] == nil && pending[reference] == nil
+      if isNew { start(reference, envelope, link: index) }
+      // Said again to a gateway that asks again.
+      await send(
+        Envelope(inReplyTo: envelope.messageID, task: reference, traceparent: envelope.traceparent, body: .accepted), link: index)
+      if isNew { compute(reference, envelope) }
+    } catch {
+      logger.warning("refused a task", metadata: ["task": "\(envelope.task?.description ?? "")", "status": "\(error)"])
+      await send(
+        Envelope(inReplyTo: envelope.messageID, task: envelope.task, traceparent: envelope.traceparent, body: .failed(error)),
+        link: index)
+    }
+  }
+
+  /// The task, when it can run here and now, or runs already.
+  private func admit(_ envelope: Envelope) throws(Status) -> TaskReference {
+    guard let reference = envelope.task else { throw Status(.invalidArgument, "the task is missing", field: "task") }
+    guard stage.kind.answers(envelope.body) else {
+      throw Status(.unimplemented, "a \(stage.kind.name) does not answer \(envelope.body.name)")
+    }
+    if let model = envelope.body.requestedModelID, model != stage.card.modelID {
+      throw Status(.notFound, "model \"\(model)\" is not served here, but \"\(stage.card.modelID)\"", field: "model_id")
+    }
+    if running[reference] != nil || pending[reference] != nil { return reference }
+    if let newest = running.keys.filter({ $0.jobID == reference.jobID && $0.taskID == reference.taskID }).map(\.attempt).max() {
+      guard newest < reference.attempt else {
+        throw Status(.aborted, "attempt \(reference.attempt) is superseded by attempt \(newest)")
+      }
+      let superseded = TaskReference(jobID: reference.jobID, taskID: reference.taskID, attempt: newest)
+      running[superseded]?.context.cancel(Status(.aborted, "superseded by attempt \(reference.attempt)"))
+    }
+    if case .draining(let reason, _, _) = phase { throw Status(.unavailable, "the worker is draining: \(reason)") }
+    if let deadline = envelope.deadlineUnixMs, UnixTime.nowMs >= deadline {
+      throw Status(.deadlineExceeded, "the deadline passed \(UnixTime.nowMs - deadline) ms before the task arrived")
+    }
+    guard running.count < configuration.credits else {
+      throw Status(.resourceExhausted, "all \(configuration.credits) credits are in use")
+    }
+    return reference
+  }
+
+  private func start(_ reference: TaskReference, _ envelope: Envelope, link index: Int) {
+    let context = TaskContext(deadlineUnixMs: envelope.deadlineUnixMs, traceparent: envelope.traceparent) { [mailbox] body, tensors in
+      mailbox.yield(.progress(reference, body, tensors))
+    }
+    var task = RunningTask(reference: reference, link: index, requestMessageID: envelope.messageID, context: context)
+    if case .denoiseRequest(let request) = envelope.body {
+      task.steps = request.steps
+      task.completedSteps = request.firstStep
+    }
+    running[reference] = task
+    metrics.running(running.count)
+    logger.info("task started", metadata: ["task": "\(reference)", "trace": "\(envelope.traceparent ?? "")"])
+  }
+
+  private func compute(_ reference: TaskReference, _ envelope: Envelope) {
+    guard let context = running[reference]?.context else { return }
+    let task = StageTask(reference: reference, request: envelope.body, tensors: envelope.tensors)
+    compute?.submit { [stage, mailbox] in
+      let result: Result<StageOutput, Status>
+      do {
+        try context.checkCancelled()
+        result = .success(try stage.run(task, context: context))
+      } catch let status as Status {
+        result = .failure(status)
+      } catch {
+        result = .failure(Status(.internal, "\(error)"))
+      }
+      mailbox.yield(.finished(reference, result))
+    }
+  }
+
+  private func cancel(_ envelope: Envelope, reason: String, link index: Int) async {
+    guard let reference = envelope.task else {
+      let status = Status(.invalidArgument, "the task is missing", field: "task")
+      await send(Envelope(inReplyTo: envelope.messageID, body: .failed(status)), link: index)
+      return
+    }
+    if let task = running[reference] {
+      logger.info("cancelling a task", metadata: ["task": "\(reference)", "reason": "\(reason)"])
+      task.context.cancel(Status(.cancelled, reason))
+    } else if pending.removeValue(forKey: reference) == nil {
+      let status = Status(.notFound, "task \(reference) does not run here")
+      await send(Envelope(inReplyTo: envelope.messageID, task: reference, body: .failed(status)), link: index)
+    } else {
+      await send(
+        Envelope(inReplyTo: envelope.messageID, task: reference, body: .failed(Status(.cancelled, reason))), link: index)
+    }
+  }
+
+  /// Progress is sent when it can be and forgotten when not.
+  func report(_ reference: TaskReference, _ body: Body, _ tensors: [WireTensor]) async {
+    guard let task = running[reference] else { return }
+    if case .denoiseProgress(let progress) = body {
+      running[reference]?.completedSteps = progress.completedSteps
+      running[reference]?.steps = progress.steps
+    }
+    running[reference]?.stepAt = .now
+    metrics.progress(body)
+    guard links[task.link].registered != nil else { return }
+    await send(
+      Envelope(
+        inReplyTo: task.requestMessageID, task: reference, traceparent: task.context.traceparent, body: body, tensors: tensors),
+      link: task.link)
+  }
+
+  func finish(_ reference: TaskReference, _ result: Result<StageOutput, Status>) async {
+    guard let task = running.removeValue(forKey: reference) else { return }
+    let seconds = (ContinuousClock.now - task.startedAt) / .seconds(1)
+    var answer = Envelope(
+      inReplyTo: task.requestMessageID, task: reference, traceparent: task.context.traceparent, body: .accepted)
+    var outcome = StatusCode.ok
+    switch result {
+    case .success(let output):
+      answer.body = output.response
+      answer.tensors = output.tensors
+    case .failure(let status):
+      outcome = status.code == .ok ? .internal : status.code
+      answer.body = .failed(Status(outcome, Self.bounded(status.message, 4000), field: Self.bounded(status.field, 250)))
+    }
+    if outcome == .ok { tasksDone += 1 } else { tasksFailed += 1 }
+    metrics.finished(outcome.name, seconds: seconds)
+    metrics.running(running.count)
+    logger.info("task ended", metadata: ["task": "\(reference)", "outcome": "\(outcome.name)", "seconds": "\(seconds)"])
+    pending[reference] = PendingAnswer(link: task.link, envelope: answer)
+    await deliver(reference)
+  }
+
+  /// Sends an answer, or keeps it until the gateway is back.
+  func deliver(_ reference: TaskReference) async {
+    guard let answer = pending[reference], links[answer.link].registered != nil else { return }
+    do {
+      try await links[answer.link].socket.send(answer.envelope)
+      pending[reference] = nil
+    } catch .unsendable(let error) {
+      // The stage made something that the wire does not carry.
+      pending[reference] = nil
+      logger.error("the stage's answer cannot be sent", metadata: ["task": "\(reference)", "error": "\(error)"])
+      var failure = answer.envelope
+      failure.body = .failed(Status(.internal, "the stage's answer cannot be sent: \(error)"))
+      failure.tensors = []
+      await send(failure, link: answer.link)
+    } catch {
+      // Tried again at the next tick.
+    }
+  }
+
+  /// `text` within `maxBytes` of UTF-8, without NULs, which the wire does not carry.
+  private static func bounded(_ text: String, _ maxBytes: Int) -> String {
+    var result = ""
+    var room = maxBytes
+    for scalar in text.unicodeScalars where scalar != "\0" {
+      room -= UTF8.width(scalar)
+      guard room >= 0 else { break }
+      result.unicodeScalars.append(scalar)
+    }
+    return result
+  }
+}
