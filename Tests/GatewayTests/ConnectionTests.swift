@@ -100,9 +100,10 @@ struct ConnectionTests {
     try await Self.serve { _, _, port in
       let answer = try await RawClient.exchange(
         port, "GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: \(String(repeating: "x", count: 40_000))\r\n\r\n")
-      #expect(answer.hasPrefix("HTTP/1.1 4"))
+      #expect(answer.hasPrefix("HTTP/1.1 431"))
+      #expect(answer.contains(#""code":"headers_too_large""#))
       let many = (0..<200).map { "x-\($0): 1\r\n" }.joined()
-      #expect(try await RawClient.exchange(port, "GET /healthz HTTP/1.1\r\nhost: x\r\n\(many)\r\n").hasPrefix("HTTP/1.1 4"))
+      #expect(try await RawClient.exchange(port, "GET /healthz HTTP/1.1\r\nhost: x\r\n\(many)\r\n").hasPrefix("HTTP/1.1 431"))
     }
   }
 
@@ -111,6 +112,7 @@ struct ConnectionTests {
       for text in ["\u{0}\u{1}\u{2}\r\n\r\n", "GET /healthz HTTP/9.9\r\n\r\n", "GET\r\n\r\n"] {
         let answer = try await RawClient.exchange(port, text)
         #expect(answer.hasPrefix("HTTP/1.1 400"), "\(text)")
+        #expect(answer.contains(#""code":"malformed_request""#), "\(answer)")
       }
     }
   }
@@ -122,6 +124,15 @@ struct ConnectionTests {
       let answer = try await RawClient.exchange(port, RawClient.post(#"{"prompt":"a cat","steps":2,"stream":true}"#))
       #expect(answer.components(separatedBy: ": still here").count > 4)
       #expect(answer.contains("event: image_generation.completed"))
+    }
+  }
+
+  /// The rest of the connection is no HTTP, but the answer that is being made arrives whole.
+  @Test func nonsenseBehindARequestDoesNotSpoilItsAnswer() async throws {
+    try await Self.serve { _, _, port in
+      let answer = try await RawClient.exchange(port, RawClient.post(#"{"prompt":"a cat","seed":1}"#) + "\u{0}\u{1}\r\n\r\n")
+      #expect(answer.hasPrefix("HTTP/1.1 "))
+      #expect(answer.components(separatedBy: "HTTP/1.1 ").count == 2)
     }
   }
 

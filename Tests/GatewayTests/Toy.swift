@@ -32,7 +32,12 @@ enum Toy {
     embeddings.reduce(hash(UInt64(step), state)) { hash($1, $0) }
   }
 
-  static func picture(_ state: UInt64, _ size: ImageSize) -> [UInt8] { Array("picture \(state) of \(size)".utf8) }
+  /// Looks like a PNG as far as its IHDR; what follows is the state.
+  static func picture(_ state: UInt64, _ size: ImageSize) -> [UInt8] {
+    func bytes(_ value: Int) -> [UInt8] { withUnsafeBytes(of: UInt32(value).bigEndian) { Array($0) } }
+    let header = Array("IHDR".utf8) + bytes(size.widthPx) + bytes(size.heightPx) + [8, 2, 0, 0, 0]
+    return [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A] + bytes(13) + header + Array("picture \(state)".utf8)
+  }
 
   /// What a run without faults gives.
   static func expected(prompt: String, negativePrompt: String? = nil, seed: UInt64, steps: Int = 4, size: ImageSize = card.defaults.size)

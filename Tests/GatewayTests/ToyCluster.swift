@@ -17,14 +17,15 @@ struct ToyCluster: Sendable {
 
   /// Runs `body` with a dispatcher, without workers.
   static func run<Result: Sendable>(
-    _ configure: (inout DispatcherConfiguration) -> Void = { _ in }, _ body: (ToyCluster) async throws -> Result
+    _ configure: (inout DispatcherConfiguration) -> Void = { _ in }, endpoint: String = "tcp://127.0.0.1:*",
+    _ body: (ToyCluster) async throws -> Result
   ) async throws -> Result {
     var configuration = DispatcherConfiguration()
     configuration.heartbeatInterval = .milliseconds(200)
     configuration.scheduling.lease = .seconds(5)
     configuration.tickInterval = .milliseconds(50)
     configure(&configuration)
-    var transport = RouterConfiguration(endpoints: ["tcp://127.0.0.1:*"], security: .plaintext())
+    var transport = RouterConfiguration(endpoints: [endpoint], security: .plaintext())
     transport.logger = Toy.logger
     let router = try await RouterSocket(transport)
     let dispatcher = Dispatcher(configuration: configuration, router: router, logger: Toy.logger)

@@ -23,7 +23,10 @@ public enum GatewayServer {
       maxHeaderFieldSize: limits.maxHeaderBytes, maxHeaderListSize: limits.maxHeaderBytes, maxHeaderFieldCount: limits.maxHeaderFields)
     return Application(
       router: router(dispatcher: dispatcher, limits: limits, metrics: metrics),
-      server: .http1(configuration: .init(idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder)),
+      server: .http1(
+        configuration: .init(
+          additionalChannelHandlers: [ParserErrorHandler()], idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder
+        )),
       configuration: ApplicationConfiguration(
         address: address, serverName: "qwen-image-gateway",
         availableConnectionsDelegate: MaximumAvailableConnections(limits.maxConnections, logger: logger)),

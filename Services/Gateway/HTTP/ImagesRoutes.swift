@@ -15,10 +15,11 @@ struct ImagesRoutes: Sendable {
   }
 
   @Sendable private func generate(_ request: Request, _ context: GatewayContext) async throws -> Response {
+    guard await dispatcher.isOpen else { throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10) }
     var request = request
     let imageRequest = try ImageRequest(body: try await request.takeJSONBody(limits), maxPromptBytes: WireLimits().maxTextBytes)
     let card = try await dispatcher.card(named: imageRequest.model)
-    // Half the range, so that seed + n stays within it and every client can read it back exactly.
+    // Below 2^53, so that every client can read it back exactly.
     let jobs = try ImageJob.jobs(for: imageRequest, card: card, randomSeed: UInt64.random(in: 0..<1 << 52))
     let handles: [JobHandle]
     do throws(Failure) {
