@@ -26,6 +26,7 @@ extension Target.Dependency {
   static let argumentParser = product(name: "ArgumentParser", package: "swift-argument-parser")
   static let asyncHTTPClient = product(name: "AsyncHTTPClient", package: "async-http-client")
   static let configuration = product(name: "Configuration", package: "swift-configuration")
+  static let coreMetrics = product(name: "CoreMetrics", package: "swift-metrics")
   static let crypto = product(name: "Crypto", package: "swift-crypto")
   static let heap = product(name: "HeapModule", package: "swift-collections")
   static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
@@ -36,6 +37,7 @@ extension Target.Dependency {
   static let metrics = product(name: "Metrics", package: "swift-metrics")
   static let nioCore = product(name: "NIOCore", package: "swift-nio")
   static let nioHTTP1 = product(name: "NIOHTTP1", package: "swift-nio")
+  static let nioHTTPTypes = product(name: "NIOHTTPTypes", package: "swift-nio-extras")
   static let nioPosix = product(name: "NIOPosix", package: "swift-nio")
   static let orderedCollections = product(name: "OrderedCollections", package: "swift-collections")
   static let serviceLifecycle = product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -47,6 +49,9 @@ let package = Package(
   platforms: [.macOS(.v15)],
   products: [
     .executable(name: "gateway", targets: ["GatewayMain"]),
+    .executable(name: "text-encoder", targets: ["TextEncoder"]),
+    .executable(name: "denoiser", targets: ["Denoiser"]),
+    .executable(name: "vae-decoder", targets: ["VAEDecoder"]),
     .executable(name: "qwen-image", targets: ["QwenImageCLI"]),
   ],
   dependencies: [
@@ -55,9 +60,10 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "CommandLineArguments"]),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
-    .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
-    .package(url: "https://github.com/apple/swift-metrics", from: "2.5.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+    .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.2"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
     .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
@@ -70,43 +76,62 @@ let package = Package(
     system("CZeroMQ", apt: ["libzmq3-dev"]),
     system("CZlib", apt: ["zlib1g-dev"]),
 
+    // Compute
     .target(name: "CKernels", path: "Shared/CKernels", cSettings: optimisedC),
-    shared("TensorCore"),
-    shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
-    shared("Weights", ["TensorCore", "Kernels"]),
     .target(
       name: "CImageCodec", dependencies: ["CPNG"], path: "Shared/CImageCodec", cSettings: optimisedC,
       linkerSettings: [.linkedLibrary("png")]),
+    shared("TensorCore"),
+    shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
+    shared("Weights", ["TensorCore", "Kernels"]),
     shared("ImageCodec", ["CImageCodec"]),
     shared("QwenImage", ["TensorCore", "Kernels", "Weights", "ImageCodec", .crypto]),
 
+    // Messaging
     .target(
       name: "CWire", dependencies: ["CProtobufC"], path: "Shared/CWire",
       cSettings: [.headerSearchPath("include")], linkerSettings: [.linkedLibrary("protobuf-c")]),
     shared("Wire", ["CWire", "CZlib"]),
     shared("Transport", ["Wire", "CZeroMQ", .logging, .metrics]),
+    shared("Observability", [.logging, .coreMetrics]),
+    shared("Settings", [.configuration, .systemPackage]),
     shared("Scheduling", [.orderedCollections]),
+    shared("StageRuntime", ["Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
 
+    // Services
     .target(
       name: "Gateway",
       dependencies: [
-        "Scheduling", "Wire", "Transport", .configuration, .hummingbird, .hummingbirdCore, .httpTypes, .nioCore, .nioPosix, .logging,
-        .metrics, .orderedCollections, .serviceLifecycle, .systemPackage,
+        "Observability", "Scheduling", "Settings", "Transport", "Wire", .configuration, .hummingbird, .hummingbirdCore, .httpTypes,
+        .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections, .serviceLifecycle, .systemPackage,
       ],
-      path: "Services/Gateway"),
-    service("GatewayMain", ["Gateway", .logging]),
+      path: "Services/Gateway", resources: [.embedInCode("openapi.yaml")]),
+    .target(
+      name: "StageSupport",
+      dependencies: [
+        "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport", "Wire", .logging,
+        .serviceLifecycle,
+      ],
+      path: "Services/StageSupport"),
+    service("GatewayMain", ["Gateway", "Observability", "Settings", .logging, .metrics]),
+    service("TextEncoder", ["Kernels", "QwenImage", "StageRuntime", "StageSupport", "Wire"]),
+    service("Denoiser", ["Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
+    service("VAEDecoder", ["ImageCodec", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service(
       "QwenImageCLI",
-      ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "Transport", .argumentParser, .asyncHTTPClient, .nioCore, .nioHTTP1]),
+      ["ImageCodec", "Kernels", "QwenImage", "TensorCore", "Transport", "Weights", .argumentParser, .asyncHTTPClient, .nioCore, .nioHTTP1]),
 
+    // Tests
     test("Architecture"),
-    test("Kernels", ["Kernels"]),
-    test("Weights", ["Weights"]),
+    test("Gateway", ["Gateway", "Observability", "Scheduling", "StageRuntime", "Transport", "Wire", .hummingbirdTesting, .httpTypes, .logging, .nioPosix]),
     test("ImageCodec", ["ImageCodec", "TensorCore", "Weights", "CZlib"]),
+    test("Kernels", ["Kernels"]),
+    test("Observability", ["Observability"]),
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "CZlib"]),
-    test("Wire", ["Wire"], resources: [.copy("Golden")]),
-    test("Transport", ["Transport", "CZeroMQ"]),
     test("Scheduling", ["Scheduling", .heap]),
-    test("Gateway", ["Gateway", .hummingbirdTesting]),
+    test("StageRuntime", ["StageRuntime", .serviceLifecycle]),
+    test("Transport", ["Transport", "CZeroMQ"]),
+    test("Weights", ["Weights"]),
+    test("Wire", ["Wire"], resources: [.copy("Golden")]),
   ]
 )

@@ -2,6 +2,7 @@ import Hummingbird
 import Logging
 import NIOCore
 import NIOPosix
+import Observability
 import Scheduling
 import ServiceLifecycle
 import Transport
@@ -12,10 +13,12 @@ public enum GatewayProcess {
   ///
   /// - Parameters:
   ///   - configuration: where and how.
+  ///   - metrics: what `/metrics` shows.
   ///   - logger: where it is told.
   ///   - onRunning: called when requests are served, with the port.
   public static func run(
-    _ configuration: GatewayConfiguration, logger: Logger, onRunning: @escaping @Sendable (Int) async -> Void = { _ in }
+    _ configuration: GatewayConfiguration, metrics: PrometheusRegistry, logger: Logger,
+    onRunning: @escaping @Sendable (Int) async -> Void = { _ in }
   ) async throws {
     var transport = RouterConfiguration(endpoints: configuration.endpoints, security: try configuration.routerSecurity())
     transport.logger = logger
@@ -23,7 +26,7 @@ public enum GatewayProcess {
     let dispatcher = Dispatcher(configuration: configuration.dispatcher, router: router, logger: logger)
     let server = GatewayServer.make(
       dispatcher: dispatcher, address: .hostname(configuration.host, port: configuration.port), limits: configuration.http,
-      logger: logger
+      metrics: metrics, logger: logger
     ) { channel in
       let port = channel.localAddress?.port ?? configuration.port
       let endpoints = await router.endpoints
@@ -64,12 +67,18 @@ public enum GatewayProcess {
 }
 
 /// Ends the jobs before the server ends: waits for them within the grace time, then cancels them.
-struct Drain: Service {
-  let dispatcher: Dispatcher
-  let grace: Duration
-  let logger: Logger
+package struct Drain: Service {
+  private let dispatcher: Dispatcher
+  private let grace: Duration
+  private let logger: Logger
 
-  func run() async throws {
+  package init(dispatcher: Dispatcher, grace: Duration, logger: Logger) {
+    self.dispatcher = dispatcher
+    self.grace = grace
+    self.logger = logger
+  }
+
+  package func run() async throws {
     try await gracefulShutdown()
     let reason = Failure(.unavailable, "the gateway is shutting down")
     await dispatcher.close(because: reason)

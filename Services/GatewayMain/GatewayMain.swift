@@ -1,6 +1,8 @@
 import Foundation
 import Gateway
 import Logging
+import Metrics
+import Observability
 
 @main
 struct GatewayMain {
@@ -12,7 +14,7 @@ struct GatewayMain {
       case .help(let text): print(text)
       case .checkConfiguration: print("the configuration is right")
       case .health(let configuration): exit(await GatewayProcess.isHealthy(configuration) ? 0 : 1)
-      case .run(let configuration): try await GatewayProcess.run(configuration, logger: bootstrapLogging(configuration))
+      case .run(let configuration): try await run(configuration)
       }
     } catch let error as ConfigurationError {
       fail("gateway: the configuration is wrong:\n\(error)", status: 78)
@@ -21,11 +23,12 @@ struct GatewayMain {
     }
   }
 
-  private static func bootstrapLogging(_ configuration: GatewayConfiguration) -> Logger {
-    LoggingSystem.bootstrap(StreamLogHandler.standardError)
-    var logger = Logger(label: "gateway")
-    logger.logLevel = configuration.logLevel
-    return logger
+  private static func run(_ configuration: GatewayConfiguration) async throws {
+    bootstrapLogging(configuration.logFormat, level: configuration.logLevel)
+    let metrics = PrometheusRegistry()
+    metrics.collectProcessStatistics()
+    MetricsSystem.bootstrap(metrics)
+    try await GatewayProcess.run(configuration, metrics: metrics, logger: Logger(label: "gateway"))
   }
 
   private static func fail(_ message: String, status: Int32) -> Never {

@@ -14,7 +14,7 @@ public struct WorkerRegistration: Hashable, Sendable {
   public var credits: Int
   /// Attempts that still run from an earlier session.
   public var running: [AttemptID]
-  /// Attempts that run, but that nobody here knows; each holds a credit.
+  /// Credits in use for something else.
   public var foreignCount: Int
 
   /// A worker that registers.
@@ -37,7 +37,7 @@ public struct WorkerRegistration: Hashable, Sendable {
 public struct WorkerReport: Hashable, Sendable {
   /// Attempts that run.
   public var running: [AttemptID]
-  /// Attempts that run, but that nobody here knows; each holds a credit.
+  /// Credits in use for something else: tasks of other gateways, or of an earlier run of this one.
   public var foreignCount: Int
   /// The worker wants no more tasks.
   public var isDraining: Bool

@@ -87,7 +87,14 @@ extension Scheduler {
 
   mutating func fail(_ id: AttemptID, by worker: WorkerID, _ failure: Failure, now: Instant) {
     let isCurrent = isCurrent(id, by: worker)
-    guard workers[worker]?.attempts.removeValue(forKey: id) != nil, isCurrent, let record = workers[worker] else { return }
+    guard let attempt = workers[worker]?.attempts.removeValue(forKey: id), isCurrent, let record = workers[worker] else { return }
+    let name = record.registration.name
+    if attempt.state == .offered, failure.code == .resourceExhausted || failure.code == .unavailable {
+      // It has no room for the task, whatever we know of its credits: nobody's fault. Its next report says how things are.
+      workers[worker]?.foreignCount += 1
+      retry(id, failure, by: name, isBlameless: true, now: now)
+      return
+    }
     workers[worker]?.tasksFailed += 1
     guard failure.code.isRetryable else {
       failWaiters(of: id.task, failure)
@@ -95,7 +102,7 @@ extension Scheduler {
     }
     // A worker that is told to leave gives up what it runs: neither its fault nor the task's.
     if !record.isDraining { countFault(of: worker, failure, now: now) }
-    retry(id, failure, by: record.registration.name, isBlameless: record.isDraining, now: now)
+    retry(id, failure, by: name, isBlameless: record.isDraining, now: now)
   }
 
   private mutating func failWaiters(of id: TaskID, _ failure: Failure) {
@@ -115,11 +122,11 @@ extension Scheduler {
       failWaiters(of: id.task, Failure(failure.code == .unavailable ? .unavailable : .internal, message))
       return
     }
-    let delay =
-      failures.count < 2
+    let delay: Duration =
+      failures.count < 2 || isBlameless
       ? .zero : doubled(configuration.retryDelay, times: failures.count - 2, atMost: configuration.maxRetryDelay)
     tasks[id.task]?.failures = failures
-    tasks[id.task]?.failedOn.append(workerName)
+    if !isBlameless { tasks[id.task]?.failedOn.append(workerName) }
     tasks[id.task]?.state = .ready(notBefore: now + delay)
     effects += task.waiters.map { .job($0, .retrying(task.plan.stage, failure)) }
   }

@@ -142,6 +142,25 @@ struct RecoveryTests {
     #expect(failure(bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Failure(.internal, "again"))), of: "a") != nil)
   }
 
+  @Test(arguments: [StatusCode.resourceExhausted, .unavailable])
+  func aWorkerWithoutRoomIsLeftAloneUntilItReports(code: StatusCode) {
+    var bench = Bench {
+      $0.maxAttempts = 1
+      $0.maxWorkerFaults = 1
+    }
+    let (encoder, _, _) = bench.joinAll()
+    bench.submit("a")
+    let refused = bench.send(.taskFailed(attempt("a", 0, 1), by: encoder, Failure(code, "no credits")))
+    #expect(failure(refused, of: "a") == nil)
+    #expect(offers(refused).isEmpty)
+    #expect(bench.scheduler.status(now: bench.now).workers[0].state == .ready)
+    let effects = bench.send(.workerReported(encoder, WorkerReport(running: [], foreignCount: 0)))
+    #expect(offers(effects).map(\.offer.attempt) == [attempt("a", 0, 2)])
+    // Once it has accepted, the same is a failure.
+    bench.send(.taskAccepted(attempt("a", 0, 2), by: encoder))
+    #expect(failure(bench.send(.taskFailed(attempt("a", 0, 2), by: encoder, Failure(code, "no memory"))), of: "a") != nil)
+  }
+
   @Test func prefersAWorkerThatHasNotFailedWithTheTask() throws {
     var bench = Bench()
     let (bad, _, _) = bench.joinAll()

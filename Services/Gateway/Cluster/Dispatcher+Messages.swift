@@ -78,8 +78,9 @@ extension Dispatcher {
     registry.note(heartbeat, of: session.id)
     answer(.heartbeatReply, to: envelope, at: session.peer)
     let running = heartbeat.running.compactMap(\.task.attemptID)
-    let report = WorkerReport(
-      running: running, foreignCount: heartbeat.running.count - running.count, isDraining: heartbeat.draining)
+    // A worker that serves several gateways has fewer free credits than its tasks of this one leave.
+    let foreignCount = max(0, session.register.credits - heartbeat.freeCredits - running.count)
+    let report = WorkerReport(running: running, foreignCount: foreignCount, isDraining: heartbeat.draining)
     process(.workerReported(session.id, report))
   }
 

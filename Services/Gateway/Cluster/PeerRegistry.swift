@@ -14,9 +14,6 @@ struct PeerRegistry {
     var model: ModelIdentity { ModelIdentity(id: register.card.modelID, fingerprint: register.card.modelFingerprint) }
   }
 
-  /// Tasks at a time that one worker may offer to take.
-  static let maxCredits = 256
-
   private let instance: String
   private var lastID: UInt64 = 0
   private(set) var sessions: OrderedDictionary<WorkerID, Session> = [:]
@@ -36,9 +33,6 @@ struct PeerRegistry {
 
   /// Opens a session, unless the worker does not fit in with those that are there.
   mutating func admit(_ register: Register, from peer: PeerID) throws(Status) -> Session {
-    guard (1...Self.maxCredits).contains(register.credits) else {
-      throw Status(.invalidArgument, "credits is \(register.credits), but must be from 1 to \(Self.maxCredits)", field: "credits")
-    }
     let session = Session(id: WorkerID(lastID + 1), peer: peer, register: register)
     let others = sessions.values.filter { $0.model == session.model && $0.register.workerID != register.workerID }
     if let other = others.first(where: { $0.register.card != register.card }) {

@@ -19,6 +19,11 @@ public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvert
   /// What is wrong.
   public let problems: [String]
 
+  /// Names what is wrong.
+  package init(problems: [String]) {
+    self.problems = problems
+  }
+
   /// One problem per line.
   public var description: String { problems.joined(separator: "\n") }
 }

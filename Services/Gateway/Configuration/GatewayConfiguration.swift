@@ -1,18 +1,11 @@
 import Configuration
 import Foundation
 import Logging
+import Observability
 import Transport
 
 /// Everything that can be set about a gateway.
 public struct GatewayConfiguration: Sendable {
-  /// How log lines look.
-  public enum LogFormat: String, CaseIterable, Sendable {
-    /// One JSON object per line, for machines.
-    case json
-    /// For people.
-    case text
-  }
-
   /// Where HTTP is served.
   public var host = "127.0.0.1"
   /// 0 takes any free port.

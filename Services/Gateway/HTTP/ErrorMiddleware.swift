@@ -51,10 +51,11 @@ struct ErrorMiddleware: RouterMiddleware {
 
   private static func note(_ request: Request, _ response: Response, _ duration: Duration, _ context: GatewayContext) {
     let seconds = duration / .seconds(1)
-    // Of the path only what the router knows, lest clients make up names of metrics.
+    // Of path and method only what the router knows, lest clients make up names of metrics.
     let endpoint = context.endpointPath ?? "unknown"
-    let dimensions = [("method", request.method.rawValue), ("endpoint", endpoint), ("status", "\(response.status.code)")]
-    Counter(label: "qwenimage_http_requests_total", dimensions: context.endpointPath == nil ? [dimensions[2]] : dimensions).increment()
+    let method = context.endpointPath == nil ? "unknown" : request.method.rawValue
+    let dimensions = [("method", method), ("endpoint", endpoint), ("status", "\(response.status.code)")]
+    Counter(label: "qwenimage_http_requests_total", dimensions: dimensions).increment()
     Metrics.Timer(label: "qwenimage_http_request_seconds", dimensions: [("endpoint", endpoint)]).recordNanoseconds(Int64(seconds * 1e9))
     let isProbe = ["/healthz", "/readyz", "/metrics"].contains(endpoint)
     context.logger.log(

@@ -2,6 +2,7 @@ import Hummingbird
 import HummingbirdCore
 import Logging
 import NIOCore
+import Observability
 
 /// The HTTP server of a gateway.
 public enum GatewayServer {
@@ -11,30 +12,37 @@ public enum GatewayServer {
   ///   - dispatcher: who does the work.
   ///   - address: where to listen.
   ///   - limits: what one client may use up.
+  ///   - metrics: what `/metrics` shows.
   ///   - logger: where requests are noted.
   ///   - onServerRunning: called when it listens, with the listening channel.
   public static func make(
-    dispatcher: Dispatcher, address: BindAddress, limits: HTTPLimits, logger: Logger,
+    dispatcher: Dispatcher, address: BindAddress, limits: HTTPLimits, metrics: PrometheusRegistry, logger: Logger,
     onServerRunning: @escaping @Sendable (any Channel) async -> Void = { _ in }
   ) -> some ApplicationProtocol {
     let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
       maxHeaderFieldSize: limits.maxHeaderBytes, maxHeaderListSize: limits.maxHeaderBytes, maxHeaderFieldCount: limits.maxHeaderFields)
     return Application(
-      router: router(dispatcher: dispatcher, limits: limits),
-      server: .http1(configuration: .init(idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder)),
+      router: router(dispatcher: dispatcher, limits: limits, metrics: metrics),
+      server: .http1(
+        configuration: .init(
+          additionalChannelHandlers: [ParserErrorHandler()], idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder
+        )),
       configuration: ApplicationConfiguration(
         address: address, serverName: "qwen-image-gateway",
         availableConnectionsDelegate: MaximumAvailableConnections(limits.maxConnections, logger: logger)),
       onServerRunning: onServerRunning, logger: logger)
   }
 
-  private static func router(dispatcher: Dispatcher, limits: HTTPLimits) -> Router<GatewayContext> {
+  private static func router(dispatcher: Dispatcher, limits: HTTPLimits, metrics: PrometheusRegistry) -> Router<GatewayContext> {
+    DispatcherMetrics.describe(in: metrics)
     let router = Router(context: GatewayContext.self)
     router.add(middleware: ErrorMiddleware())
     ImagesRoutes(dispatcher: dispatcher, limits: limits).add(to: router)
     ModelsRoutes(dispatcher: dispatcher).add(to: router)
     WorkersRoutes(dispatcher: dispatcher).add(to: router)
     HealthRoutes(dispatcher: dispatcher).add(to: router)
+    MetricsRoutes(registry: metrics).add(to: router)
+    OpenAPIRoutes().add(to: router)
     return router
   }
 }

@@ -1,6 +1,7 @@
 import HTTPTypes
 import Hummingbird
 import NIOCore
+import Observability
 import Scheduling
 import Wire
 
@@ -14,9 +15,11 @@ struct ImagesRoutes: Sendable {
   }
 
   @Sendable private func generate(_ request: Request, _ context: GatewayContext) async throws -> Response {
-    let imageRequest = try ImageRequest(body: try await request.jsonBody(limits), maxPromptBytes: WireLimits().maxTextBytes)
+    guard await dispatcher.isOpen else { throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10) }
+    var request = request
+    let imageRequest = try ImageRequest(body: try await request.takeJSONBody(limits), maxPromptBytes: WireLimits().maxTextBytes)
     let card = try await dispatcher.card(named: imageRequest.model)
-    // Half the range, so that seed + n stays within it and every client can read it back exactly.
+    // Below 2^53, so that every client can read it back exactly.
     let jobs = try ImageJob.jobs(for: imageRequest, card: card, randomSeed: UInt64.random(in: 0..<1 << 52))
     let handles: [JobHandle]
     do throws(Failure) {
@@ -28,8 +31,20 @@ struct ImagesRoutes: Sendable {
     return imageRequest.isStreamed ? stream(handles, request) : try await collect(handles, request)
   }
 
-  /// Waits for all pictures. A client that leaves, or a picture that fails, ends the others: nobody listens to them any more.
   private func collect(_ handles: [JobHandle], _ request: Request) async throws -> Response {
+    var response: Response
+    do {
+      response = try .json(ImagesResponse(try await pictures(handles, request)))
+    } catch let error as APIError {
+      response = try .error(error)
+    }
+    // Noticing that the client leaves uses up the connection.
+    response.headers[.connection] = "close"
+    return response
+  }
+
+  /// Waits for all pictures. A client that leaves, or a picture that fails, ends the others: nobody listens to them any more.
+  private func pictures(_ handles: [JobHandle], _ request: Request) async throws -> [(job: ImageJob, picture: Picture)] {
     let pictures = try await request.body.consumeWithCancellationOnInboundClose { _ in
       try await withThrowingTaskGroup(of: (Int, Picture).self) { group in
         for (index, handle) in handles.enumerated() {
@@ -42,19 +57,16 @@ struct ImagesRoutes: Sendable {
         return pictures
       }
     }
-    let results = handles.indices.compactMap { index in pictures[index].map { (handles[index].job, $0) } }
-    var response = try Response.json(ImagesResponse(results))
-    // Noticing that the client leaves uses up the connection.
-    response.headers[.connection] = "close"
-    return response
+    return handles.indices.compactMap { index in pictures[index].map { (handles[index].job, $0) } }
   }
 
   private func stream(_ handles: [JobHandle], _ request: Request) -> Response {
+    let body = request.body
     let keepAlive = limits.keepAliveInterval
     return Response(
       status: .ok, headers: ServerSentEvent.headers,
       body: ResponseBody { writer in
-        try await request.body.consumeWithCancellationOnInboundClose { _ in
+        try await body.consumeWithCancellationOnInboundClose { _ in
           try await EventStream(handles: handles, keepAliveInterval: keepAlive).write(to: &writer)
         }
         try await writer.finish(nil)
@@ -112,8 +124,9 @@ private struct EventStream {
 }
 
 extension Request {
-  /// A W3C trace context that the wire can carry.
-  fileprivate var traceparent: String? {
-    headers[.traceparent].flatMap { $0.wholeMatch(of: /[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}/) == nil ? nil : $0 }
+  /// The trace that the jobs belong to: the client's, or a new one.
+  fileprivate var traceparent: String {
+    let client = headers[.traceparent].flatMap { TraceContext(traceparent: $0) }
+    return (client?.child() ?? .random()).traceparent
   }
 }

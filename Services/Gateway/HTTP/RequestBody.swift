@@ -3,8 +3,9 @@ import Hummingbird
 import NIOCore
 
 extension Request {
-  /// The body of a JSON request, within the limits.
-  func jsonBody(_ limits: HTTPLimits) async throws -> [UInt8] {
+  /// Takes the body of a JSON request, within the limits, and leaves an empty one behind, so that what comes on the connection
+  /// afterwards can still be watched.
+  mutating func takeJSONBody(_ limits: HTTPLimits) async throws -> [UInt8] {
     try checkJSONHeaders(limits)
     let body = body
     let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
@@ -23,6 +24,7 @@ extension Request {
       guard let buffer = try await group.next() else { throw CancellationError() }
       return buffer
     }
+    self.body = RequestBody(buffer: ByteBuffer())
     return Array(buffer: buffer)
   }
 

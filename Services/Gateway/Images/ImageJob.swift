@@ -31,7 +31,7 @@ public struct ImageJob: Equatable, Sendable {
     let trueCFGScale = request.trueCFGScale ?? card.defaults.trueCFGScale
     let steps = Int(request.steps ?? Int64(card.defaults.steps))
     guard steps <= card.maxSteps else {
-      throw APIError(.invalidValue, "steps is \(steps), but must be from 1 to \(card.maxSteps)", param: "steps")
+      throw APIError(.invalidValue, "\(request.stepsField) is \(steps), but must be from 1 to \(card.maxSteps)", param: request.stepsField)
     }
     let first = ImageJob(
       card: card, prompt: request.prompt,
@@ -55,11 +55,12 @@ public struct ImageJob: Equatable, Sendable {
   private static func size(for request: ImageRequest, _ card: ModelCard) throws(APIError) -> ImageSize {
     guard let (width, height) = request.size else { return card.defaults.size }
     for (name, side) in [("width", width), ("height", height)] {
+      let field = request.hasSizeField ? "size" : name
       guard side.isMultiple(of: Int64(card.sizeMultiplePx)) else {
-        throw APIError(.invalidValue, "\(name) is \(side), but must be a multiple of \(card.sizeMultiplePx)", param: "size")
+        throw APIError(.invalidValue, "\(name) is \(side), but must be a multiple of \(card.sizeMultiplePx)", param: field)
       }
       guard (card.minSidePx...card.maxSidePx).contains(Int(side)) else {
-        throw APIError(.invalidValue, "\(name) is \(side), but must be from \(card.minSidePx) to \(card.maxSidePx)", param: "size")
+        throw APIError(.invalidValue, "\(name) is \(side), but must be from \(card.minSidePx) to \(card.maxSidePx)", param: field)
       }
     }
     guard width * height <= card.maxPixels else {

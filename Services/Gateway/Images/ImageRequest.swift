@@ -15,10 +15,14 @@ public struct ImageRequest: Hashable, Sendable {
   public var size: (width: Int64, height: Int64)? { width.flatMap { width in height.map { (width, $0) } } }
   var width: Int64?
   var height: Int64?
+  /// Whether the size came in the field `size`, for error messages.
+  var hasSizeField = false
   /// Seed of the first picture's noise; nil: a random one.
   public var seed: Int64?
   /// Denoising steps; nil: the model's.
   public var steps: Int64?
+  /// The field that `steps` came in, for error messages.
+  var stepsField = "steps"
   /// Scale of true classifier-free guidance; nil: the model's.
   public var trueCFGScale: Double?
   /// What not to draw; nil: the model's.
@@ -72,6 +76,7 @@ public struct ImageRequest: Hashable, Sendable {
       throw APIError(.invalidValue, "size is \(text), but width and height are \(width) and \(height): give one of them", param: "size")
     }
     (width, height) = (w, h)
+    hasSizeField = true
   }
 
   private static func pixels(_ text: Substring) -> Int64? {
@@ -89,6 +94,7 @@ public struct ImageRequest: Hashable, Sendable {
       throw APIError(.invalidValue, "steps is \(short), but num_inference_steps is \(long): give one of them", param: "steps")
     }
     steps = short ?? long
+    if short == nil { stepsField = "num_inference_steps" }
   }
 
   private mutating func readSeed(_ fields: inout FieldReader) throws(APIError) {

@@ -32,12 +32,23 @@ public struct JSONMember: Hashable, Sendable {
   public var key: String
   /// Its value.
   public var value: JSONValue
+
+  /// `"key": value`
+  public init(key: String, value: JSONValue) {
+    self.key = key
+    self.value = value
+  }
 }
 
 /// A number as it is written: JSON sets no limits, and a detour through `Double` would change large integers.
 public struct JSONNumber: Hashable, Sendable {
   /// Matches the grammar of RFC 8259.
   public let text: String
+
+  /// The number written as `text`.
+  package init(text: String) {
+    self.text = text
+  }
 
   /// The value, when it is written without fraction and exponent and fits.
   public var integer: Int64? { Int64(text) }

@@ -1,0 +1,116 @@
+import Foundation
+import Gateway
+import Testing
+
+@Suite("Configuration")
+struct ConfigurationTests {
+  static func parse(_ arguments: [String], _ environment: [String: String] = [:]) async throws(ConfigurationError) -> GatewayCommand {
+    try await GatewayCommand.parse(arguments: arguments, environment: environment)
+  }
+
+  static func configuration(_ arguments: [String], _ environment: [String: String] = [:]) async throws -> GatewayConfiguration {
+    guard case .run(let configuration) = try await parse(arguments, environment) else {
+      throw ConfigurationError(problems: ["is no configuration"])
+    }
+    return configuration
+  }
+
+  static func problems(_ arguments: [String], _ environment: [String: String] = [:]) async -> [String] {
+    do throws(ConfigurationError) {
+      _ = try await parse(arguments, environment)
+      return []
+    } catch {
+      return error.problems
+    }
+  }
+
+  static func file(_ text: String) throws -> String {
+    let path = NSTemporaryDirectory() + "gateway-\(UInt64.random(in: 0 ... .max)).json"
+    try text.write(toFile: path, atomically: true, encoding: .utf8)
+    return path
+  }
+
+  @Test func flagsGoBeforeEnvironmentBeforeFile() async throws {
+    let path = try Self.file(
+      #"{"http":{"port":1001,"host":"h1","maxConnections":11,"bodyTimeoutSeconds":3},"cluster":{"endpoints":["ipc:///tmp/a","tcp://127.0.0.1:1"],"allowPlaintext":true},"log":{"level":"debug"}}"#
+    )
+    let environment = ["QWEN_IMAGE_HTTP_PORT": "1002", "QWEN_IMAGE_HTTP_HOST": "h2", "QWEN_IMAGE_CONFIG": path, "PATH": "/bin"]
+    let configuration = try await Self.configuration(["--http-port", "1003"], environment)
+    #expect(configuration.port == 1003)
+    #expect(configuration.host == "h2")
+    #expect(configuration.http.maxConnections == 11)
+    #expect(configuration.http.bodyTimeout == .seconds(3))
+    #expect(configuration.endpoints == ["ipc:///tmp/a", "tcp://127.0.0.1:1"])
+    #expect(configuration.allowsPlaintext)
+    #expect(configuration.logLevel == .debug)
+    #expect(configuration.http.maxBodyBytes == HTTPLimits().maxBodyBytes)
+    #expect(try await Self.configuration(["--config=\(path)"]).port == 1001)
+    #expect(try await Self.configuration([]).port == 8080)
+  }
+
+  @Test func listsAreSeparatedByCommas() async throws {
+    #expect(try await Self.configuration(["--cluster-endpoints", "tcp://*:1,ipc:///x"]).endpoints == ["tcp://*:1", "ipc:///x"])
+    #expect(
+      try await Self.configuration([], ["QWEN_IMAGE_CLUSTER_ENDPOINTS": "tcp://*:1,ipc:///x"]).endpoints == ["tcp://*:1", "ipc:///x"])
+  }
+
+  @Test(arguments: [
+    (["--http-prot", "1"], "unknown flag --http-prot"), (["8080"], "unexpected argument \"8080\""),
+    (["--http-port", "x"], "http.port must be an integer"),
+    (["--http-port", "70000"], "http.port is 70000, but must be from 0 to 65535"), (["--http-port"], "http.port must be an integer"),
+    (["--http-port=1", "2"], "unexpected argument \"2\""), (["--jobs-step-slowdown", "nan"], "jobs.stepSlowdown is nan"),
+    (["--log-level", "loud"], "log.level is \"loud\", but must be one of trace"), (["--log-format", "xml"], "log.format is \"xml\""),
+    (["--cluster-lease-seconds", "1"], "cluster.leaseSeconds must be at least twice"), (["--cluster-secret-key-file", "k"], "go together"),
+    (["--config", "/nonexistent.json"], "/nonexistent.json"),
+  ])
+  func saysWhatIsWrong(arguments: [String], problem: String) async {
+    let problems = await Self.problems(arguments)
+    #expect(problems.count == 1 && problems.first?.contains(problem) == true, "\(problems)")
+  }
+
+  @Test func saysAllThatIsWrongAtOnce() async throws {
+    let path = try Self.file(#"{"http":{"prot":1},"jobs":{"maxCount":0}}"#)
+    let problems = await Self.problems(["--config", path, "--bogus"], ["QWEN_IMAGE_HTTP_PORT": "-1"])
+    #expect(
+      problems == [
+        "unknown flag --bogus; see --help", "\(path): unknown key http.prot", "http.port is -1, but must be from 0 to 65535",
+        "jobs.maxCount is 0, but must be from 1 to 100000",
+      ])
+    let broken = try Self.file("{")
+    #expect(await Self.problems(["--config", broken]).first?.contains("not JSON") == true)
+  }
+
+  @Test func everyKeyIsDocumented() async throws {
+    guard case .help(let help) = try await Self.parse(["--help", "--bogus"]) else { throw ConfigurationError(problems: ["no help"]) }
+    let settings = await GatewayConfiguration.settings()
+    #expect(settings.count > 25)
+    #expect(Set(settings.map(\.key)).count == settings.count)
+    for setting in settings {
+      #expect(help.contains(setting.flag) && help.contains(setting.variable) && help.contains(setting.key))
+      #expect(!setting.help.isEmpty && !setting.defaultText.isEmpty)
+    }
+    #expect(Setting(key: "http.maxBodyBytes", defaultText: "", help: "").flag == "--http-max-body-bytes")
+    #expect(Setting(key: "http.maxBodyBytes", defaultText: "", help: "").variable == "QWEN_IMAGE_HTTP_MAX_BODY_BYTES")
+  }
+
+  @Test func flagsAndVariablesReallyHaveTheNamesThatAreDocumented() async throws {
+    for setting in await GatewayConfiguration.settings() {
+      let value = setting.key == "cluster.allowPlaintext" ? "perhaps" : setting.key.hasPrefix("log.") ? "x" : "-1"
+      // Texts and lists take anything.
+      if ["http.host", "cluster.endpoints", "cluster.secretKeyFile", "cluster.allowedKeysDirectory"].contains(setting.key) { continue }
+      #expect(await Self.problems([setting.flag, value]).contains { $0.hasPrefix(setting.key) }, "\(setting.flag)")
+      #expect(await Self.problems([], [setting.variable: value]).contains { $0.hasPrefix(setting.key) }, "\(setting.variable)")
+    }
+  }
+
+  @Test func actionsAreToldApart() async throws {
+    if case .checkConfiguration = try await Self.parse(["--check-config"]) {} else { Issue.record("no check") }
+    if case .health = try await Self.parse(["--health", "--http-port", "1"]) {} else { Issue.record("no health check") }
+  }
+
+  @Test func withoutAGatewayThereIsNoHealth() async {
+    var configuration = GatewayConfiguration()
+    configuration.port = 1
+    #expect(await GatewayProcess.isHealthy(configuration) == false)
+  }
+}

@@ -1,0 +1,149 @@
+import Gateway
+import Hummingbird
+import HummingbirdTesting
+import NIOCore
+import Scheduling
+import Testing
+import Wire
+
+@Suite("Connections that misbehave", .timeLimit(.minutes(2)))
+struct ConnectionTests {
+  /// Runs `body` with the port of a server whose cluster has a slow denoiser.
+  static func serve(
+    _ limits: HTTPLimits = HTTPLimits(), stepTime: Duration = .milliseconds(50),
+    _ body: @Sendable @escaping (ToyCluster, ToyWorker, Int) async throws -> Void
+  ) async throws {
+    try await ToyCluster.run { cluster in
+      let workers = try await cluster.joinAll(stepTime: stepTime)
+      try await cluster.app(limits).test(.live) { client in try await body(cluster, workers.denoiser, #require(client.port)) }
+    }
+  }
+
+  @Test(arguments: [false, true]) func aClientThatLeavesCancelsItsJobs(isStreamed: Bool) async throws {
+    try await Self.serve { cluster, denoiser, port in
+      try await RawClient.connect(port) { inbound, outbound in
+        try await outbound.write(ByteBuffer(string: RawClient.post(#"{"prompt":"a cat","n":3,"steps":50,"stream":\#(isStreamed)}"#)))
+        try await wait("steps are done") { await denoiser.log.steps > 2 }
+        #expect(await cluster.dispatcher.jobCount == 3)
+        if isStreamed {
+          let head = try await RawClient.read(&inbound) { $0.contains("image_generation.progress") }
+          #expect(head.hasPrefix("HTTP/1.1 200"))
+        }
+      }
+      try await wait("the jobs are gone") { await cluster.dispatcher.jobCount == 0 }
+      try await wait("the denoiser is told to stop") { await !denoiser.log.cancelled.isEmpty }
+      let steps = await denoiser.log.steps
+      #expect(steps < 50)
+      // And serves the next.
+      #expect(try await cluster.picture("a dog", seed: 3) == Toy.expected(prompt: "a dog", seed: 3))
+      #expect(await denoiser.log.tasks.count == 2, "the other jobs of the request never reached the denoiser")
+    }
+  }
+
+  @Test func aClientThatLeavesWhileItsJobWaitsFreesItsPlace() async throws {
+    try await Self.serve { cluster, denoiser, port in
+      let running = Task { try await cluster.picture("long", seed: 1, steps: 30) }
+      try await wait("the denoiser is busy") { await denoiser.log.steps > 0 }
+      try await RawClient.connect(port) { _, outbound in
+        try await outbound.write(ByteBuffer(string: RawClient.post(#"{"prompt":"a cat"}"#)))
+        try await wait("both are there") { await cluster.dispatcher.jobCount == 2 }
+      }
+      try await wait("one is gone") { await cluster.dispatcher.jobCount == 1 }
+      #expect(try await running.value == Toy.expected(prompt: "long", seed: 1, steps: 30))
+      #expect(await denoiser.log.tasks.count == 1)
+    }
+  }
+
+  @Test func aSlowBodyIsRefused() async throws {
+    var limits = HTTPLimits()
+    limits.bodyTimeout = .milliseconds(300)
+    try await Self.serve(limits) { _, _, port in
+      let answer = try await RawClient.exchange(
+        port, "POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"prompt\"")
+      #expect(answer.hasPrefix("HTTP/1.1 408"))
+      #expect(answer.contains(#""code":"request_timeout""#))
+    }
+  }
+
+  @Test func aSlowHeaderIsCutOff() async throws {
+    var limits = HTTPLimits()
+    limits.idleTimeout = .milliseconds(300)
+    try await Self.serve(limits) { _, _, port in
+      try await RawClient.connect(port) { inbound, outbound in
+        try await outbound.write(ByteBuffer(string: "POST /v1/images/generations HTTP/1.1\r\nhost"))
+        let start = ContinuousClock.now
+        #expect(try await RawClient.read(&inbound) { _ in false } == "")
+        #expect(ContinuousClock.now - start < .seconds(5))
+      }
+    }
+  }
+
+  @Test func aLargeBodyIsRefusedHoweverItComes() async throws {
+    var limits = HTTPLimits()
+    limits.maxBodyBytes = 2000
+    try await Self.serve(limits) { _, _, port in
+      let announced = try await RawClient.exchange(
+        port, "POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 999999999999\r\n\r\n{")
+      #expect(announced.hasPrefix("HTTP/1.1 413"))
+      #expect(announced.contains("the limit is 2000"))
+      let chunk = "400\r\n\(String(repeating: " ", count: 0x400))\r\n"
+      let chunked = try await RawClient.exchange(
+        port,
+        "POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n\(chunk)\(chunk)\(chunk)"
+      )
+      #expect(chunked.hasPrefix("HTTP/1.1 413"))
+      #expect(chunked.contains(#""code":"body_too_large""#))
+    }
+  }
+
+  @Test func largeHeadersAreRefused() async throws {
+    try await Self.serve { _, _, port in
+      let answer = try await RawClient.exchange(
+        port, "GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: \(String(repeating: "x", count: 40_000))\r\n\r\n")
+      #expect(answer.hasPrefix("HTTP/1.1 431"))
+      #expect(answer.contains(#""code":"headers_too_large""#))
+      let many = (0..<200).map { "x-\($0): 1\r\n" }.joined()
+      #expect(try await RawClient.exchange(port, "GET /healthz HTTP/1.1\r\nhost: x\r\n\(many)\r\n").hasPrefix("HTTP/1.1 431"))
+    }
+  }
+
+  @Test func whatIsNotHTTPIsRefused() async throws {
+    try await Self.serve { _, _, port in
+      for text in ["\u{0}\u{1}\u{2}\r\n\r\n", "GET /healthz HTTP/9.9\r\n\r\n", "GET\r\n\r\n"] {
+        let answer = try await RawClient.exchange(port, text)
+        #expect(answer.hasPrefix("HTTP/1.1 400"), "\(text)")
+        #expect(answer.contains(#""code":"malformed_request""#), "\(answer)")
+      }
+    }
+  }
+
+  @Test func aSilentStreamSaysThatItIsAlive() async throws {
+    var limits = HTTPLimits()
+    limits.keepAliveInterval = .milliseconds(50)
+    try await Self.serve(limits, stepTime: .milliseconds(400)) { _, _, port in
+      let answer = try await RawClient.exchange(port, RawClient.post(#"{"prompt":"a cat","steps":2,"stream":true}"#))
+      #expect(answer.components(separatedBy: ": still here").count > 4)
+      #expect(answer.contains("event: image_generation.completed"))
+    }
+  }
+
+  /// The rest of the connection is no HTTP, but the answer that is being made arrives whole.
+  @Test func nonsenseBehindARequestDoesNotSpoilItsAnswer() async throws {
+    try await Self.serve { _, _, port in
+      let answer = try await RawClient.exchange(port, RawClient.post(#"{"prompt":"a cat","seed":1}"#) + "\u{0}\u{1}\r\n\r\n")
+      #expect(answer.hasPrefix("HTTP/1.1 "))
+      #expect(answer.components(separatedBy: "HTTP/1.1 ").count == 2)
+    }
+  }
+
+  @Test func twoRequestsOnOneConnectionAreAnsweredInOrder() async throws {
+    try await Self.serve { _, _, port in
+      try await RawClient.connect(port) { inbound, outbound in
+        try await outbound.write(ByteBuffer(string: RawClient.post("{}") + "GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"))
+        let answer = try await RawClient.read(&inbound) { $0.contains("toy/model") }
+        #expect(answer.hasPrefix("HTTP/1.1 400"))
+        #expect(answer.contains("HTTP/1.1 200"))
+      }
+    }
+  }
+}

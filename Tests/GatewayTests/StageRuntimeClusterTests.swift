@@ -1,0 +1,181 @@
+import Foundation
+import Gateway
+import Hummingbird
+import HummingbirdTesting
+import NIOCore
+import Scheduling
+import StageRuntime
+import Testing
+import Transport
+import Wire
+
+/// The toy model behind the runtime that the real stages use.
+struct ToyStage: StageRuntime.Stage {
+  var kind: StageKind
+  var stepSeconds = 0.002
+  var card: ModelCard { Toy.card }
+  var componentFingerprint: String { "c" }
+  var numericsClass: String { "toy" }
+
+  func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
+    switch task.request {
+    case .encodeRequest(let request):
+      let embeddings = Toy.embeddings(request.prompt)
+      guard embeddings.count <= card.maxPromptTokens else {
+        throw Status(.invalidArgument, "the prompt has \(embeddings.count) tokens, the limit is \(card.maxPromptTokens)", field: "prompt")
+      }
+      let tensor = Toy.tensor(TensorName.promptEmbeds, embeddings, shape: [embeddings.count, 1])
+      return StageOutput(.encodeResponse(EncodeResponse(promptTokens: embeddings.count)), tensors: [tensor])
+    case .denoiseRequest(let request): return try denoise(request, task, context)
+    case .decodeRequest(let request):
+      let bytes = Toy.picture(Toy.values(try task.requiredTensor(TensorName.latents))[0], request.size)
+      let image = WireTensor(name: TensorName.image, dtype: .u8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
+      return StageOutput(.decodeResponse(DecodeResponse(mediaType: "image/png", size: request.size)), tensors: [image])
+    default: throw Status(.unimplemented, "not a toy's task")
+    }
+  }
+
+  private func denoise(_ request: DenoiseRequest, _ task: StageTask, _ context: TaskContext) throws -> StageOutput {
+    let embeddings = [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].compactMap { task.tensor($0) }.flatMap(Toy.values)
+    var state = request.firstStep == 0 ? Toy.hash(request.seed, 1) : Toy.values(try task.requiredTensor(TensorName.latents))[0]
+    let shape = card.latents.packedShape(of: request.size)
+    var latents: WireTensor { Toy.tensor(TensorName.latents, Array(repeating: state, count: shape[0] * shape[1]), shape: shape) }
+    for step in request.firstStep + 1...request.steps {
+      try context.checkCancelled()
+      Thread.sleep(forTimeInterval: stepSeconds)
+      state = Toy.denoise(state, step: step, embeddings)
+      let progress = DenoiseProgress(completedSteps: step, steps: request.steps, stepSeconds: stepSeconds)
+      context.progress(.denoiseProgress(progress), tensors: [latents])
+    }
+    return StageOutput(.denoiseResponse(DenoiseResponse(steps: request.steps)), tensors: [latents])
+  }
+
+  /// A worker for the gateway at `endpoint`, running until the task is cancelled.
+  func start(_ endpoint: String, credits: Int = 1) -> Task<Void, any Error> {
+    var configuration = WorkerConfiguration(gateways: [endpoint], security: .plaintext())
+    configuration.credits = credits
+    configuration.logger = Toy.logger
+    configuration.registrationRetryMs = 100
+    configuration.transport.maxReconnectIntervalMs = 200
+    let worker = Worker(stage: self, configuration: configuration)
+    return Task { try await worker.run() }
+  }
+}
+
+@Suite("The gateway with the stages' own runtime", .timeLimit(.minutes(2)))
+struct StageRuntimeClusterTests {
+  /// Runs `body` with toy workers of each stage at `endpoint`.
+  static func withWorkers<Result>(
+    _ endpoint: String, denoisers: Int = 1, stepSeconds: Double = 0.002, _ body: ([Task<Void, any Error>]) async throws -> Result
+  ) async throws -> Result {
+    var workers = [ToyStage(kind: .textEncoder).start(endpoint, credits: 2), ToyStage(kind: .vaeDecoder).start(endpoint, credits: 2)]
+    for _ in 0..<denoisers { workers.append(ToyStage(kind: .denoiser, stepSeconds: stepSeconds).start(endpoint)) }
+    defer { for worker in workers { worker.cancel() } }
+    return try await body(Array(workers.suffix(denoisers)))
+  }
+
+  @Test func manyRequestsWhileDenoisersComeAndGo() async throws {
+    try await ToyCluster.run { cluster in
+      try await Self.withWorkers(cluster.endpoint, denoisers: 3) { denoisers in
+        try await cluster.waitUntilReady()
+        try await cluster.app().test(.ahc()) { client in
+          try await withThrowingTaskGroup(of: Void.self) { group in
+            for number in 0..<60 {
+              group.addTask {
+                let prompt = "prompt \(number % 5)"
+                let response = try await client.generate(#"{"prompt":"\#(prompt)","negative_prompt":" ","seed":\#(number),"steps":6}"#)
+                #expect(response.status == .ok, "\(String(buffer: response.body))")
+                #expect(try response.picture() == Toy.expected(prompt: prompt, negativePrompt: " ", seed: UInt64(number), steps: 6))
+              }
+            }
+            group.addTask {
+              for denoiser in denoisers.dropFirst() {
+                try await Task.sleep(for: .milliseconds(60))
+                denoiser.cancel()
+              }
+              let late = ToyStage(kind: .denoiser).start(cluster.endpoint, credits: 2)
+              try await Task.sleep(for: .milliseconds(300))
+              late.cancel()
+            }
+            try await group.waitForAll()
+          }
+        }
+        #expect(await cluster.dispatcher.jobCount == 0)
+      }
+    }
+  }
+
+  @Test func aCancelledJobFreesItsDenoiser() async throws {
+    try await ToyCluster.run { cluster in
+      try await Self.withWorkers(cluster.endpoint, stepSeconds: 0.05) { _ in
+        try await cluster.waitUntilReady()
+        let long = Task { try await cluster.picture("long", seed: 1, steps: 50) }
+        try await wait("it runs") { await cluster.dispatcher.status.startedJobs == 1 }
+        long.cancel()
+        let start = ContinuousClock.now
+        #expect(try await cluster.picture("short", seed: 2) == Toy.expected(prompt: "short", seed: 2))
+        #expect(ContinuousClock.now - start < .seconds(2))
+      }
+    }
+  }
+
+  /// Workers find a gateway that was started again by themselves, and drop what nobody wants any more.
+  @Test func aNewGatewayInTheOldOnesPlaceIsServed() async throws {
+    let path = "ipc://\(NSTemporaryDirectory())gateway-\(UInt32.random(in: 0 ... .max)).sock"
+    try await Self.withWorkers(path, stepSeconds: 0.05) { _ in
+      for round in UInt64(0)..<3 {
+        try await ToyCluster.run(endpoint: path) { cluster in
+          try await cluster.waitUntilReady()
+          #expect(try await cluster.picture("p", seed: round) == Toy.expected(prompt: "p", seed: round))
+          // Left behind when the gateway ends.
+          let lost = Task { try await cluster.picture("lost", seed: round, steps: 50) }
+          try await wait("it runs") { await cluster.dispatcher.status.startedJobs == 1 }
+          lost.cancel()
+        }
+      }
+    }
+  }
+
+  /// OpenAI's own client, when a Python that has it is there: QWEN_IMAGE_TEST_PYTHON, or python3.
+  @Test(.enabled(if: OpenAIClient.isThere, "no Python with the package openai")) func theOpenAIClientWorks() async throws {
+    try await ToyCluster.run { cluster in
+      try await Self.withWorkers(cluster.endpoint, denoisers: 2) { _ in
+        try await cluster.waitUntilReady()
+        try await cluster.app().test(.live) { client in
+          let (status, output) = try await OpenAIClient.run(port: #require(client.port))
+          #expect(status == 0, "\(output)")
+        }
+      }
+    }
+  }
+}
+
+enum OpenAIClient {
+  static let python = ProcessInfo.processInfo.environment["QWEN_IMAGE_TEST_PYTHON"] ?? "python3"
+  static let isThere =
+    (try? start(["-c", "import openai"]).map {
+      $0.waitUntilExit(); return $0.terminationStatus == 0
+    }) ?? false
+
+  private static func start(_ arguments: [String], _ environment: [String: String] = [:], output: Any? = nil) throws -> Process? {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    process.arguments = [python] + arguments
+    process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+    process.standardOutput = output ?? FileHandle.nullDevice
+    process.standardError = output ?? FileHandle.nullDevice
+    try process.run()
+    return process
+  }
+
+  static func run(port: Int) async throws -> (status: Int32, output: String) {
+    let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent(
+      "Cluster/openai_client_test.py")
+    let log = NSTemporaryDirectory() + "openai-\(UInt32.random(in: 0 ... .max)).log"
+    try Data().write(to: URL(fileURLWithPath: log))
+    let handle = try #require(FileHandle(forWritingAtPath: log))
+    let process = try #require(try start([script.path], ["QWEN_IMAGE_BASE_URL": "http://127.0.0.1:\(port)/v1"], output: handle))
+    while process.isRunning { try await Task.sleep(for: .milliseconds(50)) }
+    return (process.terminationStatus, (try? String(contentsOfFile: log, encoding: .utf8)) ?? "")
+  }
+}

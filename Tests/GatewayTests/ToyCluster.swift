@@ -1,0 +1,137 @@
+import Foundation
+import Gateway
+import HTTPTypes
+import Hummingbird
+import HummingbirdTesting
+import NIOCore
+import Observability
+import Scheduling
+import Testing
+import Transport
+import Wire
+
+/// A gateway with toy workers in one process, over real sockets.
+struct ToyCluster: Sendable {
+  let dispatcher: Dispatcher
+  let endpoint: String
+
+  /// Runs `body` with a dispatcher, without workers.
+  static func run<Result: Sendable>(
+    _ configure: (inout DispatcherConfiguration) -> Void = { _ in }, endpoint: String = "tcp://127.0.0.1:*",
+    _ body: (ToyCluster) async throws -> Result
+  ) async throws -> Result {
+    var configuration = DispatcherConfiguration()
+    configuration.heartbeatInterval = .milliseconds(200)
+    configuration.scheduling.lease = .seconds(5)
+    configuration.tickInterval = .milliseconds(50)
+    configure(&configuration)
+    var transport = RouterConfiguration(endpoints: [endpoint], security: .plaintext())
+    transport.logger = Toy.logger
+    let router = try await RouterSocket(transport)
+    let dispatcher = Dispatcher(configuration: configuration, router: router, logger: Toy.logger)
+    let cluster = ToyCluster(dispatcher: dispatcher, endpoint: await router.endpoints[0])
+    let running = Task { try await dispatcher.run() }
+    do {
+      let result = try await body(cluster)
+      running.cancel()
+      _ = try? await running.value
+      return result
+    } catch {
+      running.cancel()
+      _ = try? await running.value
+      throw error
+    }
+  }
+
+  @discardableResult
+  func join(
+    _ stage: StageKind, name: String? = nil, card: ModelCard = Toy.card, credits: Int = 1, componentFingerprint: String = "c",
+    stepTime: Duration = .milliseconds(2), misbehave: @escaping @Sendable (TaskReference, Body) -> ToyWorker.Misbehaviour? = { _, _ in nil }
+  ) async throws -> ToyWorker {
+    let worker = try await ToyWorker(
+      stage, name: name ?? "\(stage.name)-\(UInt32.random(in: 0 ... .max))", endpoint: endpoint, card: card, credits: credits,
+      componentFingerprint: componentFingerprint, stepTime: stepTime, misbehave: misbehave)
+    await worker.start()
+    return worker
+  }
+
+  /// One worker of each stage, and waits until they have joined.
+  func joinAll(stepTime: Duration = .milliseconds(2), credits: Int = 4) async throws -> (
+    encoder: ToyWorker, denoiser: ToyWorker, decoder: ToyWorker
+  ) {
+    let workers = (
+      try await join(.textEncoder, credits: credits), try await join(.denoiser, stepTime: stepTime),
+      try await join(.vaeDecoder, credits: credits)
+    )
+    try await waitUntilReady()
+    return workers
+  }
+
+  func waitUntilReady() async throws {
+    try await wait("the cluster is ready") { await !dispatcher.status.readyModels().isEmpty }
+    _ = try await dispatcher.card(named: nil)
+  }
+
+  func app(_ limits: HTTPLimits = HTTPLimits(), metrics: PrometheusRegistry = PrometheusRegistry()) -> some ApplicationProtocol {
+    GatewayServer.make(
+      dispatcher: dispatcher, address: .hostname("127.0.0.1", port: 0), limits: limits, metrics: metrics, logger: Toy.logger)
+  }
+
+  /// A picture, by way of the dispatcher alone.
+  func picture(_ prompt: String, seed: UInt64, steps: Int = 4, negativePrompt: String? = nil) async throws -> [UInt8] {
+    var body = #"{"prompt":"\#(prompt)","seed":\#(seed),"steps":\#(steps)"#
+    if let negativePrompt { body += #","negative_prompt":"\#(negativePrompt)""# }
+    let request = try ImageRequest(body: Array((body + "}").utf8), maxPromptBytes: 1000)
+    let handles = try await dispatcher.submit(ImageJob.jobs(for: request, card: Toy.card, randomSeed: 0))
+    return try await handles[0].picture().bytes.withUnsafeBytes { Array($0) }
+  }
+}
+
+/// Waits until `condition` holds, for 20 seconds at most.
+func wait(_ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ condition: () async throws -> Bool) async throws {
+  for _ in 0..<2000 {
+    if try await condition() { return }
+    try await Task.sleep(for: .milliseconds(10))
+  }
+  Issue.record("waited in vain until \(what)", sourceLocation: sourceLocation)
+  throw Failure(.deadlineExceeded, "waited in vain until \(what)")
+}
+
+extension TestClientProtocol {
+  /// `POST /v1/images/generations`.
+  func generate(_ body: String, headers: HTTPFields = [.contentType: "application/json"]) async throws -> TestResponse {
+    try await execute(uri: "/v1/images/generations", method: .post, headers: headers, body: ByteBuffer(string: body))
+  }
+
+  func get(_ uri: String) async throws -> (status: HTTPResponse.Status, json: JSONValue) {
+    let response = try await execute(uri: uri, method: .get)
+    return (response.status, try StrictJSON.parse(Array(buffer: response.body)))
+  }
+}
+
+extension TestResponse {
+  var json: JSONValue { get throws { try StrictJSON.parse(Array(buffer: body), maxDepth: 32) } }
+
+  /// The picture number `index` of an answer.
+  func picture(_ index: Int = 0) throws -> [UInt8] {
+    let text = try #require(try json["data"]?[index]?["b64_json"]?.text)
+    return try Array(#require(Data(base64Encoded: text)))
+  }
+
+  /// The `error` of an answer.
+  var error: JSONValue? { get throws { try json["error"] } }
+}
+
+extension JSONValue {
+  subscript(_ key: String) -> JSONValue? {
+    if case .object(let members) = self { members.first { $0.key == key }?.value } else { nil }
+  }
+
+  subscript(_ index: Int) -> JSONValue? {
+    if case .array(let values) = self, values.indices.contains(index) { values[index] } else { nil }
+  }
+
+  var text: String? { if case .string(let text) = self { text } else { nil } }
+  var integer: Int64? { if case .number(let number) = self { number.integer } else { nil } }
+  var count: Int? { if case .array(let values) = self { values.count } else { nil } }
+}
