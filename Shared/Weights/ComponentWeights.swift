@@ -98,12 +98,10 @@ public struct ComponentWeights: Sendable {
     return try file.tensor(location.storedName)
   }
 
-  /// The stored bytes of the tensor `name`, valid inside `body` only.
-  public func withBytes<Result>(
-    of name: String, _ body: (UnsafeRawBufferPointer) throws(WeightsError) -> Result
-  ) throws(WeightsError) -> Result {
+  /// A part of a tensor's stored bytes; see ``SafetensorsFile/readBytes(of:in:)``.
+  public func readBytes(of name: String, in range: Range<Int>) throws(WeightsError) -> [UInt8] {
     guard let location = locations[name] else { throw .missingTensor(component: directory, tensor: name, expected: nil) }
-    return try files[location.file].withBytes(of: location.storedName, body)
+    return try files[location.file].readBytes(of: location.storedName, in: range)
   }
 
   /// Requires that every tensor is in `expected` or is ignored; a surplus tensor means that the checkpoint is of another architecture.

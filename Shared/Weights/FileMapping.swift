@@ -62,6 +62,13 @@ struct OpenFile: ~Copyable {
 
   deinit { close(descriptor) }
 
+  /// Turns read-ahead off for this descriptor.
+  func adviseRandomAccess() {
+    #if os(Linux)
+      posix_fadvise(descriptor, 0, 0, POSIX_FADV_RANDOM)
+    #endif
+  }
+
   /// Reads exactly `count` bytes at `offset`.
   func read(offset: Int, count: Int) throws(WeightsError) -> [UInt8] {
     var buffer = [UInt8](repeating: 0, count: count)

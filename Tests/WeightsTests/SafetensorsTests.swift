@@ -19,6 +19,8 @@ import Weights
     #expect(try file.tensor("b").dtype == .bf16)
     #expect(try file.tensor("empty").shape == [0, 4])
     #expect(try file.withBytes(of: "a") { Array($0) } == Array(Self.data.prefix(8)))
+    #expect(try file.readBytes(of: "b", in: 2..<6) == Array(Self.data[10..<14]))
+    #expect(try file.readBytes(of: "empty", in: 0..<0).isEmpty)
     #expect(weightsError { _ = try file.tensor("c") } == .missingTensor(component: file.path, tensor: "c", expected: nil))
   }
 
