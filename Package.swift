@@ -116,7 +116,7 @@ let package = Package(
     test(
       "Gateway",
       [
-        "Gateway", "Observability", "Scheduling", "StageRuntime", "Wire", "Transport", .product(name: "Logging", package: "swift-log"), .product(name: "HummingbirdTesting", package: "hummingbird"), .product(name: "HTTPTypes", package: "swift-http-types"),
+        "Gateway", "GatewayMain", "Observability", "Scheduling", "StageRuntime", "Wire", "Transport", .product(name: "Logging", package: "swift-log"), .product(name: "HummingbirdTesting", package: "hummingbird"), .product(name: "HTTPTypes", package: "swift-http-types"),
         .product(name: "NIOPosix", package: "swift-nio"),
       ]),
   ]
