@@ -69,11 +69,13 @@ let package = Package(
     shared(
       "StageRuntime",
       [
-        "Transport", "Observability", .product(name: "Metrics", package: "swift-metrics"),
-        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        "Wire", "Transport", "Observability", .product(name: "Logging", package: "swift-log"),
+        .product(name: "Metrics", package: "swift-metrics"), .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
       ]),
 
-    test("Observability", ["Observability"]),
+    test(
+      "Observability",
+      ["Observability", .product(name: "Logging", package: "swift-log"), .product(name: "CoreMetrics", package: "swift-metrics")]),
     test("StageRuntime", ["StageRuntime", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")]),
     test("Transport", ["Transport", "CZeroMQ"]),
     test("Kernels", ["Kernels"]),

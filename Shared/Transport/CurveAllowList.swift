@@ -3,7 +3,8 @@ import Synchronization
 
 /// The public keys of the clients that may connect: the files of a directory, read again when they may have changed.
 ///
-/// A key is added by putting its file there and revoked by removing it; no restart is needed.
+/// A key is added by putting its file there and revoked by removing it; no restart is needed. A file that is changed in place is
+/// noticed within a minute.
 public final class CurveAllowList: Sendable {
   /// More keys than this are not read.
   public static let maxKeys = 10_000
@@ -15,18 +16,23 @@ public final class CurveAllowList: Sendable {
 
   private struct State {
     var keys: [CurvePublicKey: String] = [:]
-    var readAt: ContinuousClock.Instant
     var problems: [TransportError] = []
+    var lookedAt: ContinuousClock.Instant
+    var readAt: ContinuousClock.Instant
+    /// When the directory was last changed, as of the last reading; nil: it may have changed since without showing it.
+    var modified: timespec?
   }
 
-  /// Reads `directory` now, and again whenever a key is asked for and the last reading is `refreshSeconds` old.
+  /// Reads `directory` now, and looks whether it has changed whenever a key is asked for and the last look is `refreshSeconds` old.
   ///
   /// - Throws: `TransportError.key` when the directory cannot be read.
   public init(directory: String, refreshSeconds: Double = 1) throws(TransportError) {
     self.directory = directory
     self.refreshSeconds = refreshSeconds
+    let modified = Self.settledModification(directory)
     let (keys, problems) = try Self.read(directory)
-    self.state = Mutex(State(keys: keys, readAt: .now, problems: problems))
+    let now = ContinuousClock.now
+    self.state = Mutex(State(keys: keys, problems: problems, lookedAt: now, readAt: now, modified: modified))
   }
 
   /// The file name, without `.public`, of the client with `key`; nil: it is not allowed.
@@ -42,8 +48,16 @@ public final class CurveAllowList: Sendable {
 
   private func refresh(_ state: inout State) {
     let now = ContinuousClock.now
-    guard now - state.readAt >= .seconds(refreshSeconds) else { return }
+    guard now - state.lookedAt >= .seconds(refreshSeconds) else { return }
+    state.lookedAt = now
+    let modified = Self.settledModification(directory)
+    if let modified, let known = state.modified, modified.tv_sec == known.tv_sec, modified.tv_nsec == known.tv_nsec,
+      now - state.readAt < .seconds(60)
+    {
+      return
+    }
     state.readAt = now
+    state.modified = modified
     do throws(TransportError) {
       (state.keys, state.problems) = try Self.read(directory)
     } catch {
@@ -51,6 +65,14 @@ public final class CurveAllowList: Sendable {
       state.keys = [:]
       state.problems = [error]
     }
+  }
+
+  /// When the directory was last changed, unless that is so recent that another change may leave the same time.
+  private static func settledModification(_ directory: String) -> timespec? {
+    var status = stat()
+    var now = timespec()
+    guard stat(directory, &status) == 0, clock_gettime(CLOCK_REALTIME, &now) == 0 else { return nil }
+    return now.tv_sec - status.st_mtim.tv_sec > 2 ? status.st_mtim : nil
   }
 
   private static func read(_ directory: String) throws(TransportError) -> ([CurvePublicKey: String], [TransportError]) {

@@ -48,7 +48,7 @@ struct MessagingTests {
     let router = try await makeRouter()
     let dealer = try await makeDealer(try #require(await router.endpoints.first))
     try await waitUntilConnected(dealer)
-    for byteCount in [1, 8, 30, 33, 34, 100, 1000, 5000, 8191, 8192, 8193, 20_000, 1_000_000] {
+    for byteCount in [0, 1, 8, 30, 33, 34, 100, 1000, 5000, 8191, 8192, 8193, 20_000, 1_000_000] {
       try await dealer.send(envelope(bytes: byteCount))
       let tensor = try #require(try await nextMessage(router).envelope.tensors.first)
       #expect(tensor.bytes.withUnsafeBytes { Int(bitPattern: $0.baseAddress) % 16 } == 0, "\(byteCount) bytes")
