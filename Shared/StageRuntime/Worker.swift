@@ -38,6 +38,7 @@ public actor Worker: Service {
   var tasksDone: UInt64 = 0
   var tasksFailed: UInt64 = 0
   var compute: ComputeThreads?
+  private var hasRun = false
   private var healthWrittenAt: ContinuousClock.Instant?
 
   /// A worker that computes `stage`. Nothing is opened before `run`.
@@ -56,6 +57,8 @@ public actor Worker: Service {
   /// - Throws: `WorkerConfigurationError`, or `TransportError` when an address or a key is no good. Lost connections are not
   ///   errors: the worker looks for its gateways for ever.
   public func run() async throws {
+    precondition(!hasRun, "a worker runs once")
+    hasRun = true
     try configuration.validate()
     try await withGracefulShutdownHandler {
       try await serve()

@@ -106,6 +106,7 @@ struct APITests {
         try await wait("the job runs") { await cluster.dispatcher.status.startedJobs == 1 }
         let refused = try await client.generate(#"{"prompt":"p","n":2}"#)
         #expect(refused.status == .tooManyRequests)
+        #expect(Int(refused.headers[.retryAfter] ?? "") != nil)
         #expect(try refused.error?["code"]?.text == "queue_full")
         #expect(try refused.error?["type"]?.text == "rate_limit_error")
         #expect(try await long.picture(1) == Toy.expected(prompt: "p", seed: 2, steps: 5))

@@ -108,7 +108,8 @@ struct TaskTests {
       func outcome(_ job: String) async throws -> Body {
         try await gateway.send(Envelope(task: task(job), body: denoise(steps: 1)), to: peer)
         let conversation = try await gateway.conversation(task(job))
-        return try #require(conversation.last).body
+        let last = try #require(conversation.last)
+        return last.body
       }
       #expect(try await outcome("status") == .failed(Status(.invalidArgument, "tokens: 600, at most 512", field: "prompt")))
       #expect(try await outcome("error") == .failed(Status(.internal, "Broken()")))

@@ -90,9 +90,11 @@ extension APIError.Code {
 extension APIError {
   /// What a client is told about a failed job.
   public init(_ failure: Failure) {
+    let code = Code(failure.code)
+    // A full queue always says when to come back, even before anything was measured.
+    let seconds = failure.retryAfterSeconds ?? (code == .queueFull ? 10 : nil)
     self.init(
-      Code(failure.code), failure.message, param: failure.field,
-      retryAfterSeconds: failure.retryAfterSeconds.map { Int(min(max($0, 1), 3600).rounded(.up)) })
+      code, failure.message, param: failure.field, retryAfterSeconds: seconds.map { Int(min(max($0, 1), 3600).rounded(.up)) })
   }
 }
 
