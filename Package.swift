@@ -102,8 +102,8 @@ let package = Package(
     .target(
       name: "Gateway",
       dependencies: [
-        "Observability", "Scheduling", "Settings", "Transport", "Wire", .configuration, .hummingbird, .hummingbirdCore, .httpTypes,
-        .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections, .serviceLifecycle, .systemPackage,
+        "Observability", "Scheduling", "Settings", "Transport", "Wire", .hummingbird, .hummingbirdCore, .httpTypes,
+        .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections, .serviceLifecycle,
       ],
       path: "Services/Gateway", resources: [.embedInCode("openapi.yaml")]),
     .target(
@@ -123,10 +123,16 @@ let package = Package(
 
     // Tests
     test("Architecture"),
-    test("Gateway", ["Gateway", "Observability", "Scheduling", "StageRuntime", "Transport", "Wire", .hummingbirdTesting, .httpTypes, .logging, .nioPosix]),
+    test(
+      "Gateway",
+      [
+        "Gateway", "GatewayMain", "Observability", "Scheduling", "Settings", "StageRuntime", "Transport", "Wire", .hummingbirdTesting,
+        .httpTypes, .logging,
+        .nioPosix,
+      ]),
     test("ImageCodec", ["ImageCodec", "TensorCore", "Weights", "CZlib"]),
     test("Kernels", ["Kernels"]),
-    test("Observability", ["Observability"]),
+    test("Observability", ["Observability", .logging, .coreMetrics]),
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "CZlib"]),
     test("Scheduling", ["Scheduling", .heap]),
     test("StageRuntime", ["StageRuntime", .serviceLifecycle]),

@@ -3,20 +3,22 @@ import Gateway
 import Logging
 import Metrics
 import Observability
+import Settings
 
 @main
 struct GatewayMain {
   static func main() async {
     do {
-      switch try await GatewayCommand.parse(
+      let command = try await SettingCommand<GatewayConfiguration>.parse(
+        program: "gateway", summary: "Serves the HTTP API of a Qwen-Image cluster and hands the work to the stages that connect to it.",
         arguments: Array(CommandLine.arguments.dropFirst()), environment: ProcessInfo.processInfo.environment)
-      {
+      switch command {
       case .help(let text): print(text)
       case .checkConfiguration: print("the configuration is right")
       case .health(let configuration): exit(await GatewayProcess.isHealthy(configuration) ? 0 : 1)
       case .run(let configuration): try await run(configuration)
       }
-    } catch let error as ConfigurationError {
+    } catch let error as SettingError {
       fail("gateway: the configuration is wrong:\n\(error)", status: 78)
     } catch {
       fail("gateway: \(error)", status: 1)

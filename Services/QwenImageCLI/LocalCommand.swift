@@ -52,7 +52,7 @@ struct LocalCommand: AsyncParsableCommand {
       model: directory, precision: precision, pool: ThreadPool(threads: threads), limits: profile.limits)
 
     let recording = dump.map { _ in TensorRecording() }
-    var clock = StepClock(steps: imageRequest.steps)
+    let clock = StepClock(steps: imageRequest.steps)
     progress.show("encoding")
     let picture = try pipeline(imageRequest, probe: recording?.probe ?? .none) { completed in
       guard !interruption.isInterrupted else { throw PipelineError.cancelled }

@@ -59,7 +59,9 @@ public struct SettingReader {
   }
 
   /// One of a few words.
-  public mutating func choice<Value: RawRepresentable<String> & CaseIterable>(_ key: String, _ standard: Value, _ help: String) async -> Value {
+  public mutating func choice<Value: RawRepresentable<String> & CaseIterable>(_ key: String, _ standard: Value, _ help: String) async
+    -> Value
+  {
     let values = Value.allCases.map(\.rawValue).joined(separator: ", ")
     let text = await text(key, standard.rawValue, "\(help): \(values)")
     if let value = Value(rawValue: text) { return value }

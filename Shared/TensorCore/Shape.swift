@@ -9,6 +9,7 @@ public struct Shape: Hashable, Sendable, ExpressibleByArrayLiteral, CustomString
     self.dimensions = dimensions
   }
 
+  /// A shape written as a literal: `[2, 3]`.
   public init(arrayLiteral elements: Int...) { self.init(elements) }
 
   /// Number of dimensions.
@@ -20,5 +21,6 @@ public struct Shape: Hashable, Sendable, ExpressibleByArrayLiteral, CustomString
   /// The extent of one dimension; negative indices count from the end.
   public subscript(index: Int) -> Int { dimensions[index < 0 ? rank + index : index] }
 
+  /// `[2, 3]`
   public var description: String { "[" + dimensions.map(String.init).joined(separator: ", ") + "]" }
 }

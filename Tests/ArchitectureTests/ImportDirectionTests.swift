@@ -44,7 +44,9 @@ import Testing
   private static func imports(_ file: URL) throws -> [String] {
     try String(contentsOf: file, encoding: .utf8).split(separator: "\n").compactMap { line in
       let words = line.split(separator: " ").map(String.init)
-      guard let index = words.firstIndex(of: "import"), words[..<index].allSatisfy({ $0.hasPrefix("@") || isAccessLevel($0) }) else { return nil }
+      guard let index = words.firstIndex(of: "import"), words[..<index].allSatisfy({ $0.hasPrefix("@") || isAccessLevel($0) }) else {
+        return nil
+      }
       let kinds: Set = ["struct", "class", "enum", "protocol", "func", "var", "let", "typealias"]
       return words[(index + 1)...].first { !kinds.contains($0) }.map { String($0.prefix { $0 != "." }) }
     }
@@ -56,7 +58,9 @@ import Testing
 
   @Test func roomsImportOnlyWhatIsBelowThem() throws {
     let rooms = try Self.rooms()
-    let names = Set(rooms.map(\.lastPathComponent)).union(["CKernels", "COpenBLAS", "CPNG", "CImageCodec", "CWire", "CProtobufC", "CZeroMQ", "CZlib"])
+    let names = Set(rooms.map(\.lastPathComponent)).union([
+      "CKernels", "COpenBLAS", "CPNG", "CImageCodec", "CWire", "CProtobufC", "CZeroMQ", "CZlib",
+    ])
     #expect(rooms.count >= 8)
     for room in rooms {
       let allowed = try #require(Self.allowed[room.lastPathComponent], "room \(room.lastPathComponent) has no entry in the table")

@@ -1,22 +1,25 @@
 import Foundation
 import Gateway
+import Settings
 import Testing
 
 @Suite("Configuration")
 struct ConfigurationTests {
-  static func parse(_ arguments: [String], _ environment: [String: String] = [:]) async throws(ConfigurationError) -> GatewayCommand {
-    try await GatewayCommand.parse(arguments: arguments, environment: environment)
+  static func parse(_ arguments: [String], _ environment: [String: String] = [:]) async throws(SettingError) -> SettingCommand<
+    GatewayConfiguration
+  > {
+    try await .parse(program: "gateway", summary: "", arguments: arguments, environment: environment)
   }
 
   static func configuration(_ arguments: [String], _ environment: [String: String] = [:]) async throws -> GatewayConfiguration {
     guard case .run(let configuration) = try await parse(arguments, environment) else {
-      throw ConfigurationError(problems: ["is no configuration"])
+      throw SettingError(problems: ["is no configuration"])
     }
     return configuration
   }
 
   static func problems(_ arguments: [String], _ environment: [String: String] = [:]) async -> [String] {
-    do throws(ConfigurationError) {
+    do throws(SettingError) {
       _ = try await parse(arguments, environment)
       return []
     } catch {
@@ -81,7 +84,7 @@ struct ConfigurationTests {
   }
 
   @Test func everyKeyIsDocumented() async throws {
-    guard case .help(let help) = try await Self.parse(["--help", "--bogus"]) else { throw ConfigurationError(problems: ["no help"]) }
+    guard case .help(let help) = try await Self.parse(["--help", "--bogus"]) else { throw SettingError(problems: ["no help"]) }
     let settings = await GatewayConfiguration.settings()
     #expect(settings.count > 25)
     #expect(Set(settings.map(\.key)).count == settings.count)

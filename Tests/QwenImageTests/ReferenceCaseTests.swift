@@ -95,7 +95,8 @@ private func isNotRecorded(_ name: String) -> Bool {
       }
       try expectSamePicture(picture, Golden.reference("t2i_batch2.\(index).png"))
     }
-    let missing = reference.names.subtracting(compared).filter { !isNotRecorded($0) && $0 != "draw.0" && !$0.hasSuffix("position_ids") }.sorted()
+    let missing = reference.names.subtracting(compared).filter { !isNotRecorded($0) && $0 != "draw.0" && !$0.hasSuffix("position_ids") }
+      .sorted()
     #expect(missing.isEmpty, "reference tensors that nothing was compared with: \(missing)")
   }
 

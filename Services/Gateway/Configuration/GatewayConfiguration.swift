@@ -1,11 +1,11 @@
-import Configuration
 import Foundation
 import Logging
 import Observability
+import Settings
 import Transport
 
 /// Everything that can be set about a gateway.
-public struct GatewayConfiguration: Sendable {
+public struct GatewayConfiguration: SettingGroup {
   /// Where HTTP is served.
   public var host = "127.0.0.1"
   /// 0 takes any free port.
@@ -32,16 +32,8 @@ public struct GatewayConfiguration: Sendable {
   /// The defaults.
   public init() {}
 
-  /// What is documented by `--help`: every key, in order.
-  public static func settings() async -> [Setting] {
-    var reader = SettingReader(ConfigReader(provider: InMemoryProvider(values: [:])))
-    var configuration = GatewayConfiguration()
-    await configuration.read(&reader)
-    return reader.settings
-  }
-
   /// Reads every setting; what is wrong is collected in `reader`.
-  mutating func read(_ reader: inout SettingReader) async {
+  public mutating func read(_ reader: inout SettingReader) async {
     await readHTTP(&reader)
     await readCluster(&reader)
     await readJobs(&reader)

@@ -97,7 +97,8 @@ public struct Denoiser: Sendable {
     let embeds = [("prompt_embeds", input.promptEmbeds)] + (input.negativePromptEmbeds.map { [("negative_prompt_embeds", $0)] } ?? [])
     for (field, tensor) in embeds {
       guard tensor.shape.rank == 2, tensor.shape[0] > 0, tensor.shape[1] == configuration.jointAttentionDim, tensor.dtype == .fp32 else {
-        throw .invalidRequest(field: field, reason: "is \(tensor.dtype) \(tensor.shape); expected F32 [tokens, \(configuration.jointAttentionDim)]")
+        throw .invalidRequest(
+          field: field, reason: "is \(tensor.dtype) \(tensor.shape); expected F32 [tokens, \(configuration.jointAttentionDim)]")
       }
     }
     let expected: Shape = [input.grid.tokenCount, configuration.inChannels]

@@ -10,7 +10,9 @@ import Foundation
 public struct ModelProfile: Sendable, Equatable {
   /// Width and height in pixels.
   public struct Size: Sendable, Hashable {
+    /// Width in pixels.
     public let width: Int
+    /// Height in pixels.
     public let height: Int
   }
 

@@ -7,6 +7,7 @@ public enum PipelineError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The caller asked to stop.
   case cancelled
 
+  /// For people: the field or file, and what is wrong with it.
   public var description: String {
     switch self {
     case .invalidRequest(let field, let reason): "\(field) \(reason)"

@@ -45,8 +45,10 @@ public struct QwenImagePipeline: Sendable {
       negativePromptEmbeds = try promptEncoder.encode(negativePrompt, field: "negative_prompt", probe: probe.scoped("te.uncond"))
       probe.record("prompt_embeds.uncond", negativePromptEmbeds!)
     }
-    let noise = latents ?? InitialNoise.torchCPU(
-      seed: request.seed, grid: request.tokenGrid, latentChannels: decoder.configuration.zDim, probe: probe)
+    let noise =
+      latents
+      ?? InitialNoise.torchCPU(
+        seed: request.seed, grid: request.tokenGrid, latentChannels: decoder.configuration.zDim, probe: probe)
     let denoised = try denoiser(
       .init(
         promptEmbeds: promptEmbeds, negativePromptEmbeds: negativePromptEmbeds, latents: noise, grid: request.tokenGrid,
@@ -61,7 +63,8 @@ extension PromptEncoder {
   public init(model: ModelDirectory, compute: Compute, maxPromptTokens: Int) throws {
     try self.init(
       tokenizer: Tokenizer(directory: model.url(of: .tokenizer)),
-      model: LanguageModel(model.weights(of: .textEncoder), configuration: model.textEncoder, compute: compute), maxPromptTokens: maxPromptTokens)
+      model: LanguageModel(model.weights(of: .textEncoder), configuration: model.textEncoder, compute: compute),
+      maxPromptTokens: maxPromptTokens)
   }
 }
 

@@ -97,7 +97,8 @@ struct TimestepModulation: Sendable {
       compute.linear(input, compute.prepareLinear(weight: projection.weight, bias: projection.bias), output: .fp32)
     }
     return ModulationTable(
-      image: blocks.map { project($0.image) }, text: blocks.map { project($0.text) }, times: times, timeEmbedding: embedding, final: project(final))
+      image: blocks.map { project($0.image) }, text: blocks.map { project($0.text) }, times: times, timeEmbedding: embedding,
+      final: project(final))
   }
 
   /// [steps, 256]: cosines, then sines, of 1000·t·10000^(-j/128). The products are rounded in the reference's order, since

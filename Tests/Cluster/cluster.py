@@ -1,0 +1,125 @@
+"""A Qwen-Image cluster of real processes on loopback, for tests: CURVE keys, any number of workers, faults on demand."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+STAGES = ("text-encoder", "denoiser", "vae-decoder")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Cluster:
+    """Processes that end with the `with` block, however it is left."""
+
+    def __init__(self, binaries, model, precision="bf16", settings=None):
+        self.binaries, self.model, self.precision = pathlib.Path(binaries), pathlib.Path(model), precision
+        self.settings = settings or {}
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="qwen-image-"))
+        self.http_port, self.worker_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        self.processes, self.count = {}, 0
+
+    def __enter__(self):
+        try:
+            subprocess.run([self.binaries / "qwen-image", "keygen", self.folder / "keys"], check=True, stdout=subprocess.DEVNULL)
+            self.start_gateway()
+            for stage in STAGES:
+                self.start(stage)
+            self.wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for name in list(self.processes):
+            self.stop(name, signal.SIGTERM)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start_gateway(self):
+        keys = self.folder / "keys/gateway"
+        self._spawn("gateway", "gateway", {
+            "http-port": self.http_port, "cluster-endpoints": f"tcp://127.0.0.1:{self.worker_port}",
+            "cluster-secret-key-file": keys / "gateway.secret", "cluster-allowed-keys-directory": keys / "workers",
+            "cluster-heartbeat-seconds": 0.5, "cluster-lease-seconds": 3, "shutdown-grace-seconds": 2, **self.settings})
+
+    def start(self, stage, secret=None):
+        """Starts one more worker of `stage`; returns its name."""
+        self.count += 1
+        name, keys = f"{stage}-{self.count}", self.folder / "keys/worker"
+        self._spawn(name, stage, {
+            "model-directory": self.model, "compute-precision": self.precision, "compute-threads": 1,
+            "worker-gateways": f"tcp://127.0.0.1:{self.worker_port}", "worker-secret-key-file": secret or keys / "worker.secret",
+            "worker-gateway-key-file": keys / "gateway.public", "worker-health-file": self.folder / f"{name}.health",
+            "worker-drain-grace-seconds": 5})
+        return name
+
+    def _spawn(self, name, program, flags):
+        arguments = [str(self.binaries / program)] + [str(x) for flag, value in flags.items() for x in (f"--{flag}", value)]
+        log = open(self.folder / f"{name}.log", "ab")
+        self.processes[name] = subprocess.Popen(arguments, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def stop(self, name, number=signal.SIGKILL):
+        """Ends one process by its own id and waits for it."""
+        process = self.processes.pop(name)
+        if process.poll() is None:
+            process.send_signal(number)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return process.returncode
+
+    def names(self, stage):
+        return [name for name in self.processes if name.startswith(stage)]
+
+    def log(self, name):
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def get(self, path):
+        """(status, JSON) of a GET request."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=10) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+        except OSError:
+            return 0, None
+
+    def wait_until_ready(self, timeout_seconds=60):
+        self.wait(lambda: self.get("/readyz")[0] == 200, "ready", timeout_seconds)
+
+    def wait(self, condition, what, timeout_seconds=60):
+        end = time.monotonic() + timeout_seconds
+        while not condition():
+            if time.monotonic() > end:
+                logs = "\n".join(f"--- {name}\n{self.log(name)[-2000:]}" for name in self.processes)
+                raise AssertionError(f"not {what} within {timeout_seconds} s\n{logs}")
+            time.sleep(0.05)
+
+    def generate(self, output, **flags):
+        """Runs `qwen-image generate`; returns the finished process."""
+        return self._cli("generate", output, {"gateway": self.url, **flags})
+
+    def local(self, output, **flags):
+        """Runs `qwen-image local` on the same model at the same precision."""
+        return self._cli("local", output, {"model": self.model, "precision": self.precision, **flags})
+
+    def _cli(self, command, output, flags):
+        arguments = [str(self.binaries / "qwen-image"), command, "--output", str(output)]
+        arguments += [str(x) for flag, value in flags.items() for x in (f"--{flag.replace('_', '-')}", value)]
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=300)

@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Real processes: a prompt goes in through the gateway, the picture that comes out has the bytes that one process gives.
+
+    cluster_test.py [DIRECTORY OF THE EXECUTABLES]
+"""
+
+import base64
+import concurrent.futures
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import urllib.request
+
+from cluster import Cluster
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release").resolve()
+NANO = ROOT / "compose/models/nano-qwen-image"
+TINY = ROOT / "Tests/Golden/tiny/checkpoint"
+
+
+def same_bytes(cluster, name, **flags):
+    """Both ways of drawing give the same file."""
+    through, alone = cluster.folder / f"{name}.cluster.png", cluster.folder / f"{name}.local.png"
+    for run, path in ((cluster.generate, through), (cluster.local, alone)):
+        result = run(path, **flags)
+        assert result.returncode == 0, result.stderr
+    assert through.read_bytes() == alone.read_bytes(), f"{name}: generate and local differ"
+    return through.read_bytes()
+
+
+def test_same_bytes_as_one_process():
+    with Cluster(BINARIES, NANO) as cluster:
+        seen = {
+            same_bytes(cluster, "defaults", prompt="a green circle on a white background", seed=1),
+            same_bytes(cluster, "negative", prompt="a red heart", negative_prompt="blue", true_cfg_scale=2.5, steps=6, seed=2),
+            same_bytes(cluster, "noguidance", prompt="红色背景上写着\"福\"字", true_cfg_scale=1, steps=4, seed=3),
+            same_bytes(cluster, "wide", prompt='"OK" in blue letters', width=96, height=48, steps=3, seed=9223372036854775807),
+        }
+        assert len(seen) == 4
+    with Cluster(BINARIES, TINY, precision="fp32") as cluster:
+        same_bytes(cluster, "fp32", prompt="fp32 too", width=64, height=80, steps=2, seed=4)
+
+
+def test_parameters_are_in_the_picture():
+    with Cluster(BINARIES, NANO) as cluster:
+        path = cluster.folder / "x.png"
+        assert cluster.generate(path, prompt="naïve 猫", seed=77, steps=2).returncode == 0
+        data = path.read_bytes()
+        for text in ("naïve 猫", "77", "64x64", "nano-qwen-image"):
+            assert text.encode() in data, text
+
+
+def test_openai_client():
+    with Cluster(BINARIES, NANO) as cluster:
+        environment = dict(os.environ, QWEN_IMAGE_BASE_URL=f"{cluster.url}/v1")
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "Tests/Cluster/openai_client_test.py")], env=environment, capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+
+
+def request(cluster, seed, steps=8):
+    body = json.dumps({"prompt": f"a blue star {seed % 7}", "seed": seed, "num_inference_steps": steps}).encode()
+    call = urllib.request.Request(f"{cluster.url}/v1/images/generations", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(call, timeout=120) as response:
+        return base64.b64decode(json.load(response)["data"][0]["b64_json"])
+
+
+def test_many_seeds_while_denoisers_come_and_go():
+    """Denoisers are started, killed and drained while requests run; each request gets its own picture, byte for byte."""
+    seeds = range(1000, 1060)
+    with Cluster(BINARIES, NANO, settings={"jobs-accept-seconds": 2}) as cluster:
+        expected = {}
+        for seed in seeds[:6]:
+            path = cluster.folder / f"{seed}.png"
+            result = cluster.local(path, prompt=f"a blue star {seed % 7}", seed=seed, steps=200)
+            assert result.returncode == 0, result.stderr
+            expected[seed] = path.read_bytes()
+        done = threading.Event()
+        faults = dict(killed=0, drained=0)
+
+        def disturb():
+            while not done.is_set():
+                cluster.start("denoiser")
+                time.sleep(0.3)
+                names = cluster.names("denoiser")
+                if len(names) > 2:
+                    cluster.stop(names[0], signal.SIGKILL)
+                    faults["killed"] += 1
+                    cluster.stop(names[1], signal.SIGTERM)
+                    faults["drained"] += 1
+
+        disturber = threading.Thread(target=disturb)
+        disturber.start()
+        try:
+            with concurrent.futures.ThreadPoolExecutor(16) as pool:
+                pictures = dict(zip(seeds, pool.map(lambda seed: request(cluster, seed, 200), seeds)))
+        finally:
+            done.set()
+            disturber.join()
+        assert len(set(pictures.values())) == len(seeds), "two seeds gave one picture"
+        for seed, picture in expected.items():
+            assert pictures[seed] == picture, f"seed {seed} got another picture"
+        assert faults["killed"] >= 2, faults
+        print(f"    {len(seeds)} requests, {faults['killed']} denoisers killed, {faults['drained']} drained")
+
+
+def test_interrupt_cancels():
+    """Ctrl-C ends the command with status 130, leaves no file, and the cluster stops working on the job."""
+    with Cluster(BINARIES, NANO) as cluster:
+        for command, flags in (("generate", ["--gateway", cluster.url]), ("local", ["--model", str(NANO)])):
+            path = cluster.folder / f"{command}.png"
+            process = subprocess.Popen(
+                [str(BINARIES / "qwen-image"), command, *flags, "--prompt", "x", "--steps", "200", "--width", "256", "--height", "256",
+                 "--output", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            time.sleep(1.0)
+            assert process.poll() is None, process.stderr.read()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert not path.exists()
+        cluster.wait(lambda: "cancelled" in cluster.log("gateway").lower(), "cancelled at the gateway", 10)
+        assert request(cluster, 5, steps=2)
+
+
+def test_bad_input_is_named():
+    with Cluster(BINARIES, NANO) as cluster:
+        for flags, word in (
+            (dict(prompt="x", width=65, height=64), "width"), (dict(prompt="x", steps=100000), "steps"),
+            (dict(prompt="word " * 600), "prompt"), (dict(prompt="x", true_cfg_scale="nan"), "cfg"),
+        ):
+            for run in (cluster.generate, cluster.local):
+                result = run(cluster.folder / "never.png", **flags)
+                assert result.returncode not in (0, 130) and word in result.stderr, (flags, result.returncode, result.stderr)
+        assert not (cluster.folder / "never.png").exists()
+
+
+def test_strangers_stay_out():
+    """A worker whose key is not on the list never joins; one that is joins while the gateway runs."""
+    with Cluster(BINARIES, NANO) as cluster:
+        subprocess.run([BINARIES / "qwen-image", "keygen", cluster.folder / "other"], check=True, stdout=subprocess.DEVNULL)
+        stranger = cluster.start("denoiser", secret=cluster.folder / "other/worker/worker.secret")
+        time.sleep(3)
+        assert sum(w["stage"] == "denoiser" for w in cluster.get("/v1/workers")[1]["data"]) == 1
+        cluster.stop(stranger)
+        subprocess.run(
+            [BINARIES / "qwen-image", "keygen", cluster.folder / "keys", "--worker", "guest"], check=True, stdout=subprocess.DEVNULL)
+        cluster.start("denoiser", secret=cluster.folder / "keys/worker/guest.secret")
+        cluster.wait(lambda: sum(w["stage"] == "denoiser" for w in cluster.get("/v1/workers")[1]["data"]) == 2, "joined by the guest", 20)
+
+
+def main():
+    tests = [(name, function) for name, function in globals().items() if name.startswith("test_")]
+    failed = 0
+    for name, function in tests:
+        start = time.monotonic()
+        try:
+            function()
+            print(f"ok   {name} ({time.monotonic() - start:.1f} s)", flush=True)
+        except Exception:
+            failed += 1
+            print(f"FAIL {name}\n{traceback.format_exc()}", flush=True)
+    print(f"cluster: {len(tests) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
