@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# From a fresh Debian machine with a Swift toolchain to a picture:
+#
+#   ./compose/quickstart.sh ["a prompt"]
+#
+# Installs missing system packages, builds, starts the stages (in containers when an engine runs, else as local processes with
+# the same settings), sends a request through the gateway, writes the PNG and says where, and stops everything.
+set -euo pipefail
+prompt=${1:-a green circle on a white background}
+output=$PWD/qwen-image.png
+cd "$(dirname "$0")/.."
+model=${QWEN_IMAGE_MODEL:-$PWD/compose/models/nano-qwen-image}
+port=${QWEN_IMAGE_PORT:-8080}
+work=$(mktemp -d)
+pids=()
+
+say() { echo "quickstart: $*" >&2; }
+
+stop() {
+  if [ "${containers:-no}" = yes ]; then
+    docker compose -f compose/compose.yaml -p "$project" down --volumes --timeout 10 >/dev/null 2>&1 || true
+  fi
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+  rm -rf "$work"
+}
+trap stop EXIT
+
+build() {
+  ./compose/install-packages.sh
+  say "building (the first time takes some minutes)"
+  for product in gateway text-encoder denoiser vae-decoder qwen-image; do
+    swift build -c release --product "$product" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; exit 1; }
+  done
+  bin=$(swift build -c release --show-bin-path)
+}
+
+start_processes() {
+  "$bin/qwen-image" keygen "$work/keys" >/dev/null
+  "$bin/gateway" --http-port "$port" --cluster-endpoints "ipc://$work/gateway.sock" \
+    --cluster-secret-key-file "$work/keys/gateway/gateway.secret" \
+    --cluster-allowed-keys-directory "$work/keys/gateway/workers" >"$work/gateway.log" 2>&1 &
+  pids+=($!)
+  for stage in text-encoder denoiser vae-decoder; do
+    "$bin/$stage" --model-directory "$model" --worker-gateways "ipc://$work/gateway.sock" \
+      --worker-secret-key-file "$work/keys/worker/worker.secret" \
+      --worker-gateway-key-file "$work/keys/worker/gateway.public" >"$work/$stage.log" 2>&1 &
+    pids+=($!)
+  done
+}
+
+start_containers() {
+  project=qwen-image-quickstart
+  containers=yes
+  QWEN_IMAGE_MODEL=$model QWEN_IMAGE_PORT=$port docker compose -f compose/compose.yaml -p "$project" up --build --detach --wait >&2
+}
+
+wait_until_ready() {
+  for _ in $(seq 600); do
+    if [ "$(ready)" = 200 ]; then return; fi
+    for pid in "${pids[@]}"; do
+      kill -0 "$pid" 2>/dev/null || { say "a stage has ended:"; tail -n 5 "$work"/*.log >&2; exit 1; }
+    done
+    sleep 0.5
+  done
+  say "the stages are not ready after five minutes"
+  exit 1
+}
+
+# HTTP status of the readiness probe, without needing curl.
+ready() {
+  { exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n' >&3 && head -n1 <&3 | cut -d' ' -f2; } 2>/dev/null || true
+}
+
+build
+if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
+  say "starting the stages in containers"
+  start_containers
+else
+  say "no container engine runs: starting the stages as processes"
+  start_processes
+fi
+wait_until_ready
+say "drawing: $prompt"
+"$bin/qwen-image" generate --gateway "http://127.0.0.1:$port" --prompt "$prompt" --output "$output"
