@@ -25,6 +25,9 @@ func test(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
+  products: [
+    .library(name: "Kernels", targets: ["TensorCore", "Kernels"])  // for Tests/Benchmarks
+  ],
   dependencies: [],
   targets: [
     system("CZeroMQ", apt: ["libzmq3-dev"]),
