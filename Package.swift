@@ -48,6 +48,7 @@ let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
   products: [
+<<<<<<< HEAD
     .executable(name: "gateway", targets: ["GatewayMain"]),
     .executable(name: "text-encoder", targets: ["TextEncoder"]),
     .executable(name: "denoiser", targets: ["Denoiser"]),
@@ -69,6 +70,11 @@ let package = Package(
     .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
+=======
+    .library(name: "Kernels", targets: ["TensorCore", "Kernels"])  // for Tests/Benchmarks
+  ],
+  dependencies: [],
+>>>>>>> kernels
   targets: [
     system("COpenBLAS", apt: ["libopenblas-dev"]),
     system("CPNG", apt: ["libpng-dev"]),

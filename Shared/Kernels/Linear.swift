@@ -45,12 +45,13 @@ extension Compute {
     let out = weight.shape[0], depth = weight.shape[1]
     precondition(bias.map { $0.elementCount == out } ?? true, "bias \(bias!.shape) for weight \(weight.shape)")
     let useBLAS = precision == .fp32 && matrixLibrary == .openBLAS
-    let prepared: PreparedWeight = useBLAS ? .rowMajor(fp32(weight)) : .panels(packed(weight))
+    let prepared: PreparedWeight = useBLAS ? .rowMajor(fp32(weight)) : .panels(packed(weight, matmul))
     return Linear(outFeatures: out, inFeatures: depth, weight: prepared, bias: bias.map(fp32))
   }
 
-  private func packed(_ weight: Tensor) -> Tensor {
-    let matmul = matmul, out = weight.shape[0], depth = weight.shape[1]
+  /// A weight [out, in] as panels of the operand type of `matmul`.
+  func packed(_ weight: Tensor, _ matmul: ck_matmul) -> Tensor {
+    let out = weight.shape[0], depth = weight.shape[1]
     let panels = Tensor(uninitialized: [matmul.packed_b_bytes(out, depth)], .uint8)
     let panelBytes = matmul.packed_b_bytes(1, depth)
     let target = panels.mutableBytes.baseAddress!
@@ -94,7 +95,7 @@ extension Compute {
       activation: activation.kernelActivation, mode: mode, out: out.address(0), out_type: out.dtype.kernelType, ldo: w.outFeatures)
     switch w.weight {
     case .rowMajor(let weight): multiply(x, rowMajor: weight, epilogue)
-    case .panels(let panels): multiply(x, panels: panels, outFeatures: w.outFeatures, epilogue)
+    case .panels(let panels): multiply(x, panels: panels, outFeatures: w.outFeatures, matmul, epilogue)
     }
     withExtendedLifetime((x, w, out, gate)) {}
   }
@@ -104,8 +105,9 @@ extension Compute {
   private static let tileRows = 384
   private static let tilePanels = 4
 
-  private func multiply(_ x: Tensor, panels: Tensor, outFeatures: Int, _ epilogue: ck_epilogue) {
-    let (rows, depth) = x.rowExtents, matmul = matmul
+  /// The product of x [M, in], read row by row, with packed weights.
+  func multiply(_ x: Tensor, panels: Tensor, outFeatures: Int, _ matmul: ck_matmul, _ epilogue: ck_epilogue) {
+    let (rows, depth) = x.rowExtents
     let panelCount = (outFeatures + matmul.panel_columns - 1) / matmul.panel_columns
     let panelBytes = matmul.packed_a_bytes(1, depth)
     let scratch = TensorStorage(byteCount: matmul.packed_a_bytes(min(rows, Self.slabRows), depth))

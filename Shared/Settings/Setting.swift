@@ -7,6 +7,13 @@ public struct Setting: Hashable, Sendable {
   /// What it does, and what it may be.
   public var help: String
 
+  /// A key and its documentation.
+  public init(key: String, defaultText: String, help: String) {
+    self.key = key
+    self.defaultText = defaultText
+    self.help = help
+  }
+
   /// `--http-max-body-bytes`
   public var flag: String { "--" + Self.words(key).joined(separator: "-") }
 

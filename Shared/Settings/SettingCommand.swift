@@ -25,6 +25,9 @@ public struct SettingError: Error, Hashable, Sendable, CustomStringConvertible {
   /// What is wrong.
   public let problems: [String]
 
+  /// An error that lists `problems`, one line each.
+  public init(problems: [String]) { self.problems = problems }
+
   /// One problem per line.
   public var description: String { problems.joined(separator: "\n") }
 }

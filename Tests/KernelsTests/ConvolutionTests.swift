@@ -4,6 +4,8 @@ import TensorCore
 import Testing
 
 @Suite struct ConvolutionTests {
+  static let references = SharedReferences<Int, [Double]>()
+
   static func reference(_ x: Tensor, _ weight: Tensor, _ bias: Tensor) -> [Double] {
     let (height, width, channels) = (x.shape[0], x.shape[1], x.shape[2]), (out, size) = (weight.shape[0], weight.shape[2])
     let input = x.doubles, w = weight.doubles, b = bias.doubles
@@ -29,13 +31,24 @@ import Testing
   @Test(arguments: everyComputeAndBLAS) func matchesDoubles(_ compute: Compute) {
     let shapes: [(h: Int, w: Int, i: Int, o: Int, size: Int)] = [
       (1, 1, 1, 1, 3), (2, 3, 3, 5, 3), (9, 7, 16, 12, 3), (17, 23, 24, 3, 3), (5, 6, 16, 24, 1), (8, 8, 96, 50, 3), (13, 4, 7, 97, 1),
+      (33, 29, 20, 100, 3), (4, 4, 17, 1, 3), (30, 31, 5, 9, 1),
     ]
     for (index, s) in shapes.enumerated() {
       let x = randomTensor([s.h, s.w, s.i], seed: UInt64(index)), weight = randomTensor([s.o, s.i, s.size, s.size], .bf16, seed: 50)
       let bias = randomTensor([s.o], seed: 51)
-      let result = compute.convolution(x, compute.prepareConvolution(weight: weight, bias: bias))
+      let layer = compute.prepareConvolution(weight: weight, bias: bias)
+      let result = compute.convolution(x, layer)
       #expect(result.shape == [s.h, s.w, s.o] && result.dtype == .fp32)
-      #expect(relativeError(result, Self.reference(x, weight, bias)) < 2e-6, "\(compute.numericsClass) \(s)")
+      let reference = Self.references.value(index) { Self.reference(x, weight, bias) }
+      #expect(relativeError(result, reference) < 2e-6, "\(compute.numericsClass) \(s)")
+
+      let start = randomTensor([s.h, s.w, s.o], scale: 3, seed: 52)
+      var sum = start.copied()
+      compute.convolution(x, layer, addingTo: &sum)
+      #expect(relativeError(sum, zip(start.doubles, reference).map { $0 + $1 }) < 2e-6)
+
+      let upsampled = compute.convolution(x, layer, upsampled: true)
+      #expect(upsampled.isIdentical(to: compute.convolution(compute.upsampleNearest2x(x), layer)))
     }
   }
 

@@ -46,6 +46,20 @@ typedef struct ck_attention {
   int out_type;
 } ck_attention;
 
+/// A 3×3 convolution with zero padding of 1 of a picture [height, width, in_channels] into [height, width, out_channels], fp32.
+typedef struct ck_convolution {
+  size_t height, width, in_channels, out_channels;
+  int upsampled;         // the picture is given at half the height and width; its pixels count twice in both directions
+  int add;               // the result is added to `out`
+  const float *x;
+  const float *weights;  // from ck_winograd_weights
+  const float *bias;     // [out_channels]
+  float *out;
+} ck_convolution;
+
+/// Tiles of 4×4 pixels of one call of `convolution`; the picture's tiles are numbered row by row.
+enum { CK_WINOGRAD_TILES = 48 };
+
 /// The matmul of one operand type: packing, and tiles of the product.
 ///
 /// Packed b: panels of `panel_columns` columns, each [k/group][panel_columns][group]. Packed a: panels of `panel_rows` rows, each
@@ -98,9 +112,17 @@ typedef struct ck_table {
   void (*head_norm_rotary)(void *x, int type, size_t rows, size_t heads, size_t head_dim, const float *weight, float epsilon, const float *cos, const float *sin, int style);
   /// x / max(‖x‖₂, 1e-12) * √c * gamma, then silu if asked; x [pixels, c].
   void (*channel_rms_norm)(float *dst, const float *x, const float *gamma, size_t pixels, size_t c, int silu);
+  /// Computes tiles [tile0, tile0 + tiles) of a convolution; tile0 is a multiple of CK_WINOGRAD_TILES.
+  void (*convolution)(const ck_convolution *g, size_t tile0, size_t tiles, void *scratch);
+  size_t (*convolution_scratch_bytes)(const ck_convolution *g);
   /// The epilogue of rows × columns accumulators [rows, lda] that belong at (row0, column0) of the result.
   void (*epilogue)(const ck_epilogue *e, const float *acc, size_t lda, size_t row0, size_t rows, size_t column0, size_t columns);
 } ck_table;
+
+/// Transforms the weights w [out_channels, in_channels, 3, 3] of one panel of output channels for ck_table.convolution; panel_columns
+/// is that of ck_table.fp32. `packed` holds ck_winograd_weight_bytes and receives all panels.
+void ck_winograd_weights(float *packed, const float *w, size_t out_channels, size_t in_channels, size_t panel_columns, size_t panel);
+size_t ck_winograd_weight_bytes(size_t out_channels, size_t in_channels, size_t panel_columns);
 
 /// Instruction sets, in ascending order of preference.
 enum { CK_PORTABLE = 0, CK_AVX2 = 1, CK_AVX512 = 2, CK_AVX512BF16 = 3, CK_ISA_COUNT = 4 };
