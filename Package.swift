@@ -48,12 +48,12 @@ let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
   products: [
-<<<<<<< HEAD
     .executable(name: "gateway", targets: ["GatewayMain"]),
     .executable(name: "text-encoder", targets: ["TextEncoder"]),
     .executable(name: "denoiser", targets: ["Denoiser"]),
     .executable(name: "vae-decoder", targets: ["VAEDecoder"]),
     .executable(name: "qwen-image", targets: ["QwenImageCLI"]),
+    .library(name: "Kernels", targets: ["TensorCore", "Kernels"]),  // for Tests/Benchmarks
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -70,11 +70,6 @@ let package = Package(
     .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
-=======
-    .library(name: "Kernels", targets: ["TensorCore", "Kernels"])  // for Tests/Benchmarks
-  ],
-  dependencies: [],
->>>>>>> kernels
   targets: [
     system("COpenBLAS", apt: ["libopenblas-dev"]),
     system("CPNG", apt: ["libpng-dev"]),
