@@ -8,8 +8,14 @@ cd "$(dirname "$0")/.."
 
 ./compose/install-packages.sh python3 python3-venv
 swift build -c release --build-tests
-swift test -c release --skip-build ${1:+--filter "$1"}
-[ $# -eq 0 ] || exit 0
+if [ $# -gt 0 ]; then exec swift test -c release --skip-build --filter "$1"; fi
+
+# One process per room: tests of arithmetic fill all cores, and would starve the tests that watch sockets and clocks.
+for suite in Tests/*Tests; do
+  suite=$(basename "$suite")
+  echo "== $suite"
+  timeout 900 swift test -c release --skip-build --filter "^$suite\."
+done
 
 Tests/Cluster/run.sh
 Tests/Cluster/containers.sh

@@ -33,10 +33,22 @@ struct KeygenCommand: ParsableCommand {
       try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
     }
     let gatewayKeys = try keyPair(at: gateway.appending(path: "gateway.secret"))
-    try gatewayKeys.publicKey.write(to: workers.appending(path: "gateway.public").path(percentEncoded: false))
+    try write(gatewayKeys.publicKey, to: workers.appending(path: "gateway.public"))
     for name in worker {
       let keys = try keyPair(at: workers.appending(path: "\(name).secret"))
-      try keys.publicKey.write(to: allowList.appending(path: "\(name).public").path(percentEncoded: false))
+      try write(keys.publicKey, to: allowList.appending(path: "\(name).public"))
+    }
+  }
+
+  /// Writes `key` unless the file holds it already.
+  private func write(_ key: CurvePublicKey, to file: URL) throws {
+    let path = file.path(percentEncoded: false)
+    if FileManager.default.fileExists(atPath: path) {
+      guard try CurvePublicKey(contentsOf: path) == key else {
+        throw ValidationError("\(path) is not the public key of the secret key that is there; remove one of them")
+      }
+    } else {
+      try key.write(to: path)
     }
   }
 

@@ -32,6 +32,9 @@ struct RequestOptions: ParsableArguments {
 
   func validate() throws {
     if let seed, seed > Self.maxSeed { throw ValidationError("--seed is \(seed); the limit is \(Self.maxSeed)") }
+    if let trueCfgScale, !trueCfgScale.isFinite {
+      throw ValidationError("--true-cfg-scale is \(trueCfgScale); it must be a finite number")
+    }
     let directory = URL(filePath: output).deletingLastPathComponent().path(percentEncoded: false)
     var isDirectory: ObjCBool = false
     guard FileManager.default.fileExists(atPath: directory, isDirectory: &isDirectory), isDirectory.boolValue else {

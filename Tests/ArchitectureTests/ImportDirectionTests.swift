@@ -17,7 +17,7 @@ import Testing
     "Scheduling": [],
     "StageRuntime": ["Wire", "Transport", "Observability"],
     "Gateway": ["Wire", "Transport", "Scheduling", "Observability", "Settings"],
-    "GatewayMain": ["Gateway", "Settings"],
+    "GatewayMain": ["Gateway", "Observability", "Settings"],
     "StageSupport": ["TensorCore", "Kernels", "QwenImage", "Wire", "Transport", "StageRuntime", "Observability", "Settings"],
     "TextEncoder": ["TensorCore", "Kernels", "Weights", "QwenImage", "Wire", "StageRuntime", "StageSupport"],
     "Denoiser": ["TensorCore", "Kernels", "Weights", "QwenImage", "Wire", "StageRuntime", "StageSupport"],
