@@ -39,6 +39,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
   ],
   targets: [
     system("CZeroMQ", apt: ["libzmq3-dev"]),
@@ -118,7 +119,10 @@ let package = Package(
     test(
       "Gateway",
       [
-        "Gateway", "GatewayMain", "Observability", "Scheduling", "StageRuntime", "Wire", "Transport", .product(name: "Logging", package: "swift-log"), .product(name: "HummingbirdTesting", package: "hummingbird"), .product(name: "HTTPTypes", package: "swift-http-types"),
+        "Gateway", "GatewayMain", "Observability", "Scheduling", "StageRuntime", "Wire", "Transport",
+        .product(name: "Logging", package: "swift-log"), .product(name: "HummingbirdTesting", package: "hummingbird"),
+        .product(name: "HTTPTypes", package: "swift-http-types"),
+        .product(name: "Subprocess", package: "swift-subprocess"), .product(name: "SystemPackage", package: "swift-system"),
         .product(name: "NIOPosix", package: "swift-nio"),
       ]),
   ]
