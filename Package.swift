@@ -41,6 +41,7 @@ extension Target.Dependency {
   static let nioPosix = product(name: "NIOPosix", package: "swift-nio")
   static let orderedCollections = product(name: "OrderedCollections", package: "swift-collections")
   static let serviceLifecycle = product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+  static let subprocess = product(name: "Subprocess", package: "swift-subprocess")
   static let systemPackage = product(name: "SystemPackage", package: "swift-system")
 }
 
@@ -69,6 +70,7 @@ let package = Package(
     .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
     .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
   ],
   targets: [
     system("COpenBLAS", apt: ["libopenblas-dev"]),
@@ -129,7 +131,7 @@ let package = Package(
       [
         "Gateway", "GatewayMain", "Observability", "Scheduling", "Settings", "StageRuntime", "Transport", "Wire", .hummingbirdTesting,
         .httpTypes, .logging,
-        .nioPosix,
+        .nioPosix, .subprocess, .systemPackage,
       ]),
     test("ImageCodec", ["ImageCodec", "TensorCore", "Weights", "CZlib"]),
     test("Kernels", ["Kernels"]),

@@ -1,49 +1,52 @@
 import Foundation
 import Gateway
 import NIOCore
+import Subprocess
+import SystemPackage
 import Testing
 import Wire
 
 /// The program as it is installed.
-struct GatewayProgram {
-  let process: Process
+struct GatewayProgram: Sendable {
+  private static let executable = Executable.path(
+    FilePath(URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().appendingPathComponent("gateway").path))
+
   let log: String
+  let terminate: @Sendable () -> Void
 
-  static let path = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().appendingPathComponent("gateway")
-
-  init(_ arguments: [String]) throws {
-    log = NSTemporaryDirectory() + "gateway-\(UInt32.random(in: 0 ... .max)).log"
-    try Data().write(to: URL(fileURLWithPath: log))
-    process = Process()
-    process.executableURL = Self.path
-    process.arguments = arguments
-    let handle = try #require(FileHandle(forWritingAtPath: log))
-    process.standardError = handle
-    process.standardOutput = handle
-    try process.run()
-  }
-
+  /// What it has written so far.
   var output: String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
 
-  /// The port, once it serves.
-  func port() async throws -> Int {
-    try await wait("the gateway serves") {
-      #expect(process.isRunning, "\(output)")
-      return output.contains("\"serving\"")
+  /// Runs it to its end.
+  static func run(_ arguments: [String]) async throws -> (status: TerminationStatus, output: String) {
+    let result = try await Subprocess.run(
+      executable, arguments: Arguments(arguments), output: .string(limit: 1 << 20), error: .combinedWithOutput)
+    return (result.terminationStatus, result.standardOutput)
+  }
+
+  /// Runs it, calls `body` with its port once it serves, terminates it unless `body` has, and returns how it ended.
+  static func serving(
+    _ arguments: [String], _ body: @Sendable (GatewayProgram, Int) async throws -> Void
+  ) async throws -> (status: TerminationStatus, output: String) {
+    let log = NSTemporaryDirectory() + "gateway-\(UInt32.random(in: 0 ... .max)).log"
+    let file = try FileDescriptor.open(FilePath(log), .writeOnly, options: [.create, .append], permissions: .ownerReadWrite)
+    let result = try await Subprocess.run(
+      executable, arguments: Arguments(arguments), input: .none, output: .fileDescriptor(file, closeAfterSpawningProcess: true),
+      error: .combinedWithOutput
+    ) { execution in
+      let pid = execution.processIdentifier.value
+      let program = GatewayProgram(log: log) { kill(pid, SIGTERM) }
+      defer { program.terminate() }
+      try await body(program, try await program.port())
     }
+    return (result.terminationStatus, GatewayProgram(log: log, terminate: {}).output)
+  }
+
+  private func port() async throws -> Int {
+    try await wait("the gateway serves") { output.contains("\"serving\"") }
     let line = try #require(output.split(separator: "\n").first { $0.contains("\"serving\"") })
     let address = try #require(try StrictJSON.parse(Array(line.utf8))["http"]?.text)
     return try #require(Int(address.split(separator: ":").last ?? ""))
-  }
-
-  func status() async throws -> Int32 {
-    try await wait("the gateway ends") { !process.isRunning }
-    return process.terminationStatus
-  }
-
-  static func run(_ arguments: [String]) async throws -> (status: Int32, output: String) {
-    let program = try GatewayProgram(arguments)
-    return (try await program.status(), program.output)
   }
 }
 
@@ -51,58 +54,57 @@ struct GatewayProgram {
 struct ExecutableTests {
   @Test func servesUntilItIsTerminatedAndLetsRunningJobsEnd() async throws {
     let endpoint = "ipc://\(NSTemporaryDirectory())gateway-\(UInt32.random(in: 0 ... .max)).sock"
-    let gateway = try GatewayProgram(["--http-port=0", "--cluster-endpoints", endpoint, "--shutdown-grace-seconds", "20"])
-    defer { gateway.process.terminate() }
-    let port = try await gateway.port()
-    try await StageRuntimeClusterTests.withWorkers(endpoint, stepSeconds: 0.02) { _ in
-      let get = { (path: String) in try await RawClient.exchange(port, "GET \(path) HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n") }
-      try await wait("it is ready") { try await get("/readyz").hasPrefix("HTTP/1.1 200") }
-      #expect(try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == 0)
-      let picture = Data(Toy.expected(prompt: "p", seed: 1, steps: 30)).base64EncodedString()
-      let request = RawClient.post(#"{"prompt":"p","seed":1,"steps":30}"#)
-      #expect(try await RawClient.exchange(port, request).contains(picture))
-      let metrics = try await get("/metrics")
-      #expect(metrics.contains(#"qwenimage_gateway_jobs_total{outcome="finished"} 1"#), "\(metrics)")
-      #expect(metrics.contains("process_resident_memory_bytes"))
-      #expect(metrics.contains(#"qwenimage_http_requests_total{endpoint="/v1/images/generations",method="POST",status="200"} 1"#))
+    let arguments = ["--http-port=0", "--cluster-endpoints", endpoint, "--shutdown-grace-seconds", "20"]
+    let ended = try await GatewayProgram.serving(arguments) { gateway, port in
+      try await StageRuntimeClusterTests.withWorkers(endpoint, stepSeconds: 0.02) { _ in
+        let get = { (path: String) in try await RawClient.exchange(port, "GET \(path) HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n") }
+        try await wait("it is ready") { try await get("/readyz").hasPrefix("HTTP/1.1 200") }
+        #expect(try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == .exited(0))
+        let picture = Data(Toy.expected(prompt: "p", seed: 1, steps: 30)).base64EncodedString()
+        let request = RawClient.post(#"{"prompt":"p","seed":1,"steps":30}"#)
+        #expect(try await RawClient.exchange(port, request).contains(picture))
+        let metrics = try await get("/metrics")
+        #expect(metrics.contains(#"qwenimage_gateway_jobs_total{outcome="finished"} 1"#), "\(metrics)")
+        #expect(metrics.contains("process_resident_memory_bytes"))
+        #expect(metrics.contains(#"qwenimage_http_requests_total{endpoint="/v1/images/generations",method="POST",status="200"} 1"#))
 
-      async let last = RawClient.exchange(port, request)
-      try await wait("the job runs") { try await get("/v1/workers").contains(#""started_jobs":1"#) }
-      gateway.process.terminate()
-      #expect(try await last.contains(picture))
-      #expect(try await gateway.status() == 0)
-      #expect(try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == 1)
+        async let last = RawClient.exchange(port, request)
+        try await wait("the job runs") { try await get("/v1/workers").contains(#""started_jobs":1"#) }
+        gateway.terminate()
+        #expect(try await last.contains(picture))
+        try await wait("it is gone") { try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == .exited(1) }
+      }
     }
+    #expect(ended.status == .exited(0))
     // Every line of the log is a JSON object.
-    for line in gateway.output.split(separator: "\n") {
+    for line in ended.output.split(separator: "\n") {
       #expect(try StrictJSON.parse(Array(line.utf8))["message"]?.text != nil, "\(line)")
     }
   }
 
   @Test func saysWhatIsWrongWithItsConfiguration() async throws {
     let wrong = try await GatewayProgram.run(["--check-config", "--http-port", "x", "--bogus"])
-    #expect(wrong.status == 78)
+    #expect(wrong.status == .exited(78))
     #expect(wrong.output.contains("unknown flag --bogus") && wrong.output.contains("http.port must be an integer"))
     let right = try await GatewayProgram.run(["--check-config"])
-    #expect(right.status == 0)
+    #expect(right.status == .exited(0))
     #expect(try await GatewayProgram.run(["--help"]).output.contains("--http-port, QWEN_IMAGE_HTTP_PORT, http.port"))
   }
 
   @Test func refusesToListenWithoutEncryptionBeyondThisMachine() async throws {
     let result = try await GatewayProgram.run(["--http-port=0", "--cluster-endpoints", "tcp://0.0.0.0:0"])
-    #expect(result.status == 1)
+    #expect(result.status == .exited(1))
     let plain = try await GatewayProgram.run(["--http-port=0", "--cluster-endpoints", "tcp://0.0.0.0:45455"])
-    #expect(plain.status == 1)
+    #expect(plain.status == .exited(1))
     #expect(plain.output.contains("needs CURVE keys"), "\(plain.output)")
   }
 
   @Test func aPortInUseIsAnError() async throws {
     let endpoint = "ipc://\(NSTemporaryDirectory())gateway-\(UInt32.random(in: 0 ... .max)).sock"
-    let first = try GatewayProgram(["--http-port=0", "--cluster-endpoints", endpoint])
-    defer { first.process.terminate() }
-    let port = try await first.port()
-    let second = try await GatewayProgram.run(["--http-port=\(port)", "--cluster-endpoints", endpoint + "2"])
-    #expect(second.status == 1)
-    #expect(second.output.lowercased().contains("in use"), "\(second.output)")
+    _ = try await GatewayProgram.serving(["--http-port=0", "--cluster-endpoints", endpoint]) { _, port in
+      let second = try await GatewayProgram.run(["--http-port=\(port)", "--cluster-endpoints", endpoint + "2"])
+      #expect(second.status == .exited(1))
+      #expect(second.output.lowercased().contains("in use"), "\(second.output)")
+    }
   }
 }

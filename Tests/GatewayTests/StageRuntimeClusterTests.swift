@@ -5,6 +5,8 @@ import HummingbirdTesting
 import NIOCore
 import Scheduling
 import StageRuntime
+import Subprocess
+import SystemPackage
 import Testing
 import Transport
 import Wire
@@ -137,13 +139,13 @@ struct StageRuntimeClusterTests {
   }
 
   /// OpenAI's own client, when a Python that has it is there: QWEN_IMAGE_TEST_PYTHON, or python3.
-  @Test(.enabled(if: OpenAIClient.isThere, "no Python with the package openai")) func theOpenAIClientWorks() async throws {
+  @Test(.enabled("no Python with the package openai") { await OpenAIClient.isThere() }) func theOpenAIClientWorks() async throws {
     try await ToyCluster.run { cluster in
       try await Self.withWorkers(cluster.endpoint, denoisers: 2) { _ in
         try await cluster.waitUntilReady()
         try await cluster.app().test(.live) { client in
           let (status, output) = try await OpenAIClient.run(port: #require(client.port))
-          #expect(status == 0, "\(output)")
+          #expect(status == .exited(0), "\(output)")
         }
       }
     }
@@ -151,31 +153,23 @@ struct StageRuntimeClusterTests {
 }
 
 enum OpenAIClient {
-  static let python = ProcessInfo.processInfo.environment["QWEN_IMAGE_TEST_PYTHON"] ?? "python3"
-  static let isThere =
-    (try? start(["-c", "import openai"]).map {
-      $0.waitUntilExit(); return $0.terminationStatus == 0
-    }) ?? false
-
-  private static func start(_ arguments: [String], _ environment: [String: String] = [:], output: Any? = nil) throws -> Process? {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = [python] + arguments
-    process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-    process.standardOutput = output ?? FileHandle.nullDevice
-    process.standardError = output ?? FileHandle.nullDevice
-    try process.run()
-    return process
+  private static var python: Executable {
+    let name = ProcessInfo.processInfo.environment["QWEN_IMAGE_TEST_PYTHON"] ?? "python3"
+    return name.contains("/") ? .path(FilePath(name)) : .name(name)
   }
 
-  static func run(port: Int) async throws -> (status: Int32, output: String) {
-    let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent(
-      "Cluster/openai_client_test.py")
-    let log = NSTemporaryDirectory() + "openai-\(UInt32.random(in: 0 ... .max)).log"
-    try Data().write(to: URL(fileURLWithPath: log))
-    let handle = try #require(FileHandle(forWritingAtPath: log))
-    let process = try #require(try start([script.path], ["QWEN_IMAGE_BASE_URL": "http://127.0.0.1:\(port)/v1"], output: handle))
-    while process.isRunning { try await Task.sleep(for: .milliseconds(50)) }
-    return (process.terminationStatus, (try? String(contentsOfFile: log, encoding: .utf8)) ?? "")
+  static func isThere() async -> Bool {
+    let result = try? await Subprocess.run(python, arguments: ["-c", "import openai"], output: .discarded)
+    return result?.terminationStatus == .exited(0)
+  }
+
+  static func run(port: Int) async throws -> (status: TerminationStatus, output: String) {
+    let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .appendingPathComponent("Cluster/openai_client_test.py")
+    let result = try await Subprocess.run(
+      python, arguments: Arguments([script.path]),
+      environment: .inherit.updating(["QWEN_IMAGE_BASE_URL": "http://127.0.0.1:\(port)/v1"]), output: .string(limit: 1 << 20),
+      error: .combinedWithOutput)
+    return (result.terminationStatus, result.standardOutput)
   }
 }
