@@ -38,7 +38,10 @@ public final class CurveAllowList: Sendable {
   /// The file name, without `.public`, of the client with `key`; nil: it is not allowed.
   public func name(of key: CurvePublicKey) -> String? {
     state.withLock { state in
-      refresh(&state)
+      refresh(&state, afterSeconds: refreshSeconds)
+      if let name = state.keys[key] { return name }
+      // It may have been put there a moment ago.
+      refresh(&state, afterSeconds: min(refreshSeconds, 0.1))
       return state.keys[key]
     }
   }
@@ -46,9 +49,9 @@ public final class CurveAllowList: Sendable {
   /// Files of the last reading that hold no key.
   public var problems: [TransportError] { state.withLock { $0.problems } }
 
-  private func refresh(_ state: inout State) {
+  private func refresh(_ state: inout State, afterSeconds: Double) {
     let now = ContinuousClock.now
-    guard now - state.lookedAt >= .seconds(refreshSeconds) else { return }
+    guard now - state.lookedAt >= .seconds(afterSeconds) else { return }
     state.lookedAt = now
     let modified = Self.settledModification(directory)
     if let modified, let known = state.modified, modified.tv_sec == known.tv_sec, modified.tv_nsec == known.tv_nsec,

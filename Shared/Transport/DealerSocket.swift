@@ -30,6 +30,9 @@ public actor DealerSocket {
   private var log: RateLimitedLog
   private var lastMessageID: UInt64 = 0
   private var isConnected = false
+  private let endpoint: String
+  private let retryMs: Int
+  private var isRetrying = false
   /// What happened to the connection; told after the messages that came before.
   private var connectionEvents: [DealerEvent] = []
 
@@ -39,6 +42,8 @@ public actor DealerSocket {
     let thread = try SocketThread(name: "dealer")
     self.thread = thread
     limits = options.limits
+    endpoint = configuration.endpoint
+    retryMs = options.maxReconnectIntervalMs
     log = RateLimitedLog(configuration.logger)
     events = TransportEvents(
       queue: EventQueue(
@@ -144,7 +149,29 @@ public actor DealerSocket {
         metrics.refused.increment()
         log.warning("the gateway did not let us in", ["reason": "\(reason)"])
         connectionEvents.append(.refused(reason: reason))
+        connectAgainLater()
       }
+    }
+  }
+
+  /// ZeroMQ gives an endpoint up for good when authentication fails. The key may be put on the gateway's list later.
+  private func connectAgainLater() {
+    guard !isRetrying else { return }
+    isRetrying = true
+    Task { [weak self, retryMs] in
+      try? await Task.sleep(for: .milliseconds(retryMs))
+      await self?.connectAgain()
+    }
+  }
+
+  private func connectAgain() {
+    isRetrying = false
+    guard !isConnected, let core = thread.core else { return }
+    do throws(TransportError) {
+      try core.reconnect(endpoint)
+    } catch {
+      log.warning("cannot connect again", ["error": "\(error)"])
+      connectAgainLater()
     }
   }
 

@@ -80,7 +80,7 @@ struct ConfigurationTests {
         "jobs.maxCount is 0, but must be from 1 to 100000",
       ])
     let broken = try Self.file("{")
-    #expect(await Self.problems(["--config", broken])== ["\(broken): is not JSON"])
+    #expect(await Self.problems(["--config", broken]) == ["\(broken): is not JSON"])
   }
 
   @Test func everyKeyIsDocumented() async throws {
