@@ -8,6 +8,7 @@
 #define SCALE_BY_POWER(x, n) (vf)_mm512_scalef_ps((__m512)(x), (__m512)(n))
 #define TABLE_NAME "avx512"
 #define TABLE_SYMBOL ck_table_avx512
+#define DOT_INT16(acc, a, b) ((acc) + (vi)_mm512_madd_epi16((__m512i)(a), (__m512i)(b)))
 #define PANEL_ROWS 8
 #define PASS_VECTORS 3
 #include "table.inc"

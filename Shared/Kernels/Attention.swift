@@ -13,28 +13,28 @@ extension Compute {
     precondition(
       k.rowExtents.width == kvHeads * headDim && k.shape == v.shape, "keys \(k.shape), values \(v.shape), \(kvHeads) kv heads of \(headDim)"
     )
-    let matmul = matmul
+    let kernel = precision == .fp32 ? functions.fp32_attention : functions.bf16_attention
     let result = Tensor(uninitialized: [n, heads * headDim], activationDType)
     if n == 0 { return result }
 
-    let keyBytes = matmul.packed_keys_bytes(m, headDim), valueBytes = matmul.packed_values_bytes(m, headDim)
+    let keyBytes = kernel.packed_keys_bytes(m, headDim), valueBytes = kernel.packed_values_bytes(m, headDim)
     let keys = Tensor(uninitialized: [kvHeads * keyBytes], .uint8), values = Tensor(uninitialized: [kvHeads * valueBytes], .uint8)
     pool.parallel(2 * kvHeads) { index in
       let head = index / 2
       if index % 2 == 0 {
-        matmul.pack_keys(keys.address(head * keyBytes), k.address(0), k.dtype.kernelType, m, kvHeads, headDim, head)
+        kernel.pack_keys(keys.address(head * keyBytes), k.address(0), k.dtype.kernelType, m, kvHeads, headDim, head)
       } else {
-        matmul.pack_values(values.address(head * valueBytes), v.address(0), v.dtype.kernelType, m, kvHeads, headDim, head)
+        kernel.pack_values(values.address(head * valueBytes), v.address(0), v.dtype.kernelType, m, kvHeads, headDim, head)
       }
     }
     let job = ck_attention(
       n: n, m: m, heads: heads, kv_heads: kvHeads, head_dim: headDim, causal: causal ? 1 : 0, q: q.address(0), q_type: q.dtype.kernelType,
       k: keys.address(0), v: values.address(0), out: result.address(0), out_type: result.dtype.kernelType)
-    let block = matmul.attention_block, blocks = (n + block - 1) / block, scratchBytes = matmul.attention_scratch_bytes(headDim)
+    let block = kernel.block, blocks = (n + block - 1) / block, scratchBytes = kernel.scratch_bytes(headDim)
     pool.parallel(heads * blocks) { index in
       let head = index / blocks, query = index % blocks * block
       withUnsafeTemporaryAllocation(byteCount: scratchBytes, alignment: 64) { scratch in
-        withUnsafePointer(to: job) { matmul.attention($0, head, query, min(block, n - query), scratch.baseAddress) }
+        withUnsafePointer(to: job) { kernel.run($0, head, query, min(block, n - query), scratch.baseAddress) }
       }
     }
     return withExtendedLifetime((q, k, v, keys, values)) { result }

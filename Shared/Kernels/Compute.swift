@@ -7,6 +7,11 @@ public enum Precision: String, Sendable, CaseIterable {
   case fp32
   /// bf16 weights and activations, fp32 sums and residual streams.
   case bf16
+  /// 8-bit weights, one scale per output channel, times 8-bit activations, one scale per row, quantized as they arrive. All else as
+  /// in ``bf16``.
+  case int8
+  /// 4-bit weights, one bf16 scale per 32 inputs, expanded to bf16 as they are used. All else as in ``bf16``.
+  case q4
 }
 
 /// Who multiplies fp32 matrices.
@@ -46,7 +51,7 @@ public struct Compute: Sendable {
   public var activationDType: DType {
     switch precision {
     case .fp32: .fp32
-    case .bf16: .bf16
+    case .bf16, .int8, .q4: .bf16
     }
   }
 
@@ -60,9 +65,6 @@ public struct Compute: Sendable {
   private static let numericsVersion = 1
 
   var functions: ck_table { table.functions }
-
-  /// The kernels' products of operands of ``activationDType``.
-  var matmul: ck_matmul { precision == .fp32 ? functions.fp32 : functions.bf16 }
 
   /// Cuts `count` rows into pieces that are worth a thread's while and calls `body` with each, in parallel. Only for operations
   /// that treat rows apart.

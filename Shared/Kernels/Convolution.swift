@@ -87,14 +87,15 @@ extension Compute {
       result.dtype == .fp32 && result.shape == [scale * x.shape[0], scale * x.shape[1], w.outChannels],
       "result \(result.shape) for \(x.shape)")
     let epilogue = ck_epilogue(
-      bias: w.bias.pointer(), gate: nil, activation: Int32(CK_NONE), mode: mode, out: result.address(0), out_type: Int32(CK_FP32),
+      row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias.pointer(), gate: nil, activation: Int32(CK_NONE), mode: mode,
+      out: result.address(0), out_type: Int32(CK_FP32),
       ldo: w.outChannels)
     switch w.weight {
     case .winograd(let weights): winograd(x, weights, w, upsampled: upsampled, mode: mode, into: result)
     case .panels(let panels):
       let source = upsampled ? upsampleNearest2x(x) : x
       let rows = source.reshaped([source.shape[0] * source.shape[1], w.inChannels])
-      multiply(rows, panels: panels, outFeatures: w.outChannels, functions.fp32, epilogue)
+      multiply(rows, PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outChannels, epilogue)
     case .rowMajor(let weight): convolve(upsampled ? upsampleNearest2x(x) : x, rowMajor: weight, w, epilogue)
     }
     withExtendedLifetime((x, w, result)) {}

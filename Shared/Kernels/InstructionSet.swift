@@ -13,6 +13,8 @@ public enum KernelError: Error, Sendable, Equatable, CustomStringConvertible {
   case unknownInstructionSet(String)
   /// The named instruction set exists, but this machine lacks it.
   case unavailableInstructionSet(InstructionSet, available: [InstructionSet])
+  /// A tensor of a packed layer is missing, or does not fit the layer.
+  case invalidPart(String, reason: String)
 
   /// Names the variable, its value and what would work.
   public var description: String {
@@ -21,6 +23,7 @@ public enum KernelError: Error, Sendable, Equatable, CustomStringConvertible {
       "\(InstructionSet.environmentVariable)=\(name): unknown instruction set; one of \(Self.list(InstructionSet.allCases))"
     case .unavailableInstructionSet(let set, let available):
       "\(InstructionSet.environmentVariable)=\(set.rawValue): this machine lacks it; it has \(Self.list(available))"
+    case .invalidPart(let name, let reason): "packed layer: tensor \(name) \(reason)"
     }
   }
 
@@ -35,7 +38,9 @@ public enum InstructionSet: String, Sendable, CaseIterable {
   case avx2
   /// AVX-512 F, BW, DQ and VL.
   case avx512
-  /// AVX-512 with bf16 dot products.
+  /// AVX-512 with 8-bit dot products.
+  case avx512vnni
+  /// AVX-512 with 8-bit and bf16 dot products.
   case avx512bf16
 
   /// Overrides the choice of ``best``; for debugging.
@@ -67,6 +72,7 @@ public enum InstructionSet: String, Sendable, CaseIterable {
     case .portable: Int32(CK_PORTABLE)
     case .avx2: Int32(CK_AVX2)
     case .avx512: Int32(CK_AVX512)
+    case .avx512vnni: Int32(CK_AVX512VNNI)
     case .avx512bf16: Int32(CK_AVX512BF16)
     }
   }

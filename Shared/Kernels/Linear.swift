@@ -30,38 +30,80 @@ public struct Linear: Sendable {
   let bias: Tensor?
 }
 
-/// The kernels' form of a weight matrix [out, in].
+/// The kernels' form of a weight matrix [out, in]; panels are described in ckernels.h.
 enum PreparedWeight: Sendable {
   /// fp32 as it was given, possibly a file mapping; for OpenBLAS.
   case rowMajor(Tensor)
-  /// Panels of fp32 or bf16, by the precision; see ckernels.h.
-  case panels(Tensor)
+  /// Panels of fp32.
+  case fp32(Tensor)
+  /// Panels of bf16.
+  case bf16(Tensor)
+  /// Panels of int8, and per output channel a scale (fp32) and 128 times the sum of its weights (int32).
+  case int8(Tensor, scales: Tensor, offsets: Tensor)
+  /// Panels of 4-bit groups.
+  case q4(Tensor)
 }
 
 extension Compute {
-  /// Lays out a weight [out, in] of type fp32, bf16 or fp16, and a bias [out] of any of these types.
-  public func prepareLinear(weight: Tensor, bias: Tensor? = nil) -> Linear {
+  /// Lays out a weight [out, in] of type fp32, bf16 or fp16, and a bias [out] of any of these types. A layer may be kept at another
+  /// precision than the rest; all but fp32 take part in a computation at any other.
+  public func prepareLinear(weight: Tensor, bias: Tensor? = nil, precision: Precision? = nil) -> Linear {
     precondition(weight.shape.rank == 2, "weight \(weight.shape) is not a matrix")
     let out = weight.shape[0], depth = weight.shape[1]
     precondition(bias.map { $0.elementCount == out } ?? true, "bias \(bias!.shape) for weight \(weight.shape)")
-    let useBLAS = precision == .fp32 && matrixLibrary == .openBLAS
-    let prepared: PreparedWeight = useBLAS ? .rowMajor(fp32(weight)) : .panels(packed(weight, matmul))
+    let prepared: PreparedWeight =
+      switch precision ?? self.precision {
+      case .fp32: matrixLibrary == .openBLAS ? .rowMajor(fp32(weight)) : .fp32(packed(weight, functions.fp32))
+      case .bf16: .bf16(packed(weight, functions.bf16))
+      case .int8: packedInt8(weight)
+      case .q4: .q4(packedQ4(weight))
+      }
     return Linear(outFeatures: out, inFeatures: depth, weight: prepared, bias: bias.map(fp32))
   }
 
-  /// A weight [out, in] as panels of the operand type of `matmul`.
+  /// Calls `body` with the panel numbers of a weight [out, in] and the rows that each holds, in parallel.
+  private func parallelPanels(_ weight: Tensor, _ matmul: ck_matmul, _ body: (Int, Range<Int>) -> Void) {
+    let out = weight.shape[0], columns = matmul.panel_columns
+    pool.parallel((out + columns - 1) / columns) { panel in body(panel, panel * columns..<min(out, (panel + 1) * columns)) }
+    withExtendedLifetime(weight) {}
+  }
+
+  /// A weight [out, in] as panels of the operand type of `matmul`, which is a floating-point one.
   func packed(_ weight: Tensor, _ matmul: ck_matmul) -> Tensor {
-    let out = weight.shape[0], depth = weight.shape[1]
-    let panels = Tensor(uninitialized: [matmul.packed_b_bytes(out, depth)], .uint8)
-    let panelBytes = matmul.packed_b_bytes(1, depth)
-    let target = panels.mutableBytes.baseAddress!
-    pool.parallel((out + matmul.panel_columns - 1) / matmul.panel_columns) { index in
-      let column = index * matmul.panel_columns
+    let depth = weight.shape[1], panelBytes = matmul.packed_b_bytes(1, depth)
+    let panels = Tensor(uninitialized: [matmul.packed_b_bytes(weight.shape[0], depth)], .uint8)
+    parallelPanels(weight, matmul) { panel, rows in
       matmul.pack_b(
-        target + index * panelBytes, weight.address(column * depth), weight.dtype.kernelType, depth,
-        min(matmul.panel_columns, out - column), depth)
+        panels.address(panel * panelBytes), weight.address(rows.lowerBound * depth), weight.dtype.kernelType, depth, rows.count, depth)
     }
-    return withExtendedLifetime(weight) { panels }
+    return panels
+  }
+
+  private func packedInt8(_ weight: Tensor) -> PreparedWeight {
+    precondition(weight.shape[1] <= 1 << 16, "\(weight.shape[1]) inputs: 32-bit sums of 8-bit products might overflow")
+    let out = weight.shape[0], depth = weight.shape[1], matmul = functions.int8, panelBytes = matmul.packed_b_bytes(1, depth)
+    let panels = Tensor(uninitialized: [matmul.packed_b_bytes(out, depth)], .uint8)
+    let scales = Tensor(uninitialized: [out]), offsets = Tensor(uninitialized: [out], .int32)
+    parallelPanels(weight, matmul) { panel, rows in
+      withUnsafeTemporaryAllocation(of: Int8.self, capacity: rows.count * depth) { quantized in
+        let row = rows.lowerBound
+        functions.quantize_int8(
+          quantized.baseAddress, scales.pointer() + row, weight.address(row * depth), weight.dtype.kernelType, rows.count, depth)
+        functions.int8_offsets(offsets.pointer() + row, quantized.baseAddress, rows.count, depth)
+        matmul.pack_b(panels.address(panel * panelBytes), quantized.baseAddress, 0, depth, rows.count, depth)
+      }
+    }
+    return .int8(panels, scales: scales, offsets: offsets)
+  }
+
+  private func packedQ4(_ weight: Tensor) -> Tensor {
+    let depth = weight.shape[1], panelBytes = functions.q4_bytes(1, depth)
+    let panels = Tensor(uninitialized: [functions.q4_bytes(weight.shape[0], depth)], .uint8)
+    parallelPanels(weight, functions.bf16) { panel, rows in
+      functions.pack_q4(
+        panels.address(panel * panelBytes), weight.address(rows.lowerBound * depth), weight.dtype.kernelType, depth, rows.count, depth)
+    }
+    return panels
   }
 
   /// act(x·Wᵀ + b) for x [M, in] → [M, out] of type `output` (by default ``activationDType``). fp32 input is rounded to the
@@ -90,14 +132,32 @@ extension Compute {
     precondition(depth == w.inFeatures, "input \(x.shape) for a layer of \(w.inFeatures) inputs")
     precondition(out.rowExtents == (rows, w.outFeatures), "result \(out.shape) of \(rows) rows and \(w.outFeatures) outputs")
     if rows == 0 || w.outFeatures == 0 { return }
-    let epilogue = ck_epilogue(
-      bias: w.bias.map { UnsafePointer($0.pointer(as: Float.self)) }, gate: gate.map { UnsafePointer($0.pointer(as: Float.self)) },
+    var epilogue = ck_epilogue(
+      row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias?.pointer(), gate: gate?.pointer(),
       activation: activation.kernelActivation, mode: mode, out: out.address(0), out_type: out.dtype.kernelType, ldo: w.outFeatures)
     switch w.weight {
     case .rowMajor(let weight): multiply(x, rowMajor: weight, epilogue)
-    case .panels(let panels): multiply(x, panels: panels, outFeatures: w.outFeatures, matmul, epilogue)
+    case .fp32(let panels): multiply(x, PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outFeatures, epilogue)
+    case .bf16(let panels): multiply(x, PackedOperand(matmul: functions.bf16, panels: panels), outFeatures: w.outFeatures, epilogue)
+    case .q4(let panels):
+      multiply(x, PackedOperand(matmul: functions.bf16, panels: panels, format: Int32(CK_Q4)), outFeatures: w.outFeatures, epilogue)
+    case .int8(let panels, let scales, let offsets):
+      let rowScales = Tensor(uninitialized: [min(rows, Self.slabRows)])
+      epilogue.row_scale = UnsafePointer(rowScales.pointer(as: Float.self))
+      epilogue.column_scale = UnsafePointer(scales.pointer(as: Float.self))
+      epilogue.column_offset = UnsafePointer(offsets.pointer(as: Int32.self))
+      multiply(x, PackedOperand(matmul: functions.int8, panels: panels, rowScales: rowScales), outFeatures: w.outFeatures, epilogue)
     }
     withExtendedLifetime((x, w, out, gate)) {}
+  }
+
+  /// Packed weights, and the product that takes them.
+  struct PackedOperand {
+    var matmul: ck_matmul
+    var panels: Tensor
+    var format = Int32(CK_PLAIN)
+    /// Receives the scales of a slab's rows, fp32, where the product quantizes them.
+    var rowScales: Tensor?
   }
 
   // Activations are packed in slabs, which bounds the scratch; a slab's tiles are small enough to share out evenly.
@@ -106,33 +166,36 @@ extension Compute {
   private static let tilePanels = 4
 
   /// The product of x [M, in], read row by row, with packed weights.
-  func multiply(_ x: Tensor, panels: Tensor, outFeatures: Int, _ matmul: ck_matmul, _ epilogue: ck_epilogue) {
-    let (rows, depth) = x.rowExtents
-    let panelCount = (outFeatures + matmul.panel_columns - 1) / matmul.panel_columns
-    let panelBytes = matmul.packed_a_bytes(1, depth)
-    let scratch = TensorStorage(byteCount: matmul.packed_a_bytes(min(rows, Self.slabRows), depth))
-    let packed = Tensor(shape: [scratch.byteCount], dtype: .uint8, storage: scratch, byteOffset: 0)
+  func multiply(_ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue) {
+    let (rows, depth) = x.rowExtents, matmul = w.matmul, panelBytes = matmul.packed_a_bytes(1, depth)
+    let packed = Tensor(uninitialized: [matmul.packed_a_bytes(min(rows, Self.slabRows), depth)], .uint8)
     for slab in stride(from: 0, to: rows, by: Self.slabRows) {
       let slabRows = min(Self.slabRows, rows - slab)
       parallelRows(slabRows, bytesPerRow: depth * 4, grain: matmul.panel_rows) { range in
         matmul.pack_a(
-          packed.address(range.lowerBound / matmul.panel_rows * panelBytes), x.address((slab + range.lowerBound) * depth),
-          x.dtype.kernelType, depth, range.count, depth)
+          packed.address(range.lowerBound / matmul.panel_rows * panelBytes), w.rowScales.map { $0.pointer() + range.lowerBound },
+          x.address((slab + range.lowerBound) * depth), x.dtype.kernelType, depth, range.count, depth)
       }
       var slabEpilogue = epilogue
       slabEpilogue.out = epilogue.out + slab * outFeatures * (epilogue.out_type == Int32(CK_FP32) ? 4 : 2)
-      let gemm = ck_gemm(m: slabRows, n: outFeatures, k: depth, a: packed.address(0), b: panels.address(0), epilogue: slabEpilogue)
-      let rowTiles = (slabRows + Self.tileRows - 1) / Self.tileRows
-      let columnTiles = (panelCount + Self.tilePanels - 1) / Self.tilePanels
-      pool.parallel(rowTiles * columnTiles) { index in
-        let row = index % rowTiles * Self.tileRows, panel = index / rowTiles * Self.tilePanels
-        let height = min(Self.tileRows, slabRows - row), panels = min(Self.tilePanels, panelCount - panel)
-        withUnsafeTemporaryAllocation(byteCount: matmul.tile_scratch_bytes(height, panels), alignment: 64) { scratch in
-          withUnsafePointer(to: gemm) { matmul.tile($0, row, height, panel, panels, scratch.baseAddress) }
-        }
+      multiplySlab(
+        ck_gemm(
+          m: slabRows, n: outFeatures, k: depth, a: packed.address(0), b: w.panels.address(0), b_format: w.format, epilogue: slabEpilogue),
+        matmul)
+    }
+    withExtendedLifetime((x, packed, w)) {}
+  }
+
+  private func multiplySlab(_ gemm: ck_gemm, _ matmul: ck_matmul) {
+    let panelCount = (gemm.n + matmul.panel_columns - 1) / matmul.panel_columns
+    let rowTiles = (gemm.m + Self.tileRows - 1) / Self.tileRows, columnTiles = (panelCount + Self.tilePanels - 1) / Self.tilePanels
+    pool.parallel(rowTiles * columnTiles) { index in
+      let row = index % rowTiles * Self.tileRows, panel = index / rowTiles * Self.tilePanels
+      let height = min(Self.tileRows, gemm.m - row), panels = min(Self.tilePanels, panelCount - panel)
+      withUnsafeTemporaryAllocation(byteCount: matmul.tile_scratch_bytes(height, panels, gemm.b_format), alignment: 64) { scratch in
+        withUnsafePointer(to: gemm) { matmul.tile($0, row, height, panel, panels, scratch.baseAddress) }
       }
     }
-    withExtendedLifetime((packed, panels)) {}
   }
 
   private func multiply(_ x: Tensor, rowMajor weight: Tensor, _ epilogue: ck_epilogue) {

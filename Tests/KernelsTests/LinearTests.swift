@@ -8,10 +8,10 @@ struct LinearReference: Sendable {
   let sums: [Double]  // x·Wᵀ + b
   let magnitudes: [Double]  // Σ|x||w| + |b|: what rounding errors are relative to
 
+  /// Weights of q4 are given as they were after quantization.
   init(x: Tensor, weight: Tensor, bias: Tensor?, precision: Precision) {
     let rows = x.shape[0], depth = x.shape[1], columns = weight.shape[0]
-    let round: (Float) -> Double = precision == .fp32 ? { Double($0) } : { Double($0.asBF16) }
-    let a = x.floats().map(round), w = weight.floats().map(round), b = bias?.doubles
+    let a = Self.represented(x, precision), w = Self.represented(weight, precision), b = bias?.doubles
     var sums = [Double](), magnitudes = [Double]()
     for row in 0..<rows {
       for column in 0..<columns {
@@ -29,6 +29,23 @@ struct LinearReference: Sendable {
     self.magnitudes = magnitudes
   }
 
+  /// The numbers that stand for the elements of a matrix [rows, depth] in a product.
+  static func represented(_ matrix: Tensor, _ precision: Precision) -> [Double] {
+    let values = matrix.floats()
+    switch precision {
+    case .fp32: return values.map(Double.init)
+    case .bf16, .q4: return values.map { Double($0.asBF16) }
+    case .int8:
+      let depth = matrix.shape[1]
+      return (0..<matrix.shape[0]).flatMap { row -> [Double] in
+        let part = values[row * depth..<(row + 1) * depth]
+        let scale = part.reduce(0) { max($0, abs($1)) } / 127
+        let inverse = scale > 0 ? 1 / scale : 0
+        return part.map { Double(($0 * inverse).rounded(.toNearestOrEven)) * Double(scale) }
+      }
+    }
+  }
+
   /// Errors allowed: one rounding per product and sum (vdpbf16ps rounds products too), and the rounding of the result.
   func check(_ result: Tensor, depth: Int, _ comment: String, sourceLocation: SourceLocation = #_sourceLocation) {
     expectClose(result, sums, comment, sourceLocation: sourceLocation) { index, expected in
@@ -40,6 +57,15 @@ struct LinearReference: Sendable {
 }
 
 @Suite struct LinearTests {
+  /// The weights [out, in] that a layer without bias stands for: its products with the unit vectors.
+  static func weights(of layer: Linear) -> Tensor {
+    let n = layer.inFeatures, identity = Tensor.zeros([n, n])
+    for i in 0..<n { identity.pointer(as: Float.self)[i * n + i] = 1 }
+    let columns = Compute(precision: .bf16, pool: testPool, instructionSet: .portable).linear(identity, layer, output: .fp32).floats()
+    let out = layer.outFeatures
+    return Tensor((0..<out * n).map { columns[$0 % n * out + $0 / n] }, shape: [out, n])
+  }
+
   static let references = SharedReferences<[String], LinearReference>()
 
   static let shapes: [(m: Int, n: Int, k: Int)] = [
@@ -53,9 +79,11 @@ struct LinearReference: Sendable {
         let x = randomTensor([shape.m, shape.k], compute.activationDType, seed: seed), bias = randomTensor([shape.n], .bf16, seed: seed + 2)
         let weight = randomTensor([shape.n, shape.k], weightType, scale: 0.3, seed: seed + 1)
         let layer = compute.prepareLinear(weight: weight, bias: bias)
+        #expect(layer.precision == compute.precision)
         #expect(layer.outFeatures == shape.n && layer.inFeatures == shape.k)
         let reference = Self.references.value([compute.precision.rawValue, "\(shape)", weightType.rawValue]) {
-          LinearReference(x: x, weight: weight, bias: bias, precision: compute.precision)
+          let exact = compute.precision == .q4 ? Self.weights(of: compute.prepareLinear(weight: weight)) : weight
+          return LinearReference(x: x, weight: exact, bias: bias, precision: compute.precision)
         }
         let label = "\(compute.numericsClass) \(shape) \(weightType)"
         reference.check(compute.linear(x, layer), depth: shape.k, label)
@@ -73,7 +101,8 @@ struct LinearReference: Sendable {
       let x = randomTensor([m, k], seed: seed), weight = randomTensor([n, k], seed: seed + 100)
       let layer = compute.prepareLinear(weight: weight, bias: nil)
       Self.references.value([compute.precision.rawValue, "\(round)"]) {
-        LinearReference(x: x, weight: weight, bias: nil, precision: compute.precision)
+        let exact = compute.precision == .q4 ? Self.weights(of: layer) : weight
+        return LinearReference(x: x, weight: exact, bias: nil, precision: compute.precision)
       }
       .check(compute.linear(x, layer, output: .fp32), depth: k, "\(compute.numericsClass) \(m)×\(n)×\(k)")
     }
@@ -138,7 +167,60 @@ struct LinearReference: Sendable {
     for compute in everyComputeAndBLAS {
       let layer = compute.prepareLinear(weight: Tensor([1, 2], shape: [1, 2]), bias: nil)
       let result = compute.linear(Tensor([.nan, 1, .infinity, 1, 3, 4], shape: [3, 2]), layer, output: .fp32).floats()
-      #expect(result[0].isNaN && result[1] == .infinity && result[2] == 11)
+      #expect(result[0].isNaN && !result[1].isFinite && abs(result[2] - 11) < 0.5)
+      let broken = compute.prepareLinear(weight: Tensor([1, .nan, 1, 1], shape: [2, 2]), bias: nil)
+      let row = compute.linear(Tensor([1, 1], shape: [1, 2]), broken, output: .fp32).floats()
+      #expect(row[0].isNaN && abs(row[1] - 2) < 0.5)
+    }
+  }
+
+  @Test func quantizedWeightsAreNearTheirOriginals() {
+    let weight = randomTensor([50, 96], scale: 0.02, seed: 3), values = weight.doubles
+    for (precision, bound) in [(Precision.int8, 0.008), (.q4, 0.09)] {
+      let layer = Compute(precision: precision, pool: testPool).prepareLinear(weight: weight)
+      #expect(relativeError(Self.weights(of: layer), values) < bound)
+    }
+    let zeros = Compute(precision: .q4, pool: testPool).prepareLinear(weight: Tensor.zeros([3, 40]))
+    #expect(Self.weights(of: zeros).floats().allSatisfy { $0 == 0 })
+  }
+
+  @Test(arguments: Precision.allCases) func everyTableLaysOutTheSameBytes(_ precision: Precision) throws {
+    for type in [DType.fp32, .bf16, .fp16] {
+      let weight = randomTensor([101, 77], type, seed: 4)
+      let all = try everyCompute([precision]).map { try #require($0.prepareLinear(weight: weight, bias: nil).parts) }
+      for parts in all {
+        #expect(parts.keys == all[0].keys)
+        for (name, tensor) in parts { #expect(tensor.isIdentical(to: all[0][name]!), "\(precision) \(type) \(name)") }
+      }
+    }
+  }
+
+  @Test func everyTableMultipliesInt8Alike() {
+    let computes = everyCompute([.int8]), x = randomTensor([29, 301], seed: 1), weight = randomTensor([70, 301], seed: 2)
+    let bias = randomTensor([70], seed: 3)
+    let results = computes.map { $0.linear(x, $0.prepareLinear(weight: weight, bias: bias), output: .fp32) }
+    for (compute, result) in zip(computes, results) { #expect(result.isIdentical(to: results[0]), "\(compute.numericsClass)") }
+  }
+
+  @Test(arguments: Precision.allCases) func layersComeBackFromTheirParts(_ precision: Precision) throws {
+    let compute = Compute(precision: .bf16, pool: testPool), x = randomTensor([5, 77], .bf16, seed: 1)
+    for bias in [nil, randomTensor([50], seed: 3)] {
+      let layer = compute.prepareLinear(weight: randomTensor([50, 77], seed: 2), bias: bias, precision: precision)
+      let parts = try #require(layer.parts)
+      let again = try Linear(precision: precision, outFeatures: 50, inFeatures: 77, parts: parts)
+      #expect(compute.linear(x, again).isIdentical(to: compute.linear(x, layer)))
+
+      for name in parts.keys where name != "bias" {
+        var damaged = parts
+        damaged[name] = nil
+        #expect(throws: KernelError.invalidPart(name, reason: "is missing")) {
+          try Linear(precision: precision, outFeatures: 50, inFeatures: 77, parts: damaged)
+        }
+        damaged[name] = Tensor.zeros([3])
+        #expect(throws: KernelError.self) { try Linear(precision: precision, outFeatures: 50, inFeatures: 77, parts: damaged) }
+      }
+      #expect(throws: KernelError.self) { try Linear(precision: precision, outFeatures: 50, inFeatures: 78 + 64, parts: parts) }
+      #expect(throws: KernelError.self) { try Linear(precision: precision, outFeatures: 0, inFeatures: 77, parts: parts) }
     }
   }
 }

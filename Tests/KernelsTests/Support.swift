@@ -122,6 +122,9 @@ func everyCompute(_ precisions: [Precision] = Precision.allCases) -> [Compute] {
   }
 }
 
+/// ``everyCompute(_:)`` at the precisions that operations other than linear layers tell apart.
+let floatingComputes = everyCompute([.fp32, .bf16])
+
 /// ``everyCompute(_:)`` at every precision, and OpenBLAS.
 let everyComputeAndBLAS = everyCompute() + [Compute(precision: .fp32, pool: testPool, matrixLibrary: .openBLAS)]
 

@@ -1,6 +1,6 @@
 // The C kernels behind the Swift module Kernels, which is their only user. Shapes are stated above each operation.
 //
-// One table of functions per instruction set; the same source (elementwise.inc, gemm.inc, attention.inc) is compiled once per
+// One table of functions per instruction set; the same source (table.inc and what it includes) is compiled once per
 // table, around the micro-kernels of that instruction set. A function works on the part of the result it is given and never
 // starts threads: the caller partitions over outputs, and no result depends on how.
 #pragma once
@@ -16,8 +16,15 @@ enum { CK_STORE = 0, CK_ADD = 1 };
 /// Rotary pairings: channels (2j, 2j+1), or (j, j + D/2).
 enum { CK_INTERLEAVED = 0, CK_ROTATE_HALF = 1 };
 
-/// What happens to an accumulator on its way out: out = act(acc + bias), or out += gate * act(acc + bias).
+/// Forms of packed weights: as the product takes them, or in 4 bits (ck_table.pack_q4, only for bf16 products).
+enum { CK_PLAIN = 0, CK_Q4 = 1 };
+
+/// What happens to a sum on its way out: out = act(sum + bias), or out += gate * act(sum + bias). Integer sums are first turned
+/// into row_scale * column_scale * (sum - column_offset).
 typedef struct ck_epilogue {
+  const float *row_scale;        // [m]; null for floating-point sums
+  const float *column_scale;     // [n]
+  const int32_t *column_offset;  // [n]
   const float *bias;  // [n] or null
   const float *gate;  // [n] or null (1); only with CK_ADD
   int activation;
@@ -32,6 +39,7 @@ typedef struct ck_gemm {
   size_t m, n, k;
   const void *a;      // packed rows, see pack_a
   const void *b;      // packed panels, see pack_b
+  int b_format;       // CK_PLAIN or CK_Q4
   ck_epilogue epilogue;
 } ck_gemm;
 
@@ -68,30 +76,46 @@ typedef struct ck_matmul {
   size_t panel_rows, panel_columns;
   size_t (*packed_a_bytes)(size_t rows, size_t k);
   size_t (*packed_b_bytes)(size_t columns, size_t k);
-  /// Packs `rows` rows of a [rows, lda]; rows of one panel must be packed by one call.
-  void (*pack_a)(void *packed, const void *a, int type, size_t lda, size_t rows, size_t k);
-  /// Packs `columns` rows of the weight w [columns, ldw]; columns of one panel must be packed by one call.
+  /// Packs `rows` rows of a [rows, lda]; rows of one panel must be packed by one call. Quantized operands put each row's scale into
+  /// row_scale [rows]; the others leave it alone.
+  void (*pack_a)(void *packed, float *row_scale, const void *a, int type, size_t lda, size_t rows, size_t k);
+  /// Packs `columns` rows of the weight w [columns, ldw]; columns of one panel must be packed by one call. The int8 product takes
+  /// int8 weights, the others any floating-point type.
   void (*pack_b)(void *packed, const void *w, int type, size_t ldw, size_t columns, size_t k);
   /// Computes rows [row0, row0+rows) × panels [panel0, panel0+panels); row0 is a multiple of panel_rows.
   void (*tile)(const ck_gemm *g, size_t row0, size_t rows, size_t panel0, size_t panels, void *scratch);
   /// Scratch bytes that `tile` needs.
-  size_t (*tile_scratch_bytes)(size_t rows, size_t panels);
+  size_t (*tile_scratch_bytes)(size_t rows, size_t panels, int b_format);
+} ck_matmul;
+
+/// Attention with one operand type.
+typedef struct ck_attention_kernel {
   /// Bytes of the packed keys (values) of one kv head.
   size_t (*packed_keys_bytes)(size_t m, size_t head_dim);
   size_t (*packed_values_bytes)(size_t m, size_t head_dim);
   /// Packs one kv head of k or v [m, kv_heads*head_dim].
   void (*pack_keys)(void *packed, const void *k, int type, size_t m, size_t kv_heads, size_t head_dim, size_t head);
   void (*pack_values)(void *packed, const void *v, int type, size_t m, size_t kv_heads, size_t head_dim, size_t head);
-  /// Scratch bytes that `attention` needs.
-  size_t (*attention_scratch_bytes)(size_t head_dim);
-  /// Queries of one call of `attention`; the block starts at a multiple of it.
-  size_t attention_block;
-  void (*attention)(const ck_attention *g, size_t head, size_t query0, size_t queries, void *scratch);
-} ck_matmul;
+  /// Scratch bytes that `run` needs, aligned to a cache line.
+  size_t (*scratch_bytes)(size_t head_dim);
+  /// Queries of one call of `run`; a block starts at a multiple of it.
+  size_t block;
+  void (*run)(const ck_attention *g, size_t head, size_t query0, size_t queries, void *scratch);
+} ck_attention_kernel;
 
 typedef struct ck_table {
   const char *name;
-  ck_matmul fp32, bf16;
+  ck_matmul fp32, bf16, int8;
+  ck_attention_kernel fp32_attention, bf16_attention;
+
+  /// q = w / scale rounded to nearest even, scale = max|w| / 127 per row; w [rows, k], q [rows, k], scales [rows].
+  void (*quantize_int8)(int8_t *q, float *scales, const void *w, int type, size_t rows, size_t k);
+  /// What the epilogue takes off each column: 128 Σ q; q [rows, k], offsets [rows].
+  void (*int8_offsets)(int32_t *offsets, const int8_t *q, size_t rows, size_t k);
+  /// Bytes of weights packed in 4 bits: a multiple of those of one panel.
+  size_t (*q4_bytes)(size_t columns, size_t k);
+  /// Quantizes and packs the weights [columns, ldw] of one panel for the bf16 product: groups of 32 along k share a bf16 scale.
+  void (*pack_q4)(void *packed, const void *w, int type, size_t ldw, size_t columns, size_t k);
 
   /// dst = src in another floating-point type; dst fp32 or bf16. Rounds to nearest even, NaN stays NaN.
   void (*convert)(void *dst, int dst_type, const void *src, int src_type, size_t n);
@@ -125,7 +149,7 @@ void ck_winograd_weights(float *packed, const float *w, size_t out_channels, siz
 size_t ck_winograd_weight_bytes(size_t out_channels, size_t in_channels, size_t panel_columns);
 
 /// Instruction sets, in ascending order of preference.
-enum { CK_PORTABLE = 0, CK_AVX2 = 1, CK_AVX512 = 2, CK_AVX512BF16 = 3, CK_ISA_COUNT = 4 };
+enum { CK_PORTABLE = 0, CK_AVX2 = 1, CK_AVX512 = 2, CK_AVX512VNNI = 3, CK_AVX512BF16 = 4 };
 
 /// The table of an instruction set, or null if this machine lacks it.
 const ck_table *ck_table_for(int isa);
