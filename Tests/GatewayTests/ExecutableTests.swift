@@ -53,7 +53,7 @@ struct GatewayProgram: Sendable {
 @Suite("The executable", .timeLimit(.minutes(2)))
 struct ExecutableTests {
   @Test func servesUntilItIsTerminatedAndLetsRunningJobsEnd() async throws {
-    let endpoint = "ipc://\(NSTemporaryDirectory())gateway-\(UInt32.random(in: 0 ... .max)).sock"
+    let endpoint = ToyCluster.freshEndpoint
     let arguments = ["--http-port=0", "--cluster-endpoints", endpoint, "--shutdown-grace-seconds", "20"]
     let ended = try await GatewayProgram.serving(arguments) { gateway, port in
       try await StageRuntimeClusterTests.withWorkers(endpoint, stepSeconds: 0.02) { _ in
@@ -100,7 +100,7 @@ struct ExecutableTests {
   }
 
   @Test func aPortInUseIsAnError() async throws {
-    let endpoint = "ipc://\(NSTemporaryDirectory())gateway-\(UInt32.random(in: 0 ... .max)).sock"
+    let endpoint = ToyCluster.freshEndpoint
     _ = try await GatewayProgram.serving(["--http-port=0", "--cluster-endpoints", endpoint]) { _, port in
       let second = try await GatewayProgram.run(["--http-port=\(port)", "--cluster-endpoints", endpoint + "2"])
       #expect(second.status == .exited(1))

@@ -123,7 +123,7 @@ struct StageRuntimeClusterTests {
 
   /// Workers find a gateway that was started again by themselves, and drop what nobody wants any more.
   @Test func aNewGatewayInTheOldOnesPlaceIsServed() async throws {
-    let path = "ipc://\(NSTemporaryDirectory())gateway-\(UInt32.random(in: 0 ... .max)).sock"
+    let path = ToyCluster.freshEndpoint
     try await Self.withWorkers(path, stepSeconds: 0.05) { _ in
       for round in UInt64(0)..<3 {
         try await ToyCluster.run(endpoint: path) { cluster in

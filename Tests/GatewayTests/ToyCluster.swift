@@ -14,6 +14,24 @@ import Wire
 struct ToyCluster: Sendable {
   let dispatcher: Dispatcher
   let endpoint: String
+  private let workers = WorkerList()
+
+  /// Those to stop at the end: they would look for the gateway for ever, and find another test's in its place.
+  private actor WorkerList {
+    private var workers: [ToyWorker] = []
+
+    func append(_ worker: ToyWorker) { workers.append(worker) }
+
+    func stop() async { for worker in workers { await worker.crash() } }
+  }
+
+  /// An address that no other test uses.
+  static var freshEndpoint: String { "ipc://\(NSTemporaryDirectory())gateway-\(UInt64.random(in: 0 ... .max)).sock" }
+
+  private init(dispatcher: Dispatcher, endpoint: String) {
+    self.dispatcher = dispatcher
+    self.endpoint = endpoint
+  }
 
   /// Runs `body` with a dispatcher, without workers.
   static func run<Result: Sendable>(
@@ -31,16 +49,12 @@ struct ToyCluster: Sendable {
     let dispatcher = Dispatcher(configuration: configuration, router: router, logger: Toy.logger)
     let cluster = ToyCluster(dispatcher: dispatcher, endpoint: await router.endpoints[0])
     let running = Task { try await dispatcher.run() }
-    do {
-      let result = try await body(cluster)
-      running.cancel()
-      _ = try? await running.value
-      return result
-    } catch {
-      running.cancel()
-      _ = try? await running.value
-      throw error
-    }
+    let result: Swift.Result<Result, any Error>
+    do { result = .success(try await body(cluster)) } catch { result = .failure(error) }
+    await cluster.workers.stop()
+    running.cancel()
+    try await running.value
+    return try result.get()
   }
 
   @discardableResult
@@ -51,6 +65,7 @@ struct ToyCluster: Sendable {
     let worker = try await ToyWorker(
       stage, name: name ?? "\(stage.name)-\(UInt32.random(in: 0 ... .max))", endpoint: endpoint, card: card, credits: credits,
       componentFingerprint: componentFingerprint, stepTime: stepTime, misbehave: misbehave)
+    await workers.append(worker)
     await worker.start()
     return worker
   }
