@@ -154,7 +154,7 @@ public actor Worker: Service {
     switch links[index].session {
     case .disconnected: break
     case .unregistered(let retryAt): if now >= retryAt { await register(link: index) }
-    case .registering(_, let since):
+    case .registering(let since):
       if now - since >= .milliseconds(configuration.registrationRetryMs) { await register(link: index) }
     case .open(let registered):
       if silence >= .milliseconds(registered.leaseMs) {

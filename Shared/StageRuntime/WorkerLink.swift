@@ -9,7 +9,7 @@ struct WorkerLink {
     /// The connection stands; registration is next, or again at the given time.
     case unregistered(retryAt: ContinuousClock.Instant)
     /// Register is sent.
-    case registering(messageID: UInt64, since: ContinuousClock.Instant)
+    case registering(since: ContinuousClock.Instant)
     /// The gateway may send tasks.
     case open(Registered)
   }
@@ -19,6 +19,8 @@ struct WorkerLink {
   /// Lets the link's reader take the next event: what is not handled yet holds the gateway up.
   let handled: AsyncStream<Void>.Continuation
   var session = Session.disconnected
+  /// The first and the last Register of this connection; nil: none is sent. A slow gateway may answer any of them.
+  var registrations: ClosedRange<UInt64>?
   /// When the gateway last said something.
   var heardAt = ContinuousClock.now
   var heartbeatAt = ContinuousClock.now

@@ -13,6 +13,7 @@ extension Worker {
       await register(link: index)
     case .disconnected:
       links[index].session = .disconnected
+      links[index].registrations = nil
       logger.warning("the gateway is lost", metadata: ["gateway": "\(links[index].endpoint)"])
     case .refused(let reason): logRefusal(reason, link: index)
     case .message(let envelope):
@@ -62,7 +63,8 @@ extension Worker {
       running: tasks(of: index).prefix(256).sorted { $0.description < $1.description })
     let now = ContinuousClock.now
     if let messageID = await send(Envelope(body: .register(registration)), link: index) {
-      links[index].session = .registering(messageID: messageID, since: now)
+      links[index].session = .registering(since: now)
+      links[index].registrations = (links[index].registrations?.lowerBound ?? messageID)...messageID
     } else {
       links[index].session = .unregistered(retryAt: now + .milliseconds(configuration.registrationRetryMs))
     }
@@ -73,7 +75,7 @@ extension Worker {
   }
 
   private func open(_ registered: Registered, inReplyTo: UInt64?, link index: Int) async {
-    guard case .registering(let messageID, _) = links[index].session, inReplyTo == nil || inReplyTo == messageID else { return }
+    guard let inReplyTo, links[index].registrations?.contains(inReplyTo) == true else { return }
     links[index].session = .open(registered)
     links[index].leaseMs = registered.leaseMs
     links[index].heartbeatAt = .now + .milliseconds(registered.heartbeatIntervalMs)
@@ -85,7 +87,7 @@ extension Worker {
   /// A `Failed` from the gateway: it refuses the registration, or it does not know our session.
   private func refused(_ envelope: Envelope, _ status: Status, link index: Int) async {
     let metadata: Logger.Metadata = ["gateway": "\(links[index].endpoint)", "status": "\(status)"]
-    if case .registering(let messageID, _) = links[index].session, envelope.inReplyTo == messageID {
+    if case .registering = links[index].session, let number = envelope.inReplyTo, links[index].registrations?.contains(number) == true {
       logger.error("the gateway refuses this worker", metadata: metadata)
       links[index].session = .unregistered(retryAt: .now + .milliseconds(configuration.registrationRetryMs))
     } else if status.code == .failedPrecondition, envelope.task == nil, links[index].registered != nil {

@@ -9,6 +9,16 @@ struct Unexpected: Error, CustomStringConvertible {
   init(_ description: String) { self.description = description }
 }
 
+/// Any free port of a loopback address that no other test uses: a closed port of a shared address may soon belong to another test,
+/// whose peers would then find this one's.
+func privateLoopback() -> String {
+  #if os(Linux)
+    "tcp://127.\(Int.random(in: 1...254)).\(Int.random(in: 1...254)).\(Int.random(in: 1...254)):*"
+  #else
+    "tcp://127.0.0.1:*"
+  #endif
+}
+
 /// A gateway that does what the test says.
 actor ScriptedGateway {
   let router: RouterSocket
@@ -16,8 +26,10 @@ actor ScriptedGateway {
   /// Heartbeats are answered unless the test wants silence.
   var answersHeartbeats = true
   private(set) var heartbeats: [Heartbeat] = []
+  /// What the workers that are let in were told; they are told again when they ask again.
+  private var admitted: [PeerID: Registered] = [:]
 
-  init(at endpoint: String = "tcp://127.0.0.1:*", security: RouterSecurity = .plaintext()) async throws {
+  init(at endpoint: String = privateLoopback(), security: RouterSecurity = .plaintext()) async throws {
     var configuration = RouterConfiguration(endpoints: [endpoint], security: security)
     configuration.options.lingerMs = 500
     configuration.logger.logLevel = .critical
@@ -28,7 +40,7 @@ actor ScriptedGateway {
   func stopAnsweringHeartbeats() { answersHeartbeats = false }
 
   /// The next event that is not a heartbeat.
-  func nextEvent(seconds: Double = 20) async throws -> RouterEvent {
+  func nextEvent(seconds: Double = 60) async throws -> RouterEvent {
     let deadline = ContinuousClock.now + .seconds(seconds)
     while true {
       let events = router.events
@@ -47,14 +59,17 @@ actor ScriptedGateway {
       guard let event else { throw Unexpected("the router is closed") }
       guard case .message(let inbound) = event, case .heartbeat(let heartbeat) = inbound.envelope.body else { return event }
       heartbeats.append(heartbeat)
-      if answersHeartbeats { try await reply(.heartbeatReply, to: inbound) }
+      // The worker may have left since.
+      if answersHeartbeats { try? await reply(.heartbeatReply, to: inbound) }
     }
   }
 
-  func nextMessage(seconds: Double = 20) async throws -> Inbound {
+  func nextMessage(seconds: Double = 60) async throws -> Inbound {
     while true {
       switch try await nextEvent(seconds: seconds) {
-      case .message(let inbound): return inbound
+      case .message(let inbound):
+        guard case .register = inbound.envelope.body, let registered = admitted[inbound.peer] else { return inbound }
+        try await reply(.registered(registered), to: inbound)
       case .malformed(_, let malformed): throw Unexpected("malformed: \(malformed.error)")
       case .disconnected: continue
       }
@@ -62,11 +77,13 @@ actor ScriptedGateway {
   }
 
   /// Waits for a worker and lets it in.
-  func admitWorker(heartbeatIntervalMs: Int = 50, leaseMs: Int = 5000) async throws -> (peer: PeerID, registration: Register) {
+  func admitWorker(heartbeatIntervalMs: Int = 50, leaseMs: Int = 60_000) async throws -> (peer: PeerID, registration: Register) {
+    admitted = [:]
     while true {
       let inbound = try await nextMessage()
       guard case .register(let registration) = inbound.envelope.body else { continue }
       let registered = Registered(sessionID: "session", heartbeatIntervalMs: heartbeatIntervalMs, leaseMs: leaseMs)
+      admitted[inbound.peer] = registered
       try await reply(.registered(registered), to: inbound)
       return (inbound.peer, registration)
     }
@@ -175,7 +192,7 @@ func quickConfiguration(_ endpoints: [String], security: DealerSecurity = .plain
   configuration.transport.reconnectIntervalMs = 20
   configuration.transport.maxReconnectIntervalMs = 100
   configuration.transport.lingerMs = 500
-  configuration.registrationRetryMs = 100
+  configuration.registrationRetryMs = 1000
   configuration.tickMs = 10
   configuration.logger.logLevel = .critical
   return configuration

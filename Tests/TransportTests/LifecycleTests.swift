@@ -3,7 +3,7 @@ import Testing
 import Transport
 import Wire
 
-@Suite("Peers come, lag and go", .serialized)
+@Suite("Peers come, lag and go", .serialized, .timeLimit(.minutes(5)))
 struct LifecycleTests {
   @Test("a dealer finds a router that comes back, whatever was sent in between is refused or lost, nothing hangs")
   func routerRestart() async throws {
@@ -21,7 +21,8 @@ struct LifecycleTests {
         Issue.record("the dealer did not notice")
         return
       }
-      await #expect(throws: TransportError.wouldBlock) { try await dealer.send(Envelope(body: .accepted)) }
+      // The news may be here a moment before the queue is gone.
+      while try await trySend(Envelope(body: .accepted), by: dealer) { try await Task.sleep(for: .milliseconds(1)) }
     }
     await dealer.close()
   }
@@ -108,8 +109,8 @@ struct LifecycleTests {
       }
       try #require(sent < 200, "the sender is never held up")
     }
-    // Its own queue, the reader's, the consumer's, and what the kernel keeps of a connection (a few MiB).
-    #expect(sent <= 4 + 4 + 8 + 12)
+    // Its own queue, the reader's, the consumer's, and what the kernel keeps of a connection (up to some 10 MiB).
+    #expect(sent <= 4 + 4 + 8 + 24)
     for number in 1...UInt64(sent) { #expect(try await nextMessage(router).envelope.messageID == number) }
     // It flows again.
     try await dealer.send(message)

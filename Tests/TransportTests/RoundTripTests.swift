@@ -3,7 +3,7 @@ import Testing
 import Transport
 import Wire
 
-@Suite("Messages between routers and dealers", .serialized)
+@Suite("Messages between routers and dealers", .serialized, .timeLimit(.minutes(5)))
 struct MessagingTests {
   @Test("tensors of 1 KiB to 64 MiB there and back over tcp", arguments: [1 << 10, 100_003, 1 << 20, 16 << 20, 64 << 20])
   func sizes(byteCount: Int) async throws {
@@ -60,7 +60,7 @@ struct MessagingTests {
   @Test("one router serves 48 peers, over two endpoints, and mixes nothing up")
   func manyPeers() async throws {
     let directory = try TemporaryDirectory()
-    let router = try await makeRouter(["tcp://127.0.0.1:*", "ipc://\(directory.path)/gateway.sock"])
+    let router = try await makeRouter([privateLoopback(), "ipc://\(directory.path)/gateway.sock"])
     let endpoints = await router.endpoints
     let server = Task {
       for await event in router.events {

@@ -3,7 +3,7 @@ import Testing
 import Transport
 import Wire
 
-@Suite("Who gets in", .serialized)
+@Suite("Who gets in", .serialized, .timeLimit(.minutes(5)))
 struct SecurityTests {
   /// A gateway with an allow-list of one worker.
   struct Site {
@@ -112,13 +112,13 @@ struct SecurityTests {
     var options = quickOptions
     options.handshakeTimeoutMs = 200
     let site = try await Site(options: options)
-    let port = try #require(site.endpoint.split(separator: ":").last.flatMap { UInt16($0) })
+    let (host, port) = try #require(site.endpoint.wholeMatch(of: /tcp:\/\/([0-9.]+):([0-9]+)/).map { ($0.1, UInt16($0.2) ?? 0) })
     let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     defer { close(descriptor) }
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
     address.sin_port = port.bigEndian
-    address.sin_addr.s_addr = inet_addr("127.0.0.1")
+    address.sin_addr.s_addr = inet_addr(String(host))
     let connected = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
     }

@@ -6,7 +6,7 @@ import Wire
 struct Timeout: Error {}
 
 /// The next event, or an error after `seconds`.
-func next<Event>(_ events: TransportEvents<Event>, seconds: Double = 20) async throws -> Event {
+func next<Event>(_ events: TransportEvents<Event>, seconds: Double = 60) async throws -> Event {
   try await withThrowingTaskGroup(of: Event?.self) { group in
     group.addTask {
       var iterator = events.makeAsyncIterator()
@@ -34,16 +34,16 @@ func first<Event, Value>(
 }
 
 /// The next message at a router, passing over everything else.
-func nextMessage(_ router: RouterSocket, seconds: Double = 20) async throws -> Inbound {
+func nextMessage(_ router: RouterSocket, seconds: Double = 60) async throws -> Inbound {
   try await first(router.events, seconds: seconds) { if case .message(let inbound) = $0 { inbound } else { nil } }
 }
 
 /// The next message at a dealer, passing over everything else.
-func nextMessage(_ dealer: DealerSocket, seconds: Double = 20) async throws -> Envelope {
+func nextMessage(_ dealer: DealerSocket, seconds: Double = 60) async throws -> Envelope {
   try await first(dealer.events, seconds: seconds) { if case .message(let envelope) = $0 { envelope } else { nil } }
 }
 
-func waitUntilConnected(_ dealer: DealerSocket, seconds: Double = 20) async throws {
+func waitUntilConnected(_ dealer: DealerSocket, seconds: Double = 60) async throws {
   try await first(dealer.events, seconds: seconds) { if case .connected = $0 { () } else { nil } }
 }
 
@@ -67,8 +67,18 @@ var quickOptions: SocketOptions {
   return options
 }
 
+/// Any free port of a loopback address that no other test uses: a closed port of a shared address may soon belong to another test,
+/// whose peers would then find this one's.
+func privateLoopback() -> String {
+  #if os(Linux)
+    "tcp://127.\(Int.random(in: 1...254)).\(Int.random(in: 1...254)).\(Int.random(in: 1...254)):*"
+  #else
+    "tcp://127.0.0.1:*"
+  #endif
+}
+
 func makeRouter(
-  _ endpoints: [String] = ["tcp://127.0.0.1:*"], security: RouterSecurity = .plaintext(), options: SocketOptions = quickOptions,
+  _ endpoints: [String] = [privateLoopback()], security: RouterSecurity = .plaintext(), options: SocketOptions = quickOptions,
   context: TransportContext? = nil
 ) async throws -> RouterSocket {
   var configuration = RouterConfiguration(endpoints: endpoints, security: security)
