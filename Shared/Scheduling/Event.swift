@@ -16,11 +16,13 @@ public struct WorkerRegistration: Hashable, Sendable {
   public var running: [AttemptID]
   /// Credits in use for something else.
   public var foreignCount: Int
+  /// Whether it registers again on the connection of its earlier session, on which nothing is lost.
+  public var keepsConnection: Bool
 
   /// A worker that registers.
   public init(
     id: WorkerID, name: String, stage: Stage, model: ModelIdentity, numericsClass: String, credits: Int,
-    running: [AttemptID] = [], foreignCount: Int = 0
+    running: [AttemptID] = [], foreignCount: Int = 0, keepsConnection: Bool = false
   ) {
     self.id = id
     self.name = name
@@ -30,6 +32,7 @@ public struct WorkerRegistration: Hashable, Sendable {
     self.credits = credits
     self.running = running
     self.foreignCount = foreignCount
+    self.keepsConnection = keepsConnection
   }
 }
 

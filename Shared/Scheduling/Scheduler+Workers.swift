@@ -15,12 +15,20 @@ extension Scheduler {
     let earlier = workers.values.filter { $0.registration.name == registration.name }
     worker.faults = earlier.map(\.faults).max() ?? 0
     worker.quarantinedUntil = earlier.compactMap(\.quarantinedUntil).max()
+    if registration.keepsConnection {
+      // What was offered is still on its way.
+      for (id, attempt) in earlier.flatMap(\.attempts) where attempt.state == .offered && worker.attempts[id] == nil {
+        adopted.append(id)
+        worker.attempts[id] = attempt
+      }
+    }
     for id in adopted {
       for session in earlier { workers[session.registration.id]?.attempts[id] = nil }
       tasks[id.task]?.state = .running(registration.id)
     }
     for session in earlier {
-      loseWorker(session.registration.id, reason: "worker \(registration.name) registered again", now: now)
+      // The process lives, so whatever was lost is not the task's fault.
+      loseWorker(session.registration.id, reason: "worker \(registration.name) registered again", isBlameless: true, now: now)
     }
     workers[registration.id] = worker
     effects.append(.worker(registration.id, .joined))
@@ -76,12 +84,12 @@ extension Scheduler {
   }
 
   /// Ends a session; its attempts are made again elsewhere.
-  mutating func loseWorker(_ id: WorkerID, reason: String, now: Instant) {
+  mutating func loseWorker(_ id: WorkerID, reason: String, isBlameless: Bool = false, now: Instant) {
     guard let worker = workers.removeValue(forKey: id) else { return }
     effects.append(.worker(id, .gone(reason: reason)))
     for (attempt, record) in worker.attempts where record.state != .revoked {
       let name = worker.registration.name
-      retry(attempt, Failure(.unavailable, "worker \(name) is gone: \(reason)"), by: name, now: now)
+      retry(attempt, Failure(.unavailable, "worker \(name) is gone: \(reason)"), by: name, isBlameless: isBlameless, now: now)
     }
   }
 

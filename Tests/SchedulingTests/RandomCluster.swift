@@ -294,15 +294,16 @@ extension RandomCluster {
   private mutating func heartbeat(_ slot: Int) {
     schedule(.heartbeat(slot: slot), at: now + .seconds(5))
     if workers[slot].isFrozen { return }
-    if let session = workers[slot].session {
-      sendToGateway(slot, .workerReported(session, WorkerReport(running: workers[slot].order)))
+    let earlier = workers[slot].session
+    if let earlier, !(isChaos && random.chance(0.03)) {
+      sendToGateway(slot, .workerReported(earlier, WorkerReport(running: workers[slot].order)))
       return
     }
     nextSession += 1
     let worker = workers[slot]
     let registration = WorkerRegistration(
       id: WorkerID(nextSession), name: worker.name, stage: worker.stage, model: model, numericsClass: worker.numericsClass,
-      credits: worker.credits, running: worker.order)
+      credits: worker.credits, running: worker.order, keepsConnection: earlier != nil)
     workers[slot].session = registration.id
     step(.workerRegistered(registration))
   }

@@ -293,6 +293,29 @@ struct SessionTests {
     #expect(second.offer.attempt == attempt("a", 1, 2))
   }
 
+  @Test func aWorkerMayRegisterAgainAndAgain() throws {
+    var bench = Bench { $0.maxAttempts = 1 }
+    let (encoder, _, _) = bench.joinAll()
+    bench.submit("a")
+    var newest = encoder
+    for number in 2...5 {
+      let (session, effects) = bench.join(.textEncoder, name: "text-encoder-1")
+      // The process lives: no failure is counted.
+      #expect(failure(effects, of: "a") == nil)
+      #expect(offers(effects).map(\.offer.attempt) == [attempt("a", 0, UInt32(number))])
+      newest = session
+    }
+    // On the same connection the offer is still on its way.
+    bench.nextWorker += 1
+    var registration = bench.registration(.textEncoder, id: bench.nextWorker, name: "text-encoder-1")
+    registration.keepsConnection = true
+    let effects = bench.send(.workerRegistered(registration))
+    #expect(effects == [.worker(newest, .gone(reason: "worker text-encoder-1 registered again")), .worker(registration.id, .joined)])
+    bench.send(.taskAccepted(attempt("a", 0, 5), by: registration.id))
+    let finished = bench.send(.taskFinished(attempt("a", 0, 5), by: registration.id, output: bench.payload()))
+    #expect(offers(finished).map(\.offer.attempt) == [attempt("a", 1, 1)])
+  }
+
   @Test func aWorkerBackFromALostLeaseGoesOnUnlessAnotherHasTheTask() throws {
     var bench = Bench()
     _ = bench.joinAll()

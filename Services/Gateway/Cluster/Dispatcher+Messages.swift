@@ -44,6 +44,7 @@ extension Dispatcher {
   // MARK: Sessions
 
   private func register(_ register: Register, _ envelope: Envelope, from peer: PeerID) {
+    let earlier = registry.session(of: peer)?.register.workerID
     let session: PeerRegistry.Session
     do throws(Status) {
       session = try registry.admit(register, from: peer)
@@ -63,7 +64,7 @@ extension Dispatcher {
         WorkerRegistration(
           id: session.id, name: register.workerID, stage: Stage(register.stage), model: session.model,
           numericsClass: register.numericsClass, credits: register.credits, running: running,
-          foreignCount: register.running.count - running.count)))
+          foreignCount: register.running.count - running.count, keepsConnection: earlier == register.workerID)))
     catalog.update(scheduler.status(now: now))
   }
 
