@@ -122,7 +122,10 @@ let package = Package(
     service("VAEDecoder", ["ImageCodec", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service(
       "QwenImageCLI",
-      ["ImageCodec", "Kernels", "QwenImage", "TensorCore", "Transport", "Weights", .argumentParser, .asyncHTTPClient, .nioCore, .nioHTTP1]),
+      [
+        "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport", "Weights", .argumentParser, .asyncHTTPClient, .nioCore,
+        .nioHTTP1,
+      ]),
 
     // Tests
     test("Architecture"),

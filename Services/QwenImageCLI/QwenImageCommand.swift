@@ -1,4 +1,5 @@
 import ArgumentParser
+import Settings
 
 /// `qwen-image`: draws pictures in one process or through a cluster, and prepares what a cluster needs.
 @main
@@ -6,5 +7,6 @@ struct QwenImageCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "qwen-image",
     abstract: "Draw pictures with Qwen-Image, in one process or through a cluster.",
+    version: SoftwareVersion.current,
     subcommands: [LocalCommand.self, GenerateCommand.self, KeygenCommand.self])
 }

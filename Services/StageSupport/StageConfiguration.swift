@@ -69,6 +69,7 @@ public struct StageConfiguration: SettingGroup {
       : .curve(try CurveKeyPair(contentsOf: secretKeyFile), server: try CurvePublicKey(contentsOf: gatewayKeyFile))
     var worker = WorkerConfiguration(gateways: gateways, security: security)
     worker.credits = credits
+    worker.softwareVersion = SoftwareVersion.current
     worker.drainGraceMs = Int(drainGrace / .milliseconds(1))
     worker.healthFile = healthFile.isEmpty ? nil : healthFile
     return worker

@@ -22,7 +22,7 @@ import Testing
     "TextEncoder": ["TensorCore", "Kernels", "Weights", "QwenImage", "Wire", "StageRuntime", "StageSupport"],
     "Denoiser": ["TensorCore", "Kernels", "Weights", "QwenImage", "Wire", "StageRuntime", "StageSupport"],
     "VAEDecoder": ["TensorCore", "Kernels", "Weights", "QwenImage", "ImageCodec", "Wire", "StageRuntime", "StageSupport"],
-    "QwenImageCLI": ["TensorCore", "Kernels", "Weights", "QwenImage", "ImageCodec", "Transport"],
+    "QwenImageCLI": ["TensorCore", "Kernels", "Weights", "QwenImage", "ImageCodec", "Settings", "Transport"],
   ]
 
   private static let root = URL(filePath: #filePath)

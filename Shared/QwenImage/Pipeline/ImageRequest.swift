@@ -91,6 +91,8 @@ public struct ModelLimits: Sendable, Equatable {
       guard text.utf8.count <= maxPromptBytes else {
         throw .invalidRequest(field: field, reason: "has \(text.utf8.count) bytes; the limit is \(maxPromptBytes)")
       }
+      // Neither a PNG text chunk nor a protobuf-c string can hold it.
+      guard !text.utf8.contains(0) else { throw .invalidRequest(field: field, reason: "must not contain the character U+0000") }
     }
   }
 

@@ -1,0 +1,92 @@
+import Foundation
+import Kernels
+import QwenImage
+import TensorCore
+import Testing
+import Weights
+
+/// Limits and defaults of checkpoints, and the requests they refuse.
+@Suite struct ModelProfileTests {
+  private static let valid = ImageRequest(
+    prompt: "p", negativePrompt: " ", trueCFGScale: 4, steps: 4, width: 64, height: 64, seed: 0)
+
+  @Test func aCheckpointWithoutDefaultsGetsThePublishedOnes() throws {
+    let profile = try ModelProfile(ModelDirectory(Golden.tinyCheckpoint))
+    #expect(profile.id == "checkpoint" && profile.defaultSteps == 50 && profile.defaultTrueCFGScale == 4)
+    let request = profile.request(
+      prompt: "p", negativePrompt: nil, trueCFGScale: nil, steps: nil, width: nil, height: nil, seed: 1)
+    #expect(request.width == 1024 && request.height == 1024 && request.negativePrompt == " " && request.usesTrueCFG)
+  }
+
+  @Test(arguments: [
+    (#"{"width": 100}"#, "width"), (#"{"steps": 0}"#, "steps"), (#"{"recommended_sizes": ["64"]}"#, "recommended_sizes"),
+    (#"{"id": 3}"#, "generation_defaults.json"), ("[", "generation_defaults.json"),
+  ])
+  func wrongDefaultsAreNamed(text: String, name: String) throws {
+    let copy = try TemporaryDirectory()
+    let url = copy.url.appending(path: "model")
+    try FileManager.default.copyItem(at: Golden.tinyCheckpoint, to: url)
+    try Data(text.utf8).write(to: url.appending(path: "generation_defaults.json"))
+    let model = try ModelDirectory(url)
+    let error = #expect(throws: PipelineError.self) { try ModelProfile(model) }
+    #expect(error?.description.contains(name) == true, "\(String(describing: error))")
+  }
+
+  @Test func everyFieldOutOfRangeIsNamed() {
+    let changes: [(String, (inout ImageRequest) -> Void)] = [
+      ("width", { $0.width = 65 }), ("width", { $0.width = 0 }), ("height", { $0.height = 1 << 20 }), ("steps", { $0.steps = 0 }),
+      ("steps", { $0.steps = 1000 }), ("true_cfg_scale", { $0.trueCFGScale = .nan }), ("true_cfg_scale", { $0.trueCFGScale = -1 }),
+      ("prompt", { $0.prompt = String(repeating: "x", count: 40_000) }), ("prompt", { $0.prompt = "a\0b" }),
+      ("negative_prompt", { $0.negativePrompt = "\0" }),
+      (
+        "size",
+        {
+          $0.width = 2048
+          $0.height = 2048
+        }
+      ),
+    ]
+    for (field, change) in changes {
+      var request = Self.valid
+      change(&request)
+      let error = #expect(throws: PipelineError.self) { try ModelLimits().validate(request) }
+      guard case .invalidRequest(field, _)? = error else {
+        Issue.record("\(field): \(String(describing: error))")
+        continue
+      }
+    }
+    #expect(throws: Never.self) { try ModelLimits().validate(Self.valid) }
+  }
+
+  @Test func promptsThatAreTooLongAreRefusedWithTheirLength() throws {
+    let pipeline = try loadTinyPipeline()
+    var request = Self.valid
+    request.prompt = String(repeating: "a b c ", count: 300)
+    let error = #expect(throws: PipelineError.self) { try pipeline(request) }
+    #expect(error?.description.contains("the limit is 507") == true)
+  }
+
+  /// Resuming from the latents after any step gives the bytes of the undisturbed run.
+  @Test func aResumedRunEndsWithTheSameBytes() throws {
+    let compute = Compute(precision: .bf16, pool: ThreadPool(threads: 2))
+    let model = try ModelDirectory(Golden.tinyCheckpoint)
+    let denoiser = try Denoiser(model: model, compute: compute)
+    let grid = TokenGrid(height: 5, width: 3)
+    let embeds = Tensor(SyntheticWeights.uniforms("embeds", count: 9 * 64), shape: [9, 64])
+    let noise = InitialNoise.torchCPU(seed: 8, grid: grid, latentChannels: 16)
+    var input = Denoiser.Input(
+      promptEmbeds: embeds, negativePromptEmbeds: embeds.rows(0..<4), latents: noise, grid: grid, steps: 5, trueCFGScale: 3)
+    var checkpoints: [Tensor] = []
+    let whole = try denoiser(input) { _, latents in checkpoints.append(latents.copied()) }
+    #expect(checkpoints.count == 5)
+    for (index, checkpoint) in checkpoints.enumerated() {
+      input.latents = checkpoint
+      input.firstStep = index + 1
+      #expect(try denoiser(input).floats() == whole.floats(), "resumed after step \(index + 1)")
+    }
+  }
+}
+
+private func loadTinyPipeline() throws -> QwenImagePipeline {
+  try QwenImagePipeline(model: ModelDirectory(Golden.tinyCheckpoint), precision: .bf16, pool: ThreadPool(threads: 2))
+}
