@@ -36,12 +36,7 @@ struct GenerateCommand: AsyncParsableCommand {
     for try await event in client.generate(body) {
       switch event {
       case .progress(let update):
-        switch (update.stage, update.queuePosition) {
-        case ("queued", let position?): progress.show("queued, position \(position)")
-        case ("denoising", _):
-          progress.show("denoising", completed: update.step, total: update.steps, secondsLeft: update.secondsLeft)
-        default: progress.show(update.stage)
-        }
+        show(update, &progress)
       case .completed(let png, let seed):
         progress.finish()
         if request.seed == nil, let seed { FileHandle.standardError.write(Data("seed \(seed)\n".utf8)) }
@@ -50,6 +45,17 @@ struct GenerateCommand: AsyncParsableCommand {
       }
     }
     throw GatewayClientError.incomplete
+  }
+
+  private func show(_ update: GatewayClient.Progress, _ progress: inout ProgressBar) {
+    switch (update.stage, update.queuePosition) {
+    case (_, let position?): progress.show("queued, position \(position)")
+    case ("text-encoder", _): progress.show("encoding")
+    case ("denoiser", _):
+      progress.show("denoising", completed: update.step, total: update.steps, secondsLeft: update.secondsLeft)
+    case ("vae-decoder", _): progress.show("decoding")
+    default: progress.show(update.stage)
+    }
   }
 
   private var body: GatewayClient.Body {
