@@ -50,9 +50,11 @@ start_processes() {
 }
 
 start_containers() {
+  ./compose/pack-executables.sh "$bin"
+  export QWEN_IMAGE_MODEL=$model QWEN_IMAGE_PORT=$port QWEN_IMAGE_BUILD=prebuilt
   project=qwen-image-quickstart
   containers=yes
-  QWEN_IMAGE_MODEL=$model QWEN_IMAGE_PORT=$port docker compose -f compose/compose.yaml -p "$project" up --build --detach --wait >&2
+  docker compose -f compose/compose.yaml -p "$project" up --build --detach --wait >&2
 }
 
 wait_until_ready() {
