@@ -18,4 +18,4 @@ for suite in Tests/*Tests; do
 done
 
 Tests/Cluster/run.sh
-Tests/Cluster/containers.sh
+Tests/Cluster/containers.sh "$(swift build -c release --show-bin-path)"
