@@ -186,7 +186,7 @@ test_keys() {
   check "requests are served after that" draws_the_same 5 --prompt "a white heart on a black background"
 
   compose run --rm -T --no-deps keys rm /keys/worker/worker.secret /keys/gateway/workers/worker.public 2>>"$work/compose.log"
-  up keys || true # it has ended when --wait looks
+  compose run --rm -T --no-deps keys >>"$work/compose.log" 2>&1
   compose restart text-encoder denoiser vae-decoder >>"$work/compose.log" 2>&1
   check "workers come back with a new key" within 60 workers 'len([w for w in d["data"] if w["session_seconds"] < 60]) == 3'
   check "it is another one" not test "$before" = "$(key_sums)"
