@@ -5,6 +5,7 @@
 #define CK_NAME(x) x##_avx512
 #define CK_HAS_FMA 1
 #define MAXIMUM(a, b) (vf)_mm512_max_ps((__m512)(a), (__m512)(b))
+#define MINIMUM(a, b) (vf)_mm512_min_ps((__m512)(a), (__m512)(b))
 #define SCALE_BY_POWER(x, n) (vf)_mm512_scalef_ps((__m512)(x), (__m512)(n))
 #define TABLE_NAME "avx512"
 #define TABLE_SYMBOL ck_table_avx512

@@ -33,8 +33,8 @@ extension Compute {
     let block = kernel.block, blocks = (n + block - 1) / block, scratchBytes = kernel.scratch_bytes(headDim)
     pool.parallel(heads * blocks) { index in
       let head = index / blocks, query = index % blocks * block
-      withUnsafeTemporaryAllocation(byteCount: scratchBytes, alignment: 64) { scratch in
-        withUnsafePointer(to: job) { kernel.run($0, head, query, min(block, n - query), scratch.baseAddress) }
+      withScratch(scratchBytes) { scratch in
+        withUnsafePointer(to: job) { kernel.run($0, head, query, min(block, n - query), scratch) }
       }
     }
     return withExtendedLifetime((q, k, v, keys, values)) { result }

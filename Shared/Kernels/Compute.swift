@@ -77,6 +77,12 @@ public struct Compute: Sendable {
     }
   }
 
+  /// Calls `body` with uninitialised memory, aligned to a cache line. Large blocks are recycled, unlike malloc's.
+  func withScratch(_ byteCount: Int, _ body: (UnsafeMutableRawPointer) -> Void) {
+    let storage = Tensor(uninitialized: [byteCount], .uint8)
+    withExtendedLifetime(storage) { body(storage.address(0)) }
+  }
+
   /// An fp32 version of a floating-point tensor: itself where it is one already.
   func fp32(_ tensor: Tensor) -> Tensor { tensor.dtype == .fp32 ? tensor : converted(tensor, to: .fp32) }
 

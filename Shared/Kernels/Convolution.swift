@@ -111,8 +111,8 @@ extension Compute {
     let scratchBytes = withUnsafePointer(to: job) { functions.convolution_scratch_bytes($0) }
     pool.parallel((tiles + block - 1) / block) { index in
       let first = index * block
-      withUnsafeTemporaryAllocation(byteCount: scratchBytes, alignment: 64) { scratch in
-        withUnsafePointer(to: job) { functions.convolution($0, first, min(block, tiles - first), scratch.baseAddress) }
+      withScratch(scratchBytes) { scratch in
+        withUnsafePointer(to: job) { functions.convolution($0, first, min(block, tiles - first), scratch) }
       }
     }
   }

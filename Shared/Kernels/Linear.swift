@@ -48,7 +48,7 @@ extension Compute {
   /// Lays out a weight [out, in] of type fp32, bf16 or fp16, and a bias [out] of any of these types. A layer may be kept at another
   /// precision than the rest; all but fp32 take part in a computation at any other.
   public func prepareLinear(weight: Tensor, bias: Tensor? = nil, precision: Precision? = nil) -> Linear {
-    precondition(weight.shape.rank == 2, "weight \(weight.shape) is not a matrix")
+    precondition(weight.shape.rank == 2 && weight.elementCount > 0, "weight \(weight.shape) is not a matrix")
     let out = weight.shape[0], depth = weight.shape[1]
     precondition(bias.map { $0.elementCount == out } ?? true, "bias \(bias!.shape) for weight \(weight.shape)")
     let prepared: PreparedWeight =
@@ -192,8 +192,8 @@ extension Compute {
     pool.parallel(rowTiles * columnTiles) { index in
       let row = index % rowTiles * Self.tileRows, panel = index / rowTiles * Self.tilePanels
       let height = min(Self.tileRows, gemm.m - row), panels = min(Self.tilePanels, panelCount - panel)
-      withUnsafeTemporaryAllocation(byteCount: matmul.tile_scratch_bytes(height, panels, gemm.b_format), alignment: 64) { scratch in
-        withUnsafePointer(to: gemm) { matmul.tile($0, row, height, panel, panels, scratch.baseAddress) }
+      withScratch(matmul.tile_scratch_bytes(height, panels, gemm.b_format)) { scratch in
+        withUnsafePointer(to: gemm) { matmul.tile($0, row, height, panel, panels, scratch) }
       }
     }
   }

@@ -17,21 +17,33 @@ public final class TensorStorage: @unchecked Sendable {
 
   /// Blocks of at least this size are backed by huge pages where the kernel offers them: large panels are read several times
   /// over and would otherwise miss the TLB.
-  private static let hugePageThreshold = 4 << 20
+  private static let hugePageThreshold = 1 << 20
+  private static let hugePageBytes = 2 << 20
 
   /// Allocates uninitialised memory, aligned to a cache line (large blocks: to a huge page).
   public init(byteCount: Int) {
     precondition(byteCount >= 0)
-    let alignment = byteCount >= Self.hugePageThreshold ? 2 << 20 : 64
-    var pointer: UnsafeMutableRawPointer?
-    let status = posix_memalign(&pointer, alignment, max(byteCount, 64))
-    guard status == 0, let pointer else { fatalError("out of memory allocating \(byteCount) bytes") }
-    #if os(Linux)
-      if byteCount >= Self.hugePageThreshold { madvise(pointer, byteCount, MADV_HUGEPAGE) }
-    #endif
-    self.base = pointer
     self.byteCount = byteCount
     self.owner = nil
+    let blockBytes = Self.blockBytes(byteCount)
+    if blockBytes >= BlockRecycler.smallestBlockBytes, let block = BlockRecycler.shared.take(byteCount: blockBytes) {
+      self.base = block
+      return
+    }
+    let isHuge = blockBytes >= Self.hugePageThreshold
+    var pointer: UnsafeMutableRawPointer?
+    let status = posix_memalign(&pointer, isHuge ? Self.hugePageBytes : 64, blockBytes)
+    guard status == 0, let pointer else { fatalError("out of memory allocating \(byteCount) bytes") }
+    #if os(Linux)
+      if isHuge { madvise(pointer, blockBytes, MADV_HUGEPAGE) }
+    #endif
+    self.base = pointer
+  }
+
+  /// Sizes are rounded so that blocks can be used again: huge ones to huge pages, others to 4 KiB.
+  private static func blockBytes(_ byteCount: Int) -> Int {
+    let unit = byteCount >= hugePageThreshold ? hugePageBytes : byteCount >= BlockRecycler.smallestBlockBytes ? 4096 : 64
+    return max(byteCount + unit - 1, unit) / unit * unit
   }
 
   /// Views read-only memory that `owner` keeps alive, such as a file mapping.
@@ -41,5 +53,9 @@ public final class TensorStorage: @unchecked Sendable {
     self.owner = owner
   }
 
-  deinit { if owner == nil { free(base) } }
+  deinit {
+    guard owner == nil else { return }
+    let blockBytes = Self.blockBytes(byteCount)
+    if blockBytes >= BlockRecycler.smallestBlockBytes { BlockRecycler.shared.give(base, byteCount: blockBytes) } else { free(base) }
+  }
 }
