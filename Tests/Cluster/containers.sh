@@ -221,8 +221,8 @@ test_kill() {
   local request victim
   up --scale denoiser=2
   check "there are two denoisers" within 30 workers 'len(denoisers) == 2'
-  local_picture 200 --prompt "a red circle" "${slow[@]}"
-  cluster_picture 200 --prompt "a red circle" "${slow[@]}" &
+  local_picture 200 --prompt "a red circle" --width 256 --height 256 --steps 200
+  cluster_picture 200 --prompt "a red circle" --width 256 --height 256 --steps 200 &
   request=$!
   check "one makes steps" within 30 workers 'any(t["step"] >= 5 for w in denoisers for t in w["running"])'
   victim=$(workers '[w["host"] for w in denoisers if w["running"]][0]')
@@ -254,7 +254,7 @@ test_remote() {
 }
 
 test_stop() {
-  check "the cluster stops" compose down --volumes
+  check "the cluster stops" compose --progress quiet down --volumes
   check "no container is left" test -z "$(docker ps --all --quiet --filter "label=com.docker.compose.project=$project")"
   check "no volume is left" test -z "$(docker volume ls --quiet --filter "label=com.docker.compose.project=$project")"
 }
@@ -266,7 +266,7 @@ ended=skipped
 require_engine
 ended=
 export QWEN_IMAGE_IMAGE=$project QWEN_IMAGE_BUILD=prebuilt QWEN_IMAGE_MODEL=$model QWEN_IMAGE_CLUSTER_ADDRESS=0.0.0.0
-export QWEN_IMAGE_PORT QWEN_IMAGE_CLUSTER_PORT QWEN_IMAGE_DENOISER_CPUS=0.25 QWEN_IMAGE_DENOISER_THREADS=1
+export QWEN_IMAGE_PORT QWEN_IMAGE_CLUSTER_PORT QWEN_IMAGE_DENOISER_CPUS=0.15 QWEN_IMAGE_DENOISER_THREADS=1
 QWEN_IMAGE_PORT=$(free_port)
 QWEN_IMAGE_CLUSTER_PORT=$(free_port)
 port=$QWEN_IMAGE_PORT
