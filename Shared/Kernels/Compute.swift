@@ -47,6 +47,9 @@ public struct Compute: Sendable {
     Sgemm.configure
   }
 
+  /// Threads that operations are shared among.
+  public var threadCount: Int { pool.threadCount }
+
   /// Element type of activations between operations.
   public var activationDType: DType {
     switch precision {

@@ -42,6 +42,22 @@ import Weights
     try compare(recording, "fullsize_vae_decoder", .fp32)
   }
 
+  /// Pictures made in bands of any height, or layer by layer as a whole, have the same bytes.
+  @Test func vaeDecoderInBands() throws {
+    let latents = Tensor(SyntheticWeights.uniforms("input.latents", count: 16 * 13 * 9), shape: [16, 13, 9])
+    var expected: [Float]?
+    for (pixels, threads) in [(1, 2), (700, 1), (2500, 3), (1 << 30, 2)] {
+      let decoder = try VAEDecoder(
+        .synthetic("vae"), configuration: .published, compute: Compute(precision: .fp32, pool: ThreadPool(threads: threads)),
+        bandPixels: pixels)
+      let picture = decoder(latents)
+      #expect(picture.shape == [104, 72, 3])
+      expected = expected ?? picture.floats()
+      #expect(picture.floats() == expected, "bands of \(pixels) pixels")
+      if pixels == 700 { #expect(decoder(latents, probe: Recording().probe).floats() == expected, "as a whole") }
+    }
+  }
+
   private func compute(_ precision: Precision) -> Compute { Compute(precision: precision, pool: ThreadPool(threads: 2)) }
 
   /// fp32 within 1e-4; other precisions within 1.5 times torch's bf16 error, as recorded.
