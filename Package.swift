@@ -142,6 +142,7 @@ let package = Package(
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "CZlib"]),
     test("Scheduling", ["Scheduling", .heap]),
     test("StageRuntime", ["StageRuntime", .serviceLifecycle]),
+    test("StageSupport", ["StageSupport"]),
     test("Transport", ["Transport", "CZeroMQ"]),
     test("Weights", ["Weights"]),
     test("Wire", ["Wire"], resources: [.copy("Golden")]),
