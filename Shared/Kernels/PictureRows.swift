@@ -86,7 +86,7 @@ extension Compute {
   private func product(_ x: PictureRows, _ w: Convolution, rows: Range<Int>, into out: PictureRows, adds: Bool) {
     let result = out[rows]
     let epilogue = ck_epilogue(
-      row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias.pointer(), gate: nil, activation: Int32(CK_NONE),
+      row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias.pointer(), gate: nil, row_gates: nil, activation: Int32(CK_NONE),
       mode: Int32(adds ? CK_ADD : CK_STORE), out: result.address(0), out_type: Int32(CK_FP32), ldo: w.outChannels)
     switch w.weight {
     case .winograd: preconditionFailure("not a matrix product")

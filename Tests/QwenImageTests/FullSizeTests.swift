@@ -18,9 +18,10 @@ import Weights
     let recording = Recording()
     let promptEmbeds = Tensor(SyntheticWeights.uniforms("input.prompt_embeds", count: 45 * 3584), shape: [45, 3584])
     let latents = Tensor(SyntheticWeights.uniforms("input.latents", count: grid.tokenCount * 64), shape: [grid.tokenCount, 64])
-    _ = transformer(
-      latents, transformer.condition(promptEmbeds: promptEmbeds, grid: grid), transformer.modulation(times: [0.7]), step: 0,
-      probe: recording.probe)
+    let branch = MMDiT.Branch(
+      latents: latents, conditioning: transformer.condition(promptEmbeds: promptEmbeds, grid: grid),
+      modulation: transformer.modulation(times: [0.7]), step: 0)
+    _ = transformer(branch, probe: recording.probe)
     try compare(recording, "fullsize_transformer", precision)
   }
 

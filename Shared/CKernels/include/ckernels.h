@@ -27,6 +27,7 @@ typedef struct ck_epilogue {
   const int32_t *column_offset;  // [n]
   const float *bias;  // [n] or null
   const float *gate;  // [n] or null (1); only with CK_ADD
+  const float *const *row_gates;  // [m]: a gate [n] for every row instead of one for all, or null
   int activation;
   int mode;           // CK_STORE, or CK_ADD (into fp32)
   void *out;          // [rows, ldo]
