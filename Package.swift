@@ -54,7 +54,9 @@ let package = Package(
     .executable(name: "denoiser", targets: ["Denoiser"]),
     .executable(name: "vae-decoder", targets: ["VAEDecoder"]),
     .executable(name: "qwen-image", targets: ["QwenImageCLI"]),
-    .library(name: "Kernels", targets: ["TensorCore", "Kernels"]),  // for Tests/Benchmarks
+    // For Tests/Benchmarks.
+    .library(name: "Kernels", targets: ["TensorCore", "Kernels"]),
+    .library(name: "QwenImage", targets: ["TensorCore", "Kernels", "Weights", "ImageCodec", "QwenImage"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

@@ -24,9 +24,9 @@ def free_port():
 class Cluster:
     """Processes that end with the `with` block, however it is left."""
 
-    def __init__(self, binaries, model, precision="bf16", settings=None):
+    def __init__(self, binaries, model, precision="bf16", settings=None, threads=1):
         self.binaries, self.model, self.precision = pathlib.Path(binaries), pathlib.Path(model), precision
-        self.settings = settings or {}
+        self.settings, self.threads = settings or {}, threads
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="qwen-image-"))
         self.http_port, self.worker_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -61,7 +61,7 @@ class Cluster:
         self.count += 1
         name, keys = f"{stage}-{self.count}", self.folder / "keys/worker"
         self._spawn(name, stage, {
-            "model-directory": self.model, "compute-precision": self.precision, "compute-threads": 1,
+            "model-directory": self.model, "compute-precision": self.precision, "compute-threads": self.threads,
             "worker-gateways": f"tcp://127.0.0.1:{self.worker_port}", "worker-secret-key-file": secret or keys / "worker.secret",
             "worker-gateway-key-file": keys / "gateway.public", "worker-health-file": self.folder / f"{name}.health",
             "worker-drain-grace-seconds": 5})

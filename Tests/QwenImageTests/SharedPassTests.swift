@@ -30,6 +30,7 @@ import Weights
     }
     #expect(transformer(branches.reversed()).map { $0.floats() } == alone.reversed())
     #expect(transformer([]).isEmpty)
+    #expect(transformer.predict(branches + branches).map { $0.floats() } == alone + alone)
   }
 
   /// Recording makes the denoiser run the branches of guidance one by one.

@@ -49,23 +49,28 @@ public struct Denoiser: Sendable {
   /// Resuming at step k from the latents after step k-1 gives the bytes of the undisturbed run: the modulation table is always
   /// computed for the whole schedule, and nothing else crosses from step to step.
   ///
-  /// - Parameter afterStep: called with the number of finished steps and the latents; it may throw to stop the loop.
+  /// - Parameters:
+  ///   - predict: stands in for ``velocities(_:)``, to predict those of several jobs together.
+  ///   - afterStep: called with the number of finished steps and the latents; it may throw to stop the loop.
   /// - Returns: packed latents [N, 64], fp32.
   /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the input does not fit the model, or what `afterStep` throws.
   public func callAsFunction(
-    _ input: Input, probe: Probe = .none, afterStep: (_ completedSteps: Int, _ latents: Tensor) throws -> Void = { _, _ in }
+    _ input: Input, probe: Probe = .none, velocities predict: (([MMDiT.Branch]) -> [Tensor])? = nil,
+    afterStep: (_ completedSteps: Int, _ latents: Tensor) throws -> Void = { _, _ in }
   ) throws -> Tensor {
     try validate(input)
     let schedule = try schedule(input)
     probe.record("sigmas", Tensor(schedule.sigmas, shape: [schedule.sigmas.count]))
     probe.record("timesteps", Tensor(schedule.timesteps, shape: [schedule.timesteps.count]))
     let modulation = transformer.modulation(times: schedule.timesteps.map { $0 / 1000 })
-    let positive = transformer.condition(promptEmbeds: input.promptEmbeds, grid: input.grid)
-    let negative = input.negativePromptEmbeds.map { transformer.condition(promptEmbeds: $0, grid: input.grid) }
+    let prompts = ([input.promptEmbeds] + (input.negativePromptEmbeds.map { [$0] } ?? [])).map {
+      transformer.condition(promptEmbeds: $0, grid: input.grid)
+    }
 
     var latents = input.latents.copied()
     for step in input.firstStep..<input.steps {
-      let velocity = velocity(latents, positive, negative, modulation, step: step, input, stepProbe(probe, step))
+      let branches = prompts.map { MMDiT.Branch(latents: latents, conditioning: $0, modulation: modulation, step: step) }
+      let velocity = velocity(branches, input, predict ?? transformer.predict, stepProbe(probe, step))
       latents = FlowMatchSchedule.step(latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
       probe.record("latents.step\(step)", latents)
       try afterStep(step + 1, latents)
@@ -73,21 +78,17 @@ public struct Denoiser: Sendable {
     return latents
   }
 
-  /// Up to this many tokens the two branches of guidance run in one pass; more of them fill the caches of a pass of their own.
-  private static let sharedTokensMax = 2304
+  /// The velocities of several branches, of one job or of several: what jobs that share passes are to predict them by.
+  public func velocities(_ branches: [MMDiT.Branch]) -> [Tensor] { transformer.predict(branches) }
 
   private func velocity(
-    _ latents: Tensor, _ positive: MMDiT.Conditioning, _ negative: MMDiT.Conditioning?, _ modulation: ModulationTable, step: Int,
-    _ input: Input, _ probe: Probe
+    _ branches: [MMDiT.Branch], _ input: Input, _ predict: ([MMDiT.Branch]) -> [Tensor], _ probe: Probe
   ) -> Tensor {
-    let conditional = MMDiT.Branch(latents: latents, conditioning: positive, modulation: modulation, step: step)
-    guard let negative else { return transformer(conditional, probe: probe.scoped("cond")) }
-    let unconditional = MMDiT.Branch(latents: latents, conditioning: negative, modulation: modulation, step: step)
-    let isShared = !probe.isActive && conditional.tokenCount + unconditional.tokenCount <= Self.sharedTokensMax
     let velocities =
-      isShared
-      ? transformer([conditional, unconditional])
-      : [transformer(conditional, probe: probe.scoped("cond")), transformer(unconditional, probe: probe.scoped("uncond"))]
+      probe.isActive
+      ? zip(branches, ["cond", "uncond"]).map { transformer($0, probe: probe.scoped($1)) }
+      : predict(branches)
+    guard velocities.count > 1 else { return velocities[0] }
     return trueCFG(conditional: velocities[0], unconditional: velocities[1], scale: Float(input.trueCFGScale))
   }
 
