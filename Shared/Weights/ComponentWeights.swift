@@ -1,4 +1,5 @@
 import Foundation
+import StrictJSON
 import TensorCore
 
 /// The weights of one model component (`transformer/`, `vae/`, `text_encoder/`): a single file or shards behind an index.
