@@ -113,8 +113,9 @@ let package = Package(
     .target(
       name: "StageSupport",
       dependencies: [
-        "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport", "Wire", .logging,
-        .serviceLifecycle,
+        "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport", "Wire", .hummingbird,
+        .hummingbirdCore,
+        .logging, .metrics, .nioCore, .serviceLifecycle,
       ],
       path: "Services/StageSupport"),
     service("GatewayMain", ["Gateway", "Observability", "Settings", .logging, .metrics]),

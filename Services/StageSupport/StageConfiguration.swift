@@ -28,6 +28,8 @@ public struct StageConfiguration: SettingGroup {
   public var drainGrace = Duration.seconds(30)
   /// Where `--health` finds the worker's state.
   public var healthFile = ""
+  /// Where Prometheus finds the metrics, HOST:PORT; empty: nowhere.
+  public var metricsAddress = ""
   /// The least important level that is logged.
   public var logLevel = Logger.Level.info
   /// How log lines look.
@@ -50,10 +52,14 @@ public struct StageConfiguration: SettingGroup {
     drainGrace = await reader.seconds(
       "worker.drainGraceSeconds", drainGrace, in: 0...86_400, "how long running tasks may go on after SIGTERM")
     healthFile = await reader.text("worker.healthFile", healthFile, "where --health finds the worker's state")
+    metricsAddress = await reader.text("metrics.address", metricsAddress, "HOST:PORT of GET /metrics for Prometheus; empty: none")
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
     logFormat = await reader.choice("log.format", logFormat, "how log lines look")
     if secretKeyFile.isEmpty != gatewayKeyFile.isEmpty {
       reader.complain("worker.secretKeyFile and worker.gatewayKeyFile go together")
+    }
+    if !metricsAddress.isEmpty, MetricsAddress(metricsAddress) == nil {
+      reader.complain("metrics.address is \"\(metricsAddress.prefix(80))\", but must be HOST:PORT")
     }
     if gateways.isEmpty { reader.complain("worker.gateways is empty: there would be nobody to serve") }
   }

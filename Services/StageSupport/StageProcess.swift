@@ -1,6 +1,7 @@
 import Foundation
 import Kernels
 import Logging
+import Metrics
 import Observability
 import QwenImage
 import ServiceLifecycle
@@ -59,6 +60,10 @@ public enum StageProcess {
     var worker = try configuration.worker()
     worker.logger = logger
     try worker.validate()
+    let metrics = PrometheusRegistry()
+    metrics.collectProcessStatistics()
+    StageMetrics.describe(in: metrics)
+    MetricsSystem.bootstrap(metrics)
     let start = ContinuousClock.now
     logger.info("loading", metadata: ["model": "\(configuration.modelDirectory)", "precision": "\(configuration.precision.rawValue)"])
     let stage = try await onThread { () throws in
@@ -69,13 +74,18 @@ public enum StageProcess {
           pool: ThreadPool(threads: configuration.threadCount)))
     }
     let statistics = ProcessStatistics.current()
+    let loadSeconds = (ContinuousClock.now - start) / .seconds(1)
+    StageMetrics.noteLoad(seconds: loadSeconds, precision: configuration.precision.rawValue, numericsClass: stage.numericsClass)
     logger.info(
       "loaded",
       metadata: [
-        "seconds": "\((ContinuousClock.now - start) / .seconds(1))", "numerics": "\(stage.numericsClass)",
+        "seconds": "\(loadSeconds)", "numerics": "\(stage.numericsClass)",
         "peak_resident_bytes": "\(statistics.peakResidentBytes)",
       ])
-    let services: [any Service] = [Worker(stage: stage, configuration: worker)]
+    var services: [any Service] = [Worker(stage: stage, configuration: worker)]
+    if let address = MetricsAddress(configuration.metricsAddress) {
+      services.append(MetricsServer.make(metrics, address: address, logger: logger))
+    }
     var group = ServiceGroupConfiguration(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     group.maximumGracefulShutdownDuration = configuration.drainGrace + .seconds(30)
     try await ServiceGroup(configuration: group).run()
