@@ -146,6 +146,7 @@ let package = Package(
     test("Scheduling", ["Scheduling", .heap]),
     test("StageRuntime", ["StageRuntime", .serviceLifecycle]),
     test("StrictJSON", ["StrictJSON"]),
+    test("StageSupport", ["StageSupport"]),
     test("Transport", ["Transport", "CZeroMQ"]),
     test("Weights", ["Weights"]),
     test("Wire", ["Wire"], resources: [.copy("Golden")]),

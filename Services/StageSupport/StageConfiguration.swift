@@ -22,8 +22,10 @@ public struct StageConfiguration: SettingGroup {
   public var gatewayKeyFile = ""
   /// Whether to talk to gateways on other machines without encryption.
   public var allowsPlaintext = false
-  /// Tasks at a time.
-  public var credits = 1
+  /// Tasks at a time; 0: as many as the stage computes together.
+  public var credits = 0
+  /// What the stage computes together, if it can.
+  public var batch = BatchLimits(maxItems: 8, maxWeight: 1024, wait: .milliseconds(3))
   /// How long running tasks may go on after SIGTERM.
   public var drainGrace = Duration.seconds(30)
   /// Where `--health` finds the worker's state.
@@ -48,7 +50,12 @@ public struct StageConfiguration: SettingGroup {
     gatewayKeyFile = await reader.text("worker.gatewayKeyFile", gatewayKeyFile, "file with the gateways' CURVE public key")
     allowsPlaintext = await reader.flag(
       "worker.allowPlaintext", allowsPlaintext, "talk to gateways on other machines without encryption")
-    credits = await reader.integer("worker.credits", credits, in: 1...1024, "tasks at a time")
+    credits = await reader.integer(
+      "worker.credits", credits, in: 0...1024, "tasks at a time; 0: as many as the stage computes together")
+    batch.maxItems = await reader.integer("batch.maxTasks", batch.maxItems, in: 1...1024, "tasks computed together, at most")
+    batch.maxWeight = await reader.integer(
+      "batch.maxTokens", batch.maxWeight, in: 1...1_000_000, "tokens of tasks computed together, at most")
+    batch.wait = await reader.seconds("batch.waitSeconds", batch.wait, in: 0...10, "how long a task waits for others to be computed with")
     drainGrace = await reader.seconds(
       "worker.drainGraceSeconds", drainGrace, in: 0...86_400, "how long running tasks may go on after SIGTERM")
     healthFile = await reader.text("worker.healthFile", healthFile, "where --health finds the worker's state")
@@ -74,7 +81,7 @@ public struct StageConfiguration: SettingGroup {
       ? .plaintext(allowRemote: allowsPlaintext)
       : .curve(try CurveKeyPair(contentsOf: secretKeyFile), server: try CurvePublicKey(contentsOf: gatewayKeyFile))
     var worker = WorkerConfiguration(gateways: gateways, security: security)
-    worker.credits = credits
+    if credits > 0 { worker.credits = credits }
     worker.softwareVersion = SoftwareVersion.current
     worker.drainGraceMs = Int(drainGrace / .milliseconds(1))
     worker.healthFile = healthFile.isEmpty ? nil : healthFile

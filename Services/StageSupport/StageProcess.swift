@@ -18,6 +18,8 @@ public struct StageLoading: Sendable {
   public let precision: Precision
   /// The process's compute threads.
   public let pool: ThreadPool
+  /// What to compute together.
+  public let batch: BatchLimits
 }
 
 /// A stage executable from start to end.
@@ -71,8 +73,9 @@ public enum StageProcess {
       return try load(
         StageLoading(
           model: model, profile: try ModelProfile(model), precision: configuration.precision,
-          pool: ThreadPool(threads: configuration.threadCount)))
+          pool: ThreadPool(threads: configuration.threadCount), batch: configuration.batch))
     }
+    if configuration.credits == 0 { worker.credits = stage.tasksAtATime }
     let statistics = ProcessStatistics.current()
     let loadSeconds = (ContinuousClock.now - start) / .seconds(1)
     StageMetrics.noteLoad(seconds: loadSeconds, precision: configuration.precision.rawValue, numericsClass: stage.numericsClass)

@@ -38,13 +38,7 @@ public struct QwenImagePipeline: Sendable {
     _ request: ImageRequest, latents: Tensor? = nil, probe: Probe = .none, afterStep: (_ completedSteps: Int) throws -> Void = { _ in }
   ) throws -> RasterImage {
     try limits.validate(request)
-    let promptEmbeds = try promptEncoder.encode(request.prompt, probe: probe.scoped("te.cond"))
-    probe.record("prompt_embeds.cond", promptEmbeds)
-    var negativePromptEmbeds: Tensor?
-    if request.usesTrueCFG, let negativePrompt = request.negativePrompt {
-      negativePromptEmbeds = try promptEncoder.encode(negativePrompt, field: "negative_prompt", probe: probe.scoped("te.uncond"))
-      probe.record("prompt_embeds.uncond", negativePromptEmbeds!)
-    }
+    let (promptEmbeds, negativePromptEmbeds) = try encodePrompts(request, probe: probe)
     let noise =
       latents
       ?? InitialNoise.torchCPU(
@@ -55,6 +49,22 @@ public struct QwenImagePipeline: Sendable {
         steps: request.steps, trueCFGScale: request.trueCFGScale),
       probe: probe, afterStep: { completed, _ in try afterStep(completed) })
     return RasterImage(decoded: decoder(LatentPacking.unpack(denoised, request.tokenGrid), probe: probe.scoped("vae")))
+  }
+
+  private func encodePrompts(_ request: ImageRequest, probe: Probe) throws -> (prompt: Tensor, negative: Tensor?) {
+    let negativePrompt = request.usesTrueCFG ? request.negativePrompt : nil
+    guard probe.isActive else {
+      var tokens = [try promptEncoder.tokens(request.prompt)]
+      if let negativePrompt { tokens.append(try promptEncoder.tokens(negativePrompt, field: "negative_prompt")) }
+      let embeds = promptEncoder.encode(tokens)
+      return (embeds[0], embeds.count > 1 ? embeds[1] : nil)
+    }
+    let prompt = try promptEncoder.encode(request.prompt, probe: probe.scoped("te.cond"))
+    probe.record("prompt_embeds.cond", prompt)
+    guard let negativePrompt else { return (prompt, nil) }
+    let negative = try promptEncoder.encode(negativePrompt, field: "negative_prompt", probe: probe.scoped("te.uncond"))
+    probe.record("prompt_embeds.uncond", negative)
+    return (prompt, negative)
   }
 }
 
