@@ -13,13 +13,13 @@ struct TextEncoderStage: Stage {
   private let encoder: PromptEncoder
 
   init(_ loading: StageLoading) throws {
-    let compute = Compute(precision: loading.precision, pool: loading.pool)
     card = ModelCard(loading.model, loading.profile)
     // Two encoders agree only if they split prompts alike too.
     componentFingerprint =
       try loading.model.componentFingerprint(.textEncoder) + "+" + loading.model.componentFingerprint(.tokenizer)
-    numericsClass = compute.numericsClass
-    encoder = try PromptEncoder(model: loading.model, compute: compute, maxPromptTokens: loading.profile.limits.maxPromptTokens)
+    encoder = try PromptEncoder(
+      model: loading.model, loading: loading.weights, pool: loading.pool, maxPromptTokens: loading.profile.limits.maxPromptTokens)
+    numericsClass = encoder.numericsClass
   }
 
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
