@@ -87,7 +87,7 @@ let package = Package(
     shared("StrictJSON", [.orderedCollections]),
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
-    shared("Weights", ["TensorCore", "Kernels", "StrictJSON"]),
+    shared("Weights", ["TensorCore", "Kernels", "StrictJSON", "CZlib"]),
     shared("ImageCodec", ["CImageCodec"]),
     shared("QwenImage", ["TensorCore", "Kernels", "Weights", "ImageCodec", "StrictJSON", .crypto]),
 

@@ -14,8 +14,8 @@ public struct StageLoading: Sendable {
   public let model: ModelDirectory
   /// Its name, limits and defaults.
   public let profile: ModelProfile
-  /// Arithmetic of the models.
-  public let precision: Precision
+  /// How the weights come into memory.
+  public let weights: WeightLoading
   /// The process's compute threads.
   public let pool: ThreadPool
   /// What to compute together.
@@ -72,7 +72,7 @@ public enum StageProcess {
       let model = try ModelDirectory(URL(filePath: configuration.modelDirectory))
       return try load(
         StageLoading(
-          model: model, profile: try ModelProfile(model), precision: configuration.precision,
+          model: model, profile: try ModelProfile(model), weights: configuration.loading { logger.notice("\($0)") },
           pool: ThreadPool(threads: configuration.threadCount), batch: configuration.batch))
     }
     if configuration.credits == 0 { worker.credits = stage.tasksAtATime }
