@@ -16,11 +16,10 @@ struct DenoiserStage: Stage {
   private let predict: Batcher<[MMDiT.Branch], [Tensor]>
 
   init(_ loading: StageLoading) throws {
-    let compute = Compute(precision: loading.precision, pool: loading.pool)
     card = ModelCard(loading.model, loading.profile)
     componentFingerprint = try loading.model.componentFingerprint(.transformer)
-    numericsClass = compute.numericsClass
-    let denoiser = try QwenImage.Denoiser(model: loading.model, compute: compute)
+    let denoiser = try QwenImage.Denoiser(model: loading.model, loading: loading.weights, pool: loading.pool)
+    numericsClass = denoiser.numericsClass
     self.denoiser = denoiser
     var limits = loading.batch
     limits.maxWeight = MMDiT.sharedTokensMax

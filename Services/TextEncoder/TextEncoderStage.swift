@@ -17,14 +17,14 @@ struct TextEncoderStage: Stage {
   private let encode: Batcher<(PromptEncoder.Tokens, TaskContext), Tensor?>
 
   init(_ loading: StageLoading) throws {
-    let compute = Compute(precision: loading.precision, pool: loading.pool)
     card = ModelCard(loading.model, loading.profile)
     // Two encoders agree only if they split prompts alike too.
     componentFingerprint =
       try loading.model.componentFingerprint(.textEncoder) + "+" + loading.model.componentFingerprint(.tokenizer)
-    numericsClass = compute.numericsClass
     tasksAtATime = loading.batch.maxItems
-    let encoder = try PromptEncoder(model: loading.model, compute: compute, maxPromptTokens: loading.profile.limits.maxPromptTokens)
+    let encoder = try PromptEncoder(
+      model: loading.model, loading: loading.weights, pool: loading.pool, maxPromptTokens: loading.profile.limits.maxPromptTokens)
+    numericsClass = encoder.numericsClass
     self.encoder = encoder
     encode = Batcher(loading.batch) { waiting in
       let wanted = waiting.map { !$0.1.isCancelled }

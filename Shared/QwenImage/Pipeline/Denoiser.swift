@@ -12,6 +12,9 @@ public struct Denoiser: Sendable {
     self.scheduler = scheduler
   }
 
+  /// Names everything that results depend on besides weights and inputs.
+  public var numericsClass: String { LayerPrecision.numericsClass(transformer.compute) }
+
   /// What the loop starts from.
   public struct Input: Sendable {
     /// [L, jointAttentionDim].

@@ -26,7 +26,7 @@ public struct LanguageModel: Sendable {
     for index in 0..<configuration.layerCount { layers.append(try DecoderLayer(index, reader, configuration)) }
     self.layers = layers
     finalNorm = try reader.tensor("model.norm.weight", [configuration.hiddenSize])
-    try reader.finish(ignoring: { $0.hasPrefix("visual.") || $0 == "lm_head.weight" })
+    try reader.finish(ignoring: TextEncoderConfiguration.isUnused)
   }
 
   /// What every layer's attention remembers of the tokens that several sequences begin with.

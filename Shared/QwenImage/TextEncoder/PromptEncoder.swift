@@ -15,6 +15,15 @@ public struct PromptEncoder: Sendable {
     + "the objects and background:<|im_end|>\n<|im_start|>user\n"
   private static let templateSuffix = "<|im_end|>\n<|im_start|>assistant\n"
 
+  /// The template's words, as the tokenizer's first step cuts them; tokens that are no words left out.
+  static let templateWords: [[UInt8]] = {
+    var words: [[UInt8]] = []
+    for text in (templatePrefix + templateSuffix).split(separator: /<\|[a-z_]+\|>/) {
+      WordSplitter.forEachWord(of: String(text)) { words.append(Array($0)) }
+    }
+    return words
+  }()
+
   /// Combines a tokenizer and a model, checking that they fit each other and the template.
   ///
   /// - Parameter maxPromptTokens: most tokens a prompt may have, without the template.
@@ -35,6 +44,9 @@ public struct PromptEncoder: Sendable {
     self.model = model
     self.maxPromptTokens = maxPromptTokens
   }
+
+  /// Names everything that results depend on besides weights and inputs.
+  public var numericsClass: String { LayerPrecision.numericsClass(model.compute) }
 
   /// A prompt's tokens within the template.
   public struct Tokens: Sendable {
