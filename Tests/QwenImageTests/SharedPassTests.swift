@@ -36,7 +36,9 @@ import Weights
   /// Recording makes the denoiser run the branches of guidance one by one.
   @Test(arguments: Precision.allCases) func guidanceInOnePass(_ precision: Precision) throws {
     let model = try ModelDirectory(Golden.tinyCheckpoint)
-    let denoiser = try Denoiser(model: model, compute: Self.compute(precision))
+    let transformer = try MMDiT(
+      model.weights(of: .transformer), configuration: model.transformer, compute: Self.compute(precision))
+    let denoiser = Denoiser(transformer: transformer, scheduler: model.scheduler)
     let grid = TokenGrid(height: 6, width: 5), width = model.transformer.jointAttentionDim
     let input = Denoiser.Input(
       promptEmbeds: Self.uniforms("prompt", 11, width), negativePromptEmbeds: Self.uniforms("negative", 6, width),
