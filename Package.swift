@@ -150,7 +150,7 @@ let package = Package(
     test("StrictJSON", ["StrictJSON"]),
     test("StageSupport", ["StageSupport"]),
     test("Transport", ["Transport", "CZeroMQ"]),
-    test("Weights", ["Weights"]),
+    test("Weights", ["Weights", "Kernels", "TensorCore"]),
     test("Wire", ["Wire"], resources: [.copy("Golden")]),
   ]
 )
