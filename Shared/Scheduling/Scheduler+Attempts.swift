@@ -44,18 +44,23 @@ extension Scheduler {
       discard(latents)
       return
     }
+    guard let numericsClass = workers[worker]?.registration.numericsClass else { return }
     ledger.retain(latents)
     if let old = tasks[id]?.checkpoint { release(old.latents) }
     tasks[id]?.checkpoint = Checkpoint(completedSteps: completedSteps, latents: latents)
-    tasks[id]?.numericsClass = workers[worker]?.registration.numericsClass
+    tasks[id]?.numericsClass = numericsClass
     tasks[id]?.failures = []
     tasks[id]?.failedOn = []
+    journalCheckpoint(of: id)
   }
 
   mutating func finish(_ id: AttemptID, by worker: WorkerID, output: Payload, now: Instant) {
     let isCurrent = isCurrent(id, by: worker)
     let attempt = workers[worker]?.attempts.removeValue(forKey: id)
-    guard isCurrent, let attempt, let task = tasks.removeValue(forKey: id.task) else {
+    let places = places(of: id.task)
+    guard isCurrent, let attempt, let numericsClass = workers[worker]?.registration.numericsClass,
+      let task = tasks.removeValue(forKey: id.task)
+    else {
       discard(output)
       return
     }
@@ -64,15 +69,17 @@ extension Scheduler {
     workers[worker]?.tasksFinished += 1
     recordPace(of: attempt, task, now: now)
     ledger.retain(output)
+    let result = Output(payload: output, numericsClass: numericsClass)
     if let key = task.key {
       shared[key] = nil
-      if let evicted = cache.insert(output, for: key) {
+      if let evicted = cache.insert(result, for: key) {
         ledger.retain(output)
         for payload in evicted { release(payload) }
       }
     }
     if let checkpoint = task.checkpoint { release(checkpoint.latents) }
-    for job in task.waiters { deliver(output, of: id.task, to: job, now: now) }
+    for job in task.waiters { deliver(result, of: id.task, to: job, now: now) }
+    journalOutputs(places)
     release(output)
   }
 
@@ -114,7 +121,8 @@ extension Scheduler {
     guard let task = tasks[id.task], task.attemptNumber == id.number else { return }
     var failures = task.failures
     if !isBlameless { failures.append(failure) }
-    guard failures.count < configuration.maxAttempts else {
+    let attemptsLeft = firstAttemptNumber - 1 + Self.maxAttemptsPerRun - max(task.attemptNumber, firstAttemptNumber)
+    guard failures.count < configuration.maxAttempts, attemptsLeft > 1 else {
       let reasons = failures.map(\.message).joined(separator: "; ")
       let message = "the \(task.plan.stage.rawValue) failed \(failures.count) times in a row: \(reasons)"
       // The attempt is over: nothing is left to revoke.

@@ -1,6 +1,8 @@
 extension Scheduler {
   /// Ends what took too long: sessions without a message, offers without an answer, steps without an end, jobs past their deadline.
   mutating func checkTimes(now: Instant) {
+    promoteOldJobs(now: now)
+    retryEnds(now: now)
     for (id, worker) in workers where now - worker.lastHeardAt > configuration.lease {
       loseWorker(id, reason: "no message for \(Int((now - worker.lastHeardAt).seconds)) s", now: now)
     }

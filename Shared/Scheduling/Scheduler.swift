@@ -8,6 +8,7 @@ import OrderedCollections
 /// * An attempt's answers count while it is its task's current one. Numbers grow with each attempt, so late answers are recognised.
 /// * A task that is lost goes to another worker, from its last checkpoint and within the same numerics class.
 /// * A job ends exactly once: finished, or failed with a reason.
+/// * A job is acknowledged, and its end told, only when the journal has it.
 public struct Scheduler: Sendable {
   /// The limits it obeys.
   public let configuration: SchedulingConfiguration
@@ -22,15 +23,41 @@ public struct Scheduler: Sendable {
   var cache: OutputCache
   var ledger = PayloadLedger()
   var pace = PaceEstimator()
+  var shares = TenantShares()
+  /// The jobs in the order of service; made anew when `isOrderNew`.
+  var order: [JobID] = []
+  /// Jobs that the journal is to know before anybody works for them.
+  var admissions: OrderedDictionary<JobID, Admission> = [:]
+  /// Jobs whose end the journal is to know before anybody is told.
+  var endings: OrderedDictionary<JobID, Ending> = [:]
+  /// Entries that the journal has not answered.
+  var pending: OrderedDictionary<JournalSequence, PendingEntry> = [:]
+  var lastEntry = JournalSequence(0)
+  /// They may be more than `maxJobs`.
+  var restoredJobCount = 0
+  /// Attempts of this run have numbers from here on: larger than those of earlier runs.
+  let firstAttemptNumber: UInt32
   /// Whether a job came, began or ended since the positions were told.
   var isOrderNew = false
   /// What the event that is being handled has brought about so far.
   var effects: [Effect] = []
 
+  /// Attempts that one run may make at a task; more are a reason to give the task up.
+  static let maxAttemptsPerRun: UInt32 = 1 << 12
+  /// The largest number of a run.
+  public static let maxRun: UInt32 = (1 << 20) - 1
+
   /// An empty cluster.
-  public init(configuration: SchedulingConfiguration = SchedulingConfiguration()) {
+  ///
+  /// - Parameters:
+  ///   - configuration: the limits.
+  ///   - run: how often the journal was opened before with jobs that are unfinished now, durable before the first event; it
+  ///     tells attempts of this run from those of earlier ones. At most `maxRun`.
+  public init(configuration: SchedulingConfiguration = SchedulingConfiguration(), run: UInt32 = 0) {
+    precondition(run <= Self.maxRun, "run \(run) is above \(Self.maxRun)")
     self.configuration = configuration
     self.cache = OutputCache(maxBytes: configuration.maxCacheBytes)
+    self.firstAttemptNumber = run * Self.maxAttemptsPerRun + 1
   }
 
   /// Takes note of what happened and says what is to be done about it.
@@ -69,6 +96,10 @@ public struct Scheduler: Sendable {
     case .taskFailed(let attempt, let worker, let failure):
       hear(worker, now: now)
       fail(attempt, by: worker, failure, now: now)
+    case .journalled(let last): settle(through: last, now: now)
+    case .journalRefused(let sequence, let failure): refuse(sequence, failure, now: now)
+    case .restored(let jobs): restore(jobs, now: now)
+    case .tenantsChanged(let tenants): changeTenants(tenants)
     case .tick: checkTimes(now: now)
     }
   }

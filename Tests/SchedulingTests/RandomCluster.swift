@@ -202,6 +202,7 @@ extension RandomCluster {
     trace += effects
     for effect in effects { carryOut(effect) }
     problems += scheduler.brokenInvariants().map { "at \(now): \($0)" }
+    for case .journal(let sequence, _) in effects { step(.journalled(through: sequence)) }
   }
 
   private mutating func carryOut(_ effect: Effect) {
@@ -228,7 +229,7 @@ extension RandomCluster {
     case .worker(let id, .gone):
       sessions.remove(id)
       for slot in workers.indices where workers[slot].session == id { workers[slot].session = nil }
-    case .worker: break
+    case .worker, .journal, .admitted: break
     case .release(let payload):
       if contents.removeValue(forKey: payload.id) == nil { problems.append("payload \(payload.id) is released twice") }
     }

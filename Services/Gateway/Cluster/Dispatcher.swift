@@ -112,6 +112,8 @@ public actor Dispatcher: Service {
     case .offer(let offer, let worker): return send(offer, to: worker)
     case .cancel(let attempt, let worker, let reason):
       send(.cancel(reason: String(reason.prefix(500))), task: TaskReference(attempt), to: worker)
+    case .journal(let sequence, _): return .journalled(through: sequence)
+    case .admitted: break
     case .job(let id, let event): tell(id, event)
     case .rejected(let id, let failure):
       records.removeValue(forKey: id)?.updates.finish()
@@ -166,6 +168,8 @@ public actor Dispatcher: Service {
     case .retrying(let stage, let failure):
       logger.warning("a task is tried again", metadata: ["job": "\(id)", "stage": "\(stage.rawValue)", "reason": "\(failure.message)"])
       record.updates.yield(.retrying(stage, reason: failure.message))
+    case .held(let failure):
+      logger.error("a job's end cannot be stored yet", metadata: ["job": "\(id)", "reason": "\(failure.message)"])
     case .finished(let output):
       let update: JobUpdate =
         if let image = payloads[output] {
