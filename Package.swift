@@ -103,14 +103,15 @@ let package = Package(
     shared("Settings", [.configuration, .systemPackage]),
     shared("Scheduling", [.orderedCollections]),
     shared("Journal", ["CZlib", .grdb]),
+    shared("AccessKeys", [.crypto]),
     shared("StageRuntime", ["Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
 
     // Services
     .target(
       name: "Gateway",
       dependencies: [
-        "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .crypto, .hummingbird, .hummingbirdCore, .httpTypes,
-        .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections, .serviceLifecycle,
+        "AccessKeys", "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .crypto, .hummingbird,
+        .hummingbirdCore, .httpTypes, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections, .serviceLifecycle,
       ],
       path: "Services/Gateway", resources: [.embedInCode("openapi.yaml")]),
     .target(

@@ -142,9 +142,12 @@ extension JournalStore {
     else {
       throw JournalError.corrupt(what: "the pictures of job \(id)")
     }
+    let key = try Row.fetchOne(db, sql: "SELECT key, digest FROM idempotency_keys WHERE job = ?", arguments: [number]).map {
+      IdempotencyKey(text: try $0.value("key"), digest: try $0.value("digest"))
+    }
     let job = StoredJob(
       id: id, tenant: try row.value("tenant"), submittedAtMs: try row.value("submitted_ms"), deadlineAtMs: try row.optional("deadline_ms"),
-      request: request, pictureCount: pictureCount)
+      request: request, pictureCount: pictureCount, key: key)
     return StoredRecord(
       number: number, job: job, outcomes: try rows.map { try outcome($0, id) }, endedAtMs: try row.optional("ended_ms"))
   }

@@ -15,6 +15,8 @@ public final class JournalStore: Sendable {
   public let limits: JournalLimits
   /// Grows with every opening of the file, from 1.
   public let epoch: Int64
+  /// How often the file was opened before with jobs in it that have not ended.
+  public let run: Int64
 
   let database: any DatabaseWriter
   let ballast: Ballast?
@@ -32,7 +34,7 @@ public final class JournalStore: Sendable {
     lock = try path.map { path throws(JournalError) in try FileLock(path + ".lock") }
     if let path { try Self.prepareFile(path) }
     ballast = path.map { Ballast($0 + ".reserve", byteCount: limits.reserveBytes) }
-    (database, epoch) = try JournalError.wrap("open \(path ?? "memory")") {
+    (database, epoch, run) = try JournalError.wrap("open \(path ?? "memory")") {
       let configuration = Self.configuration(limits)
       let database: any DatabaseWriter
       if let path {
@@ -41,7 +43,8 @@ public final class JournalStore: Sendable {
         database = try DatabaseQueue(configuration: configuration)
       }
       try Schema.migrator.migrate(database)
-      return (database, try database.write { try Self.nextEpoch($0) })
+      let opening = try database.write { try Self.nextOpening($0) }
+      return (database, opening.epoch, opening.run)
     }
   }
 
@@ -103,9 +106,14 @@ public final class JournalStore: Sendable {
     try Schema.check(path)
   }
 
-  private static func nextEpoch(_ db: Database) throws -> Int64 {
-    try db.execute(sql: "UPDATE facts SET epoch = epoch + 1")
-    return try Int64.fetchOne(db, sql: "SELECT epoch FROM facts") ?? 1
+  private static func nextOpening(_ db: Database) throws -> (epoch: Int64, run: Int64) {
+    try db.execute(
+      sql: """
+        UPDATE facts SET epoch = epoch + 1,
+          run = CASE WHEN EXISTS (SELECT 1 FROM jobs WHERE ended_ms IS NULL) THEN run + 1 ELSE 0 END
+        """)
+    guard let row = try Row.fetchOne(db, sql: "SELECT epoch, run FROM facts") else { throw JournalError.corrupt(what: "facts is empty") }
+    return (try row.value("epoch"), try row.value("run"))
   }
 }
 

@@ -26,13 +26,14 @@ enum Schema {
     }
   }
 
+  /// * `facts`: how often the file was opened; `run` counts openings with jobs that have not ended.
   /// * `jobs`: what was accepted, in order.
   /// * `pictures`: how each picture of a job ended; state 0 is open, 1 finished, 2 failed.
   /// * `outputs`, `checkpoints`: what need not be done again for an open picture; `attempts`: who may still be at work on it.
   /// * `payloads`: the bytes that those refer to.
   private static let first = """
-    CREATE TABLE facts (epoch INTEGER NOT NULL) STRICT;
-    INSERT INTO facts VALUES (0);
+    CREATE TABLE facts (epoch INTEGER NOT NULL, run INTEGER NOT NULL) STRICT;
+    INSERT INTO facts VALUES (0, 0);
     CREATE TABLE jobs (
       number INTEGER PRIMARY KEY AUTOINCREMENT,
       id TEXT NOT NULL UNIQUE,

@@ -148,7 +148,7 @@ public enum StoredOutcome: Hashable, Sendable {
 public struct StoredRecord: Hashable, Sendable {
   /// Its place in the order of admission.
   public var number: Int64
-  /// As it was accepted, without its key.
+  /// As it was accepted.
   public var job: StoredJob
   /// For each picture.
   public var outcomes: [StoredOutcome]
