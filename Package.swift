@@ -133,11 +133,12 @@ let package = Package(
       ]),
 
     // Tests
+    test("AccessKeys", ["AccessKeys"]),
     test("Architecture"),
     test(
       "Gateway",
       [
-        "Gateway", "GatewayMain", "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON", "Transport", "Wire",
+        "AccessKeys", "Gateway", "GatewayMain", "Journal", "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON", "Transport", "Wire",
         .hummingbirdTesting,
         .httpTypes, .logging,
         .nioPosix, .subprocess, .systemPackage,
