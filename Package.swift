@@ -128,8 +128,8 @@ let package = Package(
     service(
       "QwenImageCLI",
       [
-        "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport", "Weights", .argumentParser, .asyncHTTPClient, .nioCore,
-        .nioHTTP1,
+        "AccessKeys", "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
+        .asyncHTTPClient, .nioCore, .nioHTTP1,
       ]),
 
     // Tests

@@ -34,7 +34,25 @@ public final class JournalStore: Sendable {
     lock = try path.map { path throws(JournalError) in try FileLock(path + ".lock") }
     if let path { try Self.prepareFile(path) }
     ballast = path.map { Ballast($0 + ".reserve", byteCount: limits.reserveBytes) }
-    (database, epoch, run) = try JournalError.wrap("open \(path ?? "memory")") {
+    let opened: Opened
+    do throws(JournalError) {
+      opened = try Self.open(path, limits)
+    } catch {
+      // An earlier process may have left the disk full.
+      guard case .full = error, ballast?.release() ?? false else { throw error }
+      opened = try Self.open(path, limits)
+    }
+    (database, epoch, run) = (opened.database, opened.epoch, opened.run)
+  }
+
+  private struct Opened {
+    let database: any DatabaseWriter
+    let epoch: Int64
+    let run: Int64
+  }
+
+  private static func open(_ path: String?, _ limits: JournalLimits) throws(JournalError) -> Opened {
+    try JournalError.wrap("open \(path ?? "memory")") {
       let configuration = Self.configuration(limits)
       let database: any DatabaseWriter
       if let path {
@@ -44,7 +62,7 @@ public final class JournalStore: Sendable {
       }
       try Schema.migrator.migrate(database)
       let opening = try database.write { try Self.nextOpening($0) }
-      return (database, opening.epoch, opening.run)
+      return Opened(database: database, epoch: opening.epoch, run: opening.run)
     }
   }
 

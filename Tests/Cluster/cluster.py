@@ -54,15 +54,16 @@ class Cluster:
         self._spawn("gateway", "gateway", {
             "http-port": self.http_port, "cluster-endpoints": f"tcp://127.0.0.1:{self.worker_port}",
             "cluster-secret-key-file": keys / "gateway.secret", "cluster-allowed-keys-directory": keys / "workers",
-            "cluster-heartbeat-seconds": 0.5, "cluster-lease-seconds": 3, "shutdown-grace-seconds": 2, **self.settings})
+            "cluster-heartbeat-seconds": 0.5, "cluster-lease-seconds": 3, "shutdown-grace-seconds": 2,
+            "journal-path": self.folder / "gateway.journal", **self.settings})
 
-    def start(self, stage, secret=None):
-        """Starts one more worker of `stage`; returns its name."""
+    def start(self, stage, secret=None, port=None):
+        """Starts one more worker of `stage`, which connects to the gateway or, by way of a proxy, to `port`; returns its name."""
         self.count += 1
         name, keys = f"{stage}-{self.count}", self.folder / "keys/worker"
         self._spawn(name, stage, {
             "model-directory": self.model, "compute-precision": self.precision, "compute-threads": 1,
-            "worker-gateways": f"tcp://127.0.0.1:{self.worker_port}", "worker-secret-key-file": secret or keys / "worker.secret",
+            "worker-gateways": f"tcp://127.0.0.1:{port or self.worker_port}", "worker-secret-key-file": secret or keys / "worker.secret",
             "worker-gateway-key-file": keys / "gateway.public", "worker-health-file": self.folder / f"{name}.health",
             "worker-drain-grace-seconds": 5})
         return name

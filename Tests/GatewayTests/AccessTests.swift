@@ -6,38 +6,40 @@ import Hummingbird
 import HummingbirdTesting
 import NIOCore
 import StrictJSON
+import Synchronization
 import Testing
 
 @Suite("Who may ask", .timeLimit(.minutes(2)))
 struct AccessTests {
   /// A file of keys, and those keys.
-  struct Keys {
+  final class Keys: Sendable {
     let path = NSTemporaryDirectory() + "keys-\(UInt64.random(in: 0 ... .max))"
-    private(set) var entries: [AccessEntry] = []
+    private let entries = Mutex<[AccessEntry]>([])
 
-    mutating func add(_ tenant: String, _ change: (inout AccessLimits) -> Void = { _ in }) throws -> AccessKey {
+    func add(_ tenant: String, _ change: (inout AccessLimits) -> Void = { _ in }) throws -> AccessKey {
       var limits = AccessLimits()
       change(&limits)
       let key = AccessKey.generate()
-      entries.append(AccessEntry(key, tenant: tenant, limits: limits))
+      entries.withLock { $0.append(AccessEntry(key, tenant: tenant, limits: limits)) }
       try write()
       return key
     }
 
-    mutating func removeFirst() throws {
-      entries.removeFirst()
+    func removeFirst() throws {
+      entries.withLock { _ = $0.removeFirst() }
       try write()
     }
 
     func write(_ more: String = "") throws {
-      try Data((entries.map(\.line).joined(separator: "\n") + "\n" + more).utf8).write(to: URL(filePath: path), options: .atomic)
+      let lines = entries.withLock { $0.map(\.line) }
+      try Data((lines.joined(separator: "\n") + "\n" + more).utf8).write(to: URL(filePath: path), options: .atomic)
     }
   }
 
   static func headers(_ key: AccessKey) -> HTTPFields { [.authorization: "Bearer \(key.text)", .contentType: "application/json"] }
 
   @Test func onlyKeysOfTheFileAreLetIn() async throws {
-    var keys = Keys()
+    let keys = Keys()
     let key = try keys.add("acme")
     let keyring = try Keyring(path: keys.path, logger: Toy.logger, refresh: .milliseconds(10))
     try await ToyCluster.run { cluster in
@@ -63,7 +65,7 @@ struct AccessTests {
   }
 
   @Test func keysComeAndGoWithoutARestart() async throws {
-    var keys = Keys()
+    let keys = Keys()
     let first = try keys.add("acme")
     let keyring = try Keyring(path: keys.path, logger: Toy.logger, refresh: .zero)
     let second = try keys.add("acme")
@@ -88,7 +90,7 @@ struct AccessTests {
   }
 
   @Test func tenantsDoNotSeeEachOther() async throws {
-    var keys = Keys()
+    let keys = Keys()
     let (acme, zeta, acmeToo) = (try keys.add("acme"), try keys.add("zeta"), try keys.add("acme"))
     let keyring = try Keyring(path: keys.path, logger: Toy.logger)
     try await ToyCluster.run { cluster in
@@ -115,7 +117,7 @@ struct AccessTests {
   }
 
   @Test func limitsOfTenantsHold() async throws {
-    var keys = Keys()
+    let keys = Keys()
     let small = try keys.add("small") { ($0.maxPixels, $0.maxSteps, $0.maxJobs) = (64 * 64, 5, 1) }
     let slow = try keys.add("slow") { $0.requestsPerMinute = 3 }
     let keyring = try Keyring(path: keys.path, logger: Toy.logger)
@@ -146,7 +148,7 @@ struct AccessTests {
 
   /// Neither a key nor an idempotency key is ever written to the log or the metrics.
   @Test func noSecretReachesTheLog() async throws {
-    var keys = Keys()
+    let keys = Keys()
     let key = try keys.add("acme")
     let stranger = AccessKey.generate()
     let ended = try await GatewayProgram.serving([

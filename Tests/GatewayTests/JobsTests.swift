@@ -190,8 +190,7 @@ struct JobsTests {
     let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let seeds: [Int] = [1, 2, 3]
-    var ids: [String] = []
-    ids = try await ToyCluster.run(journal: folder + "/j") { cluster in
+    let ids = try await ToyCluster.run(journal: folder + "/j") { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(20))
       return try await cluster.app().test(.ahc()) { client in
         var ids: [String] = []
@@ -221,7 +220,7 @@ struct JobsTests {
         let first = try await client.execute(uri: "/v1/jobs/\(ids[0])/result", method: .get, headers: [.accept: "application/json"])
         #expect(try first.json["usage"]?["input_tokens"]?.integer == 4)
       }
-      #expect(try #require(await workers.denoiser.log.firstSteps.max()) >= 6, "one picture goes on from its checkpoint")
+      #expect(await workers.denoiser.log.firstSteps.max() ?? 0 >= 6, "one picture goes on from its checkpoint")
       #expect(await workers.encoder.log.tasks.isEmpty, "prompts are not encoded again")
     }
     try await ToyCluster.run(journal: folder + "/j") { cluster in

@@ -1,0 +1,380 @@
+#!/usr/bin/env python3
+"""Faults on real processes, under load: afterwards every accepted job has exactly one result, with the bytes of a run without faults.
+
+    faults_test.py [DIRECTORY OF THE EXECUTABLES] [--faults N] [--seconds S] [--seed X]
+
+Stages and the gateway are killed (-9), stopped (SIGSTOP) and restarted; connections between workers and the gateway are cut, held,
+delayed and corrupted by a proxy; clients leave and come back; the journal's disk is filled (a small tmpfs, as root).
+"""
+
+import argparse
+import base64
+import collections
+import concurrent.futures
+import http.client
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+
+from cluster import STAGES, Cluster
+from proxy import Proxy
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+NANO = ROOT / "compose/models/nano-qwen-image"
+STEPS = 150
+# What a client may meet while the gateway is away, full or in another's hands.
+PATIENT = {409, 429, 503, 507}
+
+
+class Disk:
+    """A disk of 48 MB for the journal, if this process may mount one; else an ordinary folder that cannot be filled."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="qwen-image-disk-"))
+        mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(self.folder)]
+        self.is_small = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+
+    def fill(self):
+        with open(self.folder / "ballast-of-others", "wb") as file:
+            try:
+                while True:
+                    file.write(b"\0" * (1 << 18))
+                    file.flush()
+            except OSError:
+                pass
+
+    def free(self):
+        (self.folder / "ballast-of-others").unlink(missing_ok=True)
+
+    def close(self):
+        if self.is_small:
+            subprocess.run(["umount", "-l", str(self.folder)], check=False)
+        subprocess.run(["rm", "-rf", str(self.folder)], check=False)
+
+
+class Client:
+    """Hands jobs in with keys, and does not give up until it has each picture."""
+
+    def __init__(self, url, counts):
+        self.url, self.counts, self.jobs = url, counts, {}
+
+    def call(self, method, path, body=None, key=None, timeout=20, accept=None):
+        """(status, headers, bytes); status 0 when there was no whole answer."""
+        headers = {"Content-Type": "application/json"}
+        if key:
+            headers["Idempotency-Key"] = key
+        if accept:
+            headers["Accept"] = accept
+        request = urllib.request.Request(self.url + path, body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                return response.status, response.headers, response.read()
+        except urllib.error.HTTPError as error:
+            try:
+                return error.code, error.headers, error.read()
+            except (OSError, http.client.HTTPException):
+                return 0, {}, b""
+        except (OSError, http.client.HTTPException):
+            return 0, {}, b""
+
+    def patiently(self, method, path, good, **arguments):
+        """Asks again until the answer is one of `good`."""
+        end = time.monotonic() + 240
+        while True:
+            status, headers, data = self.call(method, path, **arguments)
+            self.counts[f"answer {status}"] += 1
+            if status in good:
+                return status, headers, data
+            assert status == 0 or status in PATIENT, f"{method} {path}: {status} {data[:500]!r}"
+            assert time.monotonic() < end, f"{method} {path}: still {status} {data[:300]!r}"
+            time.sleep(0.1 + random.random() * 0.3)
+
+    def submit(self, request, key):
+        _, _, data = self.patiently("POST", "/v1/jobs", {202}, body=json.dumps(request).encode(), key=key)
+        return self.note(key, json.loads(data)["id"])
+
+    def note(self, key, job):
+        """One key, one job, whenever it is asked."""
+        assert self.jobs.setdefault(key, job) == job, f"{key} is {job} and {self.jobs[key]}"
+        return job
+
+    def result(self, job):
+        end = time.monotonic() + 240
+        while True:
+            status, _, data = self.patiently("GET", f"/v1/jobs/{job}", {200})
+            state = json.loads(data)
+            assert state["status"] in ("queued", "running", "succeeded"), f"{job}: {data[:600]!r}"
+            if state["status"] == "succeeded":
+                return self.patiently("GET", f"/v1/jobs/{job}/result", {200})[2]
+            assert time.monotonic() < end, f"{job} does not end: {data[:600]!r}"
+            time.sleep(0.1)
+
+    def by_polling(self, request, key):
+        job = self.submit(request, key)
+        picture = self.result(job)
+        assert self.submit(request, key) == job
+        return picture
+
+    def by_waiting(self, request, key):
+        body = json.dumps(request).encode()
+        _, headers, data = self.patiently("POST", "/v1/images/generations", {200}, body=body, key=key, timeout=60)
+        self.note(key, headers["location"].rsplit("/", 1)[1])
+        return base64.b64decode(json.loads(data)["data"][0]["b64_json"])
+
+    def by_leaving(self, request, key):
+        """Leaves in the middle, and comes back with the key."""
+        self.call("POST", "/v1/images/generations", body=json.dumps(request).encode(), key=key, timeout=0.05 + random.random() * 0.4)
+        self.counts["client left"] += 1
+        return self.by_waiting(request, key)
+
+    def by_events(self, request, key):
+        """Follows the events, attaching again after the last one seen; steps never go backwards."""
+        job = self.submit(request, key)
+        last, step, end = None, -1, time.monotonic() + 240
+        while True:
+            headers = {"Last-Event-ID": last} if last else {}
+            call = urllib.request.Request(f"{self.url}/v1/jobs/{job}/events", headers=headers)
+            try:
+                with urllib.request.urlopen(call, timeout=30) as response:
+                    if response.status == 204:
+                        return self.result(job)
+                    for line in response:
+                        if line.startswith(b"id: "):
+                            last = line[4:].strip().decode()
+                        elif line.startswith(b"data: "):
+                            data = json.loads(line[6:])
+                            if data["type"] == "job.ended":
+                                assert data["status"] == "succeeded", data
+                                return self.result(job)
+                self.counts["events broken"] += 1
+            except urllib.error.HTTPError as error:
+                assert error.code in PATIENT, error
+            except (OSError, http.client.HTTPException):
+                self.counts["events broken"] += 1
+            assert time.monotonic() < end, f"the events of {job} do not end"
+            time.sleep(0.1)
+
+
+class Faults:
+    """Does something bad every now and then, and makes it good again."""
+
+    def __init__(self, cluster, proxy, disk, seed):
+        self.cluster, self.proxy, self.disk = cluster, proxy, disk
+        self.random, self.counts = random.Random(seed), collections.Counter()
+        self.lock = threading.Lock()
+
+    def worker(self):
+        names = [name for name in list(self.cluster.processes) if name != "gateway"]
+        return self.random.choice(names)
+
+    def kill_worker(self):
+        name = self.worker()
+        stage = name.rsplit("-", 1)[0]
+        self.cluster.stop(name, signal.SIGKILL)
+        self.counts[f"{stage} killed"] += 1
+        self.start(stage)
+
+    def restart_worker(self):
+        name = self.worker()
+        stage = name.rsplit("-", 1)[0]
+        self.cluster.stop(name, signal.SIGTERM)
+        self.counts[f"{stage} restarted"] += 1
+        self.start(stage)
+
+    def start(self, stage):
+        self.cluster.start(stage, port=self.random.choice([self.proxy.port, self.cluster.worker_port]))
+
+    def freeze_worker(self):
+        name = self.worker()
+        self.freeze(name, self.random.choice([0.3, 1, 4.5]))
+        self.counts[f"{name.rsplit('-', 1)[0]} stopped"] += 1
+
+    def freeze_gateway(self):
+        self.freeze("gateway", self.random.choice([0.3, 1, 2]))
+        self.counts["gateway stopped"] += 1
+
+    def freeze(self, name, seconds):
+        process = self.cluster.processes[name]
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGCONT)
+
+    def kill_gateway(self):
+        self.cluster.stop("gateway", signal.SIGKILL)
+        self.counts["gateway killed"] += 1
+        time.sleep(self.random.choice([0, 0, 0.5, 2]))
+        self.cluster.start_gateway()
+        # Often too soon for anything to be finished.
+        time.sleep(self.random.choice([0.05, 0.3, 1.5]))
+
+    def restart_gateway(self):
+        self.cluster.stop("gateway", signal.SIGTERM)
+        self.counts["gateway restarted"] += 1
+        self.cluster.start_gateway()
+        time.sleep(0.5)
+
+    def cut(self):
+        self.proxy.cut()
+        self.counts["connections cut"] += 1
+
+    def disturb(self, mode):
+        self.proxy.mode = mode
+        time.sleep(self.random.choice([0.3, 1, 4]))
+        self.proxy.mode = "pass"
+        self.counts[f"network: {mode}"] += 1
+
+    def fill_disk(self):
+        self.disk.fill()
+        time.sleep(self.random.choice([0.2, 1, 2]))
+        self.disk.free()
+        self.counts["disk filled"] += 1
+
+    def total(self):
+        return sum(self.counts.values())
+
+    def loop(self, kinds, pause, is_over):
+        while not is_over():
+            time.sleep(self.random.random() * pause)
+            self.random.choice(kinds)()
+            self.revive()
+
+    def revive(self):
+        """What has ended by itself is a fault of ours, except for a gateway that finds the disk full."""
+        with self.lock:
+            for name, process in list(self.cluster.processes.items()):
+                if process.poll() is None:
+                    continue
+                log = self.cluster.log(name)[-1500:]
+                assert name == "gateway" and "full" in log or process.returncode == -signal.SIGKILL, f"{name} has ended: {log}"
+                if name == "gateway":
+                    self.cluster.start_gateway()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binaries", nargs="?", default=ROOT / ".build/release")
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=330, help="begin no more faults after this")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    random.seed(options.seed)
+    print(f"seed {options.seed}", flush=True)
+    disk = Disk()
+    try:
+        run(pathlib.Path(options.binaries).resolve(), disk, options)
+    finally:
+        disk.close()
+    return 0
+
+
+def requests():
+    return [{"prompt": f"a {color} {shape}", "seed": seed, "num_inference_steps": STEPS}
+            for seed, (color, shape) in enumerate((c, s) for c in ("red", "blue", "green") for s in ("star", "heart", "circle"))]
+
+
+def expected_pictures(cluster):
+    """What one process gives, without any cluster."""
+    pictures = []
+    for index, request in enumerate(requests()):
+        path = cluster.folder / f"expected-{index}.png"
+        result = cluster.local(path, prompt=request["prompt"], seed=request["seed"], steps=request["num_inference_steps"])
+        assert result.returncode == 0, result.stderr
+        pictures.append(path.read_bytes())
+    assert len(set(pictures)) == len(pictures)
+    return pictures
+
+
+def run(binaries, disk, options):
+    settings = {
+        "jobs-accept-seconds": 2, "jobs-max-attempts": 100, "jobs-step-seconds": 4, "jobs-first-step-seconds": 8,
+        "journal-path": disk.folder / "gateway.journal", "journal-reserve-bytes": 12 << 20, "shutdown-grace-seconds": 0}
+    start = time.monotonic()
+    with Cluster(binaries, NANO, settings=settings) as cluster:
+        expected = expected_pictures(cluster)
+        proxy = Proxy(cluster.worker_port, options.seed)
+        for stage in STAGES:
+            cluster.start(stage, port=proxy.port)
+        faults = Faults(cluster, proxy, disk, options.seed)
+        begin = time.monotonic()
+        clients, done = attack(cluster, faults, expected, options)
+        check(cluster, clients, done)
+        proxy.close()
+        report(faults, clients, done, begin, start)
+        assert faults.total() >= options.faults, f"only {faults.total()} faults in {options.seconds} s"
+
+
+def attack(cluster, faults, expected, options):
+    """Clients and faults at once, until there were enough faults; then everything is healed and the clients finish."""
+    begin, stop = time.monotonic(), threading.Event()
+    clients, done = Client(cluster.url, collections.Counter()), []
+
+    def is_over():
+        return stop.is_set() or faults.total() >= options.faults or time.monotonic() - begin > options.seconds
+
+    def draw(number):
+        ways = [clients.by_polling, clients.by_waiting, clients.by_leaving, clients.by_events]
+        round_number = 0
+        while not is_over():
+            index = (number + 5 * round_number) % len(expected)
+            key = f"{number}-{round_number}"
+            picture = ways[(number + round_number) % len(ways)](requests()[index], key)
+            assert picture == expected[index], f"{key} got another picture"
+            done.append(key)
+            round_number += 1
+
+    gateway = [faults.kill_gateway, faults.kill_gateway, faults.freeze_gateway, faults.restart_gateway]
+    if faults.disk.is_small:
+        gateway.append(faults.fill_disk)
+    network = [faults.cut, faults.cut] + [lambda mode=mode: faults.disturb(mode) for mode in ("delay", "corrupt", "hold", "refuse")]
+    workers = [faults.kill_worker, faults.kill_worker, faults.freeze_worker, faults.restart_worker]
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        jobs = [pool.submit(draw, number) for number in range(6)]
+        jobs += [pool.submit(faults.loop, kinds, pause, is_over) for kinds, pause in ((gateway, 3), (network, 2), (workers, 2))]
+        try:
+            for job in concurrent.futures.as_completed(jobs):
+                job.result()
+        finally:
+            stop.set()
+            faults.proxy.mode = "pass"
+            faults.disk.free()
+    return clients, done
+
+
+def check(cluster, clients, done):
+    """The gateway itself says that there is exactly one job for every key, and that each has succeeded."""
+    cluster.wait_until_ready()
+    listed, after = [], ""
+    while True:
+        status, page = cluster.get(f"/v1/jobs?limit=100{after}")
+        assert status == 200, page
+        listed += page["data"]
+        if not page["has_more"]:
+            break
+        after = f"&after={page['data'][-1]['id']}"
+    names = [job["id"] for job in listed]
+    assert len(set(names)) == len(names) == len(clients.jobs) == len(done), (len(names), len(clients.jobs), len(done))
+    assert set(names) == set(clients.jobs.values())
+    assert all(job["status"] == "succeeded" for job in listed), [job for job in listed if job["status"] != "succeeded"]
+
+
+def report(faults, clients, done, begin, start):
+    for name, count in sorted(faults.counts.items()):
+        print(f"    {count:4} {name}")
+    answers = ", ".join(f"{name} {count}" for name, count in sorted(clients.counts.items()))
+    print(f"    clients: {answers}; frames corrupted: {faults.proxy.corrupted}")
+    now = time.monotonic()
+    print(f"faults: {faults.total()} faults in {now - begin:.0f} s, {len(done)} jobs accepted, each with one result and the right bytes "
+          f"({now - start:.0f} s in all)", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
