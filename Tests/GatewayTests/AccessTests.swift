@@ -172,7 +172,7 @@ struct AccessTests {
       "--http-port=0", "--cluster-endpoints", ToyCluster.freshEndpoint, "--http-api-keys-file", keys.path,
     ])
     #expect(result.status == .exited(1))
-    #expect(result.output.contains("line 1: id must have 12 hexadecimal digits"), "\(result.output)")
+    #expect(result.output.contains("line 2: id must have 12 hexadecimal digits"), "\(result.output)")
   }
 }
 

@@ -59,6 +59,7 @@ struct JobsTests {
         let rest = try await client.get("/v1/jobs?limit=5&after=\(ids[3])").json
         #expect(rest["data"]?.elements?.map { $0["id"]?.text } == [ids[2], ids[1], ids[0]])
         #expect(rest["has_more"] == .bool(false))
+        #expect(try await client.submit(#"{"prompt":"p","stream":true}"#).status == .badRequest)
         for uri in ["/v1/jobs?limit=0", "/v1/jobs?limit=x", "/v1/jobs?bogus=1", "/v1/jobs/\(ids[0])?x=1", "/v1/jobs/\(ids[0])/result?index=1"] {
           #expect(try await client.get(uri).status == .badRequest, "\(uri)")
         }
@@ -139,9 +140,9 @@ struct JobsTests {
 
   /// The events of a stream, as (id, name, data).
   static func events(_ text: String) throws -> [(id: String, name: String, data: JSON)] {
-    try text.components(separatedBy: "\n\n").compactMap { block in
+    try text.replacing("\r\n", with: "\n").components(separatedBy: "\n\n").compactMap { block in
       var fields: [String: String] = [:]
-      for line in block.replacing("\r", with: "").split(separator: "\n") {
+      for line in block.split(separator: "\n") {
         let parts = line.split(separator: ":", maxSplits: 1)
         if parts.count == 2, !parts[0].isEmpty { fields[String(parts[0])] = parts[1].trimmingCharacters(in: .whitespaces) }
       }
@@ -225,8 +226,10 @@ struct JobsTests {
     }
     try await ToyCluster.run(journal: folder + "/j") { cluster in
       try await cluster.app().test(.ahc()) { client in
-        #expect(try await client.get("/v1/jobs/\(ids[2])").json["status"]?.text == "succeeded")
-        #expect(try await client.execute(uri: "/v1/jobs/\(ids[2])/result", method: .get).status == .ok)
+        let job = try await client.get("/v1/jobs/\(ids[2])").json
+        #expect(job["status"]?.text == "succeeded")
+        let result = try await client.execute(uri: "/v1/jobs/\(ids[2])/result", method: .get)
+        #expect(result.status == .ok)
       }
     }
   }
@@ -260,10 +263,10 @@ struct JobsTests {
     let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
     defer { try? FileManager.default.removeItem(atPath: folder) }
     var limits = JournalLimits()
-    limits.maxBytes = 600 << 10
-    limits.reserveBytes = 280 << 10
+    limits.maxBytes = 400 << 10
+    limits.reserveBytes = 160 << 10
     try await ToyCluster.run(journal: folder + "/j", limits: limits) { cluster in
-      _ = try await cluster.joinAll(stepTime: .milliseconds(20))
+      _ = try await cluster.joinAll(stepTime: .milliseconds(1))
       try await cluster.app().test(.ahc()) { client in
         var accepted: [String] = []
         var refused: TestResponse?

@@ -13,7 +13,7 @@ struct ImagesRoutes: Sendable {
 
   @Sendable private func generate(_ request: Request, _ context: GatewayContext) async throws -> Response {
     var request = request
-    let (ticket, isStreamed) = try await submission.accept(&request, context, isDetached: false)
+    let (ticket, isStreamed) = try await submission.accept(&request, context, isDetached: false, mayStream: true)
     var response = isStreamed ? stream(ticket, request) : try await collect(ticket, request)
     response.headers[.location] = "/v1/jobs/\(ticket.id)"
     return response

@@ -20,8 +20,7 @@ struct JobsRoutes: Sendable {
 
   @Sendable private func submit(_ request: Request, _ context: GatewayContext) async throws -> Response {
     var request = request
-    let (ticket, isStreamed) = try await submission.accept(&request, context, isDetached: true)
-    guard !isStreamed else { throw APIError(.unsupportedValue, "stream: use GET /v1/jobs/\(ticket.id)/events", param: "stream") }
+    let ticket = try await submission.accept(&request, context, isDetached: true, mayStream: false).ticket
     var response = try Response.json(JobBody(try await snapshot(ticket.id, context)), status: .accepted)
     response.headers[.location] = "/v1/jobs/\(ticket.id)"
     return response

@@ -18,14 +18,18 @@ struct Submission: Sendable {
   /// - Parameters:
   ///   - request: its body is taken.
   ///   - isDetached: whether the job lives on without anybody who waits for it, unless the request says.
+  ///   - mayStream: whether the answer may be a stream of events.
   func accept(
-    _ request: inout Request, _ context: GatewayContext, isDetached: Bool
+    _ request: inout Request, _ context: GatewayContext, isDetached: Bool, mayStream: Bool
   ) async throws -> (ticket: JobTicket, isStreamed: Bool) {
     guard await dispatcher.isOpen else { throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10) }
     let text = try request.idempotencyKey()
     let detachment = try request.detachment()
     let body = try await request.takeJSONBody(limits)
     let imageRequest = try ImageRequest(body: body, maxPromptBytes: WireLimits().maxTextBytes)
+    guard mayStream || !imageRequest.isStreamed else {
+      throw APIError(.unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
+    }
     let card = try await dispatcher.card(named: imageRequest.model)
     // Below 2^53, so that every client can read it back exactly.
     let images = try ImageJob.jobs(for: imageRequest, card: card, randomSeed: UInt64.random(in: 0..<1 << 52))
