@@ -26,8 +26,15 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._cut)
 
     def close(self):
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+
+    async def _end(self):
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _run(self, started):
         asyncio.set_event_loop(self._loop)

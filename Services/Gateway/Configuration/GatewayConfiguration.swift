@@ -59,6 +59,8 @@ public struct GatewayConfiguration: SettingGroup {
       "http.apiKeysFile", apiKeysFile, "file with a line for each API key, made by `qwen-image api-key`; without one everybody may ask")
     http.maxConnections = await reader.integer(
       "http.maxConnections", http.maxConnections, in: 1...100_000, "connections at a time; more wait")
+    http.maxConnectionsPerAddress = await reader.integer(
+      "http.maxConnectionsPerAddress", http.maxConnectionsPerAddress, in: 1...100_000, "of them, of one address; more are closed")
     http.maxBodyBytes = await reader.integer("http.maxBodyBytes", http.maxBodyBytes, in: 1024...(1 << 30), "the largest request body")
     http.maxHeaderBytes = await reader.integer(
       "http.maxHeaderBytes", http.maxHeaderBytes, in: 1024...(1 << 20), "the header of one request")
@@ -66,6 +68,8 @@ public struct GatewayConfiguration: SettingGroup {
       "http.bodyTimeoutSeconds", http.bodyTimeout, in: 0.1...3600, "a body that takes longer to arrive is refused")
     http.idleTimeout = await reader.seconds(
       "http.idleTimeoutSeconds", http.idleTimeout, in: 0.1...86_400, "a connection without a request for this long is closed")
+    http.writeTimeout = await reader.seconds(
+      "http.writeTimeoutSeconds", http.writeTimeout, in: 0.1...3600, "a connection on which an answer is not read for this long is closed")
     http.keepAliveInterval = await reader.seconds(
       "http.keepAliveSeconds", http.keepAliveInterval, in: 0.1...3600, "a silent event stream says this often that it is alive")
   }

@@ -22,11 +22,13 @@ public enum GatewayServer {
   ) -> some ApplicationProtocol {
     let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
       maxHeaderFieldSize: limits.maxHeaderBytes, maxHeaderListSize: limits.maxHeaderBytes, maxHeaderFieldCount: limits.maxHeaderFields)
+    let counter = ConnectionCounter(limit: limits.maxConnectionsPerAddress)
     return Application(
       router: router(dispatcher: dispatcher, keyring: keyring, limits: limits, metrics: metrics),
       server: .http1(
         configuration: .init(
-          additionalChannelHandlers: [ParserErrorHandler()], idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder
+          additionalChannelHandlers: [ConnectionGuard(counter: counter, limits: limits), ParserErrorHandler()],
+          idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder
         )),
       configuration: ApplicationConfiguration(
         address: address, serverName: "qwen-image-gateway",
