@@ -10,7 +10,7 @@ struct Worker: Hashable, Sendable {
   var attempts: OrderedDictionary<AttemptID, Attempt> = [:]
   /// Retryable failures since the last success.
   var faults = 0
-  /// Measured by this process.
+  /// Seconds per unit of cost, as measured; nil: never.
   var pace: Double?
   var quarantinedUntil: Instant?
   var tasksFinished = 0
@@ -26,6 +26,10 @@ struct Worker: Hashable, Sendable {
   var freeCredits: Int { max(0, registration.credits - attempts.count - foreignCount) }
 
   func isQuarantined(now: Instant) -> Bool { quarantinedUntil.map { now < $0 } ?? false }
+
+  mutating func measure(cost: Double, seconds: Double) {
+    pace = PaceEstimator.average(pace, cost: cost, seconds: seconds)
+  }
 }
 
 /// An attempt that holds a credit of a worker.

@@ -22,6 +22,7 @@ extension Scheduler {
     attempt.ownStepSeconds += stepSeconds
     attempt.slowestStepSeconds = max(attempt.slowestStepSeconds, stepSeconds)
     workers[worker]?.attempts[id] = attempt
+    workers[worker]?.measure(cost: task.plan.cost / Double(task.plan.stepCount), seconds: stepSeconds)
     if let latents = report.checkpoint { keep(latents, after: report.completedSteps, of: id.task, by: worker) }
     let left = Double(task.plan.stepCount - report.completedSteps) * attempt.ownStepSeconds / Double(attempt.ownSteps)
     for job in task.waiters {
@@ -67,7 +68,7 @@ extension Scheduler {
     workers[worker]?.faults = 0
     workers[worker]?.quarantinedUntil = nil
     workers[worker]?.tasksFinished += 1
-    recordPace(of: attempt, task, now: now)
+    recordPace(of: attempt, at: worker, task, now: now)
     ledger.retain(output)
     let result = Output(payload: output, numericsClass: numericsClass)
     if let key = task.key {
@@ -83,9 +84,11 @@ extension Scheduler {
     release(output)
   }
 
-  private mutating func recordPace(of attempt: Attempt, _ task: StageTask, now: Instant) {
+  private mutating func recordPace(of attempt: Attempt, at worker: WorkerID, _ task: StageTask, now: Instant) {
     if task.plan.stepCount == 0 {
-      pace.record(task.plan.stage, cost: task.plan.cost, seconds: (now - attempt.offeredAt).seconds)
+      let seconds = (now - attempt.offeredAt).seconds
+      pace.record(task.plan.stage, cost: task.plan.cost, seconds: seconds)
+      workers[worker]?.measure(cost: task.plan.cost, seconds: seconds)
     } else if attempt.ownSteps > 0 {
       let cost = task.plan.cost * Double(attempt.ownSteps) / Double(task.plan.stepCount)
       pace.record(task.plan.stage, cost: cost, seconds: attempt.ownStepSeconds)

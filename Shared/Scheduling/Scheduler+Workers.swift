@@ -14,6 +14,7 @@ extension Scheduler {
     }
     let earlier = workers.values.filter { $0.registration.name == registration.name }
     worker.faults = earlier.map(\.faults).max() ?? 0
+    worker.pace = earlier.compactMap(\.pace).last
     worker.quarantinedUntil = earlier.compactMap(\.quarantinedUntil).max()
     if registration.keepsConnection {
       // What was offered is still on its way.
