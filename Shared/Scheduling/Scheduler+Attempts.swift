@@ -4,12 +4,13 @@ extension Scheduler {
   /// Whether the attempt's answers count: its task is there and waits for exactly this attempt by exactly this worker.
   private func isCurrent(_ attempt: AttemptID, by worker: WorkerID) -> Bool {
     guard let task = tasks[attempt.task] else { return false }
+    if omissions.contains(.fencing), workers[worker]?.attempts[attempt] != nil { return true }
     return task.attemptNumber == attempt.number && task.state == .running(worker)
   }
 
   mutating func progress(_ id: AttemptID, by worker: WorkerID, _ report: StepReport, now: Instant) {
     guard isCurrent(id, by: worker), let task = tasks[id.task], var attempt = workers[worker]?.attempts[id],
-      report.completedSteps > attempt.completedSteps, report.completedSteps <= task.plan.stepCount
+      report.completedSteps > attempt.completedSteps || omissions.contains(.stepOrder), report.completedSteps <= task.plan.stepCount
     else {
       if let latents = report.checkpoint { discard(latents) }
       return

@@ -9,7 +9,8 @@ extension Scheduler {
     for (id, worker) in workers {
       for attempt in worker.attempts.keys {
         // Read afresh: an earlier round may have revoked it.
-        guard let record = workers[id]?.attempts[attempt], let failure = overdue(record, of: attempt, at: worker, now: now) else { continue }
+        guard let record = workers[id]?.attempts[attempt], let failure = overdue(record, of: attempt, at: worker, now: now)
+        else { continue }
         revoke(attempt, at: id, reason: failure.message)
         countFault(of: id, failure, now: now)
         retry(attempt, failure, by: worker.registration.name, now: now)

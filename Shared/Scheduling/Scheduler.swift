@@ -42,6 +42,21 @@ public struct Scheduler: Sendable {
   /// What the event that is being handled has brought about so far.
   var effects: [Effect] = []
 
+  /// Rules that the simulator leaves out, to see whether it would notice.
+  package struct Omissions: OptionSet, Sendable {
+    package let rawValue: Int
+    package init(rawValue: Int) { self.rawValue = rawValue }
+    /// Whoever answers, it counts.
+    package static let fencing = Omissions(rawValue: 1)
+    /// Attempts hold no credits.
+    package static let credits = Omissions(rawValue: 2)
+    /// A step may come after a later one.
+    package static let stepOrder = Omissions(rawValue: 4)
+    /// A checkpoint is anybody's to go on with.
+    package static let numericsClass = Omissions(rawValue: 8)
+  }
+  package var omissions: Omissions = []
+
   /// Attempts that one run may make at a task; more are a reason to give the task up.
   static let maxAttemptsPerRun: UInt32 = 1 << 12
   /// The largest number of a run.
