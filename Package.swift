@@ -128,6 +128,8 @@ let package = Package(
       ]),
 
     // Tests
+    .target(name: "Simulation", dependencies: ["Scheduling", .heap, .orderedCollections], path: "Tests/Simulation/Simulator"),
+    .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
     test("Architecture"),
     test(
       "Gateway",
@@ -140,7 +142,8 @@ let package = Package(
     test("Kernels", ["Kernels"]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "CZlib"]),
-    test("Scheduling", ["Scheduling", .heap]),
+    test("Scheduling", ["Scheduling"]),
+    test("Simulation", ["Simulation"]),
     test("StageRuntime", ["StageRuntime", .serviceLifecycle]),
     test("Transport", ["Transport", "CZeroMQ"]),
     test("Weights", ["Weights"]),

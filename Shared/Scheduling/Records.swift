@@ -43,7 +43,7 @@ struct Attempt: Hashable, Sendable {
     case revoked
   }
   var state: State = .offered
-  let offeredAt: Instant
+  private(set) var offeredAt: Instant
   /// Start of the step that runs now.
   var stepStartedAt: Instant
   var completedSteps: Int
@@ -52,11 +52,20 @@ struct Attempt: Hashable, Sendable {
   var ownStepSeconds = 0.0
   var slowestStepSeconds = 0.0
   var missedReports = 0
+  /// When a report missed it, or else when there could have been the first; reports that come all at once count once.
+  var missedAt: Instant
 
   init(offeredAt now: Instant, completedSteps: Int) {
     self.offeredAt = now
     self.stepStartedAt = now
+    self.missedAt = now
     self.completedSteps = completedSteps
+  }
+
+  /// Time that must not count has passed.
+  mutating func shift(by gap: Duration, until now: Instant) {
+    offeredAt = min(now, offeredAt + gap)
+    stepStartedAt = min(now, stepStartedAt + gap)
   }
 
   init(runningSince now: Instant, completedSteps: Int) {

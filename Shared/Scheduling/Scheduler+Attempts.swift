@@ -148,6 +148,7 @@ extension Scheduler {
     guard workers[worker]?.attempts[id] != nil else { return }
     workers[worker]?.attempts[id]?.state = .revoked
     workers[worker]?.attempts[id]?.missedReports = 0
+    workers[worker]?.attempts[id]?.missedAt = lastStepAt
     effects.append(.cancel(id, at: worker, reason: reason))
   }
 }

@@ -1,6 +1,7 @@
 extension Scheduler {
   /// Ends what took too long: sessions without a message, offers without an answer, steps without an end, jobs past their deadline.
   mutating func checkTimes(now: Instant) {
+    forgiveOwnSleep(now: now)
     promoteOldJobs(now: now)
     retryEnds(now: now)
     for (id, worker) in workers where now - worker.lastHeardAt > configuration.lease {
@@ -20,6 +21,17 @@ extension Scheduler {
     for (id, job) in jobs {
       guard let deadline = job.submission.deadline, deadline <= now else { continue }
       failJob(id, Failure(.deadlineExceeded, "the deadline passed \(whereabouts(of: job))"))
+    }
+  }
+
+  /// When nobody has looked at the clock for long, it was this process that slept, and what the workers sent still waits to be read.
+  private mutating func forgiveOwnSleep(now: Instant) {
+    let gap = lastTickAt.map { now - $0 } ?? .zero
+    lastTickAt = now
+    guard gap > configuration.lease / 2 else { return }
+    for (id, worker) in workers {
+      workers[id]?.lastHeardAt = now
+      for attempt in worker.attempts.keys { workers[id]?.attempts[attempt]?.shift(by: gap, until: now) }
     }
   }
 

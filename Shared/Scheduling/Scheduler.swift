@@ -37,6 +37,9 @@ public struct Scheduler: Sendable {
   var restoredJobCount = 0
   /// Attempts of this run have numbers from here on: larger than those of earlier runs.
   let firstAttemptNumber: UInt32
+  var lastTickAt: Instant?
+  /// Of the event that is being handled.
+  var lastStepAt = Instant.zero
   /// Whether a job came, began or ended since the positions were told.
   var isOrderNew = false
   /// What the event that is being handled has brought about so far.
@@ -82,6 +85,7 @@ public struct Scheduler: Sendable {
   ///   - now: when; never earlier than in the call before.
   /// - Returns: effects, to be carried out in this order before the next event.
   public mutating func step(_ event: Event, now: Instant) -> [Effect] {
+    lastStepAt = now
     handle(event, now: now)
     assignTasks(now: now)
     tellPositions()

@@ -12,7 +12,8 @@ package struct Campaign: Sendable {
 
   /// Runs `count` seeds from `first` on; stops early after `maxFindings` of them have failed.
   package static func run(
-    first: UInt64, count: Int, mutation: Mutation? = nil, maxFindings: Int = 10, chunk: Int = 25, progress: @Sendable (Int) -> Void = { _ in }
+    first: UInt64, count: Int, mutation: Mutation? = nil, maxFindings: Int = 10, chunk: Int = 25,
+    progress: @Sendable (Int) -> Void = { _ in }
   ) async -> Campaign {
     await withTaskGroup(of: Campaign.self) { group in
       var total = Campaign()

@@ -19,7 +19,11 @@ extension Simulation {
     case 75..<83:
       count("slow workers")
       workers[slot].slowness = random.pick(3...30)
-    case 83..<93:
+    case 83..<88:
+      count("sick workers")
+      log("slot \(slot) fails from now on")
+      workers[slot].isSick = true
+    case 88..<95:
       count("resets")
       log("the connection of slot \(slot) breaks")
       disconnect(slot)
@@ -32,6 +36,13 @@ extension Simulation {
   func stick(slot: Int, process: Int) {
     log("p\(process) is stuck")
     schedule(.killStuck(slot: slot, process: process), in: random.pick(40_000...100_000))
+  }
+
+  /// SIGSTOP, or a machine that is suspended.
+  func freezeGateway() {
+    count("gateway freezes")
+    gatewayFrozenUntil = min(now + random.pick(2000...60_000), scenario.chaosMs)
+    log("the gateway freezes until \(gatewayFrozenUntil)")
   }
 
   func fillDisk() {

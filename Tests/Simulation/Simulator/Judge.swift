@@ -155,7 +155,9 @@ extension Simulation {
     let status = gateway.scheduler.status(now: gateway.instant(now))
     let jobs = status.queuedJobs + status.startedJobs + status.unadmittedJobs + status.endingJobs
     let acknowledged = judge.acknowledged.keys.filter { judge.told[$0] == nil }
-    if jobs > 0 || !acknowledged.isEmpty { report("\(jobs) jobs are left, of those that were acknowledged \(acknowledged.map(\.text).sorted())") }
+    if jobs > 0 || !acknowledged.isEmpty {
+      report("\(jobs) jobs are left, of those that were acknowledged \(acknowledged.map(\.text).sorted())")
+    }
     if status.pendingEntries > 0 { report("\(status.pendingEntries) entries are left") }
     if gateway.contents.count != status.cacheEntries {
       report("\(gateway.contents.count) payloads are left, the cache has \(status.cacheEntries)")

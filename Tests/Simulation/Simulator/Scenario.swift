@@ -34,6 +34,7 @@ struct Scenario {
   /// Means; each fault comes at random.
   let workerFaults: Int
   let gatewayKills: Int
+  let gatewayFreezes: Int
   let diskFills: Int
   let failureChance: Double
   let maxJobs: Int
@@ -51,6 +52,7 @@ struct Scenario {
     hasTwoClasses = random.chance(0.6)
     workerFaults = random.pick(0...12)
     gatewayKills = random.pick(0...4)
+    gatewayFreezes = random.chance(0.7) ? 0 : 1
     diskFills = random.chance(0.6) ? 0 : random.pick(1...3)
     failureChance = random.chance(0.5) ? 0 : 0.02
     maxJobs = random.chance(0.3) ? 5 : 64

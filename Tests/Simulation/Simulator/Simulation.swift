@@ -24,6 +24,8 @@ package final class Simulation {
   var nextJob = 0
   /// When the partition between a slot and the gateway ends.
   var partitions: [Int: Int] = [:]
+  /// When the gateway process goes on.
+  var gatewayFrozenUntil = 0
   /// When there is room on the disk again.
   var diskFullUntil = 0
   var judge = Judge()
@@ -68,14 +70,14 @@ package final class Simulation {
 
   private var quietSince: Int?
 
-  /// Everybody has got an answer, and workers and journal have had a minute to come to rest.
+  /// Everybody has got an answer, and workers and journal have had time to come to rest: as long as the slowest step.
   private var isQuiet: Bool {
     guard !isChaos, clients.allSatisfy(\.isDone), gateway != nil else {
       quietSince = nil
       return false
     }
     if quietSince == nil { quietSince = now }
-    return now - (quietSince ?? now) > 60_000
+    return now - (quietSince ?? now) > 90_000
   }
 
   func count(_ name: String) {
@@ -112,6 +114,7 @@ enum Action {
   case commit(life: Int)
   case startGateway
   case killGateway
+  case freezeGateway
   case workerFault
   case fillDisk
   case killStuck(slot: Int, process: Int)
@@ -119,6 +122,16 @@ enum Action {
   case request(client: Int, Request)
   case response(client: Int, Response, to: Request)
   case resend(client: Int, attempt: Int)
+}
+
+extension Action {
+  /// Whether a gateway process must run for it.
+  fileprivate var isForGateway: Bool {
+    switch self {
+    case .toGateway, .tick, .commit, .request: true
+    default: false
+    }
+  }
 }
 
 private struct Scheduled: Comparable {
@@ -153,10 +166,15 @@ extension Simulation {
     }
     for _ in 0..<scenario.workerFaults { schedule(.workerFault, in: random.pick(0...scenario.chaosMs)) }
     for _ in 0..<scenario.gatewayKills { schedule(.killGateway, in: random.pick(0...scenario.chaosMs)) }
+    for _ in 0..<scenario.gatewayFreezes { schedule(.freezeGateway, in: random.pick(0...scenario.chaosMs)) }
     for _ in 0..<scenario.diskFills { schedule(.fillDisk, in: random.pick(0...scenario.chaosMs)) }
   }
 
   private func perform(_ action: Action) {
+    if now < gatewayFrozenUntil, action.isForGateway {
+      schedule(action, in: gatewayFrozenUntil - now)
+      return
+    }
     switch action {
     case .toGateway(let slot, let connection, let message): receive(message, slot: slot, connection: connection)
     case .toWorker(let slot, let process, let connection, let message):
@@ -171,6 +189,7 @@ extension Simulation {
     case .commit(let life): commit(life: life)
     case .startGateway: startGateway()
     case .killGateway: if isChaos { killGateway() }
+    case .freezeGateway: if isChaos { freezeGateway() }
     case .workerFault: if isChaos { breakWorker() }
     case .fillDisk: if isChaos { fillDisk() }
     case .killStuck(let slot, let process):

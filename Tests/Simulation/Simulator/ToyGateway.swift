@@ -116,6 +116,7 @@ extension Simulation {
     if dead.journal.count > survivingCount { count("lost writes") }
     disk.crash(surviving: survivingCount, isTorn: isTorn)
     gateway = nil
+    gatewayFrozenUntil = 0
     judge.forgetGateway()
     for slot in workers.indices where workers[slot].connection != nil {
       workers[slot].connection = nil

@@ -20,6 +20,8 @@ struct ToyWorker {
   var session: String?
   var isFrozen = false
   var slowness = 1
+  /// Nothing that it computes comes out.
+  var isSick = false
   var isDraining = false
   /// Looked up by attempt, iterated in the order of `order`.
   var tasks: [AttemptID: Task] = [:]
@@ -134,6 +136,7 @@ extension Simulation {
       workers[slot].inbox.append((connection, message))
       return
     }
+    log("    p\(process) gets \(message)")
     switch message {
     case .registered(let session):
       workers[slot].session = session
@@ -214,7 +217,7 @@ extension Simulation {
     }
     if task.isCancelled {
       answer(.failed(attempt, Failure(.cancelled, "cancelled")), attempt, slot: slot)
-    } else if isChaos, random.chance(scenario.failureChance) {
+    } else if isChaos, workers[slot].isSick || random.chance(scenario.failureChance) {
       count("failures")
       answer(.failed(attempt, Failure(.internal, "out of luck")), attempt, slot: slot)
     } else {
