@@ -125,8 +125,8 @@ extension Scheduler {
     guard let task = tasks[id.task], task.attemptNumber == id.number else { return }
     var failures = task.failures
     if !isBlameless { failures.append(failure) }
-    let attemptsLeft = firstAttemptNumber - 1 + Self.maxAttemptsPerRun - max(task.attemptNumber, firstAttemptNumber)
-    guard failures.count < configuration.maxAttempts, attemptsLeft > 1 else {
+    let attemptsMade = max(task.attemptNumber, firstAttemptNumber) - firstAttemptNumber + 1
+    guard failures.count < configuration.maxAttempts, attemptsMade < Self.maxAttemptsPerRun - 1 else {
       let reasons = failures.map(\.message).joined(separator: "; ")
       let message = "the \(task.plan.stage.rawValue) failed \(failures.count) times in a row: \(reasons)"
       // The attempt is over: nothing is left to revoke.
