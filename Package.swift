@@ -84,11 +84,12 @@ let package = Package(
     .target(
       name: "CImageCodec", dependencies: ["CPNG"], path: "Shared/CImageCodec", cSettings: optimisedC,
       linkerSettings: [.linkedLibrary("png")]),
+    shared("StrictJSON", [.orderedCollections]),
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
-    shared("Weights", ["TensorCore", "Kernels"]),
+    shared("Weights", ["TensorCore", "Kernels", "StrictJSON", "CZlib"]),
     shared("ImageCodec", ["CImageCodec"]),
-    shared("QwenImage", ["TensorCore", "Kernels", "Weights", "ImageCodec", .crypto]),
+    shared("QwenImage", ["TensorCore", "Kernels", "Weights", "ImageCodec", "StrictJSON", .crypto]),
 
     // Messaging
     .target(
@@ -105,15 +106,16 @@ let package = Package(
     .target(
       name: "Gateway",
       dependencies: [
-        "Observability", "Scheduling", "Settings", "Transport", "Wire", .hummingbird, .hummingbirdCore, .httpTypes,
+        "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .hummingbird, .hummingbirdCore, .httpTypes,
         .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections, .serviceLifecycle,
       ],
       path: "Services/Gateway", resources: [.embedInCode("openapi.yaml")]),
     .target(
       name: "StageSupport",
       dependencies: [
-        "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport", "Wire", .logging,
-        .serviceLifecycle,
+        "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport", "Wire", .hummingbird,
+        .hummingbirdCore,
+        .logging, .metrics, .nioCore, .serviceLifecycle,
       ],
       path: "Services/StageSupport"),
     service("GatewayMain", ["Gateway", "Observability", "Settings", .logging, .metrics]),
@@ -134,17 +136,20 @@ let package = Package(
     test(
       "Gateway",
       [
-        "Gateway", "GatewayMain", "Observability", "Scheduling", "Settings", "StageRuntime", "Transport", "Wire", .hummingbirdTesting,
+        "Gateway", "GatewayMain", "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON", "Transport", "Wire",
+        .hummingbirdTesting,
         .httpTypes, .logging,
         .nioPosix, .subprocess, .systemPackage,
       ]),
     test("ImageCodec", ["ImageCodec", "TensorCore", "Weights", "CZlib"]),
     test("Kernels", ["Kernels"]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
-    test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "TensorCore", "Weights", "CZlib"]),
+    test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "StrictJSON", "TensorCore", "Weights", "CZlib"]),
     test("Scheduling", ["Scheduling"]),
     test("Simulation", ["Simulation"]),
     test("StageRuntime", ["StageRuntime", .serviceLifecycle]),
+    test("StrictJSON", ["StrictJSON"]),
+    test("StageSupport", ["StageSupport"]),
     test("Transport", ["Transport", "CZeroMQ"]),
     test("Weights", ["Weights"]),
     test("Wire", ["Wire"], resources: [.copy("Golden")]),

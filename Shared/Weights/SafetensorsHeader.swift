@@ -1,3 +1,4 @@
+import StrictJSON
 import TensorCore
 
 /// The parsed and checked header of a safetensors file.
@@ -108,7 +109,7 @@ public struct SafetensorsHeader: Sendable, Equatable {
     guard case .array(let elements)? = value else { throw EntryError(reason: "\(field) is not an array") }
     var integers: [Int] = []
     for element in elements {
-      guard case .number(_, let integer?) = element, integer >= 0 else {
+      guard let integer = element.integer, integer >= 0 else {
         throw EntryError(reason: "\(field) holds something else than non-negative integers")
       }
       integers.append(integer)

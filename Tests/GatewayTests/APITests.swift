@@ -8,6 +8,7 @@ import NIOCore
 import Observability
 import Scheduling
 import ServiceLifecycle
+import StrictJSON
 import Testing
 import Wire
 
@@ -57,7 +58,7 @@ struct APITests {
         let body = ByteBuffer(bytes: Array(#"{"prompt":""#.utf8) + [0xFF, 0xFE] + Array(#""}"#.utf8))
         let response = try await client.execute(uri: "/v1/images/generations", method: .post, headers: Self.json, body: body)
         #expect(response.status == .badRequest)
-        #expect(try response.error?["message"]?.text == "the body is not UTF-8 (byte 11)")
+        #expect(try response.error?["message"]?.text == "the body is not JSON: string is not valid UTF-8 at byte 11")
       }
     }
   }
@@ -215,14 +216,14 @@ struct APITests {
         let events = try Self.events(String(buffer: response.body))
         for (name, data) in events { #expect(data["type"]?.text == name) }
         for index in 0..<2 {
-          let own = events.filter { $0.data["image_index"]?.integer == Int64(index) }
+          let own = events.filter { $0.data["image_index"]?.integer == Int(index) }
           let steps = own.filter { $0.name == "image_generation.progress" && $0.data["stage"]?.text == "denoiser" }
             .compactMap { $0.data["step"]?.integer }
           #expect(steps == steps.sorted() && steps.last == 6 && steps.contains(1), "\(steps)")
           let completed = try #require(own.last)
           #expect(completed.name == "image_generation.completed")
           #expect(own.filter { $0.name == "image_generation.completed" }.count == 1)
-          #expect(completed.data["seed"]?.integer == Int64(5 + index))
+          #expect(completed.data["seed"]?.integer == Int(5 + index))
           #expect(completed.data["size"]?.text == "64x64")
           let picture = completed.data["b64_json"]?.text.flatMap { Data(base64Encoded: $0) }
           #expect(picture.map { Array($0) } == Toy.expected(prompt: "a cat", seed: UInt64(5 + index), steps: 6))
@@ -249,13 +250,13 @@ struct APITests {
   }
 
   /// `event:` and `data:` of each event of a stream.
-  static func events(_ text: String) throws -> [(name: String, data: JSONValue)] {
+  static func events(_ text: String) throws -> [(name: String, data: JSON)] {
     try text.components(separatedBy: "\n\n").filter { !$0.isEmpty && !$0.hasPrefix(":") }.map { block in
       let lines = block.components(separatedBy: "\n")
       #expect(lines.count == 2)
       let name = try #require(lines.first?.split(separator: ": ", maxSplits: 1).last)
       let data = try #require(lines.last?.split(separator: ": ", maxSplits: 1).last)
-      return (String(name), try StrictJSON.parse(Array(data.utf8)))
+      return (String(name), try JSON(Array(data.utf8)))
     }
   }
 

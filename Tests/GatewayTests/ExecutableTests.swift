@@ -1,6 +1,7 @@
 import Foundation
 import Gateway
 import NIOCore
+import StrictJSON
 import Subprocess
 import SystemPackage
 import Testing
@@ -45,7 +46,7 @@ struct GatewayProgram: Sendable {
   private func port() async throws -> Int {
     try await wait("the gateway serves") { output.contains("\"serving\"") }
     let line = try #require(output.split(separator: "\n").first { $0.contains("\"serving\"") })
-    let address = try #require(try StrictJSON.parse(Array(line.utf8))["http"]?.text)
+    let address = try #require(try JSON(Array(line.utf8))["http"]?.text)
     return try #require(Int(address.split(separator: ":").last ?? ""))
   }
 }
@@ -78,7 +79,7 @@ struct ExecutableTests {
     #expect(ended.status == .exited(0))
     // Every line of the log is a JSON object.
     for line in ended.output.split(separator: "\n") {
-      #expect(try StrictJSON.parse(Array(line.utf8))["message"]?.text != nil, "\(line)")
+      #expect(try JSON(Array(line.utf8))["message"]?.text != nil, "\(line)")
     }
   }
 

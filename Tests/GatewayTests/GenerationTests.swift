@@ -41,7 +41,7 @@ struct GenerationTests {
         let data = try #require(try response.json["data"])
         #expect(data.count == 4)
         for index in 0..<4 {
-          #expect(data[index]?["seed"]?.integer == Int64(7 + index))
+          #expect(data[index]?["seed"]?.integer == Int(7 + index))
           #expect(try response.picture(index) == Toy.expected(prompt: "a cat", seed: UInt64(7 + index)))
         }
       }
@@ -52,7 +52,7 @@ struct GenerationTests {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       try await cluster.app().test(.ahc()) { client in
-        var seeds: Set<Int64> = []
+        var seeds: Set<Int> = []
         for _ in 0..<3 {
           let response = try await client.generate(#"{"prompt":"a cat"}"#)
           let seed = try #require(try response.json["data"]?[0]?["seed"]?.integer)

@@ -6,6 +6,7 @@ import HummingbirdTesting
 import NIOCore
 import Observability
 import Scheduling
+import StrictJSON
 import Testing
 import Transport
 import Wire
@@ -118,14 +119,14 @@ extension TestClientProtocol {
     try await execute(uri: "/v1/images/generations", method: .post, headers: headers, body: ByteBuffer(string: body))
   }
 
-  func get(_ uri: String) async throws -> (status: HTTPResponse.Status, json: JSONValue) {
+  func get(_ uri: String) async throws -> (status: HTTPResponse.Status, json: JSON) {
     let response = try await execute(uri: uri, method: .get)
-    return (response.status, try StrictJSON.parse(Array(buffer: response.body)))
+    return (response.status, try JSON(Array(buffer: response.body)))
   }
 }
 
 extension TestResponse {
-  var json: JSONValue { get throws { try StrictJSON.parse(Array(buffer: body), maxDepth: 32) } }
+  var json: JSON { get throws { try JSON(Array(buffer: body)) } }
 
   /// The picture number `index` of an answer.
   func picture(_ index: Int = 0) throws -> [UInt8] {
@@ -134,19 +135,9 @@ extension TestResponse {
   }
 
   /// The `error` of an answer.
-  var error: JSONValue? { get throws { try json["error"] } }
+  var error: JSON? { get throws { try json["error"] } }
 }
 
-extension JSONValue {
-  subscript(_ key: String) -> JSONValue? {
-    if case .object(let members) = self { members.first { $0.key == key }?.value } else { nil }
-  }
-
-  subscript(_ index: Int) -> JSONValue? {
-    if case .array(let values) = self, values.indices.contains(index) { values[index] } else { nil }
-  }
-
-  var text: String? { if case .string(let text) = self { text } else { nil } }
-  var integer: Int64? { if case .number(let number) = self { number.integer } else { nil } }
-  var count: Int? { if case .array(let values) = self { values.count } else { nil } }
+extension JSON {
+  var count: Int? { elements?.count }
 }

@@ -1,6 +1,6 @@
 import CZlib
 import Foundation
-import Weights
+import StrictJSON
 
 /// The decompressed bytes of a gzip file.
 func gunzip(_ url: URL) throws -> [UInt8] {
@@ -17,16 +17,6 @@ func gunzip(_ url: URL) throws -> [UInt8] {
 }
 
 extension JSON {
-  /// The member of an object.
-  subscript(key: String) -> JSON? { if case .object(let members) = self { members[key] } else { nil } }
-  /// The elements of an array.
-  var elements: [JSON]? { if case .array(let elements) = self { elements } else { nil } }
-  /// The value of a string.
-  var text: String? { if case .string(let text) = self { text } else { nil } }
-  /// The value of an integer.
-  var integer: Int? { if case .number(_, let integer) = self { integer } else { nil } }
-  /// The value of a number.
-  var number: Double? { if case .number(let number, _) = self { number } else { nil } }
   /// The elements of an array of integers.
   var integers: [Int]? { elements?.compactMap(\.integer) }
 }

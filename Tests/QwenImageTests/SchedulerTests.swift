@@ -1,5 +1,6 @@
 import Foundation
 import QwenImage
+import StrictJSON
 import TensorCore
 import Testing
 import Weights
@@ -26,14 +27,14 @@ import Weights
       let configuration = try #require(configurations[name])
       let steps = try #require(vector["steps"]?.integer)
       let tokens = try #require(vector["image_seq_len"]?.integer)
-      let mu = try #require(vector["mu"]?.number)
+      let mu = try #require(vector["mu"]?.double)
       let schedule = try FlowMatchSchedule(configuration: configuration, steps: steps, mu: mu)
       if name != "layered" {  // which takes its shift from another formula
         #expect(abs(FlowMatchSchedule.shift(configuration: configuration, imageTokens: tokens) - mu) < 1e-15)
         #expect(try FlowMatchSchedule(configuration: configuration, steps: steps, imageTokens: tokens) == schedule)
       }
-      let sigmas = try #require(vector["sigmas"]?.elements).map { $0.number.map { Float($0) } }
-      let timesteps = try #require(vector["timesteps"]?.elements).map { $0.number.map { Float($0) } }
+      let sigmas = try #require(vector["sigmas"]?.elements).map { $0.double.map { Float($0) } }
+      let timesteps = try #require(vector["timesteps"]?.elements).map { $0.double.map { Float($0) } }
       guard sigmas[0] != nil else {
         #expect(steps == 1 && configuration.shiftTerminal != nil)
         #expect(schedule.sigmas == [1, 0] && schedule.timesteps == [1000])
@@ -85,7 +86,7 @@ import Weights
   @Test(arguments: ["t2i_64x64", "t2i_80x112"]) func guidanceAndStepsAgreeWithARecordedRun(name: String) throws {
     let file = try SafetensorsFile(golden.appending(path: "tiny/reference/\(name).safetensors"))
     let call = try JSON(Array(try Data(contentsOf: golden.appending(path: "tiny/reference/\(name).json"))))
-    let scale = Float(try #require(call["call"]?["true_cfg_scale"]?.number))
+    let scale = Float(try #require(call["call"]?["true_cfg_scale"]?.double))
     let sigmas = try file.tensor("sigmas").floats()
     var latents = try file.tensor("prepare_latents.0")
     for step in 0..<(sigmas.count - 1) {

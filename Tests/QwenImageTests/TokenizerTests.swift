@@ -1,5 +1,6 @@
 import Foundation
 import QwenImage
+import StrictJSON
 import Testing
 import Weights
 

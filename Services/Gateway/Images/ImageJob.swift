@@ -29,7 +29,7 @@ public struct ImageJob: Equatable, Sendable {
     let negativePrompt = request.negativePrompt ?? (card.defaults.negativePrompt.isEmpty ? nil : card.defaults.negativePrompt)
     if let negativePrompt { try checkPrompt(negativePrompt, "negative_prompt", card) }
     let trueCFGScale = request.trueCFGScale ?? card.defaults.trueCFGScale
-    let steps = Int(request.steps ?? Int64(card.defaults.steps))
+    let steps = request.steps ?? card.defaults.steps
     guard steps <= card.maxSteps else {
       throw APIError(.invalidValue, "\(request.stepsField) is \(steps), but must be from 1 to \(card.maxSteps)", param: request.stepsField)
     }
@@ -56,7 +56,7 @@ public struct ImageJob: Equatable, Sendable {
     guard let (width, height) = request.size else { return card.defaults.size }
     for (name, side) in [("width", width), ("height", height)] {
       let field = request.hasSizeField ? "size" : name
-      guard side.isMultiple(of: Int64(card.sizeMultiplePx)) else {
+      guard side.isMultiple(of: card.sizeMultiplePx) else {
         throw APIError(.invalidValue, "\(name) is \(side), but must be a multiple of \(card.sizeMultiplePx)", param: field)
       }
       guard (card.minSidePx...card.maxSidePx).contains(Int(side)) else {

@@ -1,26 +1,30 @@
+import StrictJSON
+
 /// `POST /v1/images/generations` as it was sent: every field is of the right type, nothing was compared with a model yet.
 public struct ImageRequest: Hashable, Sendable {
   /// The greatest number of pictures of one request.
-  public static let maxImageCount: Int64 = 10
+  public static let maxImageCount = 10
   /// The greatest scale of true classifier-free guidance; useful ones are below 10.
   public static let maxTrueCFGScale = 100.0
+  /// Levels of nesting that the body may have: the API knows two.
+  private static let maxDepth = 16
 
   /// What to draw.
   public var prompt: String
   /// The model; nil: the cluster's.
   public var model: String?
   /// Pictures to make; picture i has the seed `seed + i`.
-  public var imageCount: Int = 1
+  public var imageCount = 1
   /// Width and height in pixels; nil: the model's.
-  public var size: (width: Int64, height: Int64)? { width.flatMap { width in height.map { (width, $0) } } }
-  var width: Int64?
-  var height: Int64?
+  public var size: (width: Int, height: Int)? { width.flatMap { width in height.map { (width, $0) } } }
+  var width: Int?
+  var height: Int?
   /// Whether the size came in the field `size`, for error messages.
   var hasSizeField = false
   /// Seed of the first picture's noise; nil: a random one.
-  public var seed: Int64?
+  public var seed: Int?
   /// Denoising steps; nil: the model's.
-  public var steps: Int64?
+  public var steps: Int?
   /// The field that `steps` came in, for error messages.
   var stepsField = "steps"
   /// Scale of true classifier-free guidance; nil: the model's.
@@ -36,8 +40,9 @@ public struct ImageRequest: Hashable, Sendable {
   ///   - body: JSON as it came.
   ///   - maxPromptBytes: bound on the prompts before any model's own limit is known.
   public init(body: [UInt8], maxPromptBytes: Int) throws(APIError) {
-    let value: JSONValue
-    do { value = try StrictJSON.parse(body) } catch { throw APIError(.invalidJSON, "\(error)") }
+    guard !body.isEmpty else { throw APIError(.invalidJSON, "the body is empty") }
+    let value: JSON
+    do { value = try JSON(body, maxDepth: Self.maxDepth) } catch { throw APIError(.invalidJSON, "the body is not JSON: \(error)") }
     var fields = try FieldReader(value)
 
     guard let prompt = try fields.string("prompt", maxBytes: maxPromptBytes) else {
@@ -46,7 +51,7 @@ public struct ImageRequest: Hashable, Sendable {
     guard !prompt.isEmpty else { throw APIError(.invalidValue, "prompt is empty", param: "prompt") }
     self.prompt = prompt
     model = try fields.string("model", maxBytes: 256)
-    imageCount = Int(try fields.integer("n", in: 1...Self.maxImageCount) ?? 1)
+    imageCount = try fields.integer("n", in: 1...Self.maxImageCount) ?? 1
     trueCFGScale = try fields.number("true_cfg_scale", in: 0...Self.maxTrueCFGScale)
     negativePrompt = try fields.string("negative_prompt", maxBytes: maxPromptBytes)
     isStreamed = try fields.bool("stream") ?? false
@@ -59,8 +64,8 @@ public struct ImageRequest: Hashable, Sendable {
 
   private mutating func readSize(_ fields: inout FieldReader) throws(APIError) {
     let text = try fields.string("size")
-    width = try fields.integer("width", in: 1...Int64(UInt16.max))
-    height = try fields.integer("height", in: 1...Int64(UInt16.max))
+    width = try fields.integer("width", in: 1...Int(UInt16.max))
+    height = try fields.integer("height", in: 1...Int(UInt16.max))
     if (width == nil) != (height == nil) {
       let missing = width == nil ? "width" : "height"
       throw APIError(.missingField, "\(missing) is missing: width and height go together", param: missing)
@@ -79,15 +84,15 @@ public struct ImageRequest: Hashable, Sendable {
     hasSizeField = true
   }
 
-  private static func pixels(_ text: Substring) -> Int64? {
+  private static func pixels(_ text: Substring) -> Int? {
     guard (1...5).contains(text.utf8.count), text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
       text.first != "0"
     else { return nil }
-    return Int64(text)
+    return Int(text)
   }
 
   private mutating func readSteps(_ fields: inout FieldReader) throws(APIError) {
-    let range: ClosedRange<Int64> = 1...100_000
+    let range: ClosedRange<Int> = 1...100_000
     let short = try fields.integer("steps", in: range)
     let long = try fields.integer("num_inference_steps", in: range)
     if let short, let long, short != long {
@@ -98,10 +103,10 @@ public struct ImageRequest: Hashable, Sendable {
   }
 
   private mutating func readSeed(_ fields: inout FieldReader) throws(APIError) {
-    seed = try fields.integer("seed", in: 0...Int64.max)
-    if let seed, seed > Int64.max - Int64(imageCount - 1) {
+    seed = try fields.integer("seed", in: 0...Int.max)
+    if let seed, seed > Int.max - Int(imageCount - 1) {
       throw APIError(
-        .invalidValue, "seed is \(seed), but the last of \(imageCount) pictures would need a seed above \(Int64.max)", param: "seed")
+        .invalidValue, "seed is \(seed), but the last of \(imageCount) pictures would need a seed above \(Int.max)", param: "seed")
     }
   }
 

@@ -1,4 +1,5 @@
 import Foundation
+import StrictJSON
 import Weights
 
 /// The members of one JSON object of a configuration file, read field by field with limits.
@@ -8,7 +9,7 @@ struct ConfigurationFields {
   /// Path of the file, for errors.
   let file: String
   private let prefix: String
-  private let members: [String: JSON]
+  private let members: JSONObject
 
   private static let maxFileBytes = 4 << 20
 
@@ -27,7 +28,7 @@ struct ConfigurationFields {
     self.members = members
   }
 
-  private init(file: String, prefix: String, members: [String: JSON]) {
+  private init(file: String, prefix: String, members: JSONObject) {
     self.file = file
     self.prefix = prefix
     self.members = members
@@ -65,7 +66,7 @@ struct ConfigurationFields {
   /// An integer in `range`.
   func integer(_ field: String, in range: ClosedRange<Int>, default fallback: Int? = nil) throws(ConfigurationError) -> Int {
     guard let value = value(field) else { return try required(field, fallback) }
-    guard case .number(_, let integer?) = value else { throw wrongType(field, "an integer", value) }
+    guard let integer = value.integer else { throw wrongType(field, "an integer", value) }
     guard range.contains(integer) else { throw outOfRange(field, integer, "in \(range)") }
     return integer
   }
@@ -73,7 +74,7 @@ struct ConfigurationFields {
   /// A number in `range`.
   func number(_ field: String, in range: ClosedRange<Double>, default fallback: Double? = nil) throws(ConfigurationError) -> Double {
     guard let value = value(field) else { return try required(field, fallback) }
-    guard case .number(let number, _) = value else { throw wrongType(field, "a number", value) }
+    guard case .number(let text) = value, let number = text.double else { throw wrongType(field, "a number", value) }
     guard range.contains(number) else { throw outOfRange(field, number, "in \(range)") }
     return number
   }
@@ -95,7 +96,7 @@ struct ConfigurationFields {
   /// `count` integers, each in `range`.
   func integers(_ field: String, count: ClosedRange<Int>, in range: ClosedRange<Int>) throws(ConfigurationError) -> [Int] {
     try elements(field, count: count).enumerated().map { (index, element) throws(ConfigurationError) in
-      guard case .number(_, let integer?) = element else { throw wrongType("\(field)[\(index)]", "an integer", element) }
+      guard let integer = element.integer else { throw wrongType("\(field)[\(index)]", "an integer", element) }
       guard range.contains(integer) else { throw outOfRange("\(field)[\(index)]", integer, "in \(range)") }
       return integer
     }
@@ -104,7 +105,7 @@ struct ConfigurationFields {
   /// `count` numbers, each in `range`.
   func numbers(_ field: String, count: ClosedRange<Int>, in range: ClosedRange<Double>) throws(ConfigurationError) -> [Double] {
     try elements(field, count: count).enumerated().map { (index, element) throws(ConfigurationError) in
-      guard case .number(let number, _) = element else { throw wrongType("\(field)[\(index)]", "a number", element) }
+      guard case .number(let text) = element, let number = text.double else { throw wrongType("\(field)[\(index)]", "a number", element) }
       guard range.contains(number) else { throw outOfRange("\(field)[\(index)]", number, "in \(range)") }
       return number
     }

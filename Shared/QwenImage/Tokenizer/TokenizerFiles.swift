@@ -1,4 +1,5 @@
 import Foundation
+import StrictJSON
 import Weights
 
 /// The contents of a tokenizer directory, in either of its layouts.
@@ -89,7 +90,7 @@ struct TokenizerFiles {
   private mutating func readAddedTokens() throws(TokenizerError) {
     if exists("added_tokens.json") {
       for (content, value) in try object("added_tokens.json").sorted(by: { $0.key < $1.key }) {
-        try append(content: content, id: value, flags: [:], file: path("added_tokens.json"))
+        try append(content: content, id: value.integer, flags: [:], file: path("added_tokens.json"))
       }
     }
     guard exists("tokenizer_config.json") else { return }
@@ -105,13 +106,13 @@ struct TokenizerFiles {
       guard case .object(let flags) = value, case .string(let content)? = flags["content"], let id = Int(key) else {
         throw .malformed(file: file, reason: "added_tokens_decoder[\"\(key.prefix(80))\"] is not a token")
       }
-      try append(content: content, id: .number(Double(id), integer: id), flags: flags, file: file)
+      try append(content: content, id: id, flags: flags, file: file)
     }
   }
 
   /// Adds a literal, or checks that it is the same as the one added before.
-  private mutating func append(content: String, id: JSON?, flags: [String: JSON], file: String) throws(TokenizerError) {
-    guard case .number(_, let id?)? = id, (0...Self.maxTokenID).contains(id), !content.isEmpty else {
+  private mutating func append(content: String, id: Int?, flags: JSONObject, file: String) throws(TokenizerError) {
+    guard let id, (0...Self.maxTokenID).contains(id), !content.isEmpty else {
       throw .malformed(file: file, reason: "added token \"\(content.prefix(80))\" has no id in 0...\(Self.maxTokenID)")
     }
     for flag in ["lstrip", "rstrip", "single_word"] where flags[flag] == .bool(true) {
@@ -141,7 +142,7 @@ struct TokenizerFiles {
       case .array(let pairs)? = model["merges"]
     else { throw .malformed(file: file, reason: "model.vocab or model.merges is missing") }
     for (key, value) in tokens {
-      guard let bytes = ByteAlphabet.bytes(of: key), case .number(_, let id?) = value, (0...Self.maxTokenID).contains(id) else {
+      guard let bytes = ByteAlphabet.bytes(of: key), let id = value.integer, (0...Self.maxTokenID).contains(id) else {
         throw .malformed(file: file, reason: "model.vocab[\"\(key.prefix(80))\"] is not a token")
       }
       vocabulary[bytes] = UInt32(id)
@@ -164,12 +165,12 @@ struct TokenizerFiles {
       guard case .object(let flags) = element, case .string(let content)? = flags["content"] else {
         throw .malformed(file: file, reason: "added_tokens[\(index)] is not a token")
       }
-      try append(content: content, id: flags["id"], flags: flags, file: file)
+      try append(content: content, id: flags["id"]?.integer, flags: flags, file: file)
     }
   }
 
   /// `tokenizer.json` can describe any tokenizer; this one must be Qwen2's.
-  private func requireSupportedPipeline(_ document: [String: JSON], file: String) throws(TokenizerError) {
+  private func requireSupportedPipeline(_ document: JSONObject, file: String) throws(TokenizerError) {
     func require(_ setting: String, _ value: JSON?, _ supported: JSON) throws(TokenizerError) {
       guard value == supported || (value ?? .null) == .null && supported == .bool(false) else {
         throw .unsupported(file: file, setting: setting, value: "\(value ?? .null)", supported: "\(supported)")
@@ -204,7 +205,7 @@ struct TokenizerFiles {
     }
   }
 
-  private func object(_ name: String) throws(TokenizerError) -> [String: JSON] {
+  private func object(_ name: String) throws(TokenizerError) -> JSONObject {
     let document: JSON
     let bytes = try read(name)
     do { document = try JSON(bytes) } catch { throw .malformed(file: path(name), reason: error.description) }

@@ -1,63 +1,21 @@
-/// A JSON document, read strictly.
-///
-/// Foundation's decoder keeps the last of two equal keys and says nothing; here a duplicate key is an error, because in a
-/// safetensors header or a configuration it means that two programs may read the same file differently.
-package enum JSON: Sendable, Equatable {
-  case null
-  case bool(Bool)
-  /// `integer` is set when the literal has neither fraction nor exponent and fits.
-  case number(Double, integer: Int?)
-  case string(String)
-  case array([JSON])
-  case object([String: JSON])
-
-  /// Parses a whole document.
-  package init(_ bytes: [UInt8]) throws(JSONError) {
-    var reader = JSONReader(bytes)
-    self = try reader.value()
-    try reader.end()
-  }
-
-  /// What kind of value this is, for error messages.
-  package var kind: String {
-    switch self {
-    case .null: "null"
-    case .bool: "a boolean"
-    case .number: "a number"
-    case .string: "a string"
-    case .array: "an array"
-    case .object: "an object"
-    }
-  }
-}
-
-/// Why and where (byte offset) a document is not JSON.
-package struct JSONError: Error, Sendable, Equatable, CustomStringConvertible {
-  package let offset: Int
-  package let reason: String
-  package var description: String { "\(reason) at byte \(offset)" }
-
-  package init(offset: Int, reason: String) {
-    self.offset = offset
-    self.reason = reason
-  }
-}
-
 /// A pull reader of JSON text: large documents (a vocabulary of 150,000 members) are consumed member by member, without a tree.
 ///
 /// Strict RFC 8259: no comments, no trailing commas, no NaN, valid UTF-8 only, bounded nesting, no duplicate keys in ``value()``.
-package struct JSONReader: Sendable {
+public struct JSONReader: Sendable {
   private let bytes: [UInt8]
   private var position = 0
   private var depth = 0
 
-  /// Deeper nesting than this is refused. Nothing this project reads is deeper than 8.
-  private static let maxDepth = 64
+  private let maxDepth: Int
 
-  package init(_ bytes: [UInt8]) { self.bytes = bytes }
+  /// A reader at the beginning of `bytes`, UTF-8 text; deeper nesting than `maxDepth` is refused.
+  public init(_ bytes: [UInt8], maxDepth: Int = 64) {
+    self.bytes = bytes
+    self.maxDepth = maxDepth
+  }
 
   /// An error at the current position.
-  package func failure(_ reason: String) -> JSONError { JSONError(offset: position, reason: reason) }
+  public func failure(_ reason: String) -> JSONError { JSONError(offset: position, reason: reason) }
 
   /// The next byte, or 0, which no valid token contains, at the end.
   private var current: UInt8 { position < bytes.count ? bytes[position] : 0 }
@@ -74,23 +32,23 @@ package struct JSONReader: Sendable {
   }
 
   /// Whether the next token starts with `byte`.
-  package mutating func peek(_ byte: UInt8) -> Bool {
+  public mutating func peek(_ byte: UInt8) -> Bool {
     skipWhitespace()
     return position < bytes.count && bytes[position] == byte
   }
 
   /// Requires that nothing but white space follows.
-  package mutating func end() throws(JSONError) {
+  public mutating func end() throws(JSONError) {
     skipWhitespace()
     guard position == bytes.count else { throw failure("unexpected bytes after the document") }
   }
 
   /// Reads any value as a tree.
-  package mutating func value() throws(JSONError) -> JSON {
+  public mutating func value() throws(JSONError) -> JSON {
     skipWhitespace()
     switch current {
     case UInt8(ascii: "{"):
-      var members: [String: JSON] = [:]
+      var members: JSONObject = [:]
       try forEachMember { (key, reader) throws(JSONError) in
         let value = try reader.value()
         guard members.updateValue(value, forKey: key) == nil else { throw reader.failure("duplicate key \"\(key)\"") }
@@ -104,12 +62,12 @@ package struct JSONReader: Sendable {
     case UInt8(ascii: "t"): return try literal("true", .bool(true))
     case UInt8(ascii: "f"): return try literal("false", .bool(false))
     case UInt8(ascii: "n"): return try literal("null", .null)
-    default: return try number()
+    default: return .number(try number())
     }
   }
 
   /// Calls `body` with every key of an object; `body` must read exactly the member's value. Duplicates are the caller's to detect.
-  package mutating func forEachMember(_ body: (String, inout JSONReader) throws(JSONError) -> Void) throws(JSONError) {
+  public mutating func forEachMember(_ body: (String, inout JSONReader) throws(JSONError) -> Void) throws(JSONError) {
     try nested(open: UInt8(ascii: "{"), close: UInt8(ascii: "}")) { (reader) throws(JSONError) in
       guard reader.peek(UInt8(ascii: "\"")) else { throw reader.failure("expected a string as key") }
       let key = try reader.string()
@@ -119,7 +77,7 @@ package struct JSONReader: Sendable {
   }
 
   /// Calls `body` at every element of an array; `body` must read exactly the element.
-  package mutating func forEachElement(_ body: (inout JSONReader) throws(JSONError) -> Void) throws(JSONError) {
+  public mutating func forEachElement(_ body: (inout JSONReader) throws(JSONError) -> Void) throws(JSONError) {
     try nested(open: UInt8(ascii: "["), close: UInt8(ascii: "]"), body)
   }
 
@@ -129,7 +87,7 @@ package struct JSONReader: Sendable {
     try expect(open)
     depth += 1
     defer { depth -= 1 }
-    guard depth <= Self.maxDepth else { throw failure("nested deeper than \(Self.maxDepth) levels") }
+    guard depth <= maxDepth else { throw failure("nested deeper than \(maxDepth) levels") }
     if peek(close) {
       position += 1
       return
@@ -154,10 +112,10 @@ package struct JSONReader: Sendable {
   }
 
   /// Reads an integer literal (no fraction, no exponent) that fits `Int`.
-  package mutating func integer() throws(JSONError) -> Int {
+  public mutating func integer() throws(JSONError) -> Int {
     skipWhitespace()
     let start = position
-    guard case .number(_, let integer?) = try number() else { throw JSONError(offset: start, reason: "expected an integer") }
+    guard let integer = try number().integer else { throw JSONError(offset: start, reason: "expected an integer") }
     return integer
   }
 
@@ -166,33 +124,26 @@ package struct JSONReader: Sendable {
     while (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(current) { position += 1 }
   }
 
-  private mutating func number() throws(JSONError) -> JSON {
+  private mutating func number() throws(JSONError) -> JSONNumber {
     let start = position
     guard position < bytes.count else { throw failure("unexpected end, expected a value") }
     if current == UInt8(ascii: "-") { position += 1 }
     guard (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(current) else { throw failure("expected a value") }
     if current == UInt8(ascii: "0") { position += 1 } else { try digits() }
-    var isInteger = true
     if current == UInt8(ascii: ".") {
-      isInteger = false
       position += 1
       try digits()
     }
     if current | 0x20 == UInt8(ascii: "e") {
-      isInteger = false
       position += 1
       if current == UInt8(ascii: "+") || current == UInt8(ascii: "-") { position += 1 }
       try digits()
     }
-    let text = String(decoding: bytes[start..<position], as: UTF8.self)
-    guard let value = Double(text), value.isFinite else {
-      throw JSONError(offset: start, reason: "number \(text.prefix(40)) is out of range")
-    }
-    return .number(value, integer: isInteger ? Int(text) : nil)
+    return JSONNumber(text: String(decoding: bytes[start..<position], as: UTF8.self))
   }
 
   /// Reads a string.
-  package mutating func string() throws(JSONError) -> String {
+  public mutating func string() throws(JSONError) -> String {
     try expect(UInt8(ascii: "\""))
     let start = position
     while position < bytes.count, bytes[position] != UInt8(ascii: "\""), bytes[position] != UInt8(ascii: "\\"), bytes[position] >= 0x20 {

@@ -1,19 +1,19 @@
+import StrictJSON
+
 /// Reads the fields of a JSON object one by one, strictly, and refuses what was not asked for.
 struct FieldReader {
-  private let members: [String: JSONValue]
-  private let order: [String]
+  private let members: JSONObject
   private var known: Set<String> = []
 
-  init(_ value: JSONValue) throws(APIError) {
+  init(_ value: JSON) throws(APIError) {
     guard case .object(let members) = value else {
       throw APIError(.invalidType, "the body must be a JSON object, not \(value.kind)")
     }
-    self.members = Dictionary(members.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first })
-    self.order = members.map(\.key)
+    self.members = members
   }
 
   /// The field's value; nil when it is absent or null.
-  private mutating func value(_ name: String) -> JSONValue? {
+  private mutating func value(_ name: String) -> JSON? {
     known.insert(name)
     guard let value = members[name], value != .null else { return nil }
     return value
@@ -39,7 +39,7 @@ struct FieldReader {
   }
 
   /// An integer, written without fraction or exponent, so that it is exact.
-  mutating func integer(_ name: String, in range: ClosedRange<Int64>) throws(APIError) -> Int64? {
+  mutating func integer(_ name: String, in range: ClosedRange<Int>) throws(APIError) -> Int? {
     guard let value = value(name) else { return nil }
     guard case .number(let number) = value else { throw wrongType(name, "an integer", value) }
     guard !number.text.contains(where: { ".eE".contains($0) }) else {
@@ -80,14 +80,14 @@ struct FieldReader {
 
   /// To be called last: a field nobody asked for is a mistake of the client's, likely a misspelt one.
   func refuseOthers() throws(APIError) {
-    for name in order where !known.contains(name) {
+    for name in members.keys where !known.contains(name) {
       throw APIError(
         .unknownField, "unknown field \"\(name.prefix(80))\"; known fields: \(known.sorted().joined(separator: ", "))",
         param: String(name.prefix(80)))
     }
   }
 
-  private func wrongType(_ name: String, _ expected: String, _ value: JSONValue) -> APIError {
+  private func wrongType(_ name: String, _ expected: String, _ value: JSON) -> APIError {
     APIError(.invalidType, "\(name) must be \(expected), not \(value.kind)", param: name)
   }
 }
