@@ -89,7 +89,7 @@ let package = Package(
     shared("StrictJSON", [.orderedCollections]),
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
-    shared("Weights", ["TensorCore", "Kernels", "StrictJSON"]),
+    shared("Weights", ["TensorCore", "Kernels", "StrictJSON", "CZlib"]),
     shared("ImageCodec", ["CImageCodec"]),
     shared("QwenImage", ["TensorCore", "Kernels", "Weights", "ImageCodec", "StrictJSON", .crypto]),
 
@@ -117,8 +117,9 @@ let package = Package(
     .target(
       name: "StageSupport",
       dependencies: [
-        "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport", "Wire", .logging,
-        .serviceLifecycle,
+        "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport", "Wire", .hummingbird,
+        .hummingbirdCore,
+        .logging, .metrics, .nioCore, .serviceLifecycle,
       ],
       path: "Services/StageSupport"),
     service("GatewayMain", ["Gateway", "Observability", "Settings", .logging, .metrics]),
@@ -133,6 +134,8 @@ let package = Package(
       ]),
 
     // Tests
+    .target(name: "Simulation", dependencies: ["Scheduling", .heap, .orderedCollections], path: "Tests/Simulation/Simulator"),
+    .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
     test("AccessKeys", ["AccessKeys"]),
     test("Architecture"),
     test(
@@ -148,9 +151,11 @@ let package = Package(
     test("Kernels", ["Kernels"]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "StrictJSON", "TensorCore", "Weights", "CZlib"]),
-    test("Scheduling", ["Scheduling", .heap]),
+    test("Scheduling", ["Scheduling"]),
+    test("Simulation", ["Simulation"]),
     test("StageRuntime", ["StageRuntime", .serviceLifecycle]),
     test("StrictJSON", ["StrictJSON"]),
+    test("StageSupport", ["StageSupport"]),
     test("Transport", ["Transport", "CZeroMQ"]),
     test("Weights", ["Weights"]),
     test("Wire", ["Wire"], resources: [.copy("Golden")]),

@@ -14,11 +14,10 @@ struct DenoiserStage: Stage {
   private let denoiser: QwenImage.Denoiser
 
   init(_ loading: StageLoading) throws {
-    let compute = Compute(precision: loading.precision, pool: loading.pool)
     card = ModelCard(loading.model, loading.profile)
     componentFingerprint = try loading.model.componentFingerprint(.transformer)
-    numericsClass = compute.numericsClass
-    denoiser = try QwenImage.Denoiser(model: loading.model, compute: compute)
+    denoiser = try QwenImage.Denoiser(model: loading.model, loading: loading.weights, pool: loading.pool)
+    numericsClass = denoiser.numericsClass
   }
 
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {

@@ -17,8 +17,11 @@ struct LocalCommand: AsyncParsableCommand {
 
   @OptionGroup var request: RequestOptions
 
-  @Option(help: "Arithmetic: \(Precision.allCases.map(\.rawValue).joined(separator: ", ")).")
-  var precision = Precision.bf16
+  @Option(help: "Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). auto: as the checkpoint is quantised, else bf16.")
+  var precision = PrecisionChoice.auto
+
+  @Option(help: "Where laid-out weights are kept: a directory, none, or auto: beside a large model.")
+  var weightCache = "auto"
 
   @Option(help: "Compute threads.")
   var threads = ProcessInfo.processInfo.activeProcessorCount
@@ -48,8 +51,11 @@ struct LocalCommand: AsyncParsableCommand {
       prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale, steps: request.steps,
       width: request.width, height: request.height, seed: request.resolvedSeed())
     try profile.limits.validate(imageRequest)
+    let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
+      FileHandle.standardError.write(Data("\($0)\n".utf8))
+    }
     let pipeline = try QwenImagePipeline(
-      model: directory, precision: precision, pool: ThreadPool(threads: threads), limits: profile.limits)
+      model: directory, loading: loading, pool: ThreadPool(threads: threads), limits: profile.limits)
 
     let recording = dump.map { _ in TensorRecording() }
     let clock = StepClock(steps: imageRequest.steps)
@@ -65,7 +71,7 @@ struct LocalCommand: AsyncParsableCommand {
   }
 }
 
-extension Precision: ExpressibleByArgument {}
+extension PrecisionChoice: ExpressibleByArgument {}
 
 /// Measures the pace of steps.
 private struct StepClock {

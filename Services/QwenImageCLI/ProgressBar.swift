@@ -11,13 +11,21 @@ struct ProgressBar {
 
   /// Shows `completed` of `total` steps, and how long the rest will take.
   mutating func show(_ stage: String, completed: Int, total: Int, secondsLeft: Double?) {
-    let filled = total > 0 ? Self.cells * completed / total : 0
-    let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: Self.cells - filled)
-    draw("\(stage) \(bar) \(completed)/\(total)" + (secondsLeft.map { "  \(Self.duration($0)) left" } ?? ""))
+    draw("\(stage) \(Self.bar(completed, of: total)) \(completed)/\(total)" + (secondsLeft.map { "  \(Self.duration($0)) left" } ?? ""))
+  }
+
+  /// Shows how much is done, in percent, and how long the rest will take.
+  mutating func show(_ stage: String, percent: Int, secondsLeft: Double?) {
+    draw("\(stage) \(Self.bar(percent, of: 100)) \(percent) %" + (secondsLeft.map { "  \(Self.duration($0)) left" } ?? ""))
   }
 
   /// Clears the line.
   mutating func finish() { draw("") }
+
+  private static func bar(_ completed: Int, of total: Int) -> String {
+    let filled = total > 0 ? cells * completed / total : 0
+    return String(repeating: "█", count: filled) + String(repeating: "░", count: cells - filled)
+  }
 
   private mutating func draw(_ text: String) {
     guard isTerminal else { return }

@@ -2,6 +2,7 @@ import Foundation
 import Kernels
 import Logging
 import Observability
+import QwenImage
 import Settings
 import StageRuntime
 import Transport
@@ -11,7 +12,11 @@ public struct StageConfiguration: SettingGroup {
   /// Directory of the checkpoint, in diffusers layout.
   public var modelDirectory = "/model"
   /// Arithmetic of the models.
-  public var precision = Precision.bf16
+  public var precision = PrecisionChoice.auto
+  /// Where laid-out weights are kept: `auto`, `none` or a directory.
+  public var weightCache = "auto"
+  /// Whether cached weights are checked byte by byte.
+  public var verifiesWeightCache = false
   /// Compute threads; 0 takes all processors.
   public var threads = 0
   /// The gateways to serve.
@@ -22,12 +27,16 @@ public struct StageConfiguration: SettingGroup {
   public var gatewayKeyFile = ""
   /// Whether to talk to gateways on other machines without encryption.
   public var allowsPlaintext = false
-  /// Tasks at a time.
-  public var credits = 1
+  /// Tasks at a time; 0: as many as the stage computes together.
+  public var credits = 0
+  /// What the stage computes together, if it can.
+  public var batch = BatchLimits(maxItems: 8, maxWeight: 1024, wait: .milliseconds(3))
   /// How long running tasks may go on after SIGTERM.
   public var drainGrace = Duration.seconds(30)
   /// Where `--health` finds the worker's state.
   public var healthFile = ""
+  /// Where Prometheus finds the metrics, HOST:PORT; empty: nowhere.
+  public var metricsAddress = ""
   /// The least important level that is logged.
   public var logLevel = Logger.Level.info
   /// How log lines look.
@@ -39,27 +48,44 @@ public struct StageConfiguration: SettingGroup {
   /// Reads every setting; what is wrong is collected in `reader`.
   public mutating func read(_ reader: inout SettingReader) async {
     modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
-    precision = await reader.choice("compute.precision", precision, "arithmetic of the models")
+    precision = await reader.choice("compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is quantised, else bf16")
+    weightCache = await reader.text(
+      "model.weightCache", weightCache, "where laid-out weights are kept: a directory, none, or auto: beside a large model")
+    verifiesWeightCache = await reader.flag("model.verifyWeightCache", verifiesWeightCache, "check cached weights byte by byte at start")
     threads = await reader.integer("compute.threads", threads, in: 0...4096, "compute threads; 0: one per processor")
     gateways = await reader.list("worker.gateways", gateways, "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas")
     secretKeyFile = await reader.text("worker.secretKeyFile", secretKeyFile, "file with this worker's CURVE key pair")
     gatewayKeyFile = await reader.text("worker.gatewayKeyFile", gatewayKeyFile, "file with the gateways' CURVE public key")
     allowsPlaintext = await reader.flag(
       "worker.allowPlaintext", allowsPlaintext, "talk to gateways on other machines without encryption")
-    credits = await reader.integer("worker.credits", credits, in: 1...1024, "tasks at a time")
+    credits = await reader.integer(
+      "worker.credits", credits, in: 0...1024, "tasks at a time; 0: as many as the stage computes together")
+    batch.maxItems = await reader.integer("batch.maxTasks", batch.maxItems, in: 1...1024, "tasks computed together, at most")
+    batch.maxWeight = await reader.integer(
+      "batch.maxTokens", batch.maxWeight, in: 1...1_000_000, "tokens of tasks computed together, at most")
+    batch.wait = await reader.seconds("batch.waitSeconds", batch.wait, in: 0...10, "how long a task waits for others to be computed with")
     drainGrace = await reader.seconds(
       "worker.drainGraceSeconds", drainGrace, in: 0...86_400, "how long running tasks may go on after SIGTERM")
     healthFile = await reader.text("worker.healthFile", healthFile, "where --health finds the worker's state")
+    metricsAddress = await reader.text("metrics.address", metricsAddress, "HOST:PORT of GET /metrics for Prometheus; empty: none")
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
     logFormat = await reader.choice("log.format", logFormat, "how log lines look")
     if secretKeyFile.isEmpty != gatewayKeyFile.isEmpty {
       reader.complain("worker.secretKeyFile and worker.gatewayKeyFile go together")
+    }
+    if !metricsAddress.isEmpty, MetricsAddress(metricsAddress) == nil {
+      reader.complain("metrics.address is \"\(metricsAddress.prefix(80))\", but must be HOST:PORT")
     }
     if gateways.isEmpty { reader.complain("worker.gateways is empty: there would be nobody to serve") }
   }
 
   /// Compute threads to start.
   public var threadCount: Int { threads == 0 ? ProcessInfo.processInfo.activeProcessorCount : threads }
+
+  /// How the weights come into memory; `report` is told what goes on.
+  public func loading(_ report: @escaping @Sendable (String) -> Void) -> WeightLoading {
+    WeightLoading(precision: precision, cache: .init(weightCache), verifiesCache: verifiesWeightCache, report: report)
+  }
 
   /// How the worker is to be run.
   public func worker() throws(TransportError) -> WorkerConfiguration {
@@ -68,7 +94,7 @@ public struct StageConfiguration: SettingGroup {
       ? .plaintext(allowRemote: allowsPlaintext)
       : .curve(try CurveKeyPair(contentsOf: secretKeyFile), server: try CurvePublicKey(contentsOf: gatewayKeyFile))
     var worker = WorkerConfiguration(gateways: gateways, security: security)
-    worker.credits = credits
+    if credits > 0 { worker.credits = credits }
     worker.softwareVersion = SoftwareVersion.current
     worker.drainGraceMs = Int(drainGrace / .milliseconds(1))
     worker.healthFile = healthFile.isEmpty ? nil : healthFile

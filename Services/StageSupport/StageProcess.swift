@@ -1,6 +1,7 @@
 import Foundation
 import Kernels
 import Logging
+import Metrics
 import Observability
 import QwenImage
 import ServiceLifecycle
@@ -13,10 +14,12 @@ public struct StageLoading: Sendable {
   public let model: ModelDirectory
   /// Its name, limits and defaults.
   public let profile: ModelProfile
-  /// Arithmetic of the models.
-  public let precision: Precision
+  /// How the weights come into memory.
+  public let weights: WeightLoading
   /// The process's compute threads.
   public let pool: ThreadPool
+  /// What to compute together.
+  public let batch: BatchLimits
 }
 
 /// A stage executable from start to end.
@@ -59,23 +62,33 @@ public enum StageProcess {
     var worker = try configuration.worker()
     worker.logger = logger
     try worker.validate()
+    let metrics = PrometheusRegistry()
+    metrics.collectProcessStatistics()
+    StageMetrics.describe(in: metrics)
+    MetricsSystem.bootstrap(metrics)
     let start = ContinuousClock.now
     logger.info("loading", metadata: ["model": "\(configuration.modelDirectory)", "precision": "\(configuration.precision.rawValue)"])
     let stage = try await onThread { () throws in
       let model = try ModelDirectory(URL(filePath: configuration.modelDirectory))
       return try load(
         StageLoading(
-          model: model, profile: try ModelProfile(model), precision: configuration.precision,
-          pool: ThreadPool(threads: configuration.threadCount)))
+          model: model, profile: try ModelProfile(model), weights: configuration.loading { logger.notice("\($0)") },
+          pool: ThreadPool(threads: configuration.threadCount), batch: configuration.batch))
     }
+    if configuration.credits == 0 { worker.credits = stage.tasksAtATime }
     let statistics = ProcessStatistics.current()
+    let loadSeconds = (ContinuousClock.now - start) / .seconds(1)
+    StageMetrics.noteLoad(seconds: loadSeconds, precision: configuration.precision.rawValue, numericsClass: stage.numericsClass)
     logger.info(
       "loaded",
       metadata: [
-        "seconds": "\((ContinuousClock.now - start) / .seconds(1))", "numerics": "\(stage.numericsClass)",
+        "seconds": "\(loadSeconds)", "numerics": "\(stage.numericsClass)",
         "peak_resident_bytes": "\(statistics.peakResidentBytes)",
       ])
-    let services: [any Service] = [Worker(stage: stage, configuration: worker)]
+    var services: [any Service] = [Worker(stage: stage, configuration: worker)]
+    if let address = MetricsAddress(configuration.metricsAddress) {
+      services.append(MetricsServer.make(metrics, address: address, logger: logger))
+    }
     var group = ServiceGroupConfiguration(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     group.maximumGracefulShutdownDuration = configuration.drainGrace + .seconds(30)
     try await ServiceGroup(configuration: group).run()

@@ -47,6 +47,9 @@ public struct Compute: Sendable {
     Sgemm.configure
   }
 
+  /// Threads that operations are shared among.
+  public var threadCount: Int { pool.threadCount }
+
   /// Element type of activations between operations.
   public var activationDType: DType {
     switch precision {
@@ -62,7 +65,7 @@ public struct Compute: Sendable {
   }
 
   /// Raised whenever a change of the kernels changes bytes.
-  private static let numericsVersion = 1
+  private static let numericsVersion = 2
 
   var functions: ck_table { table.functions }
 

@@ -70,105 +70,35 @@ extension Compute {
     let scale = upsampled ? 2 : 1
     precondition(x.shape.rank == 3, "convolution of \(x.shape)")
     let result = Tensor(uninitialized: [scale * x.shape[0], scale * x.shape[1], w.outChannels])
-    convolve(x, w, upsampled: upsampled, mode: Int32(CK_STORE), into: result)
+    convolution(PictureRows(x), w, upsampled: upsampled, rows: 0..<result.shape[0], into: PictureRows(result))
     return result
   }
 
   /// As ``convolution(_:_:upsampled:)``, added to `sum` [H, W, out] fp32 in place.
   public func convolution(_ x: Tensor, _ w: Convolution, upsampled: Bool = false, addingTo sum: inout Tensor) {
-    convolve(x, w, upsampled: upsampled, mode: Int32(CK_ADD), into: sum)
-  }
-
-  private func convolve(_ x: Tensor, _ w: Convolution, upsampled: Bool, mode: Int32, into result: Tensor) {
-    let scale = upsampled ? 2 : 1
-    precondition(
-      x.shape.rank == 3 && x.dtype == .fp32 && x.shape[2] == w.inChannels, "convolution of \(x.dtype) \(x.shape), \(w.inChannels) channels")
-    precondition(
-      result.dtype == .fp32 && result.shape == [scale * x.shape[0], scale * x.shape[1], w.outChannels],
-      "result \(result.shape) for \(x.shape)")
-    let epilogue = ck_epilogue(
-      row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias.pointer(), gate: nil, activation: Int32(CK_NONE), mode: mode,
-      out: result.address(0), out_type: Int32(CK_FP32),
-      ldo: w.outChannels)
-    switch w.weight {
-    case .winograd(let weights): winograd(x, weights, w, upsampled: upsampled, mode: mode, into: result)
-    case .panels(let panels):
-      let source = upsampled ? upsampleNearest2x(x) : x
-      let rows = source.reshaped([source.shape[0] * source.shape[1], w.inChannels])
-      multiply(rows, PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outChannels, epilogue)
-    case .rowMajor(let weight): convolve(upsampled ? upsampleNearest2x(x) : x, rowMajor: weight, w, epilogue)
-    }
-    withExtendedLifetime((x, w, result)) {}
-  }
-
-  private func winograd(_ x: Tensor, _ weights: Tensor, _ w: Convolution, upsampled: Bool, mode: Int32, into result: Tensor) {
-    let job = ck_convolution(
-      height: result.shape[0], width: result.shape[1], in_channels: w.inChannels, out_channels: w.outChannels, upsampled: upsampled ? 1 : 0,
-      add: mode == Int32(CK_ADD) ? 1 : 0, x: x.pointer(), weights: weights.address(0).assumingMemoryBound(to: Float.self),
-      bias: w.bias.pointer(),
-      out: result.pointer())
-    let tiles = (job.height + 3) / 4 * ((job.width + 3) / 4), block = Int(CK_WINOGRAD_TILES)
-    let scratchBytes = withUnsafePointer(to: job) { functions.convolution_scratch_bytes($0) }
-    pool.parallel((tiles + block - 1) / block) { index in
-      let first = index * block
-      withScratch(scratchBytes) { scratch in
-        withUnsafePointer(to: job) { functions.convolution($0, first, min(block, tiles - first), scratch) }
-      }
-    }
-  }
-
-  private func convolve(_ x: Tensor, rowMajor weight: Tensor, _ w: Convolution, _ epilogue: ck_epilogue) {
-    let pixels = x.shape[0] * x.shape[1], depth = w.kernelSize * w.kernelSize * w.inChannels, tile = Sgemm.tileRows
-    pool.parallel((pixels + tile - 1) / tile) { index in
-      let first = index * tile, count = min(tile, pixels - first)
-      withUnsafeTemporaryAllocation(of: Float.self, capacity: w.kernelSize == 1 ? 0 : count * depth) { patches in
-        var input = UnsafePointer<Float>(x.pointer(as: Float.self) + first * w.inChannels)
-        if w.kernelSize == 3 {
-          gatherPatches(x, first..<first + count, patches.baseAddress!)
-          input = UnsafePointer(patches.baseAddress!)
-        }
-        for column in stride(from: 0, to: w.outChannels, by: Sgemm.tileColumns) {
-          let columns = min(Sgemm.tileColumns, w.outChannels - column)
-          sgemmTile(input, rows: count, depth: depth, weight: weight.pointer() + column * depth, columns: columns) { acc in
-            withUnsafePointer(to: epilogue) { functions.epilogue($0, acc, columns, first, count, column, columns) }
-          }
-        }
-      }
-    }
-  }
-
-  /// The 3×3 neighbourhoods of `pixels` (row-major numbers) of x [H, W, C] as rows [3·3·C], zero outside the picture.
-  private func gatherPatches(_ x: Tensor, _ pixels: Range<Int>, _ patches: UnsafeMutablePointer<Float>) {
-    let (height, width, channels) = (x.shape[0], x.shape[1], x.shape[2])
-    let source: UnsafeMutablePointer<Float> = x.pointer()
-    var patch = patches
-    for pixel in pixels {
-      let (row, column) = pixel.quotientAndRemainder(dividingBy: width)
-      for y in row - 1...row + 1 {
-        for x in column - 1...column + 1 {
-          if (0..<height).contains(y) && (0..<width).contains(x) {
-            patch.update(from: source + (y * width + x) * channels, count: channels)
-          } else {
-            patch.update(repeating: 0, count: channels)
-          }
-          patch += channels
-        }
-      }
-    }
+    precondition(sum.shape.rank == 3, "a sum \(sum.shape)")
+    convolution(PictureRows(x), w, upsampled: upsampled, rows: 0..<sum.shape[0], into: PictureRows(sum), adds: true)
   }
 
   /// x / max(‖x‖₂, 1e-12) · √C · γ over the channels of x [H, W, C] fp32, then SiLU if asked; γ holds C elements.
   public func channelRMSNorm(_ x: Tensor, gamma: Tensor, silu: Bool) -> Tensor {
+    let result = Tensor(uninitialized: x.shape)
+    channelRMSNorm(x, gamma: gamma, silu: silu, into: result)
+    return result
+  }
+
+  /// As ``channelRMSNorm(_:gamma:silu:)`` into `result`, which may be x itself.
+  public func channelRMSNorm(_ x: Tensor, gamma: Tensor, silu: Bool, into result: Tensor) {
     precondition(x.dtype == .fp32 && x.shape.rank >= 1, "channelRMSNorm of \(x.dtype) \(x.shape)")
+    precondition(result.dtype == .fp32 && result.shape == x.shape, "channelRMSNorm of \(x.shape) into \(result.dtype) \(result.shape)")
     let channels = x.shape[-1], gamma = fp32(gamma)
     precondition(gamma.elementCount == channels, "gamma \(gamma.shape) for \(x.shape)")
-    let result = Tensor(uninitialized: x.shape)
     parallelRows(channels == 0 ? 0 : x.elementCount / channels, bytesPerRow: channels * 8) { range in
       functions.channel_rms_norm(
         result.pointer() + range.lowerBound * channels, x.pointer() + range.lowerBound * channels, gamma.pointer(), range.count,
         channels, silu ? 1 : 0)
     }
-    return withExtendedLifetime((x, gamma)) { result }
+    withExtendedLifetime((x, gamma, result)) {}
   }
 
   /// Every pixel of x [H, W, C] fp32 twice in both directions → [2H, 2W, C].

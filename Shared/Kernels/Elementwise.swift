@@ -42,16 +42,23 @@ extension Compute {
   /// LayerNorm without affine, then ·(1 + scale) + shift, over the rows of x [M, D] fp32; shift and scale [D] fp32.
   /// → [M, D] of ``activationDType``.
   public func layerNormModulate(_ x: Tensor, shift: Tensor, scale: Tensor, epsilon: Float) -> Tensor {
+    let result = Tensor(uninitialized: x.shape, activationDType)
+    layerNormModulate(x, shift: shift, scale: scale, epsilon: epsilon, into: result)
+    return result
+  }
+
+  /// As ``layerNormModulate(_:shift:scale:epsilon:)`` into `result` [M, D], fp32 or bf16.
+  public func layerNormModulate(_ x: Tensor, shift: Tensor, scale: Tensor, epsilon: Float, into result: Tensor) {
     let (rows, width) = x.rowExtents
+    precondition(result.shape == x.shape, "layerNormModulate of \(x.shape) into \(result.shape)")
     precondition(x.dtype == .fp32 && shift.dtype == .fp32 && scale.dtype == .fp32, "layerNormModulate takes fp32")
     precondition(shift.elementCount == width && scale.elementCount == width, "shift \(shift.shape), scale \(scale.shape) for \(x.shape)")
-    let result = Tensor(uninitialized: x.shape, activationDType)
     parallelRows(rows, bytesPerRow: width * 8) { range in
       functions.layer_norm_modulate(
         result.address(range.lowerBound * width), result.dtype.kernelType, x.pointer() + range.lowerBound * width, shift.pointer(),
         scale.pointer(), range.count, width, epsilon)
     }
-    return withExtendedLifetime((x, shift, scale)) { result }
+    withExtendedLifetime((x, shift, scale, result)) {}
   }
 
   /// silu(gate) ⊙ up, of equal shapes and types → ``activationDType``.

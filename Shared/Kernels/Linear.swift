@@ -127,14 +127,36 @@ extension Compute {
     multiply(x, w, into: residual, gate: gate, activation: .none, mode: Int32(CK_ADD))
   }
 
-  private func multiply(_ x: Tensor, _ w: Linear, into out: Tensor, gate: Tensor?, activation: Activation, mode: Int32) {
+  /// As ``linear(_:_:addingTo:gate:)`` with gates [out] of their own for ranges of rows, which follow one another from the first row to
+  /// the last.
+  public func linear(_ x: Tensor, _ w: Linear, addingTo residual: inout Tensor, gates: [(rows: Range<Int>, gate: Tensor)]) {
+    if gates.count == 1, gates[0].rows == 0..<residual.shape[0] { return linear(x, w, addingTo: &residual, gate: gates[0].gate) }
+    precondition(residual.dtype == .fp32, "residual of type \(residual.dtype)")
+    var pointers: [UnsafePointer<Float>?] = []
+    for (rows, gate) in gates {
+      precondition(rows.lowerBound == pointers.count, "gate for rows \(rows) after \(pointers.count)")
+      precondition(gate.dtype == .fp32 && gate.elementCount == w.outFeatures, "gate \(gate.shape) for \(w.outFeatures) outputs")
+      pointers += Array(repeating: UnsafePointer(gate.pointer(as: Float.self)), count: rows.count)
+    }
+    precondition(pointers.count == residual.shape[0], "gates for \(pointers.count) rows of \(residual.shape)")
+    withExtendedLifetime(gates) {
+      pointers.withUnsafeBufferPointer {
+        multiply(x, w, into: residual, gate: nil, rowGates: $0.baseAddress, activation: .none, mode: Int32(CK_ADD))
+      }
+    }
+  }
+
+  private func multiply(
+    _ x: Tensor, _ w: Linear, into out: Tensor, gate: Tensor?, rowGates: UnsafePointer<UnsafePointer<Float>?>? = nil,
+    activation: Activation, mode: Int32
+  ) {
     let (rows, depth) = x.rowExtents
     precondition(depth == w.inFeatures, "input \(x.shape) for a layer of \(w.inFeatures) inputs")
     precondition(out.rowExtents == (rows, w.outFeatures), "result \(out.shape) of \(rows) rows and \(w.outFeatures) outputs")
     if rows == 0 || w.outFeatures == 0 { return }
     var epilogue = ck_epilogue(
       row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias?.pointer(), gate: gate?.pointer(),
-      activation: activation.kernelActivation, mode: mode, out: out.address(0), out_type: out.dtype.kernelType, ldo: w.outFeatures)
+      row_gates: rowGates, activation: activation.kernelActivation, mode: mode, out: out.address(0), out_type: out.dtype.kernelType, ldo: w.outFeatures)
     switch w.weight {
     case .rowMajor(let weight): multiply(x, rowMajor: weight, epilogue)
     case .fp32(let panels): multiply(x, PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outFeatures, epilogue)
@@ -177,6 +199,7 @@ extension Compute {
           x.address((slab + range.lowerBound) * depth), x.dtype.kernelType, depth, range.count, depth)
       }
       var slabEpilogue = epilogue
+      slabEpilogue.row_gates = epilogue.row_gates.map { $0 + slab }
       slabEpilogue.out = epilogue.out + slab * outFeatures * (epilogue.out_type == Int32(CK_FP32) ? 4 : 2)
       multiplySlab(
         ck_gemm(

@@ -22,13 +22,24 @@ final class ModuleReader {
 
   /// `name.weight` [output, input] and, unless `bias` is false, `name.bias` [output].
   func linear(_ name: String, input: Int, output: Int, bias: Bool = true) throws(WeightsError) -> Linear {
-    let weight = try tensor("\(name).weight", [output, input])
-    return compute.prepareLinear(weight: weight, bias: bias ? try tensor("\(name).bias", [output]) : nil)
+    try source(ofLinear: name, input: input, output: output, bias: bias).layer(compute)
+  }
+
+  /// A linear layer that is not laid out yet, unless its file has it so.
+  func source(ofLinear name: String, input: Int, output: Int, bias: Bool = true) throws(WeightsError) -> LinearSource {
+    let weightName = "\(name).weight"
+    let bias = bias ? try tensor("\(name).bias", [output]) : nil
+    used.insert(weightName)
+    let packed = try weights.packedLayer(weightName, output: output, input: input, bias: bias, compute: compute)
+    return LinearSource(
+      name: weightName, form: try packed.map { .packed($0) } ?? .plain(weights.tensor(weightName, [output, input]), bias: bias),
+      weights: weights)
   }
 
   /// `name.weight` [output, input, kernel, kernel]. Convolutions that are stored with a time axis keep only the last of their
   /// taps: the causal padding in front of a single frame is zero, so the others see nothing (SPEC §7).
   func convolution(_ name: String, input: Int, output: Int, kernel: Int, storedTimeTaps: Int? = nil) throws(WeightsError) -> Convolution {
+    defer { weights.releasePages(of: "\(name).weight") }
     let bias = try tensor("\(name).bias", [output])
     guard let taps = storedTimeTaps else {
       return compute.prepareConvolution(weight: try tensor("\(name).weight", [output, input, kernel, kernel]), bias: bias)
@@ -54,4 +65,29 @@ final class ModuleReader {
     }
     return result
   }
+}
+
+/// Where a linear layer comes from.
+struct LinearSource: Sendable {
+  fileprivate enum Form: Sendable {
+    case packed(Linear)
+    case plain(Tensor, bias: Tensor?)
+  }
+  fileprivate let name: String
+  fileprivate let form: Form
+  fileprivate let weights: ComponentWeights
+
+  /// The layer, laid out by the rules of the mode. The source's pages are given back.
+  func layer(_ compute: Compute) -> Linear {
+    switch form {
+    case .packed(let layer): return layer
+    case .plain(let weight, let bias):
+      defer { weights.releasePages(of: name) }
+      let precision = LayerPrecision.precision(of: name, in: compute.precision)
+      return compute.prepareLinear(name, weight: weight, bias: bias, precision: precision).layer
+    }
+  }
+
+  /// Gives the pages of the file back, of a packed layer too.
+  func releasePages() { weights.releasePages(of: name) }
 }

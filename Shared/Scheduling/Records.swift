@@ -10,7 +10,7 @@ struct Worker: Hashable, Sendable {
   var attempts: OrderedDictionary<AttemptID, Attempt> = [:]
   /// Retryable failures since the last success.
   var faults = 0
-  /// Measured by this process.
+  /// Seconds per unit of cost, as measured; nil: never.
   var pace: Double?
   var quarantinedUntil: Instant?
   var tasksFinished = 0
@@ -26,6 +26,10 @@ struct Worker: Hashable, Sendable {
   var freeCredits: Int { max(0, registration.credits - attempts.count - foreignCount) }
 
   func isQuarantined(now: Instant) -> Bool { quarantinedUntil.map { now < $0 } ?? false }
+
+  mutating func measure(cost: Double, seconds: Double) {
+    pace = PaceEstimator.average(pace, cost: cost, seconds: seconds)
+  }
 }
 
 /// An attempt that holds a credit of a worker.
@@ -39,7 +43,7 @@ struct Attempt: Hashable, Sendable {
     case revoked
   }
   var state: State = .offered
-  let offeredAt: Instant
+  private(set) var offeredAt: Instant
   /// Start of the step that runs now.
   var stepStartedAt: Instant
   var completedSteps: Int
@@ -48,11 +52,20 @@ struct Attempt: Hashable, Sendable {
   var ownStepSeconds = 0.0
   var slowestStepSeconds = 0.0
   var missedReports = 0
+  /// When a report missed it, or else when there could have been the first; reports that come all at once count once.
+  var missedAt: Instant
 
   init(offeredAt now: Instant, completedSteps: Int) {
     self.offeredAt = now
     self.stepStartedAt = now
+    self.missedAt = now
     self.completedSteps = completedSteps
+  }
+
+  /// Time that must not count has passed.
+  mutating func shift(by gap: Duration, until now: Instant) {
+    offeredAt = min(now, offeredAt + gap)
+    stepStartedAt = min(now, stepStartedAt + gap)
   }
 
   init(runningSince now: Instant, completedSteps: Int) {

@@ -28,14 +28,16 @@ extension Scheduler {
     for worker in workers.values {
       let registration = worker.registration
       guard registration.stage == task.plan.stage, registration.model == task.model, !worker.isDraining,
-        !worker.isQuarantined(now: now), task.numericsClass.map({ $0 == registration.numericsClass }) ?? true
+        !worker.isQuarantined(now: now),
+        task.numericsClass.map({ $0 == registration.numericsClass || omissions.contains(.numericsClass) }) ?? true
       else { continue }
       let hasFailed = task.failedOn.contains(registration.name)
       if !hasFailed, !isAnotherThere {
         isAnotherThere = true
         best = nil
       }
-      guard worker.freeCredits > 0, !(hasFailed && isAnotherThere) else { continue }
+      let freeCredits = omissions.contains(.credits) ? registration.credits : worker.freeCredits
+      guard freeCredits > 0, !(hasFailed && isAnotherThere) else { continue }
       if best.map({ worker.freeCredits > $0.freeCredits }) ?? true { best = worker }
     }
     return best?.registration.id

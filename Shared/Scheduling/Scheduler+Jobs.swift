@@ -98,11 +98,13 @@ extension Scheduler {
       return sharedID
     }
     var task = StageTask(plan: plan, model: job.submission.model, key: key, waiters: [id.job])
-    if let record = restored.tasks.first(where: { $0.index == id.index }) {
+    // Without the inputs that led to them, an attempt and its checkpoint are worth nothing.
+    if let record = restored.tasks.first(where: { $0.index == id.index }),
+      plan.inputs.allSatisfy({ job.outputs[$0]?.isJournalled ?? false })
+    {
       task.attemptNumber = record.attemptNumber < firstAttemptNumber ? record.attemptNumber : 0
-      // Without the inputs that led to it, the checkpoint is worth nothing.
       if let checkpoint = record.checkpoint, (1..<max(1, plan.stepCount)).contains(checkpoint.completedSteps),
-        let numericsClass = record.numericsClass, plan.inputs.allSatisfy({ job.outputs[$0]?.isJournalled ?? false })
+        let numericsClass = record.numericsClass
       {
         ledger.retain(checkpoint.latents)
         task.checkpoint = checkpoint

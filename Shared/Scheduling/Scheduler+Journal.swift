@@ -64,7 +64,8 @@ extension Scheduler {
       for input in task.plan.inputs { journalOutputs([TaskID(job: place.job, index: input)]) }
     }
     tasks[id]?.isCheckpointPending = true
-    journal(.checkpointed(places: places, checkpoint, numericsClass: numericsClass), .checkpoint(id, completedSteps: checkpoint.completedSteps))
+    let entry = JournalEntry.checkpointed(places: places, checkpoint, numericsClass: numericsClass)
+    journal(entry, .checkpoint(id, completedSteps: checkpoint.completedSteps))
   }
 
   /// Journals one task's output in the plans of several jobs, of which those that still hold it and have not done so count.

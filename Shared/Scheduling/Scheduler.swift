@@ -37,10 +37,28 @@ public struct Scheduler: Sendable {
   var restoredJobCount = 0
   /// Attempts of this run have numbers from here on: larger than those of earlier runs.
   let firstAttemptNumber: UInt32
+  var lastTickAt: Instant?
+  /// Of the event that is being handled.
+  var lastStepAt = Instant.zero
   /// Whether a job came, began or ended since the positions were told.
   var isOrderNew = false
   /// What the event that is being handled has brought about so far.
   var effects: [Effect] = []
+
+  /// Rules that the simulator leaves out, to see whether it would notice.
+  package struct Omissions: OptionSet, Sendable {
+    package let rawValue: Int
+    package init(rawValue: Int) { self.rawValue = rawValue }
+    /// Whoever answers, it counts.
+    package static let fencing = Omissions(rawValue: 1)
+    /// Attempts hold no credits.
+    package static let credits = Omissions(rawValue: 2)
+    /// A step may come after a later one.
+    package static let stepOrder = Omissions(rawValue: 4)
+    /// A checkpoint is anybody's to go on with.
+    package static let numericsClass = Omissions(rawValue: 8)
+  }
+  package var omissions: Omissions = []
 
   /// Attempts that one run may make at a task; more are a reason to give the task up.
   static let maxAttemptsPerRun: UInt32 = 1 << 12
@@ -67,6 +85,7 @@ public struct Scheduler: Sendable {
   ///   - now: when; never earlier than in the call before.
   /// - Returns: effects, to be carried out in this order before the next event.
   public mutating func step(_ event: Event, now: Instant) -> [Effect] {
+    lastStepAt = now
     handle(event, now: now)
     assignTasks(now: now)
     tellPositions()

@@ -10,6 +10,8 @@ public protocol Stage: Sendable {
   var componentFingerprint: String { get }
   /// Workers of one class give the same bytes for the same task.
   var numericsClass: String { get }
+  /// How many tasks it computes best at a time: the worker's credits, unless they are configured.
+  var tasksAtATime: Int { get }
 
   /// Computes one task, on a thread made for it: blocking is fine. As many calls run at a time as the worker has credits.
   ///
@@ -17,6 +19,11 @@ public protocol Stage: Sendable {
   ///
   /// - Throws: a `Status`, which the gateway gets as it is; anything else is told as INTERNAL.
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput
+}
+
+extension Stage {
+  /// One.
+  public var tasksAtATime: Int { 1 }
 }
 
 /// What to compute.

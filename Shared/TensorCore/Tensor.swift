@@ -82,6 +82,19 @@ public struct Tensor: Sendable {
       byteOffset: byteOffset + range.lowerBound * rowBytes)
   }
 
+  /// The rows of two tensors of equal type and width, one after the other, in storage of their own.
+  public func appending(_ other: Tensor) -> Tensor {
+    let width = Array(shape.dimensions.dropFirst())
+    precondition(
+      shape.rank >= 1 && dtype == other.dtype && width == Array(other.shape.dimensions.dropFirst()), "\(shape) and \(other.shape)")
+    let result = Tensor(uninitialized: Shape([shape[0] + other.shape[0]] + width), dtype)
+    withExtendedLifetime((self, other)) {
+      result.rows(0..<shape[0]).mutableBytes.copyMemory(from: bytes)
+      result.rows(shape[0]..<result.shape[0]).mutableBytes.copyMemory(from: other.bytes)
+    }
+    return result
+  }
+
   /// A copy in storage of its own.
   public func copied() -> Tensor { withExtendedLifetime(self) { Tensor(copying: bytes, shape: shape, dtype: dtype) } }
 

@@ -1,4 +1,5 @@
 import Foundation
+import Kernels
 import StrictJSON
 import TensorCore
 
@@ -8,7 +9,13 @@ public struct ComponentWeights: Sendable {
   public let directory: String
   /// The files that hold the weights, in the order of their names.
   public let files: [SafetensorsFile]
+  /// The mode that the component's layers are packed for; nil for a component of plain tensors.
+  public let packedPrecision: Precision?
   private let locations: [String: Location]
+  /// Weights that are laid out for the kernels, in the files of this component.
+  private let packed: [String: PackedFormat.Layer]
+  /// Weights that are laid out in other files: a cache.
+  private let overlay: [ComponentWeights]
   private let isSynthetic: Bool
 
   private struct Location: Sendable {
@@ -52,7 +59,22 @@ public struct ComponentWeights: Sendable {
       }
     }
     self.locations = locations
+    (packedPrecision, packed) = try Self.readPacking(files, directory: directory.path, rename)
+    overlay = []
     isSynthetic = false
+  }
+
+  /// The same component with the packed weights of `cache` before its own.
+  public func overlaid(by cache: ComponentWeights) -> ComponentWeights { ComponentWeights(self, overlay: [cache]) }
+
+  private init(_ base: ComponentWeights, overlay: [ComponentWeights]) {
+    directory = base.directory
+    files = base.files
+    packedPrecision = base.packedPrecision
+    locations = base.locations
+    packed = base.packed
+    isSynthetic = base.isSynthetic
+    self.overlay = overlay
   }
 
   /// A component that has every tensor it is asked for, with the values of ``SyntheticWeights``.
@@ -61,7 +83,10 @@ public struct ComponentWeights: Sendable {
   private init(synthetic component: String) {
     directory = "synthetic \(component)"
     files = []
+    packedPrecision = nil
     locations = [:]
+    packed = [:]
+    overlay = []
     isSynthetic = true
   }
 
@@ -85,6 +110,9 @@ public struct ComponentWeights: Sendable {
   ///   ``WeightsError/unsupportedDType(file:tensor:found:supported:)``.
   public func tensor(_ name: String, _ shape: Shape) throws(WeightsError) -> Tensor {
     if isSynthetic { return SyntheticWeights.tensor(name, shape) }
+    if let layer = packed[name] {
+      throw .malformedEntry(file: directory, tensor: name, reason: "is packed as \(layer.description) where plain numbers are needed")
+    }
     guard let location = locations[name], let entry = files[location.file].header.entries[location.storedName] else {
       throw .missingTensor(component: directory, tensor: name, expected: shape)
     }
@@ -107,8 +135,73 @@ public struct ComponentWeights: Sendable {
 
   /// Requires that every tensor is in `expected` or is ignored; a surplus tensor means that the checkpoint is of another architecture.
   public func requireOnly(_ expected: Set<String>, ignoring: (String) -> Bool = { _ in false }) throws(WeightsError) {
-    let surplus = locations.keys.filter { !expected.contains($0) && !ignoring($0) }.sorted()
+    let parts = Set(packed.keys.flatMap { name in PackedFormat.partNames.map { "\(name).\($0)" } })
+    let present = locations.keys.filter { !parts.contains($0) } + packed.keys
+    let surplus = present.filter { !expected.contains($0) && !ignoring($0) }.sorted()
     guard surplus.isEmpty else { throw .unexpectedTensors(component: directory, first: Array(surplus.prefix(5)), count: surplus.count) }
+  }
+
+  /// Takes a tensor's pages (or a packed weight's) out of this process's memory; they come back when they are next accessed.
+  public func releasePages(of name: String) {
+    for component in overlay { component.releasePages(of: name) }
+    for stored in [name] + (packed[name] == nil ? [] : PackedFormat.partNames.map { "\(name).\($0)" }) {
+      if let location = locations[stored] { files[location.file].releasePages(of: location.storedName) }
+    }
+  }
+
+  // MARK: - Packed layers
+
+  /// The layer whose weight `name` [output, input] is packed, as a view into the mapped file; nil if it is stored plainly.
+  ///
+  /// - Parameter bias: [output], any floating-point type.
+  /// - Throws: a `WeightsError` when the weight has another shape, or was packed for another mode than `compute` is in.
+  public func packedLayer(
+    _ name: String, output: Int, input: Int, bias: Tensor?, compute: Compute
+  ) throws(WeightsError) -> Linear? {
+    for component in overlay {
+      if let layer = try component.packedLayer(name, output: output, input: input, bias: bias, compute: compute) { return layer }
+    }
+    guard let layer = packed[name] else { return nil }
+    guard packedPrecision == compute.precision else {
+      throw .packedForAnotherMode(component: directory, packed: packedPrecision?.rawValue ?? "", asked: compute.precision.rawValue)
+    }
+    guard layer.shape == [output, input] else {
+      throw .misshapenTensor(file: directory, tensor: name, expected: [output, input], found: layer.shape)
+    }
+    var parts: [String: Tensor] = [:]
+    for part in PackedFormat.partNames {
+      guard let location = locations["\(name).\(part)"] else { continue }
+      parts[part] = try files[location.file].tensor(location.storedName)
+    }
+    parts["bias"] = bias.map { $0.dtype == .fp32 ? $0 : compute.converted($0, to: .fp32) }
+    do {
+      return try Linear(precision: layer.precision, outFeatures: output, inFeatures: input, parts: parts)
+    } catch { throw .malformedEntry(file: directory, tensor: name, reason: "\(error)") }
+  }
+
+  /// Whether the weight `name` is packed, here or in the cache.
+  public func isPacked(_ name: String) -> Bool { packed[name] != nil || overlay.contains { $0.isPacked(name) } }
+
+  private static func readPacking(
+    _ files: [SafetensorsFile], directory: String, _ rename: (String) -> String
+  ) throws(WeightsError) -> (Precision?, [String: PackedFormat.Layer]) {
+    var mode: Precision?
+    var layers: [String: PackedFormat.Layer] = [:]
+    for file in files {
+      guard let packing = try PackedFormat.read(file.header, file: file.path) else { continue }
+      if let mode, mode != packing.precision {
+        throw .malformedHeader(
+          file: file.path, reason: "\(PackedFormat.precisionKey) is \(packing.precision.rawValue), another shard's is \(mode.rawValue)")
+      }
+      mode = packing.precision
+      for (name, layer) in packing.layers {
+        guard file.header.entries["\(name).panels"] != nil else {
+          throw .malformedEntry(file: file.path, tensor: name, reason: "is said to be packed, but the file has no \(name).panels")
+        }
+        layers[rename(name)] = layer
+      }
+    }
+    return (mode, layers)
   }
 
   // MARK: - Finding the files

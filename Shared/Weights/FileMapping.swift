@@ -24,6 +24,14 @@ final class FileMapping: @unchecked Sendable {
   }
 
   deinit { munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress!), bytes.count) }
+
+  /// Takes the pages that hold `range` out of this process's memory. They stay readable: the next access brings them back from the
+  /// page cache or the file.
+  func releasePages(_ range: Range<Int>) {
+    guard !range.isEmpty, let base = bytes.baseAddress else { return }
+    let page = Int(sysconf(Int32(_SC_PAGESIZE))), start = range.lowerBound / page * page
+    madvise(UnsafeMutableRawPointer(mutating: base + start), range.upperBound - start, MADV_DONTNEED)
+  }
 }
 
 /// The text of the calling thread's `errno`.
@@ -44,6 +52,8 @@ struct OpenFile: ~Copyable {
   let descriptor: Int32
   /// Size when it was opened.
   let byteCount: Int
+  /// When it was last written, in nanoseconds since 1970.
+  let modificationTimeNs: Int
 
   init(_ path: String) throws(WeightsError) {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
@@ -58,6 +68,12 @@ struct OpenFile: ~Copyable {
     self.path = path
     self.descriptor = descriptor
     self.byteCount = Int(status.st_size)
+    #if os(Linux)
+      let modified = status.st_mtim
+    #else
+      let modified = status.st_mtimespec
+    #endif
+    modificationTimeNs = Int(modified.tv_sec) * 1_000_000_000 + Int(modified.tv_nsec)
   }
 
   deinit { close(descriptor) }

@@ -9,6 +9,10 @@ public struct SafetensorsFile: Sendable {
   public let header: SafetensorsHeader
   /// Size of the whole file.
   public let fileByteCount: Int
+  /// When the file was last written, in nanoseconds since 1970.
+  public let modificationTimeNs: Int
+  /// CRC-32 of the header's bytes.
+  public let headerChecksum: UInt32
   private let mapping: FileMapping
   private let dataOffset: Int
 
@@ -17,6 +21,7 @@ public struct SafetensorsFile: Sendable {
     path = url.path
     let file = try OpenFile(path)
     fileByteCount = file.byteCount
+    modificationTimeNs = file.modificationTimeNs
     guard file.byteCount >= 8 else { throw .truncated(file: path, expectedBytes: 8, foundBytes: UInt64(file.byteCount)) }
     let headerByteCount = try file.read(offset: 0, count: 8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     guard headerByteCount <= SafetensorsHeader.maxHeaderBytes else {
@@ -27,6 +32,7 @@ public struct SafetensorsFile: Sendable {
       throw .truncated(file: path, expectedBytes: UInt64(dataOffset), foundBytes: UInt64(file.byteCount))
     }
     let json = try file.read(offset: 8, count: Int(headerByteCount))
+    headerChecksum = CRC32.of(json)
     header = try SafetensorsHeader(json: json, dataByteCount: file.byteCount - dataOffset, file: path)
     mapping = try FileMapping(descriptor: file.descriptor, byteCount: file.byteCount, file: path)
   }
@@ -70,6 +76,24 @@ public struct SafetensorsFile: Sendable {
       return Tensor(shape: entry.shape, dtype: dtype, storage: TensorStorage(borrowing: bytes, owner: mapping), byteOffset: 0)
     }
     return withExtendedLifetime(mapping) { Tensor(copying: bytes, shape: entry.shape, dtype: dtype) }
+  }
+
+  /// Takes the tensor's pages out of this process's memory until they are next accessed.
+  public func releasePages(of name: String) {
+    guard let entry = header.entries[name] else { return }
+    mapping.releasePages(dataOffset + entry.begin..<dataOffset + entry.begin + entry.byteCount)
+  }
+
+  /// CRC-32 of everything after the header. Reads the whole file, a piece at a time.
+  public func dataChecksum() -> UInt32 {
+    var checksum = CRC32()
+    let piece = 64 << 20
+    for start in stride(from: dataOffset, to: fileByteCount, by: piece) {
+      let range = start..<min(start + piece, fileByteCount)
+      checksum.update(UnsafeRawBufferPointer(rebasing: mapping.bytes[range]))
+      mapping.releasePages(range)
+    }
+    return checksum.value
   }
 
   private func entry(_ name: String) throws(WeightsError) -> SafetensorsHeader.Entry {

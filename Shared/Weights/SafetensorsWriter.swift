@@ -11,15 +11,26 @@ public final class SafetensorsWriter: Sendable {
   private let url: URL
   private let partial: URL
   private let headerCapacity: Int
-  private let metadata: [String: String]
   private let state: Mutex<State>
 
   private struct State {
     var handle: FileHandle?
+    var metadata: [String: String]
     var entries: [String] = []
     var names: Set<String> = []
     var headerByteCount: Int
     var dataByteCount = 0
+    var dataChecksum = CRC32()
+  }
+
+  /// What a finished file's checks need.
+  public struct Summary: Sendable, Equatable {
+    /// Size of the whole file.
+    public let fileByteCount: Int
+    /// CRC-32 of the header's bytes.
+    public let headerChecksum: UInt32
+    /// CRC-32 of everything after the header.
+    public let dataChecksum: UInt32
   }
 
   /// Creates the temporary file.
@@ -29,7 +40,6 @@ public final class SafetensorsWriter: Sendable {
     precondition(headerCapacity % 8 == 0 && headerCapacity > 0, "a header capacity of \(headerCapacity) would misalign the data")
     self.url = url
     self.headerCapacity = headerCapacity
-    self.metadata = metadata
     let unique = String(UInt64.random(in: 0...UInt64.max), radix: 36)
     partial = url.deletingLastPathComponent().appending(path: ".\(url.lastPathComponent).\(unique).partial")
     guard FileManager.default.createFile(atPath: partial.path, contents: nil) else {
@@ -43,7 +53,7 @@ public final class SafetensorsWriter: Sendable {
     do {
       let handle = try FileHandle(forWritingTo: partial)
       try handle.seek(toOffset: UInt64(8 + headerCapacity))
-      state = Mutex(State(handle: handle, headerByteCount: fixed))
+      state = Mutex(State(handle: handle, metadata: metadata, headerByteCount: fixed))
     } catch {
       try? FileManager.default.removeItem(at: partial)
       throw .cannotWrite(file: partial.path, reason: error.localizedDescription)
@@ -65,7 +75,7 @@ public final class SafetensorsWriter: Sendable {
     var begin = 0
     var entries: [String] = []
     for (name, tensor) in ordered {
-      entries.append(entry(name, tensor, begin: begin))
+      entries.append(entry(name, tensor.shape, tensor.dtype, begin: begin))
       begin += tensor.byteCount
     }
     let needed = header(entries: entries, metadata: metadata).count
@@ -76,33 +86,65 @@ public final class SafetensorsWriter: Sendable {
 
   /// Writes one tensor. Names must be unique and not `__metadata__`.
   public func append(_ name: String, _ tensor: Tensor) throws(WeightsError) {
+    try append(name, tensor.shape, tensor.dtype, rowsAtATime: max(tensor.shape.dimensions.first ?? 1, 1)) { _ in tensor }
+  }
+
+  /// Writes one tensor of which only some rows are in memory at a time: `rows` makes those of a range of the outermost dimension.
+  public func append(
+    _ name: String, _ shape: Shape, _ dtype: DType, rowsAtATime: Int, _ rows: (Range<Int>) throws(WeightsError) -> Tensor
+  ) throws(WeightsError) {
+    let byteCount = shape.elementCount * dtype.byteWidth, count = shape.dimensions.first ?? 1
     try state.withLock { state throws(WeightsError) in
       guard let handle = state.handle else { throw .cannotWrite(file: url.path, reason: "\"\(name)\" written after the end") }
       guard name != "__metadata__", state.names.insert(name).inserted else {
         throw .cannotWrite(file: url.path, reason: "a second tensor or a reserved word as name: \"\(name)\"")
       }
-      let entry = Self.entry(name, tensor, begin: state.dataByteCount)
-      guard state.headerByteCount + entry.utf8.count + 1 <= headerCapacity else {
-        throw .cannotWrite(file: url.path, reason: "the \(headerCapacity) bytes reserved for the header are full at \"\(name)\"")
+      let entry = Self.entry(name, shape, dtype, begin: state.dataByteCount)
+      try reserve(entry.utf8.count + 1, for: name, &state)
+      var written = 0
+      for start in stride(from: 0, to: count, by: max(rowsAtATime, 1)) {
+        let tensor = try rows(start..<min(start + rowsAtATime, count))
+        precondition(tensor.dtype == dtype && written + tensor.byteCount <= byteCount, "rows of another tensor than \(dtype) \(shape)")
+        try write(tensor, to: handle, &state.dataChecksum)
+        written += tensor.byteCount
       }
-      do {
-        try withExtendedLifetime(tensor) {
-          guard let base = tensor.bytes.baseAddress, !tensor.bytes.isEmpty else { return }
-          let bytes = Data(bytesNoCopy: UnsafeMutableRawPointer(mutating: base), count: tensor.bytes.count, deallocator: .none)
-          try handle.write(contentsOf: bytes)
-        }
-      } catch { throw .cannotWrite(file: partial.path, reason: error.localizedDescription) }
+      precondition(written == byteCount, "\(written) bytes of a tensor of \(byteCount)")
       state.entries.append(entry)
-      state.headerByteCount += entry.utf8.count + 1
-      state.dataByteCount += tensor.byteCount
+      state.dataByteCount += byteCount
     }
   }
 
+  /// Adds or replaces a pair of the header's metadata.
+  public func setMetadata(_ key: String, _ value: String) throws(WeightsError) {
+    try state.withLock { state throws(WeightsError) in
+      try reserve(Self.quoted(key).utf8.count + Self.quoted(value).utf8.count + 2 + (state.metadata.isEmpty ? 20 : 0), for: key, &state)
+      state.metadata[key] = value
+    }
+  }
+
+  private func reserve(_ byteCount: Int, for name: String, _ state: inout State) throws(WeightsError) {
+    guard state.headerByteCount + byteCount <= headerCapacity else {
+      throw .cannotWrite(file: url.path, reason: "the \(headerCapacity) bytes reserved for the header are full at \"\(name)\"")
+    }
+    state.headerByteCount += byteCount
+  }
+
+  private func write(_ tensor: Tensor, to handle: FileHandle, _ checksum: inout CRC32) throws(WeightsError) {
+    do {
+      try withExtendedLifetime(tensor) {
+        guard let base = tensor.bytes.baseAddress, !tensor.bytes.isEmpty else { return }
+        checksum.update(tensor.bytes)
+        let bytes = Data(bytesNoCopy: UnsafeMutableRawPointer(mutating: base), count: tensor.bytes.count, deallocator: .none)
+        try handle.write(contentsOf: bytes)
+      }
+    } catch { throw .cannotWrite(file: partial.path, reason: error.localizedDescription) }
+  }
+
   /// Writes the header, syncs and renames the file to its name. Nothing can be written afterwards.
-  public func finish() throws(WeightsError) {
+  @discardableResult public func finish() throws(WeightsError) -> Summary {
     try state.withLock { state throws(WeightsError) in
       guard let handle = state.handle else { throw .cannotWrite(file: url.path, reason: "finished twice") }
-      var header = Self.header(entries: state.entries, metadata: metadata)
+      var header = Self.header(entries: state.entries, metadata: state.metadata)
       header += [UInt8](repeating: 0x20, count: headerCapacity - header.count)
       let length = (0..<8).map { UInt8(truncatingIfNeeded: headerCapacity >> (8 * $0)) }
       do {
@@ -116,6 +158,8 @@ public final class SafetensorsWriter: Sendable {
         try? FileManager.default.removeItem(at: partial)
         throw error as? WeightsError ?? .cannotWrite(file: url.path, reason: error.localizedDescription)
       }
+      return Summary(
+        fileByteCount: 8 + headerCapacity + state.dataByteCount, headerChecksum: CRC32.of(header), dataChecksum: state.dataChecksum.value)
     }
   }
 
@@ -127,10 +171,9 @@ public final class SafetensorsWriter: Sendable {
     return Array("{\(members.joined(separator: ","))}".utf8)
   }
 
-  private static func entry(_ name: String, _ tensor: Tensor, begin: Int) -> String {
-    let extents = tensor.shape.dimensions.map(String.init).joined(separator: ",")
-    return quoted(name)
-      + ":{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":[\(extents)],\"data_offsets\":[\(begin),\(begin + tensor.byteCount)]}"
+  private static func entry(_ name: String, _ shape: Shape, _ dtype: DType, begin: Int) -> String {
+    let extents = shape.dimensions.map(String.init).joined(separator: ","), end = begin + shape.elementCount * dtype.byteWidth
+    return quoted(name) + ":{\"dtype\":\"\(dtype.rawValue)\",\"shape\":[\(extents)],\"data_offsets\":[\(begin),\(end)]}"
   }
 
   private static func quoted(_ text: String) -> String {

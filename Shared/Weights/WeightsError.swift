@@ -28,6 +28,10 @@ public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
   case unsupportedDType(file: String, tensor: String, found: String, supported: [String])
   /// A component holds tensors that its model does not have: another architecture, or another version of it.
   case unexpectedTensors(component: String, first: [String], count: Int)
+  /// A component's layers are packed for one compute mode and shall run in another.
+  case packedForAnotherMode(component: String, packed: String, asked: String)
+  /// A cached file was made from something else or is damaged.
+  case staleCache(file: String, reason: String)
 
   /// The message for users and logs.
   public var description: String {
@@ -52,6 +56,9 @@ public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
     case .unexpectedTensors(let component, let first, let count):
       "\(component): \(count) tensor\(count == 1 ? "" : "s") that the model does not have: "
         + first.joined(separator: ", ") + (count > first.count ? ", …" : "")
+    case .packedForAnotherMode(let component, let packed, let asked):
+      "\(component) is quantised to \(packed) and cannot run in \(asked); ask for \(packed) or auto, or take the original checkpoint"
+    case .staleCache(let file, let reason): "cached weights: \(file) \(reason)"
     }
   }
 }

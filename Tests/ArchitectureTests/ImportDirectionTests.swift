@@ -8,7 +8,7 @@ import Testing
     "StrictJSON": [],
     "TensorCore": [],
     "Kernels": ["TensorCore", "CKernels", "COpenBLAS"],
-    "Weights": ["TensorCore", "Kernels", "StrictJSON"],
+    "Weights": ["TensorCore", "Kernels", "StrictJSON", "CZlib"],
     "ImageCodec": ["CImageCodec"],
     "QwenImage": ["TensorCore", "Kernels", "Weights", "ImageCodec", "StrictJSON"],
     "Wire": ["CWire", "CProtobufC", "CZlib"],

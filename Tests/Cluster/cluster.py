@@ -24,9 +24,9 @@ def free_port():
 class Cluster:
     """Processes that end with the `with` block, however it is left."""
 
-    def __init__(self, binaries, model, precision="bf16", settings=None):
+    def __init__(self, binaries, model, precision="bf16", settings=None, secure=True):
         self.binaries, self.model, self.precision = pathlib.Path(binaries), pathlib.Path(model), precision
-        self.settings = settings or {}
+        self.settings, self.secure = settings or {}, secure
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="qwen-image-"))
         self.http_port, self.worker_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -51,21 +51,21 @@ class Cluster:
 
     def start_gateway(self):
         keys = self.folder / "keys/gateway"
+        security = {"cluster-secret-key-file": keys / "gateway.secret", "cluster-allowed-keys-directory": keys / "workers"}
         self._spawn("gateway", "gateway", {
-            "http-port": self.http_port, "cluster-endpoints": f"tcp://127.0.0.1:{self.worker_port}",
-            "cluster-secret-key-file": keys / "gateway.secret", "cluster-allowed-keys-directory": keys / "workers",
+            "http-port": self.http_port, "cluster-endpoints": f"tcp://127.0.0.1:{self.worker_port}", **(security if self.secure else {}),
             "cluster-heartbeat-seconds": 0.5, "cluster-lease-seconds": 3, "shutdown-grace-seconds": 2,
             "journal-path": self.folder / "gateway.journal", **self.settings})
 
-    def start(self, stage, secret=None, port=None):
-        """Starts one more worker of `stage`, which connects to the gateway or, by way of a proxy, to `port`; returns its name."""
+    def start(self, stage, secret=None, settings=None):
+        """Starts one more worker of `stage`, with further settings of its own; returns its name."""
         self.count += 1
         name, keys = f"{stage}-{self.count}", self.folder / "keys/worker"
+        security = {"worker-secret-key-file": secret or keys / "worker.secret", "worker-gateway-key-file": keys / "gateway.public"}
         self._spawn(name, stage, {
             "model-directory": self.model, "compute-precision": self.precision, "compute-threads": 1,
-            "worker-gateways": f"tcp://127.0.0.1:{port or self.worker_port}", "worker-secret-key-file": secret or keys / "worker.secret",
-            "worker-gateway-key-file": keys / "gateway.public", "worker-health-file": self.folder / f"{name}.health",
-            "worker-drain-grace-seconds": 5})
+            "worker-gateways": f"tcp://127.0.0.1:{self.worker_port}", **(security if self.secure else {}),
+            "worker-health-file": self.folder / f"{name}.health", "worker-drain-grace-seconds": 5, **(settings or {})})
         return name
 
     def _spawn(self, name, program, flags):

@@ -17,7 +17,7 @@ import time
 import traceback
 import urllib.request
 
-from cluster import Cluster
+from cluster import Cluster, free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release").resolve()
@@ -109,6 +109,21 @@ def test_many_seeds_while_denoisers_come_and_go():
             assert pictures[seed] == picture, f"seed {seed} got another picture"
         assert faults["killed"] >= 2, faults
         print(f"    {len(seeds)} requests, {faults['killed']} denoisers killed, {faults['drained']} drained")
+
+
+def test_stage_metrics():
+    """A stage tells Prometheus of its steps, its load time and its memory."""
+    with Cluster(BINARIES, NANO) as cluster:
+        port = free_port()
+        cluster.stop(cluster.names("denoiser")[0])
+        cluster.start("denoiser", settings={"metrics-address": f"127.0.0.1:{port}"})
+        request(cluster, seed=5, steps=6)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+            lines = dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines() if not line.startswith("#"))
+    assert lines['qwenimage_worker_step_seconds_count{stage="denoiser"}'] == "6", lines
+    assert lines['qwenimage_worker_tasks_total{outcome="OK",stage="denoiser"}'] == "1", lines
+    assert float(lines["qwenimage_stage_load_seconds"]) > 0
+    assert float(lines["process_resident_memory_peak_bytes"]) > 10_000_000
 
 
 def test_interrupt_cancels():

@@ -54,6 +54,33 @@ import Testing
     }
   }
 
+  /// A part needs the rows beside it, and nothing else of the picture.
+  @Test(arguments: everyCompute([.fp32])) func partsMakeTheWhole(_ compute: Compute) {
+    for (height, width, size, upsampled) in [(37, 22, 3, false), (19, 13, 3, true), (11, 9, 1, false)] {
+      let x = randomTensor([height, width, 20], seed: 60), scale = upsampled ? 2 : 1
+      let layer = compute.prepareConvolution(weight: randomTensor([50, 20, size, size], seed: 61), bias: randomTensor([50], seed: 62))
+      let whole = compute.convolution(x, layer, upsampled: upsampled), rows = whole.shape[0]
+      for part in [4, 8, 20] {
+        let result = Tensor.zeros(whole.shape)
+        for start in stride(from: 0, to: rows, by: part) {
+          let end = min(rows, start + part), needed = max(0, start - 1) / scale..<(min(rows, end + 1) + scale - 1) / scale
+          let source = PictureRows(x.rows(needed).copied(), first: needed.lowerBound, height: height)
+          let target = PictureRows(Tensor.zeros([end - start, whole.shape[1], 50]), first: start, height: rows)
+          compute.convolution(source, layer, upsampled: upsampled, rows: start..<end, into: target, adds: start % 8 == 0)
+          withExtendedLifetime((result, target)) { result.rows(start..<end).mutableBytes.copyMemory(from: target.pixels.bytes) }
+        }
+        #expect(result.isIdentical(to: whole), "\(compute.numericsClass), \(height) × \(width), parts of \(part)")
+      }
+    }
+  }
+
+  @Test func channelNormWorksInPlace() {
+    let compute = Compute(precision: .fp32, pool: testPool), x = randomTensor([7, 9, 100], seed: 63), gamma = randomTensor([100], seed: 64)
+    let expected = compute.channelRMSNorm(x, gamma: gamma, silu: true)
+    compute.channelRMSNorm(x, gamma: gamma, silu: true, into: x)
+    #expect(x.isIdentical(to: expected))
+  }
+
   @Test(arguments: floatingComputes) func channelNormMatchesDoubles(_ compute: Compute) {
     for channels in [1, 12, 16, 96, 100] {
       for silu in [false, true] {

@@ -18,9 +18,10 @@ import Weights
     let recording = Recording()
     let promptEmbeds = Tensor(SyntheticWeights.uniforms("input.prompt_embeds", count: 45 * 3584), shape: [45, 3584])
     let latents = Tensor(SyntheticWeights.uniforms("input.latents", count: grid.tokenCount * 64), shape: [grid.tokenCount, 64])
-    _ = transformer(
-      latents, transformer.condition(promptEmbeds: promptEmbeds, grid: grid), transformer.modulation(times: [0.7]), step: 0,
-      probe: recording.probe)
+    let branch = MMDiT.Branch(
+      latents: latents, conditioning: transformer.condition(promptEmbeds: promptEmbeds, grid: grid),
+      modulation: transformer.modulation(times: [0.7]), step: 0)
+    _ = transformer(branch, probe: recording.probe)
     try compare(recording, "fullsize_transformer", precision)
   }
 
@@ -40,6 +41,22 @@ import Weights
     let recording = Recording()
     _ = decoder(Tensor(SyntheticWeights.uniforms("input.latents", count: 16 * 12 * 20), shape: [16, 12, 20]), probe: recording.probe)
     try compare(recording, "fullsize_vae_decoder", .fp32)
+  }
+
+  /// Pictures made in bands of any height, or layer by layer as a whole, have the same bytes.
+  @Test func vaeDecoderInBands() throws {
+    let latents = Tensor(SyntheticWeights.uniforms("input.latents", count: 16 * 13 * 9), shape: [16, 13, 9])
+    var expected: [Float]?
+    for (pixels, threads) in [(1, 2), (700, 1), (2500, 3), (1 << 30, 2)] {
+      let decoder = try VAEDecoder(
+        .synthetic("vae"), configuration: .published, compute: Compute(precision: .fp32, pool: ThreadPool(threads: threads)),
+        bandPixels: pixels)
+      let picture = decoder(latents)
+      #expect(picture.shape == [104, 72, 3])
+      expected = expected ?? picture.floats()
+      #expect(picture.floats() == expected, "bands of \(pixels) pixels")
+      if pixels == 700 { #expect(decoder(latents, probe: Recording().probe).floats() == expected, "as a whole") }
+    }
   }
 
   private func compute(_ precision: Precision) -> Compute { Compute(precision: precision, pool: ThreadPool(threads: 2)) }

@@ -27,6 +27,7 @@ typedef struct ck_epilogue {
   const int32_t *column_offset;  // [n]
   const float *bias;  // [n] or null
   const float *gate;  // [n] or null (1); only with CK_ADD
+  const float *const *row_gates;  // [m]: a gate [n] for every row instead of one for all, or null
   int activation;
   int mode;           // CK_STORE, or CK_ADD (into fp32)
   void *out;          // [rows, ldo]
@@ -54,9 +55,11 @@ typedef struct ck_attention {
   int out_type;
 } ck_attention;
 
-/// A 3×3 convolution with zero padding of 1 of a picture [height, width, in_channels] into [height, width, out_channels], fp32.
+/// A 3×3 convolution with zero padding of 1 of a picture [height, width, in_channels] into [height, width, out_channels], fp32. Both
+/// may be present in part: `x` and `out` point at their rows x_row and out_row.
 typedef struct ck_convolution {
   size_t height, width, in_channels, out_channels;
+  size_t x_row, out_row;
   int upsampled;         // the picture is given at half the height and width; its pixels count twice in both directions
   int add;               // the result is added to `out`
   const float *x;
@@ -65,7 +68,7 @@ typedef struct ck_convolution {
   float *out;
 } ck_convolution;
 
-/// Tiles of 4×4 pixels of one call of `convolution`; the picture's tiles are numbered row by row.
+/// Most tiles of 4×4 pixels of one call of `convolution`; the picture's tiles are numbered row by row.
 enum { CK_WINOGRAD_TILES = 48 };
 
 /// The matmul of one operand type: packing, and tiles of the product.
@@ -136,7 +139,7 @@ typedef struct ck_table {
   void (*head_norm_rotary)(void *x, int type, size_t rows, size_t heads, size_t head_dim, const float *weight, float epsilon, const float *cos, const float *sin, int style);
   /// x / max(‖x‖₂, 1e-12) * √c * gamma, then silu if asked; x [pixels, c].
   void (*channel_rms_norm)(float *dst, const float *x, const float *gamma, size_t pixels, size_t c, int silu);
-  /// Computes tiles [tile0, tile0 + tiles) of a convolution; tile0 is a multiple of CK_WINOGRAD_TILES.
+  /// Computes tiles [tile0, tile0 + tiles) of a convolution.
   void (*convolution)(const ck_convolution *g, size_t tile0, size_t tiles, void *scratch);
   size_t (*convolution_scratch_bytes)(const ck_convolution *g);
   /// The epilogue of rows × columns accumulators [rows, lda] that belong at (row0, column0) of the result.

@@ -57,11 +57,9 @@ public struct ModelDirectory: Sendable {
   /// Opens a component's weights. The text encoder's tensors are named as published (`model.layers.…`, `visual.…`, `lm_head.…`),
   /// whichever generation of names the files use.
   public func weights(of component: ModelComponent) throws(WeightsError) -> ComponentWeights {
-    switch component {
-    case .tokenizer: preconditionFailure("the tokenizer has no weights")
-    case .textEncoder:
-      try ComponentWeights(directory: url(of: component), baseName: "model", rename: TextEncoderConfiguration.publishedTensorName)
-    case .transformer, .vae: try ComponentWeights(directory: url(of: component), baseName: "diffusion_pytorch_model")
+    precondition(component != .tokenizer, "the tokenizer has no weights")
+    return try ComponentWeights(directory: url(of: component), baseName: component.weightsBaseName) {
+      component == .textEncoder ? TextEncoderConfiguration.publishedTensorName($0) : $0
     }
   }
 }

@@ -107,4 +107,7 @@ public struct TextEncoderConfiguration: Sendable, Equatable, Codable {
     }
     return stored
   }
+
+  /// Whether a tensor, by its published name, belongs to the parts that no prompt needs: the vision tower and the output head.
+  static func isUnused(_ name: String) -> Bool { name.hasPrefix("visual.") || name == "lm_head.weight" }
 }

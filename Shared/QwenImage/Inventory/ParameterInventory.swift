@@ -6,8 +6,11 @@ public struct ParameterDescription: Sendable, Equatable {
   public let name: String
   /// Extents in the safetensors file.
   public let shape: Shape
-  /// Whether this is the weight matrix of a linear layer that a quantised checkpoint stores in few bits.
-  public let isQuantisable: Bool
+  /// Whether this is the weight matrix of a linear layer.
+  public let isLinear: Bool
+
+  /// Whether a quantised checkpoint stores this weight in few bits; see ``LayerPrecision``.
+  public var isQuantisable: Bool { isLinear && LayerPrecision.precision(of: name, in: .int8) != .bf16 }
 }
 
 /// The tensors of a component, in file order, derived from its configuration.
@@ -21,12 +24,12 @@ public struct ParameterInventory: Sendable {
   /// Number of values in all tensors.
   public var valueCount: Int { parameters.reduce(0) { $0 + $1.shape.elementCount } }
 
-  private mutating func add(_ name: String, _ shape: Shape, quantisable: Bool = false) {
-    parameters.append(ParameterDescription(name: name, shape: shape, isQuantisable: quantisable))
+  private mutating func add(_ name: String, _ shape: Shape, isLinear: Bool = false) {
+    parameters.append(ParameterDescription(name: name, shape: shape, isLinear: isLinear))
   }
 
-  private mutating func linear(_ name: String, _ input: Int, _ output: Int, bias: Bool = true, quantisable: Bool = true) {
-    add("\(name).weight", [output, input], quantisable: quantisable)
+  private mutating func linear(_ name: String, _ input: Int, _ output: Int, bias: Bool = true) {
+    add("\(name).weight", [output, input], isLinear: true)
     if bias { add("\(name).bias", [output]) }
   }
 
@@ -42,16 +45,15 @@ extension ParameterInventory {
   /// The tensors of `transformer/`.
   public init(transformer configuration: TransformerConfiguration) {
     let dim = configuration.innerDim
-    // The small input and output layers decide the picture's quality out of proportion to their size.
-    linear("time_text_embed.timestep_embedder.linear_1", 256, dim, quantisable: false)
-    linear("time_text_embed.timestep_embedder.linear_2", dim, dim, quantisable: false)
+    linear("time_text_embed.timestep_embedder.linear_1", 256, dim)
+    linear("time_text_embed.timestep_embedder.linear_2", dim, dim)
     add("txt_norm.weight", [configuration.jointAttentionDim])
-    linear("img_in", configuration.inChannels, dim, quantisable: false)
-    linear("txt_in", configuration.jointAttentionDim, dim, quantisable: false)
+    linear("img_in", configuration.inChannels, dim)
+    linear("txt_in", configuration.jointAttentionDim, dim)
     for index in 0..<configuration.layerCount { transformerBlock("transformer_blocks.\(index)", configuration) }
-    linear("norm_out.linear", dim, 2 * dim, quantisable: false)
+    linear("norm_out.linear", dim, 2 * dim)
     linear(
-      "proj_out", dim, configuration.patchSize * configuration.patchSize * configuration.outChannels, quantisable: false)
+      "proj_out", dim, configuration.patchSize * configuration.patchSize * configuration.outChannels)
   }
 
   private mutating func transformerBlock(_ name: String, _ configuration: TransformerConfiguration) {
@@ -103,15 +105,15 @@ extension ParameterInventory {
       let name = "visual.blocks.\(index)"
       add("\(name).norm1.weight", [hidden])
       add("\(name).norm2.weight", [hidden])
-      linear("\(name).attn.qkv", hidden, 3 * hidden, quantisable: false)
-      linear("\(name).attn.proj", hidden, hidden, quantisable: false)
-      linear("\(name).mlp.gate_proj", hidden, intermediate, quantisable: false)
-      linear("\(name).mlp.up_proj", hidden, intermediate, quantisable: false)
-      linear("\(name).mlp.down_proj", intermediate, hidden, quantisable: false)
+      linear("\(name).attn.qkv", hidden, 3 * hidden)
+      linear("\(name).attn.proj", hidden, hidden)
+      linear("\(name).mlp.gate_proj", hidden, intermediate)
+      linear("\(name).mlp.up_proj", hidden, intermediate)
+      linear("\(name).mlp.down_proj", intermediate, hidden)
     }
     add("visual.merger.ln_q.weight", [hidden])
-    linear("visual.merger.mlp.0", 4 * hidden, 4 * hidden, quantisable: false)
-    linear("visual.merger.mlp.2", 4 * hidden, output, quantisable: false)
+    linear("visual.merger.mlp.0", 4 * hidden, 4 * hidden)
+    linear("visual.merger.mlp.2", 4 * hidden, output)
   }
 }
 

@@ -12,6 +12,9 @@ public struct Denoiser: Sendable {
     self.scheduler = scheduler
   }
 
+  /// Names everything that results depend on besides weights and inputs.
+  public var numericsClass: String { LayerPrecision.numericsClass(transformer.compute) }
+
   /// What the loop starts from.
   public struct Input: Sendable {
     /// [L, jointAttentionDim].
@@ -65,17 +68,30 @@ public struct Denoiser: Sendable {
 
     var latents = input.latents.copied()
     for step in input.firstStep..<input.steps {
-      let dit = stepProbe(probe, step)
-      var velocity = transformer(latents, positive, modulation, step: step, probe: dit.scoped("cond"))
-      if let negative {
-        let unconditional = transformer(latents, negative, modulation, step: step, probe: dit.scoped("uncond"))
-        velocity = trueCFG(conditional: velocity, unconditional: unconditional, scale: Float(input.trueCFGScale))
-      }
+      let velocity = velocity(latents, positive, negative, modulation, step: step, input, stepProbe(probe, step))
       latents = FlowMatchSchedule.step(latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
       probe.record("latents.step\(step)", latents)
       try afterStep(step + 1, latents)
     }
     return latents
+  }
+
+  /// Up to this many tokens the two branches of guidance run in one pass; more of them fill the caches of a pass of their own.
+  private static let sharedTokensMax = 2304
+
+  private func velocity(
+    _ latents: Tensor, _ positive: MMDiT.Conditioning, _ negative: MMDiT.Conditioning?, _ modulation: ModulationTable, step: Int,
+    _ input: Input, _ probe: Probe
+  ) -> Tensor {
+    let conditional = MMDiT.Branch(latents: latents, conditioning: positive, modulation: modulation, step: step)
+    guard let negative else { return transformer(conditional, probe: probe.scoped("cond")) }
+    let unconditional = MMDiT.Branch(latents: latents, conditioning: negative, modulation: modulation, step: step)
+    let isShared = !probe.isActive && conditional.tokenCount + unconditional.tokenCount <= Self.sharedTokensMax
+    let velocities =
+      isShared
+      ? transformer([conditional, unconditional])
+      : [transformer(conditional, probe: probe.scoped("cond")), transformer(unconditional, probe: probe.scoped("uncond"))]
+    return trueCFG(conditional: velocities[0], unconditional: velocities[1], scale: Float(input.trueCFGScale))
   }
 
   private func schedule(_ input: Input) throws(PipelineError) -> FlowMatchSchedule {

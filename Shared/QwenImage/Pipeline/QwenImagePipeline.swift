@@ -15,16 +15,17 @@ public struct QwenImagePipeline: Sendable {
 
   /// Loads all parts of a checkpoint directory.
   ///
-  /// - Parameter scheduler: replaces the checkpoint's schedule, as users of the Lightning distillations do.
+  /// - Parameters:
+  ///   - loading: the compute mode of the two large networks, and where their laid-out weights are kept.
+  ///   - scheduler: replaces the checkpoint's schedule, as users of the Lightning distillations do.
   /// - Throws: `ConfigurationError`, `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at fault.
   public init(
-    model: ModelDirectory, precision: Precision, pool: ThreadPool, limits: ModelLimits = ModelLimits(),
+    model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits = ModelLimits(),
     scheduler: SchedulerConfiguration? = nil
   ) throws {
-    let compute = Compute(precision: precision, pool: pool)
     self.limits = limits
-    promptEncoder = try PromptEncoder(model: model, compute: compute, maxPromptTokens: limits.maxPromptTokens)
-    denoiser = try Denoiser(model: model, compute: compute, scheduler: scheduler)
+    promptEncoder = try PromptEncoder(model: model, loading: loading, pool: pool, maxPromptTokens: limits.maxPromptTokens)
+    denoiser = try Denoiser(model: model, loading: loading, pool: pool, scheduler: scheduler)
     decoder = try VAEDecoder(model: model, pool: pool)
   }
 
@@ -38,13 +39,7 @@ public struct QwenImagePipeline: Sendable {
     _ request: ImageRequest, latents: Tensor? = nil, probe: Probe = .none, afterStep: (_ completedSteps: Int) throws -> Void = { _ in }
   ) throws -> RasterImage {
     try limits.validate(request)
-    let promptEmbeds = try promptEncoder.encode(request.prompt, probe: probe.scoped("te.cond"))
-    probe.record("prompt_embeds.cond", promptEmbeds)
-    var negativePromptEmbeds: Tensor?
-    if request.usesTrueCFG, let negativePrompt = request.negativePrompt {
-      negativePromptEmbeds = try promptEncoder.encode(negativePrompt, field: "negative_prompt", probe: probe.scoped("te.uncond"))
-      probe.record("prompt_embeds.uncond", negativePromptEmbeds!)
-    }
+    let (promptEmbeds, negativePromptEmbeds) = try encodePrompts(request, probe: probe)
     let noise =
       latents
       ?? InitialNoise.torchCPU(
@@ -56,24 +51,42 @@ public struct QwenImagePipeline: Sendable {
       probe: probe, afterStep: { completed, _ in try afterStep(completed) })
     return RasterImage(decoded: decoder(LatentPacking.unpack(denoised, request.tokenGrid), probe: probe.scoped("vae")))
   }
+
+  private func encodePrompts(_ request: ImageRequest, probe: Probe) throws -> (prompt: Tensor, negative: Tensor?) {
+    let negativePrompt = request.usesTrueCFG ? request.negativePrompt : nil
+    guard probe.isActive else {
+      var tokens = [try promptEncoder.tokens(request.prompt)]
+      if let negativePrompt { tokens.append(try promptEncoder.tokens(negativePrompt, field: "negative_prompt")) }
+      let embeds = promptEncoder.encode(tokens)
+      return (embeds[0], embeds.count > 1 ? embeds[1] : nil)
+    }
+    let prompt = try promptEncoder.encode(request.prompt, probe: probe.scoped("te.cond"))
+    probe.record("prompt_embeds.cond", prompt)
+    guard let negativePrompt else { return (prompt, nil) }
+    let negative = try promptEncoder.encode(negativePrompt, field: "negative_prompt", probe: probe.scoped("te.uncond"))
+    probe.record("prompt_embeds.uncond", negative)
+    return (prompt, negative)
+  }
 }
 
 extension PromptEncoder {
   /// Loads `tokenizer/` and `text_encoder/`.
-  public init(model: ModelDirectory, compute: Compute, maxPromptTokens: Int) throws {
+  public init(model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, maxPromptTokens: Int) throws {
+    let (weights, compute) = try model.open(.textEncoder, pool: pool, loading)
     try self.init(
       tokenizer: Tokenizer(directory: model.url(of: .tokenizer)),
-      model: LanguageModel(model.weights(of: .textEncoder), configuration: model.textEncoder, compute: compute),
-      maxPromptTokens: maxPromptTokens)
+      model: LanguageModel(weights, configuration: model.textEncoder, compute: compute), maxPromptTokens: maxPromptTokens)
   }
 }
 
 extension Denoiser {
   /// Loads `transformer/`; the schedule is the checkpoint's unless `scheduler` replaces it.
-  public init(model: ModelDirectory, compute: Compute, scheduler: SchedulerConfiguration? = nil) throws {
+  public init(
+    model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, scheduler: SchedulerConfiguration? = nil
+  ) throws {
+    let (weights, compute) = try model.open(.transformer, pool: pool, loading)
     self.init(
-      transformer: try MMDiT(model.weights(of: .transformer), configuration: model.transformer, compute: compute),
-      scheduler: scheduler ?? model.scheduler)
+      transformer: try MMDiT(weights, configuration: model.transformer, compute: compute), scheduler: scheduler ?? model.scheduler)
   }
 }
 

@@ -26,41 +26,77 @@ public struct LanguageModel: Sendable {
     for index in 0..<configuration.layerCount { layers.append(try DecoderLayer(index, reader, configuration)) }
     self.layers = layers
     finalNorm = try reader.tensor("model.norm.weight", [configuration.hiddenSize])
-    try reader.finish(ignoring: { $0.hasPrefix("visual.") || $0 == "lm_head.weight" })
+    try reader.finish(ignoring: TextEncoderConfiguration.isUnused)
+  }
+
+  /// What every layer's attention remembers of the tokens that several sequences begin with.
+  public struct Prefix: Sendable {
+    /// The tokens.
+    public let ids: [Int]
+    /// Per layer [ids.count, kv heads × head dim], rotated.
+    let keys: [Tensor]
+    let values: [Tensor]
+  }
+
+  /// Runs the model over the tokens `ids`, at least one, for sequences that begin with them.
+  public func prefix(_ ids: [Int]) -> Prefix {
+    var keys: [Tensor] = [], values: [Tensor] = []
+    _ = run([ids], after: nil, probe: .none) { layerKeys, layerValues in
+      keys.append(layerKeys)
+      values.append(layerValues)
+    }
+    return Prefix(ids: ids, keys: keys, values: values)
   }
 
   /// Runs the model over one sequence.
   ///
   /// - Parameter ids: token ids, each below the vocabulary's size.
   /// - Returns: the hidden states after the final norm, [n, hidden], fp32.
-  public func callAsFunction(_ ids: [Int], probe: Probe = .none) -> Tensor {
+  public func callAsFunction(_ ids: [Int], probe: Probe = .none) -> Tensor { run([ids], after: nil, probe: probe)[0] }
+
+  /// Runs the model over several sequences in one pass: weights are read once, which is what short sequences wait for.
+  ///
+  /// - Parameters:
+  ///   - sequences: token ids of each, without those of `prefix`.
+  ///   - prefix: the tokens that all of them begin with.
+  /// - Returns: per sequence the hidden states after the final norm, [n, hidden], fp32: the same bytes as alone and without a prefix.
+  public func callAsFunction(_ sequences: [[Int]], after prefix: Prefix) -> [Tensor] { run(sequences, after: prefix, probe: .none) }
+
+  private func run(
+    _ sequences: [[Int]], after prefix: Prefix?, probe: Probe, remember: (_ keys: Tensor, _ values: Tensor) -> Void = { _, _ in }
+  ) -> [Tensor] {
+    let ids = sequences.flatMap { $0 }
     precondition(ids.allSatisfy { (0..<configuration.vocabularySize).contains($0) }, "token id outside the vocabulary")
+    let start = prefix?.ids.count ?? 0
+    var parts: [Range<Int>] = []
+    for sequence in sequences { parts.append((parts.last?.upperBound ?? 0)..<(parts.last?.upperBound ?? 0) + sequence.count) }
     var x = compute.gatherRows(embedding, ids)
     probe.record("inputs_embeds", x.copied())
     probe.record("position_ids", Tensor((0..<3 * ids.count).map { Float($0 % ids.count) }, shape: [3, ids.count]))
-    let rotary = Self.rotary(configuration, count: ids.count)
+    let rotary = Self.rotary(configuration, positions: sequences.flatMap { start..<start + $0.count })
     for (index, layer) in layers.enumerated() {
-      layer(&x, rotary: rotary, compute: compute)
+      let past = prefix.map { (keys: $0.keys[index], values: $0.values[index]) }
+      layer(&x, parts: parts, past: past, rotary: rotary, compute: compute, remember: remember)
       probe.record("layer.\(index)", x.copied())
     }
     let hidden = compute.rmsNorm(x, weight: finalNorm, epsilon: Float(configuration.rmsNormEpsilon), output: .fp32)
     probe.record("last_hidden_state", hidden)
-    return hidden
+    return parts.map { hidden.rows($0) }
   }
 
-  /// Tables for positions 0..<count. M-RoPE gives text the same position on all three axes, which makes it ordinary RoPE.
-  static func rotary(_ configuration: TextEncoderConfiguration, count: Int) -> RotaryTable {
+  /// Tables for text at `positions`. M-RoPE gives it the same position on all three axes, which makes it ordinary RoPE.
+  static func rotary(_ configuration: TextEncoderConfiguration, positions: [Int]) -> RotaryTable {
     let half = configuration.headDim / 2
     let frequencies = (0..<half).map { 1 / Float(pow(configuration.ropeTheta, Double(Float(2 * $0) / Float(2 * half)))) }
     var (cosines, sines) = ([Float](), [Float]())
-    for position in 0..<count {
+    for position in positions {
       for frequency in frequencies {
         let angle = Double(Float(position) * frequency)
         cosines.append(Float(cos(angle)))
         sines.append(Float(sin(angle)))
       }
     }
-    return RotaryTable(cos: Tensor(cosines, shape: [count, half]), sin: Tensor(sines, shape: [count, half]))
+    return RotaryTable(cos: Tensor(cosines, shape: [positions.count, half]), sin: Tensor(sines, shape: [positions.count, half]))
   }
 }
 
@@ -94,7 +130,15 @@ struct DecoderLayer: Sendable {
   }
 
   /// Advances the residual stream `x` [n, hidden] in place.
-  func callAsFunction(_ x: inout Tensor, rotary: RotaryTable, compute: Compute) {
+  ///
+  /// - Parameters:
+  ///   - parts: the rows of each sequence.
+  ///   - past: keys and values of the tokens before every sequence, rotated.
+  ///   - remember: receives the keys and values of `x`, rotated.
+  func callAsFunction(
+    _ x: inout Tensor, parts: [Range<Int>], past: (keys: Tensor, values: Tensor)?, rotary: RotaryTable, compute: Compute,
+    remember: (_ keys: Tensor, _ values: Tensor) -> Void
+  ) {
     let epsilon = Float(configuration.rmsNormEpsilon)
     let a = compute.rmsNorm(x, weight: inputNorm, epsilon: epsilon)
     var (q, k) = (compute.linear(a, query), compute.linear(a, key))
@@ -103,10 +147,16 @@ struct DecoderLayer: Sendable {
       &q, heads: configuration.headCount, normWeight: nil, epsilon: epsilon, rotary: rotary, style: .rotateHalf)
     compute.headNormRotary(
       &k, heads: configuration.keyValueHeadCount, normWeight: nil, epsilon: epsilon, rotary: rotary, style: .rotateHalf)
-    let attended = compute.attention(
-      q: q, k: k, v: v, heads: configuration.headCount, kvHeads: configuration.keyValueHeadCount, headDim: configuration.headDim,
-      causal: true)
-    compute.linear(attended, output, addingTo: &x)
+    remember(k, v)
+    for rows in parts {
+      var (keys, values) = (k.rows(rows), v.rows(rows))
+      if let past { (keys, values) = (past.keys.appending(keys), past.values.appending(values)) }
+      let attended = compute.attention(
+        q: q.rows(rows), k: keys, v: values, heads: configuration.headCount, kvHeads: configuration.keyValueHeadCount,
+        headDim: configuration.headDim, causal: true)
+      withExtendedLifetime((q, attended)) { q.rows(rows).mutableBytes.copyMemory(from: attended.bytes) }
+    }
+    compute.linear(q, output, addingTo: &x)
 
     let m = compute.rmsNorm(x, weight: mlpNorm, epsilon: epsilon)
     compute.linear(compute.siluMultiply(compute.linear(m, gate), compute.linear(m, up)), down, addingTo: &x)

@@ -6,6 +6,7 @@ public struct PromptEncoder: Sendable {
   private let model: LanguageModel
   private let maxPromptTokens: Int
   private let templateSuffixTokens: Int
+  private let prefix: LanguageModel.Prefix
 
   /// Rows dropped from the front of the hidden states: the template's tokens before the prompt.
   static let templatePrefixTokens = 34
@@ -13,6 +14,15 @@ public struct PromptEncoder: Sendable {
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of "
     + "the objects and background:<|im_end|>\n<|im_start|>user\n"
   private static let templateSuffix = "<|im_end|>\n<|im_start|>assistant\n"
+
+  /// The template's words, as the tokenizer's first step cuts them; tokens that are no words left out.
+  static let templateWords: [[UInt8]] = {
+    var words: [[UInt8]] = []
+    for text in (templatePrefix + templateSuffix).split(separator: /<\|[a-z_]+\|>/) {
+      WordSplitter.forEachWord(of: String(text)) { words.append(Array($0)) }
+    }
+    return words
+  }()
 
   /// Combines a tokenizer and a model, checking that they fit each other and the template.
   ///
@@ -29,23 +39,57 @@ public struct PromptEncoder: Sendable {
       throw .checkpoint("tokenizer/ has \(tokenizer.idCount) token ids, but text_encoder/ embeds only \(vocabulary)")
     }
     templateSuffixTokens = tokenizer.encode(Self.templateSuffix).count
+    self.prefix = model.prefix(prefix)
     self.tokenizer = tokenizer
     self.model = model
     self.maxPromptTokens = maxPromptTokens
   }
 
-  /// Encodes `prompt`.
+  /// Names everything that results depend on besides weights and inputs.
+  public var numericsClass: String { LayerPrecision.numericsClass(model.compute) }
+
+  /// A prompt's tokens within the template.
+  public struct Tokens: Sendable {
+    let ids: [Int]
+    /// Rows of the embeddings, which are also the rows that encoding computes: the template's prefix is remembered.
+    public var count: Int { ids.count - PromptEncoder.templatePrefixTokens }
+  }
+
+  /// Splits `prompt`.
   ///
-  /// - Returns: prompt embeddings [L, hidden], fp32: the prompt's tokens and the five that close the template.
   /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the prompt has too many tokens.
-  public func encode(_ prompt: String, field: String = "prompt", probe: Probe = .none) throws(PipelineError) -> Tensor {
+  public func tokens(_ prompt: String, field: String = "prompt") throws(PipelineError) -> Tokens {
     let ids = tokenizer.encode(Self.templatePrefix + prompt + Self.templateSuffix)
     let promptTokens = ids.count - Self.templatePrefixTokens - templateSuffixTokens
     guard promptTokens <= maxPromptTokens else {
       throw .invalidRequest(field: field, reason: "has \(promptTokens) tokens; the limit is \(maxPromptTokens)")
     }
-    probe.record("input_ids", Tensor(ids.map(Float.init), shape: [ids.count]))
-    let hidden = model(ids, probe: probe)
-    return hidden.rows(Self.templatePrefixTokens..<ids.count)
+    return Tokens(ids: ids)
+  }
+
+  /// Encodes several prompts in one pass.
+  ///
+  /// - Returns: per prompt its embeddings [L, hidden], fp32: the prompt's tokens and the five that close the template. The same
+  ///   bytes as if it were encoded alone.
+  public func encode(_ prompts: [Tokens]) -> [Tensor] {
+    // The added tokens of a prompt might join those of the prefix; then the prefix is not what was remembered.
+    let count = Self.templatePrefixTokens, fits = prompts.map { Array($0.ids.prefix(count)) == prefix.ids }
+    let rest = zip(prompts, fits).filter(\.1).map { Array($0.0.ids.dropFirst(count)) }
+    var shared = rest.isEmpty ? [] : model(rest, after: prefix)[...]
+    return zip(prompts, fits).map { tokens, fits in
+      fits ? shared.removeFirst() : model(tokens.ids).rows(count..<tokens.ids.count)
+    }
+  }
+
+  /// Encodes one prompt.
+  ///
+  /// - Parameter probe: receives intermediates of the whole sequence, the template's prefix included.
+  /// - Returns: as ``encode(_:)``.
+  /// - Throws: as ``tokens(_:field:)``.
+  public func encode(_ prompt: String, field: String = "prompt", probe: Probe = .none) throws(PipelineError) -> Tensor {
+    let tokens = try tokens(prompt, field: field)
+    guard probe.isActive else { return encode([tokens])[0] }
+    probe.record("input_ids", Tensor(tokens.ids.map(Float.init), shape: [tokens.ids.count]))
+    return model(tokens.ids, probe: probe).rows(Self.templatePrefixTokens..<tokens.ids.count)
   }
 }

@@ -17,6 +17,19 @@ enum ByteAlphabet {
     return table
   }()
 
+  /// How `bytes` are spelled.
+  static func text(of bytes: some Sequence<UInt8>) -> String {
+    String(String.UnicodeScalarView(bytes.map { scalars[Int($0)] }))
+  }
+
+  private static let scalars: [Unicode.Scalar] = {
+    var table = [Unicode.Scalar](repeating: " ", count: 256)
+    for (value, byte) in bytes.enumerated() {
+      if let byte, let scalar = Unicode.Scalar(UInt32(value)) { table[Int(byte)] = scalar }
+    }
+    return table
+  }()
+
   /// The bytes that `text` spells, or nil if a character is not in the table.
   static func bytes(of text: some StringProtocol) -> [UInt8]? {
     var result: [UInt8] = []

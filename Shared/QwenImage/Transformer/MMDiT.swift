@@ -55,42 +55,114 @@ public struct MMDiT: Sendable {
   /// Computes the modulation vectors of all steps; `times` are the steps' sigmas.
   public func modulation(times: [Float]) -> ModulationTable { timestep.table(times: times, compute: compute) }
 
+  /// What a velocity is predicted from.
+  public struct Branch: Sendable {
+    /// Packed latents [N, inChannels], fp32.
+    public var latents: Tensor
+    /// The prompt.
+    public var conditioning: Conditioning
+    /// The vectors of the schedule.
+    public var modulation: ModulationTable
+    /// Row of `modulation`.
+    public var step: Int
+
+    /// See the properties.
+    public init(latents: Tensor, conditioning: Conditioning, modulation: ModulationTable, step: Int) {
+      self.latents = latents
+      self.conditioning = conditioning
+      self.modulation = modulation
+      self.step = step
+    }
+
+    /// Tokens of image and text.
+    public var tokenCount: Int { latents.shape[0] + conditioning.text.shape[0] }
+  }
+
   /// Predicts the velocity at one step.
   ///
-  /// - Parameters:
-  ///   - latents: packed latents [N, inChannels], fp32.
-  ///   - step: row of `modulation`.
   /// - Returns: velocity [N, patch² × outChannels], fp32.
-  public func callAsFunction(
-    _ latents: Tensor, _ conditioning: Conditioning, _ modulation: ModulationTable, step: Int, probe: Probe = .none
-  ) -> Tensor {
-    var x = compute.linear(latents, imageIn, output: .fp32)
-    var c = conditioning.text.copied()
-    recordInputs(latents, conditioning, modulation, step: step, x: x, probe)
-    for (index, block) in blocks.enumerated() {
-      block(
-        image: &x, text: &c, modulation: modulation.block(index, step: step), rotary: conditioning.rotary,
-        updatesText: index + 1 < blocks.count || probe.isActive, compute: compute, probe: probe)
-    }
-    let (scale, shift) = modulation.finalScaleAndShift(step: step)
-    let y = compute.layerNormModulate(x, shift: shift, scale: scale, epsilon: TransformerBlock.normEpsilon)
-    probe.record("norm_out", y)
-    let velocity = compute.linear(y, out, output: .fp32)
+  public func callAsFunction(_ branch: Branch, probe: Probe = .none) -> Tensor {
+    var streams = streams([branch])
+    recordInputs(branch, x: streams.image, probe)
+    runBlocks(&streams, [branch], updatesLastText: probe.isActive, probe: probe)
+    let velocity = velocities(streams.image, [branch], probe: probe)[0]
     probe.record("out", velocity)
     return velocity
   }
+
+  /// Predicts several velocities, of any steps and sizes, in one pass: every weight is read once for all of them.
+  ///
+  /// - Returns: per branch the same bytes as alone.
+  public func callAsFunction(_ branches: [Branch]) -> [Tensor] {
+    if branches.isEmpty { return [] }
+    var streams = streams(branches)
+    runBlocks(&streams, branches, updatesLastText: false)
+    return velocities(streams.image, branches, probe: .none)
+  }
+
+  /// The residual streams of a pass, the branches one after the other, fp32.
+  @_spi(Benchmarks) public struct Streams {
+    /// [ΣN, inner].
+    public var image: Tensor
+    /// [ΣL, inner].
+    public var text: Tensor
+  }
+
+  /// The streams before the first block.
+  @_spi(Benchmarks) public func streams(_ branches: [Branch]) -> Streams {
+    Streams(
+      image: compute.linear(Self.stacked(branches.map(\.latents)), imageIn, output: .fp32),
+      text: Self.stacked(branches.map(\.conditioning.text)).copied())
+  }
+
+  /// Runs all blocks; the text behind the last one is needed by nobody but recordings and benchmarks.
+  @_spi(Benchmarks) public func runBlocks(_ streams: inout Streams, _ branches: [Branch], updatesLastText: Bool, probe: Probe = .none) {
+    let (image, text) = (Self.rows(branches.map { $0.latents.shape[0] }), Self.rows(branches.map { $0.conditioning.text.shape[0] }))
+    for (index, block) in blocks.enumerated() {
+      let parts = branches.indices.map {
+        TransformerBlock.Branch(
+          imageRows: image[$0], textRows: text[$0], modulation: branches[$0].modulation.block(index, step: branches[$0].step),
+          rotary: branches[$0].conditioning.rotary)
+      }
+      block(
+        image: &streams.image, text: &streams.text, branches: parts, updatesText: index + 1 < blocks.count || updatesLastText,
+        compute: compute, probe: probe)
+    }
+  }
+
+  private func velocities(_ x: Tensor, _ branches: [Branch], probe: Probe) -> [Tensor] {
+    let rows = Self.rows(branches.map { $0.latents.shape[0] })
+    let y = Tensor(uninitialized: x.shape, compute.activationDType)
+    for (branch, rows) in zip(branches, rows) {
+      let (scale, shift) = branch.modulation.finalScaleAndShift(step: branch.step)
+      compute.layerNormModulate(x.rows(rows), shift: shift, scale: scale, epsilon: TransformerBlock.normEpsilon, into: y.rows(rows))
+    }
+    probe.record("norm_out", y)
+    let velocity = compute.linear(y, out, output: .fp32)
+    return rows.map { velocity.rows($0) }
+  }
+
+  /// The rows of parts of `counts` rows, one after the other.
+  private static func rows(_ counts: [Int]) -> [Range<Int>] {
+    var end = 0
+    return counts.map { count in
+      end += count
+      return end - count..<end
+    }
+  }
+
+  private static func stacked(_ parts: [Tensor]) -> Tensor { parts.dropFirst().reduce(parts[0]) { $0.appending($1) } }
 
   private func normalised(_ promptEmbeds: Tensor) -> Tensor {
     compute.rmsNorm(promptEmbeds, weight: textNorm, epsilon: TransformerBlock.normEpsilon)
   }
 
-  private func recordInputs(
-    _ latents: Tensor, _ conditioning: Conditioning, _ modulation: ModulationTable, step: Int, x: Tensor, _ probe: Probe
-  ) {
+  private func recordInputs(_ branch: Branch, x: Tensor, _ probe: Probe) {
     guard probe.isActive else { return }
+    let (conditioning, modulation, step) = (branch.conditioning, branch.modulation, branch.step)
     let textRows = 0..<conditioning.text.shape[0]
     let imageRows = textRows.upperBound..<conditioning.rotary.cos.shape[0]
-    probe.record("in.hidden_states", latents.copied())
+    probe.record("in.hidden_states", branch.latents.copied())
     probe.record("in.encoder_hidden_states", conditioning.promptEmbeds)
     probe.record("in.timestep", Tensor([modulation.times[step]], shape: [1]))
     probe.record("img_in", x.copied())

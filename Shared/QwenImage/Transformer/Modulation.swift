@@ -59,27 +59,22 @@ public struct ModulationTable: Sendable {
 struct TimestepModulation: Sendable {
   private let hidden: Linear
   private let output: Linear
-  private let blocks: [(image: Projection, text: Projection)]
-  private let final: Projection
+  // Not laid out and not in memory, except while a table is computed.
+  private let blocks: [(image: LinearSource, text: LinearSource)]
+  private let final: LinearSource
 
   /// Length of the sinusoidal embedding; fixed by the model family.
   private static let sinusoidDim = 256
 
-  /// A projection that stays in the file mapping and is prepared only while a table is computed.
-  private struct Projection: Sendable {
-    let weight: Tensor
-    let bias: Tensor
-  }
-
   init(_ reader: ModuleReader, _ configuration: TransformerConfiguration) throws(WeightsError) {
     let dim = configuration.innerDim
-    func projection(_ name: String, _ outputs: Int) throws(WeightsError) -> Projection {
-      Projection(weight: try reader.tensor("\(name).weight", [outputs, dim]), bias: try reader.tensor("\(name).bias", [outputs]))
+    func projection(_ name: String, _ outputs: Int) throws(WeightsError) -> LinearSource {
+      try reader.source(ofLinear: name, input: dim, output: outputs)
     }
     let embedder = "time_text_embed.timestep_embedder"
     hidden = try reader.linear("\(embedder).linear_1", input: Self.sinusoidDim, output: dim)
     output = try reader.linear("\(embedder).linear_2", input: dim, output: dim)
-    var blocks: [(image: Projection, text: Projection)] = []
+    var blocks: [(image: LinearSource, text: LinearSource)] = []
     for index in 0..<configuration.layerCount {
       let prefix = "transformer_blocks.\(index)"
       blocks.append((try projection("\(prefix).img_mod.1", 6 * dim), try projection("\(prefix).txt_mod.1", 6 * dim)))
@@ -93,8 +88,9 @@ struct TimestepModulation: Sendable {
     let sinusoid = Self.sinusoid(times)
     let embedding = compute.linear(compute.linear(sinusoid, hidden, activation: .silu, output: .fp32), output, output: .fp32)
     let input = compute.silu(embedding)
-    func project(_ projection: Projection) -> Tensor {
-      compute.linear(input, compute.prepareLinear(weight: projection.weight, bias: projection.bias), output: .fp32)
+    func project(_ source: LinearSource) -> Tensor {
+      defer { source.releasePages() }
+      return compute.linear(input, source.layer(compute), output: .fp32)
     }
     return ModulationTable(
       image: blocks.map { project($0.image) }, text: blocks.map { project($0.text) }, times: times, timeEmbedding: embedding,

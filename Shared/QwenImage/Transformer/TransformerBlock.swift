@@ -24,6 +24,16 @@ struct TransformerBlock: Sendable {
     let mlpOut: Linear
   }
 
+  /// One of the predictions that share a pass: its rows of both streams, and what is its own.
+  struct Branch {
+    let imageRows: Range<Int>
+    let textRows: Range<Int>
+    /// This block's vectors at the branch's step.
+    let modulation: BlockModulation
+    /// Tables of the joint sequence, text first.
+    let rotary: RotaryTable
+  }
+
   init(_ index: Int, _ reader: ModuleReader, _ configuration: TransformerConfiguration) throws(WeightsError) {
     let prefix = "transformer_blocks.\(index)"
     func stream(q: String, k: String, v: String, out: String, norms: (String, String), mlp: String) throws(WeightsError) -> Stream {
@@ -45,69 +55,100 @@ struct TransformerBlock: Sendable {
       q: "add_q_proj", k: "add_k_proj", v: "add_v_proj", out: "to_add_out", norms: ("norm_added_q", "norm_added_k"), mlp: "txt_mlp")
   }
 
-  /// Advances both residual streams in place.
+  /// Advances both residual streams in place. Branches share the products with weights and nothing else: no row depends on the
+  /// rows of another branch.
   ///
   /// - Parameters:
-  ///   - x: image tokens [N, inner], fp32.
-  ///   - c: text tokens [L, inner], fp32.
-  ///   - modulation: this block's vectors at the current step.
-  ///   - rotary: tables of the joint sequence, text first.
+  ///   - x: image tokens of all branches [ΣN, inner], fp32.
+  ///   - c: text tokens of all branches [ΣL, inner], fp32.
   ///   - updatesText: false in the last block, whose text output nobody reads.
+  ///   - probe: meant for a single branch.
   func callAsFunction(
-    image x: inout Tensor, text c: inout Tensor, modulation: BlockModulation, rotary: RotaryTable, updatesText: Bool,
-    compute: Compute, probe: Probe
+    image x: inout Tensor, text c: inout Tensor, branches: [Branch], updatesText: Bool, compute: Compute, probe: Probe
   ) {
     let probe = probe.scoped("block.\(index)")
-    let textCount = c.shape[0]
-    let joint = jointAttention(x, c, modulation, rotary, compute)
-    let (attendedText, attendedImage) = (joint.rows(0..<textCount), joint.rows(textCount..<joint.shape[0]))
+    let attended = jointAttention(x, c, branches, compute)
+    func gather(_ rows: (Branch) -> Range<Int>) -> Tensor {
+      let parts = zip(attended, branches).map { $0.rows(rows($1)) }
+      return parts.dropFirst().reduce(parts[0]) { $0.appending($1) }
+    }
 
-    probe.record("attn.img", compute.linear(attendedImage, image.output, output: .fp32))
-    compute.linear(attendedImage, image.output, addingTo: &x, gate: modulation.image.attentionGate)
-    mlp(&x, image, modulation.image, name: "img_mlp", compute, probe)
+    let image = gather { $0.textRows.count..<$0.textRows.count + $0.imageRows.count }
+    probe.record("attn.img", compute.linear(image, self.image.output, output: .fp32))
+    compute.linear(image, self.image.output, addingTo: &x, gates: branches.map { ($0.imageRows, $0.modulation.image.attentionGate) })
+    mlp(&x, self.image, branches.map { ($0.imageRows, $0.modulation.image) }, name: "img_mlp", compute, probe)
     probe.record("img", x.copied())
 
     guard updatesText else { return }
-    probe.record("attn.txt", compute.linear(attendedText, text.output, output: .fp32))
-    compute.linear(attendedText, text.output, addingTo: &c, gate: modulation.text.attentionGate)
-    mlp(&c, text, modulation.text, name: "txt_mlp", compute, probe)
+    let text = gather { 0..<$0.textRows.count }
+    probe.record("attn.txt", compute.linear(text, self.text.output, output: .fp32))
+    compute.linear(text, self.text.output, addingTo: &c, gates: branches.map { ($0.textRows, $0.modulation.text.attentionGate) })
+    mlp(&c, self.text, branches.map { ($0.textRows, $0.modulation.text) }, name: "txt_mlp", compute, probe)
     probe.record("txt", c.copied())
   }
 
-  /// softmax([q_txt; q_img] [k_txt; k_img]ᵀ / √d) [v_txt; v_img] → [L + N, inner].
-  private func jointAttention(
-    _ x: Tensor, _ c: Tensor, _ modulation: BlockModulation, _ rotary: RotaryTable, _ compute: Compute
-  ) -> Tensor {
-    let (textCount, total) = (c.shape[0], c.shape[0] + x.shape[0])
-    let (q, k, v) = (jointBuffer(total, compute), jointBuffer(total, compute), jointBuffer(total, compute))
-    for (stream, tokens, vectors, rows) in [
-      (text, c, modulation.text, 0..<textCount), (image, x, modulation.image, textCount..<total),
-    ] {
-      let input = compute.layerNormModulate(tokens, shift: vectors.attentionShift, scale: vectors.attentionScale, epsilon: Self.normEpsilon)
-      compute.linear(input, stream.query, into: q.rows(rows))
-      compute.linear(input, stream.key, into: k.rows(rows))
-      compute.linear(input, stream.value, into: v.rows(rows))
-      for (tensor, norm) in [(q, stream.queryNorm), (k, stream.keyNorm)] {
-        var heads = tensor.rows(rows)
-        compute.headNormRotary(
-          &heads, heads: configuration.headCount, normWeight: norm, epsilon: Self.normEpsilon, rotary: rotary.rows(rows),
-          style: .interleaved)
-      }
+  /// softmax([q_txt; q_img] [k_txt; k_img]ᵀ / √d) [v_txt; v_img] → [L + N, inner] of every branch.
+  private func jointAttention(_ x: Tensor, _ c: Tensor, _ branches: [Branch], _ compute: Compute) -> [Tensor] {
+    var joint: [(q: Tensor, k: Tensor, v: Tensor)] = []
+    for branch in branches {
+      let shape: Shape = [branch.textRows.count + branch.imageRows.count, configuration.innerDim]
+      func buffer() -> Tensor { Tensor(uninitialized: shape, compute.activationDType) }
+      joint.append((buffer(), buffer(), buffer()))
     }
-    return compute.attention(
-      q: q, k: k, v: v, heads: configuration.headCount, kvHeads: configuration.headCount, headDim: configuration.headDim, causal: false)
+    project(text, c, branches.map { ($0.textRows, $0.modulation.text) }, into: joint.map { ($0.q, $0.k, $0.v) }, at: { _ in 0 }, compute)
+    project(
+      image, x, branches.map { ($0.imageRows, $0.modulation.image) }, into: joint.map { ($0.q, $0.k, $0.v) },
+      at: { branches[$0].textRows.count }, compute)
+    return zip(joint, branches).map { buffers, branch in
+      for (stream, rows) in [(text, 0..<branch.textRows.count), (image, branch.textRows.count..<buffers.q.shape[0])] {
+        for (tensor, norm) in [(buffers.q, stream.queryNorm), (buffers.k, stream.keyNorm)] {
+          var heads = tensor.rows(rows)
+          compute.headNormRotary(
+            &heads, heads: configuration.headCount, normWeight: norm, epsilon: Self.normEpsilon, rotary: branch.rotary.rows(rows),
+            style: .interleaved)
+        }
+      }
+      return compute.attention(
+        q: buffers.q, k: buffers.k, v: buffers.v, heads: configuration.headCount, kvHeads: configuration.headCount,
+        headDim: configuration.headDim, causal: false)
+    }
   }
 
-  private func jointBuffer(_ rows: Int, _ compute: Compute) -> Tensor {
-    Tensor(uninitialized: [rows, configuration.innerDim], compute.activationDType)
+  /// Queries, keys and values of one stream's tokens into each branch's joint buffers, from row `start` on.
+  private func project(
+    _ stream: Stream, _ tokens: Tensor, _ parts: [(rows: Range<Int>, modulation: StreamModulation)],
+    into joint: [(q: Tensor, k: Tensor, v: Tensor)], at start: (Int) -> Int, _ compute: Compute
+  ) {
+    let input = modulated(tokens, parts.map { ($0.rows, $0.modulation.attentionShift, $0.modulation.attentionScale) }, compute)
+    for (layer, targets) in [(stream.query, joint.map(\.q)), (stream.key, joint.map(\.k)), (stream.value, joint.map(\.v))] {
+      func target(_ index: Int) -> Tensor { targets[index].rows(start(index)..<start(index) + parts[index].rows.count) }
+      if parts.count == 1 {
+        compute.linear(input, layer, into: target(0))
+        continue
+      }
+      let all = compute.linear(input, layer)
+      for (index, part) in parts.enumerated() {
+        withExtendedLifetime((all, targets)) { target(index).mutableBytes.copyMemory(from: all.rows(part.rows).bytes) }
+      }
+    }
+  }
+
+  private func modulated(_ tokens: Tensor, _ parts: [(rows: Range<Int>, shift: Tensor, scale: Tensor)], _ compute: Compute) -> Tensor {
+    let result = Tensor(uninitialized: tokens.shape, compute.activationDType)
+    for part in parts {
+      compute.layerNormModulate(
+        tokens.rows(part.rows), shift: part.shift, scale: part.scale, epsilon: Self.normEpsilon, into: result.rows(part.rows))
+    }
+    return result
   }
 
   private func mlp(
-    _ tokens: inout Tensor, _ stream: Stream, _ vectors: StreamModulation, name: String, _ compute: Compute, _ probe: Probe
+    _ tokens: inout Tensor, _ stream: Stream, _ parts: [(rows: Range<Int>, modulation: StreamModulation)], name: String,
+    _ compute: Compute, _ probe: Probe
   ) {
-    let input = compute.layerNormModulate(tokens, shift: vectors.mlpShift, scale: vectors.mlpScale, epsilon: Self.normEpsilon)
+    let input = modulated(tokens, parts.map { ($0.rows, $0.modulation.mlpShift, $0.modulation.mlpScale) }, compute)
     let hidden = compute.linear(input, stream.mlpIn, activation: .geluTanh)
     probe.record(name, compute.linear(hidden, stream.mlpOut, output: .fp32))
-    compute.linear(hidden, stream.mlpOut, addingTo: &tokens, gate: vectors.mlpGate)
+    compute.linear(hidden, stream.mlpOut, addingTo: &tokens, gates: parts.map { ($0.rows, $0.modulation.mlpGate) })
   }
 }

@@ -20,12 +20,53 @@ struct ResidualBlock: Sendable {
       ? nil : try reader.convolution("\(name).conv_shortcut", input: input, output: output, kernel: 1, storedTimeTaps: 1)
   }
 
-  /// [H, W, input] → [H, W, output], fp32.
-  func callAsFunction(_ x: Tensor, _ compute: Compute) -> Tensor {
-    let hidden = compute.convolution(compute.channelRMSNorm(x, gamma: norm1, silu: true), conv1)
-    var y = compute.convolution(compute.channelRMSNorm(hidden, gamma: norm2, silu: true), conv2)
-    compute.add(&y, shortcut.map { compute.convolution(x, $0) } ?? x)
-    return y
+  /// The block over `source` [H, W, input], whose rows it uses up. The result [H, W, output] takes their place if the extents agree.
+  func stream(_ source: any PictureStream, band: BandHeight, compute: Compute) -> any PictureStream {
+    ResidualPicture(self, source, band: band, compute: compute)
+  }
+
+  /// The picture after the block, row by row.
+  private final class ResidualPicture: PictureStream {
+    let window: RowWindow
+    private let block: ResidualBlock
+    private let source: any PictureStream
+    private let hidden: ConvolvedPicture
+    private let normed: RowWindow
+    private let band: BandHeight
+    private let compute: Compute
+    private var done = 0
+    private var normedRows = 0
+
+    init(_ block: ResidualBlock, _ source: any PictureStream, band: BandHeight, compute: Compute) {
+      self.block = block
+      self.source = source
+      self.band = band
+      self.compute = compute
+      let input = source.window
+      hidden = ConvolvedPicture(
+        source, keepingSource: true, norm: block.norm1, block.conv1, band: BandHeight(pixels: 0), compute: compute)
+      normed = hidden.window
+      window =
+        block.shortcut == nil ? input : RowWindow(height: input.height, width: input.width, channels: block.conv2.outChannels)
+    }
+
+    func produce(through row: Int) {
+      guard done < row else { return }
+      let end = band.end(after: done, through: row, window)
+      let needed = min(window.height, end + 1)
+      hidden.produce(through: needed)
+      let hiddenRows = hidden.window.held.upperBound
+      compute.channelNorm(hidden.window, rows: normedRows..<hiddenRows, gamma: block.norm2, into: normed)
+      normedRows = hiddenRows
+      if let shortcut = block.shortcut {
+        window.extend(through: end)
+        compute.convolution(source.window.rows, shortcut, rows: done..<end, into: window.rows)
+        source.window.release(before: end)
+      }
+      compute.convolution(normed.rows, block.conv2, rows: done..<end, into: window.rows, adds: true)
+      normed.release(before: end - 1)
+      done = end
+    }
   }
 }
 

@@ -16,6 +16,8 @@ public struct VAEDecoder: Sendable {
   private let stages: [UpStage]
   private let normOut: Tensor
   private let convOut: Convolution
+  private let band: BandHeight
+  private static let bandPixelsPerThread = 6144
 
   /// Names everything that decoded pixels depend on besides the latents: equal strings promise equal bytes.
   public var numericsClass: String { compute.numericsClass }
@@ -30,10 +32,16 @@ public struct VAEDecoder: Sendable {
 
   /// Reads the decoder's weights from `vae/`; the encoder and the temporal convolutions are left in the file.
   ///
-  /// - Parameter pool: the VAE always computes in fp32, whatever the precision of the other stages.
+  /// - Parameters:
+  ///   - compute: in fp32: so the VAE always computes, whatever the precision of the other stages.
+  ///   - bandPixels: pixels of the bands in which pictures are made; they change time and memory, but no byte of the result. Nil:
+  ///     enough of them to keep all threads at work.
   /// - Throws: `WeightsError` naming the file and tensor that is missing, misshapen or unexpected.
-  public init(_ weights: ComponentWeights, configuration: VAEConfiguration, compute: Compute) throws(WeightsError) {
+  public init(
+    _ weights: ComponentWeights, configuration: VAEConfiguration, compute: Compute, bandPixels: Int? = nil
+  ) throws(WeightsError) {
     precondition(compute.precision == .fp32, "the VAE computes in fp32")
+    band = BandHeight(pixels: bandPixels ?? compute.threadCount * Self.bandPixelsPerThread)
     let reader = ModuleReader(weights, compute: compute)
     self.configuration = configuration
     self.compute = compute
@@ -83,20 +91,32 @@ public struct VAEDecoder: Sendable {
     probe.record("decode0.in", channelsFirst(z))
     var x = compute.convolution(compute.convolution(z, postQuant), convIn)
     probe.record("dec.conv_in", channelsFirst(x))
-    x = middle.0(x, compute)
+    x = middle.0.stream(StoredPicture(x), band: band, compute: compute).collect(band: band)
     x = middle.1(x, compute)
     probe.record("dec.mid_attn", channelsFirst(x))
-    x = middle.2(x, compute)
+    x = middle.2.stream(StoredPicture(x), band: band, compute: compute).collect(band: band)
     probe.record("dec.mid", channelsFirst(x))
-    for (index, stage) in stages.enumerated() {
-      for block in stage.blocks { x = block(x, compute) }
-      if let upsampler = stage.upsampler { x = compute.convolution(compute.upsampleNearest2x(x), upsampler) }
-      probe.record("dec.up.\(index)", channelsFirst(x))
-    }
-    x = compute.convolution(compute.channelRMSNorm(x, gamma: normOut, silu: true), convOut)
+    x = upsampled(x, probe: probe)
     clamp(&x)
     probe.record("decode0.out", channelsFirst(x))
     return x
+  }
+
+  /// From the middle's picture [h, w, C] to pixels [8h, 8w, channels], band by band: at full size one layer's picture may take half a
+  /// gigabyte, all bands together take a third of one.
+  private func upsampled(_ x: Tensor, probe: Probe) -> Tensor {
+    var picture: any PictureStream = StoredPicture(x)
+    for (index, stage) in stages.enumerated() {
+      for block in stage.blocks { picture = block.stream(picture, band: band, compute: compute) }
+      if let upsampler = stage.upsampler {
+        picture = ConvolvedPicture(picture, upsampler, upsampled: true, band: band, compute: compute)
+      }
+      guard probe.isActive else { continue }
+      let whole = picture.collect(band: band)
+      probe.record("dec.up.\(index)", channelsFirst(whole))
+      picture = StoredPicture(whole)
+    }
+    return ConvolvedPicture(picture, norm: normOut, convOut, band: band, compute: compute).collect(band: band)
   }
 
   /// z · std + mean per channel; [C, h, w] → [h, w, C].

@@ -1,0 +1,77 @@
+import ArgumentParser
+import Foundation
+import Kernels
+import QwenImage
+
+/// `qwen-image synth`: a checkpoint with random weights.
+struct SynthCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "synth", abstract: "Write a checkpoint with random weights, to measure speed and memory without a download.",
+    discussion: """
+      The same seed gives the same files. The directory appears when it is complete; Ctrl-C leaves nothing behind. The published sizes take \
+      58 GB in bf16, 30 GB in int8 and 23 GB in q4.
+      """)
+
+  @Argument(help: "The directory to write; must not exist or be empty.")
+  var directory: String
+
+  @Option(help: "Sizes: qwen-image (as published), tiny, or a checkpoint directory whose configuration and tokenizer are taken.")
+  var config = "qwen-image"
+
+  @Option(help: "Seed of the weights.")
+  var seed: UInt64 = 0
+
+  @Option(help: "bf16 as published, or quantised: int8, q4.")
+  var precision = PrecisionChoice.bf16
+
+  @Option(help: "A tokenizer directory to copy; otherwise one is made that knows the prompt template and bytes.")
+  var tokenizer: String?
+
+  @Option(help: "Compute threads.")
+  var threads = ProcessInfo.processInfo.activeProcessorCount
+
+  func validate() throws {
+    guard [.bf16, .int8, .q4].contains(precision) else { throw ValidationError("--precision must be bf16, int8 or q4") }
+  }
+
+  func run() async throws {
+    try await writingCheckpoint("writing \(directory)") { progress in
+      try SyntheticCheckpoint.write(
+        configurationOfName(config), seed: seed, precision: Precision(rawValue: precision.rawValue) ?? .bf16,
+        tokenizer: tokenizer.map { URL(filePath: $0) }, to: URL(filePath: directory), pool: ThreadPool(threads: threads), progress: progress)
+    }
+  }
+
+  private func configurationOfName(_ name: String) -> SyntheticConfiguration {
+    switch name {
+    case "qwen-image": .published
+    case "tiny": .tiny
+    default: .directory(URL(filePath: name))
+    }
+  }
+}
+
+/// Runs `body` on a thread of its own, with a progress bar; Ctrl-C makes the next report of progress throw.
+func writingCheckpoint<Result: Sendable>(
+  _ title: String, _ body: @escaping @Sendable (_ progress: (Int, Int) throws -> Void) throws -> Result
+) async throws -> Result {
+  let interruption = Interruption()
+  do {
+    return try await onThread {
+      var bar = ProgressBar()
+      defer { bar.finish() }
+      let start = ContinuousClock.now
+      var lastShown = start
+      return try body { done, total in
+        guard !interruption.isInterrupted else { throw PipelineError.cancelled }
+        let now = ContinuousClock.now, seconds = (now - start) / .seconds(1)
+        guard done == total || now - lastShown > .milliseconds(200) else { return }
+        lastShown = now
+        let left = done > 0 ? seconds / Double(done) * Double(total - done) : nil
+        bar.show(title, percent: 100 * done / max(total, 1), secondsLeft: left)
+      }
+    }
+  } catch PipelineError.cancelled {
+    throw ExitCode(Interruption.exitStatus)
+  }
+}

@@ -1,0 +1,22 @@
+import Metrics
+import Observability
+
+/// What a stage says of itself besides what its worker counts.
+enum StageMetrics {
+  /// Says what a stage's metrics mean.
+  static func describe(in registry: PrometheusRegistry) {
+    registry.describe("qwenimage_stage_load_seconds", "Time it took to load the model.")
+    registry.describe("qwenimage_stage_info", "1; its labels are the arithmetic and the class of equal results.")
+    registry.describe("qwenimage_worker_running_tasks", "Tasks at work.")
+    registry.describe("qwenimage_worker_registered_gateways", "Gateways with a session.")
+    registry.describe("qwenimage_worker_step_seconds", "Time of denoising steps.")
+    registry.describe("qwenimage_worker_task_seconds", "Time of tasks, whatever their outcome.")
+    registry.describe("qwenimage_worker_tasks_total", "Tasks that ended, by outcome.")
+  }
+
+  /// The model is loaded.
+  static func noteLoad(seconds: Double, precision: String, numericsClass: String) {
+    Gauge(label: "qwenimage_stage_load_seconds").record(seconds)
+    Gauge(label: "qwenimage_stage_info", dimensions: [("precision", precision), ("numerics", numericsClass)]).record(1)
+  }
+}

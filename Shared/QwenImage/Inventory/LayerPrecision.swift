@@ -1,0 +1,34 @@
+import Kernels
+
+/// Which linear layers the quantised modes quantise, by the names of their weights.
+///
+/// `int8` and `q4` leave in bf16 what decides the picture out of proportion to its size: the embeddings of time, text and latents at the
+/// entrance, the projections at the exit, and the first layer of either network (`Tests/Benchmarks/PERFORMANCE-LOG.md` has the
+/// measurements). Modulations have 8 bits in both modes: they act on every token alike, and are read once per schedule. A layer
+/// that quantising harms more than `PrecisionLimits` allow stays in bf16 too; that is found by measuring its weight.
+public enum LayerPrecision {
+  /// Part of what results depend on: raised whenever the rule changes.
+  public static let version = 1
+
+  /// The precision that the layer with the weight `name` is to have in `mode`.
+  public static func precision(of name: String, in mode: Precision) -> Precision {
+    switch mode {
+    case .fp32, .bf16: mode
+    case .int8, .q4: isModulation(name) ? .int8 : isKept(name) ? .bf16 : mode
+    }
+  }
+
+  /// Names everything that results of a network depend on besides weights and inputs.
+  public static func numericsClass(_ compute: Compute) -> String {
+    let isQuantised = compute.precision == .int8 || compute.precision == .q4
+    return isQuantised ? "\(compute.numericsClass)/layers-\(version)" : compute.numericsClass
+  }
+
+  /// Whether the weight serves only the modulation vectors, which are computed once per schedule.
+  static func isModulation(_ name: String) -> Bool { name.contains(".img_mod.") || name.contains(".txt_mod.") }
+
+  private static func isKept(_ name: String) -> Bool {
+    let isOfALayer = name.hasPrefix("transformer_blocks.") || name.hasPrefix("model.layers.")
+    return !isOfALayer || name.hasPrefix("transformer_blocks.0.") || name.hasPrefix("model.layers.0.")
+  }
+}

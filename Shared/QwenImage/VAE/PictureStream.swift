@@ -1,0 +1,168 @@
+import Kernels
+import TensorCore
+
+/// A picture that is made from top to bottom, of which only some rows are in memory.
+///
+/// A decoder's pictures are large at its end, where every pixel depends on a few neighbours only. Streams hand each other
+/// bands of rows instead of whole pictures; since the kernels give the same bytes whatever the band, so does the decoder.
+protocol PictureStream: AnyObject {
+  /// Where finished rows are. Rows after them belong to the stream.
+  var window: RowWindow { get }
+  /// Finishes the rows before `row`, and perhaps more.
+  func produce(through row: Int)
+}
+
+/// Rows of a picture [H, W, channels] on their way from one stream to the next; its memory moves down the picture.
+final class RowWindow {
+  let height: Int
+  let width: Int
+  let channels: Int
+  /// What is in memory: rows before it are used up.
+  private(set) var held: Range<Int>
+  private var storage: Tensor
+  private var first: Int
+
+  /// An empty window.
+  init(height: Int, width: Int, channels: Int) {
+    (self.height, self.width, self.channels) = (height, width, channels)
+    held = 0..<0
+    first = 0
+    storage = Tensor(uninitialized: [0, width, channels])
+  }
+
+  /// A picture that is there already, in memory that the streams may write to.
+  init(_ picture: Tensor) {
+    (height, width, channels) = (picture.shape[0], picture.shape[1], picture.shape[2])
+    held = 0..<height
+    first = 0
+    storage = picture
+  }
+
+  /// The rows held.
+  var rows: PictureRows { PictureRows(heldPixels, first: held.lowerBound, height: height) }
+
+  private var heldPixels: Tensor { storage.rows(held.lowerBound - first..<held.upperBound - first) }
+
+  /// Makes room for the rows before `row`; their contents are whatever they are.
+  func extend(through row: Int) {
+    precondition(row <= height, "row \(row) of \(height)")
+    guard row > held.upperBound else { return }
+    if row - first > storage.shape[0] { moveUp(for: row - held.lowerBound) }
+    held = held.lowerBound..<row
+  }
+
+  /// Forgets the rows before `row`.
+  func release(before row: Int) { held = max(held.lowerBound, min(row, held.upperBound))..<held.upperBound }
+
+  /// Puts the rows held at the start of the memory, which is made larger if it has less than `count` rows.
+  private func moveUp(for count: Int) {
+    let kept = heldPixels
+    let target = storage.shape[0] >= count ? storage : Tensor(uninitialized: [min(height, count + count / 2), width, channels])
+    withExtendedLifetime((kept, target)) {
+      if let from = kept.bytes.baseAddress { target.mutableBytes.baseAddress?.copyMemory(from: from, byteCount: kept.byteCount) }
+    }
+    (storage, first) = (target, held.lowerBound)
+  }
+}
+
+extension PictureStream {
+  /// The whole picture.
+  func collect(band: BandHeight) -> Tensor {
+    let result = Tensor(uninitialized: [window.height, window.width, window.channels])
+    var done = 0
+    while done < window.height {
+      let end = band.end(after: done, through: done + 1, window)
+      produce(through: end)
+      let rows = window.rows[done..<end]
+      withExtendedLifetime((rows, result)) {
+        result.rows(done..<end).mutableBytes.copyMemory(from: rows.bytes)
+      }
+      window.release(before: end)
+      done = end
+    }
+    return result
+  }
+}
+
+/// How many rows streams work on at a time.
+struct BandHeight: Sendable {
+  /// Pixels of a band, at least: enough work for every thread.
+  let pixels: Int
+
+  /// Where a band from row `start` on ends that includes the rows before `row`.
+  func end(after start: Int, through row: Int, _ window: RowWindow) -> Int {
+    let grain = Compute.convolutionRowGrain
+    let rows = max(row - start, pixels / window.width)
+    return min(window.height, start + (rows + grain - 1) / grain * grain)
+  }
+}
+
+/// A picture that is there already.
+final class StoredPicture: PictureStream {
+  let window: RowWindow
+
+  /// `picture` [H, W, C] is used up: streams write into it.
+  init(_ picture: Tensor) { window = RowWindow(picture) }
+
+  func produce(through row: Int) {}
+}
+
+/// A convolution of another stream's picture, perhaps of its norm or at twice its size.
+final class ConvolvedPicture: PictureStream {
+  let window: RowWindow
+  private let source: any PictureStream
+  private let keepsSource: Bool
+  private let normed: RowWindow?
+  private let norm: Tensor?
+  private let convolution: Convolution
+  private let scale: Int
+  private let band: BandHeight
+  private let compute: Compute
+  private var done = 0
+  private var normedRows = 0
+
+  /// - Parameters:
+  ///   - keepsSource: whether the source's rows are needed once more.
+  ///   - norm: γ of a channel norm, with SiLU, in front; only if not `upsampled`.
+  init(
+    _ source: any PictureStream, keepingSource keepsSource: Bool = false, norm: Tensor? = nil, _ convolution: Convolution,
+    upsampled: Bool = false, band: BandHeight, compute: Compute
+  ) {
+    precondition(norm == nil || !upsampled, "the norm of an upsampled picture is not made")
+    self.source = source
+    self.keepsSource = keepsSource
+    self.norm = norm
+    self.convolution = convolution
+    scale = upsampled ? 2 : 1
+    self.band = band
+    self.compute = compute
+    let input = source.window
+    normed = norm.map { _ in RowWindow(height: input.height, width: input.width, channels: input.channels) }
+    window = RowWindow(height: scale * input.height, width: scale * input.width, channels: convolution.outChannels)
+  }
+
+  func produce(through row: Int) {
+    guard done < row else { return }
+    let end = band.end(after: done, through: row, window)
+    let needed = min(source.window.height, (end + scale) / scale)
+    source.produce(through: needed)
+    if let normed, let norm {
+      compute.channelNorm(source.window, rows: normedRows..<needed, gamma: norm, into: normed)
+      normedRows = needed
+    }
+    window.extend(through: end)
+    compute.convolution((normed ?? source.window).rows, convolution, upsampled: scale == 2, rows: done..<end, into: window.rows)
+    // The next band begins one row above its own.
+    normed?.release(before: end - 1)
+    if !keepsSource { source.window.release(before: normed == nil ? end / scale - 1 : needed) }
+    done = end
+  }
+}
+
+extension Compute {
+  /// Appends the channel norm with SiLU of `rows` to `result`, which may be the same window.
+  func channelNorm(_ source: RowWindow, rows: Range<Int>, gamma: Tensor, into result: RowWindow) {
+    result.extend(through: rows.upperBound)
+    channelRMSNorm(source.rows[rows], gamma: gamma, silu: true, into: result.rows[rows])
+  }
+}

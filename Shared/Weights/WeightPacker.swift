@@ -1,0 +1,177 @@
+import Kernels
+import TensorCore
+
+/// Where a packer finds the tensors of a component.
+public protocol WeightSource: Sendable {
+  /// The element type of a tensor.
+  func dtype(of name: String, _ shape: Shape) throws(WeightsError) -> DType
+  /// Some rows of the outermost dimension of a tensor, which must have `shape`.
+  func rows(_ range: Range<Int>, of name: String, _ shape: Shape) throws(WeightsError) -> Tensor
+  /// The tensor will not be needed for a while.
+  func releasePages(of name: String)
+}
+
+extension ComponentWeights: WeightSource {
+  /// The element type that the tensor is stored in.
+  public func dtype(of name: String, _ shape: Shape) throws(WeightsError) -> DType { try tensor(name, shape).dtype }
+
+  /// A view into the mapped file.
+  public func rows(_ range: Range<Int>, of name: String, _ shape: Shape) throws(WeightsError) -> Tensor {
+    let tensor = try tensor(name, shape)
+    return shape.rank == 0 ? tensor : tensor.rows(range)
+  }
+}
+
+/// What is to become of one tensor.
+public struct PlannedTensor: Sendable, Equatable {
+  /// The two ways.
+  public enum Treatment: Sendable, Equatable {
+    /// Written as it is.
+    case copied
+    /// Laid out at a precision, unless that loses more than ``PrecisionLimits`` allow.
+    case packed(Precision)
+  }
+
+  /// The tensor's name.
+  public let name: String
+  /// Its extents.
+  public let shape: Shape
+  /// What to do.
+  public let treatment: Treatment
+
+  /// See the properties.
+  public init(_ name: String, _ shape: Shape, _ treatment: Treatment) {
+    self.name = name
+    self.shape = shape
+    self.treatment = treatment
+  }
+}
+
+/// The greatest relative error ‖W′ − W‖ / ‖W‖ that quantising a layer's weight may bring; layers that lose more stay in bf16.
+public struct PrecisionLimits: Sendable, Equatable {
+  /// For 8-bit weights with one scale per output channel. Normally distributed weights lose 0.7 %; more than twice that
+  /// means rows whose largest weight is far from the others, which leaves these few levels.
+  public var int8: Double
+  /// For 4-bit weights in groups of 32. Normally distributed weights lose 8 %.
+  public var q4: Double
+
+  /// The limits in use.
+  public static let standard = PrecisionLimits(int8: 0.02, q4: 0.12)
+
+  /// See the properties.
+  public init(int8: Double, q4: Double) {
+    self.int8 = int8
+    self.q4 = q4
+  }
+
+  func limit(_ precision: Precision) -> Double {
+    switch precision {
+    case .fp32, .bf16: .infinity
+    case .int8: int8
+    case .q4: q4
+    }
+  }
+}
+
+/// How a layer came out.
+public struct PackedLayerReport: Sendable, Equatable, Codable {
+  /// The weight's name.
+  public let name: String
+  /// Its extents, [out, in].
+  public let shape: [Int]
+  /// The precision it was to get.
+  public let asked: String
+  /// The precision it got.
+  public let kept: String
+  /// ‖W′ − W‖ / ‖W‖ at the precision asked for; nil where that is no quantisation.
+  public let relativeError: Double?
+  /// Bytes it takes now.
+  public var byteCount = 0
+}
+
+extension Compute {
+  /// Lays out a weight at `precision`, or in bf16 where that would lose more than `limits` allow. Whoever packs a layer, at load or
+  /// for a file, does it here, so that all get the same bytes.
+  package func prepareLinear(
+    _ name: String, weight: Tensor, bias: Tensor? = nil, precision: Precision, limits: PrecisionLimits = .standard
+  ) -> (layer: Linear, report: PackedLayerReport) {
+    func report(_ kept: Precision, _ error: Double?) -> PackedLayerReport {
+      PackedLayerReport(
+        name: name, shape: weight.shape.dimensions, asked: precision.rawValue, kept: kept.rawValue, relativeError: error)
+    }
+    let layer = prepareLinear(weight: weight, bias: bias, precision: precision)
+    guard precision == .int8 || precision == .q4 else { return (layer, report(precision, nil)) }
+    let error = relativeError(of: layer, from: weight)
+    // NaN is not within any limit.
+    if error <= limits.limit(precision) { return (layer, report(precision, error)) }
+    return (prepareLinear(weight: weight, bias: bias, precision: .bf16), report(.bf16, error))
+  }
+}
+
+/// Streams a component from a source to files, laying out layers on the way. One tensor is in memory at a time, of a tensor that is
+/// only copied a piece.
+public struct WeightPacker: Sendable {
+  /// Does the arithmetic; its own precision does not matter.
+  public let compute: Compute
+  /// Which layers stay in bf16.
+  public let limits: PrecisionLimits
+  /// What becomes of a layer that a limit keeps in bf16: written as published, or laid out in bf16.
+  public let laysOutKeptLayers: Bool
+
+  private static let pieceBytes = 32 << 20
+
+  /// See the properties.
+  public init(compute: Compute, limits: PrecisionLimits = .standard, laysOutKeptLayers: Bool = false) {
+    self.compute = compute
+    self.limits = limits
+    self.laysOutKeptLayers = laysOutKeptLayers
+  }
+
+  /// Writes `plan` in its order.
+  ///
+  /// - Parameter progress: called with the number of values read so far; it may throw to stop.
+  /// - Returns: a report per layer that was to be packed.
+  /// - Throws: `WeightsError`, or what `progress` throws.
+  public func write(
+    _ plan: [PlannedTensor], from source: some WeightSource, to writer: ShardedWriter, progress: (Int) throws -> Void
+  ) throws -> [PackedLayerReport] {
+    var reports: [PackedLayerReport] = []
+    var done = 0
+    for tensor in plan {
+      switch tensor.treatment {
+      case .copied: try copy(tensor, from: source, to: writer) { try progress(done + $0) }
+      case .packed(let precision): reports.append(try pack(tensor, precision, from: source, to: writer))
+      }
+      done += tensor.shape.elementCount
+      try progress(done)
+    }
+    return reports
+  }
+
+  private func pack(
+    _ tensor: PlannedTensor, _ precision: Precision, from source: some WeightSource, to writer: ShardedWriter
+  ) throws(WeightsError) -> PackedLayerReport {
+    defer { source.releasePages(of: tensor.name) }
+    let weight = try source.rows(0..<tensor.shape[0], of: tensor.name, tensor.shape)
+    var (layer, report) = compute.prepareLinear(tensor.name, weight: weight, precision: precision, limits: limits)
+    if layer.precision != precision, !laysOutKeptLayers {
+      try writer.append(tensor.name, weight)
+      report.byteCount = weight.byteCount
+    } else {
+      report.byteCount = try writer.append(weight: tensor.name, of: layer)
+    }
+    return report
+  }
+
+  private func copy(
+    _ tensor: PlannedTensor, from source: some WeightSource, to writer: ShardedWriter, progress: (Int) throws -> Void
+  ) throws {
+    let dtype = try source.dtype(of: tensor.name, tensor.shape), rows = tensor.shape.dimensions.first ?? 1
+    let rowBytes = max(tensor.shape.elementCount / max(rows, 1) * dtype.byteWidth, 1)
+    try writer.append(tensor.name, tensor.shape, dtype, rowsAtATime: max(1, Self.pieceBytes / rowBytes)) { range throws(WeightsError) in
+      defer { source.releasePages(of: tensor.name) }
+      return try source.rows(range, of: tensor.name, tensor.shape)
+    }
+    try progress(0)
+  }
+}
