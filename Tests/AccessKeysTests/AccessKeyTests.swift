@@ -41,7 +41,8 @@ struct AccessKeyTests {
     let line = AccessEntry(.generate(), tenant: "acme", limits: AccessLimits()).line
     let cases: [(String, String)] = [
       ("acme", "is not NAME=VALUE"), (line + " weight=0", "weight is 0"), (line + " weight=nan", "weight is nan"),
-      (line + " max-steps=-1", "max-steps is -1"), (line + " bogus=1", "unknown field bogus"), (line + " tenant=b", "tenant is there twice"),
+      (line + " max-steps=-1", "max-steps is -1"), (line + " bogus=1", "unknown field bogus"),
+      (line + " tenant=b", "tenant is there twice"),
       (line.replacing("tenant=acme", with: "tenant=a/b"), "tenant must be"), (line.replacing("tenant=acme", with: ""), "tenant is missing"),
       (String(line.dropLast()), "hmac-sha256 must have 64"), (line.replacing("id=", with: "id=zz"), "id must have"),
       (line + "\n" + line, "is there twice"), ("x=" + String(repeating: "x", count: 9 << 20), "the limit is"),

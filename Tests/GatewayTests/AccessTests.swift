@@ -45,7 +45,9 @@ struct AccessTests {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       try await cluster.app(keyring: keyring).test(.ahc()) { client in
-        #expect(try await client.generate(#"{"prompt":"p","seed":1}"#, headers: Self.headers(key)).picture() == Toy.expected(prompt: "p", seed: 1))
+        #expect(
+          try await client.generate(#"{"prompt":"p","seed":1}"#, headers: Self.headers(key)).picture() == Toy.expected(prompt: "p", seed: 1)
+        )
         for header in [nil, "", "Bearer", "Bearer \(AccessKey.generate().text)", "Basic \(key.text)", key.text, "Bearer \(key.text)0"] {
           var headers = JobsTests.json
           headers[.authorization] = header

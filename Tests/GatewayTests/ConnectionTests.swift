@@ -144,7 +144,9 @@ struct ConnectionTests {
       }
       try #require(connected == 0)
       let requests = Array(String(repeating: "GET /openapi.yaml HTTP/1.1\r\nhost: x\r\n\r\n", count: 50).utf8)
-      try await wait("the connection is closed") { send(descriptor, requests, requests.count, Int32(MSG_NOSIGNAL.rawValue) | Int32(MSG_DONTWAIT.rawValue)) < 0 && errno != EAGAIN }
+      try await wait("the connection is closed") {
+        send(descriptor, requests, requests.count, Int32(MSG_NOSIGNAL.rawValue) | Int32(MSG_DONTWAIT.rawValue)) < 0 && errno != EAGAIN
+      }
     }
   }
 

@@ -32,7 +32,8 @@ struct GatewayProgram: Sendable {
     let log = NSTemporaryDirectory() + "gateway-\(UInt32.random(in: 0 ... .max)).log"
     let file = try FileDescriptor.open(FilePath(log), .writeOnly, options: [.create, .append], permissions: .ownerReadWrite)
     let result = try await Subprocess.run(
-      executable, arguments: Arguments(["--journal-path=off"] + arguments), input: .none, output: .fileDescriptor(file, closeAfterSpawningProcess: true),
+      executable, arguments: Arguments(["--journal-path=off"] + arguments), input: .none,
+      output: .fileDescriptor(file, closeAfterSpawningProcess: true),
       error: .combinedWithOutput
     ) { execution in
       let pid = execution.processIdentifier.value

@@ -60,7 +60,9 @@ struct JobsTests {
         #expect(rest["data"]?.elements?.map { $0["id"]?.text } == [ids[2], ids[1], ids[0]])
         #expect(rest["has_more"] == .bool(false))
         #expect(try await client.submit(#"{"prompt":"p","stream":true}"#).status == .badRequest)
-        for uri in ["/v1/jobs?limit=0", "/v1/jobs?limit=x", "/v1/jobs?bogus=1", "/v1/jobs/\(ids[0])?x=1", "/v1/jobs/\(ids[0])/result?index=1"] {
+        for uri in [
+          "/v1/jobs?limit=0", "/v1/jobs?limit=x", "/v1/jobs?bogus=1", "/v1/jobs/\(ids[0])?x=1", "/v1/jobs/\(ids[0])/result?index=1",
+        ] {
           #expect(try await client.get(uri).status == .badRequest, "\(uri)")
         }
         for uri in ["/v1/jobs?after=job-x", "/v1/jobs/job-x", "/v1/jobs/job-x/events", "/v1/jobs/job-x/result"] {
@@ -103,7 +105,8 @@ struct JobsTests {
         #expect(ids.count == 1)
         let id = try #require(ids.first ?? nil)
         // The other way in, other spacing, streamed: still the same request.
-        let same = try await client.generate("{ \"steps\": 8, \"stream\": false, \"prompt\":\"a cat\", \"model\": null}", headers: Self.keyed("k1"))
+        let same = try await client.generate(
+          "{ \"steps\": 8, \"stream\": false, \"prompt\":\"a cat\", \"model\": null}", headers: Self.keyed("k1"))
         #expect(same.headers[.location] == "/v1/jobs/\(id)")
         let picture = try same.picture()
         // After its end, too.
@@ -123,7 +126,9 @@ struct JobsTests {
     }
   }
 
-  @Test(arguments: [("", true), ("x-detach: true\r\n", false), ("idempotency-key: k\r\n", false), ("idempotency-key: k\r\nx-detach: false\r\n", true)])
+  @Test(arguments: [
+    ("", true), ("x-detach: true\r\n", false), ("idempotency-key: k\r\n", false), ("idempotency-key: k\r\nx-detach: false\r\n", true),
+  ])
   func aClientThatLeavesCancelsOnlyJobsThatAreNotDetached(headers: String, isCancelled: Bool) async throws {
     try await ConnectionTests.serve(stepTime: .milliseconds(20)) { cluster, denoiser, port in
       try await RawClient.connect(port) { _, outbound in
@@ -174,7 +179,9 @@ struct JobsTests {
       #expect(missed.suffix(2).map(\.name) == ["job.image_completed", "job.ended"])
       #expect(missed.last?.id == "end" && missed.last?.data["status"]?.text == "succeeded")
       // To whoever knows the end: do not come again. To everybody else the end is told again.
-      #expect(try await RawClient.exchange(port, Self.get("/v1/jobs/\(id)/events", "last-event-id: end\r\nconnection: close\r\n")).hasPrefix("HTTP/1.1 204"))
+      #expect(
+        try await RawClient.exchange(port, Self.get("/v1/jobs/\(id)/events", "last-event-id: end\r\nconnection: close\r\n")).hasPrefix(
+          "HTTP/1.1 204"))
       for headers in ["", "last-event-id: 99-7\r\n", "last-event-id: nonsense\r\n"] {
         let told = try Self.events(try await RawClient.exchange(port, Self.get("/v1/jobs/\(id)/events", headers)))
         #expect(told.map(\.name) == ["job.image_completed", "job.ended"], "\(headers)")
@@ -196,7 +203,8 @@ struct JobsTests {
       return try await cluster.app().test(.ahc()) { client in
         var ids: [String] = []
         for seed in seeds {
-          let accepted = try await client.submit(#"{"prompt":"p","negative_prompt":"q","steps":20,"seed":\#(seed),"n":2}"#, Self.keyed("k\(seed)"))
+          let accepted = try await client.submit(
+            #"{"prompt":"p","negative_prompt":"q","steps":20,"seed":\#(seed),"n":2}"#, Self.keyed("k\(seed)"))
           ids.append(try #require(try accepted.json["id"]?.text))
         }
         try await wait("it is in the middle of the second picture") { await workers.denoiser.log.steps > 27 }

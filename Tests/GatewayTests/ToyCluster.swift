@@ -95,7 +95,8 @@ struct ToyCluster: Sendable {
     _ limits: HTTPLimits = HTTPLimits(), keyring: Keyring? = nil, metrics: PrometheusRegistry = PrometheusRegistry()
   ) -> some ApplicationProtocol {
     GatewayServer.make(
-      dispatcher: dispatcher, keyring: keyring, address: .hostname("127.0.0.1", port: 0), limits: limits, metrics: metrics, logger: Toy.logger)
+      dispatcher: dispatcher, keyring: keyring, address: .hostname("127.0.0.1", port: 0), limits: limits, metrics: metrics,
+      logger: Toy.logger)
   }
 
   /// A picture, by way of the dispatcher alone.

@@ -23,7 +23,8 @@ struct JournalStoreTests {
       #expect(job.record.job.request == Data("a cat".utf8))
       #expect(job.record.outcomes == [.open, .failed(StoredFailure(code: 13, message: "no", field: "prompt"))])
       #expect(job.pictures.map(\.progress.count) == [2])
-      #expect(job.pictures[0].progress[0] == StoredProgress(task: 0, completedSteps: nil, payload: Sample.payload(1), numericsClass: "avx512"))
+      #expect(
+        job.pictures[0].progress[0] == StoredProgress(task: 0, completedSteps: nil, payload: Sample.payload(1), numericsClass: "avx512"))
       #expect(job.pictures[0].progress[1].completedSteps == 3)
       #expect(job.pictures[0].attempts == [1: 4097])
       #expect(try again.lastPayloadID() == 2)

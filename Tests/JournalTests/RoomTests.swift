@@ -56,7 +56,9 @@ struct RoomTests {
       var refusal: (any Error)?
       while refusal == nil, number < 100 {
         do {
-          try store.apply([.admit(Sample.job("\(number)")), Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 200_000))])
+          try store.apply([
+            .admit(Sample.job("\(number)")), Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 200_000)),
+          ])
           number += 1
         } catch { refusal = error }
       }

@@ -44,7 +44,8 @@ struct WriterTests {
     return switch number % 8 {
     case 0: [.admit(Sample.job(job, pictures: 2, key: job))]
     case 1:
-      [.attempt(PictureReference(job: job, index: 1), task: 1, number: 4)] + (0..<2).map { Sample.progress(job, $0, task: 0, steps: nil, payload) }
+      [.attempt(PictureReference(job: job, index: 1), task: 1, number: 4)]
+        + (0..<2).map { Sample.progress(job, $0, task: 0, steps: nil, payload) }
     case 2...4: [Sample.progress(job, steps: number % 8, payload)]
     case 5: [Sample.finish(job, 0, payload)]
     case 6: [Sample.progress(job, 1, steps: 1, payload)]
@@ -86,7 +87,8 @@ struct WriterTests {
     var (written, kills) = (0, 0)
     for _ in 0..<60 {
       let start = written
-      await #expect(processExitsWith: .signal(SIGKILL)) { [path = path as String, start = start as Int, acknowledgements = acknowledgements as String] in
+      await #expect(processExitsWith: .signal(SIGKILL)) {
+        [path = path as String, start = start as Int, acknowledgements = acknowledgements as String] in
         try WriterTests.writeUntilKilled(path, from: start, acknowledgements: acknowledgements)
       }
       kills += 1
