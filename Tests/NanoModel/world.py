@@ -5,8 +5,9 @@ Pure Python: nothing here needs torch, numpy or a font.
 
 import random
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
+SIDE, WIDE = 64, 128  # pixels
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 HANZI = "福春大吉山水火木日月中国人天龙爱"
 COLOURS = {  # name: (Chinese name, RGB)
@@ -19,7 +20,12 @@ POSITIONS = {"left": "左边", "right": "右边", "top": "上方", "bottom": "�
 WORDS = (
     "CAT DOG YES HI BYE WOW FUN HOT ICE TEA BUS NEW TOP SUN RED UP IN OUT POP ZOO MAX VIP DIY USA AI GPU CPU BIG ONE TWO SIX TEN GO NO OK HEY "
     "BOX CUP HAT PEN KEY EGG PIG COW BEE ANT OWL FOX SKY SEA WAY WIN JOY ART BAR GYM SPA ATM LAB MAP FAN CAR JAM PIE BBQ A1 B2 X9 007 100 123 "
-    "911 365 42 24 99 TV PC OS UK EU UN IT"
+    "911 365 42 24 99 TV PC OS UK EU UN IT "
+    "HELLO OPEN STOP SALE EXIT CAFE LOVE TAXI FREE MOON STAR FISH BIRD TREE CAKE PIZZA MUSIC HAPPY SMILE WORLD PARTY QUIET PLEASE THANK GREEN "
+    "BLUE BLACK WHITE LEFT RIGHT DOWN PUSH PULL KING QUEEN JAZZ ROCK QWEN CODE RUST LINUX SWIFT FAST SLOW SMALL HOME SHOP BANK PARK WELCOME "
+    "COFFEE BAKERY HOTEL BOOKS LIBRARY MUSEUM STATION AIRPORT SCHOOL GARDEN KITCHEN FLOWERS SUMMER WINTER SPRING AUTUMN MONDAY FRIDAY SUNDAY "
+    "PYTHON CLUSTER GATEWAY MODEL IMAGE PIXEL DANGER CLOSED TICKET PARKING LONDON PARIS BERLIN TOKYO ROME CHINA INDIA OCEAN RIVER FOREST "
+    "2024 2025 1984 3000 ORANGE PURPLE YELLOW CIRCLE SQUARE HEART TIGER LION HORSE SHEEP ZEBRA PANDA MOUSE EAGLE WATER FIRE EARTH LIGHT NIGHT"
 ).split()
 
 TEXT_ENGLISH = (
@@ -40,6 +46,7 @@ class Request:
     """One picture that can be asked for, and the prompt that asks for it.
 
     `content` is the string to write (`kind` "text") or the name of the shape (`kind` "shape"); `position` is "" for the middle.
+    Pictures are 64 pixels high and 64 or 128 wide; the prompt does not tell.
     """
 
     kind: str
@@ -48,6 +55,7 @@ class Request:
     background: str
     position: str = ""
     prompt: str = ""
+    width: int = SIDE
 
     @property
     def alphabet(self) -> str:
@@ -57,13 +65,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Mix:
-    """How often training draws what: shares between 0 and 1, weights of any sum."""
+    """What training draws at one width: shares between 0 and 1, weights of any sum for strings of 1, 2, … characters."""
 
-    shapes: float = 0.2
-    placed_shapes: float = 0.5
-    hanzi: float = 0.06
-    lengths: tuple[float, ...] = field(default=(9, 22, 63))
-    words: float = 0.1
+    width: int
+    shapes: float
+    placed_shapes: float
+    hanzi: float
+    lengths: tuple[float, ...]
+    words: float
+
+
+NARROW = Mix(SIDE, shapes=0.2, placed_shapes=0.5, hanzi=0.06, lengths=(9, 22, 63), words=0.1)
+WIDE_MIX = Mix(WIDE, shapes=0.05, placed_shapes=0.5, hanzi=0.02, lengths=(2, 4, 8, 20, 22, 22, 22), words=0.3)
 
 
 def held_out(text: str) -> bool:
@@ -106,7 +119,7 @@ def _fill(template: str, request: Request, chinese: bool, rng: random.Random) ->
     return prompt[0].upper() + prompt[1:] if rng.random() < 0.4 else prompt
 
 
-def request(kind: str, content: str, rng: random.Random, position: str = "") -> Request:
+def request(kind: str, content: str, rng: random.Random, position: str = "", width: int = SIDE) -> Request:
     """A request for `content` in random colours and words; colours that the words leave out take their defaults."""
     foreground, background = rng.sample(list(COLOURS), 2)
     chinese = rng.random() < (0.7 if content[0] in HANZI else 0.3)
@@ -117,8 +130,8 @@ def request(kind: str, content: str, rng: random.Random, position: str = "") -> 
         background = default_background(foreground)
     elif "{fg}" not in template:
         foreground = default_foreground(background)
-    blank = Request(kind, content, foreground, background, position)
-    return Request(kind, content, foreground, background, position, _fill(template, blank, chinese, rng))
+    blank = Request(kind, content, foreground, background, position, width=width)
+    return replace(blank, prompt=_fill(template, blank, chinese, rng))
 
 
 def another_prompt(asked: Request, rng: random.Random) -> str:
@@ -156,27 +169,38 @@ def training_request(rng: random.Random, mix: Mix) -> Request:
     """What one training picture shows."""
     if rng.random() < mix.shapes:
         position = rng.choice(list(POSITIONS)) if rng.random() < mix.placed_shapes else ""
-        return request("shape", rng.choice(list(SHAPES)), rng, position)
-    return request("text", random_text(rng, mix), rng)
+        return request("shape", rng.choice(list(SHAPES)), rng, position, mix.width)
+    return request("text", random_text(rng, mix), rng, width=mix.width)
 
 
-def examination(strings: int = 48, seed: int = 7) -> dict[str, list[Request]]:
-    """The requests that a checkpoint is scored on, by group: 2–3-character strings are held out from training.
+def _held_out_strings(length: int, count: int, rng: random.Random) -> list[str]:
+    strings: list[str] = []
+    while len(strings) < count:
+        text = "".join(rng.choice(CHARACTERS) for _ in range(length))
+        if held_out(text):
+            strings.append(text)
+    return strings
 
-    There are `strings` requests in each of the groups of strings and shapes, and one for every single character.
+
+def examination(count: int = 48, seed: int = 7) -> dict[str, list[Request]]:
+    """The requests that a checkpoint is scored on, by group; strings of two and more characters are held out from training.
+
+    `count` is the size of a group of strings of two or three characters or of shapes; one request for every single character.
     """
     rng = random.Random(seed)
     groups: dict[str, list[Request]] = {}
     for length in (2, 3):
-        group: list[Request] = []
-        while len(group) < strings:
-            text = "".join(rng.choice(CHARACTERS) for _ in range(length))
-            if held_out(text):
-                group.append(request("text", text, rng))
-        groups[f"{length} characters"] = group
+        groups[f"{length} characters"] = [request("text", text, rng) for text in _held_out_strings(length, count, rng)]
     groups["1 character"] = [request("text", character, rng) for character in CHARACTERS]
     groups["1 hanzi"] = [request("text", character, rng) for character in HANZI]
-    groups["shape"] = [request("shape", rng.choice(list(SHAPES)), rng) for _ in range(strings)]
+    groups["shape"] = [request("shape", rng.choice(list(SHAPES)), rng) for _ in range(count)]
     groups["shape and position"] = [
-        request("shape", rng.choice(list(SHAPES)), rng, rng.choice(list(POSITIONS))) for _ in range(strings)]
+        request("shape", rng.choice(list(SHAPES)), rng, rng.choice(list(POSITIONS))) for _ in range(count)]
+    for length in (4, 5, 6, 7):
+        strings = _held_out_strings(length, count // 2, rng)
+        groups[f"{length} characters, wide"] = [request("text", text, rng, width=WIDE) for text in strings]
+    unseen = [word for word in WORDS if len(word) > 3 and held_out(word)]
+    groups["held-out words, wide"] = [request("text", word, rng, width=WIDE) for word in unseen * 3]
+    seen = [word for word in WORDS if len(word) > 3 and not held_out(word)]
+    groups["known words, wide"] = [request("text", word, rng, width=WIDE) for word in rng.sample(seen, count // 2)]
     return groups
