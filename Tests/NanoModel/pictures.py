@@ -1,22 +1,16 @@
-"""Pictures of the small model's world: a flat background with a string or a shape on it. Needs numpy and Pillow.
-
-Text needs two fonts (Debian: fonts-dejavu-core, fonts-noto-cjk); other files of the same fonts can be named in the environment.
-Shapes need none.
-"""
+"""Pictures of the small model's world: a flat background with a string or a shape on it. Needs numpy and Pillow, and no font."""
 
 import functools
-import os
+import pathlib
 import random
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from world import COLOURS, HANZI, NARROW, SIDE, WIDE, Request, training_request
+from world import CHARACTERS, COLOURS, HANZI, NARROW, SIDE, WIDE, Request, training_request
 
-LATIN_FONT = os.environ.get("NANO_LATIN_FONT", "/usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf")
-CJK_FONT = os.environ.get("NANO_CJK_FONT", "/usr/share/fonts/opentype/noto/NotoSansCJK-Bold.ttc")
-CJK_FACE = 2  # simplified Chinese
-
+GLYPHS = pathlib.Path(__file__).with_name("glyphs.npz")  # made by make_glyphs.py
+EM, HANZI_EM = 256, 208  # pixels, of the stored glyphs
 SUPERSAMPLING = 4
 CAP_HEIGHT = 0.729  # of the Latin font, in ems
 CHARACTER_HEIGHT = {  # pixels, by the length of the string
@@ -28,32 +22,30 @@ OFFSETS = {"": (0, 0), "left": (-0.25, 0), "right": (0.25, 0), "top": (0, -0.25)
 
 
 @functools.cache
-def _font(path: str, size: int, face: int = 0) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, size, index=face)
+def _glyphs() -> dict[str, tuple[Image.Image, int, int]]:
+    """Large coverage of each character, and how far it reaches above and below the baseline, at least as far as a capital."""
+    with np.load(GLYPHS) as file:
+        extents = dict(zip(CHARACTERS, file["extents"].tolist()))
+        return {c: (Image.fromarray(file[f"glyph_{ord(c)}"]), *extents.get(c, (0, 0))) for c in CHARACTERS + HANZI}
 
 
 @functools.cache
 def _hanzi(character: str, height: float) -> tuple[Image.Image, float]:
-    """Coverage of one Chinese character, cropped to its ink, supersampled; and its shift downwards."""
-    size = int(height * SUPERSAMPLING)
-    image = Image.new("L", (size * 2, size * 2))
-    ImageDraw.Draw(image).text((size, size), character, fill=255, font=_font(CJK_FONT, size, CJK_FACE), anchor="mm")
-    return image.crop(image.getbbox()), 0.0
+    """Coverage of one Chinese character whose em is `height` pixels, supersampled; and its shift downwards."""
+    image = _glyphs()[character][0]
+    scale = int(height * SUPERSAMPLING) / HANZI_EM
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.LANCZOS), 0.0
 
 
 @functools.cache
 def _letter(character: str, cell: float, height: float) -> tuple[Image.Image, float]:
     """Coverage of one letter or digit with capitals `height` pixels high, squeezed to 92 % of its cell; the baseline is kept."""
-    image = Image.new("L", (600, 600))
-    ImageDraw.Draw(image).text((300, 400), character, fill=255, font=_font(LATIN_FONT, 256), anchor="ms")
-    left, top, right, bottom = image.getbbox()
-    capital = 256 * CAP_HEIGHT
-    top, bottom = min(top, int(400 - capital)), max(bottom, 400)
+    image, above, below = _glyphs()[character]
+    capital = EM * CAP_HEIGHT
     scale = height * SUPERSAMPLING / capital
-    width = min((right - left) * scale, cell * 0.92 * SUPERSAMPLING)
-    glyph = image.crop((left, top, right, bottom)).resize(
-        (max(1, round(width)), max(1, round((bottom - top) * scale))), Image.LANCZOS)
-    return glyph, (800 - top - bottom) / 2 * -scale + capital / 2 * scale
+    width = min(image.width * scale, cell * 0.92 * SUPERSAMPLING)
+    glyph = image.resize((max(1, round(width)), max(1, round(image.height * scale))), Image.LANCZOS)
+    return glyph, (below - above + capital) / 2 * scale
 
 
 def text_mask(text: str, width: int = SIDE, scale: float = 1.0, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:

@@ -41,7 +41,9 @@ class Album:
         stored = torch.load(path, weights_only=True) if path.exists() else None
         if stored is None or stored["key"] != key:
             stored = dict(key=key, **self._draw(f"album/{options.seed}/{team.rank}", count, mix, vae, team.rank == 0))
-            training.save_atomically(stored, path)
+            if not training.stop_requested():
+                training.save_atomically(stored, path)
+        training.stop_together(team)
         self.columns = mix.width // 16
         self.requests = [Request(*fields) for fields in stored["requests"]]
         self.tokens: torch.Tensor = stored["tokens"]  # [pictures, 4·columns, 64] fp16
@@ -50,14 +52,14 @@ class Album:
     @torch.no_grad()
     def _draw(seed: str, count: int, mix: Mix, vae: Autoencoder, tell: bool) -> dict:
         rng, requests, tokens = random.Random(seed), [], []
-        while len(requests) < count:
+        while len(requests) < count and not training.stop_requested():
             group = [training_request(rng, mix) for _ in range(min(64, count - len(requests)))]
             images = torch.stack([torch.from_numpy(picture(asked, rng)) for asked in group]).permute(0, 3, 1, 2)
             tokens.append(vae.tokens((images * 2 - 1).contiguous(memory_format=torch.channels_last)).half())
             requests += [dataclasses.astuple(asked) for asked in group]
             if tell and len(requests) % 2048 == 0:
                 print(f"drawing: {len(requests)} of {count} pictures {mix.width} wide", flush=True)
-        return dict(requests=requests, tokens=torch.cat(tokens))
+        return dict(requests=requests, tokens=torch.cat(tokens) if tokens else torch.empty(0))
 
 
 class FlowMatching:

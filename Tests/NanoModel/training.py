@@ -37,6 +37,20 @@ class Team:
         return tensor
 
 
+class Stopped(Exception):
+    """A signal asked the run to stop before its first step."""
+
+
+def stop_together(team: Team) -> None:
+    """Raises `Stopped` in all processes when any was asked to stop; every process must call it."""
+    if team.sum_(torch.tensor([float(_stop_requested)], device=team.device)).item():
+        raise Stopped
+
+
+def stop_requested() -> bool:
+    return _stop_requested
+
+
 def add_options(parser: argparse.ArgumentParser, minutes: float, batch: int, lr: float) -> None:
     """The options that all runs have."""
     length = parser.add_mutually_exclusive_group()
@@ -69,7 +83,10 @@ def _work(rank: int, size: int, store: str, run: Callable, options: argparse.Nam
         torch.set_flush_denormal(True)
     if size > 1:
         torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-    finished = run(Team(rank, size, device), options)
+    try:
+        finished = run(Team(rank, size, device), options)
+    except Stopped:
+        finished = False
     if size > 1:
         torch.distributed.destroy_process_group()
     return finished
