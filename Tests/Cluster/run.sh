@@ -7,5 +7,6 @@ venv=.build/cluster-venv
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/python" -c 'import openai, numpy, PIL' 2>/dev/null ||
   "$venv/bin/pip" install --quiet --disable-pip-version-check openai numpy pillow
+"$venv/bin/python" Tests/NanoModel/reader_test.py
 "$venv/bin/python" Tests/Cluster/cluster_test.py "$binaries"
 exec "$venv/bin/python" Tests/Cluster/prompt_following_test.py "$binaries"

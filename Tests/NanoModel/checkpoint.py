@@ -2,6 +2,7 @@
 """Reads and writes checkpoints in the published (diffusers) layout, bf16; compares the training networks with the library's classes.
 
     checkpoint.py --check FOLDER
+    checkpoint.py --snapshot STATE FOLDER     # the averaged weights of a training run that is not finished; FOLDER has the tokenizer
 """
 
 import argparse
@@ -136,6 +137,23 @@ def read_networks(folder: pathlib.Path) -> tuple[TextEncoder, torch.nn.Module, S
     return encoder, transformer, sizes
 
 
+def write_snapshot(state: pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes the averaged weights of a run of train.py; its step goes on the standard output."""
+    saved = torch.load(state, weights_only=True, map_location="cpu")
+    if (folder / "transformer").exists():
+        encoder, transformer, sizes = read_networks(folder)
+    else:
+        sizes = Sizes()
+        encoder = TextEncoder(len(saved["average"]["text_encoder.embed_tokens.weight"]), sizes)
+        transformer = new_transformer(sizes)
+    for prefix, network in (("text_encoder.", encoder), ("transformer.", transformer)):
+        own = {name.removeprefix(prefix): tensor for name, tensor in saved["average"].items() if name.startswith(prefix)}
+        network.load_state_dict({**network.state_dict(), **own})  # parameters that nothing reads are not trained
+    write_networks(folder, encoder, transformer, sizes)
+    write_frame(folder)
+    print(f"{folder}: step {saved['step']}, {saved['progress']:.1%} of the run")
+
+
 @torch.no_grad()
 def differences(folder: pathlib.Path) -> dict[str, float]:
     """How far the training networks are from the library's classes on the same weights: largest difference over largest value."""
@@ -168,8 +186,14 @@ def differences(folder: pathlib.Path) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", type=pathlib.Path, metavar="FOLDER", required=True)
-    found = differences(parser.parse_args().check)
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--check", type=pathlib.Path, metavar="FOLDER")
+    action.add_argument("--snapshot", type=pathlib.Path, nargs=2, metavar=("STATE", "FOLDER"))
+    options = parser.parse_args()
+    if options.snapshot:
+        write_snapshot(*options.snapshot)
+        return 0
+    found = differences(options.check)
     for name, difference in found.items():
         print(f"{name}: {difference:.1e} {'ok' if difference <= TOLERANCE else f'MORE THAN {TOLERANCE}'}")
     return 1 if max(found.values()) > TOLERANCE else 0
