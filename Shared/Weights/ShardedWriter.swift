@@ -84,7 +84,9 @@ public final class ShardedWriter {
     try closeShard()
     let count = summaries.count
     precondition(count > 0, "a component without tensors")
-    let names = (1...count).map { count == 1 ? "\(baseName).safetensors" : "\(baseName)-\(Self.digits($0))-of-\(Self.digits(count)).safetensors" }
+    let names = (1...count).map {
+      count == 1 ? "\(baseName).safetensors" : "\(baseName)-\(Self.digits($0))-of-\(Self.digits(count)).safetensors"
+    }
     for (index, name) in names.enumerated() {
       guard rename(temporaryURL(index + 1).path, directory.appending(path: name).path) == 0 else {
         throw .cannotWrite(file: directory.appending(path: name).path, reason: systemError())

@@ -4,6 +4,7 @@
 #
 #   Tests/Benchmarks/full-size.sh                                    needs 24 GB of disk and 24 GiB of memory
 #   PRECISION=int8 STEPS=8 DIR=/data Tests/Benchmarks/full-size.sh   int8 takes 31 GB of disk
+#   OUTPUT=picture.png PICTURES=2 Tests/Benchmarks/full-size.sh      keeps the picture; draws it again with everything warm
 #   MODEL=/models/Qwen-Image-q4 Tests/Benchmarks/full-size.sh        a checkpoint that is there already, and stays
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -21,4 +22,5 @@ if [ -z "${MODEL:-}" ]; then
   "$bin/qwen-image" synth --config qwen-image --seed 1 --precision "${PRECISION:-q4}" "$MODEL"
   echo "$(du -sm "$MODEL" | cut -f1) MiB in $(($(date +%s) - start)) s"
 fi
-python3 Tests/Benchmarks/full_size.py "$bin" "$MODEL" "$work" --steps "${STEPS:-4}" --size "${SIZE:-512x512}"
+python3 Tests/Benchmarks/full_size.py "$bin" "$MODEL" --output "${OUTPUT:-$work/picture.png}" --steps "${STEPS:-4}" --size "${SIZE:-512x512}" \
+  --pictures "${PICTURES:-1}"

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 import urllib.request
@@ -82,18 +83,25 @@ def show(cluster, title):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("binaries"), parser.add_argument("model"), parser.add_argument("output")
-    parser.add_argument("--steps", type=int, default=4), parser.add_argument("--size", default="512x512")
+    parser.add_argument("binaries")
+    parser.add_argument("model")
+    parser.add_argument("--output", help="where to write the last picture")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--size", default="512x512")
+    parser.add_argument("--pictures", type=int, default=1, help="how often to draw it; from the second on its prompt is known")
     arguments = parser.parse_args()
+    # SIGTERM must reach the `with` block, which ends the processes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     settings = {"jobs-first-step-seconds": 86400, "jobs-step-seconds": 86400, "jobs-timeout-seconds": 604800, "cluster-lease-seconds": 60}
     with FullSizeCluster(arguments.binaries, arguments.model, settings=settings) as cluster:
         show(cluster, "loaded")
-        for attempt in ("first picture", "second picture, same prompt and seed"):
+        for number in range(1, arguments.pictures + 1):
             picture, reached = draw(cluster, arguments)
-            pathlib.Path(arguments.output, "picture.png").write_bytes(picture)
+            if arguments.output:
+                pathlib.Path(arguments.output).write_bytes(picture)
             steps = [reached[("denoiser", step)] for step in range(1, arguments.steps + 1) if ("denoiser", step) in reached]
             times = [later - earlier for earlier, later in zip(steps, steps[1:])]
-            print(f"== {attempt}: {len(picture)} bytes in {reached['completed']:.1f} s")
+            print(f"== picture {number}: {len(picture)} bytes in {reached['completed']:.1f} s")
             print(f"first step done after {steps[0]:.1f} s (encoding, modulation table and step), then per step "
                   + " ".join(f"{t:.1f}" for t in times) + f" s; decoding {reached['completed'] - steps[-1]:.1f} s")
             print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")

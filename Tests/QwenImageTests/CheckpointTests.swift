@@ -52,7 +52,8 @@ private func names(in directory: URL) -> [String] {
     let directory = try TemporaryDirectory(), model = directory.url.appending(path: "m")
     try SyntheticCheckpoint.write(.directory(Golden.tinyCheckpoint), seed: 1, precision: .bf16, to: model, pool: pool) { _, _ in }
     #expect(try ModelDirectory(model).fingerprint == ModelDirectory(Golden.tinyCheckpoint).fingerprint)
-    #expect(try ModelDirectory(model).componentFingerprint(.tokenizer) == ModelDirectory(Golden.tinyCheckpoint).componentFingerprint(.tokenizer))
+    #expect(
+      try ModelDirectory(model).componentFingerprint(.tokenizer) == ModelDirectory(Golden.tinyCheckpoint).componentFingerprint(.tokenizer))
     #expect(try latents(model, WeightLoading()).allSatisfy(\.isFinite))
   }
 
@@ -64,7 +65,9 @@ private func names(in directory: URL) -> [String] {
       }
     }
     #expect(throws: PipelineError.cancelled) {
-      _ = try QuantisedCheckpoint.write(ModelDirectory(nano), precision: .q4, to: target, pool: pool) { _, _ in throw PipelineError.cancelled }
+      _ = try QuantisedCheckpoint.write(ModelDirectory(nano), precision: .q4, to: target, pool: pool) { _, _ in
+        throw PipelineError.cancelled
+      }
     }
     #expect(names(in: directory.url).isEmpty)
     _ = try directory.write("mine", as: "m/file")
@@ -95,7 +98,8 @@ private func names(in directory: URL) -> [String] {
     #expect(try latents(target, WeightLoading()) == latents(nano, WeightLoading(precision: choice)))
     #expect(throws: PipelineError.self) {
       _ = try QuantisedCheckpoint.write(
-        ModelDirectory(target), precision: .q4, to: directory.url.appending(path: "twice"), pool: pool) { _, _ in }
+        ModelDirectory(target), precision: .q4, to: directory.url.appending(path: "twice"), pool: pool
+      ) { _, _ in }
     }
   }
 
@@ -165,7 +169,9 @@ private final class Reports: Sendable {
         "img_in.weight", "txt_in.weight", "proj_out.weight", "norm_out.linear.weight", "time_text_embed.timestep_embedder.linear_1.weight",
         "transformer_blocks.0.attn.to_q.weight", "model.layers.0.mlp.down_proj.weight", "lm_head.weight", "visual.blocks.3.attn.qkv.weight",
       ] { #expect(LayerPrecision.precision(of: name, in: mode) == .bf16, "\(name)") }
-      for name in ["transformer_blocks.10.attn.to_q.weight", "transformer_blocks.59.txt_mlp.net.2.weight", "model.layers.27.mlp.up_proj.weight"] {
+      for name in [
+        "transformer_blocks.10.attn.to_q.weight", "transformer_blocks.59.txt_mlp.net.2.weight", "model.layers.27.mlp.up_proj.weight",
+      ] {
         #expect(LayerPrecision.precision(of: name, in: mode) == mode, "\(name)")
       }
       #expect(LayerPrecision.precision(of: "transformer_blocks.0.img_mod.1.weight", in: mode) == .int8)
@@ -179,7 +185,9 @@ private final class Reports: Sendable {
   }
 
   @Test func everyModeHasANumericsClassOfItsOwn() throws {
-    let classes = try PrecisionChoice.allCases.map { try Denoiser(model: ModelDirectory(nano), loading: WeightLoading(precision: $0), pool: pool).numericsClass }
+    let classes = try PrecisionChoice.allCases.map {
+      try Denoiser(model: ModelDirectory(nano), loading: WeightLoading(precision: $0), pool: pool).numericsClass
+    }
     #expect(Set(classes).count == 4 && classes[0] == classes[2], "auto is bf16 here: \(classes)")
     #expect(classes[3].hasPrefix("int8/") && classes[3].hasSuffix("/layers-\(LayerPrecision.version)"))
   }

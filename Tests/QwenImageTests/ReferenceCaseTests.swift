@@ -56,7 +56,8 @@ private let cases = [
 private func loadPipeline(_ precision: PrecisionChoice, lightning: Bool = false) throws -> QwenImagePipeline {
   let model = try ModelDirectory(Golden.tinyCheckpoint)
   return try QwenImagePipeline(
-    model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2), scheduler: lightning ? model.scheduler.lightning : nil)
+    model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2),
+    scheduler: lightning ? model.scheduler.lightning : nil)
 }
 
 /// Tensors of the reference that say nothing about arithmetic here: masks of unpadded text, and the yard-stick run.

@@ -97,7 +97,8 @@ let testPool = ThreadPool(threads: 2)
     for index in 0..<5 { try writer.append("t\(index)", Tensor([Float](repeating: Float(index), count: 100), shape: [10, 10])) }
     #expect(writer.byteCount == 2000)
     let files = try writer.finish()
-    #expect(files.map(\.name) == ["model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"])
+    #expect(
+      files.map(\.name) == ["model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"])
     #expect(directory.contents == files.map(\.name) + ["model.safetensors.index.json"])
     let weights = try ComponentWeights(directory: directory.url, baseName: "model")
     for (file, written) in zip(weights.files, files) {
@@ -116,7 +117,8 @@ let testPool = ThreadPool(threads: 2)
     for (index, value) in ordinary.floats().enumerated() { outliers.pointer(as: Float.self)[index] = index % 1024 == 0 ? 1 : value }
     try SafetensorsWriter.write([("a", ordinary), ("b", outliers), ("c", ordinary)], to: source.url.appending(path: "model.safetensors"))
     let plan = [
-      PlannedTensor("a", [50, 1024], .packed(.int8)), PlannedTensor("b", [50, 1024], .packed(.int8)), PlannedTensor("c", [50, 1024], .copied),
+      PlannedTensor("a", [50, 1024], .packed(.int8)), PlannedTensor("b", [50, 1024], .packed(.int8)),
+      PlannedTensor("c", [50, 1024], .copied),
     ]
     for laysOut in [false, true] {
       let name = "\(laysOut)", writer = ShardedWriter(directory.url, baseName: name, packedFor: .int8, tensorsMax: 3)
