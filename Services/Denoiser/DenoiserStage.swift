@@ -13,23 +13,24 @@ struct DenoiserStage: Stage {
   let numericsClass: String
   private let denoiser: QwenImage.Denoiser
   /// Velocities of the jobs that run at the same time, if there are credits for several.
-  private let predict: Batcher<[MMDiT.Branch], [Tensor]>
+  private let passes: Batcher<[MMDiT.Branch], [Tensor]>
 
   init(_ loading: StageLoading) throws {
     card = ModelCard(loading.model, loading.profile)
     componentFingerprint = try loading.model.componentFingerprint(.transformer)
     let denoiser = try QwenImage.Denoiser(model: loading.model, loading: loading.weights, pool: loading.pool)
     numericsClass = denoiser.numericsClass
-    self.denoiser = denoiser
     var limits = loading.batch
     limits.maxWeight = MMDiT.sharedTokensMax
-    predict = Batcher(limits) { jobs in
+    let passes = Batcher<[MMDiT.Branch], [Tensor]>(limits) { jobs in
       var velocities = denoiser.velocities(jobs.flatMap { $0 })[...]
       return jobs.map { job in
         defer { velocities.removeFirst(job.count) }
         return Array(velocities.prefix(job.count))
       }
     }
+    self.passes = passes
+    self.denoiser = denoiser.predicting { passes($0, weight: $0.reduce(0) { $0 + $1.tokenCount }) }
   }
 
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
@@ -43,8 +44,8 @@ struct DenoiserStage: Stage {
     let start = ContinuousClock.now
     var lastStep = start
     let latents = try reportingStatus {
-      try predict.participating {
-        try denoiser(input, velocities: { predict($0, weight: $0.reduce(0) { $0 + $1.tokenCount }) }) { completed, latents in
+      try passes.participating {
+        try denoiser(input) { completed, latents in
           let now = ContinuousClock.now
           let isCheckpoint = request.checkpointIntervalSteps > 0 && completed % request.checkpointIntervalSteps == 0
           let progress = DenoiseProgress(

@@ -5,12 +5,24 @@ import TensorCore
 public struct Denoiser: Sendable {
   private let transformer: MMDiT
   private let scheduler: SchedulerConfiguration
+  private var predict: @Sendable ([MMDiT.Branch]) -> [Tensor]
 
   /// Puts the loop around a loaded transformer.
   public init(transformer: MMDiT, scheduler: SchedulerConfiguration) {
     self.transformer = transformer
     self.scheduler = scheduler
+    predict = transformer.predict
   }
+
+  /// The same loop, with velocities predicted by `predict`: for jobs that share passes, which hands them on to ``MMDiT/predict(_:)``.
+  public func predicting(by predict: @escaping @Sendable ([MMDiT.Branch]) -> [Tensor]) -> Denoiser {
+    var denoiser = self
+    denoiser.predict = predict
+    return denoiser
+  }
+
+  /// Velocities of several branches, of one job or of several.
+  public func velocities(_ branches: [MMDiT.Branch]) -> [Tensor] { transformer.predict(branches) }
 
   /// Names everything that results depend on besides weights and inputs.
   public var numericsClass: String { LayerPrecision.numericsClass(transformer.compute) }
@@ -52,14 +64,11 @@ public struct Denoiser: Sendable {
   /// Resuming at step k from the latents after step k-1 gives the bytes of the undisturbed run: the modulation table is always
   /// computed for the whole schedule, and nothing else crosses from step to step.
   ///
-  /// - Parameters:
-  ///   - predict: stands in for ``velocities(_:)``, to predict those of several jobs together.
-  ///   - afterStep: called with the number of finished steps and the latents; it may throw to stop the loop.
+  /// - Parameter afterStep: called with the number of finished steps and the latents; it may throw to stop the loop.
   /// - Returns: packed latents [N, 64], fp32.
   /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the input does not fit the model, or what `afterStep` throws.
   public func callAsFunction(
-    _ input: Input, probe: Probe = .none, velocities predict: (([MMDiT.Branch]) -> [Tensor])? = nil,
-    afterStep: (_ completedSteps: Int, _ latents: Tensor) throws -> Void = { _, _ in }
+    _ input: Input, probe: Probe = .none, afterStep: (_ completedSteps: Int, _ latents: Tensor) throws -> Void = { _, _ in }
   ) throws -> Tensor {
     try validate(input)
     let schedule = try schedule(input)
@@ -73,7 +82,7 @@ public struct Denoiser: Sendable {
     var latents = input.latents.copied()
     for step in input.firstStep..<input.steps {
       let branches = prompts.map { MMDiT.Branch(latents: latents, conditioning: $0, modulation: modulation, step: step) }
-      let velocity = velocity(branches, input, predict ?? transformer.predict, stepProbe(probe, step))
+      let velocity = velocity(branches, input, stepProbe(probe, step))
       latents = FlowMatchSchedule.step(latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
       probe.record("latents.step\(step)", latents)
       try afterStep(step + 1, latents)
@@ -81,12 +90,7 @@ public struct Denoiser: Sendable {
     return latents
   }
 
-  /// The velocities of several branches, of one job or of several: what jobs that share passes are to predict them by.
-  public func velocities(_ branches: [MMDiT.Branch]) -> [Tensor] { transformer.predict(branches) }
-
-  private func velocity(
-    _ branches: [MMDiT.Branch], _ input: Input, _ predict: ([MMDiT.Branch]) -> [Tensor], _ probe: Probe
-  ) -> Tensor {
+  private func velocity(_ branches: [MMDiT.Branch], _ input: Input, _ probe: Probe) -> Tensor {
     let velocities =
       probe.isActive
       ? zip(branches, ["cond", "uncond"]).map { transformer($0, probe: probe.scoped($1)) }
