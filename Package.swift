@@ -136,10 +136,14 @@ let package = Package(
       ]),
 
     // Tests
+    .target(
+      name: "FuzzTargets", dependencies: ["Gateway", "ImageCodec", "StrictJSON", "TensorCore", "Weights", "Wire"],
+      path: "Tests/Fuzzing/Targets"),
     .target(name: "Simulation", dependencies: ["Scheduling", .heap, .orderedCollections], path: "Tests/Simulation/Simulator"),
     .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
     test("AccessKeys", ["AccessKeys"]),
     test("Architecture"),
+    test("Fuzzing", ["FuzzTargets"]),
     test(
       "Gateway",
       [
