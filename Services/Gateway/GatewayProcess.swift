@@ -45,7 +45,8 @@ public enum GatewayProcess {
         "serving",
         metadata: [
           "http": "\(configuration.host):\(port)", "workers": "\(endpoints.joined(separator: " "))",
-          "journal": "\(journal.path ?? "off")", "keys": "\(keyring == nil ? "none: everybody may ask" : configuration.apiKeysFile)",
+          "journal": "\(journal.path ?? "off")",
+          "keys": "\(keyring == nil ? "none: everybody may ask" : configuration.apiKeysFile)",
         ])
       await onRunning(port)
     }
