@@ -19,6 +19,7 @@ import torch
 HERE = pathlib.Path(__file__).resolve().parent
 CHECKPOINT = HERE.parent.parent / "compose/models/nano-qwen-image"
 STEPS = 14
+LIMIT_SECONDS = 1200  # of each process; a few seconds on a free machine
 STOPPED = 143  # exit status of a run that a signal ended
 WRITTEN = ("transformer/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
 
@@ -40,23 +41,25 @@ class ResumeTest(unittest.TestCase):
         log = open(self.folder / f"{name}.log", "ab")
         self.addCleanup(log.close)
         environment = dict(os.environ, OMP_NUM_THREADS="1")
-        return subprocess.Popen([sys.executable, HERE / "train.py", *flags], stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen([sys.executable, HERE / "train.py", *flags], stdout=log, stderr=log, env=environment)
+        self.addCleanup(lambda: process.poll() is None and process.kill())
+        return process
 
     def finish(self, name: str, processes: int = 1) -> dict:
         process = self.start(name, processes)
-        self.assertEqual(process.wait(300), 0, self.log(name))
+        self.assertEqual(process.wait(LIMIT_SECONDS), 0, self.log(name))
         return torch.load(self.folder / name / "state.pt", weights_only=True)
 
     def interrupt(self, name: str, after: int, number: int, processes: int = 1) -> int:
         """Sends a signal once step `after` is logged; returns the exit status."""
         process = self.start(name, processes)
-        end = time.monotonic() + 300
+        end = time.monotonic() + LIMIT_SECONDS
         while f"step {after} " not in self.log(name):
             self.assertIsNone(process.poll(), self.log(name))
             self.assertLess(time.monotonic(), end, self.log(name))
             time.sleep(0.02)
         process.send_signal(number)
-        return process.wait(60)
+        return process.wait(LIMIT_SECONDS)
 
     def log(self, name: str) -> str:
         path = self.folder / f"{name}.log"
@@ -88,7 +91,7 @@ class ResumeTest(unittest.TestCase):
         self.assertEqual(self.interrupt("disturbed", stopped["step"] + 3, signal.SIGKILL), -signal.SIGKILL)
         self.assert_same_run(straight, self.finish("disturbed"))
         self.assert_same_checkpoint("straight", "disturbed")
-        self.assertNotIn(self.start("disturbed", 1, seed=1).wait(300), (0, STOPPED), "the state of another run was taken")
+        self.assertNotIn(self.start("disturbed", 1, seed=1).wait(LIMIT_SECONDS), (0, STOPPED), "the state of another run was taken")
         self.assertIn("state of another run", self.log("disturbed"))
 
     def test_two_processes_stop_together_and_resume(self):
