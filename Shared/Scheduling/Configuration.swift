@@ -2,6 +2,10 @@
 public struct SchedulingConfiguration: Hashable, Sendable {
   /// Jobs that are admitted and not finished; more are refused with RESOURCE_EXHAUSTED.
   public var maxJobs = 256
+  /// For tenants that the operator has not named.
+  public var defaultTenant = TenantPolicy()
+  /// A batch job that has waited this long counts as interactive.
+  public var batchPatience = Duration.seconds(900)
   /// Jobs whose prompts may be encoded before a denoiser has begun with them: bounds the embeddings held.
   public var encodeAheadJobs = 16
   /// Bytes of shared outputs (encoded prompts) kept for later jobs.
@@ -30,6 +34,17 @@ public struct SchedulingConfiguration: Hashable, Sendable {
   public var maxQuarantine = Duration.seconds(600)
   /// Reports in a row that must miss a task before the worker is taken not to run it.
   public var maxMissedReports = 2
+  /// An attempt whose steps take this many times as long as those of a free worker of the same numerics class is moved there;
+  /// nil: never.
+  public var slowWorkerFactor: Double?
+  /// Entries that the journal has not answered. With more, jobs are refused, and checkpoints and attempts are not journalled.
+  public var maxJournalEntries = 4096
+  /// Pause before the end of a job that the journal refused is written again; doubles each time.
+  public var journalRetryDelay = Duration.milliseconds(500)
+  /// The longest such pause.
+  public var maxJournalRetryDelay = Duration.seconds(15)
+  /// After a restart a task whose attempt may still run waits this long for its worker before it goes to another one.
+  public var adoptionGrace = Duration.seconds(5)
 
   /// The defaults.
   public init() {}

@@ -81,7 +81,7 @@ public enum Event: Hashable, Sendable {
   /// A worker said goodbye, or cannot be reached.
   case workerLeft(WorkerID, reason: String)
 
-  /// Jobs that are admitted together or not at all.
+  /// Jobs that are admitted together or not at all. The answer, `admitted` or `rejected`, may wait for the journal.
   case jobsSubmitted([JobSubmission])
   /// Nobody wants the job's result any more. The job fails with `reason`.
   case jobCancelled(JobID, reason: Failure)
@@ -94,6 +94,16 @@ public enum Event: Hashable, Sendable {
   case taskFinished(AttemptID, by: WorkerID, output: Payload)
   /// The attempt ended without an output, whatever the reason; also when the offer could not be sent.
   case taskFailed(AttemptID, by: WorkerID, Failure)
+
+  /// Every entry up to this one is durable, except those that were refused.
+  case journalled(through: JournalSequence)
+  /// The entry could not be written and has left no trace; comes before a `journalled` that would cover it. A job whose
+  /// admission is refused is rejected with the failure.
+  case journalRefused(JournalSequence, Failure)
+  /// What the journal knows of unfinished jobs, in the order in which they were admitted. Only as the first event.
+  case restored([RestoredJob])
+  /// The tenants that the operator has named, instead of those named before. Others are treated as `defaultTenant` says.
+  case tenantsChanged([Tenant])
 
   /// Time has passed.
   case tick
@@ -149,6 +159,8 @@ public enum JobEvent: Hashable, Sendable {
   case progressed(completedSteps: Int, stepCount: Int, secondsLeft: Double)
   /// An attempt failed; another will be made.
   case retrying(Stage, Failure)
+  /// The job has ended, but the journal has no room to say so: its end is told when there is. The job cannot be cancelled any more.
+  case held(Failure)
   /// The job is done; the output is there until its release, which follows. No other event does.
   case finished(output: Payload)
   /// The job has failed. No other event follows.
@@ -158,7 +170,7 @@ public enum JobEvent: Hashable, Sendable {
   public var isTerminal: Bool {
     switch self {
     case .finished, .failed: true
-    case .queued, .started, .progressed, .retrying: false
+    case .queued, .started, .progressed, .retrying, .held: false
     }
   }
 }
@@ -179,6 +191,10 @@ public enum Effect: Hashable, Sendable {
   case offer(Offer, to: WorkerID)
   /// Tell the worker to stop the attempt; it answers with `taskFailed`.
   case cancel(AttemptID, at: WorkerID, reason: String)
+  /// Write the entry to the journal, after those before it, and answer with `journalled` or `journalRefused`.
+  case journal(JournalSequence, JournalEntry)
+  /// The job is on disk: tell who submitted it that it will not be lost.
+  case admitted(JobID)
   /// Tell who waits for the job.
   case job(JobID, JobEvent)
   /// The submission was refused; the job does not exist.

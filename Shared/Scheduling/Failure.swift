@@ -38,12 +38,27 @@ public struct Failure: Error, Hashable, Sendable {
   public var field: String?
   /// When asking again makes sense; nil when nothing is known.
   public var retryAfterSeconds: Double?
+  /// With RESOURCE_EXHAUSTED: of what there is not enough; nil: something else.
+  public var resource: ExhaustedResource?
 
   /// A failure of kind `code`.
-  public init(_ code: StatusCode, _ message: String, field: String? = nil, retryAfterSeconds: Double? = nil) {
+  public init(
+    _ code: StatusCode, _ message: String, field: String? = nil, retryAfterSeconds: Double? = nil, resource: ExhaustedResource? = nil
+  ) {
     self.code = code
     self.message = message
     self.field = field
     self.retryAfterSeconds = retryAfterSeconds
+    self.resource = resource
   }
+}
+
+/// What there is not enough of.
+public enum ExhaustedResource: String, CaseIterable, Sendable {
+  /// Places in the queue of all.
+  case queue
+  /// The tenant's places in the queue.
+  case tenantQueue = "tenant-queue"
+  /// Room for the journal.
+  case storage
 }

@@ -5,7 +5,7 @@ extension Scheduler {
     func check(_ holds: Bool, _ text: @autoclosure () -> String) {
       if !holds { broken.append(text()) }
     }
-    check(jobs.count <= configuration.maxJobs, "\(jobs.count) jobs")
+    checkJournal(&broken)
     check(cache.byteCount <= configuration.maxCacheBytes, "the cache holds \(cache.byteCount) bytes")
     for (id, worker) in workers {
       let live = worker.attempts.filter { $0.value.state != .revoked }
@@ -35,11 +35,25 @@ extension Scheduler {
     return broken
   }
 
+  /// Nobody works for a job that is not durable, or that has ended; what waits for the journal is bounded.
+  private func checkJournal(_ broken: inout [String]) {
+    if placesTaken > max(configuration.maxJobs, restoredJobCount) { broken.append("\(placesTaken) jobs") }
+    for id in admissions.keys where jobs[id] != nil { broken.append("\(id) is admitted before it is durable") }
+    for id in endings.keys where jobs[id] != nil { broken.append("\(id) has ended and goes on") }
+    for (id, ending) in endings where ending.retryAt == nil && !pending.values.contains(.end(id)) {
+      broken.append("the end of \(id) is neither written nor going to be")
+    }
+    // Per job: its end or admission, and per task an output and a checkpoint.
+    let limit = configuration.maxJournalEntries + jobs.values.reduce(placesTaken) { $0 + 2 * $1.tasks.count }
+    if pending.count > limit { broken.append("\(pending.count) entries wait for the journal, the limit is \(limit)") }
+  }
+
   /// Every payload that is held is claimed exactly as often as something refers to it.
   private func checkLedger(_ broken: inout [String]) {
     var claims: [Payload: Int] = [:]
     for payload in cache.payloads { claims[payload, default: 0] += 1 }
-    for job in jobs.values { for case .some(let payload) in job.outputs { claims[payload, default: 0] += 1 } }
+    for job in jobs.values { for case .some(let output) in job.outputs { claims[output.payload, default: 0] += 1 } }
+    for ending in endings.values { if case .finished(let output) = ending.outcome { claims[output, default: 0] += 1 } }
     for task in tasks.values { if let checkpoint = task.checkpoint { claims[checkpoint.latents, default: 0] += 1 } }
     if claims != ledger.counts { broken.append("payloads are claimed \(claims) but counted \(ledger.counts)") }
   }

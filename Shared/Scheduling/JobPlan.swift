@@ -28,12 +28,27 @@ public struct JobPlan: Hashable, Sendable {
 
   /// A plan of `tasks`; empty plans, inputs that do not come earlier and shared tasks with inputs are programmer errors.
   public init(_ tasks: [TaskPlan]) {
-    precondition(!tasks.isEmpty, "a job needs a task")
-    for (index, task) in tasks.enumerated() {
-      precondition(task.inputs.allSatisfy { (0..<index).contains($0) }, "task \(index) takes an output that does not come before it")
-      precondition(task.content == nil || task.inputs.isEmpty, "task \(index) is shared, so it must not take another's output")
-    }
+    if let problem = Self.problem(of: tasks) { preconditionFailure(problem) }
     self.tasks = tasks
+  }
+
+  /// A plan that was read from somewhere.
+  ///
+  /// - Throws: INVALID_ARGUMENT for what would be a programmer error otherwise.
+  public init(checking tasks: [TaskPlan]) throws(Failure) {
+    if let problem = Self.problem(of: tasks) { throw Failure(.invalidArgument, problem, field: "tasks") }
+    self.tasks = tasks
+  }
+
+  private static func problem(of tasks: [TaskPlan]) -> String? {
+    if tasks.isEmpty { return "a job needs a task" }
+    for (index, task) in tasks.enumerated() {
+      if !task.inputs.allSatisfy({ (0..<index).contains($0) }) { return "task \(index) takes an output that does not come before it" }
+      if task.content != nil, !task.inputs.isEmpty { return "task \(index) is shared, so it must not take another's output" }
+      if task.stepCount < 0 { return "task \(index) has \(task.stepCount) steps" }
+      if !(task.cost >= 0 && task.cost.isFinite) { return "task \(index) costs \(task.cost)" }
+    }
+    return nil
   }
 
   /// Encode the prompt (and, for true CFG, the negative prompt), denoise, decode.
@@ -68,12 +83,21 @@ public struct JobSubmission: Hashable, Sendable {
   public var plan: JobPlan
   /// When nobody wants the result any more; nil: never.
   public var deadline: Instant?
+  /// Whose share of the work it uses.
+  public var tenant: TenantID
+  /// How urgent it is.
+  public var priority: JobPriority
 
   /// Job `id`: `plan`, done by `model`.
-  public init(id: JobID, model: ModelIdentity, plan: JobPlan, deadline: Instant? = nil) {
+  public init(
+    id: JobID, model: ModelIdentity, plan: JobPlan, deadline: Instant? = nil, tenant: TenantID = .anonymous,
+    priority: JobPriority = .interactive
+  ) {
     self.id = id
     self.model = model
     self.plan = plan
     self.deadline = deadline
+    self.tenant = tenant
+    self.priority = priority
   }
 }

@@ -14,35 +14,36 @@ struct OutputCache: Hashable, Sendable {
   private(set) var hits = 0
   private(set) var misses = 0
   /// Least recently used first.
-  private var entries: OrderedDictionary<ContentKey, Payload> = [:]
+  private var entries: OrderedDictionary<ContentKey, Output> = [:]
 
   init(maxBytes: Int) {
     self.maxBytes = maxBytes
   }
 
   var count: Int { entries.count }
-  var payloads: [Payload] { Array(entries.values) }
+  var payloads: [Payload] { entries.values.map(\.payload) }
 
-  mutating func output(for key: ContentKey) -> Payload? {
-    guard let payload = entries.removeValue(forKey: key) else {
+  mutating func output(for key: ContentKey) -> Output? {
+    guard let output = entries.removeValue(forKey: key) else {
       misses += 1
       return nil
     }
-    entries[key] = payload
+    entries[key] = output
     hits += 1
-    return payload
+    return output
   }
 
-  /// Keeps `payload` and returns what must go for it; nil when it is too large to keep at all, or already there.
-  mutating func insert(_ payload: Payload, for key: ContentKey) -> [Payload]? {
+  /// Keeps `output` and returns what must go for it; nil when it is too large to keep at all, or already there.
+  mutating func insert(_ output: Output, for key: ContentKey) -> [Payload]? {
+    let payload = output.payload
     guard payload.byteCount <= maxBytes, entries[key] == nil else { return nil }
     var evicted: [Payload] = []
     while byteCount > maxBytes - payload.byteCount {
-      let oldest = entries.removeFirst().value
+      let oldest = entries.removeFirst().value.payload
       byteCount -= oldest.byteCount
       evicted.append(oldest)
     }
-    entries[key] = payload
+    entries[key] = output
     byteCount += payload.byteCount
     return evicted
   }

@@ -5,9 +5,14 @@ struct PaceEstimator: Hashable, Sendable {
   private var secondsPerCost: [Stage: Double] = [:]
 
   mutating func record(_ stage: Stage, cost: Double, seconds: Double) {
-    guard cost > 0, seconds.isFinite, seconds >= 0 else { return }
+    secondsPerCost[stage] = Self.average(secondsPerCost[stage], cost: cost, seconds: seconds)
+  }
+
+  /// The moving average of seconds per unit of cost after one more measurement.
+  static func average(_ old: Double?, cost: Double, seconds: Double) -> Double? {
+    guard cost > 0, seconds.isFinite, seconds >= 0 else { return old }
     let measured = seconds / cost
-    secondsPerCost[stage] = secondsPerCost[stage].map { $0 + Self.gain * (measured - $0) } ?? measured
+    return old.map { $0 + gain * (measured - $0) } ?? measured
   }
 
   /// nil when the stage was never measured.

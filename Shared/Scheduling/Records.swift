@@ -10,6 +10,8 @@ struct Worker: Hashable, Sendable {
   var attempts: OrderedDictionary<AttemptID, Attempt> = [:]
   /// Retryable failures since the last success.
   var faults = 0
+  /// Seconds per unit of cost, as measured; nil: never.
+  var pace: Double?
   var quarantinedUntil: Instant?
   var tasksFinished = 0
   var tasksFailed = 0
@@ -24,6 +26,10 @@ struct Worker: Hashable, Sendable {
   var freeCredits: Int { max(0, registration.credits - attempts.count - foreignCount) }
 
   func isQuarantined(now: Instant) -> Bool { quarantinedUntil.map { now < $0 } ?? false }
+
+  mutating func measure(cost: Double, seconds: Double) {
+    pace = PaceEstimator.average(pace, cost: cost, seconds: seconds)
+  }
 }
 
 /// An attempt that holds a credit of a worker.
@@ -37,7 +43,7 @@ struct Attempt: Hashable, Sendable {
     case revoked
   }
   var state: State = .offered
-  let offeredAt: Instant
+  private(set) var offeredAt: Instant
   /// Start of the step that runs now.
   var stepStartedAt: Instant
   var completedSteps: Int
@@ -46,11 +52,20 @@ struct Attempt: Hashable, Sendable {
   var ownStepSeconds = 0.0
   var slowestStepSeconds = 0.0
   var missedReports = 0
+  /// When a report missed it, or else when there could have been the first; reports that come all at once count once.
+  var missedAt: Instant
 
   init(offeredAt now: Instant, completedSteps: Int) {
     self.offeredAt = now
     self.stepStartedAt = now
+    self.missedAt = now
     self.completedSteps = completedSteps
+  }
+
+  /// Time that must not count has passed.
+  mutating func shift(by gap: Duration, until now: Instant) {
+    offeredAt = min(now, offeredAt + gap)
+    stepStartedAt = min(now, stepStartedAt + gap)
   }
 
   init(runningSince now: Instant, completedSteps: Int) {
@@ -74,7 +89,7 @@ struct StageTask: Hashable, Sendable {
   let plan: TaskPlan
   let model: ModelIdentity
   let key: ContentKey?
-  var state: State
+  var state: State = .blocked
   /// The jobs that need the output; the first one gives the inputs.
   var waiters: OrderedSet<JobID>
   /// Number of the last attempt.
@@ -83,22 +98,44 @@ struct StageTask: Hashable, Sendable {
   var failures: [Failure] = []
   /// Names of the workers behind them.
   var failedOn: OrderedSet<String> = []
-  /// Once an attempt was made, only workers of its class go on.
+  /// Of the checkpoint: only workers of this class go on from there.
   var numericsClass: String?
   var checkpoint: Checkpoint?
+  /// Whether a checkpoint is on its way to the journal.
+  var isCheckpointPending = false
+  /// Of the last checkpoint that is durable.
+  var journalledSteps = 0
+}
+
+/// What a task gave.
+struct Output: Hashable, Sendable {
+  let payload: Payload
+  let numericsClass: String
+  /// Whether the journal has it, or is about to.
+  var isJournalled = false
 }
 
 /// A job that is not finished yet.
 struct Job: Hashable, Sendable {
   let submission: JobSubmission
+  let admittedAt: Instant
   /// Who does each task of the plan; nil once it is done.
-  var tasks: [TaskID?]
+  var tasks: [TaskID?] = []
   /// What those tasks gave, while the job still needs it.
-  var outputs: [Payload?]
+  var outputs: [Output?]
   /// Whether the principal task has been offered to a worker.
   var isStarted = false
+  /// Whether it counts as interactive.
+  var isUrgent: Bool
   /// The position that was last told.
   var position: Int?
+
+  init(_ submission: JobSubmission, admittedAt now: Instant) {
+    self.submission = submission
+    self.admittedAt = now
+    self.isUrgent = submission.priority == .interactive
+    self.outputs = Array(repeating: nil, count: submission.plan.tasks.count)
+  }
 
   var plan: JobPlan { submission.plan }
 }

@@ -4,8 +4,10 @@ extension Scheduler {
   /// Offers ready tasks to workers with free credits, in the order of the jobs.
   mutating func assignTasks(now: Instant) {
     guard workers.values.contains(where: { $0.freeCredits > 0 && !$0.isDraining }) else { return }
+    if isOrderNew { refreshOrder() }
     var waiting = 0
-    for (id, job) in jobs {
+    for id in order {
+      guard let job = jobs[id] else { continue }
       let principal = job.plan.principal
       let mayEncode = job.isStarted || waiting < configuration.encodeAheadJobs
       if !job.isStarted { waiting += 1 }
@@ -26,14 +28,16 @@ extension Scheduler {
     for worker in workers.values {
       let registration = worker.registration
       guard registration.stage == task.plan.stage, registration.model == task.model, !worker.isDraining,
-        !worker.isQuarantined(now: now), task.numericsClass.map({ $0 == registration.numericsClass }) ?? true
+        !worker.isQuarantined(now: now),
+        task.numericsClass.map({ $0 == registration.numericsClass || omissions.contains(.numericsClass) }) ?? true
       else { continue }
       let hasFailed = task.failedOn.contains(registration.name)
       if !hasFailed, !isAnotherThere {
         isAnotherThere = true
         best = nil
       }
-      guard worker.freeCredits > 0, !(hasFailed && isAnotherThere) else { continue }
+      let freeCredits = omissions.contains(.credits) ? registration.credits : worker.freeCredits
+      guard freeCredits > 0, !(hasFailed && isAnotherThere) else { continue }
       if best.map({ worker.freeCredits > $0.freeCredits }) ?? true { best = worker }
     }
     return best?.registration.id
@@ -41,20 +45,20 @@ extension Scheduler {
 
   private mutating func offer(_ id: TaskID, _ task: StageTask, number index: Int, of owner: JobID, to worker: WorkerID, now: Instant) {
     guard let job = jobs[owner] else { return }
-    let attempt = AttemptID(task: id, number: task.attemptNumber + 1)
+    let attempt = AttemptID(task: id, number: max(task.attemptNumber + 1, firstAttemptNumber))
     let deadlines = task.waiters.map { jobs[$0]?.submission.deadline }
     tasks[id]?.attemptNumber = attempt.number
     tasks[id]?.state = .running(worker)
     workers[worker]?.attempts[attempt] = Attempt(offeredAt: now, completedSteps: task.checkpoint?.completedSteps ?? 0)
     let offer = Offer(
-      attempt: attempt, job: owner, index: index, inputs: task.plan.inputs.compactMap { job.outputs[$0] }, resume: task.checkpoint,
+      attempt: attempt, job: owner, index: index, inputs: task.plan.inputs.compactMap { job.outputs[$0]?.payload }, resume: task.checkpoint,
       deadline: deadlines.contains(nil) ? nil : deadlines.compactMap { $0 }.max())
+    journalAttempt(attempt)
     effects.append(.offer(offer, to: worker))
     for waiter in task.waiters {
       guard let waiting = jobs[waiter] else { continue }
       if waiting.tasks[waiting.plan.principal] == id {
-        jobs[waiter]?.isStarted = true
-        isOrderNew = true
+        start(waiter)
       }
       effects.append(.job(waiter, .started(task.plan.stage, attempt: attempt.number)))
     }
@@ -63,11 +67,13 @@ extension Scheduler {
   /// Tells each job that no stage has begun the main work of how many such jobs come before it, when that has changed.
   mutating func tellPositions() {
     guard isOrderNew else { return }
+    refreshOrder()
     isOrderNew = false
     let credits = Dictionary(grouping: workers.values.map(\.registration), by: \.stage).mapValues { $0.reduce(0) { $0 + $1.credits } }
     var position = 0
     var aheadSeconds: Double? = 0
-    for (id, job) in jobs {
+    for id in order {
+      guard let job = jobs[id] else { continue }
       let principal = job.plan.tasks[job.plan.principal]
       let credits = credits[principal.stage] ?? 0
       let own = remainingSeconds(of: job, principal)
@@ -105,10 +111,12 @@ extension Scheduler {
     return plan.tasks[(plan.principal + 1)...].reduce(0) { $0 + (pace.seconds($1.stage, cost: $1.cost) ?? 0) }
   }
 
-  /// When to ask again while the queue is full: the time the job takes that ends next; nil when that is not known.
-  func secondsToNextFreePlace() -> Double? {
+  /// When to ask again while the queue of all or of one tenant is full: the time the job takes that ends next; nil when that is
+  /// not known.
+  func secondsToNextFreePlace(of tenant: TenantID? = nil) -> Double? {
     jobs.values.compactMap { job in
-      remainingSeconds(of: job, job.plan.tasks[job.plan.principal]).map { $0 + secondsAfterPrincipal(of: job.submission.id) }
+      if let tenant, job.submission.tenant != tenant { return nil }
+      return remainingSeconds(of: job, job.plan.tasks[job.plan.principal]).map { $0 + secondsAfterPrincipal(of: job.submission.id) }
     }.min()
   }
 }

@@ -4,12 +4,13 @@ extension Scheduler {
   /// Whether the attempt's answers count: its task is there and waits for exactly this attempt by exactly this worker.
   private func isCurrent(_ attempt: AttemptID, by worker: WorkerID) -> Bool {
     guard let task = tasks[attempt.task] else { return false }
+    if omissions.contains(.fencing), workers[worker]?.attempts[attempt] != nil { return true }
     return task.attemptNumber == attempt.number && task.state == .running(worker)
   }
 
   mutating func progress(_ id: AttemptID, by worker: WorkerID, _ report: StepReport, now: Instant) {
     guard isCurrent(id, by: worker), let task = tasks[id.task], var attempt = workers[worker]?.attempts[id],
-      report.completedSteps > attempt.completedSteps, report.completedSteps <= task.plan.stepCount
+      report.completedSteps > attempt.completedSteps || omissions.contains(.stepOrder), report.completedSteps <= task.plan.stepCount
     else {
       if let latents = report.checkpoint { discard(latents) }
       return
@@ -22,6 +23,7 @@ extension Scheduler {
     attempt.ownStepSeconds += stepSeconds
     attempt.slowestStepSeconds = max(attempt.slowestStepSeconds, stepSeconds)
     workers[worker]?.attempts[id] = attempt
+    workers[worker]?.measure(cost: task.plan.cost / Double(task.plan.stepCount), seconds: stepSeconds)
     if let latents = report.checkpoint { keep(latents, after: report.completedSteps, of: id.task, by: worker) }
     let left = Double(task.plan.stepCount - report.completedSteps) * attempt.ownStepSeconds / Double(attempt.ownSteps)
     for job in task.waiters {
@@ -44,41 +46,50 @@ extension Scheduler {
       discard(latents)
       return
     }
+    guard let numericsClass = workers[worker]?.registration.numericsClass else { return }
     ledger.retain(latents)
     if let old = tasks[id]?.checkpoint { release(old.latents) }
     tasks[id]?.checkpoint = Checkpoint(completedSteps: completedSteps, latents: latents)
-    tasks[id]?.numericsClass = workers[worker]?.registration.numericsClass
+    tasks[id]?.numericsClass = numericsClass
     tasks[id]?.failures = []
     tasks[id]?.failedOn = []
+    journalCheckpoint(of: id)
   }
 
   mutating func finish(_ id: AttemptID, by worker: WorkerID, output: Payload, now: Instant) {
     let isCurrent = isCurrent(id, by: worker)
     let attempt = workers[worker]?.attempts.removeValue(forKey: id)
-    guard isCurrent, let attempt, let task = tasks.removeValue(forKey: id.task) else {
+    let places = places(of: id.task)
+    guard isCurrent, let attempt, let numericsClass = workers[worker]?.registration.numericsClass,
+      let task = tasks.removeValue(forKey: id.task)
+    else {
       discard(output)
       return
     }
     workers[worker]?.faults = 0
     workers[worker]?.quarantinedUntil = nil
     workers[worker]?.tasksFinished += 1
-    recordPace(of: attempt, task, now: now)
+    recordPace(of: attempt, at: worker, task, now: now)
     ledger.retain(output)
+    let result = Output(payload: output, numericsClass: numericsClass)
     if let key = task.key {
       shared[key] = nil
-      if let evicted = cache.insert(output, for: key) {
+      if let evicted = cache.insert(result, for: key) {
         ledger.retain(output)
         for payload in evicted { release(payload) }
       }
     }
     if let checkpoint = task.checkpoint { release(checkpoint.latents) }
-    for job in task.waiters { deliver(output, of: id.task, to: job, now: now) }
+    for job in task.waiters { deliver(result, of: id.task, to: job, now: now) }
+    journalOutputs(places)
     release(output)
   }
 
-  private mutating func recordPace(of attempt: Attempt, _ task: StageTask, now: Instant) {
+  private mutating func recordPace(of attempt: Attempt, at worker: WorkerID, _ task: StageTask, now: Instant) {
     if task.plan.stepCount == 0 {
-      pace.record(task.plan.stage, cost: task.plan.cost, seconds: (now - attempt.offeredAt).seconds)
+      let seconds = (now - attempt.offeredAt).seconds
+      pace.record(task.plan.stage, cost: task.plan.cost, seconds: seconds)
+      workers[worker]?.measure(cost: task.plan.cost, seconds: seconds)
     } else if attempt.ownSteps > 0 {
       let cost = task.plan.cost * Double(attempt.ownSteps) / Double(task.plan.stepCount)
       pace.record(task.plan.stage, cost: cost, seconds: attempt.ownStepSeconds)
@@ -114,7 +125,8 @@ extension Scheduler {
     guard let task = tasks[id.task], task.attemptNumber == id.number else { return }
     var failures = task.failures
     if !isBlameless { failures.append(failure) }
-    guard failures.count < configuration.maxAttempts else {
+    let attemptsMade = max(task.attemptNumber, firstAttemptNumber) - firstAttemptNumber + 1
+    guard failures.count < configuration.maxAttempts, attemptsMade < Self.maxAttemptsPerRun - 1 else {
       let reasons = failures.map(\.message).joined(separator: "; ")
       let message = "the \(task.plan.stage.rawValue) failed \(failures.count) times in a row: \(reasons)"
       // The attempt is over: nothing is left to revoke.
@@ -136,6 +148,7 @@ extension Scheduler {
     guard workers[worker]?.attempts[id] != nil else { return }
     workers[worker]?.attempts[id]?.state = .revoked
     workers[worker]?.attempts[id]?.missedReports = 0
+    workers[worker]?.attempts[id]?.missedAt = lastStepAt
     effects.append(.cancel(id, at: worker, reason: reason))
   }
 }

@@ -1,57 +1,120 @@
 import OrderedCollections
 
 extension Scheduler {
-  /// Admits all of `submissions` or none.
+  /// Admits all of `submissions` or none, once the journal has them.
   mutating func submit(_ submissions: [JobSubmission], now: Instant) {
     if let failure = refusal(of: submissions, now: now) {
       effects += submissions.map { .rejected($0.id, failure) }
-      return
+    } else if !submissions.isEmpty {
+      journalAdmission(of: submissions)
     }
-    for submission in submissions { admit(submission, now: now) }
   }
 
   private func refusal(of submissions: [JobSubmission], now: Instant) -> Failure? {
-    if Set(submissions.map(\.id)).count < submissions.count || submissions.contains(where: { jobs[$0.id] != nil }) {
+    let isKnown = { (id: JobID) in jobs[id] != nil || admissions[id] != nil || endings[id] != nil }
+    if Set(submissions.map(\.id)).count < submissions.count || submissions.contains(where: { isKnown($0.id) }) {
       return Failure(.alreadyExists, "a job with this id exists already")
     }
     if submissions.contains(where: { $0.deadline.map { $0 <= now } ?? false }) {
       return Failure(.deadlineExceeded, "the deadline had passed before the job was submitted")
     }
-    guard submissions.count <= configuration.maxJobs - jobs.count else {
+    guard pending.count < configuration.maxJournalEntries else {
+      return Failure(
+        .unavailable, "the journal is behind: \(pending.count) entries wait to be written, the limit is \(configuration.maxJournalEntries)",
+        retryAfterSeconds: 5)
+    }
+    guard submissions.count <= configuration.maxJobs - placesTaken else {
       return Failure(
         .resourceExhausted,
-        "the queue is full: \(jobs.count) of \(configuration.maxJobs) jobs are waiting or running, and \(submissions.count) more were asked for",
-        retryAfterSeconds: secondsToNextFreePlace())
+        "the queue is full: \(placesTaken) of \(configuration.maxJobs) jobs are waiting or running, and \(submissions.count) more were asked for",
+        retryAfterSeconds: secondsToNextFreePlace(), resource: .queue)
+    }
+    return refusalByTenant(of: submissions)
+  }
+
+  private func refusalByTenant(of submissions: [JobSubmission]) -> Failure? {
+    for tenant in OrderedSet(submissions.map(\.tenant)) {
+      guard let limit = policy(of: tenant).maxJobs else { continue }
+      let wanted = submissions.count { $0.tenant == tenant }
+      let present =
+        jobs.values.count { $0.submission.tenant == tenant } + admissions.values.count { $0.submission.tenant == tenant }
+        + endings.values.count { $0.tenant == tenant }
+      guard wanted > limit - present else { continue }
+      return Failure(
+        .resourceExhausted,
+        "tenant \(tenant) has \(present) of \(limit) jobs waiting or running, and \(wanted) more were asked for",
+        retryAfterSeconds: secondsToNextFreePlace(of: tenant), resource: .tenantQueue)
     }
     return nil
   }
 
-  private mutating func admit(_ submission: JobSubmission, now: Instant) {
-    let plan = submission.plan
-    var job = Job(submission: submission, tasks: [], outputs: Array(repeating: nil, count: plan.tasks.count))
-    for (index, taskPlan) in plan.tasks.enumerated() {
-      let id = TaskID(job: submission.id, index: index)
-      let key = taskPlan.content.map { ContentKey(model: submission.model, stage: taskPlan.stage, content: $0) }
-      if let key, let output = cache.output(for: key) {
-        ledger.retain(output)
-        job.outputs[index] = output
-        job.tasks.append(nil)
-      } else if let key, let sharedID = shared[key] {
-        tasks[sharedID]?.waiters.append(submission.id)
-        job.tasks.append(sharedID)
-      } else {
-        tasks[id] = StageTask(plan: taskPlan, model: submission.model, key: key, state: .blocked, waiters: [submission.id])
-        if let key { shared[key] = id }
-        job.tasks.append(id)
-      }
+  /// Takes a job in that is durable: a new one, or what is left of one from an earlier run.
+  mutating func admit(_ restored: RestoredJob, now: Instant) {
+    let submission = restored.submission
+    var job = Job(submission, admittedAt: now)
+    for task in restored.tasks where job.outputs.indices.contains(task.index) {
+      guard let payload = task.output, let numericsClass = task.numericsClass else { continue }
+      ledger.retain(payload)
+      job.outputs[task.index] = Output(payload: payload, numericsClass: numericsClass, isJournalled: true)
     }
+    let isDue = dueTasks(of: job)
+    for index in job.plan.tasks.indices {
+      job.tasks.append(isDue[index] ? place(TaskID(job: submission.id, index: index), of: &job, restored) : nil)
+    }
+    let principal = job.plan.principal
+    job.isStarted = !isDue[principal] || restored.tasks.contains { $0.index == principal && ($0.attemptNumber > 0 || $0.checkpoint != nil) }
     jobs[submission.id] = job
     isOrderNew = true
-    if job.tasks[plan.tasks.count - 1] == nil {
+    if job.tasks[job.plan.tasks.count - 1] == nil {
       finishJob(submission.id)
     } else {
       unblockTasks(of: submission.id, now: now)
+      let cached = job.outputs.indices.filter { job.outputs[$0].map { !$0.isJournalled } ?? false }
+      for index in cached { journalOutputs([TaskID(job: submission.id, index: index)]) }
     }
+  }
+
+  /// Which tasks of the plan must be done: the last one, and what such a task needs, as far as the output is not there.
+  private func dueTasks(of job: Job) -> [Bool] {
+    var isDue = job.outputs.map { _ in false }
+    for index in job.plan.tasks.indices.reversed() where job.outputs[index] == nil {
+      let isLast = index == job.plan.tasks.count - 1
+      isDue[index] = isLast || job.plan.tasks.indices.contains { isDue[$0] && job.plan.tasks[$0].inputs.contains(index) }
+    }
+    return isDue
+  }
+
+  /// Finds out who does a task of a new job; nil: it is done, and the job has the output.
+  private mutating func place(_ id: TaskID, of job: inout Job, _ restored: RestoredJob) -> TaskID? {
+    let plan = job.plan.tasks[id.index]
+    let key = plan.content.map { ContentKey(model: job.submission.model, stage: plan.stage, content: $0) }
+    if let key, let output = cache.output(for: key) {
+      ledger.retain(output.payload)
+      job.outputs[id.index] = output
+      return nil
+    }
+    if let key, let sharedID = shared[key] {
+      tasks[sharedID]?.waiters.append(id.job)
+      return sharedID
+    }
+    var task = StageTask(plan: plan, model: job.submission.model, key: key, waiters: [id.job])
+    // Without the inputs that led to them, an attempt and its checkpoint are worth nothing.
+    if let record = restored.tasks.first(where: { $0.index == id.index }),
+      plan.inputs.allSatisfy({ job.outputs[$0]?.isJournalled ?? false })
+    {
+      task.attemptNumber = record.attemptNumber < firstAttemptNumber ? record.attemptNumber : 0
+      if let checkpoint = record.checkpoint, (1..<max(1, plan.stepCount)).contains(checkpoint.completedSteps),
+        let numericsClass = record.numericsClass
+      {
+        ledger.retain(checkpoint.latents)
+        task.checkpoint = checkpoint
+        task.numericsClass = numericsClass
+        task.journalledSteps = checkpoint.completedSteps
+      }
+    }
+    tasks[id] = task
+    if let key { shared[key] = id }
+    return id
   }
 
   /// Makes those tasks of the job ready whose inputs are there, and gives the outputs up that nothing needs any more.
@@ -66,16 +129,16 @@ extension Scheduler {
       let isNeeded = job.plan.tasks.indices.contains { job.tasks[$0] != nil && job.plan.tasks[$0].inputs.contains(index) }
       if !isNeeded {
         jobs[id]?.outputs[index] = nil
-        release(output)
+        release(output.payload)
       }
     }
   }
 
   /// Gives a task's output to a job that waits for it.
-  mutating func deliver(_ output: Payload, of taskID: TaskID, to id: JobID, now: Instant) {
+  mutating func deliver(_ output: Output, of taskID: TaskID, to id: JobID, now: Instant) {
     guard let job = jobs[id] else { return }
     for index in job.tasks.indices where job.tasks[index] == taskID {
-      ledger.retain(output)
+      ledger.retain(output.payload)
       jobs[id]?.outputs[index] = output
       jobs[id]?.tasks[index] = nil
     }
@@ -90,13 +153,16 @@ extension Scheduler {
     guard let job = jobs.removeValue(forKey: id), let output = job.outputs[job.plan.tasks.count - 1] else {
       preconditionFailure("job \(id) has no output to finish with")
     }
-    effects.append(.job(id, .finished(output: output)))
+    ledger.retain(output.payload)
+    end(job, .finished(output.payload))
     drop(job)
   }
 
+  /// Ends the job, whatever runs for it; a job that has ended already is left alone.
   mutating func failJob(_ id: JobID, _ failure: Failure) {
+    if admissions[id] != nil { admissions[id]?.cancelReason = failure }
     guard let job = jobs.removeValue(forKey: id) else { return }
-    effects.append(.job(id, .failed(failure)))
+    end(job, .failed(failure))
     drop(job)
   }
 
@@ -107,7 +173,7 @@ extension Scheduler {
       tasks[taskID]?.waiters.remove(job.submission.id)
       if tasks[taskID]?.waiters.isEmpty == true { abandon(taskID) }
     }
-    for case .some(let output) in job.outputs { release(output) }
+    for case .some(let output) in job.outputs { release(output.payload) }
   }
 
   /// Nobody needs the task any more.

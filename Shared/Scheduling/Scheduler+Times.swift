@@ -1,25 +1,41 @@
 extension Scheduler {
   /// Ends what took too long: sessions without a message, offers without an answer, steps without an end, jobs past their deadline.
   mutating func checkTimes(now: Instant) {
+    forgiveOwnSleep(now: now)
+    promoteOldJobs(now: now)
+    retryEnds(now: now)
     for (id, worker) in workers where now - worker.lastHeardAt > configuration.lease {
       loseWorker(id, reason: "no message for \(Int((now - worker.lastHeardAt).seconds)) s", now: now)
     }
     for (id, worker) in workers {
       for attempt in worker.attempts.keys {
         // Read afresh: an earlier round may have revoked it.
-        guard let record = workers[id]?.attempts[attempt], let failure = overdue(record, at: worker, now: now) else { continue }
+        guard let record = workers[id]?.attempts[attempt], let failure = overdue(record, of: attempt, at: worker, now: now)
+        else { continue }
         revoke(attempt, at: id, reason: failure.message)
         countFault(of: id, failure, now: now)
         retry(attempt, failure, by: worker.registration.name, now: now)
       }
     }
+    moveFromSlowWorkers(now: now)
     for (id, job) in jobs {
       guard let deadline = job.submission.deadline, deadline <= now else { continue }
       failJob(id, Failure(.deadlineExceeded, "the deadline passed \(whereabouts(of: job))"))
     }
   }
 
-  private func overdue(_ attempt: Attempt, at worker: Worker, now: Instant) -> Failure? {
+  /// When nobody has looked at the clock for long, it was this process that slept, and what the workers sent still waits to be read.
+  private mutating func forgiveOwnSleep(now: Instant) {
+    let gap = lastTickAt.map { now - $0 } ?? .zero
+    lastTickAt = now
+    guard gap > configuration.lease / 2 else { return }
+    for (id, worker) in workers {
+      workers[id]?.lastHeardAt = now
+      for attempt in worker.attempts.keys { workers[id]?.attempts[attempt]?.shift(by: gap, until: now) }
+    }
+  }
+
+  private func overdue(_ attempt: Attempt, of id: AttemptID, at worker: Worker, now: Instant) -> Failure? {
     let name = worker.registration.name
     switch attempt.state {
     case .revoked: return nil
@@ -27,12 +43,46 @@ extension Scheduler {
       guard now - attempt.offeredAt > configuration.acceptLimit else { return nil }
       return Failure(.unavailable, "worker \(name) did not accept the task within \(configuration.acceptLimit)")
     case .running:
-      let limit =
-        attempt.ownSteps == 0
-        ? configuration.firstStepLimit
-        : max(configuration.stepLimit, .seconds(attempt.slowestStepSeconds * configuration.stepSlowdown))
+      let limit = stepLimit(of: attempt, tasks[id.task], at: worker)
       guard now - attempt.stepStartedAt > limit else { return nil }
       return Failure(.unavailable, "worker \(name) has not finished step \(attempt.completedSteps + 1) within \(limit)")
+    }
+  }
+
+  /// How long the step that runs now may take, by the measure of the attempt's own steps, or else of the worker's earlier work.
+  private func stepLimit(of attempt: Attempt, _ task: StageTask?, at worker: Worker) -> Duration {
+    if attempt.ownSteps > 0 {
+      return max(configuration.stepLimit, .seconds(attempt.slowestStepSeconds * configuration.stepSlowdown))
+    }
+    guard let pace = worker.pace, let plan = task?.plan else { return configuration.firstStepLimit }
+    let seconds = pace * plan.cost / Double(max(1, plan.stepCount)) * configuration.stepSlowdown
+    guard seconds < configuration.firstStepLimit.seconds else { return configuration.firstStepLimit }
+    return min(configuration.firstStepLimit, max(configuration.stepLimit, .seconds(seconds)))
+  }
+
+  /// Takes attempts from workers that are much slower than one that is free. They go on from the last checkpoint; with one step
+  /// left there is nothing to gain.
+  private mutating func moveFromSlowWorkers(now: Instant) {
+    guard let factor = configuration.slowWorkerFactor else { return }
+    for (id, worker) in workers {
+      for (attempt, record) in worker.attempts where record.state == .running && record.ownSteps > 0 {
+        guard let task = tasks[attempt.task], task.plan.stepCount - record.completedSteps > 1, task.plan.cost > 0,
+          task.checkpoint?.completedSteps == record.completedSteps
+        else { continue }
+        let pace = record.ownStepSeconds / Double(record.ownSteps) * Double(task.plan.stepCount) / task.plan.cost
+        let isBetter = { (other: Worker) in
+          other.freeCredits > 0 && !other.isDraining && !other.isQuarantined(now: now) && other.pace.map { $0 * factor < pace } ?? false
+            && other.registration.stage == task.plan.stage && other.registration.model == task.model
+            && other.registration.numericsClass == worker.registration.numericsClass
+            && !task.failedOn.contains(other.registration.name)
+        }
+        guard let other = workers.values.first(where: isBetter) else { continue }
+        let name = worker.registration.name
+        let reason = "worker \(name) is more than \(factor) times as slow as worker \(other.registration.name), which is free"
+        revoke(attempt, at: id, reason: reason)
+        retry(attempt, Failure(.unavailable, reason), by: name, isBlameless: true, now: now)
+        tasks[attempt.task]?.failedOn.append(name)
+      }
     }
   }
 

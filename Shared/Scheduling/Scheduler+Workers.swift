@@ -4,22 +4,26 @@ extension Scheduler {
   mutating func register(_ registration: WorkerRegistration, now: Instant) {
     var worker = Worker(registration, now: now)
     var adopted: OrderedSet<AttemptID> = []
+    var unwanted: OrderedSet<AttemptID> = []
     for id in registration.running {
-      if let attempt = adoptableAttempt(id, for: registration, now: now) {
+      if adopted.count < registration.credits, let attempt = adoptableAttempt(id, for: registration, now: now) {
         adopted.append(id)
         worker.attempts[id] = attempt
       } else {
         worker.attempts[id] = Attempt(revokedAt: now)
+        unwanted.append(id)
       }
     }
     let earlier = workers.values.filter { $0.registration.name == registration.name }
     worker.faults = earlier.map(\.faults).max() ?? 0
+    worker.pace = earlier.compactMap(\.pace).last
     worker.quarantinedUntil = earlier.compactMap(\.quarantinedUntil).max()
     if registration.keepsConnection {
-      // What was offered is still on its way.
-      for (id, attempt) in earlier.flatMap(\.attempts) where attempt.state == .offered && worker.attempts[id] == nil {
-        adopted.append(id)
-        worker.attempts[id] = attempt
+      // What was offered is still on its way, also when it has been revoked since; a revoked attempt that is not goes by the reports.
+      for (id, attempt) in earlier.flatMap(\.attempts) where attempt.state != .running && worker.attempts[id] == nil {
+        let isLive = attempt.state == .offered && adopted.count < registration.credits
+        if isLive { adopted.append(id) } else if attempt.state == .offered { unwanted.append(id) }
+        worker.attempts[id] = isLive ? attempt : Attempt(revokedAt: now)
       }
     }
     for id in adopted {
@@ -32,7 +36,7 @@ extension Scheduler {
     }
     workers[registration.id] = worker
     effects.append(.worker(registration.id, .joined))
-    for id in registration.running where !adopted.contains(id) {
+    for id in unwanted.subtracting(adopted) {
       effects.append(.cancel(id, at: registration.id, reason: "the attempt is not the task's current one"))
     }
   }
@@ -68,7 +72,8 @@ extension Scheduler {
         continue
       }
       // An offer may still be on its way; `acceptLimit` bounds that.
-      guard record.state != .offered else { continue }
+      guard record.state != .offered, now - record.missedAt >= configuration.lease / 10 else { continue }
+      workers[id]?.attempts[attempt]?.missedAt = now
       workers[id]?.attempts[attempt]?.missedReports += 1
       guard record.missedReports + 1 >= configuration.maxMissedReports else { continue }
       workers[id]?.attempts[attempt] = nil

@@ -8,6 +8,7 @@ import OrderedCollections
 /// * An attempt's answers count while it is its task's current one. Numbers grow with each attempt, so late answers are recognised.
 /// * A task that is lost goes to another worker, from its last checkpoint and within the same numerics class.
 /// * A job ends exactly once: finished, or failed with a reason.
+/// * A job is acknowledged, and its end told, only when the journal has it.
 public struct Scheduler: Sendable {
   /// The limits it obeys.
   public let configuration: SchedulingConfiguration
@@ -22,15 +23,59 @@ public struct Scheduler: Sendable {
   var cache: OutputCache
   var ledger = PayloadLedger()
   var pace = PaceEstimator()
+  var shares = TenantShares()
+  /// The jobs in the order of service; made anew when `isOrderNew`.
+  var order: [JobID] = []
+  /// Jobs that the journal is to know before anybody works for them.
+  var admissions: OrderedDictionary<JobID, Admission> = [:]
+  /// Jobs whose end the journal is to know before anybody is told.
+  var endings: OrderedDictionary<JobID, Ending> = [:]
+  /// Entries that the journal has not answered.
+  var pending: OrderedDictionary<JournalSequence, PendingEntry> = [:]
+  var lastEntry = JournalSequence(0)
+  /// They may be more than `maxJobs`.
+  var restoredJobCount = 0
+  /// Attempts of this run have numbers from here on: larger than those of earlier runs.
+  let firstAttemptNumber: UInt32
+  var lastTickAt: Instant?
+  /// Of the event that is being handled.
+  var lastStepAt = Instant.zero
   /// Whether a job came, began or ended since the positions were told.
   var isOrderNew = false
   /// What the event that is being handled has brought about so far.
   var effects: [Effect] = []
 
+  /// Rules that the simulator leaves out, to see whether it would notice.
+  package struct Omissions: OptionSet, Sendable {
+    package let rawValue: Int
+    package init(rawValue: Int) { self.rawValue = rawValue }
+    /// Whoever answers, it counts.
+    package static let fencing = Omissions(rawValue: 1)
+    /// Attempts hold no credits.
+    package static let credits = Omissions(rawValue: 2)
+    /// A step may come after a later one.
+    package static let stepOrder = Omissions(rawValue: 4)
+    /// A checkpoint is anybody's to go on with.
+    package static let numericsClass = Omissions(rawValue: 8)
+  }
+  package var omissions: Omissions = []
+
+  /// Attempts that one run may make at a task; more are a reason to give the task up.
+  static let maxAttemptsPerRun: UInt32 = 1 << 12
+  /// The largest number of a run.
+  public static let maxRun: UInt32 = (1 << 20) - 1
+
   /// An empty cluster.
-  public init(configuration: SchedulingConfiguration = SchedulingConfiguration()) {
+  ///
+  /// - Parameters:
+  ///   - configuration: the limits.
+  ///   - run: how often the journal was opened before with jobs that are unfinished now, durable before the first event; it
+  ///     tells attempts of this run from those of earlier ones. At most `maxRun`.
+  public init(configuration: SchedulingConfiguration = SchedulingConfiguration(), run: UInt32 = 0) {
+    precondition(run <= Self.maxRun, "run \(run) is above \(Self.maxRun)")
     self.configuration = configuration
     self.cache = OutputCache(maxBytes: configuration.maxCacheBytes)
+    self.firstAttemptNumber = run * Self.maxAttemptsPerRun + 1
   }
 
   /// Takes note of what happened and says what is to be done about it.
@@ -40,6 +85,7 @@ public struct Scheduler: Sendable {
   ///   - now: when; never earlier than in the call before.
   /// - Returns: effects, to be carried out in this order before the next event.
   public mutating func step(_ event: Event, now: Instant) -> [Effect] {
+    lastStepAt = now
     handle(event, now: now)
     assignTasks(now: now)
     tellPositions()
@@ -69,6 +115,10 @@ public struct Scheduler: Sendable {
     case .taskFailed(let attempt, let worker, let failure):
       hear(worker, now: now)
       fail(attempt, by: worker, failure, now: now)
+    case .journalled(let last): settle(through: last, now: now)
+    case .journalRefused(let sequence, let failure): refuse(sequence, failure, now: now)
+    case .restored(let jobs): restore(jobs, now: now)
+    case .tenantsChanged(let tenants): changeTenants(tenants)
     case .tick: checkTimes(now: now)
     }
   }

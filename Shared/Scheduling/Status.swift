@@ -37,6 +37,12 @@ public struct ClusterStatus: Hashable, Sendable {
   public var queuedJobs: Int
   /// Jobs whose main work has begun.
   public var startedJobs: Int
+  /// Jobs that wait for the journal before they begin.
+  public var unadmittedJobs: Int
+  /// Jobs that have ended, which the journal has yet to learn.
+  public var endingJobs: Int
+  /// Entries that the journal has not answered.
+  public var pendingEntries: Int
   /// Bytes of shared outputs kept.
   public var cacheBytes: Int
   /// Shared outputs kept.
@@ -61,6 +67,7 @@ extension Scheduler {
     let startedJobs = jobs.values.count { $0.isStarted }
     return ClusterStatus(
       workers: workers.values.map { status(of: $0, now: now) }, queuedJobs: jobs.count - startedJobs, startedJobs: startedJobs,
+      unadmittedJobs: admissions.count, endingJobs: endings.count, pendingEntries: pending.count,
       cacheBytes: cache.byteCount, cacheEntries: cache.count, cacheHits: cache.hits, cacheMisses: cache.misses)
   }
 

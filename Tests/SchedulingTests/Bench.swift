@@ -11,11 +11,15 @@ struct Bench {
   var nextWorker: UInt64 = 0
   /// Payloads handed in and not released.
   var held: Set<UInt64> = []
+  /// Whether every entry is durable at once; else the test says when.
+  var journalsAtOnce = true
+  /// Every entry so far.
+  var entries: [JournalEntry] = []
 
-  init(_ configure: (inout SchedulingConfiguration) -> Void = { _ in }) {
+  init(run: UInt32 = 0, _ configure: (inout SchedulingConfiguration) -> Void = { _ in }) {
     var configuration = SchedulingConfiguration()
     configure(&configuration)
-    scheduler = Scheduler(configuration: configuration)
+    scheduler = Scheduler(configuration: configuration, run: run)
   }
 
   @discardableResult
@@ -26,7 +30,14 @@ struct Bench {
       #expect(held.remove(payload.id) != nil, "payload \(payload.id) is released twice", sourceLocation: sourceLocation)
     }
     #expect(scheduler.brokenInvariants() == [], sourceLocation: sourceLocation)
-    return effects
+    var last: JournalSequence?
+    for case .journal(let sequence, let entry) in effects {
+      #expect(sequence.number == UInt64(entries.count + 1), sourceLocation: sourceLocation)
+      entries.append(entry)
+      last = sequence
+    }
+    guard journalsAtOnce, let last else { return effects }
+    return effects + send(.journalled(through: last), sourceLocation: sourceLocation)
   }
 
   mutating func payload(bytes: Int = 100) -> Payload {

@@ -236,8 +236,8 @@ struct RecoveryTests {
     #expect(offers(effects).map(\.worker) == [other])
     // The silent attempt holds the credit until reports show that it does not run.
     #expect(bench.scheduler.status(now: bench.now).workers[0].freeCredits == 0)
-    bench.send(.workerReported(encoder, WorkerReport(running: [])))
-    bench.send(.workerReported(encoder, WorkerReport(running: [])))
+    bench.send(.workerReported(encoder, WorkerReport(running: [])), after: .seconds(100))
+    bench.send(.workerReported(encoder, WorkerReport(running: [])), after: .seconds(100))
     #expect(bench.scheduler.status(now: bench.now).workers[0].freeCredits == 1)
   }
 
@@ -316,6 +316,33 @@ struct SessionTests {
     #expect(offers(finished).map(\.offer.attempt) == [attempt("a", 1, 1)])
   }
 
+  /// Found by the simulator (seed 6490).
+  @Test func anOfferThatWasRevokedOnItsWayStillHoldsTheCredit() throws {
+    var bench = Bench()
+    let (encoder, _, _) = bench.joinAll()
+    bench.submit("a")
+    bench.submit("b")
+    bench.send(.jobCancelled(JobID("a"), reason: Failure(.cancelled, "enough")))
+    bench.nextWorker += 1
+    var registration = bench.registration(.textEncoder, id: bench.nextWorker, name: "text-encoder-\(encoder.number)")
+    registration.keepsConnection = true
+    #expect(offers(bench.send(.workerRegistered(registration))).isEmpty)
+    let freed = bench.send(.taskFailed(attempt("a", 0, 1), by: registration.id, Failure(.cancelled, "cancelled")))
+    #expect(offers(freed).map(\.offer.attempt) == [attempt("b", 0, 1)])
+  }
+
+  /// Found by the simulator (seed 12725).
+  @Test func aWorkerIsBelievedToRunNoMoreThanItsCredits() throws {
+    var bench = Bench()
+    let (_, denoiser, _) = bench.joinAll(credits: 2)
+    let first = try bench.bringToDenoiser("a")
+    let second = try bench.bringToDenoiser("b")
+    #expect(first.worker == denoiser && second.worker == denoiser)
+    let running = [first.offer.attempt, second.offer.attempt]
+    let (_, effects) = bench.join(.denoiser, name: "denoiser-\(denoiser.number)", credits: 1, running: running)
+    #expect(cancels(effects) == [second.offer.attempt])
+  }
+
   @Test func aWorkerBackFromALostLeaseGoesOnUnlessAnotherHasTheTask() throws {
     var bench = Bench()
     _ = bench.joinAll()
@@ -352,11 +379,13 @@ struct SessionTests {
     let (encoder, _, _) = bench.joinAll()
     bench.submit("a")
     bench.send(.taskAccepted(attempt("a", 0, 1), by: encoder))
-    #expect(offers(bench.send(.workerReported(encoder, WorkerReport(running: [])))).isEmpty)
+    #expect(offers(bench.send(.workerReported(encoder, WorkerReport(running: [])), after: .seconds(5))).isEmpty)
     // A report that names it starts the count again.
     bench.send(.workerReported(encoder, WorkerReport(running: [attempt("a", 0, 1)])))
+    #expect(offers(bench.send(.workerReported(encoder, WorkerReport(running: [])), after: .seconds(5))).isEmpty)
+    // Reports that come at once, after the gateway has slept, count once.
     #expect(offers(bench.send(.workerReported(encoder, WorkerReport(running: [])))).isEmpty)
-    let effects = bench.send(.workerReported(encoder, WorkerReport(running: [])))
+    let effects = bench.send(.workerReported(encoder, WorkerReport(running: [])), after: .seconds(5))
     #expect(offers(effects).first?.offer.attempt == attempt("a", 0, 2))
   }
 

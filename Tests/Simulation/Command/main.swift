@@ -1,0 +1,54 @@
+import Foundation
+import Simulation
+
+// simulate [--seeds N] [--first S] [--mutation NAME]      many seeds
+// simulate --seed S [--trace] [--mutation NAME]           one seed again
+
+var seeds = 2000
+var first: UInt64 = 0
+var single: UInt64?
+var isTraced = false
+var mutation: Mutation?
+
+func fail(_ message: String) -> Never {
+  FileHandle.standardError.write(Data((message + "\n").utf8))
+  exit(64)
+}
+
+var arguments = CommandLine.arguments.dropFirst()
+@MainActor func value<T>(_ option: String, _ convert: (String) -> T?) -> T {
+  guard let text = arguments.popFirst(), let value = convert(text) else { fail("\(option) needs a value, see Tests/Simulation/README.md") }
+  return value
+}
+while let option = arguments.popFirst() {
+  switch option {
+  case "--seeds": seeds = value(option) { Int($0).flatMap { $0 > 0 ? $0 : nil } }
+  case "--first": first = value(option) { UInt64($0) }
+  case "--seed": single = value(option) { UInt64($0) }
+  case "--mutation": mutation = value(option) { Mutation(rawValue: $0) }
+  case "--trace": isTraced = true
+  default: fail("unknown option \(option); there are --seeds, --first, --seed, --mutation, --trace")
+  }
+}
+
+if let single {
+  let simulation = Simulation(seed: single, mutation: mutation)
+  if isTraced { simulation.traceLines { print($0) } }
+  simulation.run()
+  print(simulation.coverage.line)
+  for problem in simulation.problems { print("seed \(single): \(problem)") }
+  exit(simulation.problems.isEmpty ? 0 : 1)
+}
+
+let clock = ContinuousClock()
+let start = clock.now
+let campaign = await Campaign.run(first: first, count: seeds, mutation: mutation) { done in
+  if done.isMultiple(of: 5000) { FileHandle.standardError.write(Data("\(done) seeds\n".utf8)) }
+}
+let realSeconds = (clock.now - start) / .seconds(1)
+print(campaign.coverage.line)
+let speed = Int(campaign.coverage.virtualSeconds / realSeconds)
+print("\(String(format: "%.1f", realSeconds)) s, \(speed) times as fast as real time")
+for finding in campaign.findings { print("seed \(finding.seed): \(finding.problem)") }
+if let worst = campaign.findings.first { print("to see it again: Tests/Simulation/run.sh --seed \(worst.seed) --trace") }
+exit(campaign.findings.isEmpty ? 0 : 1)

@@ -1,0 +1,169 @@
+import Scheduling
+
+/// What outlives every gateway in the eyes of the world, and so must stay true.
+struct Judge {
+  struct Holder: Hashable {
+    var attempt: AttemptID
+    var worker: WorkerID
+  }
+
+  var problems: [String] = []
+  /// Jobs that a client was told will not be lost, with its key.
+  var acknowledged: [JobID: Int] = [:]
+  /// Ends that somebody was told.
+  var told: [JobID: Outcome] = [:]
+  /// Jobs that were admitted, by key.
+  var admitted: [Int: JobID] = [:]
+  /// Every attempt that was ever offered.
+  var offered: Set<AttemptID> = []
+  /// Steps that were told, by attempt.
+  var lastSteps: [AttemptID: Int] = [:]
+
+  /// Of this gateway: whose answers count.
+  var holders: [TaskID: Holder] = [:]
+  /// Of this gateway: jobs whose end is in the journal, or on the way there.
+  var ended: Set<JobID> = []
+
+  mutating func forgetGateway() {
+    holders = [:]
+    ended = []
+  }
+}
+
+extension Simulation {
+  /// Compares what the scheduler does with a much simpler idea of it.
+  func examine(_ event: Event, _ effects: [Effect]) {
+    examineAnswer(event, effects)
+    for effect in effects {
+      switch effect {
+      case .offer(let offer, let worker):
+        if judge.told[offer.job] != nil || judge.ended.contains(offer.job) {
+          report("\(offer.attempt) is offered for job \(offer.job), which has ended")
+        }
+        if !judge.offered.insert(offer.attempt).inserted { report("\(offer.attempt) is offered a second time") }
+        judge.holders[offer.attempt.task] = Judge.Holder(attempt: offer.attempt, worker: worker)
+      case .cancel(let attempt, let worker, _):
+        if judge.holders[attempt.task] == Judge.Holder(attempt: attempt, worker: worker) { judge.holders[attempt.task] = nil }
+      case .worker(let worker, .gone): judge.holders = judge.holders.filter { $0.value.worker != worker }
+      case .journal(_, let entry): examineEntry(entry)
+      case .admitted(let id): examineAdmission(of: id)
+      case .job, .rejected, .worker, .release: break
+      }
+    }
+    if case .workerRegistered(let registration) = event { noteAdoptions(of: registration) }
+  }
+
+  /// An answer that is not its task's current attempt's must leave no trace.
+  private func examineAnswer(_ event: Event, _ effects: [Effect]) {
+    let (attempt, worker, payload): (AttemptID, WorkerID, Payload?)
+    switch event {
+    case .taskProgressed(let id, let by, let report): (attempt, worker, payload) = (id, by, report.checkpoint)
+    case .taskFinished(let id, let by, let output): (attempt, worker, payload) = (id, by, output)
+    case .taskFailed(let id, let by, _): (attempt, worker, payload) = (id, by, nil)
+    default: return
+    }
+    guard judge.holders[attempt.task] == Judge.Holder(attempt: attempt, worker: worker) else {
+      count("stale answers")
+      let isTaken = effects.contains {
+        switch $0 {
+        case .job(_, .progressed), .job(_, .finished), .job(_, .failed), .journal(_, .taskFinished), .journal(_, .checkpointed): true
+        default: false
+        }
+      }
+      if isTaken || payload.map({ !effects.contains(.release($0)) }) ?? false { report("the stale answer of \(attempt) counts") }
+      return
+    }
+    if case .taskProgressed(_, _, let step) = event {
+      let isTold = effects.contains { if case .job(_, .progressed) = $0 { true } else { false } }
+      guard isTold else { return }
+      if step.completedSteps <= judge.lastSteps[attempt] ?? 0 {
+        report("\(attempt) tells step \(step.completedSteps) after step \(judge.lastSteps[attempt] ?? 0)")
+      }
+      judge.lastSteps[attempt] = step.completedSteps
+    } else {
+      judge.holders[attempt.task] = nil
+    }
+  }
+
+  private func noteAdoptions(of registration: WorkerRegistration) {
+    guard let gateway else { return }
+    let sessions = gateway.scheduler.status(now: gateway.instant(now)).workers
+    for attempt in sessions.first(where: { $0.registration.id == registration.id })?.running ?? [] {
+      if !judge.offered.contains(attempt) { report("\(attempt) was never offered, but is taken over") }
+      let holder = Judge.Holder(attempt: attempt, worker: registration.id)
+      if registration.running.contains(attempt), judge.holders[attempt.task] != holder { count("adoptions") }
+      judge.holders[attempt.task] = holder
+    }
+  }
+
+  private func examineEntry(_ entry: JournalEntry) {
+    switch entry {
+    case .jobsAdmitted: break
+    case .attemptStarted(_, let places), .taskFinished(let places, _, _), .checkpointed(let places, _, _):
+      for place in places where judge.ended.contains(place.job) { report("\(place) is journalled after the end of its job") }
+      if places.isEmpty { report("an entry is for nobody: \(entry)") }
+    case .jobFinished(let id, _), .jobFailed(let id, _): judge.ended.insert(id)
+    }
+  }
+
+  private func examineAdmission(of id: JobID) {
+    guard let job = gateway?.jobs[id] else { return }
+    if let other = judge.admitted[job.key], other != id { report("request \(job.key) is admitted as job \(other) and as job \(id)") }
+    judge.admitted[job.key] = id
+  }
+
+  func checkOutcome(_ outcome: Outcome, of id: JobID, _ job: ToyJob?) {
+    if let earlier = judge.told[id] { report("job \(id) ends with \(earlier) and again with \(outcome)") }
+    judge.told[id] = outcome
+    guard let job else { return }
+    switch outcome {
+    case .finished(let picture):
+      count("finished")
+      if !ToyModel.pictures(of: job).contains(picture) { report("job \(id) gets another picture than without faults") }
+    case .failed(let failure):
+      count("failed")
+      let isExpected =
+        switch failure.code {
+        case .cancelled: clients[job.key].wantsCancel
+        case .invalidArgument: job.prompt == ToyJob.badPrompt || job.negativePrompt == ToyJob.badPrompt
+        case .deadlineExceeded: job.deadline.map { $0 <= now } ?? false
+        default: failure.message.contains("4 times in a row")
+        }
+      if !isExpected { report("job \(id) fails without a reason: \(failure)") }
+    }
+  }
+
+  /// What was promised before the crash must be on the disk.
+  func checkRecovery(_ database: ToyDatabase) {
+    for (id, key) in judge.acknowledged.sorted(by: { $0.key.text < $1.key.text }) where database.jobs[id] == nil {
+      report("job \(id) was acknowledged for request \(key) and is lost")
+    }
+    for (id, outcome) in judge.told.sorted(by: { $0.key.text < $1.key.text }) where database.jobs[id]?.outcome != outcome {
+      report("job \(id) was told to have ended with \(outcome), but the journal does not know")
+    }
+    for (id, entry) in database.jobs {
+      if let other = judge.admitted[entry.job.key], other != id { report("request \(entry.job.key) is job \(other) and job \(id)") }
+      judge.admitted[entry.job.key] = id
+      // Whoever asks from now on is told.
+      if let outcome = entry.outcome, judge.told[id] == nil { checkOutcome(outcome, of: id, entry.job) }
+    }
+  }
+
+  /// When nothing is left to do, nothing must be left.
+  func checkRest() {
+    guard let gateway else { return }
+    let status = gateway.scheduler.status(now: gateway.instant(now))
+    let jobs = status.queuedJobs + status.startedJobs + status.unadmittedJobs + status.endingJobs
+    let acknowledged = judge.acknowledged.keys.filter { judge.told[$0] == nil }
+    if jobs > 0 || !acknowledged.isEmpty {
+      report("\(jobs) jobs are left, of those that were acknowledged \(acknowledged.map(\.text).sorted())")
+    }
+    if status.pendingEntries > 0 { report("\(status.pendingEntries) entries are left") }
+    if gateway.contents.count != status.cacheEntries {
+      report("\(gateway.contents.count) payloads are left, the cache has \(status.cacheEntries)")
+    }
+    for worker in workers where !worker.running.isEmpty && !worker.tasks.values.contains(where: \.isStuck) {
+      report("p\(worker.process) still runs \(worker.running)")
+    }
+  }
+}

@@ -1,0 +1,327 @@
+import Scheduling
+
+/// What a gateway process holds in memory: all of it is gone when it is killed.
+final class ToyGateway {
+  /// How many have been before.
+  let life: Int
+  let startedAt: Int
+  var scheduler: Scheduler
+  var contents: [UInt64: UInt64] = [:]
+  private var nextPayload: UInt64 = 0
+  var nextSession: UInt64 = 0
+  var sessions: [Int: WorkerID] = [:]
+  var connections: [WorkerID: (slot: Int, connection: Int)] = [:]
+  /// The last session of every connection, open or not.
+  var lastSessions: [Int: WorkerID] = [:]
+  var jobs: [JobID: ToyJob] = [:]
+  var keys: [Int: JobID] = [:]
+  var outcomes: [JobID: Outcome] = [:]
+  /// Jobs that are not admitted yet, and who waits for that.
+  var unadmitted: [JobID: [Int]] = [:]
+  var journal: [(sequence: JournalSequence, record: LogRecord)] = []
+  /// Entries at the front of `journal` that are being written; 0: none.
+  var committing = 0
+
+  init(life: Int, startedAt: Int, scheduler: Scheduler) {
+    self.life = life
+    self.startedAt = startedAt
+    self.scheduler = scheduler
+  }
+
+  /// The gateway's own clock, which starts with it.
+  func instant(_ now: Int) -> Instant { Instant(sinceZero: .milliseconds(now - startedAt)) }
+
+  func insert(_ content: UInt64) -> Payload {
+    nextPayload += 1
+    contents[nextPayload] = content
+    return Payload(id: nextPayload, byteCount: 100)
+  }
+}
+
+// MARK: - Start and end
+
+extension Simulation {
+  func startGateway() {
+    disk.repair()
+    disk.runs += 1
+    let database = ToyDatabase(disk.log)
+    checkRecovery(database)
+    let run = mutation == .runNumber ? 0 : UInt32(disk.runs - 1)
+    let gateway = ToyGateway(
+      life: disk.runs, startedAt: now, scheduler: Scheduler(configuration: schedulingConfiguration, run: run))
+    switch mutation {
+    case .fencing: gateway.scheduler.omissions = .fencing
+    case .credits: gateway.scheduler.omissions = .credits
+    case .checkpointOrder: gateway.scheduler.omissions = .stepOrder
+    case .numericsClass: gateway.scheduler.omissions = .numericsClass
+    default: break
+    }
+    self.gateway = gateway
+    log("gateway \(gateway.life) starts")
+    var restored: [RestoredJob] = []
+    for (id, entry) in database.jobs {
+      gateway.jobs[id] = entry.job
+      gateway.keys[entry.job.key] = id
+      if let outcome = entry.outcome { gateway.outcomes[id] = outcome } else { restored.append(restore(id, entry)) }
+    }
+    coverage.counts["restored jobs", default: 0] += restored.count
+    process(.restored(restored))
+    process(.tenantsChanged([Tenant(id: TenantID("t1"), policy: TenantPolicy(weight: 3, maxJobs: 4))]))
+    schedule(.tick(life: gateway.life), in: 1000)
+  }
+
+  private var schedulingConfiguration: SchedulingConfiguration {
+    var configuration = SchedulingConfiguration()
+    configuration.maxJobs = scenario.maxJobs
+    configuration.encodeAheadJobs = 3
+    configuration.maxCacheBytes = 300
+    configuration.firstStepLimit = .seconds(120)
+    configuration.stepLimit = .seconds(30)
+    configuration.maxQuarantine = .seconds(60)
+    configuration.batchPatience = .seconds(60)
+    if scenario.maxDelayMs.isMultiple(of: 2) { configuration.slowWorkerFactor = 3 }
+    return configuration
+  }
+
+  private func restore(_ id: JobID, _ entry: ToyDatabase.Entry) -> RestoredJob {
+    let tasks = entry.tasks.sorted { $0.key < $1.key }.map { index, task in
+      RestoredTask(
+        index: index, attemptNumber: task.attemptNumber, output: task.output.flatMap { gateway?.insert($0.value) },
+        checkpoint: task.checkpoint.flatMap { checkpoint in
+          gateway.map { Checkpoint(completedSteps: checkpoint.completedSteps, latents: $0.insert(checkpoint.latents)) }
+        },
+        numericsClass: task.output?.numericsClass ?? task.checkpoint?.numericsClass)
+    }
+    return RestoredJob(submission: submission(id, entry.job), tasks: tasks)
+  }
+
+  private func submission(_ id: JobID, _ job: ToyJob) -> JobSubmission {
+    JobSubmission(
+      id: id, model: Self.model, plan: job.plan, deadline: job.deadline.flatMap { gateway?.instant($0) }, tenant: job.tenant,
+      priority: job.priority)
+  }
+
+  static let model = ModelIdentity(id: "toy", fingerprint: "f1")
+
+  /// kill -9, at any instant. Of what the journal was writing, a part may be on the disk.
+  func killGateway() {
+    guard let dead = gateway else { return }
+    count("gateway kills")
+    log("gateway \(dead.life) is killed")
+    disk.write(dead.journal.prefix(dead.committing).map(\.record))
+    let writtenCount = disk.unsynced.count
+    let survivingCount = writtenCount == 0 ? 0 : random.pick(0...writtenCount)
+    let isTorn = survivingCount < writtenCount && random.chance(0.5)
+    if isTorn { count("torn writes") }
+    if dead.journal.count > survivingCount { count("lost writes") }
+    disk.crash(surviving: survivingCount, isTorn: isTorn)
+    gateway = nil
+    gatewayFrozenUntil = 0
+    judge.forgetGateway()
+    for slot in workers.indices where workers[slot].connection != nil {
+      workers[slot].connection = nil
+      workers[slot].session = nil
+      schedule(.connect(slot: slot, process: workers[slot].process), in: random.pick(200...4000))
+    }
+    schedule(.startGateway, in: random.chance(0.2) ? random.pick(10_000...40_000) : random.pick(50...3000))
+  }
+
+  func tick(life: Int) {
+    guard let gateway, gateway.life == life else { return }
+    process(.tick)
+    schedule(.tick(life: life), in: 1000)
+  }
+}
+
+// MARK: - Effects
+
+extension Simulation {
+  func process(_ event: Event) {
+    guard let gateway else { return }
+    let effects = gateway.scheduler.step(event, now: gateway.instant(now))
+    if trace != nil { traceStep(event, effects) }
+    examine(event, effects)
+    for effect in effects { carryOut(effect, gateway) }
+    for problem in gateway.scheduler.brokenInvariants() { report(problem) }
+    if gateway.committing == 0, !gateway.journal.isEmpty { startCommit(gateway) }
+  }
+
+  private func traceStep(_ event: Event, _ effects: [Effect]) {
+    if case .tick = event, effects.isEmpty { return }
+    log("> \(event)")
+    for effect in effects { log("  < \(effect)") }
+  }
+
+  private func carryOut(_ effect: Effect, _ gateway: ToyGateway) {
+    switch effect {
+    case .offer(let offer, let worker): sendOffer(offer, to: worker, gateway)
+    case .cancel(let attempt, let worker, _): send(.cancel(attempt), to: worker, gateway)
+    case .journal(let sequence, let entry):
+      gateway.journal.append((sequence, record(of: entry, gateway)))
+      if mutation == .endGate { tellEarly(entry, gateway) }
+    case .admitted(let id): acknowledge(id, gateway)
+    case .job(let id, .finished(let output)): tell(id, gateway.contents[output.id].map { .finished($0) }, gateway)
+    case .job(let id, .failed(let failure)): tell(id, .failed(failure), gateway)
+    case .job(_, .retrying): count("retries")
+    case .job(_, .held): count("held ends")
+    case .job: break
+    case .rejected(let id, let failure): refuse(id, failure, gateway)
+    case .worker(let worker, .gone): close(worker, gateway)
+    case .worker(_, .quarantined): count("quarantines")
+    case .worker: break
+    case .release(let payload):
+      if gateway.contents.removeValue(forKey: payload.id) == nil { report("payload \(payload.id) is released twice") }
+    }
+  }
+
+  private func close(_ worker: WorkerID, _ gateway: ToyGateway) {
+    guard let (_, connection) = gateway.connections.removeValue(forKey: worker) else { return }
+    if gateway.sessions[connection] == worker { gateway.sessions[connection] = nil }
+  }
+
+  private func sendOffer(_ offer: Offer, to worker: WorkerID, _ gateway: ToyGateway) {
+    count("offers")
+    if offer.resume != nil { count("resumes") }
+    guard let job = gateway.jobs[offer.job] else {
+      report("\(offer.attempt) is offered for job \(offer.job), which nobody knows")
+      return
+    }
+    let inputs = offer.inputs.compactMap { gateway.contents[$0.id] }
+    let latents = offer.resume.flatMap { gateway.contents[$0.latents.id] }
+    if inputs.count < offer.inputs.count || (latents == nil) != (offer.resume == nil) {
+      report("\(offer.attempt) is offered with a payload that was released")
+    }
+    let toy = ToyOffer(
+      attempt: offer.attempt, stage: job.plan.tasks[offer.index].stage,
+      prompt: offer.index == 0 ? job.prompt : job.negativePrompt ?? 0, inputs: inputs, noise: job.noise, steps: job.steps,
+      completedSteps: offer.resume?.completedSteps ?? 0, latents: latents)
+    send(.offer(toy), to: worker, gateway)
+  }
+
+  // MARK: Clients
+
+  func serve(_ request: Request, of client: Int) {
+    guard let gateway else { return }
+    switch request {
+    case .submit: submit(clients[client].job, client: client, gateway)
+    case .status(let id):
+      let response: Response =
+        gateway.outcomes[id].map { .ended($0) } ?? (gateway.jobs[id] == nil || gateway.unadmitted[id] != nil ? .unknown : .running)
+      respond(response, to: request, client: client)
+    case .cancel(let id): process(.jobCancelled(id, reason: Failure(.cancelled, "the client does not want it any more")))
+    }
+  }
+
+  private func submit(_ job: ToyJob, client: Int, _ gateway: ToyGateway) {
+    if mutation != .deduplication, let id = gateway.keys[job.key] {
+      count("requests known by their key")
+      if gateway.unadmitted[id] != nil {
+        gateway.unadmitted[id]?.append(client)
+      } else {
+        respond(.accepted(id), to: .submit, client: client)
+      }
+      return
+    }
+    nextJob += 1
+    let id = JobID("job\(nextJob)")
+    gateway.jobs[id] = job
+    gateway.keys[job.key] = id
+    gateway.unadmitted[id] = [client]
+    if mutation == .admissionGate {
+      judge.acknowledged[id] = job.key
+      respond(.accepted(id), to: .submit, client: client)
+    }
+    process(.jobsSubmitted([submission(id, job)]))
+  }
+
+  private func acknowledge(_ id: JobID, _ gateway: ToyGateway) {
+    for client in gateway.unadmitted.removeValue(forKey: id) ?? [] {
+      judge.acknowledged[id] = gateway.jobs[id]?.key
+      respond(.accepted(id), to: .submit, client: client)
+    }
+  }
+
+  private func refuse(_ id: JobID, _ failure: Failure, _ gateway: ToyGateway) {
+    count(failure.resource == .storage ? "jobs refused for want of room" : "jobs refused")
+    if let job = gateway.jobs.removeValue(forKey: id), gateway.keys[job.key] == id { gateway.keys[job.key] = nil }
+    for client in gateway.unadmitted.removeValue(forKey: id) ?? [] { respond(.refused(failure), to: .submit, client: client) }
+  }
+
+  private func tell(_ id: JobID, _ outcome: Outcome?, _ gateway: ToyGateway) {
+    guard let outcome else {
+      report("job \(id) finishes without a picture")
+      return
+    }
+    checkOutcome(outcome, of: id, gateway.jobs[id])
+    gateway.outcomes[id] = outcome
+  }
+
+  private func tellEarly(_ entry: JournalEntry, _ gateway: ToyGateway) {
+    switch entry {
+    case .jobFinished(let id, let output): tell(id, gateway.contents[output.id].map { .finished($0) }, gateway)
+    case .jobFailed(let id, let failure): tell(id, .failed(failure), gateway)
+    default: break
+    }
+  }
+}
+
+// MARK: - Journal
+
+extension Simulation {
+  private func record(of entry: JournalEntry, _ gateway: ToyGateway) -> LogRecord {
+    let content = { (payload: Payload) in
+      gateway.contents[payload.id] ?? 0
+    }
+    switch entry {
+    case .jobsAdmitted(let submissions):
+      let order = submissions.map(\.id)
+      return .admitted(gateway.jobs.filter { order.contains($0.key) }, order: order)
+    case .attemptStarted(let attempt, let places): return .attempt(attempt, places: places)
+    case .taskFinished(let places, let output, let numericsClass):
+      return .output(places: places, content(output), numericsClass)
+    case .checkpointed(let places, let checkpoint, let numericsClass):
+      return .checkpoint(
+        places: places, completedSteps: checkpoint.completedSteps, content(checkpoint.latents), numericsClass)
+    case .jobFinished(let id, let output): return .finished(id, content(output))
+    case .jobFailed(let id, let failure): return .failed(id, failure)
+    }
+  }
+
+  /// Everything that waits is written at once.
+  private func startCommit(_ gateway: ToyGateway) {
+    gateway.committing = min(gateway.journal.count, 16)
+    let stall = isChaos && random.chance(scenario.stallChance) ? random.pick(1000...15_000) : 0
+    if stall > 0 { count("disk stalls") }
+    schedule(.commit(life: gateway.life), in: random.pick(1...scenario.maxCommitMs) + stall)
+  }
+
+  func commit(life: Int) {
+    guard let gateway, gateway.life == life else { return }
+    let entries = Array(gateway.journal.prefix(gateway.committing))
+    gateway.journal.removeFirst(entries.count)
+    gateway.committing = 0
+    guard let last = entries.last else { return }
+    let isFull = now < diskFullUntil
+    var refused: [JournalSequence] = []
+    for (sequence, record) in entries {
+      if isFull, !record.isSmall || random.chance(0.5) { refused.append(sequence) } else { disk.write([record]) }
+    }
+    // The mutant's disk syncs now and then.
+    if mutation != .fsync || random.chance(0.1) { disk.sync() }
+    for sequence in refused {
+      count("entries refused")
+      process(.journalRefused(sequence, Failure(.resourceExhausted, "the disk is full", resource: .storage)))
+    }
+    process(.journalled(through: last.sequence))
+    if gateway.committing == 0, !gateway.journal.isEmpty { startCommit(gateway) }
+  }
+}
+
+extension LogRecord {
+  fileprivate var isSmall: Bool {
+    switch self {
+    case .attempt, .failed: true
+    case .admitted, .output, .checkpoint, .finished, .torn: false
+    }
+  }
+}
