@@ -116,9 +116,9 @@ struct BenchmarkCase {
 
   private static func pipeline(_ size: Int, _ model: String, _ precision: Precision, _ pool: ThreadPool) throws -> () throws -> Tensor? {
     let parts = model.split(separator: ":").map(String.init), steps = parts.count > 1 ? Int(parts[1]) ?? 4 : 4
-    let directory = try ModelDirectory(URL(filePath: parts[0])),
-      pipeline = try QwenImagePipeline(
-        model: directory, precision: precision, pool: pool)
+    let directory = try ModelDirectory(URL(filePath: parts[0]))
+    let pipeline = try QwenImagePipeline(
+      model: directory, loading: WeightLoading(precision: PrecisionChoice(rawValue: precision.rawValue) ?? .auto), pool: pool)
     var number = 0
     return {
       number += 1
