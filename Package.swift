@@ -28,6 +28,7 @@ extension Target.Dependency {
   static let configuration = product(name: "Configuration", package: "swift-configuration")
   static let coreMetrics = product(name: "CoreMetrics", package: "swift-metrics")
   static let crypto = product(name: "Crypto", package: "swift-crypto")
+  static let grdb = product(name: "GRDB", package: "GRDB.swift")
   static let heap = product(name: "HeapModule", package: "swift-collections")
   static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
   static let hummingbird = product(name: "Hummingbird", package: "hummingbird")
@@ -67,6 +68,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
     .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.2"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
     .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
     .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
@@ -100,14 +102,16 @@ let package = Package(
     shared("Observability", [.logging, .coreMetrics]),
     shared("Settings", [.configuration, .systemPackage]),
     shared("Scheduling", [.orderedCollections]),
+    shared("Journal", ["CZlib", .grdb]),
+    shared("AccessKeys", [.crypto]),
     shared("StageRuntime", ["Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
 
     // Services
     .target(
       name: "Gateway",
       dependencies: [
-        "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .hummingbird, .hummingbirdCore, .httpTypes,
-        .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections, .serviceLifecycle,
+        "AccessKeys", "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .crypto, .hummingbird,
+        .hummingbirdCore, .httpTypes, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections, .serviceLifecycle,
       ],
       path: "Services/Gateway", resources: [.embedInCode("openapi.yaml")]),
     .target(
@@ -125,8 +129,8 @@ let package = Package(
     service(
       "QwenImageCLI",
       [
-        "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport", "Weights", .argumentParser, .asyncHTTPClient, .nioCore,
-        .nioHTTP1,
+        "AccessKeys", "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
+        .asyncHTTPClient, .nioCore, .nioHTTP1,
       ]),
 
     // Tests
@@ -135,17 +139,19 @@ let package = Package(
       path: "Tests/Fuzzing/Targets"),
     .target(name: "Simulation", dependencies: ["Scheduling", .heap, .orderedCollections], path: "Tests/Simulation/Simulator"),
     .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
+    test("AccessKeys", ["AccessKeys"]),
     test("Architecture"),
     test("Fuzzing", ["FuzzTargets"]),
     test(
       "Gateway",
       [
-        "Gateway", "GatewayMain", "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON", "Transport", "Wire",
+        "AccessKeys", "Gateway", "GatewayMain", "Journal", "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON", "Transport", "Wire",
         .hummingbirdTesting,
         .httpTypes, .logging,
         .nioPosix, .subprocess, .systemPackage,
       ]),
     test("ImageCodec", ["ImageCodec", "TensorCore", "Weights", "CZlib"]),
+    test("Journal", ["Journal", .grdb]),
     test("Kernels", ["Kernels"]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "StrictJSON", "TensorCore", "Weights", "CZlib"]),

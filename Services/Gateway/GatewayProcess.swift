@@ -1,4 +1,8 @@
+import AccessKeys
+import Dispatch
+import Foundation
 import Hummingbird
+import Journal
 import Logging
 import NIOCore
 import NIOPosix
@@ -23,14 +27,26 @@ public enum GatewayProcess {
     var transport = RouterConfiguration(endpoints: configuration.endpoints, security: try configuration.routerSecurity())
     transport.logger = logger
     let router = try await RouterSocket(transport)
-    let dispatcher = Dispatcher(configuration: configuration.dispatcher, router: router, logger: logger)
+    let journal = try configuration.openJournal()
+    defer { journal.close() }
+    if journal.path == nil { logger.warning("there is no journal: jobs and results are lost when this process ends") }
+    let dispatcher = try await Dispatcher(configuration: configuration.dispatcher, journal: journal, router: router, logger: logger)
+    let keyring = try configuration.readKeys(logger: logger)
+    keyring?.follow { tenants in Task { await dispatcher.setTenants(tenants) } }
+    let hangup = Hangup { keyring?.reload() }
+    defer { hangup.cancel() }
     let server = GatewayServer.make(
-      dispatcher: dispatcher, address: .hostname(configuration.host, port: configuration.port), limits: configuration.http,
+      dispatcher: dispatcher, keyring: keyring, address: .hostname(configuration.host, port: configuration.port), limits: configuration.http,
       metrics: metrics, logger: logger
     ) { channel in
       let port = channel.localAddress?.port ?? configuration.port
       let endpoints = await router.endpoints
-      logger.info("serving", metadata: ["http": "\(configuration.host):\(port)", "workers": "\(endpoints.joined(separator: " "))"])
+      logger.info(
+        "serving",
+        metadata: [
+          "http": "\(configuration.host):\(port)", "workers": "\(endpoints.joined(separator: " "))",
+          "journal": "\(journal.path ?? "off")", "keys": "\(keyring == nil ? "none: everybody may ask" : configuration.apiKeysFile)",
+        ])
       await onRunning(port)
     }
     let drain = Drain(dispatcher: dispatcher, grace: configuration.shutdownGrace, logger: logger)
@@ -66,7 +82,23 @@ public enum GatewayProcess {
   }
 }
 
-/// Ends the jobs before the server ends: waits for them within the grace time, then cancels them.
+/// Calls back at every SIGHUP.
+private final class Hangup: Sendable {
+  // Touched by `init` and `cancel` only.
+  nonisolated(unsafe) private let source: any DispatchSourceSignal
+
+  init(_ body: @escaping @Sendable () -> Void) {
+    signal(SIGHUP, SIG_IGN)
+    source = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
+    source.setEventHandler(handler: body)
+    source.resume()
+  }
+
+  func cancel() { source.cancel() }
+}
+
+/// Ends the jobs that somebody waits for before the server ends: waits for them within the grace time, then cancels them. The others
+/// go on with the next run.
 package struct Drain: Service {
   private let dispatcher: Dispatcher
   private let grace: Duration
@@ -83,13 +115,13 @@ package struct Drain: Service {
     let reason = Failure(.unavailable, "the gateway is shutting down")
     await dispatcher.close(because: reason)
     let deadline = ContinuousClock.now + grace
-    var jobs = await dispatcher.jobCount
+    var jobs = await dispatcher.waitingJobCount
     if jobs > 0 { logger.info("waiting for jobs to end", metadata: ["jobs": "\(jobs)", "grace": "\(grace)"]) }
     while jobs > 0, ContinuousClock.now < deadline {
       try await Task.sleep(for: .milliseconds(100))
-      jobs = await dispatcher.jobCount
+      jobs = await dispatcher.waitingJobCount
     }
     if jobs > 0 { logger.warning("cancelling jobs that have not ended", metadata: ["jobs": "\(jobs)"]) }
-    await dispatcher.cancelAll(reason: reason)
+    await dispatcher.cancelWaitingJobs(reason: reason)
   }
 }

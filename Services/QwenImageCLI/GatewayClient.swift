@@ -33,7 +33,9 @@ struct GatewayClient {
     let width: Int?
     let height: Int?
     let seed: UInt64?
-    let stream = true
+    var stream: Bool? = true
+    var n: Int?
+    var priority: String?
   }
 
   /// Where a request has got to.
@@ -51,18 +53,19 @@ struct GatewayClient {
     case completed(png: Data, seed: UInt64?)
   }
 
-  private static let maxEventBytes = 256 << 20
+  static let maxEventBytes = 256 << 20
   private static let connectTimeout = TimeAmount.seconds(10)
 
-  private let http: HTTPClient
-  private let endpoint: String
-  private let apiKey: String?
+  let http: HTTPClient
+  /// The address without a slash at its end.
+  let address: String
+  let apiKey: String?
 
   init(_ address: String, apiKey: String?) throws {
     guard let url = URL(string: address), let scheme = url.scheme, ["http", "https"].contains(scheme), url.host != nil else {
       throw GatewayClientError.badAddress(address)
     }
-    endpoint = address.hasSuffix("/") ? "\(address)v1/images/generations" : "\(address)/v1/images/generations"
+    self.address = address.hasSuffix("/") ? String(address.dropLast()) : address
     self.apiKey = apiKey
     var configuration = HTTPClient.Configuration()
     configuration.timeout = .init(connect: Self.connectTimeout)
@@ -89,7 +92,7 @@ struct GatewayClient {
   private func run(_ body: Body, _ report: (Event) -> Void) async throws {
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
-    var request = HTTPClientRequest(url: endpoint)
+    var request = HTTPClientRequest(url: "\(address)/v1/images/generations")
     request.method = .POST
     request.headers.add(name: "content-type", value: "application/json")
     request.headers.add(name: "accept", value: "text/event-stream")
@@ -126,7 +129,7 @@ struct GatewayClient {
   }
 
   /// The message of an OpenAI-shaped error, or the text itself.
-  private static func message(in data: Data) -> String {
+  static func message(in data: Data) -> String {
     struct Body: Decodable {
       struct Problem: Decodable { let message: String }
       let error: Problem

@@ -7,16 +7,12 @@ struct GenerateCommand: AsyncParsableCommand {
     commandName: "generate", abstract: "Draw a picture through a cluster.",
     discussion: "Ctrl-C cancels the request; the cluster stops working on it at the next step.")
 
-  @Option(help: "Address of the gateway.")
-  var gateway = "http://127.0.0.1:8080"
-
-  @Option(help: "API key, if the gateway asks for one. Default: the environment's QWEN_IMAGE_API_KEY.")
-  var apiKey: String?
+  @OptionGroup var gateway: GatewayOptions
 
   @OptionGroup var request: RequestOptions
 
   func run() async throws {
-    let client = try GatewayClient(gateway, apiKey: apiKey ?? ProcessInfo.processInfo.environment["QWEN_IMAGE_API_KEY"])
+    let client = try gateway.client()
     let work = Task { try await draw(client) }
     let interruption = Interruption { work.cancel() }
     do {
@@ -32,8 +28,8 @@ struct GenerateCommand: AsyncParsableCommand {
   private func draw(_ client: GatewayClient) async throws {
     var progress = ProgressBar()
     defer { progress.finish() }
-    progress.show("connecting to \(gateway)")
-    for try await event in client.generate(body) {
+    progress.show("connecting to \(gateway.gateway)")
+    for try await event in client.generate(request.body) {
       switch event {
       case .progress(let update):
         show(update, &progress)
@@ -56,11 +52,5 @@ struct GenerateCommand: AsyncParsableCommand {
     case ("vae-decoder", _): progress.show("decoding")
     default: progress.show(update.stage)
     }
-  }
-
-  private var body: GatewayClient.Body {
-    GatewayClient.Body(
-      prompt: request.prompt, negativePrompt: request.negativePrompt, trueCfgScale: request.trueCfgScale,
-      numInferenceSteps: request.steps, width: request.width, height: request.height, seed: request.seed)
   }
 }

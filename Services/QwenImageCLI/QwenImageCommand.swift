@@ -8,5 +8,8 @@ struct QwenImageCommand: AsyncParsableCommand {
     commandName: "qwen-image",
     abstract: "Draw pictures with Qwen-Image, in one process or through a cluster.",
     version: SoftwareVersion.current,
-    subcommands: [LocalCommand.self, GenerateCommand.self, KeygenCommand.self, SynthCommand.self, QuantizeCommand.self, AccuracyCommand.self])
+    subcommands: [
+      LocalCommand.self, GenerateCommand.self, JobsCommand.self, KeygenCommand.self, APIKeyCommand.self, SynthCommand.self,
+      QuantizeCommand.self, AccuracyCommand.self,
+    ])
 }

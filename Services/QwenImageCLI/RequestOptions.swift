@@ -51,3 +51,37 @@ struct RequestOptions: ParsableArguments {
     print(output)
   }
 }
+
+extension RequestOptions {
+  /// The request, as the gateway reads it.
+  var body: GatewayClient.Body {
+    GatewayClient.Body(
+      prompt: prompt, negativePrompt: negativePrompt, trueCfgScale: trueCfgScale, numInferenceSteps: steps, width: width, height: height,
+      seed: seed)
+  }
+}
+
+/// Which gateway, and who asks.
+struct GatewayOptions: ParsableArguments {
+  @Option(help: "Address of the gateway.")
+  var gateway = "http://127.0.0.1:8080"
+
+  @Option(help: "API key, if the gateway asks for one. Default: the environment's QWEN_IMAGE_API_KEY.")
+  var apiKey: String?
+
+  func client() throws -> GatewayClient {
+    try GatewayClient(gateway, apiKey: apiKey ?? ProcessInfo.processInfo.environment["QWEN_IMAGE_API_KEY"])
+  }
+
+  /// Calls `body` with a client, which is shut down afterwards.
+  func withClient(_ body: (GatewayClient) async throws -> Void) async throws {
+    let client = try client()
+    do {
+      try await body(client)
+      try await client.shutdown()
+    } catch {
+      try await client.shutdown()
+      throw error
+    }
+  }
+}

@@ -4,11 +4,14 @@ struct ServerSentEvents {
   struct Event: Equatable {
     var name: String
     var data: String
+    /// Names the event for attaching again; the stream's last one if the event has none.
+    var id = ""
   }
 
   private let maxEventBytes: Int
   private var line: [UInt8] = []
   private var name = ""
+  private var id = ""
   private var data: [String] = []
   private var dataBytes = 0
   private var lastWasCarriageReturn = false
@@ -41,6 +44,7 @@ struct ServerSentEvents {
     if value.first == " " { value = value.dropFirst() }
     switch field {
     case "event": name = String(value)
+    case "id" where !value.contains("\0"): id = String(value)
     case "data":
       data.append(String(value))
       dataBytes += value.utf8.count
@@ -55,6 +59,6 @@ struct ServerSentEvents {
       data = []
       dataBytes = 0
     }
-    return data.isEmpty ? nil : Event(name: name.isEmpty ? "message" : name, data: data.joined(separator: "\n"))
+    return data.isEmpty ? nil : Event(name: name.isEmpty ? "message" : name, data: data.joined(separator: "\n"), id: id)
   }
 }

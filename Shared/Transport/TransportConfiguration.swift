@@ -13,10 +13,11 @@ public struct SocketOptions: Sendable {
   public var inboundCapacityMessages = 256
   /// Bytes read ahead for the consumer of `events`; one message may exceed it.
   public var inboundCapacityBytes = 64 << 20
-  /// ZMTP pings are sent this often.
-  public var heartbeatIntervalMs = 2000
-  /// A connection without any traffic for this long is closed.
-  public var heartbeatTimeoutMs = 10_000
+  /// The kernel asks a silent TCP peer this often whether it is there. Not ZMTP's pings: libzmq 4.3.4 aborts the process when one is due
+  /// on a connection that has just broken while its queue is full (assertion `!_io_error`).
+  public var keepAliveIntervalSeconds = 5
+  /// A TCP connection whose peer acknowledges nothing for this long is closed.
+  public var unacknowledgedTimeoutMs = 15_000
   /// A connection whose handshake takes longer is closed.
   public var handshakeTimeoutMs = 5000
   /// The first pause before connecting again.

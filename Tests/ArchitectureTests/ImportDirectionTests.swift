@@ -16,14 +16,16 @@ import Testing
     "Observability": [],
     "Settings": [],
     "Scheduling": [],
+    "Journal": ["CZlib"],
+    "AccessKeys": [],
     "StageRuntime": ["Wire", "Transport", "Observability"],
-    "Gateway": ["Wire", "Transport", "Scheduling", "Observability", "Settings", "StrictJSON"],
+    "Gateway": ["Wire", "Transport", "Scheduling", "Journal", "AccessKeys", "Observability", "Settings", "StrictJSON"],
     "GatewayMain": ["Gateway", "Observability", "Settings"],
     "StageSupport": ["TensorCore", "Kernels", "QwenImage", "Wire", "Transport", "StageRuntime", "Observability", "Settings"],
     "TextEncoder": ["TensorCore", "Kernels", "Weights", "QwenImage", "Wire", "StageRuntime", "StageSupport"],
     "Denoiser": ["TensorCore", "Kernels", "Weights", "QwenImage", "Wire", "StageRuntime", "StageSupport"],
     "VAEDecoder": ["TensorCore", "Kernels", "Weights", "QwenImage", "ImageCodec", "Wire", "StageRuntime", "StageSupport"],
-    "QwenImageCLI": ["TensorCore", "Kernels", "Weights", "QwenImage", "ImageCodec", "Settings", "Transport"],
+    "QwenImageCLI": ["AccessKeys", "TensorCore", "Kernels", "Weights", "QwenImage", "ImageCodec", "Settings", "Transport"],
   ]
 
   private static let root = URL(filePath: #filePath)

@@ -54,7 +54,8 @@ class Cluster:
         security = {"cluster-secret-key-file": keys / "gateway.secret", "cluster-allowed-keys-directory": keys / "workers"}
         self._spawn("gateway", "gateway", {
             "http-port": self.http_port, "cluster-endpoints": f"tcp://127.0.0.1:{self.worker_port}", **(security if self.secure else {}),
-            "cluster-heartbeat-seconds": 0.5, "cluster-lease-seconds": 3, "shutdown-grace-seconds": 2, **self.settings})
+            "cluster-heartbeat-seconds": 0.5, "cluster-lease-seconds": 3, "shutdown-grace-seconds": 2,
+            "journal-path": self.folder / "gateway.journal", **self.settings})
 
     def start(self, stage, secret=None, settings=None):
         """Starts one more worker of `stage`, with further settings of its own; returns its name."""

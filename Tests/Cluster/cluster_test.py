@@ -155,6 +155,71 @@ def test_bad_input_is_named():
         assert not (cluster.folder / "never.png").exists()
 
 
+def jobs(cluster, *arguments, key=None, status=0):
+    """Runs `qwen-image jobs`; returns what it prints."""
+    environment = dict(os.environ, **({"QWEN_IMAGE_API_KEY": key} if key else {}))
+    result = subprocess.run(
+        [str(BINARIES / "qwen-image"), "jobs", *map(str, arguments), "--gateway", cluster.url], capture_output=True, text=True, timeout=120,
+        env=environment)
+    assert result.returncode == status, (arguments, result.stdout, result.stderr)
+    return result.stdout.strip()
+
+
+def test_a_job_outlives_the_gateway():
+    """The gateway is killed while it draws; the job goes on with the next one, and the command line that watches it does too."""
+    with Cluster(BINARIES, NANO) as cluster:
+        flags = ["--prompt", "a green star", "--seed", "11", "--steps", "1000", "--key", "once"]
+        job = jobs(cluster, "submit", *flags)
+        cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["step"] > 20, "drawing", 30)
+        watcher = subprocess.Popen(
+            [str(BINARIES / "qwen-image"), "jobs", "watch", job, "--gateway", cluster.url], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True)
+        time.sleep(0.5)
+        step = cluster.get(f"/v1/jobs/{job}")[1]["step"]
+        cluster.stop("gateway", signal.SIGKILL)
+        time.sleep(0.5)
+        cluster.start_gateway()
+        assert watcher.wait(90) == 0 and watcher.stdout.read().strip() == "succeeded"
+        assert jobs(cluster, "submit", *flags) == job
+        path = cluster.folder / "fetched.png"
+        jobs(cluster, "fetch", job, "-o", path)
+        alone = cluster.folder / "alone.png"
+        assert cluster.local(alone, prompt="a green star", seed=11, steps=1000).returncode == 0
+        assert path.read_bytes() == alone.read_bytes(), "the job was resumed with another picture"
+        print(f"    killed after step {step} or so of 1000")
+        assert job in jobs(cluster, "list") and json.loads(jobs(cluster, "show", job))["status"] == "succeeded"
+        other = jobs(cluster, "submit", "--prompt", "x", "--steps", "1000")
+        assert jobs(cluster, "cancel", other) == "cancelled"
+        assert json.loads(jobs(cluster, "show", other))["status"] == "cancelled"
+        jobs(cluster, "show", "job-x", status=1)
+
+
+def test_api_keys_are_read_again():
+    def make(tenant, *flags):
+        result = subprocess.run([BINARIES / "qwen-image", "api-key", tenant, *flags], check=True, capture_output=True, text=True)
+        return result.stderr.split()[-1], result.stdout
+
+    (first, line), (second, other) = make("acme"), make("zeta", "--max-steps", "3")
+    with Cluster(BINARIES, NANO) as cluster:
+        keys = cluster.folder / "api-keys"
+        keys.write_text(line)
+        cluster.stop("gateway", signal.SIGTERM)
+        cluster.settings = {"http-api-keys-file": keys}
+        cluster.start_gateway()
+        cluster.wait_until_ready()
+        flags = ["submit", "--prompt", "x", "--steps", "2", "--wait", "-o", cluster.folder / "x.png"]
+        jobs(cluster, *flags, key=first)
+        jobs(cluster, *flags, status=1)
+        jobs(cluster, *flags, key=second, status=1)
+        keys.write_text(line + other)
+        cluster.processes["gateway"].send_signal(signal.SIGHUP)
+        cluster.wait(lambda: "keys were read" in cluster.log("gateway"), "read again", 10)
+        jobs(cluster, *flags, key=second)
+        jobs(cluster, "submit", "--prompt", "x", "--steps", "4", key=second, status=1)
+        assert jobs(cluster, "list", key=second).count("job-") == 1, "a tenant sees its own jobs only"
+        assert first not in cluster.log("gateway") and second not in cluster.log("gateway")
+
+
 def test_strangers_stay_out():
     """A worker whose key is not on the list never joins; one that is joins while the gateway runs."""
     with Cluster(BINARIES, NANO) as cluster:

@@ -185,9 +185,11 @@ struct APITests {
         #expect(document.headers[.contentType] == "application/yaml")
         let lines = String(buffer: document.body).components(separatedBy: "\n")
         let paths = lines.filter { $0.hasPrefix("  /") }.map { $0.trimmingCharacters(in: CharacterSet(charactersIn: " :")) }
-        #expect(paths.count == 8)
+        #expect(paths.count == 12)
+        let accepted = try await client.generate(#"{"prompt":"p"}"#)
+        let job = try #require(accepted.headers[.location]?.split(separator: "/").last)
         for path in paths {
-          let uri = path.replacingOccurrences(of: "{model}", with: "toy/model")
+          let uri = path.replacingOccurrences(of: "{model}", with: "toy/model").replacingOccurrences(of: "{job}", with: job)
           let isPost = path.contains("images")
           let method: HTTPRequest.Method = isPost ? .post : .get
           let response = try await client.execute(

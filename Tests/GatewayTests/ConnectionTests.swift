@@ -1,3 +1,4 @@
+import Foundation
 import Gateway
 import Hummingbird
 import HummingbirdTesting
@@ -74,6 +75,77 @@ struct ConnectionTests {
         let start = ContinuousClock.now
         #expect(try await RawClient.read(&inbound) { _ in false } == "")
         #expect(ContinuousClock.now - start < .seconds(5))
+      }
+    }
+  }
+
+  /// Every byte comes in time, the header never ends.
+  @Test func aHeaderThatTricklesIsCutOff() async throws {
+    var limits = HTTPLimits()
+    limits.idleTimeout = .milliseconds(500)
+    try await Self.serve(limits) { _, _, port in
+      try await RawClient.connect(port) { inbound, outbound in
+        let start = ContinuousClock.now
+        let trickle = Task {
+          for byte in "GET /healthz HTTP/1.1\r\nx-long: " + String(repeating: "x", count: 1000) {
+            try await outbound.write(ByteBuffer(string: String(byte)))
+            try await Task.sleep(for: .milliseconds(50))
+          }
+        }
+        defer { trickle.cancel() }
+        #expect(try await RawClient.read(&inbound) { _ in false } == "")
+        #expect(ContinuousClock.now - start < .seconds(10))
+      }
+    }
+  }
+
+  @Test func oneAddressCannotTakeAllConnections() async throws {
+    var limits = HTTPLimits()
+    limits.maxConnectionsPerAddress = 3
+    try await Self.serve(limits) { _, _, port in
+      let health = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        let served = AsyncStream<Void>.makeStream()
+        for _ in 0..<3 {
+          group.addTask {
+            try await RawClient.connect(port) { inbound, outbound in
+              try await outbound.write(ByteBuffer(string: health))
+              #expect(try await RawClient.read(&inbound) { $0.contains("ok") }.hasPrefix("HTTP/1.1 200"))
+              served.continuation.yield()
+              try? await Task.sleep(for: .seconds(60))
+            }
+          }
+        }
+        var answers = served.stream.makeAsyncIterator()
+        for _ in 0..<3 { await answers.next() }
+        let fourth = try? await RawClient.exchange(port, health)
+        #expect(fourth ?? "" == "")
+        group.cancelAll()
+      }
+      try await wait("there is room again") {
+        try await RawClient.exchange(port, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").hasPrefix("HTTP/1.1 200")
+      }
+    }
+  }
+
+  /// A client that asks again and again and never reads.
+  @Test func anAnswerThatIsNotReadEndsItsConnection() async throws {
+    var limits = HTTPLimits()
+    limits.writeTimeout = .milliseconds(500)
+    try await Self.serve(limits) { _, _, port in
+      let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+      defer { close(descriptor) }
+      var address = sockaddr_in()
+      address.sin_family = sa_family_t(AF_INET)
+      address.sin_port = in_port_t(port).bigEndian
+      address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+      let connected = withUnsafePointer(to: &address) { pointer in
+        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+      }
+      try #require(connected == 0)
+      let requests = Array(String(repeating: "GET /openapi.yaml HTTP/1.1\r\nhost: x\r\n\r\n", count: 50).utf8)
+      try await wait("the connection is closed") {
+        send(descriptor, requests, requests.count, Int32(MSG_NOSIGNAL.rawValue) | Int32(MSG_DONTWAIT.rawValue)) < 0 && errno != EAGAIN
       }
     }
   }

@@ -21,7 +21,7 @@ struct GatewayProgram: Sendable {
   /// Runs it to its end.
   static func run(_ arguments: [String]) async throws -> (status: TerminationStatus, output: String) {
     let result = try await Subprocess.run(
-      executable, arguments: Arguments(arguments), output: .string(limit: 1 << 20), error: .combinedWithOutput)
+      executable, arguments: Arguments(["--journal-path=off"] + arguments), output: .string(limit: 1 << 20), error: .combinedWithOutput)
     return (result.terminationStatus, result.standardOutput)
   }
 
@@ -32,7 +32,8 @@ struct GatewayProgram: Sendable {
     let log = NSTemporaryDirectory() + "gateway-\(UInt32.random(in: 0 ... .max)).log"
     let file = try FileDescriptor.open(FilePath(log), .writeOnly, options: [.create, .append], permissions: .ownerReadWrite)
     let result = try await Subprocess.run(
-      executable, arguments: Arguments(arguments), input: .none, output: .fileDescriptor(file, closeAfterSpawningProcess: true),
+      executable, arguments: Arguments(["--journal-path=off"] + arguments), input: .none,
+      output: .fileDescriptor(file, closeAfterSpawningProcess: true),
       error: .combinedWithOutput
     ) { execution in
       let pid = execution.processIdentifier.value

@@ -3,6 +3,7 @@ import Gateway
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
+import Journal
 import NIOCore
 import Observability
 import Scheduling
@@ -36,8 +37,8 @@ struct ToyCluster: Sendable {
 
   /// Runs `body` with a dispatcher, without workers.
   static func run<Result: Sendable>(
-    _ configure: (inout DispatcherConfiguration) -> Void = { _ in }, endpoint: String = "tcp://127.0.0.1:*",
-    _ body: (ToyCluster) async throws -> Result
+    _ configure: (inout DispatcherConfiguration) -> Void = { _ in }, endpoint: String = "tcp://127.0.0.1:*", journal: String? = nil,
+    limits: JournalLimits = JournalLimits(), _ body: (ToyCluster) async throws -> Result
   ) async throws -> Result {
     var configuration = DispatcherConfiguration()
     configuration.heartbeatInterval = .milliseconds(200)
@@ -47,7 +48,9 @@ struct ToyCluster: Sendable {
     var transport = RouterConfiguration(endpoints: [endpoint], security: .plaintext())
     transport.logger = Toy.logger
     let router = try await RouterSocket(transport)
-    let dispatcher = Dispatcher(configuration: configuration, router: router, logger: Toy.logger)
+    let store = try JournalStore(path: journal, limits: limits)
+    defer { store.close() }
+    let dispatcher = try await Dispatcher(configuration: configuration, journal: store, router: router, logger: Toy.logger)
     let cluster = ToyCluster(dispatcher: dispatcher, endpoint: await router.endpoints[0])
     let running = Task { try await dispatcher.run() }
     let result: Swift.Result<Result, any Error>
@@ -88,9 +91,12 @@ struct ToyCluster: Sendable {
     _ = try await dispatcher.card(named: nil)
   }
 
-  func app(_ limits: HTTPLimits = HTTPLimits(), metrics: PrometheusRegistry = PrometheusRegistry()) -> some ApplicationProtocol {
+  func app(
+    _ limits: HTTPLimits = HTTPLimits(), keyring: Keyring? = nil, metrics: PrometheusRegistry = PrometheusRegistry()
+  ) -> some ApplicationProtocol {
     GatewayServer.make(
-      dispatcher: dispatcher, address: .hostname("127.0.0.1", port: 0), limits: limits, metrics: metrics, logger: Toy.logger)
+      dispatcher: dispatcher, keyring: keyring, address: .hostname("127.0.0.1", port: 0), limits: limits, metrics: metrics,
+      logger: Toy.logger)
   }
 
   /// A picture, by way of the dispatcher alone.
@@ -98,8 +104,8 @@ struct ToyCluster: Sendable {
     var body = #"{"prompt":"\#(prompt)","seed":\#(seed),"steps":\#(steps)"#
     if let negativePrompt { body += #","negative_prompt":"\#(negativePrompt)""# }
     let request = try ImageRequest(body: Array((body + "}").utf8), maxPromptBytes: 1000)
-    let handles = try await dispatcher.submit(ImageJob.jobs(for: request, card: Toy.card, randomSeed: 0))
-    return try await handles[0].picture().bytes.withUnsafeBytes { Array($0) }
+    let ticket = try await dispatcher.submit(JobRequest(ImageJob.jobs(for: request, card: Toy.card, randomSeed: 0)))
+    return try await ticket.pictures()[0].bytes.withUnsafeBytes { Array($0) }
   }
 }
 

@@ -1,5 +1,7 @@
 import Foundation
+import Journal
 import Logging
+import OrderedCollections
 import Scheduling
 import ServiceLifecycle
 import Transport
@@ -8,10 +10,11 @@ import Wire
 /// Carries out what the scheduler decides: messages from workers and requests from clients go in as events, effects come out as
 /// messages to workers and updates of jobs.
 public actor Dispatcher: Service {
+  /// A picture that the scheduler knows as a job of its own.
   struct Record {
+    let picture: PictureReference
     let job: ImageJob
     let traceparent: String?
-    let updates: AsyncStream<JobUpdate>.Continuation
     var promptTokens = 0
   }
 
@@ -28,10 +31,18 @@ public actor Dispatcher: Service {
   let logger: Logger
   var scheduler: Scheduler
   var registry: PeerRegistry
-  var payloads = PayloadStore()
+  var payloads: PayloadStore
   var records: [JobID: Record] = [:]
+  var openJobs: OrderedDictionary<String, OpenJob> = [:]
+  /// Open jobs by the key under which they were sent.
+  var keys: [TenantKey: String] = [:]
+  var lastListener: UInt64 = 0
+  let journal: JournalStore
+  var writer: JournalWriter?
+  let journalOutcomes: AsyncStream<JournalWriter.Outcome>
+  let journalReport: AsyncStream<JournalWriter.Outcome>.Continuation
   /// Why no more jobs are taken; nil: they are.
-  private var closedReason: Failure?
+  var closedReason: Failure?
 
   private let router: RouterSocket
   private let outgoing: AsyncStream<Outgoing>
@@ -40,23 +51,33 @@ public actor Dispatcher: Service {
   private let clock = ContinuousClock()
   private let start: ContinuousClock.Instant
 
-  /// A dispatcher for the workers that connect to `router`, which it closes at the end.
-  public init(configuration: DispatcherConfiguration, router: RouterSocket, logger: Logger) {
+  /// A dispatcher for the workers that connect to `router`, with the jobs of `journal` that have not ended. It closes both at the end.
+  ///
+  /// - Throws: when the journal cannot be read, or holds what this program does not understand.
+  public init(configuration: DispatcherConfiguration, journal: JournalStore, router: RouterSocket, logger: Logger) async throws(Failure) {
     self.configuration = configuration
+    self.journal = journal
     self.router = router
     self.logger = logger
     self.start = clock.now
-    scheduler = Scheduler(configuration: configuration.scheduling)
+    scheduler = Scheduler(configuration: configuration.scheduling, run: UInt32(min(journal.run, Int64(Scheduler.maxRun))))
     registry = PeerRegistry(instance: RandomName.make())
     (outgoing, outbox) = AsyncStream.makeStream()
+    (journalOutcomes, journalReport) = AsyncStream.makeStream()
+    let report = journalReport
+    payloads = PayloadStore(lastID: try await JournalReader(store: journal).read { store throws(JournalError) in try store.lastPayloadID() })
+    writer = JournalWriter(journal) { report.yield($0) }
+    try await restore()
   }
 
   var now: Instant { Instant(sinceZero: clock.now - start) }
 
-  /// Serves until cancelled, or until a graceful shutdown begins; jobs that are not done fail then, and workers are told to stop.
+  /// Serves until cancelled, or until a graceful shutdown begins. Jobs that are not done then go on with the next run, if the journal is
+  /// a file; those which somebody waits for on a connection fail.
   public func run() async throws {
     // Of its own: it goes on while the rest is cancelled, until the last message has left.
     let sender = Task { for await message in outgoing { await send(message) } }
+    let listener = Task { for await outcome in journalOutcomes { note(outcome) } }
     await cancelWhenGracefulShutdown {
       await withTaskGroup(of: Void.self) { group in
         group.addTask { for await event in self.router.events { await self.receive(event) } }
@@ -65,8 +86,8 @@ public actor Dispatcher: Service {
       }
     }
     let reason = Failure(.unavailable, "the gateway is shutting down")
-    close(because: reason)
-    cancelAll(reason: reason)
+    await end(because: reason)
+    await listener.value
     outbox.finish()
     await sender.value
     await router.close()
@@ -112,12 +133,10 @@ public actor Dispatcher: Service {
     case .offer(let offer, let worker): return send(offer, to: worker)
     case .cancel(let attempt, let worker, let reason):
       send(.cancel(reason: String(reason.prefix(500))), task: TaskReference(attempt), to: worker)
-    case .journal(let sequence, _): return .journalled(through: sequence)
-    case .admitted: break
+    case .journal(let sequence, let entry): return write(entry, sequence)
+    case .admitted(let id): admit(id)
+    case .rejected(let id, let failure): reject(id, failure)
     case .job(let id, let event): tell(id, event)
-    case .rejected(let id, let failure):
-      records.removeValue(forKey: id)?.updates.finish()
-      lastRejection = failure
     case .worker(let id, let event): note(id, event)
     case .release(let payload): payloads.remove(payload)
     }
@@ -156,41 +175,6 @@ public actor Dispatcher: Service {
     outbox.yield(Outgoing(envelope: envelope, worker: worker, peer: session.peer))
   }
 
-  private func tell(_ id: JobID, _ event: JobEvent) {
-    guard let record = records[id] else { return }
-    switch event {
-    case .queued(let position, let secondsLeft): record.updates.yield(.queued(position: position, secondsLeft: secondsLeft))
-    case .started(let stage, let attempt):
-      logger.debug("a task has started", metadata: ["job": "\(id)", "stage": "\(stage.rawValue)", "attempt": "\(attempt)"])
-      record.updates.yield(.started(stage))
-    case .progressed(let step, let steps, let secondsLeft):
-      record.updates.yield(.progressed(step: step, steps: steps, secondsLeft: secondsLeft))
-    case .retrying(let stage, let failure):
-      logger.warning("a task is tried again", metadata: ["job": "\(id)", "stage": "\(stage.rawValue)", "reason": "\(failure.message)"])
-      record.updates.yield(.retrying(stage, reason: failure.message))
-    case .held(let failure):
-      logger.error("a job's end cannot be stored yet", metadata: ["job": "\(id)", "reason": "\(failure.message)"])
-    case .finished(let output):
-      let update: JobUpdate =
-        if let image = payloads[output] {
-          .finished(Picture(bytes: image.bytes, mediaType: "image/png", promptTokens: record.promptTokens))
-        } else {
-          .failed(Failure(.internal, "the picture of job \(id) is lost"))
-        }
-      end(id, update)
-    case .failed(let failure):
-      logger.info("a job has failed", metadata: ["job": "\(id)", "code": "\(failure.code)", "reason": "\(failure.message)"])
-      end(id, .failed(failure))
-    }
-  }
-
-  private func end(_ id: JobID, _ update: JobUpdate) {
-    guard let record = records.removeValue(forKey: id) else { return }
-    if case .failed = update { DispatcherMetrics.jobsFailed.increment() } else { DispatcherMetrics.jobsFinished.increment() }
-    record.updates.yield(update)
-    record.updates.finish()
-  }
-
   private func note(_ id: WorkerID, _ event: WorkerEvent) {
     let name = registry.session(id)?.register.workerID ?? "\(id)"
     switch event {
@@ -203,53 +187,7 @@ public actor Dispatcher: Service {
     }
   }
 
-  // MARK: Clients
-
-  private var lastRejection: Failure?
-
-  /// Admits jobs, all of them or none. A job is cancelled when the consumer of its updates is, or drops them.
-  ///
-  /// - Parameters:
-  ///   - jobs: checked against the card of a model in `catalog`.
-  ///   - traceparent: W3C trace context of the request.
-  /// - Throws: RESOURCE_EXHAUSTED when the queue is full, UNAVAILABLE when no more jobs are taken.
-  public func submit(_ jobs: [ImageJob], traceparent: String? = nil) throws(Failure) -> [JobHandle] {
-    if let closedReason { throw closedReason }
-    var handles: [JobHandle] = []
-    var submissions: [JobSubmission] = []
-    for job in jobs {
-      let id = JobID("job-\(RandomName.make())")
-      let (updates, continuation) = AsyncStream<JobUpdate>.makeStream()
-      // Whoever waited has been cancelled, or has let go of the handle.
-      continuation.onTermination = { [weak self] termination in
-        guard case .cancelled = termination else { return }
-        Task { await self?.cancel([id], reason: Failure(.cancelled, "nobody waits for the job any more")) }
-      }
-      records[id] = Record(job: job, traceparent: traceparent, updates: continuation)
-      handles.append(JobHandle(id: id, job: job, updates: updates))
-      submissions.append(
-        JobSubmission(id: id, model: job.model, plan: job.plan, deadline: now + configuration.jobTimeout))
-    }
-    lastRejection = nil
-    process(.jobsSubmitted(submissions))
-    if let lastRejection { throw lastRejection }
-    return handles
-  }
-
-  /// Ends jobs that nobody waits for any more; those that have ended are left alone.
-  public func cancel(_ ids: [JobID], reason: Failure) {
-    for id in ids { process(.jobCancelled(id, reason: reason)) }
-  }
-
-  /// Takes no more jobs; those that were admitted go on.
-  public func close(because reason: Failure) {
-    closedReason = reason
-  }
-
-  /// Ends every job.
-  public func cancelAll(reason: Failure) {
-    cancel(records.keys.sorted { $0.text < $1.text }, reason: reason)
-  }
+  // MARK: The cluster as it is
 
   /// The card to check a request against.
   public func card(named name: String?) throws(APIError) -> ModelCard {
@@ -261,11 +199,14 @@ public actor Dispatcher: Service {
   /// The cluster as it is.
   public var status: ClusterStatus { scheduler.status(now: now) }
 
-  /// Jobs that have not ended.
+  /// Pictures that have not ended.
   public var jobCount: Int { records.count }
 
   /// Whether new jobs are taken.
   public var isOpen: Bool { closedReason == nil }
+
+  /// The tenants that the operator has named, instead of those named before.
+  public func setTenants(_ tenants: [Tenant]) { process(.tenantsChanged(tenants)) }
 
   /// What workers said of themselves: as they registered, and at their last heartbeat.
   public var workerDetails: [WorkerID: (register: Register, heartbeat: Heartbeat?)] {

@@ -9,6 +9,19 @@ struct PayloadStore {
 
   var count: Int { tensors.count }
 
+  /// Gives numbers above `lastID`, which the journal knows already.
+  init(lastID: UInt64) { self.lastID = lastID }
+
+  /// Takes back what the journal has kept; the same one may come several times.
+  mutating func restore(_ tensor: WireTensor, id: UInt64) -> Payload {
+    if tensors[id] == nil {
+      tensors[id] = tensor
+      byteCount += tensor.bytes.count
+      lastID = max(lastID, id)
+    }
+    return Payload(id: id, byteCount: tensor.bytes.count)
+  }
+
   mutating func insert(_ tensor: WireTensor) -> Payload {
     lastID += 1
     tensors[lastID] = tensor

@@ -1,4 +1,6 @@
+import AccessKeys
 import Foundation
+import Journal
 import Logging
 import Observability
 import Settings
@@ -20,6 +22,12 @@ public struct GatewayConfiguration: SettingGroup {
   public var allowedKeysDirectory = ""
   /// Whether workers may connect from other machines without encryption.
   public var allowsPlaintext = false
+  /// The journal's file; "off": none, jobs are lost when the process ends.
+  public var journalPath = GatewayConfiguration.defaultJournalPath
+  /// How much the journal keeps, and for how long.
+  public var journal = JournalLimits()
+  /// The file with the API's keys; empty: everybody may ask.
+  public var apiKeysFile = ""
   /// How workers and jobs are treated.
   public var dispatcher = DispatcherConfiguration()
   /// How long running jobs may go on after SIGTERM.
@@ -37,6 +45,7 @@ public struct GatewayConfiguration: SettingGroup {
     await readHTTP(&reader)
     await readCluster(&reader)
     await readJobs(&reader)
+    await readJournal(&reader)
     shutdownGrace = await reader.seconds(
       "shutdown.graceSeconds", shutdownGrace, in: 0...86_400, "how long running jobs may go on after SIGTERM")
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
@@ -46,8 +55,12 @@ public struct GatewayConfiguration: SettingGroup {
   private mutating func readHTTP(_ reader: inout SettingReader) async {
     host = await reader.text("http.host", host, "address to serve HTTP on; 0.0.0.0 for all")
     port = await reader.integer("http.port", port, in: 0...65_535, "port to serve HTTP on; 0 takes any free one")
+    apiKeysFile = await reader.text(
+      "http.apiKeysFile", apiKeysFile, "file with a line for each API key, made by `qwen-image api-key`; without one everybody may ask")
     http.maxConnections = await reader.integer(
       "http.maxConnections", http.maxConnections, in: 1...100_000, "connections at a time; more wait")
+    http.maxConnectionsPerAddress = await reader.integer(
+      "http.maxConnectionsPerAddress", http.maxConnectionsPerAddress, in: 1...100_000, "of them, of one address; more are closed")
     http.maxBodyBytes = await reader.integer("http.maxBodyBytes", http.maxBodyBytes, in: 1024...(1 << 30), "the largest request body")
     http.maxHeaderBytes = await reader.integer(
       "http.maxHeaderBytes", http.maxHeaderBytes, in: 1024...(1 << 20), "the header of one request")
@@ -55,6 +68,8 @@ public struct GatewayConfiguration: SettingGroup {
       "http.bodyTimeoutSeconds", http.bodyTimeout, in: 0.1...3600, "a body that takes longer to arrive is refused")
     http.idleTimeout = await reader.seconds(
       "http.idleTimeoutSeconds", http.idleTimeout, in: 0.1...86_400, "a connection without a request for this long is closed")
+    http.writeTimeout = await reader.seconds(
+      "http.writeTimeoutSeconds", http.writeTimeout, in: 0.1...3600, "a connection on which an answer is not read for this long is closed")
     http.keepAliveInterval = await reader.seconds(
       "http.keepAliveSeconds", http.keepAliveInterval, in: 0.1...3600, "a silent event stream says this often that it is alive")
   }
@@ -77,6 +92,26 @@ public struct GatewayConfiguration: SettingGroup {
     if endpoints.isEmpty { reader.complain("cluster.endpoints is empty: workers could not connect") }
     if secretKeyFile.isEmpty != allowedKeysDirectory.isEmpty {
       reader.complain("cluster.secretKeyFile and cluster.allowedKeysDirectory go together")
+    }
+  }
+
+  private mutating func readJournal(_ reader: inout SettingReader) async {
+    journalPath = await reader.text(
+      "journal.path", journalPath, "file in which jobs and results outlive the process; \"off\" keeps them in memory")
+    journal.maxBytes = Int64(
+      await reader.integer("journal.maxBytes", Int(journal.maxBytes), in: 0...(1 << 50), "size that the file must not exceed; 0: any"))
+    journal.reserveBytes = Int64(
+      await reader.integer(
+        "journal.reserveBytes", Int(journal.reserveBytes), in: 0...(1 << 40),
+        "room set aside so that running jobs can end when the disk is full; jobs are refused with 507 while that cannot be done"))
+    journal.retentionSeconds = Int64(
+      await reader.integer(
+        "journal.retentionSeconds", Int(journal.retentionSeconds), in: 1...(1 << 32), "how long jobs that have ended are kept"))
+    journal.retentionBytes = Int64(
+      await reader.integer(
+        "journal.retentionBytes", Int(journal.retentionBytes), in: 0...(1 << 50), "pictures that are kept together; the oldest go first"))
+    if journal.maxBytes > 0, journal.maxBytes < 2 * journal.reserveBytes {
+      reader.complain("journal.maxBytes must be at least twice journal.reserveBytes, or no job would be taken")
     }
   }
 
@@ -108,6 +143,25 @@ public struct GatewayConfiguration: SettingGroup {
 }
 
 extension GatewayConfiguration {
+  /// Below the directory in which systemd or the user keeps what programs remember.
+  public static var defaultJournalPath: String {
+    let environment = ProcessInfo.processInfo.environment
+    if let directory = environment["STATE_DIRECTORY"]?.split(separator: ":").first { return "\(directory)/gateway.journal" }
+    let home = environment["HOME"] ?? NSTemporaryDirectory()
+    return "\(environment["XDG_STATE_HOME"] ?? "\(home)/.local/state")/qwen-image/gateway.journal"
+  }
+
+  /// Opens the journal.
+  func openJournal() throws(JournalError) -> JournalStore {
+    try JournalStore(path: journalPath == "off" ? nil : journalPath, limits: journal)
+  }
+
+  /// Reads the API's keys; nil: everybody may ask.
+  func readKeys(logger: Logger) throws(AccessFileError) -> Keyring? {
+    guard !apiKeysFile.isEmpty else { return nil }
+    return try Keyring(path: apiKeysFile, logger: logger)
+  }
+
   /// How workers are told from strangers.
   public func routerSecurity() throws(TransportError) -> RouterSecurity {
     guard !secretKeyFile.isEmpty else { return .plaintext(allowRemote: allowsPlaintext) }

@@ -42,7 +42,11 @@ public struct APIError: Error, Hashable, Sendable {
     case conflict = "conflict"
     case bodyTooLarge = "body_too_large"
     case unsupportedMediaType = "unsupported_media_type"
+    case keyReused = "idempotency_key_reused"
+    case notFinished = "not_finished"
     case queueFull = "queue_full"
+    case rateLimited = "rate_limit_exceeded"
+    case storageFull = "storage_full"
     case headersTooLarge = "headers_too_large"
     case cancelled = "cancelled"
     case internalError = "internal_error"
@@ -74,9 +78,12 @@ extension APIError.Code {
     case .methodNotAllowed: Row(status: .methodNotAllowed, type: "invalid_request_error", isRetryable: false)
     case .requestTimeout: Row(status: .requestTimeout, type: "invalid_request_error", isRetryable: false)
     case .conflict: Row(status: .conflict, type: "invalid_request_error", isRetryable: false)
+    case .notFinished: Row(status: .conflict, type: "invalid_request_error", isRetryable: true)
+    case .keyReused: Row(status: .unprocessableContent, type: "invalid_request_error", isRetryable: false)
     case .bodyTooLarge: Row(status: .contentTooLarge, type: "invalid_request_error", isRetryable: false)
     case .unsupportedMediaType: Row(status: .unsupportedMediaType, type: "invalid_request_error", isRetryable: false)
-    case .queueFull: Row(status: .tooManyRequests, type: "rate_limit_error", isRetryable: true)
+    case .storageFull: Row(status: .init(code: 507, reasonPhrase: "Insufficient Storage"), type: "server_error", isRetryable: true)
+    case .queueFull, .rateLimited: Row(status: .tooManyRequests, type: "rate_limit_error", isRetryable: true)
     case .headersTooLarge: Row(status: .requestHeaderFieldsTooLarge, type: "invalid_request_error", isRetryable: false)
     case .cancelled: Row(status: .init(code: 499, reasonPhrase: "Client Closed Request"), type: "cancelled", isRetryable: false)
     case .internalError: Row(status: .internalServerError, type: "server_error", isRetryable: false)
@@ -90,7 +97,12 @@ extension APIError.Code {
 extension APIError {
   /// What a client is told about a failed job.
   public init(_ failure: Failure) {
-    let code = Code(failure.code)
+    let code: Code =
+      switch (failure.code, failure.resource, failure.field) {
+      case (.resourceExhausted, .storage, _): .storageFull
+      case (.alreadyExists, _, Dispatcher.keyField): .keyReused
+      default: Code(failure.code)
+      }
     // A full queue always says when to come back, even before anything was measured.
     let seconds = failure.retryAfterSeconds ?? (code == .queueFull ? 10 : nil)
     self.init(

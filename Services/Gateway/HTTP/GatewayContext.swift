@@ -6,6 +6,8 @@ struct GatewayContext: RequestContext {
   var coreContext: CoreRequestContextStorage
   /// The connection.
   let channel: any Channel
+  /// Who asks.
+  var caller = Caller()
 
   init(source: ApplicationRequestContextSource) {
     coreContext = CoreRequestContextStorage(source: source)

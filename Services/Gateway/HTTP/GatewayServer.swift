@@ -10,22 +10,25 @@ public enum GatewayServer {
   ///
   /// - Parameters:
   ///   - dispatcher: who does the work.
+  ///   - keyring: who may ask; nil: everybody.
   ///   - address: where to listen.
   ///   - limits: what one client may use up.
   ///   - metrics: what `/metrics` shows.
   ///   - logger: where requests are noted.
   ///   - onServerRunning: called when it listens, with the listening channel.
   public static func make(
-    dispatcher: Dispatcher, address: BindAddress, limits: HTTPLimits, metrics: PrometheusRegistry, logger: Logger,
+    dispatcher: Dispatcher, keyring: Keyring? = nil, address: BindAddress, limits: HTTPLimits, metrics: PrometheusRegistry, logger: Logger,
     onServerRunning: @escaping @Sendable (any Channel) async -> Void = { _ in }
   ) -> some ApplicationProtocol {
     let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
       maxHeaderFieldSize: limits.maxHeaderBytes, maxHeaderListSize: limits.maxHeaderBytes, maxHeaderFieldCount: limits.maxHeaderFields)
+    let counter = ConnectionCounter(limit: limits.maxConnectionsPerAddress)
     return Application(
-      router: router(dispatcher: dispatcher, limits: limits, metrics: metrics),
+      router: router(dispatcher: dispatcher, keyring: keyring, limits: limits, metrics: metrics),
       server: .http1(
         configuration: .init(
-          additionalChannelHandlers: [ParserErrorHandler()], idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder
+          additionalChannelHandlers: [ConnectionGuard(counter: counter, limits: limits), ParserErrorHandler()],
+          idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder
         )),
       configuration: ApplicationConfiguration(
         address: address, serverName: "qwen-image-gateway",
@@ -33,11 +36,16 @@ public enum GatewayServer {
       onServerRunning: onServerRunning, logger: logger)
   }
 
-  private static func router(dispatcher: Dispatcher, limits: HTTPLimits, metrics: PrometheusRegistry) -> Router<GatewayContext> {
+  private static func router(
+    dispatcher: Dispatcher, keyring: Keyring?, limits: HTTPLimits, metrics: PrometheusRegistry
+  ) -> Router<GatewayContext> {
     DispatcherMetrics.describe(in: metrics)
     let router = Router(context: GatewayContext.self)
     router.add(middleware: ErrorMiddleware())
-    ImagesRoutes(dispatcher: dispatcher, limits: limits).add(to: router)
+    router.add(middleware: AccessMiddleware(keyring: keyring))
+    let submission = Submission(dispatcher: dispatcher, limits: limits)
+    ImagesRoutes(submission: submission).add(to: router)
+    JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)
     ModelsRoutes(dispatcher: dispatcher).add(to: router)
     WorkersRoutes(dispatcher: dispatcher).add(to: router)
     HealthRoutes(dispatcher: dispatcher).add(to: router)

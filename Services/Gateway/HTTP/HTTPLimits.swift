@@ -2,6 +2,8 @@
 public struct HTTPLimits: Hashable, Sendable {
   /// Connections at a time; more wait to be accepted.
   public var maxConnections = 1024
+  /// Of them, connections of one address; more are closed.
+  public var maxConnectionsPerAddress = 512
   /// The largest request body.
   public var maxBodyBytes = 1 << 20
   /// All header fields of one request together.
@@ -12,6 +14,8 @@ public struct HTTPLimits: Hashable, Sendable {
   public var bodyTimeout = Duration.seconds(30)
   /// A connection on which no request begins, or whose request's header is not complete, for this long is closed.
   public var idleTimeout = Duration.seconds(60)
+  /// A connection on which an answer is not read for this long is closed.
+  public var writeTimeout = Duration.seconds(60)
   /// An event stream says this often that it is alive.
   public var keepAliveInterval = Duration.seconds(15)
 

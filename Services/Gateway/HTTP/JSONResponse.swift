@@ -53,6 +53,7 @@ extension Response {
     let row = error.code.row
     var response = try json(ErrorEnvelope(error), status: row.status)
     if let seconds = error.retryAfterSeconds { response.headers[.retryAfter] = "\(seconds)" }
+    if row.status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
     if !row.isRetryable { response.headers[.shouldRetry] = "false" }
     if !error.allowedMethods.isEmpty { response.headers[.allow] = error.allowedMethods.map(\.rawValue).joined(separator: ", ") }
     return response

@@ -1,3 +1,4 @@
+import Scheduling
 import StrictJSON
 
 /// `POST /v1/images/generations` as it was sent: every field is of the right type, nothing was compared with a model yet.
@@ -31,6 +32,8 @@ public struct ImageRequest: Hashable, Sendable {
   public var trueCFGScale: Double?
   /// What not to draw; nil: the model's.
   public var negativePrompt: String?
+  /// How urgent it is.
+  public var priority = JobPriority.interactive
   /// Whether events are streamed.
   public var isStreamed = false
 
@@ -55,6 +58,7 @@ public struct ImageRequest: Hashable, Sendable {
     trueCFGScale = try fields.number("true_cfg_scale", in: 0...Self.maxTrueCFGScale)
     negativePrompt = try fields.string("negative_prompt", maxBytes: maxPromptBytes)
     isStreamed = try fields.bool("stream") ?? false
+    priority = try fields.choice("priority", JobPriority.allCases.map(\.rawValue)).flatMap { JobPriority(rawValue: $0) } ?? .interactive
     try readSize(&fields)
     try readSteps(&fields)
     try readSeed(&fields)

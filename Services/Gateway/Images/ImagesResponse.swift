@@ -1,5 +1,4 @@
 import Foundation
-import Scheduling
 import Wire
 
 /// The answer to `POST /v1/images/generations`.
@@ -20,15 +19,19 @@ struct ImagesResponse: Encodable {
   var data: [Image]
   var usage: TokenUsage
 
-  init(_ results: [(job: ImageJob, picture: Picture)]) {
-    let job = results[0].job
-    created = Int(Date().timeIntervalSince1970)
+  /// - Parameters:
+  ///   - images: what was asked for.
+  ///   - pictures: the results, in the same order.
+  ///   - createdMs: when they were done, in milliseconds since 1970; nil: now.
+  init(_ images: [ImageJob], _ pictures: [Picture], createdMs: Int64? = nil) {
+    let job = images[0]
+    created = createdMs.map { Int($0 / 1000) } ?? Int(Date().timeIntervalSince1970)
     model = job.card.modelID
     size = "\(job.size)"
     steps = job.steps
     trueCfgScale = job.trueCFGScale
-    data = results.map { Image(b64Json: $0.picture.base64, seed: $0.job.seed) }
-    usage = TokenUsage(results)
+    data = zip(images, pictures).map { Image(b64Json: $1.base64, seed: $0.seed) }
+    usage = TokenUsage(Array(zip(images, pictures)))
   }
 }
 
@@ -45,9 +48,9 @@ struct TokenUsage: Encodable {
   var outputTokensDetails: Details
   var totalTokens: Int
 
-  init(_ results: [(job: ImageJob, picture: Picture)]) {
-    inputTokens = results.reduce(0) { $0 + $1.picture.promptTokens }
-    outputTokens = results.reduce(0) { $0 + $1.job.tokenCount }
+  init(_ results: [(ImageJob, Picture)]) {
+    inputTokens = results.reduce(0) { $0 + $1.1.promptTokens }
+    outputTokens = results.reduce(0) { $0 + $1.0.tokenCount }
     inputTokensDetails = Details(textTokens: inputTokens, imageTokens: 0)
     outputTokensDetails = Details(textTokens: 0, imageTokens: outputTokens)
     totalTokens = inputTokens + outputTokens
@@ -72,20 +75,21 @@ struct CompletedEvent: Encodable {
   var imageIndex: Int
   var jobId: String
 
-  init(_ handle: JobHandle, index: Int, picture: Picture) {
+  init(_ ticket: JobTicket, index: Int, picture: Picture) {
+    let image = ticket.images[index]
     b64Json = picture.base64
     createdAt = Int(Date().timeIntervalSince1970)
-    size = "\(handle.job.size)"
-    usage = TokenUsage([(handle.job, picture)])
-    seed = handle.job.seed
+    size = "\(image.size)"
+    usage = TokenUsage([(image, picture)])
+    seed = image.seed
     imageIndex = index
-    jobId = handle.id.text
+    jobId = ticket.id
   }
 }
 
 /// `image_generation.progress`: an event of this server's own.
 struct ProgressEvent: Encodable {
-  var type = "image_generation.progress"
+  var type: String
   /// The picture's place in the request.
   var imageIndex: Int
   var jobId: String
@@ -100,33 +104,15 @@ struct ProgressEvent: Encodable {
   /// Why a stage is tried again.
   var retryReason: String?
 
-  init(_ handle: JobHandle, index: Int, stage: String) {
+  init(_ type: String, job: String, index: Int, _ picture: PictureState) {
+    self.type = type
     imageIndex = index
-    jobId = handle.id.text
-    self.stage = stage
-    step = 0
-    steps = handle.job.steps
-  }
-
-  /// Takes an update in. Returns false for one that ends the job.
-  mutating func apply(_ update: JobUpdate) -> Bool {
-    retryReason = nil
-    switch update {
-    case .queued(let position, let secondsLeft):
-      queuePosition = position
-      self.secondsLeft = secondsLeft
-    case .started(let stage):
-      self.stage = stage.rawValue
-      if stage != .textEncoder { queuePosition = nil }
-    case .progressed(let step, _, let secondsLeft):
-      self.step = step
-      self.secondsLeft = secondsLeft
-      queuePosition = nil
-    case .retrying(let stage, let reason):
-      self.stage = stage.rawValue
-      retryReason = reason
-    case .finished, .failed: return false
-    }
-    return true
+    jobId = job
+    stage = picture.stage
+    step = picture.step
+    steps = picture.steps
+    secondsLeft = picture.secondsLeft
+    queuePosition = picture.queuePosition
+    retryReason = picture.retryReason
   }
 }

@@ -1,0 +1,145 @@
+import Scheduling
+
+/// How far a job, or one of its pictures, has got.
+enum JobStatus: String, Encodable {
+  case queued
+  case running
+  case succeeded
+  case failed
+  case cancelled
+
+  init(_ picture: PictureState) {
+    switch picture.outcome {
+    case .open: self = picture.stage == "queued" || picture.queuePosition != nil ? .queued : .running
+    case .finished: self = .succeeded
+    case .failed(let failure): self = failure.code == .cancelled ? .cancelled : .failed
+    }
+  }
+
+  /// Of a job with these pictures.
+  init(_ pictures: [PictureState]) {
+    let all = pictures.map { JobStatus($0) }
+    if all.allSatisfy({ $0 == .queued }) {
+      self = .queued
+    } else if all.contains(where: { !$0.isTerminal }) {
+      self = .running
+    } else {
+      self = all.contains(.failed) ? .failed : all.contains(.cancelled) ? .cancelled : .succeeded
+    }
+  }
+
+  var isTerminal: Bool {
+    switch self {
+    case .queued, .running: false
+    case .succeeded, .failed, .cancelled: true
+    }
+  }
+}
+
+/// A job, as `/v1/jobs` shows it.
+struct JobBody: Encodable {
+  struct Image: Encodable {
+    var index: Int
+    var seed: UInt64
+    var status: JobStatus
+    var stage: String?
+    var step: Int
+    var steps: Int
+    var queuePosition: Int?
+    var secondsLeft: Double?
+    var retryReason: String?
+    var result: String?
+    var error: ErrorEnvelope.Body?
+  }
+
+  var id: String
+  var object = "job"
+  var status: JobStatus
+  var createdAt: Int
+  var endedAt: Int?
+  var model: String
+  var prompt: String
+  var negativePrompt: String?
+  var size: String
+  var steps: Int
+  var trueCfgScale: Double
+  var priority: String
+  var n: Int
+  /// Denoising steps done, of all pictures.
+  var step: Int
+  /// Of the picture that comes first.
+  var queuePosition: Int?
+  /// Of the picture that comes last, as far as that was measured.
+  var secondsLeft: Double?
+  var images: [Image]
+
+  init(_ job: JobSnapshot) {
+    let first = job.request.images[0]
+    id = job.id
+    status = JobStatus(job.pictures)
+    createdAt = Int(job.submittedAtMs / 1000)
+    endedAt = job.endedAtMs.map { Int($0 / 1000) }
+    model = first.card.modelID
+    prompt = first.prompt
+    negativePrompt = first.negativePrompt
+    size = "\(first.size)"
+    steps = first.steps
+    trueCfgScale = first.trueCFGScale
+    priority = job.request.priority.rawValue
+    n = job.pictures.count
+    step = job.pictures.reduce(0) { $0 + $1.step }
+    queuePosition = job.pictures.compactMap(\.queuePosition).min()
+    secondsLeft = job.pictures.compactMap(\.secondsLeft).max()
+    images = job.pictures.enumerated().map { index, picture in
+      Image(job.id, index, job.request.images[index], picture)
+    }
+  }
+}
+
+extension JobBody.Image {
+  init(_ job: String, _ index: Int, _ image: ImageJob, _ picture: PictureState) {
+    self.index = index
+    seed = image.seed
+    status = JobStatus(picture)
+    stage = status.isTerminal ? nil : picture.stage
+    step = picture.step
+    steps = picture.steps
+    queuePosition = picture.queuePosition
+    secondsLeft = picture.secondsLeft
+    retryReason = picture.retryReason
+    if case .finished = picture.outcome { result = "/v1/jobs/\(job)/result?index=\(index)" }
+    if case .failed(let failure) = picture.outcome { error = ErrorEnvelope(APIError(failure)).error }
+  }
+}
+
+/// A page of jobs.
+struct JobList: Encodable {
+  var object = "list"
+  var data: [JobBody]
+  /// Whether `?after=` the last one gives more.
+  var hasMore: Bool
+}
+
+/// `job.progress`, `job.image_completed` or `job.image_failed`: something happened to one picture.
+struct JobProgressEvent: Encodable {
+  var type: String
+  var jobId: String
+  var image: JobBody.Image
+
+  init(job: String, index: Int, _ image: ImageJob, _ picture: PictureState) {
+    switch picture.outcome {
+    case .open: type = "job.progress"
+    case .finished: type = "job.image_completed"
+    case .failed: type = "job.image_failed"
+    }
+    jobId = job
+    self.image = JobBody.Image(job, index, image, picture)
+  }
+}
+
+/// `job.ended`: nothing follows.
+struct JobEndedEvent: Encodable {
+  var type = "job.ended"
+  var jobId: String
+  var status: JobStatus
+}

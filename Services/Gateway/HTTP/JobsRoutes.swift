@@ -1,0 +1,178 @@
+import Foundation
+import HTTPTypes
+import Hummingbird
+import NIOCore
+import Scheduling
+
+/// `/v1/jobs`: pictures that are asked for now and fetched later, by anybody with the same key, also after a restart.
+struct JobsRoutes: Sendable {
+  let dispatcher: Dispatcher
+  let submission: Submission
+
+  func add(to router: Router<GatewayContext>) {
+    router.serve("/v1/jobs", [(.post, submit), (.get, list)])
+    router.serve("/v1/jobs/:id", [(.get, show), (.delete, cancel)])
+    router.serve("/v1/jobs/:id/events", [(.get, events)])
+    router.serve("/v1/jobs/:id/result", [(.get, result)])
+  }
+
+  // MARK: Jobs
+
+  @Sendable private func submit(_ request: Request, _ context: GatewayContext) async throws -> Response {
+    var request = request
+    let ticket = try await submission.accept(&request, context, isDetached: true, mayStream: false).ticket
+    var response = try Response.json(JobBody(try await snapshot(ticket.id, context)), status: .accepted)
+    response.headers[.location] = "/v1/jobs/\(ticket.id)"
+    return response
+  }
+
+  @Sendable private func show(_ request: Request, _ context: GatewayContext) async throws -> Response {
+    try request.checkQuery([])
+    return try .json(JobBody(try await snapshot(context.jobID, context)))
+  }
+
+  @Sendable private func list(_ request: Request, _ context: GatewayContext) async throws -> Response {
+    try request.checkQuery(["limit", "after"])
+    let limit = try request.queryInteger("limit", in: 1...100) ?? 20
+    let after = request.uri.queryParameters["after"].map(String.init)
+    let jobs = try await APIError.wrap { () async throws(Failure) in
+      try await dispatcher.jobs(of: context.caller.tenant, after: after, limit: limit + 1)
+    }
+    guard let jobs else { throw APIError(.notFound, "there is no job \"\(after?.prefix(80) ?? "")\"", param: "after") }
+    return try .json(JobList(data: jobs.prefix(limit).map { JobBody($0) }, hasMore: jobs.count > limit))
+  }
+
+  @Sendable private func cancel(_ request: Request, _ context: GatewayContext) async throws -> Response {
+    try request.checkQuery([])
+    let id = try await snapshot(context.jobID, context).id
+    await dispatcher.cancel(id, tenant: context.caller.tenant, reason: Failure(.cancelled, "the job was cancelled by its owner"))
+    return try .json(JobBody(try await snapshot(id, context)))
+  }
+
+  private func snapshot(_ id: String, _ context: GatewayContext) async throws -> JobSnapshot {
+    let snapshot = try await APIError.wrap { () async throws(Failure) in
+      try await dispatcher.snapshot(of: id, tenant: context.caller.tenant)
+    }
+    guard let snapshot else { throw APIError(.notFound, "there is no job \"\(id.prefix(80))\"") }
+    return snapshot
+  }
+
+  // MARK: Events
+
+  @Sendable private func events(_ request: Request, _ context: GatewayContext) async throws -> Response {
+    try request.checkQuery([])
+    let id = context.jobID
+    let snapshot = try await snapshot(id, context)
+    let last = request.headers[.lastEventID]
+    // By the standard of event streams: do not come again.
+    if last == JobEvents.lastID { return Response(status: .noContent) }
+    let records = try await APIError.wrap { () async throws(Failure) in
+      try await dispatcher.events(of: id, tenant: context.caller.tenant, after: last)
+    }
+    guard let records else { throw APIError(.notFound, "there is no job \"\(id.prefix(80))\"") }
+    let body = request.body
+    let keepAlive = submission.limits.keepAliveInterval
+    return Response(
+      status: .ok, headers: ServerSentEvent.headers,
+      body: ResponseBody { writer in
+        try await body.consumeWithCancellationOnInboundClose { _ in
+          try await JobEvents(job: snapshot, records: records).write(to: &writer, keepAliveInterval: keepAlive)
+        }
+        try await writer.finish(nil)
+      })
+  }
+
+  // MARK: Results
+
+  @Sendable private func result(_ request: Request, _ context: GatewayContext) async throws -> Response {
+    try request.checkQuery(["index"])
+    let job = try await snapshot(context.jobID, context)
+    if request.headers[.accept].map({ $0.hasPrefix("application/json") }) ?? false { return try await allResults(of: job) }
+    let index = try request.queryInteger("index", in: 0...job.pictures.count - 1) ?? 0
+    let picture = try await picture(of: job, index: index)
+    return Response(
+      status: .ok, headers: [.contentType: picture.mediaType, .cacheControl: "private, max-age=3600, immutable"],
+      body: ResponseBody(byteBuffer: picture.bytes.withUnsafeBytes { ByteBuffer(bytes: $0) }))
+  }
+
+  /// All pictures in the shape of `/v1/images/generations`.
+  private func allResults(of job: JobSnapshot) async throws -> Response {
+    var pictures: [Picture] = []
+    for index in job.pictures.indices { pictures.append(try await picture(of: job, index: index)) }
+    return try .json(ImagesResponse(job.request.images, pictures, createdMs: job.endedAtMs))
+  }
+
+  private func picture(of job: JobSnapshot, index: Int) async throws -> Picture {
+    switch job.pictures[index].outcome {
+    case .failed(let failure): throw APIError(failure)
+    case .open:
+      let seconds = Int((job.pictures[index].secondsLeft ?? 5).rounded(.up))
+      throw APIError(.notFinished, "picture \(index) of job \(job.id) is not done", retryAfterSeconds: min(max(seconds, 1), 60))
+    case .finished(let promptTokens):
+      let picture = try await APIError.wrap { () async throws(Failure) in try await dispatcher.picture(of: job.id, index: index) }
+      guard var picture else { throw APIError(.notFound, "the result of job \(job.id) is not kept any more") }
+      picture.promptTokens = promptTokens
+      return picture
+    }
+  }
+}
+
+/// Tells what happens to a job.
+private struct JobEvents {
+  /// The id of the event after which nothing follows.
+  static let lastID = "end"
+
+  let job: JobSnapshot
+  let records: AsyncStream<JobEventRecord>
+
+  func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
+    var states = job.pictures
+    var ended: [Int: JobStatus] = [:]
+    let id = job.id
+    try await ServerSentEvent.write(records, to: &writer, keepAliveInterval: keepAliveInterval) { record in
+      states[record.index].apply(record.update)
+      if record.update.isTerminal { ended[record.index] = JobStatus(states[record.index]) }
+      let event = JobProgressEvent(job: id, index: record.index, job.request.images[record.index], states[record.index])
+      return (try ServerSentEvent.event(event.type, id: record.id, event), isLast: ended.count == states.count)
+    }
+    // Pictures that had ended before the first event are not told again; without an end for each, the gateway is shutting down.
+    guard states.allSatisfy({ JobStatus($0).isTerminal }) else { return }
+    let end = JobEndedEvent(jobId: id, status: JobStatus(states))
+    try await writer.write(ServerSentEvent.event(end.type, id: Self.lastID, end))
+  }
+}
+
+extension GatewayContext {
+  /// The `:id` of the path.
+  fileprivate var jobID: String { parameters.get("id") ?? "" }
+}
+
+extension Request {
+  /// Refuses parameters that mean nothing here, likely misspelt ones.
+  func checkQuery(_ known: Set<String>) throws(APIError) {
+    for (name, _) in uri.queryParameters where !known.contains(String(name)) {
+      let list = known.isEmpty ? "there are none" : "known are \(known.sorted().joined(separator: ", "))"
+      throw APIError(.unknownField, "unknown query parameter \"\(name.prefix(80))\"; \(list)", param: String(name.prefix(80)))
+    }
+  }
+
+  func queryInteger(_ name: String, in range: ClosedRange<Int>) throws(APIError) -> Int? {
+    guard let text = uri.queryParameters[name[...]] else { return nil }
+    guard text.utf8.count < 20, let value = Int(text), range.contains(value) else {
+      throw APIError(
+        .invalidValue, "\(name) is \"\(text.prefix(40))\", but must be from \(range.lowerBound) to \(range.upperBound)", param: name)
+    }
+    return value
+  }
+}
+
+extension APIError {
+  /// Runs `body`; a failure becomes what clients are told.
+  static func wrap<Result>(_ body: () async throws(Failure) -> Result) async throws(APIError) -> Result {
+    do throws(Failure) { return try await body() } catch { throw APIError(error) }
+  }
+}
+
+extension HTTPField.Name {
+  static let lastEventID = Self("last-event-id")!
+}

@@ -1,0 +1,114 @@
+import Crypto
+import Foundation
+import HTTPTypes
+import Hummingbird
+import Journal
+import Observability
+import Scheduling
+import StrictJSON
+import Wire
+
+/// Makes a job of an HTTP request: the way in that `/v1/images/generations` and `/v1/jobs` share.
+struct Submission: Sendable {
+  let dispatcher: Dispatcher
+  let limits: HTTPLimits
+
+  /// Reads the request, and hands it in.
+  ///
+  /// - Parameters:
+  ///   - request: its body is taken.
+  ///   - isDetached: whether the job lives on without anybody who waits for it, unless the request says.
+  ///   - mayStream: whether the answer may be a stream of events.
+  func accept(
+    _ request: inout Request, _ context: GatewayContext, isDetached: Bool, mayStream: Bool
+  ) async throws -> (ticket: JobTicket, isStreamed: Bool) {
+    guard await dispatcher.isOpen else { throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10) }
+    let text = try request.idempotencyKey()
+    let detachment = try request.detachment()
+    let body = try await request.takeJSONBody(limits)
+    let imageRequest = try ImageRequest(body: body, maxPromptBytes: WireLimits().maxTextBytes)
+    guard mayStream || !imageRequest.isStreamed else {
+      throw APIError(.unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
+    }
+    let card = try await dispatcher.card(named: imageRequest.model)
+    // Below 2^53, so that every client can read it back exactly.
+    let images = try ImageJob.jobs(for: imageRequest, card: card, randomSeed: UInt64.random(in: 0..<1 << 52))
+    try context.caller.check(images)
+    var job = JobRequest(images)
+    job.tenant = context.caller.tenant
+    job.priority = imageRequest.priority
+    job.traceparent = request.traceparent
+    job.key = try text.map { IdempotencyKey(text: $0, digest: try Self.digest(of: body)) }
+    // Who sends a key may come back with it.
+    job.isDetached = detachment ?? (isDetached || text != nil)
+    let ticket: JobTicket
+    do throws(Failure) { ticket = try await dispatcher.submit(job) } catch { throw APIError(error) }
+    context.logger.info(ticket.isNew ? "job accepted" : "job known already", metadata: ["job": "\(ticket.id)"])
+    return (ticket, imageRequest.isStreamed)
+  }
+
+  /// The same for the same fields in any order and spacing. Whether events are streamed does not make another picture.
+  private static func digest(of body: [UInt8]) throws -> Data {
+    var canonical = ""
+    let value = try JSON(body)
+    guard case .object(var fields) = value else { return Data() }
+    fields["stream"] = nil
+    append(.object(fields), to: &canonical)
+    return Data(SHA256.hash(data: Array(canonical.utf8)))
+  }
+
+  private static func append(_ value: JSON, to text: inout String) {
+    switch value {
+    case .object(let members):
+      text += "{"
+      for name in members.keys.sorted() {
+        guard let member = members[name], member != .null else { continue }
+        text += "\(name.utf8.count):\(name)="
+        append(member, to: &text)
+      }
+      text += "}"
+    case .array(let elements):
+      text += "["
+      for element in elements { append(element, to: &text) }
+      text += "]"
+    case .string(let string): text += "\(string.utf8.count):\(string)"
+    case .number(let number): text += "#\(number.text) "
+    case .bool(let flag): text += flag ? "true " : "false "
+    case .null: text += "null "
+    }
+  }
+}
+
+extension Request {
+  /// The header that makes a repeated request the same request.
+  fileprivate func idempotencyKey() throws(APIError) -> String? {
+    guard let key = headers[.idempotencyKey] else { return nil }
+    guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+      throw APIError(
+        .invalidValue, "Idempotency-Key has \(key.utf8.count) bytes, but must be 1 to 255 visible ASCII characters",
+        param: "Idempotency-Key")
+    }
+    return key
+  }
+
+  /// Whether the job is to live on without anybody who waits for it; nil: the request does not say.
+  fileprivate func detachment() throws(APIError) -> Bool? {
+    switch headers[.detach] {
+    case nil: return nil
+    case "true": return true
+    case "false": return false
+    case .some(let text): throw APIError(.invalidValue, "X-Detach is \"\(text.prefix(40))\", but must be true or false", param: "X-Detach")
+    }
+  }
+
+  /// The trace that the job belongs to: the client's, or a new one.
+  fileprivate var traceparent: String {
+    let client = headers[.traceparent].flatMap { TraceContext(traceparent: $0) }
+    return (client?.child() ?? .random()).traceparent
+  }
+}
+
+extension HTTPField.Name {
+  static let idempotencyKey = Self("idempotency-key")!
+  static let detach = Self("x-detach")!
+}

@@ -1,0 +1,130 @@
+import AsyncHTTPClient
+import Foundation
+import NIOCore
+import NIOHTTP1
+
+extension GatewayClient {
+  /// A job as `/v1/jobs` shows it.
+  struct Job: Decodable {
+    struct Image: Decodable {
+      let index: Int
+      let seed: UInt64
+      let status: String
+    }
+    let id: String
+    let status: String
+    let createdAt: Int
+    let prompt: String
+    let size: String
+    let step: Int
+    let steps: Int
+    let n: Int
+    let queuePosition: Int?
+    let secondsLeft: Double?
+    let images: [Image]
+
+    /// Whether nothing more happens to it.
+    var hasEnded: Bool { !["queued", "running"].contains(status) }
+  }
+
+  /// A page of jobs.
+  struct JobPage: Decodable {
+    let data: [Job]
+    let hasMore: Bool
+  }
+
+  private static let maxAnswerBytes = 256 << 20
+  private static let answerTimeout = TimeAmount.seconds(60)
+
+  /// Hands a job in; with a key, a repetition gives the same job.
+  func submit(_ body: Body, key: String?) async throws -> Job {
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    var request = request(.POST, "/v1/jobs")
+    request.headers.add(name: "content-type", value: "application/json")
+    if let key { request.headers.add(name: "idempotency-key", value: key) }
+    request.body = .bytes(try encoder.encode(body))
+    return try decode(try await answer(to: request))
+  }
+
+  /// One of the jobs.
+  func job(_ id: String) async throws -> Job { try decode(try await data("/v1/jobs/\(id)")) }
+
+  /// One of the jobs, as JSON for people.
+  func jobText(_ id: String) async throws -> String {
+    let value = try JSONSerialization.jsonObject(with: try await data("/v1/jobs/\(id)"))
+    return String(decoding: try JSONSerialization.data(withJSONObject: value, options: [.prettyPrinted, .sortedKeys]), as: UTF8.self)
+  }
+
+  /// The newest jobs after `last`.
+  func jobs(limit: Int, after last: String?) async throws -> JobPage {
+    try decode(try await data("/v1/jobs?limit=\(limit)" + (last.map { "&after=\($0)" } ?? "")))
+  }
+
+  /// Ends a job.
+  func cancel(_ id: String) async throws -> Job { try decode(try await answer(to: request(.DELETE, "/v1/jobs/\(id)"))) }
+
+  /// A finished picture.
+  func picture(of id: String, index: Int) async throws -> Data { try await data("/v1/jobs/\(id)/result?index=\(index)") }
+
+  /// Calls `report` with the job whenever something has happened, until it ends. Attaches again when the connection breaks, as long as
+  /// the gateway comes back within a minute.
+  func watch(_ id: String, _ report: (Job) -> Void) async throws -> Job {
+    var lastEvent: String?
+    var silentSince = ContinuousClock.now
+    while true {
+      do {
+        let job = try await job(id)
+        silentSince = .now
+        report(job)
+        if job.hasEnded { return job }
+        try await follow(id, &lastEvent, report)
+      } catch let error as GatewayClientError {
+        throw error
+      } catch is CancellationError {
+        throw CancellationError()
+      } catch {
+        guard ContinuousClock.now - silentSince < .seconds(60) else { throw error }
+        try await Task.sleep(for: .milliseconds(500))
+      }
+    }
+  }
+
+  private func follow(_ id: String, _ lastEvent: inout String?, _ report: (Job) -> Void) async throws {
+    var request = request(.GET, "/v1/jobs/\(id)/events")
+    if let lastEvent { request.headers.add(name: "last-event-id", value: lastEvent) }
+    let response = try await http.execute(request, deadline: .distantFuture)
+    guard response.status == .ok else { return }
+    var parser = ServerSentEvents(maxEventBytes: Self.maxEventBytes)
+    for try await chunk in response.body {
+      for event in try parser.append(chunk.readableBytesView) {
+        lastEvent = event.id
+        report(try await job(id))
+      }
+    }
+  }
+
+  private func request(_ method: HTTPMethod, _ path: String) -> HTTPClientRequest {
+    var request = HTTPClientRequest(url: address + path)
+    request.method = method
+    if let apiKey { request.headers.add(name: "authorization", value: "Bearer \(apiKey)") }
+    return request
+  }
+
+  private func data(_ path: String) async throws -> Data { try await answer(to: request(.GET, path)) }
+
+  private func answer(to request: HTTPClientRequest) async throws -> Data {
+    let response = try await http.execute(request, timeout: Self.answerTimeout)
+    let bytes = Data(try await response.body.collect(upTo: Self.maxAnswerBytes).readableBytesView)
+    guard (200..<300).contains(response.status.code) else {
+      throw GatewayClientError.refused(status: response.status.code, message: Self.message(in: bytes))
+    }
+    return bytes
+  }
+
+  private func decode<Value: Decodable>(_ data: Data) throws -> Value {
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    return try decoder.decode(Value.self, from: data)
+  }
+}

@@ -1,0 +1,140 @@
+import ArgumentParser
+import Foundation
+
+/// `qwen-image jobs`: pictures that are asked for now and fetched later.
+struct JobsCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "jobs", abstract: "Hand in pictures, follow them, and fetch them later.",
+    discussion: "A job outlives this command, its connection, and restarts of the gateway.",
+    subcommands: [Submit.self, List.self, Show.self, Watch.self, Fetch.self, Cancel.self])
+
+  struct Submit: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Hand a job in and print its name.")
+
+    @OptionGroup var gateway: GatewayOptions
+    @OptionGroup var request: RequestOptions
+
+    @Option(help: "Pictures to make; picture i has the seed SEED + i.")
+    var n: Int?
+
+    @Option(help: "interactive or batch; batch jobs wait until no interactive one does.")
+    var priority: String?
+
+    @Option(help: "Idempotency key: the same key and request again give the same job.")
+    var key: String?
+
+    @Flag(help: "Wait for the job and write its first picture to --output.")
+    var wait = false
+
+    func run() async throws {
+      try await gateway.withClient { client in
+        var body = request.body
+        (body.stream, body.n, body.priority) = (nil, n, priority)
+        let job = try await client.submit(body, key: key)
+        print(job.id)
+        guard wait else { return }
+        try await JobsCommand.follow(job.id, client)
+        try request.write(try await client.picture(of: job.id, index: 0))
+      }
+    }
+  }
+
+  struct List: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "List jobs, the newest first.")
+
+    @OptionGroup var gateway: GatewayOptions
+
+    @Option(help: "How many, at most 100.")
+    var limit = 20
+
+    @Option(help: "Begin after this job.")
+    var after: String?
+
+    func run() async throws {
+      try await gateway.withClient { client in
+        let page = try await client.jobs(limit: limit, after: after)
+        for job in page.data {
+          let progress = "\(job.step)/\(job.steps * job.n)"
+          let columns = [job.id, job.status.padded(to: 9), progress.padded(to: 9), job.size, String(job.prompt.prefix(50))]
+          print(columns.joined(separator: "  "))
+        }
+        if page.hasMore, let last = page.data.last { print("more: --after \(last.id)") }
+      }
+    }
+  }
+
+  struct Show: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Print everything about a job, as JSON.")
+
+    @OptionGroup var gateway: GatewayOptions
+    @Argument(help: "The job.") var job: String
+
+    func run() async throws {
+      try await gateway.withClient { print(try await $0.jobText(job)) }
+    }
+  }
+
+  struct Watch: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Show a job's progress until it ends; Ctrl-C leaves it alone.")
+
+    @OptionGroup var gateway: GatewayOptions
+    @Argument(help: "The job.") var job: String
+
+    func run() async throws {
+      try await gateway.withClient { client in
+        try await JobsCommand.follow(job, client)
+        print("succeeded")
+      }
+    }
+  }
+
+  struct Fetch: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Write a finished picture to a file.")
+
+    @OptionGroup var gateway: GatewayOptions
+    @Argument(help: "The job.") var job: String
+
+    @Option(help: "Which of its pictures, from 0.")
+    var index = 0
+
+    @Option(name: [.short, .long], help: "Where to write the PNG.")
+    var output = "image.png"
+
+    func run() async throws {
+      try await gateway.withClient { client in
+        try await client.picture(of: job, index: index).write(to: URL(filePath: output), options: .atomic)
+        print(output)
+      }
+    }
+  }
+
+  struct Cancel: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "End a job; the cluster stops working on it at the next step.")
+
+    @OptionGroup var gateway: GatewayOptions
+    @Argument(help: "The job.") var job: String
+
+    func run() async throws {
+      try await gateway.withClient { print(try await $0.cancel(job).status) }
+    }
+  }
+
+  /// Shows progress until the job ends; anything but success is an error.
+  private static func follow(_ id: String, _ client: GatewayClient) async throws {
+    var progress = ProgressBar()
+    defer { progress.finish() }
+    let job = try await client.watch(id) { job in
+      if let position = job.queuePosition, job.status == "queued" {
+        progress.show("queued, position \(position)")
+      } else {
+        progress.show(job.status, completed: job.step, total: job.steps * job.n, secondsLeft: job.secondsLeft)
+      }
+    }
+    progress.finish()
+    guard job.status == "succeeded" else { throw GatewayClientError.failed(message: "job \(id) has \(job.status); see `jobs show`") }
+  }
+}
+
+extension String {
+  fileprivate func padded(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
+}

@@ -1,0 +1,100 @@
+import Crypto
+import Foundation
+
+/// A key with which a client shows who it is: `qwk-ID-SECRET`. The identifier finds the entry; only a salted hash of the whole is kept.
+public struct AccessKey: Sendable {
+  private static let prefix = "qwk-"
+  private static let idDigits = 12
+  private static let secretDigits = 64
+
+  /// Finds the key's entry; no secret.
+  public let id: String
+  /// The whole key. Never to be logged.
+  public let text: String
+
+  /// A new key with 256 random bits.
+  public static func generate() -> AccessKey {
+    func digits(_ count: Int) -> String {
+      var generator = SystemRandomNumberGenerator()
+      return (0..<count).map { _ in String(Int.random(in: 0..<16, using: &generator), radix: 16) }.joined()
+    }
+    let id = digits(idDigits)
+    return AccessKey(id: id, text: "\(prefix)\(id)-\(digits(secretDigits))")
+  }
+
+  private init(id: String, text: String) {
+    self.id = id
+    self.text = text
+  }
+
+  /// What a client has sent; nil: that is no key.
+  public init?(_ text: String) {
+    guard text.utf8.count == Self.prefix.count + Self.idDigits + 1 + Self.secretDigits, text.hasPrefix(Self.prefix) else { return nil }
+    let parts = text.dropFirst(Self.prefix.count).split(separator: "-", omittingEmptySubsequences: false)
+    guard parts.count == 2, parts[0].count == Self.idDigits, parts.allSatisfy({ $0.allSatisfy(\.isLowercaseHexDigit) }) else { return nil }
+    self.init(id: String(parts[0]), text: text)
+  }
+}
+
+extension Character {
+  var isLowercaseHexDigit: Bool { isASCII && (isNumber || ("a"..."f").contains(self)) }
+}
+
+/// What the server keeps about a key: one line of its file.
+public struct AccessEntry: Hashable, Sendable {
+  /// The key's identifier.
+  public var id: String
+  /// Who uses it; several keys may belong to one tenant.
+  public var tenant: String
+  /// 16 random bytes.
+  var salt: [UInt8]
+  /// HMAC-SHA-256 of the key under the salt.
+  var hash: [UInt8]
+  /// What its tenant may do.
+  public var limits: AccessLimits
+
+  /// The entry of a new key.
+  public init(_ key: AccessKey, tenant: String, limits: AccessLimits) {
+    var generator = SystemRandomNumberGenerator()
+    let salt = (0..<16).map { _ in UInt8.random(in: 0...255, using: &generator) }
+    self.init(id: key.id, tenant: tenant, salt: salt, hash: Array(Self.code(key, salt)), limits: limits)
+  }
+
+  private init(id: String, tenant: String, salt: [UInt8], hash: [UInt8], limits: AccessLimits) {
+    self.id = id
+    self.tenant = tenant
+    self.salt = salt
+    self.hash = hash
+    self.limits = limits
+  }
+
+  /// An entry that no key fits, for comparisons whose result is known beforehand.
+  public static let dummy = AccessEntry(
+    id: "", tenant: "", salt: Array(repeating: 0, count: 16), hash: Array(repeating: 0, count: 32), limits: AccessLimits())
+
+  /// Whether this is the key's entry, in a time that does not depend on where they differ.
+  public func admits(_ key: AccessKey) -> Bool {
+    HMAC<SHA256>.isValidAuthenticationCode(hash, authenticating: Array(key.text.utf8), using: SymmetricKey(data: salt))
+  }
+
+  private static func code(_ key: AccessKey, _ salt: [UInt8]) -> HMAC<SHA256>.MAC {
+    HMAC<SHA256>.authenticationCode(for: Array(key.text.utf8), using: SymmetricKey(data: salt))
+  }
+}
+
+/// What a tenant may do; nil: what everybody may.
+public struct AccessLimits: Hashable, Sendable {
+  /// Its share of the work while others wait too.
+  public var weight = 1.0
+  /// Pictures that it may have waiting or running.
+  public var maxJobs: Int?
+  /// Width × height of a picture.
+  public var maxPixels: Int?
+  /// Denoising steps of a picture.
+  public var maxSteps: Int?
+  /// Requests of any kind.
+  public var requestsPerMinute: Int?
+
+  /// No limits.
+  public init() {}
+}

@@ -1,0 +1,187 @@
+import CZlib
+import Foundation
+import GRDB
+
+extension JournalStore {
+  /// Makes all of `changes`, durably, or none.
+  ///
+  /// - Throws: `full` when there is no room; then nothing has changed.
+  public func apply(_ changes: [JournalChange]) throws(JournalError) {
+    for change in changes { try Self.check(change) }
+    do throws(JournalError) {
+      try write(changes)
+    } catch {
+      // What is set aside is for the ends of jobs alone.
+      guard case .full = error, changes.contains(where: \.endsPicture), !changes.contains(where: \.admitsJob),
+        ballast?.release() ?? false
+      else { throw error }
+      // The write-ahead log gives room back as well, once the database has room to take it in.
+      _ = try? database.writeWithoutTransaction { try $0.checkpoint(.truncate) }
+      try write(changes)
+    }
+  }
+
+  private func write(_ changes: [JournalChange]) throws(JournalError) {
+    try JournalError.wrap("write") {
+      try database.write { db in
+        if changes.contains(where: \.admitsJob) { try checkRoom(db) }
+        for change in changes { try Self.apply(change, db) }
+      }
+    }
+  }
+
+  private static func apply(_ change: JournalChange, _ db: Database) throws {
+    switch change {
+    case .admit(let job): try insert(job, db)
+    case .progress(let picture, let progress): try keep(progress, of: picture, db)
+    case .attempt(let picture, let task, let number):
+      guard let job = try openPicture(picture, db) else { return }
+      try db.execute(
+        sql: "INSERT OR REPLACE INTO attempts (job, picture, task, number) VALUES (?, ?, ?, ?)",
+        arguments: [job, picture.index, task, number])
+    case .finish(let picture, let result, let promptTokens, let atMs):
+      guard let number = try openPicture(picture, db) else { return }
+      try insert(result, db)
+      try db.execute(
+        sql: "UPDATE pictures SET state = 1, result = ?, result_bytes = ?, prompt_tokens = ? WHERE job = ? AND picture = ?",
+        arguments: [Int64(bitPattern: result.id), result.bytes.count, promptTokens, number, picture.index])
+      try end(number, picture, atMs, db)
+    case .fail(let picture, let failure, let atMs):
+      guard let number = try openPicture(picture, db) else { return }
+      try db.execute(
+        sql: "UPDATE pictures SET state = 2, failure_code = ?, failure_message = ?, failure_field = ? WHERE job = ? AND picture = ?",
+        arguments: [failure.code, String(failure.message.prefix(2000)), failure.field, number, picture.index])
+      try end(number, picture, atMs, db)
+    }
+  }
+
+  private static func insert(_ job: StoredJob, _ db: Database) throws {
+    try db.execute(
+      sql: """
+        INSERT INTO jobs (id, tenant, submitted_ms, deadline_ms, picture_count, request, request_crc) VALUES (?, ?, ?, ?, ?, ?, ?)
+        """,
+      arguments: [
+        job.id, job.tenant, job.submittedAtMs, job.deadlineAtMs, job.pictureCount, job.request, Int64(checksum(job.request)),
+      ])
+    let number = db.lastInsertedRowID
+    for index in 0..<job.pictureCount {
+      try db.execute(sql: "INSERT INTO pictures (job, picture) VALUES (?, ?)", arguments: [number, index])
+    }
+    if let key = job.key {
+      try db.execute(
+        sql: "INSERT INTO idempotency_keys (tenant, key, digest, job) VALUES (?, ?, ?, ?)",
+        arguments: [job.tenant, key.text, key.digest, number])
+    }
+  }
+
+  /// The number of the job, if the picture is still to be made: what comes late changes nothing.
+  private static func openPicture(_ picture: PictureReference, _ db: Database) throws -> Int64? {
+    try Int64.fetchOne(
+      db, sql: "SELECT number FROM jobs JOIN pictures ON job = number WHERE id = ? AND picture = ? AND state = 0",
+      arguments: [picture.job, picture.index])
+  }
+
+  private static func insert(_ payload: StoredPayload, _ db: Database) throws {
+    // One encoded prompt may serve several pictures.
+    try db.execute(
+      sql: "INSERT INTO payloads (id, name, dtype, shape, crc, bytes) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+      arguments: [
+        Int64(bitPattern: payload.id), payload.name, payload.dtype, payload.shape.map(String.init).joined(separator: ","),
+        Int64(checksum(payload.bytes)), payload.bytes,
+      ])
+  }
+
+  private static func keep(_ progress: StoredProgress, of picture: PictureReference, _ db: Database) throws {
+    guard let number = try openPicture(picture, db) else { return }
+    let key: StatementArguments = [number, picture.index, progress.task]
+    let earlier = try Row.fetchOne(
+      db, sql: "SELECT payload, steps FROM checkpoints WHERE job = ? AND picture = ? AND task = ?", arguments: key)
+    if let steps = progress.completedSteps {
+      // An older checkpoint never takes a newer one's place.
+      if let earlier, try steps <= earlier.value("steps") { return }
+      try insert(progress.payload, db)
+      try db.execute(
+        sql: """
+          INSERT OR REPLACE INTO checkpoints (job, picture, task, steps, payload, numerics_class) VALUES (?, ?, ?, ?, ?, ?)
+          """,
+        arguments: key + [steps, Int64(bitPattern: progress.payload.id), progress.numericsClass])
+    } else {
+      try insert(progress.payload, db)
+      try db.execute(
+        sql: "INSERT OR REPLACE INTO outputs (job, picture, task, payload, numerics_class) VALUES (?, ?, ?, ?, ?)",
+        arguments: key + [Int64(bitPattern: progress.payload.id), progress.numericsClass])
+      try db.execute(sql: "DELETE FROM checkpoints WHERE job = ? AND picture = ? AND task = ?", arguments: key)
+    }
+    if let earlier { try deleteUnused([earlier.value("payload")], db) }
+  }
+
+  /// Forgets what led to a picture that has ended.
+  private static func end(_ number: Int64, _ picture: PictureReference, _ atMs: Int64, _ db: Database) throws {
+    let key: StatementArguments = [number, picture.index]
+    var payloads: [Int64] = []
+    for table in ["outputs", "checkpoints"] {
+      payloads += try Int64.fetchAll(db, sql: "SELECT payload FROM \(table) WHERE job = ? AND picture = ?", arguments: key)
+      try db.execute(sql: "DELETE FROM \(table) WHERE job = ? AND picture = ?", arguments: key)
+    }
+    try db.execute(sql: "DELETE FROM attempts WHERE job = ? AND picture = ?", arguments: key)
+    try deleteUnused(payloads, db)
+    try db.execute(
+      sql: "UPDATE jobs SET ended_ms = ? WHERE number = ? AND NOT EXISTS (SELECT 1 FROM pictures WHERE job = number AND state = 0)",
+      arguments: [atMs, number])
+  }
+
+  /// Deletes those payloads that nothing refers to any more.
+  static func deleteUnused(_ payloads: [Int64], _ db: Database) throws {
+    for payload in payloads {
+      try db.execute(
+        sql: """
+          DELETE FROM payloads WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM outputs WHERE payload = ?1)
+            AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE payload = ?1) AND NOT EXISTS (SELECT 1 FROM pictures WHERE result = ?1)
+          """,
+        arguments: [payload])
+    }
+  }
+
+  // MARK: Bounds
+
+  static func checksum(_ data: Data) -> UInt32 {
+    data.withUnsafeBytes { UInt32(truncatingIfNeeded: crc32_z(0, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count)) }
+  }
+
+  private static func check(_ change: JournalChange) throws(JournalError) {
+    switch change {
+    case .admit(let job):
+      try check("the request", job.request.count, ValueLimits.maxRequestBytes)
+      try check("the job's name", job.id.utf8.count, ValueLimits.maxNameBytes)
+      try check("the tenant's name", job.tenant.utf8.count, ValueLimits.maxNameBytes)
+      try check("the number of pictures", job.pictureCount, ValueLimits.maxPictures)
+      if let key = job.key { try check("the idempotency key", key.text.utf8.count, ValueLimits.maxNameBytes) }
+    case .progress(_, let progress):
+      try check(progress.payload)
+      try check("the numerics class", progress.numericsClass.utf8.count, ValueLimits.maxNameBytes)
+    case .finish(_, let result, _, _): try check(result)
+    case .fail, .attempt: break
+    }
+  }
+
+  private static func check(_ payload: StoredPayload) throws(JournalError) {
+    try check("the payload \(payload.name.prefix(40))", payload.bytes.count, ValueLimits.maxPayloadBytes)
+    try check("the payload's name", payload.name.utf8.count, ValueLimits.maxNameBytes)
+    try check("the payload's shape", payload.shape.count, ValueLimits.maxRank)
+  }
+
+  private static func check(_ what: String, _ value: Int, _ limit: Int) throws(JournalError) {
+    if value > limit { throw .tooLarge(what: what, value: value, limit: limit) }
+  }
+}
+
+extension JournalChange {
+  fileprivate var admitsJob: Bool { if case .admit = self { true } else { false } }
+
+  fileprivate var endsPicture: Bool {
+    switch self {
+    case .finish, .fail: true
+    case .admit, .attempt, .progress: false
+    }
+  }
+}

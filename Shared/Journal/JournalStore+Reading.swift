@@ -1,0 +1,229 @@
+import Foundation
+import GRDB
+
+extension JournalStore {
+  /// The greatest number that a payload has had; numbers above it are free.
+  public func lastPayloadID() throws(JournalError) -> UInt64 {
+    try JournalError.wrap("read its payloads") {
+      try database.read { db in
+        UInt64(clamping: try Int64.fetchOne(db, sql: "SELECT seq FROM sqlite_sequence WHERE name = 'payloads'") ?? 0)
+      }
+    }
+  }
+
+  /// Jobs with pictures that are still to be made, in the order of their admission.
+  ///
+  /// A checkpoint or output that is damaged is left out: it is made again.
+  public func openJobs() throws(JournalError) -> [(record: StoredRecord, pictures: [OpenPicture])] {
+    try JournalError.wrap("read open jobs") {
+      try database.read { db in
+        let rows = try Row.fetchAll(db, sql: "SELECT * FROM jobs WHERE ended_ms IS NULL ORDER BY number")
+        return try rows.map { row in
+          let record = try Self.record(row, db)
+          let pictures = try record.outcomes.indices.filter { record.outcomes[$0] == .open }.map { index in
+            OpenPicture(
+              reference: PictureReference(job: record.job.id, index: index),
+              progress: try Self.progress(record.number, index, db), attempts: try Self.attempts(record.number, index, db))
+          }
+          return (record, pictures)
+        }
+      }
+    }
+  }
+
+  /// The job, if it is this tenant's; nil for `tenant`: whoever's it is.
+  public func record(of job: String, tenant: String?) throws(JournalError) -> StoredRecord? {
+    try JournalError.wrap("read a job") {
+      try database.read { db in
+        guard let row = try Row.fetchOne(db, sql: "SELECT * FROM jobs WHERE id = ?", arguments: [job]) else { return nil }
+        let record = try Self.record(row, db)
+        return tenant == nil || record.job.tenant == tenant ? record : nil
+      }
+    }
+  }
+
+  /// A tenant's jobs, the newest first.
+  ///
+  /// - Parameters:
+  ///   - tenant: whose; nil: everybody's.
+  ///   - number: only jobs with a smaller number; nil: from the newest.
+  ///   - limit: at most so many.
+  public func records(tenant: String?, before number: Int64?, limit: Int) throws(JournalError) -> [StoredRecord] {
+    try JournalError.wrap("list jobs") {
+      try database.read { db in
+        let filter = tenant == nil ? "" : "AND tenant = ?2"
+        var arguments: StatementArguments = [number ?? Int64.max]
+        if let tenant { arguments += [tenant] }
+        let rows = try Row.fetchAll(
+          db, sql: "SELECT * FROM jobs WHERE number < ?1 \(filter) ORDER BY number DESC LIMIT \(max(0, limit))", arguments: arguments)
+        return try rows.map { try Self.record($0, db) }
+      }
+    }
+  }
+
+  /// The job that a tenant has sent under `key`, and the hash of what it asked for.
+  public func job(ofKey key: String, tenant: String) throws(JournalError) -> (job: String, digest: Data)? {
+    try JournalError.wrap("look a key up") {
+      try database.read { db in
+        let row = try Row.fetchOne(
+          db, sql: "SELECT id, digest FROM idempotency_keys k JOIN jobs ON job = number WHERE k.tenant = ? AND key = ?",
+          arguments: [tenant, key])
+        guard let row else { return nil }
+        return (job: try row.value("id"), digest: try row.value("digest"))
+      }
+    }
+  }
+
+  /// The picture, if it is done.
+  ///
+  /// - Throws: `corrupt` when its bytes are not those that were written.
+  public func result(of picture: PictureReference) throws(JournalError) -> StoredPayload? {
+    try JournalError.wrap("read a result") {
+      try database.read { db in
+        let row = try Row.fetchOne(
+          db,
+          sql: """
+            SELECT payloads.* FROM jobs JOIN pictures ON job = number JOIN payloads ON payloads.id = result
+            WHERE jobs.id = ? AND picture = ?
+            """,
+          arguments: [picture.job, picture.index])
+        return try row.map { try Self.payload($0) }
+      }
+    }
+  }
+
+  /// Jobs that have not ended, and all.
+  public func counts() throws(JournalError) -> (open: Int, all: Int) {
+    try JournalError.wrap("count jobs") {
+      try database.read { db in
+        let row = try Row.fetchOne(db, sql: "SELECT count(*) AS total, count(ended_ms) AS ended FROM jobs")
+        let (all, ended): (Int, Int) = (try row?.value("total") ?? 0, try row?.value("ended") ?? 0)
+        return (all - ended, all)
+      }
+    }
+  }
+
+  /// Everything that SQLite and the checksums find wrong; empty: the journal is sound. Reads the whole file.
+  public func problems() throws(JournalError) -> [String] {
+    try JournalError.wrap("check itself") {
+      try database.read { db in
+        var problems = try String.fetchAll(db, sql: "PRAGMA integrity_check").filter { $0 != "ok" }
+        problems += try Row.fetchAll(db, sql: "PRAGMA foreign_key_check").map { "a dangling reference: \($0)" }
+        let rows = try Row.fetchCursor(db, sql: "SELECT * FROM payloads")
+        while let row = try rows.next() {
+          do { _ = try Self.payload(row) } catch { problems.append("\(error)") }
+        }
+        let jobs = try Row.fetchCursor(db, sql: "SELECT * FROM jobs")
+        while let row = try jobs.next() {
+          do { _ = try Self.record(row, db) } catch { problems.append("\(error)") }
+        }
+        problems += try Int64.fetchAll(
+          db,
+          sql: """
+            SELECT id FROM payloads WHERE id NOT IN (SELECT payload FROM outputs) AND id NOT IN (SELECT payload FROM checkpoints)
+              AND id NOT IN (SELECT result FROM pictures WHERE result IS NOT NULL)
+            """
+        ).map { "payload \($0) belongs to nothing" }
+        return problems
+      }
+    }
+  }
+
+  // MARK: Rows
+
+  private static func record(_ row: Row, _ db: Database) throws -> StoredRecord {
+    let id: String = try row.value("id")
+    let request: Data = try row.value("request")
+    let pictureCount: Int = try row.value("picture_count")
+    guard try Int64(checksum(request)) == row.value("request_crc") else { throw JournalError.corrupt(what: "the request of job \(id)") }
+    let number: Int64 = try row.value("number")
+    let rows = try Row.fetchAll(db, sql: "SELECT * FROM pictures WHERE job = ? ORDER BY picture", arguments: [number])
+    guard (1...ValueLimits.maxPictures).contains(pictureCount), try rows.map({ try $0.value("picture") as Int }) == Array(0..<pictureCount)
+    else {
+      throw JournalError.corrupt(what: "the pictures of job \(id)")
+    }
+    let key = try Row.fetchOne(db, sql: "SELECT key, digest FROM idempotency_keys WHERE job = ?", arguments: [number]).map {
+      IdempotencyKey(text: try $0.value("key"), digest: try $0.value("digest"))
+    }
+    let job = StoredJob(
+      id: id, tenant: try row.value("tenant"), submittedAtMs: try row.value("submitted_ms"), deadlineAtMs: try row.optional("deadline_ms"),
+      request: request, pictureCount: pictureCount, key: key)
+    return StoredRecord(
+      number: number, job: job, outcomes: try rows.map { try outcome($0, id) }, endedAtMs: try row.optional("ended_ms"))
+  }
+
+  private static func outcome(_ row: Row, _ id: String) throws -> StoredOutcome {
+    switch try row.value("state") as Int {
+    case 0: return .open
+    case 1: return .finished(byteCount: try row.value("result_bytes"), promptTokens: try row.value("prompt_tokens"))
+    case 2:
+      let code: Int64 = try row.value("failure_code")
+      return .failed(
+        StoredFailure(code: UInt32(clamping: code), message: try row.value("failure_message"), field: try row.optional("failure_field")))
+    case let state: throw JournalError.corrupt(what: "a picture of job \(id) has the state \(state)")
+    }
+  }
+
+  private static func progress(_ number: Int64, _ index: Int, _ db: Database) throws -> [StoredProgress] {
+    let rows = try Row.fetchAll(
+      db,
+      sql: """
+        SELECT task, NULL AS steps, numerics_class, payloads.* FROM outputs JOIN payloads ON payload = id WHERE job = ?1 AND picture = ?2
+        UNION ALL
+        SELECT task, steps, numerics_class, payloads.* FROM checkpoints JOIN payloads ON payload = id WHERE job = ?1 AND picture = ?2
+        ORDER BY task
+        """,
+      arguments: [number, index])
+    return rows.compactMap { row in
+      // What is damaged is made again.
+      try? StoredProgress(
+        task: bounded(row.value("task"), 0..<ValueLimits.maxTasks, "task"),
+        completedSteps: row.optional("steps").map { try bounded($0, 1..<ValueLimits.maxSteps, "steps") }, payload: payload(row),
+        numericsClass: row.value("numerics_class"))
+    }
+  }
+
+  private static func attempts(_ number: Int64, _ index: Int, _ db: Database) throws -> [Int: UInt32] {
+    let rows = try Row.fetchAll(
+      db, sql: "SELECT task, number FROM attempts WHERE job = ? AND picture = ?", arguments: [number, index])
+    return try rows.reduce(into: [:]) { attempts, row in
+      attempts[try bounded(row.value("task"), 0..<ValueLimits.maxTasks, "task")] = UInt32(clamping: try row.value("number") as Int64)
+    }
+  }
+
+  private static func bounded(_ value: Int, _ range: Range<Int>, _ column: String) throws -> Int {
+    guard range.contains(value) else { throw JournalError.corrupt(what: "the column \(column) holds \(value)") }
+    return value
+  }
+
+  private static func payload(_ row: Row) throws -> StoredPayload {
+    let id: Int64 = try row.value("id")
+    let text: String = try row.value("shape")
+    let shape = text.isEmpty ? [] : text.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+    let bytes: Data = try row.value("bytes")
+    guard shape.count <= ValueLimits.maxRank, shape.allSatisfy({ ($0 ?? -1) >= 0 }),
+      let dtype = Int32(exactly: try row.value("dtype") as Int64)
+    else { throw JournalError.corrupt(what: "payload \(id) has the shape \(text.prefix(80))") }
+    guard try Int64(checksum(bytes)) == row.value("crc") else {
+      throw JournalError.corrupt(what: "the \(bytes.count) bytes of payload \(id)")
+    }
+    return StoredPayload(
+      id: UInt64(bitPattern: id), name: try row.value("name"), dtype: dtype, shape: shape.compactMap { $0 }, bytes: bytes)
+  }
+}
+
+extension Row {
+  /// The column's value. In a damaged file it may be of another type; GRDB's subscripts would trap then.
+  func value<Value: DatabaseValueConvertible>(_ column: String) throws -> Value {
+    guard hasColumn(column), let converted = Value.fromDatabaseValue(self[column] as DatabaseValue) else {
+      throw JournalError.corrupt(what: "the column \(column) does not hold a \(Value.self)")
+    }
+    return converted
+  }
+
+  /// The column's value, or nil for NULL.
+  func optional<Value: DatabaseValueConvertible>(_ column: String) throws -> Value? {
+    let isNull = hasColumn(column) && (self[column] as DatabaseValue).isNull
+    return isNull ? nil : try value(column) as Value
+  }
+}

@@ -1,0 +1,91 @@
+import Foundation
+import GRDB
+
+/// How much room a journal takes and has.
+public struct JournalRoom: Hashable, Sendable {
+  /// Size of the database file that is in use.
+  public var usedBytes: Int64
+  /// What may still be written, by the configuration and by the disk.
+  public var freeBytes: Int64
+}
+
+extension JournalStore {
+  /// How much room there is now.
+  public func room() throws(JournalError) -> JournalRoom {
+    try JournalError.wrap("measure its room") { try database.read { try measure($0) } }
+  }
+
+  /// Refuses jobs before there is no room left for those that run.
+  func checkRoom(_ db: Database) throws {
+    guard ballast?.restore() ?? true else {
+      throw JournalError.full(reason: "the disk has no \(limits.reserveBytes) bytes to set aside for the jobs that run")
+    }
+    // What is set aside on the disk does not count as free; within `maxBytes` nothing is set aside.
+    let room = try measure(db)
+    let needed = limits.maxBytes > 0 ? limits.reserveBytes : 0
+    if room.freeBytes < max(needed, Self.admissionBytes) {
+      throw JournalError.full(reason: "\(room.freeBytes) bytes are left, and \(needed) are kept for the jobs that run")
+    }
+  }
+
+  /// A job is not admitted into less than this.
+  private static let admissionBytes: Int64 = 64 << 10
+
+  private func measure(_ db: Database) throws -> JournalRoom {
+    func pragma(_ name: String) throws -> Int64 { try Int64.fetchOne(db, sql: "PRAGMA \(name)") ?? 0 }
+    let pageSize = try pragma("page_size")
+    let used = try (pragma("page_count") - pragma("freelist_count")) * pageSize
+    var free = limits.maxBytes > 0 ? limits.maxBytes - used : Int64.max
+    if let path {
+      var status = statvfs()
+      if statvfs(path, &status) == 0 {
+        let unused = try pragma("freelist_count") * pageSize
+        free = min(free, Int64(clamping: UInt64(status.f_bavail) * UInt64(status.f_frsize)) + unused)
+      }
+    }
+    return JournalRoom(usedBytes: used, freeBytes: max(0, free))
+  }
+
+  /// Forgets jobs that ended too long ago, and the oldest ones while the results take more room than allowed.
+  ///
+  /// - Parameter nowMs: wall clock, in milliseconds since 1970.
+  /// - Returns: how many were forgotten; at most 100 at a time, so that other changes are not held up.
+  @discardableResult
+  public func forgetOldJobs(nowMs: Int64) throws(JournalError) -> Int {
+    try JournalError.wrap("forget old jobs") {
+      let count = try database.write { db in
+        let expired = try Int64.fetchAll(
+          db, sql: "SELECT number FROM jobs WHERE ended_ms < ? ORDER BY ended_ms LIMIT 100",
+          arguments: [nowMs - limits.retentionSeconds * 1000])
+        let surplus = expired.isEmpty ? try surplusJobs(db) : []
+        for number in expired + surplus {
+          let results = try Int64.fetchAll(
+            db, sql: "SELECT result FROM pictures WHERE job = ? AND result IS NOT NULL", arguments: [number])
+          try db.execute(sql: "DELETE FROM jobs WHERE number = ?", arguments: [number])
+          try Self.deleteUnused(results, db)
+        }
+        return expired.count + surplus.count
+      }
+      // Gives some of what is free back to the disk, and lets the write-ahead log start again.
+      try database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA incremental_vacuum(1000)") }
+      return count
+    }
+  }
+
+  private func surplusJobs(_ db: Database) throws -> [Int64] {
+    var surplus = try (Int64.fetchOne(db, sql: "SELECT sum(result_bytes) FROM pictures") ?? 0) - limits.retentionBytes
+    guard surplus > 0 else { return [] }
+    var numbers: [Int64] = []
+    let rows = try Row.fetchAll(
+      db,
+      sql: """
+        SELECT number, (SELECT sum(result_bytes) FROM pictures WHERE job = number) AS bytes FROM jobs
+        WHERE ended_ms IS NOT NULL ORDER BY ended_ms, number LIMIT 100
+        """)
+    for row in rows where surplus > 0 {
+      numbers.append(try row.value("number"))
+      surplus -= try row.value("bytes")
+    }
+    return numbers
+  }
+}

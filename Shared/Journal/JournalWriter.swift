@@ -1,0 +1,134 @@
+import Foundation
+import Synchronization
+
+/// Writes changes on a thread of its own, as many as are waiting in one transaction, so that one sync of the disk serves them all.
+public final class JournalWriter: Sendable {
+  /// Changes that are made together or not at all.
+  public struct Batch: Sendable {
+    /// Greater than that of the batch before.
+    public var sequence: UInt64
+    /// What to change.
+    public var changes: [JournalChange]
+
+    /// A batch under a number of the caller's.
+    public init(sequence: UInt64, changes: [JournalChange]) {
+      self.sequence = sequence
+      self.changes = changes
+    }
+  }
+
+  /// What became of batches; told in the order of their numbers.
+  public enum Outcome: Hashable, Sendable {
+    /// The batches up to this number are on the disk, but for those that were refused.
+    case durable(through: UInt64)
+    /// The batch was not written and has changed nothing.
+    case refused(UInt64, JournalError)
+  }
+
+  private struct State {
+    var waiting: [Batch] = []
+    var isStopping = false
+    var hasStopped = false
+  }
+
+  /// At most so many bytes in one transaction, which bounds the write-ahead log.
+  private static let maxGroupBytes = 32 << 20
+
+  private let store: JournalStore
+  private let state = Mutex(State())
+  private let wake = DispatchSemaphore(value: 0)
+  private let stopped = DispatchSemaphore(value: 0)
+  private let report: @Sendable (Outcome) -> Void
+
+  /// Starts the thread.
+  ///
+  /// - Parameters:
+  ///   - store: where to write; nobody else may.
+  ///   - report: called on the writer's thread.
+  public init(_ store: JournalStore, report: @escaping @Sendable (Outcome) -> Void) {
+    self.store = store
+    self.report = report
+    let thread = Thread { [self] in run() }
+    thread.name = "journal"
+    thread.stackSize = 4 << 20
+    thread.start()
+  }
+
+  /// Hands a batch over. Never blocks; how much waits is bounded by what the caller leaves unconfirmed.
+  public func enqueue(_ batch: Batch) {
+    state.withLock { $0.waiting.append(batch) }
+    wake.signal()
+  }
+
+  /// Writes what waits, then ends the thread. Blocks until then.
+  public func stop() {
+    state.withLock { $0.isStopping = true }
+    wake.signal()
+    stopped.wait()
+    stopped.signal()
+  }
+
+  private func run() {
+    var lastTidied = Date.distantPast
+    while true {
+      _ = wake.wait(timeout: .now() + .seconds(10))
+      let (batches, isStopping) = state.withLock { state in
+        defer { state.waiting = [] }
+        return (state.waiting, state.isStopping)
+      }
+      for group in Self.groups(batches) { write(group) }
+      if isStopping, batches.isEmpty { break }
+      if -lastTidied.timeIntervalSinceNow > 10 {
+        lastTidied = Date()
+        _ = try? store.forgetOldJobs(nowMs: Int64(lastTidied.timeIntervalSince1970 * 1000))
+      }
+      // A signal may have been for several batches; those that follow find nothing and wait again.
+      if isStopping { wake.signal() }
+    }
+    stopped.signal()
+  }
+
+  private func write(_ group: ArraySlice<Batch>) {
+    guard let last = group.last else { return }
+    do throws(JournalError) {
+      try store.apply(group.flatMap(\.changes))
+      report(.durable(through: last.sequence))
+    } catch {
+      if group.count == 1 {
+        report(.refused(last.sequence, error))
+        report(.durable(through: last.sequence))
+      } else {
+        // One that is refused must not take the others with it.
+        for index in group.indices { write(group[index...index]) }
+      }
+    }
+  }
+
+  /// Divides what waits into transactions.
+  private static func groups(_ batches: [Batch]) -> [ArraySlice<Batch>] {
+    var groups: [ArraySlice<Batch>] = []
+    var (start, bytes) = (0, 0)
+    for (index, batch) in batches.enumerated() {
+      let size = batch.changes.reduce(0) { $0 + $1.byteCount }
+      if index > start, bytes + size > maxGroupBytes {
+        groups.append(batches[start..<index])
+        (start, bytes) = (index, 0)
+      }
+      bytes += size
+    }
+    if start < batches.count { groups.append(batches[start...]) }
+    return groups
+  }
+}
+
+extension JournalChange {
+  /// The payload's or request's size.
+  fileprivate var byteCount: Int {
+    switch self {
+    case .admit(let job): job.request.count
+    case .progress(_, let progress): progress.payload.bytes.count
+    case .finish(_, let result, _, _): result.bytes.count
+    case .fail, .attempt: 0
+    }
+  }
+}

@@ -1,0 +1,109 @@
+import GRDB
+
+/// The tables, and how earlier versions of them become today's.
+enum Schema {
+  static let versions = ["1"]
+
+  static var migrator: DatabaseMigrator {
+    var migrator = DatabaseMigrator()
+    migrator.registerMigration("1") { try $0.execute(sql: first) }
+    return migrator
+  }
+
+  /// Refuses a journal that a later version of this program has written.
+  static func check(_ path: String) throws(JournalError) {
+    let applied: [String] = try JournalError.wrap("read the version of \(path)") {
+      var configuration = Configuration()
+      configuration.readonly = true
+      let database = try DatabaseQueue(path: path, configuration: configuration)
+      defer { try? database.close() }
+      return try database.read { db in
+        try db.tableExists("grdb_migrations") ? String.fetchAll(db, sql: "SELECT identifier FROM grdb_migrations") : []
+      }
+    }
+    if let unknown = applied.first(where: { !versions.contains($0) }) {
+      throw .foreign(path: path, reason: "its schema has the version \(unknown), this program knows \(versions.joined(separator: ", "))")
+    }
+  }
+
+  /// * `facts`: how often the file was opened; `run` counts openings with jobs that have not ended.
+  /// * `jobs`: what was accepted, in order.
+  /// * `pictures`: how each picture of a job ended; state 0 is open, 1 finished, 2 failed.
+  /// * `outputs`, `checkpoints`: what need not be done again for an open picture; `attempts`: who may still be at work on it.
+  /// * `payloads`: the bytes that those refer to.
+  private static let first = """
+    CREATE TABLE facts (epoch INTEGER NOT NULL, run INTEGER NOT NULL) STRICT;
+    INSERT INTO facts VALUES (0, 0);
+    CREATE TABLE jobs (
+      number INTEGER PRIMARY KEY AUTOINCREMENT,
+      id TEXT NOT NULL UNIQUE,
+      tenant TEXT NOT NULL,
+      submitted_ms INTEGER NOT NULL,
+      deadline_ms INTEGER,
+      ended_ms INTEGER,
+      picture_count INTEGER NOT NULL,
+      request BLOB NOT NULL,
+      request_crc INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX jobs_of_tenant ON jobs (tenant, number);
+    CREATE INDEX jobs_by_end ON jobs (ended_ms);
+    CREATE TABLE payloads (
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
+      name TEXT NOT NULL,
+      dtype INTEGER NOT NULL,
+      shape TEXT NOT NULL,
+      crc INTEGER NOT NULL,
+      bytes BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE pictures (
+      job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+      picture INTEGER NOT NULL,
+      state INTEGER NOT NULL DEFAULT 0,
+      result INTEGER REFERENCES payloads (id),
+      result_bytes INTEGER NOT NULL DEFAULT 0,
+      prompt_tokens INTEGER NOT NULL DEFAULT 0,
+      failure_code INTEGER,
+      failure_message TEXT,
+      failure_field TEXT,
+      PRIMARY KEY (job, picture)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX pictures_by_result ON pictures (result);
+    CREATE TABLE outputs (
+      job INTEGER NOT NULL,
+      picture INTEGER NOT NULL,
+      task INTEGER NOT NULL,
+      payload INTEGER NOT NULL REFERENCES payloads (id),
+      numerics_class TEXT NOT NULL,
+      PRIMARY KEY (job, picture, task),
+      FOREIGN KEY (job, picture) REFERENCES pictures (job, picture) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX outputs_by_payload ON outputs (payload);
+    CREATE TABLE checkpoints (
+      job INTEGER NOT NULL,
+      picture INTEGER NOT NULL,
+      task INTEGER NOT NULL,
+      steps INTEGER NOT NULL,
+      payload INTEGER NOT NULL REFERENCES payloads (id),
+      numerics_class TEXT NOT NULL,
+      PRIMARY KEY (job, picture, task),
+      FOREIGN KEY (job, picture) REFERENCES pictures (job, picture) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX checkpoints_by_payload ON checkpoints (payload);
+    CREATE TABLE attempts (
+      job INTEGER NOT NULL,
+      picture INTEGER NOT NULL,
+      task INTEGER NOT NULL,
+      number INTEGER NOT NULL,
+      PRIMARY KEY (job, picture, task),
+      FOREIGN KEY (job, picture) REFERENCES pictures (job, picture) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE idempotency_keys (
+      tenant TEXT NOT NULL,
+      key TEXT NOT NULL,
+      digest BLOB NOT NULL,
+      job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+      PRIMARY KEY (tenant, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX idempotency_keys_by_job ON idempotency_keys (job);
+    """
+}

@@ -1,0 +1,194 @@
+import Foundation
+
+/// A tensor or picture with its description; the bytes are guarded by a checksum.
+public struct StoredPayload: Hashable, Sendable {
+  /// Never used for two payloads of one journal.
+  public var id: UInt64
+  /// The tensor's role.
+  public var name: String
+  /// The number of its element type.
+  public var dtype: Int32
+  /// Its dimensions, outermost first.
+  public var shape: [Int]
+  /// Its elements.
+  public var bytes: Data
+
+  /// Puts the parts together.
+  public init(id: UInt64, name: String, dtype: Int32, shape: [Int], bytes: Data) {
+    self.id = id
+    self.name = name
+    self.dtype = dtype
+    self.shape = shape
+    self.bytes = bytes
+  }
+}
+
+/// Makes a repeated request the same request.
+public struct IdempotencyKey: Hashable, Sendable {
+  /// As the client chose it; unique for one tenant.
+  public var text: String
+  /// Hash of what was asked for under it.
+  public var digest: Data
+
+  /// A key for the request with this hash.
+  public init(text: String, digest: Data) {
+    self.text = text
+    self.digest = digest
+  }
+}
+
+/// A job as it was accepted.
+public struct StoredJob: Hashable, Sendable {
+  /// Never used before.
+  public var id: String
+  /// Whose it is.
+  public var tenant: String
+  /// Wall clock, in milliseconds since 1970.
+  public var submittedAtMs: Int64
+  /// When nobody wants the result any more, in milliseconds since 1970; nil: never.
+  public var deadlineAtMs: Int64?
+  /// What was asked for, encoded by the gateway.
+  public var request: Data
+  /// Pictures that it makes, numbered from 0.
+  public var pictureCount: Int
+  /// The key under which it was sent.
+  public var key: IdempotencyKey?
+
+  /// Puts the parts together.
+  public init(
+    id: String, tenant: String, submittedAtMs: Int64, deadlineAtMs: Int64? = nil, request: Data, pictureCount: Int,
+    key: IdempotencyKey? = nil
+  ) {
+    self.id = id
+    self.tenant = tenant
+    self.submittedAtMs = submittedAtMs
+    self.deadlineAtMs = deadlineAtMs
+    self.request = request
+    self.pictureCount = pictureCount
+    self.key = key
+  }
+}
+
+/// One picture of a job.
+public struct PictureReference: Hashable, Sendable {
+  /// The job.
+  public var job: String
+  /// Its place in the job, from 0.
+  public var index: Int
+
+  /// Picture number `index` of `job`.
+  public init(job: String, index: Int) {
+    self.job = job
+    self.index = index
+  }
+}
+
+/// Why a picture was not made.
+public struct StoredFailure: Hashable, Sendable {
+  /// A gRPC status code.
+  public var code: UInt32
+  /// For people.
+  public var message: String
+  /// The request field at fault.
+  public var field: String?
+
+  /// Puts the parts together.
+  public init(code: UInt32, message: String, field: String? = nil) {
+    self.code = code
+    self.message = message
+    self.field = field
+  }
+}
+
+/// How far a task of a picture has got.
+public struct StoredProgress: Hashable, Sendable {
+  /// The task's place in the picture's plan.
+  public var task: Int
+  /// Steps done; nil: the task is done and the payload is its output.
+  public var completedSteps: Int?
+  /// The output, or the state after those steps.
+  public var payload: StoredPayload
+  /// The kind of arithmetic that made it.
+  public var numericsClass: String
+
+  /// Puts the parts together.
+  public init(task: Int, completedSteps: Int?, payload: StoredPayload, numericsClass: String) {
+    self.task = task
+    self.completedSteps = completedSteps
+    self.payload = payload
+    self.numericsClass = numericsClass
+  }
+}
+
+/// One change of the journal.
+public enum JournalChange: Hashable, Sendable {
+  /// A job is accepted.
+  case admit(StoredJob)
+  /// A task's attempt is handed to a worker; its number takes the place of the one before.
+  case attempt(PictureReference, task: Int, number: UInt32)
+  /// A task is done, or has a new checkpoint, which takes the place of the earlier ones.
+  case progress(PictureReference, StoredProgress)
+  /// A picture is done. What led to it is not kept.
+  case finish(PictureReference, result: StoredPayload, promptTokens: Int, atMs: Int64)
+  /// A picture will never be done.
+  case fail(PictureReference, StoredFailure, atMs: Int64)
+}
+
+/// How a picture ended, if it has.
+public enum StoredOutcome: Hashable, Sendable {
+  /// It is still to be made.
+  case open
+  /// Its result is there.
+  case finished(byteCount: Int, promptTokens: Int)
+  /// There is none.
+  case failed(StoredFailure)
+}
+
+/// A job with what has become of it.
+public struct StoredRecord: Hashable, Sendable {
+  /// Its place in the order of admission.
+  public var number: Int64
+  /// As it was accepted.
+  public var job: StoredJob
+  /// For each picture.
+  public var outcomes: [StoredOutcome]
+  /// When its last picture ended, in milliseconds since 1970.
+  public var endedAtMs: Int64?
+}
+
+/// A picture that is still to be made.
+public struct OpenPicture: Hashable, Sendable {
+  /// Which one.
+  public var reference: PictureReference
+  /// What need not be done again.
+  public var progress: [StoredProgress]
+  /// Number of each task's last attempt.
+  public var attempts: [Int: UInt32]
+}
+
+/// How much is kept, and for how long.
+public struct JournalLimits: Hashable, Sendable {
+  /// The most that the database file may take; 0: as much as there is.
+  public var maxBytes: Int64 = 0
+  /// Set aside, on the disk and within `maxBytes`, so that jobs which run can end; none is admitted while that cannot be done.
+  public var reserveBytes: Int64 = 64 << 20
+  /// Jobs that ended longer ago than this are forgotten, with their results and keys.
+  public var retentionSeconds: Int64 = 7 * 24 * 3600
+  /// Results together; the oldest jobs are forgotten first.
+  public var retentionBytes: Int64 = 10 << 30
+
+  /// The defaults.
+  public init() {}
+}
+
+/// Bounds of single values.
+enum ValueLimits {
+  static let maxRequestBytes = 4 << 20
+  static let maxPayloadBytes = 900 << 20
+  static let maxNameBytes = 256
+  static let maxMessageBytes = 16 << 10
+  static let maxRank = 8
+  static let maxPictures = 1000
+  static let maxTasks = 64
+  static let maxSteps = 1_000_000
+}

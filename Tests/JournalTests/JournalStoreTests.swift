@@ -1,0 +1,210 @@
+import Foundation
+import GRDB
+import Testing
+
+@testable import Journal
+
+@Suite("The journal")
+struct JournalStoreTests {
+  @Test func aJobIsThereAfterAReopening() throws {
+    try withFolder { folder in
+      let path = "\(folder)/state/journal"
+      let store = try JournalStore(path: path)
+      try store.apply([.admit(Sample.job("a", pictures: 2, key: "k"))])
+      try store.apply([Sample.progress("a", task: 0, steps: nil, Sample.payload(1)), Sample.progress("a", steps: 3, Sample.payload(2))])
+      try store.apply([Sample.fail("a", 1)])
+      for number: UInt32 in [1, 4097] { try store.apply([.attempt(PictureReference(job: "a", index: 0), task: 1, number: number)]) }
+      let before = try Snapshot(store)
+      store.close()
+      let again = try JournalStore(path: path)
+      #expect(try Snapshot(again) == before)
+      #expect((store.epoch, again.epoch) == (1, 2))
+      let job = try #require(try again.openJobs().first)
+      #expect(job.record.job.request == Data("a cat".utf8))
+      #expect(job.record.outcomes == [.open, .failed(StoredFailure(code: 13, message: "no", field: "prompt"))])
+      #expect(job.pictures.map(\.progress.count) == [2])
+      #expect(
+        job.pictures[0].progress[0] == StoredProgress(task: 0, completedSteps: nil, payload: Sample.payload(1), numericsClass: "avx512"))
+      #expect(job.pictures[0].progress[1].completedSteps == 3)
+      #expect(job.pictures[0].attempts == [1: 4097])
+      #expect(try again.lastPayloadID() == 2)
+      let key = try #require(try again.job(ofKey: "k", tenant: "t"))
+      #expect(key.job == "a" && key.digest == Data("digest of k".utf8))
+      #expect(try again.job(ofKey: "k", tenant: "another") == nil)
+      for file in [path, path + ".lock"] {
+        let mode = try FileManager.default.attributesOfItem(atPath: file)[.posixPermissions] as? Int
+        #expect(mode == 0o600)
+      }
+    }
+  }
+
+  @Test func onlyTheNewestCheckpointIsKept() throws {
+    let store = try JournalStore(path: nil)
+    try store.apply([.admit(Sample.job("a"))])
+    for steps in [1, 2, 5, 4] { try store.apply([Sample.progress("a", steps: steps, Sample.payload(UInt64(steps)))]) }
+    #expect(try store.openJobs()[0].pictures[0].progress.map(\.payload) == [Sample.payload(5)])
+    try store.apply([Sample.progress("a", steps: nil, Sample.payload(6))])
+    #expect(try store.openJobs()[0].pictures[0].progress.map(\.completedSteps) == [nil])
+    try store.apply([Sample.finish("a", Sample.payload(7, 500))])
+    #expect(try store.openJobs().isEmpty)
+    #expect(try store.result(of: PictureReference(job: "a", index: 0)) == Sample.payload(7, 500))
+    #expect(try store.record(of: "a", tenant: "t")?.outcomes == [.finished(byteCount: 500, promptTokens: 7)])
+    #expect(try store.record(of: "a", tenant: "t")?.endedAtMs == 2_000)
+    #expect(try store.problems() == [])
+  }
+
+  @Test func whatComesAfterTheEndChangesNothing() throws {
+    let store = try JournalStore(path: nil)
+    try store.apply([.admit(Sample.job("a")), Sample.finish("a", Sample.payload(1))])
+    let before = try Snapshot(store)
+    try store.apply([
+      Sample.fail("a"), Sample.finish("a", Sample.payload(2)), Sample.progress("a", steps: 1, Sample.payload(3)),
+      Sample.fail("unknown"), Sample.finish("a", 9, Sample.payload(4)),
+    ])
+    #expect(try Snapshot(store) == before)
+    #expect(try store.problems() == [])
+  }
+
+  @Test func aSharedOutputStaysUntilItsLastPictureEnds() throws {
+    let store = try JournalStore(path: nil)
+    try store.apply([.admit(Sample.job("a", pictures: 2))])
+    try store.apply((0..<2).map { Sample.progress("a", $0, task: 0, steps: nil, Sample.payload(1)) })
+    try store.apply([Sample.finish("a", 0, Sample.payload(2))])
+    #expect(try store.openJobs()[0].pictures.map(\.progress.count) == [1])
+    try store.apply([Sample.finish("a", 1, Sample.payload(3))])
+    #expect(try store.problems() == [])
+    #expect(try store.database.read { try Int.fetchOne($0, sql: "SELECT count(*) FROM payloads") } == 2)
+  }
+
+  @Test func changesAreMadeTogetherOrNotAtAll() throws {
+    let store = try JournalStore(path: nil)
+    try store.apply([.admit(Sample.job("a", key: "k"))])
+    for job in [Sample.job("a"), Sample.job("b", key: "k")] {
+      #expect { try store.apply([.admit(Sample.job("c")), .admit(job)]) } throws: {
+        if case .some(.duplicate) = $0 as? JournalError { true } else { false }
+      }
+    }
+    #expect(try store.records(tenant: nil, before: nil, limit: 10).map(\.job.id) == ["a"])
+    // Another tenant may use the same key.
+    try store.apply([.admit(Sample.job("b", tenant: "u", key: "k"))])
+    #expect(try store.job(ofKey: "k", tenant: "u")?.job == "b")
+  }
+
+  @Test func jobsAreListedPageByPageForTheirTenantOnly() throws {
+    let store = try JournalStore(path: nil)
+    for number in 0..<10 { try store.apply([.admit(Sample.job("\(number)", tenant: number % 2 == 0 ? "t" : "u"))]) }
+    let first = try store.records(tenant: "t", before: nil, limit: 3)
+    #expect(first.map(\.job.id) == ["8", "6", "4"])
+    #expect(try store.records(tenant: "t", before: first[2].number, limit: 3).map(\.job.id) == ["2", "0"])
+    #expect(try store.records(tenant: nil, before: nil, limit: 100).count == 10)
+    #expect(try store.record(of: "1", tenant: "t") == nil)
+    #expect(try store.record(of: "1", tenant: nil) != nil)
+  }
+
+  @Test func valuesAreBounded() throws {
+    let store = try JournalStore(path: nil)
+    for job in [
+      Sample.job("a", request: String(repeating: "x", count: (4 << 20) + 1)), Sample.job(String(repeating: "x", count: 300)),
+      Sample.job("a", tenant: String(repeating: "x", count: 300)), Sample.job("a", pictures: 1001),
+      Sample.job("a", key: String(repeating: "x", count: 300)),
+    ] {
+      #expect { try store.apply([.admit(job)]) } throws: { if case .some(.tooLarge) = $0 as? JournalError { true } else { false } }
+    }
+    #expect(try store.counts() == (0, 0))
+  }
+
+  // MARK: Files that are not right
+
+  @Test func otherFilesAreRefusedAndLeftAlone() throws {
+    try withFolder { folder in
+      let text = "\(folder)/text"
+      try Data(repeating: 65, count: 5000).write(to: URL(filePath: text))
+      let other = "\(folder)/other"
+      let database = try DatabaseQueue(path: other)
+      try database.write { try $0.execute(sql: "CREATE TABLE x (y); INSERT INTO x VALUES (1)") }
+      try database.close()
+      for path in [text, other] {
+        let before = try Data(contentsOf: URL(filePath: path))
+        #expect { try JournalStore(path: path) } throws: { if case .some(.foreign) = $0 as? JournalError { true } else { false } }
+        #expect(try Data(contentsOf: URL(filePath: path)) == before)
+      }
+    }
+  }
+
+  @Test func aLaterVersionIsRefused() throws {
+    try withFolder { folder in
+      let store = try JournalStore(path: folder + "/j")
+      try store.database.write { try $0.execute(sql: "INSERT INTO grdb_migrations VALUES ('99')") }
+      store.close()
+      withExtendedLifetime(store) {}
+    }
+    try withFolder { folder in
+      try Self.makeLaterVersion(folder + "/j")
+      #expect { try JournalStore(path: folder + "/j") } throws: { "\($0)".contains("version 99") }
+    }
+  }
+
+  private static func makeLaterVersion(_ path: String) throws {
+    let store = try JournalStore(path: path)
+    try store.database.write { try $0.execute(sql: "INSERT INTO grdb_migrations VALUES ('99')") }
+    store.close()
+  }
+
+  @Test func oneProcessAtATime() throws {
+    try withFolder { folder in
+      let store = try JournalStore(path: folder + "/j")
+      #expect(throws: JournalError.inUse(path: folder + "/j")) { try JournalStore(path: folder + "/j") }
+      try store.apply([.admit(Sample.job("a"))])
+    }
+  }
+
+  @Test func damagedBytesAreNoticed() throws {
+    let store = try JournalStore(path: nil)
+    try store.apply([.admit(Sample.job("a", pictures: 2)), Sample.finish("a", 0, Sample.payload(1))])
+    try store.apply([Sample.progress("a", 1, task: 0, steps: nil, Sample.payload(2)), Sample.progress("a", 1, steps: 2, Sample.payload(3))])
+    try store.database.write { try $0.execute(sql: "UPDATE payloads SET bytes = zeroblob(100) WHERE id != 2") }
+    #expect(throws: JournalError.corrupt(what: "the 100 bytes of payload 1")) {
+      try store.result(of: PictureReference(job: "a", index: 0))
+    }
+    // The checkpoint is left out; the picture is made again from what is sound.
+    #expect(try store.openJobs()[0].pictures[0].progress.map(\.payload.id) == [2])
+    #expect(try store.problems().count == 2)
+    try store.database.write { try $0.execute(sql: "UPDATE jobs SET request = x'00'") }
+    #expect(throws: JournalError.self) { try store.record(of: "a", tenant: nil) }
+  }
+
+  /// Any byte of the file may be wrong: that is told, or does not matter, but it never ends the process.
+  @Test func flippedBytesNeverTrap() throws {
+    try withFolder { folder in
+      let path = folder + "/j"
+      do {
+        let store = try JournalStore(path: path)
+        for number in 0..<6 { try store.apply([.admit(Sample.job("\(number)", pictures: 2, key: "\(number)"))]) }
+        for number in 0..<6 { try store.apply([Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 3000))]) }
+        try store.apply([Sample.finish("0", Sample.payload(10, 2000)), Sample.fail("0", 1)])
+        store.close()
+      }
+      let sound = try Data(contentsOf: URL(filePath: path))
+      var random = SystemRandomNumberGenerator()
+      var noticed = 0
+      for _ in 0..<300 {
+        var bytes = sound
+        for _ in 0..<Int.random(in: 1...4) {
+          bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
+        }
+        for suffix in ["-wal", "-shm"] { try? FileManager.default.removeItem(atPath: path + suffix) }
+        try bytes.write(to: URL(filePath: path))
+        do {
+          let store = try JournalStore(path: path)
+          defer { store.close() }
+          if try !store.problems().isEmpty { noticed += 1 }
+          _ = try Snapshot(store)
+          try store.apply([.admit(Sample.job("new"))])
+        } catch {
+          noticed += 1
+        }
+      }
+      #expect(noticed > 50)
+    }
+  }
+}

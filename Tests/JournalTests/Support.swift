@@ -1,0 +1,68 @@
+import Foundation
+import Journal
+import Synchronization
+import Testing
+
+/// A directory that is gone afterwards.
+func withFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
+  let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
+  try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+  defer { try? FileManager.default.removeItem(atPath: folder) }
+  return try body(folder)
+}
+
+enum Sample {
+  static func job(_ id: String, tenant: String = "t", pictures: Int = 1, key: String? = nil, request: String = "a cat") -> StoredJob {
+    StoredJob(
+      id: id, tenant: tenant, submittedAtMs: 1_000, deadlineAtMs: 90_000, request: Data(request.utf8), pictureCount: pictures,
+      key: key.map { IdempotencyKey(text: $0, digest: Data("digest of \($0)".utf8)) })
+  }
+
+  static func payload(_ id: UInt64, _ byteCount: Int = 100) -> StoredPayload {
+    var state = id &* 0x9E37_79B9_7F4A_7C15 &+ 1
+    let bytes = (0..<byteCount).map { _ in
+      state = state &* 6_364_136_223_846_793_005 &+ 1
+      return UInt8(truncatingIfNeeded: state >> 56)
+    }
+    return StoredPayload(id: id, name: "latents", dtype: 2, shape: [byteCount / 2, 1], bytes: Data(bytes))
+  }
+
+  static func progress(_ job: String, _ index: Int = 0, task: Int = 1, steps: Int?, _ payload: StoredPayload) -> JournalChange {
+    .progress(
+      PictureReference(job: job, index: index),
+      StoredProgress(task: task, completedSteps: steps, payload: payload, numericsClass: "avx512"))
+  }
+
+  static func finish(_ job: String, _ index: Int, _ payload: StoredPayload, atMs: Int64 = 2_000) -> JournalChange {
+    .finish(PictureReference(job: job, index: index), result: payload, promptTokens: 7, atMs: atMs)
+  }
+
+  static func finish(_ job: String, _ payload: StoredPayload, atMs: Int64 = 2_000) -> JournalChange { finish(job, 0, payload, atMs: atMs) }
+
+  static func fail(_ job: String, _ index: Int = 0, atMs: Int64 = 2_000) -> JournalChange {
+    .fail(PictureReference(job: job, index: index), StoredFailure(code: 13, message: "no", field: "prompt"), atMs: atMs)
+  }
+}
+
+/// Everything that a journal tells, for comparison.
+struct Snapshot: Equatable {
+  var records: [StoredRecord]
+  var open: [OpenPicture]
+  var results: [StoredPayload?]
+
+  /// The newest `limit` jobs.
+  init(_ store: JournalStore, limit: Int = .max) throws {
+    records = try store.records(tenant: nil, before: nil, limit: limit)
+    open = try store.openJobs().flatMap(\.pictures)
+    results = try records.flatMap { record in
+      try record.outcomes.indices.map { try store.result(of: PictureReference(job: record.job.id, index: $0)) }
+    }
+  }
+}
+
+/// What a writer has reported.
+final class Outcomes: Sendable {
+  private let list = Mutex<[JournalWriter.Outcome]>([])
+  var all: [JournalWriter.Outcome] { list.withLock { $0 } }
+  func append(_ outcome: JournalWriter.Outcome) { list.withLock { $0.append(outcome) } }
+}

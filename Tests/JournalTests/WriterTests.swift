@@ -1,0 +1,117 @@
+import Foundation
+import Journal
+import Testing
+
+@Suite("Writing in groups", .timeLimit(.minutes(5)))
+struct WriterTests {
+  @Test func everythingIsWrittenInOrderAndInFewTransactions() throws {
+    try withFolder { folder in
+      let store = try JournalStore(path: folder + "/j")
+      let outcomes = Outcomes()
+      let writer = JournalWriter(store) { outcomes.append($0) }
+      for number in 1...500 {
+        writer.enqueue(.init(sequence: UInt64(number), changes: [.admit(Sample.job("\(number)"))]))
+      }
+      writer.stop()
+      #expect(outcomes.all.last == .durable(through: 500))
+      #expect(outcomes.all.count < 250, "\(outcomes.all.count) transactions for 500 batches")
+      #expect(try store.openJobs().map(\.record.job.id) == (1...500).map { "\($0)" })
+    }
+  }
+
+  @Test func aRefusedBatchDoesNotTakeOthersWithIt() throws {
+    let store = try JournalStore(path: nil)
+    let outcomes = Outcomes()
+    let writer = JournalWriter(store) { outcomes.append($0) }
+    for number in 1...20 {
+      // 7 and 14 come twice.
+      let id = number == 8 || number == 15 ? number - 1 : number
+      writer.enqueue(.init(sequence: UInt64(number), changes: [.admit(Sample.job("\(id)"))]))
+    }
+    writer.stop()
+    let refused = outcomes.all.compactMap { if case .refused(let number, .duplicate) = $0 { number } else { nil } }
+    #expect(refused == [8, 15])
+    #expect(outcomes.all.last == .durable(through: 20))
+    #expect(try store.counts() == (18, 18))
+  }
+
+  // MARK: Killed at any instant
+
+  /// The change number `number` of an endless series.
+  static func batch(_ number: Int) -> [JournalChange] {
+    let job = "job-\(number / 8)"
+    let payload = Sample.payload(UInt64(number + 1), 5_000 + number % 7 * 9_000)
+    return switch number % 8 {
+    case 0: [.admit(Sample.job(job, pictures: 2, key: job))]
+    case 1:
+      [.attempt(PictureReference(job: job, index: 1), task: 1, number: 4)]
+        + (0..<2).map { Sample.progress(job, $0, task: 0, steps: nil, payload) }
+    case 2...4: [Sample.progress(job, steps: number % 8, payload)]
+    case 5: [Sample.finish(job, 0, payload)]
+    case 6: [Sample.progress(job, 1, steps: 1, payload)]
+    default: number % 3 == 0 ? [Sample.fail(job, 1)] : [Sample.finish(job, 1, payload)]
+    }
+  }
+
+  /// Runs until something kills it; says on `acknowledgements` what is durable.
+  static func writeUntilKilled(_ path: String, from start: Int, acknowledgements: String) throws {
+    let file = open(acknowledgements, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+    var limits = JournalLimits()
+    limits.retentionSeconds = 1 << 40
+    let store = try JournalStore(path: path, limits: limits)
+    let killer = Thread {
+      usleep(UInt32.random(in: 0...60_000))
+      kill(getpid(), SIGKILL)
+    }
+    killer.start()
+    let writer = JournalWriter(store) { outcome in
+      guard case .durable(let number) = outcome else { _exit(3) }
+      var text = Array(String(format: "%12d", number).utf8)
+      _ = pwrite(file, &text, text.count, 0)
+    }
+    for number in start...(start + 100_000) {
+      writer.enqueue(.init(sequence: UInt64(number + 1), changes: batch(number)))
+      if number % 5 == 0 { usleep(300) }
+    }
+    writer.stop()
+  }
+
+  /// A child process writes and is killed, sixty times over on one file: what it was told to be durable is there, what is there is a
+  /// beginning of what it wrote, and nothing is damaged.
+  @Test func nothingAcknowledgedIsLostWhenTheProcessIsKilled() async throws {
+    let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    let (path, acknowledgements) = (folder + "/j", folder + "/acknowledged")
+    let mirror = try JournalStore(path: nil)
+    var (written, kills) = (0, 0)
+    for _ in 0..<60 {
+      let start = written
+      await #expect(processExitsWith: .signal(SIGKILL)) {
+        [path = path as String, start = start as Int, acknowledgements = acknowledgements as String] in
+        try WriterTests.writeUntilKilled(path, from: start, acknowledgements: acknowledgements)
+      }
+      kills += 1
+      let text = (try? String(contentsOfFile: acknowledgements, encoding: .utf8)) ?? ""
+      let acknowledged = Int(text.trimmingCharacters(in: .whitespaces)) ?? start
+      let store = try JournalStore(path: path)
+      let found = try Snapshot(store, limit: 4)
+      #expect(try store.problems() == [])
+      store.close()
+      while written < acknowledged {
+        try mirror.apply(Self.batch(written))
+        written += 1
+      }
+      // More may be there than was acknowledged, but in order.
+      var isFound = try Snapshot(mirror, limit: 4) == found
+      while !isFound, written < acknowledged + 2_000 {
+        try mirror.apply(Self.batch(written))
+        written += 1
+        isFound = try Snapshot(mirror, limit: 4) == found
+      }
+      try #require(isFound, "after \(kills) kills the journal is no beginning of what was written, \(acknowledged) acknowledged")
+    }
+    print("journal: \(kills) kills, \(written) changes")
+    #expect(written > 100)
+  }
+}
