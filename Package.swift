@@ -111,7 +111,8 @@ let package = Package(
       name: "Gateway",
       dependencies: [
         "AccessKeys", "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .crypto, .hummingbird,
-        .hummingbirdCore, .httpTypes, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections, .serviceLifecycle,
+        .hummingbirdCore, .httpTypes, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections,
+        .serviceLifecycle,
       ],
       path: "Services/Gateway", resources: [.embedInCode("openapi.yaml")]),
     .target(
@@ -145,8 +146,8 @@ let package = Package(
     test(
       "Gateway",
       [
-        "AccessKeys", "Gateway", "GatewayMain", "Journal", "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON", "Transport", "Wire",
-        .hummingbirdTesting,
+        "AccessKeys", "Gateway", "GatewayMain", "Journal", "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON",
+        "Transport", "Wire", .hummingbirdTesting,
         .httpTypes, .logging,
         .nioPosix, .subprocess, .systemPackage,
       ]),

@@ -36,8 +36,8 @@ public enum GatewayProcess {
     let hangup = Hangup { keyring?.reload() }
     defer { hangup.cancel() }
     let server = GatewayServer.make(
-      dispatcher: dispatcher, keyring: keyring, address: .hostname(configuration.host, port: configuration.port), limits: configuration.http,
-      metrics: metrics, logger: logger
+      dispatcher: dispatcher, keyring: keyring, address: .hostname(configuration.host, port: configuration.port),
+      limits: configuration.http, metrics: metrics, logger: logger
     ) { channel in
       let port = channel.localAddress?.port ?? configuration.port
       let endpoints = await router.endpoints
@@ -45,7 +45,8 @@ public enum GatewayProcess {
         "serving",
         metadata: [
           "http": "\(configuration.host):\(port)", "workers": "\(endpoints.joined(separator: " "))",
-          "journal": "\(journal.path ?? "off")", "keys": "\(keyring == nil ? "none: everybody may ask" : configuration.apiKeysFile)",
+          "journal": "\(journal.path ?? "off")",
+          "keys": "\(keyring == nil ? "none: everybody may ask" : configuration.apiKeysFile)",
         ])
       await onRunning(port)
     }

@@ -61,7 +61,10 @@ class Proxy:
             writer.transport.abort()
             return
         self._links |= {writer, far_writer}
-        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+        try:
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+        except asyncio.CancelledError:
+            pass
         self._links -= {writer, far_writer}
 
     async def _pump(self, reader, writer):

@@ -65,7 +65,8 @@ public actor Dispatcher: Service {
     (outgoing, outbox) = AsyncStream.makeStream()
     (journalOutcomes, journalReport) = AsyncStream.makeStream()
     let report = journalReport
-    payloads = PayloadStore(lastID: try await JournalReader(store: journal).read { store throws(JournalError) in try store.lastPayloadID() })
+    let lastID = try await JournalReader(store: journal).read { store throws(JournalError) in try store.lastPayloadID() }
+    payloads = PayloadStore(lastID: lastID)
     writer = JournalWriter(journal) { report.yield($0) }
     try await restore()
   }

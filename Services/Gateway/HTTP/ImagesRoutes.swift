@@ -59,7 +59,7 @@ private struct ImageEvents {
   func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
     var states = ticket.images.map { PictureState(steps: $0.steps) }
     var open = states.count
-    try await ServerSentEvent.write(ticket.events, to: &writer, keepAliveInterval: keepAliveInterval) { record in
+    let isOver = try await ServerSentEvent.write(ticket.events, to: &writer, keepAliveInterval: keepAliveInterval) { record in
       states[record.index].apply(record.update)
       switch record.update {
       case .finished(let picture):
@@ -72,6 +72,8 @@ private struct ImageEvents {
         return (try ServerSentEvent.event(event.type, event), isLast: false)
       }
     }
-    guard open > 0 else { return }
+    guard !isOver, open > 0 else { return }
+    let error = APIError(.shuttingDown, "the gateway is shutting down; job \(ticket.id) goes on when it is back", retryAfterSeconds: 10)
+    try await writer.write(ServerSentEvent.error(error))
   }
 }

@@ -122,7 +122,8 @@ extension StoredRequest.Card {
   init(_ card: ModelCard) {
     self.init(
       modelID: card.modelID, pipelineClass: card.pipelineClass, fingerprint: card.modelFingerprint, sizeMultiple: card.sizeMultiplePx,
-      minSide: card.minSidePx, maxSide: card.maxSidePx, maxPixels: card.maxPixels, recommendedSizes: card.recommendedSizes.map { .init($0) },
+      minSide: card.minSidePx, maxSide: card.maxSidePx, maxPixels: card.maxPixels,
+      recommendedSizes: card.recommendedSizes.map { .init($0) },
       maxSteps: card.maxSteps, maxPromptTokens: card.maxPromptTokens, maxPromptBytes: card.maxPromptBytes,
       defaultSize: .init(card.defaults.size), defaultSteps: card.defaults.steps, defaultTrueCFGScale: card.defaults.trueCFGScale,
       defaultNegativePrompt: card.defaults.negativePrompt, latentChannels: card.latents.channels, latentDownscale: card.latents.downscale,
