@@ -18,7 +18,7 @@ public final class JournalStore: Sendable {
   /// How often the file was opened before with jobs in it that have not ended.
   public let run: Int64
 
-  let database: any DatabaseWriter
+  package let database: any DatabaseWriter
   let ballast: Ballast?
   private let lock: FileLock?
 

@@ -233,6 +233,22 @@ test_kill() {
   check "the dead one is forgotten" within 60 workers 'len(denoisers) == 1'
 }
 
+# The gateway's container is killed while it has a job; a new container finds the job in the volume.
+test_gateway_kill() {
+  local job at=(--gateway "http://127.0.0.1:$port")
+  local picture=(--prompt "a blue circle" --width 256 --height 256 --steps 200)
+  local_picture 300 "${picture[@]}"
+  job=$("$bin/qwen-image" jobs submit "${at[@]}" --seed 300 "${picture[@]}" --key containers)
+  check "a job makes steps" within 180 workers 'any(t["step"] >= 5 for w in denoisers for t in w["running"])'
+  docker kill "$(compose ps --quiet gateway)" >/dev/null
+  up --no-deps --force-recreate gateway
+  check "it goes on with another gateway's container" timeout 600 "$bin/qwen-image" jobs watch "${at[@]}" "$job"
+  check "its key still finds it" \
+    test "$("$bin/qwen-image" jobs submit "${at[@]}" --seed 300 "${picture[@]}" --key containers)" = "$job"
+  check "its picture can be fetched" quietly "$bin/qwen-image" jobs fetch "${at[@]}" "$job" --output "$work/cluster-300.png"
+  check "it has the same bytes" same_picture 300
+}
+
 # compose/README.md, "Several machines", with a second project in place of a second machine.
 test_remote() {
   local gateway
@@ -280,6 +296,7 @@ test_strangers
 test_keys
 test_scaling
 test_kill
+test_gateway_kill
 test_remote
 test_stop
 ended=yes

@@ -1,8 +1,7 @@
 import Foundation
 import GRDB
+import Journal
 import Testing
-
-@testable import Journal
 
 @Suite("The journal")
 struct JournalStoreTests {

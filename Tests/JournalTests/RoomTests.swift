@@ -1,7 +1,6 @@
 import Foundation
+import Journal
 import Testing
-
-@testable import Journal
 
 @Suite("Room in the journal")
 struct RoomTests {
