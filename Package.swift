@@ -55,7 +55,9 @@ let package = Package(
     .executable(name: "denoiser", targets: ["Denoiser"]),
     .executable(name: "vae-decoder", targets: ["VAEDecoder"]),
     .executable(name: "qwen-image", targets: ["QwenImageCLI"]),
-    .library(name: "Kernels", targets: ["TensorCore", "Kernels"]),  // for Tests/Benchmarks
+    // For Tests/Benchmarks.
+    .library(name: "Kernels", targets: ["TensorCore", "Kernels"]),
+    .library(name: "QwenImage", targets: ["TensorCore", "Kernels", "Weights", "ImageCodec", "QwenImage"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -135,10 +137,14 @@ let package = Package(
       ]),
 
     // Tests
+    .target(
+      name: "FuzzTargets", dependencies: ["Gateway", "ImageCodec", "StrictJSON", "TensorCore", "Weights", "Wire"],
+      path: "Tests/Fuzzing/Targets"),
     .target(name: "Simulation", dependencies: ["Scheduling", .heap, .orderedCollections], path: "Tests/Simulation/Simulator"),
     .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
     test("AccessKeys", ["AccessKeys"]),
     test("Architecture"),
+    test("Fuzzing", ["FuzzTargets"]),
     test(
       "Gateway",
       [
@@ -158,7 +164,7 @@ let package = Package(
     test("StrictJSON", ["StrictJSON"]),
     test("StageSupport", ["StageSupport"]),
     test("Transport", ["Transport", "CZeroMQ"]),
-    test("Weights", ["Weights"]),
+    test("Weights", ["Weights", "Kernels", "TensorCore"]),
     test("Wire", ["Wire"], resources: [.copy("Golden")]),
   ]
 )

@@ -12,12 +12,25 @@ struct DenoiserStage: Stage {
   let componentFingerprint: String
   let numericsClass: String
   private let denoiser: QwenImage.Denoiser
+  /// Velocities of the jobs that run at the same time, if there are credits for several.
+  private let passes: Batcher<[MMDiT.Branch], [Tensor]>
 
   init(_ loading: StageLoading) throws {
     card = ModelCard(loading.model, loading.profile)
     componentFingerprint = try loading.model.componentFingerprint(.transformer)
-    denoiser = try QwenImage.Denoiser(model: loading.model, loading: loading.weights, pool: loading.pool)
+    let denoiser = try QwenImage.Denoiser(model: loading.model, loading: loading.weights, pool: loading.pool)
     numericsClass = denoiser.numericsClass
+    var limits = loading.batch
+    limits.maxWeight = MMDiT.sharedTokensMax
+    let passes = Batcher<[MMDiT.Branch], [Tensor]>(limits) { jobs in
+      var velocities = denoiser.velocities(jobs.flatMap { $0 })[...]
+      return jobs.map { job in
+        defer { velocities.removeFirst(job.count) }
+        return Array(velocities.prefix(job.count))
+      }
+    }
+    self.passes = passes
+    self.denoiser = denoiser.predicting { passes($0, weight: $0.reduce(0) { $0 + $1.tokenCount }) }
   }
 
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
@@ -31,14 +44,16 @@ struct DenoiserStage: Stage {
     let start = ContinuousClock.now
     var lastStep = start
     let latents = try reportingStatus {
-      try denoiser(input) { completed, latents in
-        let now = ContinuousClock.now
-        let isCheckpoint = request.checkpointIntervalSteps > 0 && completed % request.checkpointIntervalSteps == 0
-        let progress = DenoiseProgress(
-          completedSteps: completed, steps: request.steps, stepSeconds: (now - lastStep) / .seconds(1))
-        context.progress(.denoiseProgress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
-        lastStep = now
-        try context.checkCancelled()
+      try passes.participating {
+        try denoiser(input) { completed, latents in
+          let now = ContinuousClock.now
+          let isCheckpoint = request.checkpointIntervalSteps > 0 && completed % request.checkpointIntervalSteps == 0
+          let progress = DenoiseProgress(
+            completedSteps: completed, steps: request.steps, stepSeconds: (now - lastStep) / .seconds(1))
+          context.progress(.denoiseProgress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
+          lastStep = now
+          try context.checkCancelled()
+        }
       }
     }
     let response = DenoiseResponse(steps: request.steps, computeSeconds: (ContinuousClock.now - start) / .seconds(1))

@@ -17,7 +17,9 @@ struct LocalCommand: AsyncParsableCommand {
 
   @OptionGroup var request: RequestOptions
 
-  @Option(help: "Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). auto: as the checkpoint is quantised, else bf16.")
+  @Option(
+    help:
+      "Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). auto: as the checkpoint is quantised, else bf16.")
   var precision = PrecisionChoice.auto
 
   @Option(help: "Where laid-out weights are kept: a directory, none, or auto: beside a large model.")

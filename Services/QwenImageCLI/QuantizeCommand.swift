@@ -7,7 +7,8 @@ import Weights
 /// `qwen-image quantize`: a published checkpoint in few bits.
 struct QuantizeCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "quantize", abstract: "Write a checkpoint in 8 or 4 bits, laid out for the kernels: it loads at once and is shared by processes.",
+    commandName: "quantize",
+    abstract: "Write a checkpoint in 8 or 4 bits, laid out for the kernels: it loads at once and is shared by processes.",
     discussion: """
       Prints what the quantisation changed in the weights, ‖W′ − W‖ / ‖W‖, by kind of layer; quantisation.json in the new directory has it for \
       every layer. The directory appears when it is complete; Ctrl-C leaves nothing behind.
@@ -48,7 +49,8 @@ struct QuantizeCommand: AsyncParsableCommand {
       let name = kind.replacingOccurrences(of: "transformer_blocks.", with: "").replacingOccurrences(of: "model.layers.", with: "")
       print(
         "  \(padded(name, 34))\(padded("\(layers.count)", 8))\(padded("\(kept)", 9))"
-          + "\(padded(String(format: "%.3f %%", 100 * errors[errors.count / 2]), 10))\(String(format: "%.3f %%", 100 * (errors.last ?? 0)))")
+          + "\(padded(String(format: "%.3f %%", 100 * errors[errors.count / 2]), 10))\(String(format: "%.3f %%", 100 * (errors.last ?? 0)))"
+      )
     }
   }
 

@@ -38,7 +38,8 @@ struct SynthCommand: AsyncParsableCommand {
     try await writingCheckpoint("writing \(directory)") { progress in
       try SyntheticCheckpoint.write(
         configurationOfName(config), seed: seed, precision: Precision(rawValue: precision.rawValue) ?? .bf16,
-        tokenizer: tokenizer.map { URL(filePath: $0) }, to: URL(filePath: directory), pool: ThreadPool(threads: threads), progress: progress)
+        tokenizer: tokenizer.map { URL(filePath: $0) }, to: URL(filePath: directory), pool: ThreadPool(threads: threads), progress: progress
+      )
     }
   }
 

@@ -3,7 +3,7 @@ import Foundation
 /// Gathers what several threads want computed and computes it together.
 ///
 /// The first thread that comes waits a moment for others, computes for all that have come, and wakes them. Who comes meanwhile
-/// makes the next batch, which waits no longer than its oldest item still has to.
+/// makes the next batch, which waits no longer than a moment after them and after the last batch.
 public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendable {
   // @unchecked Sendable: `waiting` and `isComputing` are touched with `condition` locked only.
   private final class Entry {
@@ -23,6 +23,8 @@ public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendabl
   private let condition = NSCondition()
   private var waiting: [Entry] = []
   private var isComputing = false
+  private var lastEnd = Date.distantPast
+  private var participants = 0
 
   /// A batcher around `compute`, which gives as many outputs as it gets items, in their order; one call of it runs at a time.
   public init(_ limits: BatchLimits, compute: @escaping @Sendable ([Item]) -> [Output]) {
@@ -45,17 +47,38 @@ public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendabl
     }
   }
 
+  /// Calls `body`, which asks again and again: a batch is not waited for once everybody who is in here has asked.
+  public func participating<Result>(_ body: () throws -> Result) rethrows -> Result {
+    count(1)
+    defer { count(-1) }
+    return try body()
+  }
+
+  private func count(_ change: Int) {
+    condition.lock()
+    defer { condition.unlock() }
+    participants += change
+    condition.broadcast()
+  }
+
+  private var isFull: Bool {
+    waiting.count >= limits.maxItems || participants > 0 && waiting.count >= participants
+      || waiting.reduce(0) { $0 + $1.weight } >= limits.maxWeight
+  }
+
   /// Called with the lock held, which is released while the batch is gathered and computed.
   private func computeBatch() {
     isComputing = true
-    let deadline = waiting[0].arrivedAt + limits.wait / .seconds(1)
-    while waiting.count < limits.maxItems, waiting.reduce(0, { $0 + $1.weight }) < limits.maxWeight, condition.wait(until: deadline) {}
+    // Who was in the last batch may be back in a moment.
+    let deadline = max(waiting[0].arrivedAt, lastEnd) + limits.wait / .seconds(1)
+    while !isFull, condition.wait(until: deadline) {}
     let batch = takeBatch()
     condition.unlock()
     let outputs = compute(batch.map(\.item))
     precondition(outputs.count == batch.count, "\(outputs.count) outputs for \(batch.count) items")
     condition.lock()
     for (entry, output) in zip(batch, outputs) { entry.output = output }
+    lastEnd = Date()
     isComputing = false
     condition.broadcast()
   }

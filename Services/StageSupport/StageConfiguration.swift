@@ -48,7 +48,8 @@ public struct StageConfiguration: SettingGroup {
   /// Reads every setting; what is wrong is collected in `reader`.
   public mutating func read(_ reader: inout SettingReader) async {
     modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
-    precision = await reader.choice("compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is quantised, else bf16")
+    precision = await reader.choice(
+      "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is quantised, else bf16")
     weightCache = await reader.text(
       "model.weightCache", weightCache, "where laid-out weights are kept: a directory, none, or auto: beside a large model")
     verifiesWeightCache = await reader.flag("model.verifyWeightCache", verifiesWeightCache, "check cached weights byte by byte at start")

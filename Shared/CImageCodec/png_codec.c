@@ -175,9 +175,20 @@ static png_codec_status decode(codec *self, uint64_t max_pixels) {
   return PNG_CODEC_OK;
 }
 
+// Whether every chunk is as long as it says. libpng only warns of longer ones, and clears a buffer for them first: up to 2 GiB.
+static int chunks_fit(const uint8_t *file, size_t count) {
+  for (size_t at = 8; count - at >= 8;) {
+    size_t length = (size_t)file[at] << 24 | (size_t)file[at + 1] << 16 | (size_t)file[at + 2] << 8 | file[at + 3];
+    if (count - at < 12 || length > count - at - 12) return 0;
+    at += length + 12;
+  }
+  return 1;
+}
+
 png_codec_status png_codec_decode(const uint8_t *file, size_t file_byte_count, uint64_t max_pixels, png_codec_result *result) {
   memset(result, 0, sizeof *result);
   if (file_byte_count < 8 || png_sig_cmp(file, 0, 8) != 0) return PNG_CODEC_NOT_PNG;
+  if (!chunks_fit(file, file_byte_count)) return strcpy(result->error, "file ends early"), PNG_CODEC_FAILED;
   codec self = {.result = result, .input = file, .input_left = file_byte_count};
   if (setjmp(self.failed)) return PNG_CODEC_FAILED;
   self.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &self, fail, ignore_warning);

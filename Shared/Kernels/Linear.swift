@@ -156,7 +156,8 @@ extension Compute {
     if rows == 0 || w.outFeatures == 0 { return }
     var epilogue = ck_epilogue(
       row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias?.pointer(), gate: gate?.pointer(),
-      row_gates: rowGates, activation: activation.kernelActivation, mode: mode, out: out.address(0), out_type: out.dtype.kernelType, ldo: w.outFeatures)
+      row_gates: rowGates, activation: activation.kernelActivation, mode: mode, out: out.address(0), out_type: out.dtype.kernelType,
+      ldo: w.outFeatures)
     switch w.weight {
     case .rowMajor(let weight): multiply(x, rowMajor: weight, epilogue)
     case .fp32(let panels): multiply(x, PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outFeatures, epilogue)

@@ -23,18 +23,22 @@ public final class ShardedWriter {
   private let baseName: String
   private let shardBytesMax: Int
   private let metadata: [String: String]
+  private let headerCapacity: Int
   private var shard: SafetensorsWriter?
   private var shardBytes = 0
   private var summaries: [SafetensorsWriter.Summary] = []
   private var shardOfTensor: [(name: String, shard: Int)] = []
   private var totalBytes = 0
 
-  /// Room for the headers of a few thousand tensors per shard; data behind it begins at a multiple of 4096.
-  private static let headerCapacity = (2 << 20) - 8
-
   /// Prepares writing `<baseName>….safetensors` in `directory`, which must exist.
-  /// - Parameter packedFor: the mode that layers are packed for; nil for a component of plain tensors.
-  public init(_ directory: URL, baseName: String, packedFor precision: Precision? = nil, shardBytesMax: Int = publishedShardBytesMax) {
+  /// - Parameters:
+  ///   - packedFor: the mode that layers are packed for; nil for a component of plain tensors.
+  ///   - tensorsMax: most tensors that will come, for the room that headers need.
+  public init(
+    _ directory: URL, baseName: String, packedFor precision: Precision? = nil, tensorsMax: Int, shardBytesMax: Int = publishedShardBytesMax
+  ) {
+    // Up to four entries of about a hundred bytes and a long name each; data behind them begins at a multiple of 4096.
+    headerCapacity = (8 + 1024 + tensorsMax * 4 * 200 + 4095) / 4096 * 4096 - 8
     self.directory = directory
     self.baseName = baseName
     self.shardBytesMax = shardBytesMax
@@ -80,7 +84,9 @@ public final class ShardedWriter {
     try closeShard()
     let count = summaries.count
     precondition(count > 0, "a component without tensors")
-    let names = (1...count).map { count == 1 ? "\(baseName).safetensors" : "\(baseName)-\(Self.digits($0))-of-\(Self.digits(count)).safetensors" }
+    let names = (1...count).map {
+      count == 1 ? "\(baseName).safetensors" : "\(baseName)-\(Self.digits($0))-of-\(Self.digits(count)).safetensors"
+    }
     for (index, name) in names.enumerated() {
       guard rename(temporaryURL(index + 1).path, directory.appending(path: name).path) == 0 else {
         throw .cannotWrite(file: directory.appending(path: name).path, reason: systemError())
@@ -94,7 +100,7 @@ public final class ShardedWriter {
   private func room(for byteCount: Int) throws(WeightsError) -> SafetensorsWriter {
     if shardBytes > 0, shardBytes + byteCount > shardBytesMax { try closeShard() }
     if let shard { return shard }
-    let next = try SafetensorsWriter(temporaryURL(summaries.count + 1), metadata: metadata, headerCapacity: Self.headerCapacity)
+    let next = try SafetensorsWriter(temporaryURL(summaries.count + 1), metadata: metadata, headerCapacity: headerCapacity)
     shard = next
     return next
   }

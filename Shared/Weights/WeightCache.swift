@@ -64,11 +64,12 @@ public struct WeightCache: Sendable {
   /// The entry for `key`, made by `build` if there is none that fits.
   ///
   /// - Parameters:
-  ///   - byteCount: about what `build` writes.
+  ///   - tensorsMax: most layers that `build` writes.
+  ///   - byteCount: about the bytes that it writes.
   ///   - report: told in words what is wrong with an entry that is there.
   /// - Throws: ``WeightsError`` when the directory or the disk refuses, or what `build` throws; nothing incomplete is left behind.
   public func component(
-    _ key: Key, byteCount: Int, report: (String) -> Void, build: (ShardedWriter) throws -> Void
+    _ key: Key, tensorsMax: Int, byteCount: Int, report: (String) -> Void, build: (ShardedWriter) throws -> Void
   ) throws -> ComponentWeights {
     do { try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true) } catch {
       throw WeightsError.cannotWrite(file: directory.path, reason: error.localizedDescription)
@@ -80,7 +81,7 @@ public struct WeightCache: Sendable {
       do { return try open(entry, key) } catch { report("\(error); it is made again") }
     }
     try requireRoom(byteCount)
-    try make(key, at: entry, build)
+    try make(key, at: entry, tensorsMax: tensorsMax, build)
     removeStale(key)
     return try open(entry, key)
   }
@@ -105,7 +106,7 @@ public struct WeightCache: Sendable {
     return weights
   }
 
-  private func make(_ key: Key, at entry: URL, _ build: (ShardedWriter) throws -> Void) throws {
+  private func make(_ key: Key, at entry: URL, tensorsMax: Int, _ build: (ShardedWriter) throws -> Void) throws {
     let partial = directory.appending(path: ".\(key.entry).partial")
     let files = FileManager.default
     // Left by a process that was killed; the lock is ours.
@@ -113,7 +114,7 @@ public struct WeightCache: Sendable {
     try? files.removeItem(at: entry)
     do {
       try files.createDirectory(at: partial, withIntermediateDirectories: false)
-      let writer = ShardedWriter(partial, baseName: Self.baseName, packedFor: .init(rawValue: key.precision))
+      let writer = ShardedWriter(partial, baseName: Self.baseName, packedFor: .init(rawValue: key.precision), tensorsMax: tensorsMax)
       try build(writer)
       let written = try writer.finish().map {
         Manifest.File(

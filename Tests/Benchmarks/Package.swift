@@ -1,13 +1,15 @@
 // swift-tools-version: 6.1
 import PackageDescription
 
-// Timings, apart from the tests: they decide nothing, they inform. Run with ./run.sh.
+// Timings, apart from the tests: they decide nothing, they inform. Run with ./run.sh (kernels) or ../bench.sh (against the reference).
 let package = Package(
   name: "benchmarks",
   platforms: [.macOS(.v15)],
   dependencies: [.package(name: "qwen-image-cluster", path: "../..")],
   targets: [
     .target(name: "CCeilings", cSettings: [.unsafeFlags(["-O2"])]),
-    .executableTarget(name: "KernelBenchmark", dependencies: ["CCeilings", .product(name: "Kernels", package: "qwen-image-cluster")]),
+    .target(name: "Measuring", dependencies: ["CCeilings", .product(name: "Kernels", package: "qwen-image-cluster")]),
+    .executableTarget(name: "KernelBenchmark", dependencies: ["Measuring", .product(name: "Kernels", package: "qwen-image-cluster")]),
+    .executableTarget(name: "ModelBenchmark", dependencies: ["Measuring", .product(name: "QwenImage", package: "qwen-image-cluster")]),
   ]
 )

@@ -24,9 +24,9 @@ def free_port():
 class Cluster:
     """Processes that end with the `with` block, however it is left."""
 
-    def __init__(self, binaries, model, precision="bf16", settings=None, secure=True):
+    def __init__(self, binaries, model, precision="bf16", settings=None, secure=True, threads=1):
         self.binaries, self.model, self.precision = pathlib.Path(binaries), pathlib.Path(model), precision
-        self.settings, self.secure = settings or {}, secure
+        self.settings, self.secure, self.threads = settings or {}, secure, threads
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="qwen-image-"))
         self.http_port, self.worker_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -63,7 +63,7 @@ class Cluster:
         name, keys = f"{stage}-{self.count}", self.folder / "keys/worker"
         security = {"worker-secret-key-file": secret or keys / "worker.secret", "worker-gateway-key-file": keys / "gateway.public"}
         self._spawn(name, stage, {
-            "model-directory": self.model, "compute-precision": self.precision, "compute-threads": 1,
+            "model-directory": self.model, "compute-precision": self.precision, "compute-threads": self.threads,
             "worker-gateways": f"tcp://127.0.0.1:{self.worker_port}", **(security if self.secure else {}),
             "worker-health-file": self.folder / f"{name}.health", "worker-drain-grace-seconds": 5, **(settings or {})})
         return name

@@ -72,6 +72,23 @@ def request(cluster, seed, steps=8):
         return base64.b64decode(json.load(response)["data"][0]["b64_json"])
 
 
+def test_jobs_that_share_a_denoiser():
+    """One denoiser with several credits predicts for jobs of different steps, lengths and sizes together; nobody's bytes change."""
+    jobs = [dict(prompt=f"a blue star {seed}", seed=seed, steps=4 + seed % 5, width=64 + 16 * (seed % 2), height=64) for seed in range(12)]
+    with Cluster(BINARIES, NANO) as cluster:
+        cluster.start("denoiser", settings={"worker-credits": 6, "batch-wait-seconds": 0.02})
+        cluster.wait(lambda: len([w for w in cluster.get("/v1/workers")[1]["data"] if w["stage"] == "denoiser"]) == 2, "both denoisers there")
+        cluster.stop(cluster.names("denoiser")[0], signal.SIGTERM)
+        with concurrent.futures.ThreadPoolExecutor(len(jobs)) as threads:
+            paths = [cluster.folder / f"{job['seed']}.png" for job in jobs]
+            results = list(threads.map(lambda job, path: cluster.generate(path, **job), jobs, paths))
+        assert all(result.returncode == 0 for result in results), [result.stderr for result in results]
+        for job, path in zip(jobs[::3], paths[::3]):
+            alone = cluster.folder / "alone.png"
+            assert cluster.local(alone, **job).returncode == 0
+            assert alone.read_bytes() == path.read_bytes(), f"job {job['seed']} differs"
+
+
 def test_many_seeds_while_denoisers_come_and_go():
     """Denoisers are started, killed and drained while requests run; each request gets its own picture, byte for byte."""
     seeds = range(1000, 1060)

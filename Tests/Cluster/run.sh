@@ -2,8 +2,12 @@
 # Runs the cluster as its users do: real processes, real keys, OpenAI's own Python client. Needs the release build.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+binaries=${1:-.build/release}
 venv=.build/cluster-venv
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-"$venv/bin/python" -c 'import openai' 2>/dev/null || "$venv/bin/pip" install --quiet --disable-pip-version-check openai
-"$venv/bin/python" Tests/Cluster/cluster_test.py "${1:-.build/release}"
-exec "$venv/bin/python" Tests/Cluster/faults_test.py "${1:-.build/release}"
+"$venv/bin/python" -c 'import openai, numpy, PIL' 2>/dev/null ||
+  "$venv/bin/pip" install --quiet --disable-pip-version-check openai numpy pillow
+"$venv/bin/python" Tests/NanoModel/reader_test.py
+"$venv/bin/python" Tests/Cluster/cluster_test.py "$binaries"
+"$venv/bin/python" Tests/Cluster/prompt_following_test.py "$binaries"
+exec "$venv/bin/python" Tests/Cluster/faults_test.py "$binaries"

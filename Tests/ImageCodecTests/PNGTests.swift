@@ -173,6 +173,27 @@ private let texts = [
     #expect(error == .tooManyPixels(width: 0x7fff_ffff, height: 0x7fff_ffff, limit: 4096 * 4096))
   }
 
+  /// Found by the fuzzer: libpng cleared a buffer of 1 GiB for a chunk that said to be that long.
+  @Test func refusesChunksThatAreLongerThanTheFile() throws {
+    var file = try PNG.encode(RasterImage(width: 1, height: 1, pixels: [1, 2, 3]), texts: [PNG.Text("Title", "cat")])
+    let chunk = try #require(file.firstRange(of: Array("tEXt".utf8))).lowerBound - 4
+    file[chunk] = 0x40
+    let before = peakBytes()
+    #expect(throws: PNGError.self) { try PNG.decode(file) }
+    #expect(peakBytes() - before < 256 << 20)
+  }
+
+  private func peakBytes() -> Int {
+    var usage = rusage()
+    #if canImport(Glibc)
+      getrusage(RUSAGE_SELF.rawValue, &usage)
+      return usage.ru_maxrss << 10
+    #else
+      getrusage(RUSAGE_SELF, &usage)
+      return usage.ru_maxrss
+    #endif
+  }
+
   @Test func everyTruncationIsAnError() throws {
     for name in ["texts", "interlaced", "palette_alpha"] {
       let file = Array(try Data(contentsOf: golden.appending(path: "png/\(name).png")))

@@ -224,3 +224,34 @@ struct LinearReference: Sendable {
     }
   }
 }
+
+/// Laid-out weights as numbers again.
+@Suite struct UnpackedWeightsTests {
+  @Test(arguments: Precision.allCases) func areWhatTheProductsSee(_ precision: Precision) {
+    let compute = Compute(precision: precision, pool: testPool)
+    for (n, k) in [(1, 1), (50, 96), (101, 77), (48, 33)] {
+      let layer = compute.prepareLinear(weight: randomTensor([n, k], seed: 2))
+      let seen = LinearTests.weights(of: layer)
+      let limit = precision == .int8 ? 1e-6 : 0  // the product with a unit vector rounds its two scales
+      #expect(relativeError(compute.weight(of: layer), seen.doubles) <= limit, "\(precision) \(n)×\(k)")
+    }
+  }
+
+  @Test(arguments: [Precision.bf16, .int8, .q4]) func theErrorIsThatOfTheNumbers(_ precision: Precision) {
+    for (n, k) in [(1, 5), (50, 96), (101, 77)] {
+      let weight = randomTensor([n, k], .bf16, seed: 2)
+      let alone = Compute(precision: precision, pool: ThreadPool(threads: 1)), compute = Compute(precision: precision, pool: testPool)
+      let layer = compute.prepareLinear(weight: weight), error = compute.relativeError(of: layer, from: weight)
+      #expect(abs(error - relativeError(compute.weight(of: layer), weight.doubles)) < 1e-6)
+      #expect(error == alone.relativeError(of: layer, from: weight), "threads change the error")
+      #expect((error == 0) == (precision == .bf16))
+    }
+  }
+
+  @Test func zerosHaveNoErrorAndNaNIsNoSmallOne() {
+    let compute = Compute(precision: .int8, pool: testPool), zeros = Tensor.zeros([3, 40])
+    #expect(compute.relativeError(of: compute.prepareLinear(weight: zeros), from: zeros) == 0)
+    let broken = Tensor([1, .nan, 1, 1], shape: [2, 2])
+    #expect(compute.relativeError(of: compute.prepareLinear(weight: broken), from: broken).isNaN)
+  }
+}

@@ -68,9 +68,8 @@ import Weights
 
   /// Resuming from the latents after any step gives the bytes of the undisturbed run.
   @Test func aResumedRunEndsWithTheSameBytes() throws {
-    let compute = Compute(precision: .bf16, pool: ThreadPool(threads: 2))
     let model = try ModelDirectory(Golden.tinyCheckpoint)
-    let denoiser = try Denoiser(model: model, compute: compute)
+    let denoiser = try Denoiser(model: model, loading: WeightLoading(), pool: ThreadPool(threads: 2))
     let grid = TokenGrid(height: 5, width: 3)
     let embeds = Tensor(SyntheticWeights.uniforms("embeds", count: 9 * 64), shape: [9, 64])
     let noise = InitialNoise.torchCPU(seed: 8, grid: grid, latentChannels: 16)
@@ -88,5 +87,5 @@ import Weights
 }
 
 private func loadTinyPipeline() throws -> QwenImagePipeline {
-  try QwenImagePipeline(model: ModelDirectory(Golden.tinyCheckpoint), precision: .bf16, pool: ThreadPool(threads: 2))
+  try QwenImagePipeline(model: ModelDirectory(Golden.tinyCheckpoint), loading: WeightLoading(), pool: ThreadPool(threads: 2))
 }

@@ -11,10 +11,10 @@ import Weights
   ]
 
   /// Batched and after the remembered prefix, as alone and without it. The probe makes the encoder run whole sequences.
-  @Test(arguments: Precision.allCases) func batchesGiveTheBytesOfSinglePrompts(_ precision: Precision) throws {
+  @Test(arguments: [PrecisionChoice.fp32, .bf16, .int8, .q4]) func batchesGiveTheBytesOfSinglePrompts(_ precision: PrecisionChoice) throws {
     let model = try ModelDirectory(Golden.tinyCheckpoint)
     let encoder = try PromptEncoder(
-      model: model, compute: Compute(precision: precision, pool: ThreadPool(threads: 2)), maxPromptTokens: 2000)
+      model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2), maxPromptTokens: 2000)
     let alone = try Self.prompts.map { try encoder.encode($0, probe: Recording().probe).floats() }
     for (index, prompt) in Self.prompts.enumerated() { #expect(try encoder.encode(prompt).floats() == alone[index]) }
     for count in 2...Self.prompts.count {

@@ -53,10 +53,11 @@ private let cases = [
   ReferenceCase(name: "t2i_lightning", isLightning: true),
 ]
 
-private func loadPipeline(_ precision: Precision, lightning: Bool = false) throws -> QwenImagePipeline {
+private func loadPipeline(_ precision: PrecisionChoice, lightning: Bool = false) throws -> QwenImagePipeline {
   let model = try ModelDirectory(Golden.tinyCheckpoint)
   return try QwenImagePipeline(
-    model: model, precision: precision, pool: ThreadPool(threads: 2), scheduler: lightning ? model.scheduler.lightning : nil)
+    model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2),
+    scheduler: lightning ? model.scheduler.lightning : nil)
 }
 
 /// Tensors of the reference that say nothing about arithmetic here: masks of unpadded text, and the yard-stick run.

@@ -30,12 +30,13 @@ import Weights
     }
     #expect(transformer(branches.reversed()).map { $0.floats() } == alone.reversed())
     #expect(transformer([]).isEmpty)
+    #expect(transformer.predict(branches + branches).map { $0.floats() } == alone + alone)
   }
 
   /// Recording makes the denoiser run the branches of guidance one by one.
-  @Test(arguments: Precision.allCases) func guidanceInOnePass(_ precision: Precision) throws {
+  @Test(arguments: [PrecisionChoice.fp32, .bf16, .int8, .q4]) func guidanceInOnePass(_ precision: PrecisionChoice) throws {
     let model = try ModelDirectory(Golden.tinyCheckpoint)
-    let denoiser = try Denoiser(model: model, compute: Self.compute(precision))
+    let denoiser = try Denoiser(model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2))
     let grid = TokenGrid(height: 6, width: 5), width = model.transformer.jointAttentionDim
     let input = Denoiser.Input(
       promptEmbeds: Self.uniforms("prompt", 11, width), negativePromptEmbeds: Self.uniforms("negative", 6, width),

@@ -57,6 +57,26 @@ import Testing
     #expect(computed.allSatisfy { $0.count == 1 || $0.reduce(0, +) <= 10 })
   }
 
+  /// Those who ask again and again are computed together, without waiting, and go on when others leave.
+  @Test(.timeLimit(.minutes(1))) func participantsStayTogether() {
+    let batches = Batches(), predict = batcher(BatchLimits(maxItems: 100, maxWeight: 1000, wait: .seconds(3600)), batches)
+    let entered = DispatchSemaphore(value: 0), go = DispatchSemaphore(value: 0)
+    DispatchQueue.global().async {
+      for _ in 0..<3 { entered.wait() }
+      for _ in 0..<3 { go.signal() }
+    }
+    let outputs = Self.onThreads([1, 2, 3]) { item in
+      predict.participating {
+        entered.signal()
+        go.wait()
+        return (0..<item * 4).map { _ in predict(item, weight: 1) }
+      }
+    }
+    #expect(outputs == [1, 2, 3].map { Array(repeating: "\($0)!", count: $0 * 4) })
+    let sizes = batches.sizes.withLock { $0.map { $0.sorted() } }
+    #expect(sizes == Array(repeating: [1, 2, 3], count: 4) + Array(repeating: [2, 3], count: 4) + Array(repeating: [3], count: 4))
+  }
+
   @Test func whoComesMeanwhileMakesTheNextBatch() {
     let batches = Batches(), encode = batcher(BatchLimits(maxItems: 8, maxWeight: 1000, wait: .zero), batches, seconds: 0.3)
     _ = Self.onThreads([0, 1, 2, 3]) { item in

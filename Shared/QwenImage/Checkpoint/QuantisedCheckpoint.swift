@@ -49,7 +49,7 @@ public enum QuantisedCheckpoint {
     var before = 0, components: [Report.Component] = []
     for (component, weights, plan) in parts {
       let writer = ShardedWriter(
-        staged.url.appending(path: component.rawValue), baseName: component.weightsBaseName, packedFor: precision)
+        staged.url.appending(path: component.rawValue), baseName: component.weightsBaseName, packedFor: precision, tensorsMax: plan.count)
       let layers = try packer.write(plan, from: weights, to: writer) { try progress(before + $0, total) }
       _ = try writer.finish()
       before += plan.reduce(0) { $0 + $1.shape.elementCount }

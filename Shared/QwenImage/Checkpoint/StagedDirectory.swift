@@ -20,7 +20,8 @@ struct StagedDirectory: ~Copyable {
     let present = (try? FileManager.default.contentsOfDirectory(atPath: destination.path)) ?? []
     guard present.isEmpty else { throw .checkpoint("\(destination.path) exists and is not empty") }
     let unique = String(UInt32.random(in: 0...UInt32.max), radix: 36)
-    let url = destination.standardizedFileURL.deletingLastPathComponent().appending(path: ".\(destination.lastPathComponent).\(unique).partial")
+    let url = destination.standardizedFileURL.deletingLastPathComponent().appending(
+      path: ".\(destination.lastPathComponent).\(unique).partial")
     do { try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true) } catch {
       throw .checkpoint("cannot create \(url.path): \(error.localizedDescription)")
     }

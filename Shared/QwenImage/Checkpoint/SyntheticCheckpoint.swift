@@ -27,7 +27,8 @@ public enum SyntheticCheckpoint {
     var before = 0
     for (component, plan) in plans {
       let isPacked = precision != .bf16 && component != .vae
-      let writer = ShardedWriter(model.url(of: component), baseName: component.weightsBaseName, packedFor: isPacked ? precision : nil)
+      let writer = ShardedWriter(
+        model.url(of: component), baseName: component.weightsBaseName, packedFor: isPacked ? precision : nil, tensorsMax: plan.count)
       _ = try packer.write(plan, from: source, to: writer) { try progress(before + $0, total) }
       _ = try writer.finish()
       before += plan.reduce(0) { $0 + $1.shape.elementCount }

@@ -65,8 +65,9 @@ extension ModelDirectory {
     do {
       let key = try cacheKey(component, weights, compute.precision)
       let plan = cachePlan(component, compute.precision), byteCount = plan.reduce(0) { $0 + $1.packedBytes }
-      let cached = try cache.component(key, byteCount: byteCount, report: loading.report) { writer in
-        loading.report("laying out \(component.rawValue) for \(compute.precision.rawValue) in \(cache.directory.path), about \(byteCount >> 20) MiB")
+      let cached = try cache.component(key, tensorsMax: plan.count, byteCount: byteCount, report: loading.report) { writer in
+        loading.report(
+          "laying out \(component.rawValue) for \(compute.precision.rawValue) in \(cache.directory.path), about \(byteCount >> 20) MiB")
         _ = try WeightPacker(compute: compute, laysOutKeptLayers: true).write(plan, from: weights, to: writer) { _ in }
       }
       return (weights.overlaid(by: cached), compute)

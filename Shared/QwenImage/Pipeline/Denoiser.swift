@@ -5,12 +5,24 @@ import TensorCore
 public struct Denoiser: Sendable {
   private let transformer: MMDiT
   private let scheduler: SchedulerConfiguration
+  private var predict: @Sendable ([MMDiT.Branch]) -> [Tensor]
 
   /// Puts the loop around a loaded transformer.
   public init(transformer: MMDiT, scheduler: SchedulerConfiguration) {
     self.transformer = transformer
     self.scheduler = scheduler
+    predict = transformer.predict
   }
+
+  /// The same loop, with velocities predicted by `predict`: for jobs that share passes, which hands them on to ``MMDiT/predict(_:)``.
+  public func predicting(by predict: @escaping @Sendable ([MMDiT.Branch]) -> [Tensor]) -> Denoiser {
+    var denoiser = self
+    denoiser.predict = predict
+    return denoiser
+  }
+
+  /// Velocities of several branches, of one job or of several.
+  public func velocities(_ branches: [MMDiT.Branch]) -> [Tensor] { transformer.predict(branches) }
 
   /// Names everything that results depend on besides weights and inputs.
   public var numericsClass: String { LayerPrecision.numericsClass(transformer.compute) }
@@ -63,12 +75,14 @@ public struct Denoiser: Sendable {
     probe.record("sigmas", Tensor(schedule.sigmas, shape: [schedule.sigmas.count]))
     probe.record("timesteps", Tensor(schedule.timesteps, shape: [schedule.timesteps.count]))
     let modulation = transformer.modulation(times: schedule.timesteps.map { $0 / 1000 })
-    let positive = transformer.condition(promptEmbeds: input.promptEmbeds, grid: input.grid)
-    let negative = input.negativePromptEmbeds.map { transformer.condition(promptEmbeds: $0, grid: input.grid) }
+    let prompts = ([input.promptEmbeds] + (input.negativePromptEmbeds.map { [$0] } ?? [])).map {
+      transformer.condition(promptEmbeds: $0, grid: input.grid)
+    }
 
     var latents = input.latents.copied()
     for step in input.firstStep..<input.steps {
-      let velocity = velocity(latents, positive, negative, modulation, step: step, input, stepProbe(probe, step))
+      let branches = prompts.map { MMDiT.Branch(latents: latents, conditioning: $0, modulation: modulation, step: step) }
+      let velocity = velocity(branches, input, stepProbe(probe, step))
       latents = FlowMatchSchedule.step(latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
       probe.record("latents.step\(step)", latents)
       try afterStep(step + 1, latents)
@@ -76,21 +90,12 @@ public struct Denoiser: Sendable {
     return latents
   }
 
-  /// Up to this many tokens the two branches of guidance run in one pass; more of them fill the caches of a pass of their own.
-  private static let sharedTokensMax = 2304
-
-  private func velocity(
-    _ latents: Tensor, _ positive: MMDiT.Conditioning, _ negative: MMDiT.Conditioning?, _ modulation: ModulationTable, step: Int,
-    _ input: Input, _ probe: Probe
-  ) -> Tensor {
-    let conditional = MMDiT.Branch(latents: latents, conditioning: positive, modulation: modulation, step: step)
-    guard let negative else { return transformer(conditional, probe: probe.scoped("cond")) }
-    let unconditional = MMDiT.Branch(latents: latents, conditioning: negative, modulation: modulation, step: step)
-    let isShared = !probe.isActive && conditional.tokenCount + unconditional.tokenCount <= Self.sharedTokensMax
+  private func velocity(_ branches: [MMDiT.Branch], _ input: Input, _ probe: Probe) -> Tensor {
     let velocities =
-      isShared
-      ? transformer([conditional, unconditional])
-      : [transformer(conditional, probe: probe.scoped("cond")), transformer(unconditional, probe: probe.scoped("uncond"))]
+      probe.isActive
+      ? zip(branches, ["cond", "uncond"]).map { transformer($0, probe: probe.scoped($1)) }
+      : predict(branches)
+    guard velocities.count > 1 else { return velocities[0] }
     return trueCFG(conditional: velocities[0], unconditional: velocities[1], scale: Float(input.trueCFGScale))
   }
 

@@ -100,6 +100,26 @@ public struct MMDiT: Sendable {
     return velocities(streams.image, branches, probe: .none)
   }
 
+  /// Most tokens of a pass that branches share. Few tokens wait for weights; more keep the processor busy by themselves, and bringing
+  /// branches together costs time then (Tests/Benchmarks/PERFORMANCE-LOG.md).
+  public static let sharedTokensMax = 512
+
+  /// Predicts several velocities in as few passes as are worth sharing.
+  ///
+  /// - Returns: per branch the same bytes as alone.
+  public func predict(_ branches: [Branch]) -> [Tensor] {
+    var passes: [[Branch]] = [], tokens = 0
+    for branch in branches {
+      if passes.isEmpty || tokens + branch.tokenCount > Self.sharedTokensMax {
+        passes.append([])
+        tokens = 0
+      }
+      passes[passes.count - 1].append(branch)
+      tokens += branch.tokenCount
+    }
+    return passes.flatMap { self($0) }
+  }
+
   /// The residual streams of a pass, the branches one after the other, fp32.
   @_spi(Benchmarks) public struct Streams {
     /// [ΣN, inner].

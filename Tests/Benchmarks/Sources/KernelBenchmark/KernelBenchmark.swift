@@ -1,5 +1,6 @@
 import Foundation
 import Kernels
+import Measuring
 import TensorCore
 
 /// Usage: KernelBenchmark [--threads N] [--isa NAME] [--repetitions N] [linear] [attention] [convolution] [elementwise]

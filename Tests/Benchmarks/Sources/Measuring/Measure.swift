@@ -3,23 +3,23 @@ import Kernels
 import TensorCore
 
 /// Seconds that some work took.
-struct Cost {
+public struct Cost {
   /// By the clock.
-  var wall: Double
+  public var wall: Double
   /// Of processor time, over all threads, divided by their number: what the clock would have shown on an idle machine.
-  var processor: Double
+  public var processor: Double
 }
 
 /// Runs `work` once.
-func cost(threads: Int, _ work: () -> Void) -> Cost {
+public func cost(threads: Int, _ work: () throws -> Void) rethrows -> Cost {
   let clock = ContinuousClock(), before = process_seconds()
-  let elapsed = clock.measure(work)
+  let elapsed = try clock.measure(work)
   let wall = Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) * 1e-18
   return Cost(wall: wall, processor: (process_seconds() - before) / Double(threads))
 }
 
 /// Medians of `repetitions` runs after a warm-up: processors at rest start at half speed.
-func medianCost(repetitions: Int, threads: Int, _ work: () -> Void) -> Cost {
+public func medianCost(repetitions: Int, threads: Int, _ work: () -> Void) -> Cost {
   var warmedSeconds = 0.0
   repeat { warmedSeconds += cost(threads: threads, work).wall } while warmedSeconds < 0.3
   let samples = (0..<repetitions).map { _ in cost(threads: threads, work) }
@@ -27,11 +27,11 @@ func medianCost(repetitions: Int, threads: Int, _ work: () -> Void) -> Cost {
 }
 
 /// What this machine can do at most: units per second over all threads of a pool.
-enum Ceiling {
+public enum Ceiling: String, Sendable, CaseIterable {
   case fp32, bf16, int8, memory
 
   /// Units per second by the clock and by processor time; measured anew each time, since other work comes and goes.
-  func measure(pool: ThreadPool) -> (perWall: Double, perProcessor: Double) {
+  public func measure(pool: ThreadPool) -> (perWall: Double, perProcessor: Double) {
     let rounds = 2_000_000, bytesPerThread = 256 << 20
     let memory = self == .memory ? Tensor.zeros([pool.threadCount, bytesPerThread / 4]) : Tensor.zeros([1])
     func run(_ index: Int) -> Double {
@@ -50,7 +50,7 @@ enum Ceiling {
 }
 
 /// A tensor of uniform numbers in ±`scale`, filled in parallel.
-func noise(_ shape: Shape, _ dtype: DType, scale: Float = 1, pool: ThreadPool) -> Tensor {
+public func noise(_ shape: Shape, _ dtype: DType, scale: Float = 1, pool: ThreadPool) -> Tensor {
   let tensor = Tensor(uninitialized: shape), values = tensor.pointer(as: Float.self), count = shape.elementCount, chunk = 1 << 20
   pool.parallel((count + chunk - 1) / chunk) { index in
     var state = UInt64(index) &* 0x9E37_79B9_7F4A_7C15 | 1

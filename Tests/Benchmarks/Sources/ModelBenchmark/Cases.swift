@@ -1,0 +1,132 @@
+import Foundation
+import ImageCodec
+import Kernels
+@_spi(Benchmarks) import QwenImage
+import TensorCore
+import Weights
+
+/// Something to measure, with inputs and weights that the reference's side computes too (Tests/Golden/make_fullsize.py).
+struct BenchmarkCase {
+  /// Does it once.
+  let run: () throws -> Tensor?
+  /// Whether results are kept for comparison.
+  var isCompared = true
+
+  /// Text tokens of a block.
+  static let textTokens = 128
+
+  struct UnknownKind: Error { let kind: String }
+
+  /// Kinds: `block` (size: image tokens, a square), `attention`, `layer` (tokens), `vae` (pixels of a side), `pair`, `shared` (two
+  /// branches of guidance, one by one or in one pass; size: image tokens), `prompts1`, `prompts8` (a text encoder's layer over one
+  /// or eight prompts of `size` tokens after its prefix), `pipeline` (pixels of a side, of the checkpoint `model`; `model:STEPS`).
+  init(kind: String, size: Int, precision: Precision, model: String?, pool: ThreadPool) throws {
+    let compute = Compute(precision: precision, pool: pool)
+    switch kind {
+    case "block": run = try Self.block(size, compute)
+    case "attention": run = Self.attention(size, compute)
+    case "layer": run = try Self.layer(size, compute)
+    case "vae": run = try Self.vae(size, compute)
+    case "pair", "shared": run = try Self.guidance(size, compute, isShared: kind == "shared")
+    case "prompts1", "prompts8": run = try Self.prompts(size, count: kind == "prompts8" ? 8 : 1, compute)
+    case "pipeline":
+      run = try Self.pipeline(size, model ?? "", precision, pool)
+      isCompared = false
+    default: throw UnknownKind(kind: kind)
+    }
+  }
+
+  private static func uniforms(_ name: String, _ rows: Int, _ columns: Int) -> Tensor {
+    Tensor(SyntheticWeights.uniforms(name, count: rows * columns), shape: [rows, columns])
+  }
+
+  private static func branch(_ size: Int, text: Int, _ transformer: MMDiT) -> MMDiT.Branch {
+    let side = Int(Double(size).squareRoot()), grid = TokenGrid(height: side, width: size / side)
+    return MMDiT.Branch(
+      latents: uniforms("input.latents", grid.tokenCount, 64),
+      conditioning: transformer.condition(promptEmbeds: uniforms("input.prompt_embeds", text, 3584), grid: grid),
+      modulation: transformer.modulation(times: [0.7]), step: 0)
+  }
+
+  private static func transformer(_ compute: Compute) throws -> MMDiT {
+    var configuration = TransformerConfiguration.published
+    configuration.layerCount = 1
+    return try MMDiT(.synthetic("transformer"), configuration: configuration, compute: compute)
+  }
+
+  private static func block(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let transformer = try transformer(compute), branch = branch(size, text: textTokens, transformer)
+    let start = transformer.streams([branch])
+    return {
+      var streams = start
+      streams.image = start.image.copied()
+      streams.text = start.text.copied()
+      transformer.runBlocks(&streams, [branch], updatesLastText: true)
+      return streams.image
+    }
+  }
+
+  private static func guidance(_ size: Int, _ compute: Compute, isShared: Bool) throws -> () -> Tensor? {
+    let transformer = try transformer(compute)
+    let branches = [branch(size, text: 40, transformer), branch(size, text: 8, transformer)]
+    return {
+      for pass in isShared ? [branches] : branches.map({ [$0] }) {
+        var streams = transformer.streams(pass)
+        transformer.runBlocks(&streams, pass, updatesLastText: true)
+      }
+      return nil
+    }
+  }
+
+  private static func attention(_ size: Int, _ compute: Compute) -> () -> Tensor? {
+    let heads = 24, width = heads * 128
+    func input(_ name: String) -> Tensor {
+      let tensor = uniforms("input.\(name)", size, width)
+      return compute.activationDType == .fp32 ? tensor : compute.converted(tensor, to: .bf16)
+    }
+    let (q, k, v) = (input("q"), input("k"), input("v"))
+    return { compute.attention(q: q, k: k, v: v, heads: heads, kvHeads: heads, headDim: 128, causal: false) }
+  }
+
+  private static func languageModel(_ compute: Compute) throws -> LanguageModel {
+    var configuration = TextEncoderConfiguration.published
+    configuration.layerCount = 1
+    configuration.vocabularySize = 1024
+    return try LanguageModel(.synthetic("text_encoder"), configuration: configuration, compute: compute)
+  }
+
+  private static func tokens(_ count: Int) -> [Int] { (0..<count).map { $0 * 37 % 1024 } }
+
+  private static func layer(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let model = try languageModel(compute), ids = tokens(size)
+    return { model(ids) }
+  }
+
+  private static func prompts(_ size: Int, count: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let model = try languageModel(compute), prefix = model.prefix(tokens(34))
+    let prompts = Array(repeating: tokens(size), count: count)
+    return { model(prompts, after: prefix)[0] }
+  }
+
+  private static func vae(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let decoder = try VAEDecoder(.synthetic("vae"), configuration: .published, compute: compute)
+    let latents = uniforms("input.latents", 16, size / 8 * (size / 8)).reshaped([16, size / 8, size / 8])
+    return { decoder(latents) }
+  }
+
+  private static func pipeline(_ size: Int, _ model: String, _ precision: Precision, _ pool: ThreadPool) throws -> () throws -> Tensor? {
+    let parts = model.split(separator: ":").map(String.init), steps = parts.count > 1 ? Int(parts[1]) ?? 4 : 4
+    let directory = try ModelDirectory(URL(filePath: parts[0]))
+    let pipeline = try QwenImagePipeline(
+      model: directory, loading: WeightLoading(precision: PrecisionChoice(rawValue: precision.rawValue) ?? .auto), pool: pool)
+    var number = 0
+    return {
+      number += 1
+      let request = ImageRequest(
+        prompt: "a red heart, number \(number)", negativePrompt: " ", trueCFGScale: 4, steps: steps, width: size, height: size,
+        seed: UInt64(number))
+      _ = try PNG.encode(pipeline(request))
+      return nil
+    }
+  }
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The full-size model, really run: writes a checkpoint with random weights at the published sizes, starts a gateway and the three
+# stages on it as processes of their own, draws one 512×512 picture in 4 steps without guidance, prints what it took, and cleans up.
+#
+#   Tests/Benchmarks/full-size.sh                                    needs 24 GB of disk and 24 GiB of memory
+#   PRECISION=int8 STEPS=8 DIR=/data Tests/Benchmarks/full-size.sh   int8 takes 31 GB of disk
+#   OUTPUT=picture.png PICTURES=2 Tests/Benchmarks/full-size.sh      keeps the picture; draws it again with everything warm
+#   MODEL=/models/Qwen-Image-q4 Tests/Benchmarks/full-size.sh        a checkpoint that is there already, and stays
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+bin=${BIN:-.build/release}
+for program in gateway text-encoder denoiser vae-decoder qwen-image; do
+  [ -x "$bin/$program" ] || { echo "$bin/$program is missing: swift build -c release" >&2; exit 1; }
+done
+work=$(mktemp -d "${DIR:-${TMPDIR:-/tmp}}/full-size.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+if [ -z "${MODEL:-}" ]; then
+  MODEL=$work/model
+  echo "== writing a checkpoint with random weights (${PRECISION:-q4})"
+  start=$(date +%s)
+  "$bin/qwen-image" synth --config qwen-image --seed 1 --precision "${PRECISION:-q4}" "$MODEL"
+  echo "$(du -sm "$MODEL" | cut -f1) MiB in $(($(date +%s) - start)) s"
+fi
+python3 Tests/Benchmarks/full_size.py "$bin" "$MODEL" --output "${OUTPUT:-$work/picture.png}" --steps "${STEPS:-4}" --size "${SIZE:-512x512}" \
+  --pictures "${PICTURES:-1}"

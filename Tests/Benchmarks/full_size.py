@@ -1,0 +1,108 @@
+"""One picture through a cluster on a full-size checkpoint: load time, time per step and peak memory of every stage.
+
+full-size.sh calls it."""
+
+import argparse
+import base64
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "Cluster"))
+from cluster import Cluster, STAGES  # noqa: E402
+
+
+class FullSizeCluster(Cluster):
+    """Loading may take minutes."""
+
+    def wait_until_ready(self, timeout_seconds=3600):
+        super().wait_until_ready(timeout_seconds)
+
+
+def events(response):
+    """(seconds, data) of each server-sent event."""
+    for line in response:
+        if line.startswith(b"data: "):
+            yield time.monotonic(), json.loads(line[6:])
+
+
+def draw(cluster, arguments):
+    """Draws a picture; returns it and the seconds at which each (stage, step) was first reported."""
+    body = {"prompt": "a red heart on a white table, watercolour", "size": arguments.size, "num_inference_steps": arguments.steps,
+            "true_cfg_scale": 1, "seed": 7, "stream": True}
+    request = urllib.request.Request(
+        cluster.url + "/v1/images/generations", json.dumps(body).encode(), {"content-type": "application/json"})
+    start, reached = time.monotonic(), {}
+    with urllib.request.urlopen(request, timeout=6 * 3600) as response:
+        for seconds, event in events(response):
+            if event["type"] == "image_generation.progress":
+                reached.setdefault((event["stage"], event["step"]), seconds - start)
+            elif event["type"] == "image_generation.completed":
+                reached["completed"] = seconds - start
+                return base64.b64decode(event["b64_json"]), reached
+            else:
+                raise SystemExit(f"the cluster reports {event}")
+    raise SystemExit("the stream ended without a picture")
+
+
+def memory(pid):
+    """The kernel's figures of a process in GB: peak and present resident memory, of which anonymous and of files."""
+    status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
+    return {key: int(status[field].split()[0]) * 1024 / 1e9
+            for key, field in (("peak", "VmHWM"), ("now", "VmRSS"), ("anonymous", "RssAnon"), ("files", "RssFile"))}
+
+
+def loaded_seconds(cluster, name):
+    """What the stage itself says its loading took."""
+    for line in cluster.log(name).splitlines():
+        entry = json.loads(line) if line.startswith("{") else {}
+        if entry.get("message") == "loaded":
+            return float(entry.get("seconds", entry.get("metadata", {}).get("seconds", "nan")))
+    return float("nan")
+
+
+def show(cluster, title):
+    print(f"== {title}\n{'stage':14}{'load s':>8}{'peak GB':>10}{'now GB':>9}{'anonymous':>11}{'files':>8}")
+    for stage in STAGES:
+        for name in cluster.names(stage):
+            m = memory(cluster.processes[name].pid)
+            print(f"{stage:14}{loaded_seconds(cluster, name):8.1f}{m['peak']:10.2f}{m['now']:9.2f}{m['anonymous']:11.2f}{m['files']:8.2f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("binaries")
+    parser.add_argument("model")
+    parser.add_argument("--output", help="where to write the last picture")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--size", default="512x512")
+    parser.add_argument("--pictures", type=int, default=1, help="how often to draw it; from the second on its prompt is known")
+    arguments = parser.parse_args()
+    # SIGTERM must reach the `with` block, which ends the processes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    settings = {"jobs-first-step-seconds": 86400, "jobs-step-seconds": 86400, "jobs-timeout-seconds": 604800, "cluster-lease-seconds": 60}
+    # Every stage takes all processors: they work one after the other.
+    with FullSizeCluster(arguments.binaries, arguments.model, precision="auto", settings=settings, threads=0) as cluster:
+        show(cluster, "loaded")
+        for number in range(1, arguments.pictures + 1):
+            picture, reached = draw(cluster, arguments)
+            if arguments.output:
+                pathlib.Path(arguments.output).write_bytes(picture)
+            steps = [reached[("denoiser", step)] for step in range(1, arguments.steps + 1) if ("denoiser", step) in reached]
+            times = [later - earlier for earlier, later in zip(steps, steps[1:])]
+            print(f"== picture {number}: {len(picture)} bytes in {reached['completed']:.1f} s")
+            print(f"first step done after {steps[0]:.1f} s (encoding, modulation table and step), then per step "
+                  + " ".join(f"{t:.1f}" for t in times) + f" s; decoding {reached['completed'] - steps[-1]:.1f} s")
+            print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+            show(cluster, "memory")
+        print("== as the gateway reports it")
+        for worker in cluster.get("/v1/workers")[1]["data"]:
+            print(f"{worker['stage']:14}{worker['numerics_class']:34}peak {worker['peak_resident_bytes'] / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()

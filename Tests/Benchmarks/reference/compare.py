@@ -1,0 +1,336 @@
+#!/usr/bin/env python3
+"""This project and the reference side by side, on the same machine, in the same minutes.
+
+    compare.py --binary MODEL_BENCHMARK --products DIR --scratch DIR [--threads N] [--rounds N] [--only GROUP,...] [--out FILE.json]
+
+Two processes hold the same modules with the same weights and inputs, and take turns: every round runs each case once, so that
+whatever else the machine does falls on all of them. Printed are medians over the rounds, by the clock and by processor time
+divided by the number of threads (what the clock would show on an idle machine), and the medians of the rounds' ratios.
+Groups: ceilings, block, attention, layer, prompts, guidance, vae, pipeline, http.
+"""
+import argparse
+import datetime
+import gzip
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+sys.path.insert(0, str(HERE.parents[1] / "Cluster"))
+import cluster as cluster_module  # noqa: E402
+
+GROUPS = ("ceilings", "block", "attention", "layer", "prompts", "guidance", "vae", "pipeline", "http")
+CEILING = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "q4": "bf16"}
+
+
+class Failed(Exception):
+    pass
+
+
+class Side:
+    """One of the two processes; ended with the `with` block."""
+
+    def __init__(self, name, command, threads):
+        self.name = name
+        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), HF_HUB_OFFLINE="1")
+        self.process = subprocess.Popen(
+            [*map(str, command), "--threads", str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.about = self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise Failed(f"{self.name} ended")
+        answer = json.loads(line)
+        if "failed" in answer:
+            raise Failed(f"{self.name}: {answer['failed']}")
+        return answer
+
+    def __call__(self, *words):
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Bench:
+    def __init__(self, options):
+        self.options, self.rows, self.facts = options, [], {}
+
+    def own(self):
+        return Side("this project", [self.options.binary], self.options.threads)
+
+    def reference(self):
+        return Side("the reference", [sys.executable, HERE / "worker.py"], self.options.threads)
+
+    def rounds(self, sides, cases, rounds):
+        """Seconds of every case [(side, key)] in every round; a first round warms up and is not counted."""
+        samples = {case: [] for case in cases}
+        for number in range(rounds + 1):
+            for side, key in cases:
+                sample = sides[side]("run", key)
+                if number:
+                    samples[side, key].append(sample)
+        return samples
+
+    def group(self, title, kind, size, own, reference, operations, rounds, targets=None, compared=True):
+        """Measures one shape and prints its table. `own` and `reference` are precisions; ratios are to the reference's bf16."""
+        with self.own() as ours, self.reference() as theirs:
+            sides, cases = {"own": ours, "reference": theirs}, []
+            for side, precisions in (("reference", reference), ("own", own)):
+                for precision in precisions:
+                    sides[side]("case", precision, kind, size, precision)
+                    cases.append((side, precision))
+            samples = self.rounds(sides, cases, rounds)
+            ceilings = {name: ours("ceiling", name) for name in sorted({CEILING[p] for p in own})} if operations else {}
+            table = []
+            for side, precision in cases:
+                row = self.row(title, side, precision, samples, cases, targets)
+                if operations and side == "own":
+                    limit = ceilings[CEILING[precision]]["processorRate"]
+                    row["of_ceiling"] = operations / row["processor_seconds"] / limit
+                if compared and "fp32" in (own if side == "own" else reference):
+                    row["error"] = sides[side]("error", precision, "fp32")["error"]
+                table.append(row)
+            self.print_table(title, table)
+
+    def row(self, title, side, precision, samples, cases, targets):
+        own = samples[side, precision]
+        row = {"group": title, "side": side, "precision": precision, "wall_seconds": statistics.median(s["wall"] for s in own),
+               "processor_seconds": statistics.median(s["processor"] for s in own), "rounds": len(own)}
+        for yardstick in ("bf16", "fp32"):
+            other = samples.get(("reference", yardstick))
+            if other and side == "own":
+                for clock in ("wall", "processor"):
+                    row[f"{clock}_ratio_{yardstick}"] = statistics.median(t[clock] / o[clock] for o, t in zip(own, other))
+        if targets and side == "own" and precision in targets:
+            row["target"] = targets[precision]
+        return row
+
+    def print_table(self, title, table):
+        print(f"\n### {title}\n")
+        print("| who | mode | ms by the clock | ms of processor | × reference bf16: clock, processor | × fp32 | of ceiling | error | target |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for row in table:
+            self.rows.append(row)
+            ratio = lambda name: f"{row[name]:.2f}" if name in row else ""
+            both = ", ".join(filter(None, (ratio("wall_ratio_bf16"), ratio("processor_ratio_bf16"))))
+            error = f"{row['error']:.1e}" if row.get("error", -1) >= 0 else ""
+            who = "this project" if row["side"] == "own" else "reference"
+            print(f"| {who} | {row['precision']} | {row['wall_seconds'] * 1e3:.1f} | {row['processor_seconds'] * 1e3:.1f} | {both} | "
+                  f"{ratio('processor_ratio_fp32')} | {ratio('of_ceiling')} | {error} | {row.get('target', '')} |", flush=True)
+
+    # The groups.
+
+    def ceilings(self):
+        with self.own() as ours:
+            print(f"\n### Ceilings: {ours.about['instructions']}, {ours.about['threads']} threads\n")
+            print("| | G/s by the clock | by processor time |\n|---|---|---|")
+            for name in ("fp32", "bf16", "int8", "memory"):
+                rate = ours("ceiling", name)
+                self.facts[f"ceiling_{name}"] = rate
+                print(f"| {name} | {rate['rate'] / 1e9:.0f} | {rate['processorRate'] / 1e9:.0f} |", flush=True)
+
+    def block(self):
+        for tokens, targets in ((1024, {"bf16": 1.15, "int8": 1.9}), (4096, {"bf16": 1.4, "int8": 2.2})):
+            total = tokens + 128
+            operations = 24 * 3072 * 3072 * total + 4 * total * total * 3072
+            self.group(f"MMDiT block, {tokens} image + 128 text tokens", "block", tokens, ["bf16", "int8", "q4", "fp32"], ["bf16", "fp32"],
+                       operations, self.options.rounds if tokens < 4096 else max(3, self.options.rounds // 2), targets)
+
+    def attention(self):
+        for tokens in (1152, 4224):
+            self.group(f"Attention, 24 × 128, {tokens} tokens", "attention", tokens, ["bf16", "fp32"], ["bf16", "fp32"],
+                       4 * tokens * tokens * 3072, self.options.rounds)
+
+    def layer(self):
+        parameters = 2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944
+        for tokens in (128, 512):
+            operations = 2 * parameters * tokens + 2 * tokens * tokens * 3584
+            self.group(f"Qwen2.5-VL decoder layer, {tokens} tokens", "layer", tokens, ["bf16", "int8", "q4", "fp32"], ["bf16", "fp32"],
+                       operations, self.options.rounds, {"bf16": 1.1, "int8": 1.8})
+
+    def alternatives(self, title, kinds, names, size, precisions, times=1):
+        """Two ways of this project to do something; the first does a `times`-th of the second's work."""
+        with self.own() as ours:
+            print(f"\n### {title}\n\n| mode | {names[0]}, ms | {names[1]}, ms | gain by processor time |\n|---|---|---|---|")
+            for precision in precisions:
+                for kind in kinds:
+                    ours("case", kind, kind, size, precision)
+                samples = self.rounds({"own": ours}, [("own", kind) for kind in kinds], self.options.rounds)
+                first, second = (samples["own", kind] for kind in kinds)
+                ratio = statistics.median(times * a["processor"] / b["processor"] for a, b in zip(first, second))
+                medians = [statistics.median(s["processor"] for s in x) for x in (first, second)]
+                self.rows.append({"group": title, "precision": precision, f"{kinds[0]}_processor_seconds": medians[0],
+                                  f"{kinds[1]}_processor_seconds": medians[1], "gain": ratio})
+                print(f"| {precision} | {medians[0] * 1e3:.1f} | {medians[1] * 1e3:.1f} | {ratio:.2f} |", flush=True)
+                for kind in kinds:
+                    ours("drop", kind)
+
+    def prompts(self):
+        for tokens in (12, 60):
+            self.alternatives(f"Text-encoder layer, prompts of {tokens} tokens", ("prompts1", "prompts8"), ("one", "eight in one pass"),
+                              tokens, ["bf16", "int8", "q4"], times=8)
+
+    def guidance(self):
+        for tokens in (16, 64, 256, 1024):
+            self.alternatives(f"Block, both branches of guidance, {tokens} image tokens", ("pair", "shared"), ("apart", "in one pass"), tokens,
+                              ["bf16", "int8", "q4"])
+
+    def vae(self):
+        for size in (256, 512, 1024):
+            title, table = f"VAE decode {size}²", []
+            rounds = self.options.rounds if size < 1024 else max(1, self.options.rounds // 3)
+            needed = {"fp32": 9.6e9, "bf16": 4.9e9} if size == 1024 else {"fp32": 3e9, "bf16": 2e9}
+            with self.own() as ours, self.reference() as theirs:
+                sides, cases, peaks = {"own": ours, "reference": theirs}, [], {}
+                for side, precision in (("reference", "bf16"), ("reference", "fp32"), ("own", "fp32")):
+                    if side == "reference" and available_bytes() < needed[precision] + 2e9:
+                        print(f"\n{title}: the reference's {precision} left out, {available_bytes() / 1e9:.1f} GB of memory are free")
+                        continue
+                    sides[side]("case", precision, "vae", size, precision)
+                    cases.append((side, precision))
+                for case in cases:  # this is the warm-up too
+                    sides[case[0]]("memory")
+                    sides[case[0]]("run", case[1])
+                    peaks[case] = sides[case[0]]("memory")["peak"]
+                samples = {case: [] for case in cases}
+                for _ in range(rounds):
+                    for side, key in cases:
+                        samples[side, key].append(sides[side]("run", key))
+                for case in cases:
+                    row = self.row(title, *case, samples, cases, {"fp32": 4})
+                    row["peak_bytes"] = peaks[case]
+                    table.append(row)
+            self.print_table(title, table)
+            print("\nPeak resident memory: " + ", ".join(
+                f"{'this project' if row['side'] == 'own' else 'reference'} {row['precision']} {row['peak_bytes'] / 1e9:.2f} GB" for row in table))
+
+    def pipeline(self):
+        small = self.small_checkpoint()
+        for name, folder, size in (("tiny", ROOT / "Tests/Golden/tiny/checkpoint", 64), ("small", small, 256)):
+            model, title = f"{folder}:4", f"Whole pipeline, {name} checkpoint, {size}², 4 steps with guidance"
+            with self.own() as ours, self.reference() as theirs:
+                sides, cases = {"own": ours, "reference": theirs}, []
+                for side, precisions in (("reference", ["bf16", "fp32"]), ("own", ["bf16", "int8", "fp32"])):
+                    for precision in precisions:
+                        sides[side]("case", precision, "pipeline", size, precision, model)
+                        cases.append((side, precision))
+                samples = self.rounds(sides, cases, self.options.rounds)
+                self.print_table(title, [self.row(title, *case, samples, cases, None) for case in cases])
+
+    def small_checkpoint(self):
+        folder = self.options.scratch / "small"
+        if not (folder / "checkpoint/vae/config.json").exists():
+            tokenizer = self.options.scratch / "tokenizer"
+            tokenizer.mkdir(parents=True, exist_ok=True)
+            for name in ("vocab.json", "merges.txt"):
+                with gzip.open(ROOT / f"Tests/Golden/qwen2-tokenizer/{name}.gz") as source, open(tokenizer / name, "wb") as target:
+                    shutil.copyfileobj(source, target)
+            code = f"import sys; sys.path.insert(0, {str(ROOT / 'Tests/Golden')!r}); import make_reference as m; " \
+                   f"m.build({str(folder)!r}, 'small', 0, {str(tokenizer)!r})"
+            subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+        return folder / "checkpoint"
+
+    def http(self):
+        """A request to the cluster against the same work in one process, at about a second of compute."""
+        model, size = ROOT / "compose/models/nano-qwen-image", 256
+        with self.own() as ours, cluster_module.Cluster(self.options.products, model, "bf16", threads=self.options.threads) as gateway:
+            ours("case", "once", "pipeline", size, "bf16", f"{model}:10")
+            samples = self.rounds({"own": ours}, [("own", "once")], 3)["own", "once"]
+            steps = max(1, min(100, round(10 / min(s["processor"] for s in samples))))
+            ours("case", "local", "pipeline", size, "bf16", f"{model}:{steps}")
+            numbers, local, remote, processor = iter(range(1, 1 << 30)), [], [], []
+            pids = [process.pid for process in gateway.processes.values()]
+            for number in range(2 * self.options.rounds + 1):
+                alone, used = ours("run", "local"), sum(map(processor_seconds, pids))
+                seconds = request(gateway.url, size, steps, next(numbers))
+                used = (sum(map(processor_seconds, pids)) - used) / self.options.threads
+                if number:
+                    local.append(alone["wall"])
+                    remote.append(seconds)
+                    processor.append(used / alone["processor"])
+        overhead = statistics.median(r / l for l, r in zip(local, remote)) - 1
+        processor_overhead = statistics.median(processor) - 1
+        title = f"HTTP overhead of the cluster, nano model, {size}², {steps} steps"
+        self.rows.append({"group": title, "local_seconds": statistics.median(local), "cluster_seconds": statistics.median(remote),
+                          "local_least": min(local), "cluster_least": min(remote), "overhead": overhead,
+                          "processor_overhead": processor_overhead, "target": 0.03})
+        print(f"\n### {title}\n\nlocal {statistics.median(local):.3f} s, cluster {statistics.median(remote):.3f} s: {overhead * 100:+.1f} % "
+              f"(median of the rounds' ratios; fastest {min(local):.3f} and {min(remote):.3f} s: {(min(remote) / min(local) - 1) * 100:+.1f} %); "
+              f"processor time of all processes {processor_overhead * 100:+.1f} %")
+
+
+def request(url, size, steps, number):
+    body = {"prompt": f"a red heart, number {number}", "negative_prompt": " ", "true_cfg_scale": 4, "num_inference_steps": steps,
+            "size": f"{size}x{size}", "seed": number}
+    start = time.perf_counter()
+    message = urllib.request.Request(f"{url}/v1/images/generations", json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(message, timeout=600) as response:
+        response.read()
+    return time.perf_counter() - start
+
+
+def processor_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def available_bytes():
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", type=pathlib.Path, required=True)
+    parser.add_argument("--products", type=pathlib.Path, required=True)
+    parser.add_argument("--scratch", type=pathlib.Path, required=True)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default=",".join(GROUPS))
+    parser.add_argument("--out", type=pathlib.Path)
+    options = parser.parse_args()
+    unknown = set(options.only.split(",")) - set(GROUPS)
+    if unknown:
+        parser.error(f"--only {','.join(sorted(unknown))}: the groups are {', '.join(GROUPS)}")
+    bench = Bench(options)
+    with bench.reference() as reference:
+        bench.facts.update(reference.about)
+    bench.facts["processor"] = next(
+        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown")
+    bench.facts["load_before"] = os.getloadavg()
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    print(f"{now}; {bench.facts['processor']}, {options.threads} threads; torch {bench.facts['torch']}, diffusers {bench.facts['diffusers']}, "
+          f"transformers {bench.facts['transformers']}; load average {os.getloadavg()[0]:.1f} before")
+    for group in GROUPS:
+        if group in options.only.split(","):
+            getattr(bench, group)()
+    bench.facts["load_after"] = os.getloadavg()
+    print(f"\nLoad average {os.getloadavg()[0]:.1f} after.")
+    if options.out:
+        options.out.write_text(json.dumps({"at": now, **bench.facts, "rows": bench.rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failed as failure:
+        sys.exit(f"compare.py: {failure}")

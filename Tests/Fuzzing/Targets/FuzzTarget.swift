@@ -1,0 +1,110 @@
+import Gateway
+import ImageCodec
+import StrictJSON
+import Weights
+import Wire
+
+/// A reader of bytes from outside. It may refuse anything, but must never trap, and what it accepts must be sound.
+package enum FuzzTarget: String, CaseIterable, Sendable {
+  /// A message between gateway and worker: the envelope and its tensors.
+  case envelope
+  /// The body of `POST /v1/images/generations`.
+  case request
+  /// The header of a safetensors file.
+  case safetensors
+  /// A PNG file.
+  case png
+
+  /// Reads `bytes`; traps when something is wrong with the reader.
+  package func run(_ bytes: [UInt8]) {
+    switch self {
+    case .envelope: Self.readEnvelope(bytes)
+    case .request: Self.readRequest(bytes)
+    case .safetensors: Self.readSafetensors(bytes)
+    case .png: Self.readPNG(bytes)
+    }
+  }
+
+  // MARK: - Envelope
+
+  /// Frames with their sizes before them: two bytes, big-endian; the last one takes what is left.
+  private static func readEnvelope(_ bytes: [UInt8]) {
+    var frames: [FrameBuffer] = []
+    var rest = bytes[...]
+    while rest.count >= 2, frames.count < 12 {
+      let size = Int(rest.removeFirst()) << 8 | Int(rest.removeFirst())
+      frames.append(FrameBuffer(copying: Array(rest.prefix(size))))
+      rest = rest.dropFirst(size)
+    }
+    guard let first = frames.first else { return }
+    _ = WireCodec.header(of: first)
+    guard let envelope = try? WireCodec.decode(frames) else { return }
+    // What can be read can be written, and means the same.
+    let again: Envelope
+    do { again = try WireCodec.decode(try WireCodec.encode(envelope)) } catch { fatalError("cannot be sent again: \(error)") }
+    // NaN differs from itself.
+    precondition(again == envelope || "\(again)" == "\(envelope)", "comes back as another message")
+    if case .denoiseRequest(let request) = envelope.body { precondition(request.size.widthPx > 0 && request.steps > 0) }
+    for tensor in envelope.tensors {
+      precondition(WireTensor.byteCount(shape: tensor.shape, dtype: tensor.dtype) == tensor.bytes.count, "a tensor of another size")
+    }
+  }
+
+  // MARK: - Request
+
+  private static func readRequest(_ bytes: [UInt8]) {
+    guard let request = try? ImageRequest(body: bytes, maxPromptBytes: 4096) else { return }
+    precondition((1...ImageRequest.maxImageCount).contains(request.imageCount))
+    precondition(request.prompt.utf8.count <= 4096)
+    if let seed = request.seed { precondition(seed >= 0) }
+    if let steps = request.steps { precondition(steps > 0) }
+    if let size = request.size { precondition(size.width > 0 && size.height > 0) }
+    if let scale = request.trueCFGScale { precondition((0...ImageRequest.maxTrueCFGScale).contains(scale)) }
+  }
+
+  // MARK: - Safetensors
+
+  /// Two bytes for the size of the tensors, big-endian, then the header.
+  private static func readSafetensors(_ bytes: [UInt8]) {
+    guard bytes.count >= 2 else { return }
+    let dataByteCount = Int(bytes[0]) << 8 | Int(bytes[1])
+    guard let header = try? SafetensorsHeader(json: Array(bytes[2...]), dataByteCount: dataByteCount, file: "file") else { return }
+    var end = 0
+    for (_, entry) in header.entries.sorted(by: { ($0.value.begin, $0.value.byteCount) < ($1.value.begin, $1.value.byteCount) }) {
+      precondition(entry.begin == end && entry.byteCount >= 0, "tensors overlap, or leave a hole")
+      end += entry.byteCount
+      precondition(entry.shape.dimensions.allSatisfy { $0 >= 0 })
+    }
+    precondition(end == dataByteCount, "tensors do not fill the file")
+  }
+
+  // MARK: - PNG
+
+  /// A first byte that is odd: the checksums are put right, so that what is behind them is reached.
+  private static func readPNG(_ bytes: [UInt8]) {
+    guard let first = bytes.first else { return }
+    let file = Array(bytes[1...])
+    let limits = PNG.Limits(maxBytes: 1 << 16, maxPixels: 1 << 12)
+    guard let (image, texts) = try? PNG.decode(first & 1 == 1 ? withChecksums(file) : file, limits: limits) else { return }
+    precondition(image.width > 0 && image.height > 0 && image.width * image.height <= limits.maxPixels)
+    precondition(image.pixels.count == image.width * image.height * image.channels, "a picture of another size")
+    guard let written = try? PNG.encode(image, texts: texts) else { return }
+    guard let again = try? PNG.decode(written, limits: PNG.Limits(maxBytes: 1 << 20, maxPixels: 1 << 12)) else {
+      fatalError("a picture that was read cannot be read again")
+    }
+    precondition(again.image == image, "comes back as another picture")
+  }
+
+  private static func withChecksums(_ file: [UInt8]) -> [UInt8] {
+    var file = file
+    var chunk = 8
+    while chunk + 12 <= file.count {
+      let size = file[chunk..<chunk + 4].reduce(0) { $0 << 8 | Int($1) }
+      guard size <= file.count - chunk - 12 else { break }
+      let crc = WireCodec.crc32(of: FrameBuffer(copying: Array(file[(chunk + 4)..<(chunk + 8 + size)])))
+      for place in 0..<4 { file[chunk + 8 + size + place] = UInt8(truncatingIfNeeded: crc >> (24 - 8 * UInt32(place))) }
+      chunk += 12 + size
+    }
+    return file
+  }
+}

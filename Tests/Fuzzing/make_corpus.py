@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Seeds for the fuzzer: one small example of every kind of input, from the wire's golden files, the codec's, and by hand.
+
+    make_corpus.py
+
+Writes corpus/TARGET/seed-*; what the fuzzer finds interesting besides is added by `run.sh --keep`.
+"""
+
+import json
+import pathlib
+import struct
+import zlib
+
+HERE = pathlib.Path(__file__).resolve().parent
+TESTS = HERE.parent
+
+
+def write(target, name, data):
+    path = HERE / "corpus" / target / f"seed-{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def varint(value):
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out + bytes([value]))
+
+
+def read_varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+
+
+def fields(message):
+    """Top-level fields of a message: number and bytes, with the key."""
+    at = 0
+    while at < len(message):
+        begin = at
+        key, at = read_varint(message, at)
+        if key & 7 == 0:
+            _, at = read_varint(message, at)
+        elif key & 7 == 1:
+            at += 8
+        elif key & 7 == 2:
+            size, at = read_varint(message, at)
+            at += size
+        else:
+            at += 4
+        yield key >> 3, message[begin:at]
+
+
+TENSORS = 7
+
+
+def descriptor(name, dtype, shape, data):
+    body = b"\x0a" + varint(len(name)) + name.encode() + b"\x10" + varint(dtype)
+    packed = b"".join(varint(side) for side in shape)
+    body += b"\x1a" + varint(len(packed)) + packed + b"\x20" + varint(len(data)) + b"\x28" + varint(zlib.crc32(data))
+    return bytes([TENSORS << 3 | 2]) + varint(len(body)) + body
+
+
+def envelopes():
+    """The golden messages with tensors of a few bytes instead of theirs."""
+    small = {"denoise_progress": ("latents", 2), "denoise_response": ("latents", 1), "decode_request": ("latents", 3),
+             "encode_response": ("prompt_embeds", 2), "decode_response": ("image", 7), "denoise_request": ("prompt_embeds", 2)}
+    sizes = {1: 4, 2: 2, 3: 2, 7: 1}
+    for path in sorted((TESTS / "WireTests" / "Golden").glob("*.bin")):
+        message = b"".join(data for number, data in fields(path.read_bytes()) if number != TENSORS)
+        frames = [message]
+        if path.stem in small:
+            name, dtype = small[path.stem]
+            data = bytes(range(6 * sizes[dtype]))
+            frames = [message + descriptor(name, dtype, [2, 3], data), data]
+        write("envelope", path.stem, b"".join(struct.pack(">H", len(frame)) + frame for frame in frames))
+
+
+def requests():
+    bodies = [
+        {"prompt": "a red heart"},
+        {"prompt": "咖啡 ☕", "negative_prompt": " ", "size": "64x64", "seed": 7, "steps": 12, "true_cfg_scale": 4.0, "n": 2},
+        {"prompt": "x", "model": "Qwen/Qwen-Image", "width": 512, "height": 768, "num_inference_steps": 50},
+        {"prompt": "x", "response_format": "b64_json", "output_format": "png", "stream": True, "partial_images": 2,
+         "quality": "auto", "user": "somebody", "background": "auto", "moderation": "low", "style": "vivid"},
+        {"prompt": None, "n": 1.5, "unknown": [[[{"a": 1e999}]]]},
+    ]
+    for index, body in enumerate(bodies):
+        write("request", str(index), json.dumps(body).encode())
+    write("request", "escapes", b'{"prompt":"\\u00e9\\ud83d\\ude00\\n\\"\\/"}')
+    write("request", "lone", b'{"prompt":"\\ud83d"}')
+    write("request", "twice", b'{"prompt":"a","prompt":"b"}')
+
+
+def safetensors():
+    headers = {
+        "two": (14, {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+                     "b": {"dtype": "BF16", "shape": [1, 3], "data_offsets": [8, 14]}}),
+        "empty": (0, {"__metadata__": {"format": "pt"}, "a": {"dtype": "I64", "shape": [0, 9], "data_offsets": [0, 0]}}),
+        "hole": (8, {"a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}, "b": {"dtype": "U8", "shape": [4], "data_offsets": [4, 8]}}),
+        "huge": (1, {"a": {"dtype": "F64", "shape": [2**62, 2**62, 0], "data_offsets": [0, 0]}}),
+    }
+    for name, (size, header) in headers.items():
+        write("safetensors", name, struct.pack(">H", size) + json.dumps(header).encode())
+
+
+def pngs():
+    for path in sorted((TESTS / "Golden" / "png").glob("*.png")):
+        write("png", path.stem, b"\x01" + path.read_bytes())
+    broken = bytearray((TESTS / "Golden" / "png" / "gray.png").read_bytes())
+    broken[-8] ^= 1
+    write("png", "checksum", b"\x00" + broken)
+
+
+if __name__ == "__main__":
+    envelopes()
+    requests()
+    safetensors()
+    pngs()

@@ -1,0 +1,1 @@
+../../../../Services/Gateway/Errors/APIError.swift

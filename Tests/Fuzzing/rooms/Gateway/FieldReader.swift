@@ -1,0 +1,1 @@
+../../../../Services/Gateway/HTTP/FieldReader.swift

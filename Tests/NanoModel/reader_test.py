@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""The reader reads what the world draws, also blurred and noisy, and does not see what is not there. Needs numpy and Pillow."""
+
+import random
+import unittest
+
+import numpy as np
+from PIL import Image
+
+from pictures import picture
+from reader import as_array, read_answer
+from world import COLOURS, NARROW, WIDE_MIX, Request, held_out, request, training_request
+
+
+class ReaderTest(unittest.TestCase):
+    def wrong(self, spoil) -> list[str]:
+        rng, wrong = random.Random(11), []
+        for _ in range(150):
+            for mix in (NARROW, WIDE_MIX):
+                asked = training_request(rng, mix)
+                reading = read_answer(spoil(picture(asked, rng) * 255), asked)
+                wrong += [f"{asked.prompt}: {fault}" for fault in reading.wrong(asked)]
+        return wrong
+
+    def test_reads_what_is_drawn(self):
+        self.assertEqual(self.wrong(lambda pixels: pixels), [])
+
+    def test_reads_through_noise(self):
+        noise = np.random.default_rng(3)
+        self.assertEqual(self.wrong(lambda pixels: np.clip(pixels + noise.normal(0, 12, pixels.shape), 0, 255)), [])
+
+    def test_names_what_is_wrong(self):
+        rng = random.Random(4)
+        drawn = request("text", "CAT", rng)
+        other = [name for name in COLOURS if name not in (drawn.foreground, drawn.background)]
+        asked = Request("text", "CAR", other[0], other[1])
+        self.assertEqual(read_answer(picture(drawn, rng) * 255, asked).wrong(asked), [
+            f"background {drawn.background} instead of {other[1]}", f"foreground {drawn.foreground} instead of {other[0]}",
+            "content CAT instead of CAR"])
+        placed = request("shape", "star", rng, "left")
+        asked = Request("shape", "star", placed.foreground, placed.background, "right")
+        self.assertEqual(read_answer(picture(placed, rng) * 255, asked).wrong(asked), ["position left instead of right"])
+
+    def test_an_empty_picture_is_like_nothing(self):
+        pixels = np.full((64, 64, 3), 200, np.float32) + np.random.default_rng(5).normal(0, 3, (64, 64, 3))
+        self.assertLess(read_answer(pixels, Request("text", "A", "red", "white")).likeness, 0.5)
+
+    def test_other_sizes_are_refused(self):
+        with self.assertRaisesRegex(ValueError, "96x64"):
+            as_array(Image.new("RGB", (96, 64)))
+
+    def test_held_out_strings_are_never_drawn(self):
+        rng = random.Random(6)
+        texts = [asked.content for mix in (NARROW, WIDE_MIX) for asked in (training_request(rng, mix) for _ in range(4000)) if asked.kind == "text"]
+        self.assertEqual([text for text in texts if held_out(text)], [])
+
+
+if __name__ == "__main__":
+    unittest.main()
