@@ -222,7 +222,8 @@ def jobs(cluster, *arguments, key=None, status=0):
 def test_a_job_outlives_the_gateway():
     """The gateway is killed while it draws; the job goes on with the next one, and the command line that watches it does too."""
     with Cluster(BINARIES, NANO) as cluster:
-        flags = ["--prompt", "a green star", "--seed", "11", "--steps", "1000", "--key", "once"]
+        size = dict(width=256, height=256, steps=200)
+        flags = ["--prompt", "a green star", "--seed", "11", "--width", "256", "--height", "256", "--steps", "200", "--key", "once"]
         job = jobs(cluster, "submit", *flags)
         cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["step"] > 20, "drawing", 30)
         watcher = subprocess.Popen(
@@ -238,11 +239,11 @@ def test_a_job_outlives_the_gateway():
         path = cluster.folder / "fetched.png"
         jobs(cluster, "fetch", job, "-o", path)
         alone = cluster.folder / "alone.png"
-        assert cluster.local(alone, prompt="a green star", seed=11, steps=1000).returncode == 0
+        assert cluster.local(alone, prompt="a green star", seed=11, **size).returncode == 0
         assert path.read_bytes() == alone.read_bytes(), "the job was resumed with another picture"
-        print(f"    killed after step {step} or so of 1000")
+        print(f"    killed after step {step} or so of 200")
         assert job in jobs(cluster, "list") and json.loads(jobs(cluster, "show", job))["status"] == "succeeded"
-        other = jobs(cluster, "submit", "--prompt", "x", "--steps", "1000")
+        other = jobs(cluster, "submit", "--prompt", "x", "--width", "256", "--height", "256", "--steps", "200")
         assert jobs(cluster, "cancel", other) == "cancelled"
         assert json.loads(jobs(cluster, "show", other))["status"] == "cancelled"
         jobs(cluster, "show", "job-x", status=1)
