@@ -138,7 +138,7 @@ let package = Package(
 
     // Tests
     .target(
-      name: "FuzzTargets", dependencies: ["Gateway", "ImageCodec", "StrictJSON", "TensorCore", "Weights", "Wire"],
+      name: "FuzzTargets", dependencies: ["Gateway", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"],
       path: "Tests/Fuzzing/Targets"),
     .target(name: "Simulation", dependencies: ["Scheduling", .heap, .orderedCollections], path: "Tests/Simulation/Simulator"),
     .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),

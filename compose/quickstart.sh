@@ -37,7 +37,7 @@ build() {
 
 start_processes() {
   "$bin/qwen-image" keygen "$work/keys" >/dev/null
-  "$bin/gateway" --http-port "$port" --cluster-endpoints "ipc://$work/gateway.sock" \
+  "$bin/gateway" --http-port "$port" --cluster-endpoints "ipc://$work/gateway.sock" --journal-path "$work/gateway.journal" \
     --cluster-secret-key-file "$work/keys/gateway/gateway.secret" \
     --cluster-allowed-keys-directory "$work/keys/gateway/workers" >"$work/gateway.log" 2>&1 &
   pids+=($!)

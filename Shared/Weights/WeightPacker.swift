@@ -139,7 +139,7 @@ public struct WeightPacker: Sendable {
     var done = 0
     for tensor in plan {
       switch tensor.treatment {
-      case .copied: try copy(tensor, from: source, to: writer) { try progress(done + $0) }
+      case .copied: try copy(tensor, from: source, to: writer)
       case .packed(let precision): reports.append(try pack(tensor, precision, from: source, to: writer))
       }
       done += tensor.shape.elementCount
@@ -163,15 +163,12 @@ public struct WeightPacker: Sendable {
     return report
   }
 
-  private func copy(
-    _ tensor: PlannedTensor, from source: some WeightSource, to writer: ShardedWriter, progress: (Int) throws -> Void
-  ) throws {
+  private func copy(_ tensor: PlannedTensor, from source: some WeightSource, to writer: ShardedWriter) throws(WeightsError) {
     let dtype = try source.dtype(of: tensor.name, tensor.shape), rows = tensor.shape.dimensions.first ?? 1
     let rowBytes = max(tensor.shape.elementCount / max(rows, 1) * dtype.byteWidth, 1)
     try writer.append(tensor.name, tensor.shape, dtype, rowsAtATime: max(1, Self.pieceBytes / rowBytes)) { range throws(WeightsError) in
       defer { source.releasePages(of: tensor.name) }
       return try source.rows(range, of: tensor.name, tensor.shape)
     }
-    try progress(0)
   }
 }

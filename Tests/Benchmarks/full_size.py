@@ -17,15 +17,7 @@ from cluster import Cluster, STAGES  # noqa: E402
 
 
 class FullSizeCluster(Cluster):
-    """Every stage takes all processors, since they work one after the other, and one picture may take hours."""
-
-    def start(self, stage, secret=None):
-        self.count += 1
-        name, keys = f"{stage}-{self.count}", self.folder / "keys/worker"
-        self._spawn(name, stage, {
-            "model-directory": self.model, "worker-gateways": f"tcp://127.0.0.1:{self.worker_port}",
-            "worker-secret-key-file": keys / "worker.secret", "worker-gateway-key-file": keys / "gateway.public"})
-        return name
+    """Loading may take minutes."""
 
     def wait_until_ready(self, timeout_seconds=3600):
         super().wait_until_ready(timeout_seconds)
@@ -93,7 +85,8 @@ def main():
     # SIGTERM must reach the `with` block, which ends the processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     settings = {"jobs-first-step-seconds": 86400, "jobs-step-seconds": 86400, "jobs-timeout-seconds": 604800, "cluster-lease-seconds": 60}
-    with FullSizeCluster(arguments.binaries, arguments.model, settings=settings) as cluster:
+    # Every stage takes all processors: they work one after the other.
+    with FullSizeCluster(arguments.binaries, arguments.model, precision="auto", settings=settings, threads=0) as cluster:
         show(cluster, "loaded")
         for number in range(1, arguments.pictures + 1):
             picture, reached = draw(cluster, arguments)

@@ -12,6 +12,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -46,6 +47,42 @@ def test_same_bytes_as_one_process():
         assert len(seen) == 4
     with Cluster(BINARIES, TINY, precision="fp32") as cluster:
         same_bytes(cluster, "fp32", prompt="fp32 too", width=64, height=80, steps=2, seed=4)
+
+
+def test_quantised_modes():
+    seen = set()
+    with tempfile.TemporaryDirectory() as folder:
+        for mode in ("int8", "q4"):
+            quantised = pathlib.Path(folder, mode)
+            command = [BINARIES / "qwen-image", "quantize", "--precision", mode, NANO, quantised]
+            table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            assert "attn.to_q.weight" in table and (quantised / "quantisation.json").is_file(), table
+            pictures = set()
+            # Quantised while loading, or beforehand.
+            for model, precision in ((NANO, mode), (quantised, "auto")):
+                with Cluster(BINARIES, model, precision=precision) as cluster:
+                    pictures.add(same_bytes(cluster, mode, prompt="a red heart", steps=4, seed=5))
+                    classes = {worker["stage"]: worker["numerics_class"] for worker in cluster.get("/v1/workers")[1]["data"]}
+                    assert classes["denoiser"].startswith(mode) and classes["text-encoder"].startswith(mode), classes
+                    assert classes["vae-decoder"].startswith("fp32"), classes
+            assert len(pictures) == 1, mode
+            seen |= pictures
+    assert len(seen) == 2
+
+
+def test_interrupted_synth_leaves_nothing():
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [BINARIES / "qwen-image", "synth", "--config", "qwen-image", "--precision", "q4", "--threads", "1", f"{folder}/model"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        end = time.monotonic() + 60
+        while not any(pathlib.Path(folder).rglob("*.partial")) and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        # A small disk refuses it at once, which is right too.
+        assert process.returncode == 130 or b"MB are free" in errors, (process.returncode, errors)
+        assert os.listdir(folder) == [], os.listdir(folder)
 
 
 def test_parameters_are_in_the_picture():
@@ -185,7 +222,8 @@ def jobs(cluster, *arguments, key=None, status=0):
 def test_a_job_outlives_the_gateway():
     """The gateway is killed while it draws; the job goes on with the next one, and the command line that watches it does too."""
     with Cluster(BINARIES, NANO) as cluster:
-        flags = ["--prompt", "a green star", "--seed", "11", "--steps", "1000", "--key", "once"]
+        size = dict(width=256, height=256, steps=200)
+        flags = ["--prompt", "a green star", "--seed", "11", "--width", "256", "--height", "256", "--steps", "200", "--key", "once"]
         job = jobs(cluster, "submit", *flags)
         cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["step"] > 20, "drawing", 30)
         watcher = subprocess.Popen(
@@ -201,11 +239,11 @@ def test_a_job_outlives_the_gateway():
         path = cluster.folder / "fetched.png"
         jobs(cluster, "fetch", job, "-o", path)
         alone = cluster.folder / "alone.png"
-        assert cluster.local(alone, prompt="a green star", seed=11, steps=1000).returncode == 0
+        assert cluster.local(alone, prompt="a green star", seed=11, **size).returncode == 0
         assert path.read_bytes() == alone.read_bytes(), "the job was resumed with another picture"
-        print(f"    killed after step {step} or so of 1000")
+        print(f"    killed after step {step} or so of 200")
         assert job in jobs(cluster, "list") and json.loads(jobs(cluster, "show", job))["status"] == "succeeded"
-        other = jobs(cluster, "submit", "--prompt", "x", "--steps", "1000")
+        other = jobs(cluster, "submit", "--prompt", "x", "--width", "256", "--height", "256", "--steps", "200")
         assert jobs(cluster, "cancel", other) == "cancelled"
         assert json.loads(jobs(cluster, "show", other))["status"] == "cancelled"
         jobs(cluster, "show", "job-x", status=1)

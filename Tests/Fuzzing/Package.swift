@@ -28,14 +28,15 @@ let package = Package(
     .target(
       name: "CWire", dependencies: ["CProtobufC"], path: "rooms/CWire", cSettings: [.headerSearchPath("include")],
       linkerSettings: [.linkedLibrary("protobuf-c")]),
-    room("Gateway", ["Scheduling", "StrictJSON", .httpTypes]),
+    room("Gateway", ["Journal", "Scheduling", "StrictJSON", "Wire", .httpTypes]),
     room("ImageCodec", ["CImageCodec"]),
+    room("Journal"),
     room("Scheduling", [.orderedCollections]),
     room("StrictJSON", [.orderedCollections]),
     room("TensorCore"),
     room("Weights", ["StrictJSON", "TensorCore"]),
     room("Wire", ["CWire", "CZlib"]),
-    .target(name: "FuzzTargets", dependencies: ["Gateway", "ImageCodec", "StrictJSON", "TensorCore", "Weights", "Wire"], path: "Targets"),
+    .target(name: "FuzzTargets", dependencies: ["Gateway", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"], path: "Targets"),
     // libFuzzer brings main.
     .executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], path: "Main", swiftSettings: [.unsafeFlags(["-parse-as-library"])]),
   ]

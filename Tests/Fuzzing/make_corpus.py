@@ -118,7 +118,22 @@ def pngs():
     write("png", "checksum", b"\x00" + broken)
 
 
+def journal():
+    size = {"width": 64, "height": 64}
+    card = {"modelID": "m", "pipelineClass": "QwenImagePipeline", "fingerprint": "f", "sizeMultiple": 16, "minSide": 64, "maxSide": 2048,
+            "maxPixels": 4194304, "recommendedSizes": [size], "maxSteps": 100, "maxPromptTokens": 1024, "maxPromptBytes": 8192,
+            "defaultSize": size, "defaultSteps": 50, "defaultTrueCFGScale": 4, "defaultNegativePrompt": " ", "latentChannels": 16,
+            "latentDownscale": 8, "latentPatch": 2}
+    request = {"version": 1, "card": card, "prompt": "a red heart", "negativePrompt": " ", "size": size, "steps": 12, "trueCFGScale": 4.5,
+               "seed": 2**64 - 1, "pictureCount": 3, "priority": "batch", "traceparent": "00-0-0-01", "isDetached": True}
+    write("journal", "whole", json.dumps(request).encode())
+    write("journal", "short", json.dumps({key: value for key, value in request.items() if key not in ("negativePrompt", "traceparent")}).encode())
+    for field, value in [("steps", 2**63 - 1), ("pictureCount", 0), ("version", 2), ("size", {"width": -1, "height": 2**40})]:
+        write("journal", field, json.dumps(request | {field: value}).encode())
+
+
 if __name__ == "__main__":
+    journal()
     envelopes()
     requests()
     safetensors()

@@ -31,7 +31,7 @@ for target in "${targets[@]}"; do
   echo "== $target"
   mkdir -p "$work/$target"
   limits=(-max_len=2048 -timeout=20 -rss_limit_mb=2048)
-  FUZZ_TARGET=$target "$fuzz" "${limits[@]}" -max_total_time="$seconds" -print_final_stats=1 -verbosity=0 \
+  FUZZ_TARGET=$target "$fuzz" "${limits[@]}" -max_total_time="$seconds" -print_final_stats=1 \
     -artifact_prefix="found/$target-" "$work/$target" "corpus/$target" 2>&1 | tee "$work/log" | grep -E '^(Done|stat::|SUMMARY|==)' || true
   if ! grep -q '^Done' "$work/log"; then tail -40 "$work/log" >&2; exit 1; fi
   if [ $keep = yes ]; then

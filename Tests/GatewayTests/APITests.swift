@@ -123,7 +123,7 @@ struct APITests {
   }
 
   @Test func aJobThatTakesTooLongAnswers504() async throws {
-    try await ToyCluster.run({ $0.jobTimeout = .milliseconds(300) }) { cluster in
+    try await ToyCluster.run({ $0.jobTimeout = .milliseconds(1200) }) { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(100))
       try await cluster.app().test(.ahc()) { client in
         let response = try await client.generate(#"{"prompt":"p","steps":50}"#)

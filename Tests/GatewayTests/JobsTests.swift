@@ -270,9 +270,12 @@ struct JobsTests {
   @Test func aFullJournalRefusesJobsAndKeepsItsWord() async throws {
     let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
     defer { try? FileManager.default.removeItem(atPath: folder) }
+    let empty = try JournalStore(path: folder + "/j")
     var limits = JournalLimits()
-    limits.maxBytes = 400 << 10
-    limits.reserveBytes = 160 << 10
+    limits.reserveBytes = 64 << 10
+    // Room for a handful of jobs.
+    limits.maxBytes = try empty.room().usedBytes + limits.reserveBytes + (48 << 10)
+    empty.close()
     try await ToyCluster.run(journal: folder + "/j", limits: limits) { cluster in
       _ = try await cluster.joinAll(stepTime: .milliseconds(1))
       try await cluster.app().test(.ahc()) { client in
@@ -280,7 +283,7 @@ struct JobsTests {
         var refused: TestResponse?
         while refused == nil, accepted.count < 200 {
           let prompt = String(repeating: "x", count: 90)
-          let response = try await client.submit(#"{"prompt":"\#(prompt)","steps":3,"n":10,"seed":\#(accepted.count * 10)}"#)
+          let response = try await client.submit(#"{"prompt":"\#(prompt)","steps":2,"n":10,"seed":\#(accepted.count * 10)}"#)
           if response.status == .accepted { accepted.append(try #require(try response.json["id"]?.text)) } else { refused = response }
           if response.status == .tooManyRequests {
             refused = nil

@@ -107,7 +107,8 @@ extension Dispatcher {
     job.isAdmitted = true
     job.pictures = zip(request.images, record.outcomes).map { PictureState($0, $1) }
     if let key = request.key { keys[TenantKey(request.tenant, key)] = job.id }
-    let deadline = job.deadlineAtMs.map { now + .milliseconds($0 - wallClockMs) }
+    // Whatever the column holds: the difference must not overflow.
+    let deadline = job.deadlineAtMs.map { now + .milliseconds(max($0, 0) - wallClockMs) }
     openJobs[job.id] = job
     return pictures.map { picture in restore(picture, request, deadline: deadline) }
   }

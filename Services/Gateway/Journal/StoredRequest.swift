@@ -3,7 +3,7 @@ import Scheduling
 import Wire
 
 /// A request as the journal keeps it: JSON with a version, checked again when it is read.
-struct StoredRequest: Codable, Equatable {
+package struct StoredRequest: Codable, Equatable {
   static let version = 1
 
   struct Size: Codable, Equatable {
@@ -71,7 +71,7 @@ extension StoredRequest {
   /// Reads what `encoded` has written.
   ///
   /// - Throws: DATA_LOSS for anything else.
-  static func request(from data: Data, tenant: TenantID) throws(Failure) -> JobRequest {
+  package static func request(from data: Data, tenant: TenantID) throws(Failure) -> JobRequest {
     let stored: StoredRequest
     do { stored = try JSONDecoder().decode(StoredRequest.self, from: data) } catch {
       throw Failure(.dataLoss, "the request in the journal cannot be read: \(error)")

@@ -64,7 +64,8 @@ public struct ModeAccuracy: Sendable, Equatable {
       let input = Denoiser.Input(
         promptEmbeds: embeds[0], negativePromptEmbeds: embeds.count > 1 ? embeds[1] : nil, latents: noise, grid: request.tokenGrid,
         steps: request.steps, trueCFGScale: request.trueCFGScale)
-      let latents = try Denoiser(transformer: transformer, scheduler: scheduler)(input) { inputs.append($1) }
+      let denoiser = Denoiser(transformer: transformer, scheduler: scheduler)
+      let latents = try denoiser(input) { _, latents in inputs.append(latents) }
       inputs.removeLast()
       return (latents, inputs, try velocities(embeds, at: inputs, request))
     }

@@ -1,6 +1,7 @@
+import Foundation
 import Gateway
 import ImageCodec
-import StrictJSON
+import Scheduling
 import Weights
 import Wire
 
@@ -14,6 +15,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
   case safetensors
   /// A PNG file.
   case png
+  /// A request as the journal keeps it.
+  case journal
 
   /// Reads `bytes`; traps when something is wrong with the reader.
   package func run(_ bytes: [UInt8]) {
@@ -22,6 +25,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case .request: Self.readRequest(bytes)
     case .safetensors: Self.readSafetensors(bytes)
     case .png: Self.readPNG(bytes)
+    case .journal: Self.readJournal(bytes)
     }
   }
 
@@ -93,6 +97,26 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
       fatalError("a picture that was read cannot be read again")
     }
     precondition(again.image == image, "comes back as another picture")
+  }
+
+  // MARK: - Journal
+
+  private static func readJournal(_ bytes: [UInt8]) {
+    guard let request = try? StoredRequest.request(from: Data(bytes), tenant: .anonymous) else { return }
+    precondition((1...ImageRequest.maxImageCount).contains(request.images.count))
+    for image in request.images {
+      // What a restart does with it.
+      precondition(image.steps > 0 && image.size.widthPx > 0 && image.size.heightPx > 0)
+      let shape = image.card.latents.packedShape(of: image.size)
+      precondition(shape.allSatisfy { $0 >= 0 })
+      var scheduler = Scheduler(run: 1)
+      let plan = JobPlan.textToImage(
+        prompt: image.prompt, negativePrompt: image.negativePrompt, stepCount: image.steps, tokenCount: shape[0])
+      let model = ModelIdentity(id: image.card.modelID, fingerprint: image.card.modelFingerprint)
+      let submission = JobSubmission(id: JobID("job"), model: model, plan: plan, priority: request.priority)
+      _ = scheduler.step(.restored([RestoredJob(submission: submission)]), now: .zero)
+      precondition(scheduler.brokenInvariants().isEmpty)
+    }
   }
 
   private static func withChecksums(_ file: [UInt8]) -> [UInt8] {

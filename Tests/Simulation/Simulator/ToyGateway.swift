@@ -166,7 +166,7 @@ extension Simulation {
     case .job(_, .held): count("held ends")
     case .job: break
     case .rejected(let id, let failure): refuse(id, failure, gateway)
-    case .worker(let worker, .gone): close(worker, gateway)
+    case .worker(let worker, .gone(let reason)): close(worker, reason, gateway)
     case .worker(_, .quarantined): count("quarantines")
     case .worker: break
     case .release(let payload):
@@ -174,8 +174,9 @@ extension Simulation {
     }
   }
 
-  private func close(_ worker: WorkerID, _ gateway: ToyGateway) {
-    guard let (_, connection) = gateway.connections.removeValue(forKey: worker) else { return }
+  private func close(_ worker: WorkerID, _ reason: String, _ gateway: ToyGateway) {
+    guard let (slot, connection) = gateway.connections.removeValue(forKey: worker) else { return }
+    if reason.hasPrefix("no message"), workers[slot].connection == connection { workers[slot].hasLostLease = true }
     if gateway.sessions[connection] == worker { gateway.sessions[connection] = nil }
   }
 

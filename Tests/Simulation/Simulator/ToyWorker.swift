@@ -18,6 +18,8 @@ struct ToyWorker {
   var process = 0
   var connection: Int?
   var session: String?
+  /// On this connection: the gateway has forgotten what is still on its way.
+  var hasLostLease = false
   var isFrozen = false
   var slowness = 1
   /// Nothing that it computes comes out.
@@ -84,6 +86,7 @@ extension Simulation {
     nextConnection += 1
     workers[slot].connection = nextConnection
     workers[slot].session = nil
+    workers[slot].hasLostLease = false
     send(.register(running: workers[slot].running), from: slot)
   }
 
@@ -170,7 +173,7 @@ extension Simulation {
     }
     guard workers[slot].order.count < workers[slot].credits else {
       count("offers beyond the credits")
-      if !scenario.isReordered, scenario.duplicateChance == 0 {
+      if !scenario.isReordered, scenario.duplicateChance == 0, !workers[slot].hasLostLease {
         report("\(attempt) is offered to \(name(slot)), whose \(workers[slot].credits) credits are in use for \(workers[slot].order)")
       }
       send(.failed(attempt, Failure(.resourceExhausted, "all credits are in use")), from: slot)

@@ -1,0 +1,1 @@
+../../../../Services/Gateway/Images/ImageJob.swift

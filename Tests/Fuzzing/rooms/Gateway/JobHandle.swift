@@ -1,0 +1,1 @@
+../../../../Services/Gateway/Cluster/JobHandle.swift

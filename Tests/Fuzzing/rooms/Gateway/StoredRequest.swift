@@ -1,0 +1,1 @@
+../../../../Services/Gateway/Journal/StoredRequest.swift
