@@ -28,7 +28,7 @@ from world import Request  # noqa: E402
 BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release").resolve()
 MODEL = ROOT / "compose/models/nano-qwen-image"
 PRECISIONS = os.environ.get("QWEN_IMAGE_TEST_PRECISIONS", "bf16,int8,q4").split(",")
-STEPS = 10
+STEPS = 8  # all are right from 4 on, at each precision
 SEED = 1
 
 REQUESTS = [
@@ -36,7 +36,8 @@ REQUESTS = [
     Request("shape", "heart", "purple", "yellow", "", "a purple heart on a yellow background"),
     Request("shape", "star", "yellow", "black", "", "黑色背景上的黄色星形"),
     Request("shape", "triangle", "green", "black", "top", "a green triangle at the top of a black background"),
-    Request("shape", "square", "red", "white", "left", "左边有一个红色的正方形，白色背景"),
+    Request("shape", "heart", "red", "white", "left", "左边有一个红色的心形，白色背景"),
+    Request("shape", "square", "blue", "yellow", "", "a blue square on a yellow background"),
     Request("shape", "ring", "orange", "blue", "right", "an orange ring on the right, blue background"),
     Request("text", "A", "black", "yellow", "", 'a yellow sign that says "A"'),
     Request("text", "7", "white", "red", "", '"7" in white letters on a red background'),

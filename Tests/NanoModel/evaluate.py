@@ -120,9 +120,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--scale", type=float, default=3.5, help="true_cfg_scale")
     parser.add_argument("--count", type=int, default=48, help="requests in the large groups (default %(default)s)")
+    parser.add_argument("--wide", action="store_true", help="also the groups of 128x64")
     parser.add_argument("--tell", action="store_true", help="print what is wrong in each picture")
     options = parser.parse_args()
-    groups = examination(options.count)
+    groups = {name: asked for name, asked in examination(options.count).items() if options.wide or asked[0].width == SIDE}
     requests = [(asked, FIRST_SEED + i) for i, asked in enumerate(asked for group in groups.values() for asked in group)]
     ways = {}
     if options.stock:
