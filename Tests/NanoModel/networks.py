@@ -127,7 +127,7 @@ class TextEncoder(nn.Module):
     def forward(self, prefix: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """`prefix` [P] and `ids` [B, L] tokens to hidden states [B, L, width] of the latter; padding on the right changes nothing before it."""
         p, n, device = len(prefix), ids.shape[1], ids.device
-        frequencies = 1e6 ** (-torch.arange(0, HEAD, 2, device=device) / HEAD)
+        frequencies = 1.0 / 1e6 ** (torch.arange(0, HEAD, 2, device=device).float() / HEAD)
         angles = (torch.arange(p + n, device=device)[:, None] * frequencies).repeat(1, 2)
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
         cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
