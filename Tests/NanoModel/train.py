@@ -130,8 +130,9 @@ def run(team: training.Team, options: argparse.Namespace) -> bool:
         encoder, transformer = TextEncoder(prompts.vocabulary, sizes), new_transformer(sizes)
     encoder, transformer = encoder.to(team.device), transformer.to(team.device)
     named, matrices = parameters(encoder, transformer)
-    identity = f"{sizes}; {NARROW}; {WIDE_MIX}; wide {options.wide}; batch {options.batch}; lr {options.lr}, {options.muon_lr}; noise {options.noise_mean}, {options.noise_spread}; " \
-        f"seed {options.seed}; pictures {options.pictures}"
+    identity = (
+        f"{sizes}; {NARROW}; {WIDE_MIX}; wide {options.wide}; batch {options.batch}; lr {options.lr}, {options.muon_lr}; "
+        f"noise {options.noise_mean}, {options.noise_spread}; seed {options.seed}; pictures {options.pictures}")
     work = training.Run(team, options, named, matrices, identity)
     if team.rank == 0:
         print(f"{sum(p.numel() for p in named.values()) / 1e6:.2f} million parameters, {options.pictures} pictures, "
