@@ -165,8 +165,10 @@ let testPool = ThreadPool(threads: 2)
 
     /// Resident bytes of this process's mapping of `file`.
     private func residentBytes(of file: URL) throws -> Int {
-      let lines = try String(contentsOfFile: "/proc/self/smaps", encoding: .utf8).split(separator: "\n")
-      guard let start = lines.firstIndex(where: { $0.hasSuffix(file.path) }) else { return 0 }
+      // Read to the end: such files have no size, and reading them by their size gives the first few lines.
+      let maps = try #require(try FileHandle(forReadingFrom: URL(filePath: "/proc/self/smaps")).readToEnd())
+      let lines = String(decoding: maps, as: UTF8.self).split(separator: "\n")
+      guard let start = lines.firstIndex(where: { $0.contains(file.path) }) else { return 0 }
       let line = lines[start...].first { $0.hasPrefix("Rss:") }
       return line.flatMap { Int($0.split(separator: " ")[1]) }.map { $0 << 10 } ?? 0
     }
