@@ -209,7 +209,7 @@ public actor RouterSocket {
 
 func encoded(_ envelope: Envelope, _ limits: WireLimits) throws(TransportError) -> [FrameBuffer] {
   do throws(WireError) {
-    return try WireCodec.encode(envelope, limits: limits)
+    return WireCodec.sealed(try WireCodec.encode(envelope, limits: limits))
   } catch {
     throw .unsendable(error)
   }
@@ -218,7 +218,7 @@ func encoded(_ envelope: Envelope, _ limits: WireLimits) throws(TransportError) 
 func decoded(_ received: SocketCore.Received, _ limits: WireLimits) -> Result<Envelope, WireError> {
   if let error = received.error { return .failure(error) }
   do throws(WireError) {
-    return .success(try WireCodec.decode(received.frames, limits: limits))
+    return .success(try WireCodec.decode(try WireCodec.unsealed(received.frames), limits: limits))
   } catch {
     return .failure(error)
   }

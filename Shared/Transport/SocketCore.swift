@@ -185,8 +185,9 @@ extension SocketCore {
   private func keep(_ message: UnsafeMutablePointer<zmq_msg_t>, in received: inout Received) {
     received.bytes += zmq_msg_size(message)
     if received.error == nil {
-      if received.frames.count == limits.maxFrames {
-        received.error = .tooMany(field: "message: frames", count: limits.maxFrames + 1, limit: limits.maxFrames)
+      // One more than the envelope and its tensors: the seal.
+      if received.frames.count == limits.maxFrames + 1 {
+        received.error = .tooMany(field: "message: frames", count: limits.maxFrames + 2, limit: limits.maxFrames + 1)
       } else if received.frames.isEmpty && received.bytes > limits.maxEnvelopeBytes {
         received.error = .tooLarge(field: "envelope", bytes: received.bytes, limit: limits.maxEnvelopeBytes)
       } else if received.bytes > limits.maxMessageBytes {

@@ -18,6 +18,8 @@ public enum WireError: Error, Sendable, Equatable {
   case outOfRange(field: String, value: String, allowed: String)
   /// A tensor's bytes are not those that its sender described.
   case checksumMismatch(tensor: String, described: UInt32, computed: UInt32)
+  /// The envelope is not the one that was sent.
+  case brokenSeal(reason: String)
   /// A tensor's frame does not have the length that its shape asks for.
   case sizeMismatch(tensor: String, expected: Int, found: Int)
   /// The message has more or fewer frames than its descriptors announce.
@@ -38,6 +40,7 @@ extension WireError: CustomStringConvertible {
     case .outOfRange(let field, let value, let allowed): "\(field): \(value), but \(allowed) is required"
     case .checksumMismatch(let tensor, let described, let computed):
       "tensor \(tensor): CRC-32 \(described) described, \(computed) computed"
+    case .brokenSeal(let reason): "message: \(reason)"
     case .sizeMismatch(let tensor, let expected, let found): "tensor \(tensor): \(expected) bytes expected, \(found) found"
     case .frameCount(let expected, let found): "message: \(expected) frames expected, \(found) found"
     }
@@ -51,7 +54,7 @@ extension WireError: CustomStringConvertible {
       field
     case .unsupportedVersion: "protocol_version"
     case .checksumMismatch(let tensor, _, _), .sizeMismatch(let tensor, _, _): tensor
-    case .frameCount: "message"
+    case .frameCount, .brokenSeal: "message"
     }
   }
 
@@ -60,7 +63,7 @@ extension WireError: CustomStringConvertible {
     let code: StatusCode =
       switch self {
       case .unsupportedVersion: .unimplemented
-      case .checksumMismatch: .dataLoss
+      case .checksumMismatch, .brokenSeal: .dataLoss
       default: .invalidArgument
       }
     return Status(code, description, field: field)

@@ -132,15 +132,21 @@ struct MessagingTests {
     peer.send([frame0] + Array(repeating: [], count: 100))
     peer.send([[UInt8](repeating: 0, count: 300_000)])
     peer.send([[]])
+    peer.sendUnsealed([frame0])
+    var flipped = frame0
+    flipped[frame0.count - 1] ^= 1
+    let seal = try #require(WireCodec.sealed([FrameBuffer(copying: frame0)]).last).withUnsafeBytes(Array.init)
+    peer.sendUnsealed([flipped, seal])
     peer.send([frame0])
 
     let expected: [(WireError, UInt64)] = [
       (.malformed(field: "envelope", reason: "ends inside a number"), 0),
       (.frameCount(expected: 1, found: 2), 9),
       (.tooLarge(field: "message", bytes: frame0.count + (2 << 20), limit: 2 << 20), 9),
-      (.tooMany(field: "message: frames", count: 10, limit: 9), 9),
+      (.tooMany(field: "message: frames", count: 11, limit: 10), 9),
       (.tooLarge(field: "envelope", bytes: 300_000, limit: 262_144), 0),
       (.unsupportedVersion(found: 0, supported: 1), 0),
+      (.brokenSeal(reason: "the last of 1 frames is no seal"), 9),
     ]
     for (error, messageID) in expected {
       guard case .malformed(_, let malformed) = try await next(router.events) else {
@@ -151,6 +157,11 @@ struct MessagingTests {
       #expect(malformed.header.messageID == messageID)
       #expect(malformed.header.task == (messageID == 9 ? good.task : nil))
     }
+    guard case .malformed(_, let malformed) = try await next(router.events), case .brokenSeal = malformed.error else {
+      Issue.record("a flipped bit was not noticed")
+      return
+    }
+    #expect(malformed.error.status.code == .dataLoss)
     good.tensors = []
     #expect(try await nextMessage(router).envelope == good)
     await router.close()

@@ -143,7 +143,12 @@ final class RawDealer {
     zmq_ctx_term(context)
   }
 
+  /// Sends `frames` with the seal that belongs to them.
   func send(_ frames: [[UInt8]]) {
+    sendUnsealed(WireCodec.sealed(frames.map { FrameBuffer(copying: $0) }).map { $0.withUnsafeBytes(Array.init) })
+  }
+
+  func sendUnsealed(_ frames: [[UInt8]]) {
     for (index, frame) in frames.enumerated() { zmq_send(socket, frame, frame.count, index + 1 < frames.count ? ZMQ_SNDMORE : 0) }
   }
 }
