@@ -53,7 +53,8 @@ extension GatewayClient {
   /// One of the jobs, as JSON for people.
   func jobText(_ id: String) async throws -> String {
     let value = try JSONSerialization.jsonObject(with: try await data("/v1/jobs/\(id)"))
-    return String(decoding: try JSONSerialization.data(withJSONObject: value, options: [.prettyPrinted, .sortedKeys]), as: UTF8.self)
+    let options: JSONSerialization.WritingOptions = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    return String(decoding: try JSONSerialization.data(withJSONObject: value, options: options), as: UTF8.self)
   }
 
   /// The newest jobs after `last`.
