@@ -42,12 +42,14 @@ struct DenoiserStage: Stage {
     }
     let input = try input(of: task, request)
     let start = ContinuousClock.now
-    var lastStep = start
+    var (lastStep, lastCheckpoint) = (start, start)
     let latents = try reportingStatus {
       try passes.participating {
         try denoiser(input) { completed, latents in
           let now = ContinuousClock.now
-          let isCheckpoint = request.checkpointIntervalSteps > 0 && completed % request.checkpointIntervalSteps == 0
+          // The last step's latents are the response.
+          let isCheckpoint = completed < request.steps && (now - lastCheckpoint) / .seconds(1) >= request.checkpointIntervalSeconds
+          if isCheckpoint { lastCheckpoint = now }
           let progress = DenoiseProgress(
             completedSteps: completed, steps: request.steps, stepSeconds: (now - lastStep) / .seconds(1))
           context.progress(.denoiseProgress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])

@@ -51,7 +51,7 @@ extension DenoiseRequest: WireMessage {
     try fields.range("steps", steps, 1...FieldCheck.maxSteps)
     try fields.finite("true_cfg_scale", trueCFGScale)
     try fields.range("first_step", firstStep, 0...(steps - 1))
-    try fields.range("checkpoint_interval_steps", checkpointIntervalSteps, 0...FieldCheck.maxSteps)
+    try fields.seconds("checkpoint_interval_seconds", checkpointIntervalSeconds)
     try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
   }
 
@@ -64,7 +64,7 @@ extension DenoiseRequest: WireMessage {
     message.seed = seed
     message.noise = Qwenimage__V1__NoiseKind(rawValue: UInt32(noise.rawValue))
     message.first_step = UInt32(firstStep)
-    message.checkpoint_interval_steps = UInt32(checkpointIntervalSteps)
+    message.checkpoint_interval_seconds = checkpointIntervalSeconds
     message.n_parameters = parameters.count
     message.parameters = arena.array(parameters.map { $0.pointer(arena) })
   }
@@ -74,7 +74,7 @@ extension DenoiseRequest: WireMessage {
       modelID: String(field: message.model_id), size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
       steps: Int(message.steps), trueCFGScale: message.true_cfg_scale, seed: message.seed,
       noise: try enumeration(message.noise.rawValue, "noise", of: fields), firstStep: Int(message.first_step),
-      checkpointIntervalSteps: Int(message.checkpoint_interval_steps),
+      checkpointIntervalSeconds: message.checkpoint_interval_seconds,
       parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields))
   }
 }

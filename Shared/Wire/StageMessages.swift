@@ -55,15 +55,15 @@ public struct DenoiseRequest: Sendable, Equatable {
   public var noise: NoiseKind
   /// Steps already done: `latents` are those after them. 0: start from noise.
   public var firstStep: Int
-  /// Progress carries `latents` after every so many steps; 0: never.
-  public var checkpointIntervalSteps: Int
+  /// Progress carries `latents` when this long has passed since the last that did; 0: after every step.
+  public var checkpointIntervalSeconds: Double
   /// Further arguments.
   public var parameters: [Parameter]
 
   /// Puts the parts together.
   public init(
     modelID: String, size: ImageSize, steps: Int, trueCFGScale: Double, seed: UInt64, noise: NoiseKind = .torchCPU,
-    firstStep: Int = 0, checkpointIntervalSteps: Int = 1, parameters: [Parameter] = []
+    firstStep: Int = 0, checkpointIntervalSeconds: Double = 0, parameters: [Parameter] = []
   ) {
     self.modelID = modelID
     self.size = size
@@ -72,7 +72,7 @@ public struct DenoiseRequest: Sendable, Equatable {
     self.seed = seed
     self.noise = noise
     self.firstStep = firstStep
-    self.checkpointIntervalSteps = checkpointIntervalSteps
+    self.checkpointIntervalSeconds = checkpointIntervalSeconds
     self.parameters = parameters
   }
 }

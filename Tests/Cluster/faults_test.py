@@ -137,9 +137,9 @@ class Client:
         return self.by_waiting(request, key)
 
     def by_events(self, request, key):
-        """Follows the events, attaching again after the last one seen; steps never go backwards."""
+        """Follows the events, attaching again after the last one seen."""
         job = self.submit(request, key)
-        last, step, end = None, -1, time.monotonic() + 240
+        last, end = None, time.monotonic() + 240
         while True:
             headers = {"Last-Event-ID": last} if last else {}
             call = urllib.request.Request(f"{self.url}/v1/jobs/{job}/events", headers=headers)

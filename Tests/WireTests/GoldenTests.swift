@@ -42,7 +42,7 @@ struct GoldenTests {
     .denoiseRequest(
       DenoiseRequest(
         modelID: "m", size: ImageSize(widthPx: 1328, heightPx: 928), steps: 50, trueCFGScale: 4, seed: .max, firstStep: 7,
-        checkpointIntervalSteps: 5, parameters: parameters)),
+        checkpointIntervalSeconds: 0.25, parameters: parameters)),
     .denoiseProgress(DenoiseProgress(completedSteps: 8, steps: 50, stepSeconds: 3.5)),
     .denoiseResponse(DenoiseResponse(steps: 50, computeSeconds: 175)),
     .decodeRequest(

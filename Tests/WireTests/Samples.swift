@@ -98,7 +98,7 @@ struct EnvelopeGenerator {
     let steps = integer(1...100_000)
     return DenoiseRequest(
       modelID: identifier(), size: size(), steps: steps, trueCFGScale: number(), seed: random.next(), firstStep: integer(0...(steps - 1)),
-      checkpointIntervalSteps: integer(0...100), parameters: parameters())
+      checkpointIntervalSeconds: seconds(), parameters: parameters())
   }
 
   private mutating func parameters() -> [Parameter] {

@@ -154,7 +154,7 @@ public actor Dispatcher: Service {
       records[offer.job]?.promptTokens = inputs.reduce(0) { $0 + $1.shape[0] }
     }
     let (body, tensors) = record.job.request(
-      index: offer.index, inputs: inputs, resume: resume, checkpointIntervalSteps: configuration.checkpointIntervalSteps)
+      index: offer.index, inputs: inputs, resume: resume, checkpointInterval: configuration.checkpointInterval)
     send(
       body, task: TaskReference(offer.attempt), to: worker, deadlineUnixMs: offer.deadline.map(unixMs),
       traceparent: record.traceparent, tensors: tensors)

@@ -39,9 +39,9 @@ extension ImageJob {
   ///   - index: the task's place in the plan.
   ///   - inputs: the outputs of the tasks that it needs, in the plan's order.
   ///   - resume: steps already done, and the latents after them.
-  ///   - checkpointIntervalSteps: how often latents come back.
+  ///   - checkpointInterval: how often latents come back.
   func request(
-    index: Int, inputs: [WireTensor], resume: (steps: Int, latents: WireTensor)?, checkpointIntervalSteps: Int
+    index: Int, inputs: [WireTensor], resume: (steps: Int, latents: WireTensor)?, checkpointInterval: Duration
   ) -> (body: Body, tensors: [WireTensor]) {
     switch plan.tasks[index].stage {
     case .textEncoder:
@@ -49,7 +49,7 @@ extension ImageJob {
     case .denoiser:
       let request = DenoiseRequest(
         modelID: card.modelID, size: size, steps: steps, trueCFGScale: trueCFGScale, seed: seed, firstStep: resume?.steps ?? 0,
-        checkpointIntervalSteps: checkpointIntervalSteps)
+        checkpointIntervalSeconds: checkpointInterval / .seconds(1))
       var tensors = zip(inputs, [TensorName.promptEmbeds, TensorName.negativePromptEmbeds]).map { $0.renamed($1) }
       if let resume { tensors.append(resume.latents.renamed(TensorName.latents)) }
       return (.denoiseRequest(request), tensors)

@@ -136,9 +136,9 @@ public struct GatewayConfiguration: SettingGroup {
     dispatcher.scheduling = scheduling
     dispatcher.jobTimeout = await reader.seconds(
       "jobs.timeoutSeconds", dispatcher.jobTimeout, in: 1...1e7, "a job that takes longer fails")
-    dispatcher.checkpointIntervalSteps = await reader.integer(
-      "jobs.checkpointSteps", dispatcher.checkpointIntervalSteps, in: 1...1000,
-      "denoisers send their latents back after every so many steps")
+    dispatcher.checkpointInterval = await reader.seconds(
+      "jobs.checkpointSeconds", dispatcher.checkpointInterval, in: 0...3600,
+      "denoisers send their latents back at the end of a step, when the last ones are this old; 0: of every step")
   }
 }
 

@@ -62,8 +62,14 @@ public struct LanguageModel: Sendable {
   /// - Returns: per sequence the hidden states after the final norm, [n, hidden], fp32: the same bytes as alone and without a prefix.
   public func callAsFunction(_ sequences: [[Int]], after prefix: Prefix) -> [Tensor] { run(sequences, after: prefix, probe: .none) }
 
+  /// One layer between embedding and final norm, to be timed by itself.
+  @_spi(Benchmarks) public func runLayer(_ index: Int, _ sequences: [[Int]], after prefix: Prefix? = nil) -> [Tensor] {
+    run(sequences, after: prefix, range: index..<index + 1, probe: .none)
+  }
+
   private func run(
-    _ sequences: [[Int]], after prefix: Prefix?, probe: Probe, remember: (_ keys: Tensor, _ values: Tensor) -> Void = { _, _ in }
+    _ sequences: [[Int]], after prefix: Prefix?, range: Range<Int>? = nil, probe: Probe,
+    remember: (_ keys: Tensor, _ values: Tensor) -> Void = { _, _ in }
   ) -> [Tensor] {
     let ids = sequences.flatMap { $0 }
     precondition(ids.allSatisfy { (0..<configuration.vocabularySize).contains($0) }, "token id outside the vocabulary")
@@ -74,9 +80,9 @@ public struct LanguageModel: Sendable {
     probe.record("inputs_embeds", x.copied())
     probe.record("position_ids", Tensor((0..<3 * ids.count).map { Float($0 % ids.count) }, shape: [3, ids.count]))
     let rotary = Self.rotary(configuration, positions: sequences.flatMap { start..<start + $0.count })
-    for (index, layer) in layers.enumerated() {
+    for index in range ?? layers.indices {
       let past = prefix.map { (keys: $0.keys[index], values: $0.values[index]) }
-      layer(&x, parts: parts, past: past, rotary: rotary, compute: compute, remember: remember)
+      layers[index](&x, parts: parts, past: past, rotary: rotary, compute: compute, remember: remember)
       probe.record("layer.\(index)", x.copied())
     }
     let hidden = compute.rmsNorm(x, weight: finalNorm, epsilon: Float(configuration.rmsNormEpsilon), output: .fp32)

@@ -135,16 +135,18 @@ public struct MMDiT: Sendable {
       text: Self.stacked(branches.map(\.conditioning.text)).copied())
   }
 
-  /// Runs all blocks; the text behind the last one is needed by nobody but recordings and benchmarks.
-  @_spi(Benchmarks) public func runBlocks(_ streams: inout Streams, _ branches: [Branch], updatesLastText: Bool, probe: Probe = .none) {
+  /// Runs all blocks, or those of `range`; the text behind the last one is needed by nobody but recordings and benchmarks.
+  @_spi(Benchmarks) public func runBlocks(
+    _ streams: inout Streams, _ branches: [Branch], range: Range<Int>? = nil, updatesLastText: Bool, probe: Probe = .none
+  ) {
     let (image, text) = (Self.rows(branches.map { $0.latents.shape[0] }), Self.rows(branches.map { $0.conditioning.text.shape[0] }))
-    for (index, block) in blocks.enumerated() {
+    for index in range ?? blocks.indices {
       let parts = branches.indices.map {
         TransformerBlock.Branch(
           imageRows: image[$0], textRows: text[$0], modulation: branches[$0].modulation.block(index, step: branches[$0].step),
           rotary: branches[$0].conditioning.rotary)
       }
-      block(
+      blocks[index](
         image: &streams.image, text: &streams.text, branches: parts, updatesText: index + 1 < blocks.count || updatesLastText,
         compute: compute, probe: probe)
     }

@@ -241,18 +241,6 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
-    "checkpoint_interval_steps",
-    9,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Qwenimage__V1__DenoiseRequest, checkpoint_interval_steps),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
     "parameters",
     10,
     PROTOBUF_C_LABEL_REPEATED,
@@ -264,22 +252,35 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "checkpoint_interval_seconds",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DenoiseRequest, checkpoint_interval_seconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = {
-  8,   /* field[8] = checkpoint_interval_steps */
+  9,   /* field[9] = checkpoint_interval_seconds */
   7,   /* field[7] = first_step */
   2,   /* field[2] = height_px */
   0,   /* field[0] = model_id */
   6,   /* field[6] = noise */
-  9,   /* field[9] = parameters */
+  8,   /* field[8] = parameters */
   5,   /* field[5] = seed */
   3,   /* field[3] = steps */
   4,   /* field[4] = true_cfg_scale */
   1,   /* field[1] = width_px */
 };
-static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[1 + 1] =
+static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[2 + 1] =
 {
   { 1, 0 },
+  { 10, 8 },
   { 0, 10 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
@@ -293,7 +294,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
   10,
   qwenimage__v1__denoise_request__field_descriptors,
   qwenimage__v1__denoise_request__field_indices_by_name,
-  1,  qwenimage__v1__denoise_request__number_ranges,
+  2,  qwenimage__v1__denoise_request__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__denoise_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

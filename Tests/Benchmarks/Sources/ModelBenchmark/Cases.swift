@@ -14,6 +14,8 @@ struct BenchmarkCase {
 
   /// Text tokens of a block.
   static let textTokens = 128
+  /// Index of the block or layer that stands for all: the quantised modes leave the first one in bf16.
+  static let timedLayer = 1
 
   struct UnknownKind: Error { let kind: String }
 
@@ -50,7 +52,7 @@ struct BenchmarkCase {
 
   private static func transformer(_ compute: Compute) throws -> MMDiT {
     var configuration = TransformerConfiguration.published
-    configuration.layerCount = 1
+    configuration.layerCount = timedLayer + 1
     return try MMDiT(.synthetic("transformer"), configuration: configuration, compute: compute)
   }
 
@@ -61,7 +63,7 @@ struct BenchmarkCase {
       var streams = start
       streams.image = start.image.copied()
       streams.text = start.text.copied()
-      transformer.runBlocks(&streams, [branch], updatesLastText: true)
+      transformer.runBlocks(&streams, [branch], range: timedLayer..<timedLayer + 1, updatesLastText: true)
       return streams.image
     }
   }
@@ -72,7 +74,7 @@ struct BenchmarkCase {
     return {
       for pass in isShared ? [branches] : branches.map({ [$0] }) {
         var streams = transformer.streams(pass)
-        transformer.runBlocks(&streams, pass, updatesLastText: true)
+        transformer.runBlocks(&streams, pass, range: timedLayer..<timedLayer + 1, updatesLastText: true)
       }
       return nil
     }
@@ -90,7 +92,7 @@ struct BenchmarkCase {
 
   private static func languageModel(_ compute: Compute) throws -> LanguageModel {
     var configuration = TextEncoderConfiguration.published
-    configuration.layerCount = 1
+    configuration.layerCount = timedLayer + 1
     configuration.vocabularySize = 1024
     return try LanguageModel(.synthetic("text_encoder"), configuration: configuration, compute: compute)
   }
@@ -99,13 +101,13 @@ struct BenchmarkCase {
 
   private static func layer(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
     let model = try languageModel(compute), ids = tokens(size)
-    return { model(ids) }
+    return { model.runLayer(timedLayer, [ids])[0] }
   }
 
   private static func prompts(_ size: Int, count: Int, _ compute: Compute) throws -> () -> Tensor? {
     let model = try languageModel(compute), prefix = model.prefix(tokens(34))
     let prompts = Array(repeating: tokens(size), count: count)
-    return { model(prompts, after: prefix)[0] }
+    return { model.runLayer(timedLayer, prompts, after: prefix)[0] }
   }
 
   private static func vae(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {

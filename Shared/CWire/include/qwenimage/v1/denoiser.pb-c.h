@@ -55,16 +55,16 @@ struct  Qwenimage__V1__DenoiseRequest
    * Steps already done; 0 starts from noise.
    */
   uint32_t first_step;
-  /*
-   * Progress carries latents after every so many steps; 0: never.
-   */
-  uint32_t checkpoint_interval_steps;
   size_t n_parameters;
   Qwenimage__V1__Parameter **parameters;
+  /*
+   * Progress carries latents when this long has passed since the last that did; 0: after every step.
+   */
+  double checkpoint_interval_seconds;
 };
 #define QWENIMAGE__V1__DENOISE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__denoise_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0, 0,NULL }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0 }
 
 
 /*
