@@ -12,6 +12,7 @@ import argparse
 import datetime
 import gzip
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -27,6 +28,7 @@ sys.path.insert(0, str(HERE.parents[1] / "Cluster"))
 import cluster as cluster_module  # noqa: E402
 
 GROUPS = ("ceilings", "block", "attention", "layer", "prompts", "guidance", "vae", "pipeline", "http")
+SAMPLE_SECONDS = 0.2  # of work, at least, in each sample
 CEILING = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "q4": "bf16"}
 
 
@@ -80,14 +82,20 @@ class Bench:
     def reference(self):
         return Side("the reference", [sys.executable, HERE / "worker.py"], self.options.threads)
 
-    def rounds(self, sides, cases, rounds):
-        """Seconds of every case [(side, key)] in every round; a first round warms up and is not counted."""
-        samples = {case: [] for case in cases}
-        for number in range(rounds + 1):
+    def rounds(self, sides, cases, rounds, ceilings=()):
+        """Seconds of every case [(side, key)] in every round, and the rates of `ceilings` as the cases ("ceiling", name).
+
+        A first round warms up and is not counted; it tells how often work of a few milliseconds is repeated within a sample.
+        """
+        samples = {case: [] for case in [*cases, *(("ceiling", name) for name in ceilings)]}
+        times = {case: min(20, math.ceil(SAMPLE_SECONDS / sides[case[0]]("run", case[1])["wall"])) for case in cases}
+        for _ in range(rounds):
             for side, key in cases:
-                sample = sides[side]("run", key)
-                if number:
-                    samples[side, key].append(sample)
+                runs = [sides[side]("run", key) for _ in range(times[side, key])]
+                samples[side, key].append({clock: statistics.median(run[clock] for run in runs) for clock in ("wall", "processor")})
+            for name in ceilings:
+                rate = sides["own"]("ceiling", name)
+                samples["ceiling", name].append({"wall": rate["rate"], "processor": rate["processorRate"]})
         return samples
 
     def group(self, title, kind, size, own, reference, operations, rounds, targets=None, compared=True):
@@ -98,14 +106,15 @@ class Bench:
                 for precision in precisions:
                     sides[side]("case", precision, kind, size, precision)
                     cases.append((side, precision))
-            samples = self.rounds(sides, cases, rounds)
-            ceilings = {name: ours("ceiling", name) for name in sorted({CEILING[p] for p in own})} if operations else {}
+            samples = self.rounds(sides, cases, rounds, sorted({CEILING[precision] for precision in own}))
             table = []
             for side, precision in cases:
                 row = self.row(title, side, precision, samples, cases, targets)
-                if operations and side == "own":
-                    limit = ceilings[CEILING[precision]]["processorRate"]
-                    row["of_ceiling"] = operations / row["processor_seconds"] / limit
+                if side == "own":
+                    for clock in ("wall", "processor"):
+                        row[f"{clock}_of_ceiling"] = statistics.median(
+                            operations / cost[clock] / rate[clock]
+                            for cost, rate in zip(samples[side, precision], samples["ceiling", CEILING[precision]]))
                 if compared and "fp32" in (own if side == "own" else reference):
                     row["error"] = sides[side]("error", precision, "fp32")["error"]
                 table.append(row)
@@ -126,16 +135,16 @@ class Bench:
 
     def print_table(self, title, table):
         print(f"\n### {title}\n")
-        print("| who | mode | ms by the clock | ms of processor | × reference bf16: clock, processor | × fp32 | of ceiling | error | target |")
+        print("| who | mode | ms by the clock | ms of processor | × reference bf16: clock, processor | × fp32 | of ceiling: clock, processor | error | target |")
         print("|---|---|---|---|---|---|---|---|---|")
         for row in table:
             self.rows.append(row)
             ratio = lambda name: f"{row[name]:.2f}" if name in row else ""
-            both = ", ".join(filter(None, (ratio("wall_ratio_bf16"), ratio("processor_ratio_bf16"))))
+            both = lambda name: ", ".join(filter(None, (ratio(f"wall_{name}"), ratio(f"processor_{name}"))))
             error = f"{row['error']:.1e}" if row.get("error", -1) >= 0 else ""
             who = "this project" if row["side"] == "own" else "reference"
-            print(f"| {who} | {row['precision']} | {row['wall_seconds'] * 1e3:.1f} | {row['processor_seconds'] * 1e3:.1f} | {both} | "
-                  f"{ratio('processor_ratio_fp32')} | {ratio('of_ceiling')} | {error} | {row.get('target', '')} |", flush=True)
+            print(f"| {who} | {row['precision']} | {row['wall_seconds'] * 1e3:.1f} | {row['processor_seconds'] * 1e3:.1f} | {both('ratio_bf16')} | "
+                  f"{ratio('processor_ratio_fp32')} | {both('of_ceiling')} | {error} | {row.get('target', '')} |", flush=True)
 
     # The groups.
 
