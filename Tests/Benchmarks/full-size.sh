@@ -2,8 +2,8 @@
 # The full-size model, really run: writes a checkpoint with random weights at the published sizes, starts a gateway and the three
 # stages on it as processes of their own, draws one 512×512 picture in 4 steps without guidance, prints what it took, and cleans up.
 #
-#   Tests/Benchmarks/full-size.sh                                    needs 24 GB of disk and 24 GiB of memory
-#   PRECISION=int8 STEPS=8 DIR=/data Tests/Benchmarks/full-size.sh   int8 takes 31 GB of disk
+#   Tests/Benchmarks/full-size.sh                                    needs 21 GB of disk and 24 GiB of memory
+#   PRECISION=int8 STEPS=8 DIR=/data Tests/Benchmarks/full-size.sh   int8 takes 30 GB of disk
 #   OUTPUT=picture.png PICTURES=2 Tests/Benchmarks/full-size.sh      keeps the picture; draws it again with everything warm
 #   MODEL=/models/Qwen-Image-q4 Tests/Benchmarks/full-size.sh        a checkpoint that is there already, and stays
 set -euo pipefail

@@ -48,4 +48,4 @@ else
 fi
 stage train "$PYTHON" "$here/train.py" --checkpoint "$checkpoint" --state "$out/train.pt" --minutes "$minutes"
 stage check "$PYTHON" "$here/checkpoint.py" --check "$checkpoint"
-"$PYTHON" "$here/evaluate.py" --checkpoint "$checkpoint" --stock
+"$PYTHON" "$here/evaluate.py" --checkpoint "$checkpoint" --stock --wide

@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--noise-mean", type=float, default=0.8, help="of the noise level's logit (default %(default)s)")
     parser.add_argument("--noise-spread", type=float, default=1.2)
     parser.add_argument("--pictures", type=int, default=48000, help="in the albums (default %(default)s)")
-    parser.add_argument("--wide", type=float, default=0.0, help="share of pictures 128 wide (default %(default)s)")
+    parser.add_argument("--wide", type=float, default=0.25, help="share of pictures 128 wide (default %(default)s)")
     training.launch(run, parser.parse_args())
 
 

@@ -54,7 +54,8 @@ def stop_requested() -> bool:
 def add_options(parser: argparse.ArgumentParser, minutes: float, batch: int, lr: float) -> None:
     """The options that all runs have."""
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, default=minutes, help="length of the run in minutes of work (default %(default)s)")
+    length.add_argument("--minutes", type=float, default=minutes,
+                        help="length of the run in minutes of work; on a CPU of processor time, however busy the machine is (default %(default)s)")
     length.add_argument("--steps", type=int, default=0, help="length of the run in steps: the same result on every run of one machine")
     parser.add_argument("--state", type=pathlib.Path, required=True, help="file to save to, and to go on from when it exists")
     parser.add_argument("--save-seconds", type=float, default=120, help="time between two saves (default %(default)s)")
@@ -254,16 +255,17 @@ def train(run: Run, compute_loss: Callable[[int, float], tuple[torch.Tensor, str
     the share of the highest learning rates.
     """
     leader, began = run.team.rank == 0, time.monotonic()
-    logged = saved = last = began
-    first = run.step
+    worked = time.process_time if run.team.device.type == "cpu" else time.monotonic
+    logged = saved = began
+    last, first = worked(), run.step
     while not run.finished and not run.stop:
         progress = run.progress
         for parameter in run.parameters:
             parameter.grad = None
         loss, remark = compute_loss(run.step, progress)
-        now = time.monotonic()
-        run.advance(factor(run.step, progress), muon_lr, now - last)
-        last = now
+        done = worked()
+        run.advance(factor(run.step, progress), muon_lr, done - last)
+        last, now = done, time.monotonic()
         if leader and (now - logged > run.options.log_seconds or run.finished or run.stop):
             _log(run, first, now - began, float(loss), remark)
             logged = now

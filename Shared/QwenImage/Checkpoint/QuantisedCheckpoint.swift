@@ -25,7 +25,8 @@ public enum QuantisedCheckpoint {
     public let components: [Component]
   }
 
-  /// Writes `source`, quantised, to `destination`, which appears when it is complete. The VAE is copied.
+  /// Writes `source`, quantised, to `destination`, which appears when it is complete. The VAE is copied; the vision tower and `lm_head`,
+  /// which no stage reads, are left out.
   ///
   /// - Parameters:
   ///   - progress: called with the values read, and their total; it may throw to stop, which leaves nothing behind.
@@ -62,7 +63,7 @@ public enum QuantisedCheckpoint {
     return report
   }
 
-  /// The tensors that the files hold, in order; what the model needs must be among them.
+  /// The tensors that the files hold and stages read, in order; what the model needs must be among them.
   private static func plan(
     _ source: ModelDirectory, _ component: ModelComponent, _ weights: ComponentWeights, _ precision: Precision
   ) throws -> [PlannedTensor] {
@@ -73,7 +74,7 @@ public enum QuantisedCheckpoint {
     for parameter in inventory { _ = try weights.tensor(parameter.name, parameter.shape) }
     let known = Dictionary(uniqueKeysWithValues: inventory.map { ($0.name, $0) })
     return weights.names.compactMap { name in
-      guard let entry = weights.entry(name) else { return nil }
+      guard !TextEncoderConfiguration.isUnused(name), let entry = weights.entry(name) else { return nil }
       return known[name]?.planned(for: precision) ?? PlannedTensor(name, entry.shape, .copied)
     }
   }

@@ -41,6 +41,7 @@ public enum SyntheticCheckpoint {
     let hasVision = model.textEncoder.hiddenSize == TextEncoderConfiguration.published.hiddenSize
     return model.inventory(of: component).parameters
       .filter { hasVision || !$0.name.hasPrefix("visual.") }
+      .filter { precision == .bf16 || !TextEncoderConfiguration.isUnused($0.name) }
       .map { $0.planned(for: precision) }
   }
 }
