@@ -142,6 +142,8 @@ test_isolation() {
       <(docker inspect --format '{{range .Mounts}}{{.Name}} {{end}}' "$(compose ps --quiet "$service")")
     check "$service: cannot change the model" not compose exec -T "$service" touch /models/model/x
   done
+  check "laid-out weights are kept in their volume" \
+    compose exec -T denoiser sh -c 'ls -d /weights/text_encoder-* && ls -d /weights/transformer-*'
 }
 
 # start_denoiser NAME COMMAND: a further denoiser with settings of its own.
