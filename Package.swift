@@ -116,7 +116,8 @@ let package = Package(
         .hummingbirdCore, .httpTypes, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections,
         .serviceLifecycle,
       ],
-      path: "Services/Gateway", resources: [.embedInCode("openapi.yaml")]),
+      path: "Services/Gateway",
+      resources: ["openapi.yaml", "Page/index.html", "Page/page.css", "Page/page.js"].map { .embedInCode($0) }),
     .target(
       name: "StageSupport",
       dependencies: [

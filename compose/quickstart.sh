@@ -2,10 +2,13 @@
 # From a fresh Debian machine with a Swift toolchain to a picture:
 #
 #   ./compose/quickstart.sh ["a prompt"]
+#   ./compose/quickstart.sh --keep ["a prompt"]     leaves everything running until Ctrl-C: there is a page at http://127.0.0.1:8080
 #
 # Installs missing system packages, builds, starts the stages (in containers when an engine runs, else as local processes with
 # the same settings), sends a request through the gateway, writes the PNG and says where, and stops everything.
 set -euo pipefail
+keep=no
+if [ "${1:-}" = --keep ]; then keep=yes; shift; fi
 prompt=${1:-a green circle on a white background}
 output=$PWD/qwen-image.png
 cd "$(dirname "$0")/.."
@@ -85,3 +88,10 @@ fi
 wait_until_ready
 say "drawing: $prompt"
 "$bin/qwen-image" generate --gateway "http://127.0.0.1:$port" --prompt "$prompt" --output "$output"
+if [ "$keep" = yes ]; then
+  say "http://127.0.0.1:$port shows a page; Ctrl-C stops everything"
+  trap 'exit 0' INT TERM
+  sleep infinity &
+  pids+=($!)
+  wait $!
+fi

@@ -176,6 +176,22 @@ struct APITests {
     }
   }
 
+  @Test func thePageLoadsFromHereAlone() async throws {
+    try await ToyCluster.run { cluster in
+      try await cluster.app().test(.ahc()) { client in
+        for (uri, mediaType) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+          let response = try await client.execute(uri: uri, method: .get)
+          #expect(response.status == .ok)
+          #expect(response.headers[.contentType] == "\(mediaType); charset=utf-8")
+          #expect(response.headers[.contentSecurityPolicy]?.hasPrefix("default-src 'none'; script-src 'self'; ") == true)
+          let text = String(buffer: response.body)
+          #expect(text.utf8.count > 1000 && !text.contains("http:") && !text.contains("https:") && !text.contains("style="))
+        }
+        #expect(try await client.execute(uri: "/", method: .post).status == .methodNotAllowed)
+      }
+    }
+  }
+
   /// What the document says is what is served: every path and method in it, every code of the table, every field of a request.
   @Test func theDocumentTellsTheTruth() async throws {
     try await ToyCluster.run { cluster in
@@ -185,7 +201,7 @@ struct APITests {
         #expect(document.headers[.contentType] == "application/yaml")
         let lines = String(buffer: document.body).components(separatedBy: "\n")
         let paths = lines.filter { $0.hasPrefix("  /") }.map { $0.trimmingCharacters(in: CharacterSet(charactersIn: " :")) }
-        #expect(paths.count == 12)
+        #expect(paths.count == 13)
         let accepted = try await client.generate(#"{"prompt":"p"}"#)
         let job = try #require(accepted.headers[.location]?.split(separator: "/").last)
         for path in paths {

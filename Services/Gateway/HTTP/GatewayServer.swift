@@ -51,6 +51,7 @@ public enum GatewayServer {
     HealthRoutes(dispatcher: dispatcher).add(to: router)
     MetricsRoutes(registry: metrics).add(to: router)
     OpenAPIRoutes().add(to: router)
+    PageRoutes().add(to: router)
     return router
   }
 }

@@ -1,0 +1,27 @@
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+/// `GET /`: a page for people, made of the files in `Page/`. It uses nothing but the public API.
+struct PageRoutes: Sendable {
+  func add(to router: Router<GatewayContext>) {
+    serve("/", "text/html; charset=utf-8", PackageResources.index_html, router)
+    serve("/page.css", "text/css; charset=utf-8", PackageResources.page_css, router)
+    serve("/page.js", "text/javascript; charset=utf-8", PackageResources.page_js, router)
+  }
+
+  private func serve(_ path: RouterPath, _ mediaType: String, _ bytes: [UInt8], _ router: Router<GatewayContext>) {
+    var headers = Self.headers
+    headers[.contentType] = mediaType
+    let response = Response(status: .ok, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+    router.serve(path, [(.get, { _, _ in response })])
+  }
+
+  /// The page loads from here alone, and nobody may frame it: whoever could would click on its buttons.
+  private static let headers: HTTPFields = [
+    .contentSecurityPolicy:
+      "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; base-uri 'none'; "
+      + "form-action 'none'; frame-ancestors 'none'",
+    .xContentTypeOptions: "nosniff", HTTPField.Name("referrer-policy")!: "no-referrer", .cacheControl: "no-cache",
+  ]
+}

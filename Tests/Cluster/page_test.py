@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""The page of the gateway in a real browser: draws, follows, survives a killed gateway, cancels, refuses, asks for a key.
+
+    page_test.py [BINARIES]        needs playwright from PyPI, and chromium (Debian's, or what $CHROMIUM names)
+"""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+from playwright.sync_api import expect, sync_playwright
+
+from cluster import Cluster
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release")
+MODEL = ROOT / "compose/models/nano-qwen-image"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+LONG_MS = 60_000
+
+def ask(page, prompt, **fields):
+    """Fills the form in and sends it; returns the job's article."""
+    count = page.locator(".job").count()
+    page.fill("[name=prompt]", prompt)
+    for name in ("negative_prompt", "size", "steps", "true_cfg_scale", "seed"):
+        page.fill(f"[name={name}]", str(fields.get(name, "")))
+    page.fill("[name=n]", str(fields.get("n", 1)))
+    page.click("#request button[type=submit]")
+    expect(page.locator(".job")).to_have_count(count + 1)
+    return page.locator(".job").first
+
+
+def pictures(job, count):
+    """The bytes of the job's pictures, as the browser saves them."""
+    expect(job.locator("img")).to_have_count(count, timeout=LONG_MS)
+    expect(job.locator("progress")).to_have_count(0)
+    saved = []
+    for link in job.locator("figcaption a").all():
+        with job.page.expect_download() as download:
+            link.click()
+        saved.append(download.value.path().read_bytes())
+    assert len(saved) == count
+    return saved
+
+
+def test_pictures_are_those_of_the_command_line(page, cluster):
+    job = ask(page, 'the word "CAT" in yellow', seed=7, n=2)
+    shown = pictures(job, 2)
+    for seed, picture in zip((7, 8), shown):
+        path = cluster.folder / f"{seed}.png"
+        assert cluster.local(path, prompt='the word "CAT" in yellow', seed=seed).returncode == 0
+        assert path.read_bytes() == picture, f"seed {seed}"
+    expect(job.locator("figcaption").nth(1)).to_contain_text("seed 8")
+    job.locator(".again").click()
+    expect(page.locator("[name=seed]")).to_have_value("7")
+    assert pictures(ask(page, page.input_value("[name=prompt]"), seed=7, n=1), 1) == shown[:1]
+
+
+def test_a_seed_keeps_all_its_digits(page, cluster):
+    seed = str(2**63 - 1)
+    job = ask(page, "a red heart", seed=seed, steps=2)
+    pictures(job, 1)
+    expect(job.locator("figcaption")).to_contain_text(seed)
+    job.locator(".again").click()
+    expect(page.locator("[name=seed]")).to_have_value(seed)
+
+
+def test_a_killed_gateway_is_waited_for(page, cluster):
+    job = ask(page, "a green star", seed=11, size="256×256", steps=100)
+    expect(job.locator(".state")).to_contain_text("step", timeout=LONG_MS)
+    cluster.stop("gateway", signal.SIGKILL)
+    expect(job.locator(".state")).to_contain_text("cannot be reached")
+    cluster.start_gateway()
+    shown = pictures(job, 1)
+    path = cluster.folder / "alone.png"
+    assert cluster.local(path, prompt="a green star", seed=11, width=256, height=256, steps=100).returncode == 0
+    assert [path.read_bytes()] == shown
+
+
+def test_jobs_are_there_after_reloading_and_can_be_cancelled(page, cluster):
+    ask(page, "a blue ring", size="256x256", steps=100, n=2)
+    count = page.locator(".job").count()
+    page.reload()
+    expect(page.locator(".job")).to_have_count(count)
+    job = page.locator(".job").first
+    job.locator(".cancel").click()
+    expect(job.locator(".state")).to_have_text("cancelled", timeout=LONG_MS)
+    expect(job.locator(".cancel")).to_be_hidden()
+
+
+def test_refusals_name_the_field(page, cluster):
+    count = page.locator(".job").count()
+    page.fill("[name=prompt]", "p")
+    page.fill("[name=size]", "63x64")
+    page.click("#request button[type=submit]")
+    expect(page.locator("#refusal")).to_have_text("width is 63, but must be a multiple of 16")
+    expect(page.locator(".job")).to_have_count(count)
+    page.fill("[name=size]", "")
+
+
+def test_markup_in_a_prompt_is_text(page, cluster):
+    prompt = "<img src=x onerror=alert(1)> <b>a red heart</b>"
+    job = ask(page, prompt, steps=2)
+    expect(job.locator(".prompt")).to_have_text(prompt)
+    pictures(job, 1)
+
+
+def test_a_key_is_asked_for(page, cluster):
+    keys = cluster.folder / "api-keys"
+    made = subprocess.run([BINARIES / "qwen-image", "api-key", "shop"], check=True, capture_output=True, text=True)
+    keys.write_text(made.stdout)
+    key = made.stderr.split()[-1]
+    cluster.stop("gateway", signal.SIGTERM)
+    cluster.settings = {"http-api-keys-file": keys}
+    cluster.start_gateway()
+    cluster.wait_until_ready()
+    page.reload()
+    page.fill("[name=key]", key)
+    page.click("#access button")
+    expect(page.locator("#empty")).to_be_visible()  # the jobs before were another tenant's
+    pictures(ask(page, "a red heart"), 1)
+
+
+def main():
+    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+    with Cluster(BINARIES, MODEL) as cluster, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
+        page.goto(cluster.url)
+        for name, test in tests:
+            test(page, cluster)
+            assert not errors, errors
+            print(f"ok {name}", flush=True)
+        browser.close()
+    print(f"{len(tests)} passed, 0 failed")
+
+
+if __name__ == "__main__":
+    main()
