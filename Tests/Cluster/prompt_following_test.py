@@ -23,7 +23,7 @@ from cluster import Cluster
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "Tests/NanoModel"))
 from reader import as_array, read_answer  # noqa: E402
-from world import Request  # noqa: E402
+from world import WIDE, Request  # noqa: E402
 
 BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release").resolve()
 MODEL = ROOT / "compose/models/nano-qwen-image"
@@ -47,6 +47,8 @@ REQUESTS = [
     Request("text", "K9", "yellow", "green", "", '绿色背景，黄色文字"K9"'),
     Request("text", "CAT", "white", "red", "", 'a red sign that says "CAT"'),
     Request("text", "R2D", "black", "orange", "", 'black text "R2D" on orange'),
+    Request("text", "HELLO", "black", "white", "", 'a sign that says "HELLO"', WIDE),
+    Request("text", "7UP2GO", "blue", "yellow", "", '"7UP2GO" in blue letters on a yellow background', WIDE),
 ]
 
 

@@ -23,7 +23,7 @@ SCHEDULER = dict(
 DIFFUSERS, TRANSFORMERS = "0.36.0.dev0", "4.53.1"  # the versions that the published files name
 DEFAULTS = {
     "id": "nano-qwen-image", "width": 64, "height": 64, "steps": 20, "true_cfg_scale": 3.5, "negative_prompt": " ", "min_side": 32,
-    "max_side": 256, "recommended_sizes": ["64x64"]}
+    "max_side": 256, "recommended_sizes": ["64x64", "128x64"]}
 TOLERANCE = 1e-5  # relative to the largest value
 
 

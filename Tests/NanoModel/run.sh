@@ -4,14 +4,14 @@
 #   ./Tests/NanoModel/run.sh OUT                             from nothing: tokenizer, autoencoder, networks, checks, scores
 #   ./Tests/NanoModel/run.sh OUT --from CHECKPOINT           from a checkpoint in diffusers layout, e.g. compose/models/nano-qwen-image
 #
-# OUT is a folder for the checkpoint and everything else. Options: --minutes M (of the joint training, 240), --vae-minutes M (20).
+# OUT is a folder for the checkpoint and everything else. Options: --minutes M (of the joint training, 44), --vae-minutes M (14): of work, on each core.
 # Stop it with Ctrl-C and start it with the same options: it goes on exactly where it was. Python: $PYTHON, or a virtual environment
 # in OUT/venv that is made from requirements.txt.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
 [ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }
-out=$1 from= minutes=240 vae_minutes=20
+out=$1 from= minutes=44 vae_minutes=14
 shift
 while [ $# -gt 0 ]; do
   case $1 in

@@ -149,7 +149,7 @@ def run(team: training.Team, options: argparse.Namespace) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    training.add_options(parser, minutes=120, batch=64, lr=1e-3)
+    training.add_options(parser, minutes=44, batch=64, lr=1e-3)
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True)
     parser.add_argument("--muon-lr", type=float, default=0.016, help="Muon's highest rate (default %(default)s)")
     parser.add_argument("--warmup", type=int, default=200, help="steps to the highest rate (default %(default)s)")

@@ -99,7 +99,7 @@ def run(team: training.Team, options: argparse.Namespace) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    training.add_options(parser, minutes=20, batch=4, lr=2e-3)
+    training.add_options(parser, minutes=14, batch=4, lr=2e-3)
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True)
     parser.add_argument("--pictures", type=int, default=16000, help="drawn before training (default %(default)s)")
     parser.add_argument("--kl", type=float, default=5e-4, help="weight of the latents' distance to a normal distribution (default %(default)s)")

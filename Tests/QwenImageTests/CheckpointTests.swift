@@ -87,7 +87,7 @@ private func names(in directory: URL) -> [String] {
     // Text encoder: 7 of the second layer. Transformer: 12 of each block but the first, and all modulations.
     #expect(layers.count == 7 + 4 * 12 + 5 * 2)
     #expect(layers.filter { $0.name.contains("_mod.") }.allSatisfy { $0.kept == "int8" })
-    let bound = precision == .int8 ? 0.012 : 0.105
+    let bound = precision == .int8 ? 0.012 : 0.115
     #expect(layers.allSatisfy { $0.kept == $0.asked && $0.relativeError ?? 1 > 0.003 && $0.relativeError ?? 1 < bound })
     #expect(report.components.allSatisfy { $0.byteCount < $0.originalByteCount })
     let written = try JSONDecoder().decode(
@@ -149,9 +149,9 @@ private final class Reports: Sendable {
 
 /// The quantised modes in whole models.
 @Suite struct ModeTests {
-  /// Measured: tiny 3.7e-3, 9.9e-3, 5.9e-2; nano 1.2e-2, 2.4e-2, 0.13.
+  /// Measured: tiny 3.7e-3, 9.9e-3, 5.9e-2; nano 8.5e-3, 3.7e-2, 0.13.
   @Test(arguments: [
-    (Golden.tinyCheckpoint, [0.006, 0.02, 0.1]), (nano, [0.02, 0.035, 0.2]),
+    (Golden.tinyCheckpoint, [0.006, 0.02, 0.1]), (nano, [0.02, 0.05, 0.2]),
   ]) func transformerOutputStaysNearFP32(_ model: URL, _ bounds: [Double]) throws {
     let request = ImageRequest(
       prompt: "a red heart", negativePrompt: " ", trueCFGScale: 3, steps: 4, width: 64, height: 64, seed: 3)
