@@ -249,6 +249,28 @@ def test_a_job_outlives_the_gateway():
         jobs(cluster, "show", "job-x", status=1)
 
 
+def test_a_denoiser_goes_on_from_the_last_checkpoint():
+    """The only denoiser is killed; the next one does not begin anew."""
+    with Cluster(BINARIES, NANO) as cluster:
+        flags = ["--prompt", "a green star", "--seed", "11", "--width", "256", "--height", "256", "--steps", "200"]
+        job = jobs(cluster, "submit", *flags)
+        cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["step"] > 60, "drawing", 60)
+        cluster.stop(cluster.names("denoiser")[0], signal.SIGKILL)
+        before = cluster.get(f"/v1/jobs/{job}")[1]["step"]
+        cluster.start("denoiser")
+        steps = []
+
+        def ended():
+            state = cluster.get(f"/v1/jobs/{job}")[1]
+            steps.append(state["step"])
+            return state["status"] == "succeeded"
+
+        cluster.wait(ended, "drawn", 90)
+        # A checkpoint is 0.1 s and a step old at most: far less than half the way.
+        assert len(set(steps)) > 5 and min(steps) > before / 2, (before, steps)
+        print(f"    killed after step {before}, went on after step {min(steps)} or later")
+
+
 def test_api_keys_are_read_again():
     def make(tenant, *flags):
         result = subprocess.run([BINARIES / "qwen-image", "api-key", tenant, *flags], check=True, capture_output=True, text=True)

@@ -157,8 +157,8 @@ denoiser_is() { docker exec "$project-$1" grep -q "\"state\":\"$2\"" /run/qwen-i
 test_strangers() {
   start_denoiser plain 'unset QWEN_IMAGE_WORKER_SECRET_KEY_FILE QWEN_IMAGE_WORKER_GATEWAY_KEY_FILE
     exec denoiser --worker-allow-plaintext true'
-  start_denoiser stranger 'qwen-image keygen /tmp/own >/dev/null
-    exec denoiser --worker-secret-key-file /tmp/own/worker/worker.secret'
+  start_denoiser stranger 'qwen-image keygen /run/qwen-image/own >/dev/null
+    exec denoiser --worker-secret-key-file /run/qwen-image/own/worker/worker.secret'
   sleep 8 # the one that is allowed was there within a second
   check "a worker with an unlisted key is refused" denoiser_is stranger connecting
   check "a worker without encryption is refused" denoiser_is plain connecting
@@ -166,7 +166,7 @@ test_strangers() {
   check "their health checks fail" not docker exec "$project-stranger" denoiser --health
   check "the cluster serves on" draws_the_same 3 --prompt "a blue ring"
 
-  docker exec "$project-stranger" cat /tmp/own/gateway/workers/worker.public |
+  docker exec "$project-stranger" cat /run/qwen-image/own/gateway/workers/worker.public |
     compose run --rm -T --no-deps keys sh -c 'cat > /keys/gateway/workers/stranger.public' 2>>"$work/compose.log"
   check "once its key is listed it joins, without a restart" within 40 denoiser_is stranger ready
   check "it is among the workers" quietly workers 'len(denoisers) == 2'
