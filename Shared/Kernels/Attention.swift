@@ -18,25 +18,48 @@ extension Compute {
     if n == 0 { return result }
 
     let keyBytes = kernel.packed_keys_bytes(m, headDim), valueBytes = kernel.packed_values_bytes(m, headDim)
-    let keys = Tensor(uninitialized: [kvHeads * keyBytes], .uint8), values = Tensor(uninitialized: [kvHeads * valueBytes], .uint8)
-    pool.parallel(2 * kvHeads) { index in
-      let head = index / 2
-      if index % 2 == 0 {
-        kernel.pack_keys(keys.address(head * keyBytes), k.address(0), k.dtype.kernelType, m, kvHeads, headDim, head)
-      } else {
-        kernel.pack_values(values.address(head * valueBytes), v.address(0), v.dtype.kernelType, m, kvHeads, headDim, head)
+    let scratchBytes = kernel.scratch_bytes(headDim), groupSize = heads / kvHeads
+    func packKeys(_ kvHead: Int, to target: UnsafeMutableRawPointer) {
+      kernel.pack_keys(target, k.address(0), k.dtype.kernelType, m, kvHeads, headDim, kvHead)
+    }
+    func packValues(_ kvHead: Int, to target: UnsafeMutableRawPointer) {
+      kernel.pack_values(target, v.address(0), v.dtype.kernelType, m, kvHeads, headDim, kvHead)
+    }
+    func run(
+      _ head: Int, queries: Range<Int>, keys: UnsafeMutableRawPointer, values: UnsafeMutableRawPointer, scratch: UnsafeMutableRawPointer
+    ) {
+      var job = ck_attention(
+        n: n, m: m, heads: heads, head_dim: headDim, causal: causal ? 1 : 0, q: q.address(0), q_type: q.dtype.kernelType, k: keys,
+        v: values, out: result.address(0))
+      kernel.run(&job, head, queries.lowerBound, queries.count, scratch)
+    }
+
+    // A thread that packs a kv head and uses it at once finds it in its own cache. The last heads are packed before, and shared out
+    // block by block, so that the threads end together.
+    let ownHeads = max(kvHeads / threadCount - 1, 0) * threadCount, sharedHeads = kvHeads - ownHeads
+    let headBytes = keyBytes + valueBytes, shared = Tensor(uninitialized: [sharedHeads * headBytes], .uint8)
+    pool.parallel(2 * sharedHeads) { index in
+      let kvHead = index / 2, keys = shared.address(kvHead * headBytes)
+      index % 2 == 0 ? packKeys(ownHeads + kvHead, to: keys) : packValues(ownHeads + kvHead, to: keys + keyBytes)
+    }
+    let block = kernel.block, blocks = (n + block - 1) / block
+    pool.parallel(ownHeads + sharedHeads * groupSize * blocks) { index in
+      let isShared = index >= ownHeads
+      withScratch(scratchBytes + (isShared ? 0 : headBytes)) { scratch in
+        if isShared {
+          let head = (index - ownHeads) / blocks, query = (index - ownHeads) % blocks * block
+          let keys = shared.address(head / groupSize * headBytes)
+          run(ownHeads * groupSize + head, queries: query..<min(query + block, n), keys: keys, values: keys + keyBytes, scratch: scratch)
+        } else {
+          let keys = scratch + scratchBytes, values = keys + keyBytes
+          packKeys(index, to: keys)
+          packValues(index, to: values)
+          for head in index * groupSize..<(index + 1) * groupSize {
+            run(head, queries: 0..<n, keys: keys, values: values, scratch: scratch)
+          }
+        }
       }
     }
-    let job = ck_attention(
-      n: n, m: m, heads: heads, kv_heads: kvHeads, head_dim: headDim, causal: causal ? 1 : 0, q: q.address(0), q_type: q.dtype.kernelType,
-      k: keys.address(0), v: values.address(0), out: result.address(0), out_type: result.dtype.kernelType)
-    let block = kernel.block, blocks = (n + block - 1) / block, scratchBytes = kernel.scratch_bytes(headDim)
-    pool.parallel(heads * blocks) { index in
-      let head = index / blocks, query = index % blocks * block
-      withScratch(scratchBytes) { scratch in
-        withUnsafePointer(to: job) { kernel.run($0, head, query, min(block, n - query), scratch) }
-      }
-    }
-    return withExtendedLifetime((q, k, v, keys, values)) { result }
+    return withExtendedLifetime((q, k, v, shared)) { result }
   }
 }

@@ -65,7 +65,7 @@ public struct Compute: Sendable {
   }
 
   /// Raised whenever a change of the kernels changes bytes.
-  private static let numericsVersion = 2
+  private static let numericsVersion = 3
 
   var functions: ck_table { table.functions }
 

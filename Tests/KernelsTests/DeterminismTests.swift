@@ -71,6 +71,6 @@ import Testing
 
   @Test func numericsClassNamesWhatBytesDependOn() {
     let compute = Compute(precision: .bf16, pool: testPool, instructionSet: .portable)
-    #expect(compute.numericsClass == "bf16/portable/2")
+    #expect(compute.numericsClass == "bf16/portable/3")
   }
 }

@@ -44,15 +44,14 @@ typedef struct ck_gemm {
   ck_epilogue epilogue;
 } ck_gemm;
 
-/// softmax(q kᵀ / √head_dim) v for all heads; q [n, heads*head_dim], out likewise.
+/// softmax(q kᵀ / √head_dim) v for the heads that read one kv head; q [n, heads*head_dim], out likewise, of the operand's type.
 typedef struct ck_attention {
-  size_t n, m, heads, kv_heads, head_dim;
+  size_t n, m, heads, head_dim;
   int causal;         // query i sees keys j <= i + (m - n)
   const void *q;
   int q_type;
-  const void *k, *v;  // packed by pack_keys and pack_values, all kv heads
+  const void *k, *v;  // one kv head, packed by pack_keys and pack_values
   void *out;
-  int out_type;
 } ck_attention;
 
 /// A 3×3 convolution with zero padding of 1 of a picture [height, width, in_channels] into [height, width, out_channels], fp32. Both
@@ -101,7 +100,7 @@ typedef struct ck_attention_kernel {
   void (*pack_values)(void *packed, const void *v, int type, size_t m, size_t kv_heads, size_t head_dim, size_t head);
   /// Scratch bytes that `run` needs, aligned to a cache line.
   size_t (*scratch_bytes)(size_t head_dim);
-  /// Queries of one call of `run`; a block starts at a multiple of it.
+  /// `run` takes queries in blocks of this many; query0 is a multiple of it.
   size_t block;
   void (*run)(const ck_attention *g, size_t head, size_t query0, size_t queries, void *scratch);
 } ck_attention_kernel;

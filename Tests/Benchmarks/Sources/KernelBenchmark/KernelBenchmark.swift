@@ -28,7 +28,7 @@ struct KernelBenchmark {
     let pool = ThreadPool(threads: threads)
     let benchmark = KernelBenchmark(instructionSet: set, repetitions: repetitions, pool: pool)
     print("instruction set \(set.rawValue), \(threads) threads, medians of \(repetitions)")
-    print("rates by the clock [by processor time]; ratios to ceilings measured just before, likewise")
+    print("rates by the clock [by processor time]; ratios to ceilings measured just before and after, likewise")
     benchmark.printCeilings()
     if parts.isEmpty || parts.contains("linear") { benchmark.linear() }
     if parts.isEmpty || parts.contains("attention") { benchmark.attention() }
@@ -47,12 +47,11 @@ struct KernelBenchmark {
 
   /// Prints one line: work per second, and its ratio to a ceiling.
   private func report(_ name: String, operations: Double, _ ceiling: Ceiling, _ work: () -> Void) {
-    let limit = ceiling.measure(pool: pool)
-    let median = medianCost(repetitions: repetitions, threads: pool.threadCount, work)
+    let (median, ratio) = ceiling.compare(operations: operations, repetitions: repetitions, pool: pool, work)
     let label = name.padding(toLength: 44, withPad: " ", startingAt: 0)
     print(
       "\(label) \(format(median.wall * 1e3, 2)) ms  \(format(operations / median.wall / 1e9)) [\(format(operations / median.processor / 1e9))] G/s  "
-        + "\(format(operations / median.wall / limit.perWall, 3)) [\(format(operations / median.processor / limit.perProcessor, 3))]")
+        + "\(format(ratio.wall, 3)) [\(format(ratio.processor, 3))]")
   }
 
   private func ceiling(_ precision: Precision) -> Ceiling {

@@ -22,17 +22,47 @@ public func cost(threads: Int, _ work: () throws -> Void) rethrows -> Cost {
 public func medianCost(repetitions: Int, threads: Int, _ work: () -> Void) -> Cost {
   var warmedSeconds = 0.0
   repeat { warmedSeconds += cost(threads: threads, work).wall } while warmedSeconds < 0.3
-  let samples = (0..<repetitions).map { _ in cost(threads: threads, work) }
-  return Cost(wall: samples.map(\.wall).sorted()[repetitions / 2], processor: samples.map(\.processor).sorted()[repetitions / 2])
+  return median((0..<repetitions).map { _ in cost(threads: threads, work) })
+}
+
+private func median(_ samples: [Cost]) -> Cost {
+  Cost(wall: samples.map(\.wall).sorted()[samples.count / 2], processor: samples.map(\.processor).sorted()[samples.count / 2])
 }
 
 /// What this machine can do at most: units per second over all threads of a pool.
 public enum Ceiling: String, Sendable, CaseIterable {
   case fp32, bf16, int8, memory
 
-  /// Units per second by the clock and by processor time; measured anew each time, since other work comes and goes.
+  /// Units per second by the clock and by processor time: a median.
   public func measure(pool: ThreadPool) -> (perWall: Double, perProcessor: Double) {
-    let rounds = 2_000_000, bytesPerThread = 256 << 20
+    withSample(pool: pool) { units, work in
+      let median = medianCost(repetitions: 5, threads: pool.threadCount, work)
+      return (units / median.wall, units / median.processor)
+    }
+  }
+
+  /// Medians of `repetitions` runs of `work`, and of their ratios to the ceiling: `operations` per second over the units per second
+  /// measured right before and after each run, since other work comes and goes on most machines.
+  public func compare(operations: Double, repetitions: Int, pool: ThreadPool, _ work: () -> Void) -> (cost: Cost, ratio: Cost) {
+    withSample(pool: pool) { units, ceiling in
+      let threads = pool.threadCount
+      _ = medianCost(repetitions: 1, threads: threads, work)
+      var costs: [Cost] = [], ratios: [Cost] = []
+      for _ in 0..<repetitions {
+        let before = cost(threads: threads, ceiling), own = cost(threads: threads, work), after = cost(threads: threads, ceiling)
+        let scale = operations / units / 2
+        costs.append(own)
+        ratios.append(
+          Cost(wall: scale * (before.wall + after.wall) / own.wall, processor: scale * (before.processor + after.processor) / own.processor)
+        )
+      }
+      return (median(costs), median(ratios))
+    }
+  }
+
+  /// Calls `body` with work of about 20 ms on all threads, and its units.
+  private func withSample<Result>(pool: ThreadPool, _ body: (_ units: Double, _ work: () -> Void) -> Result) -> Result {
+    let rounds = 6_000_000, bytesPerThread = 256 << 20
     let memory = self == .memory ? Tensor.zeros([pool.threadCount, bytesPerThread / 4]) : Tensor.zeros([1])
     func run(_ index: Int) -> Double {
       var sink: Float = 0
@@ -44,8 +74,7 @@ public enum Ceiling: String, Sendable, CaseIterable {
       }
     }
     let units = Double(pool.threadCount) * run(0)
-    let median = medianCost(repetitions: 5, threads: pool.threadCount) { pool.parallel(pool.threadCount) { _ = run($0) } }
-    return withExtendedLifetime(memory) { (units / median.wall, units / median.processor) }
+    return withExtendedLifetime(memory) { body(units) { pool.parallel(pool.threadCount) { _ = run($0) } } }
   }
 }
 
