@@ -33,6 +33,9 @@ struct DenoiserStage: Stage {
     self.denoiser = denoiser.predicting { passes($0, weight: $0.reduce(0) { $0 + $1.tokenCount }) }
   }
 
+  /// Steps of a few milliseconds are not each worth a message, which takes a tenth of one.
+  private static let reportInterval = Duration.milliseconds(50)
+
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
     guard case .denoiseRequest(let request) = task.request else {
       throw Status(.unimplemented, "a denoiser does not answer \(task.request.name)")
@@ -42,18 +45,21 @@ struct DenoiserStage: Stage {
     }
     let input = try input(of: task, request)
     let start = ContinuousClock.now
-    var (lastStep, lastCheckpoint) = (start, start)
+    var reports = Pace(every: Self.reportInterval, from: start)
+    var checkpoints = Pace(every: .seconds(request.checkpointIntervalSeconds), from: start)
+    var reported = (steps: request.firstStep, at: start)
     let latents = try reportingStatus {
       try passes.participating {
         try denoiser(input) { completed, latents in
-          let now = ContinuousClock.now
+          let now = ContinuousClock.now, isLast = completed == request.steps
           // The last step's latents are the response.
-          let isCheckpoint = completed < request.steps && (now - lastCheckpoint) / .seconds(1) >= request.checkpointIntervalSeconds
-          if isCheckpoint { lastCheckpoint = now }
-          let progress = DenoiseProgress(
-            completedSteps: completed, steps: request.steps, stepSeconds: (now - lastStep) / .seconds(1))
-          context.progress(.denoiseProgress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
-          lastStep = now
+          let isCheckpoint = !isLast && checkpoints.isDue(at: now)
+          if isLast || isCheckpoint || reports.isDue(at: now) {
+            let stepSeconds = (now - reported.at) / .seconds(1) / Double(completed - reported.steps)
+            let progress = DenoiseProgress(completedSteps: completed, steps: request.steps, stepSeconds: stepSeconds)
+            context.progress(.denoiseProgress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
+            reported = (completed, now)
+          }
           try context.checkCancelled()
         }
       }

@@ -30,6 +30,42 @@ extension JournalStore {
     }
   }
 
+  /// Ends the jobs that cannot be made any more because the rows that say what was asked for are damaged: their open pictures fail.
+  ///
+  /// - Parameters:
+  ///   - code: the failure's code.
+  ///   - atMs: the end's time, in milliseconds since 1970.
+  /// - Returns: what is wrong with each.
+  public func failDamagedJobs(code: UInt32, atMs: Int64) throws(JournalError) -> [String] {
+    try JournalError.wrap("fail damaged jobs") {
+      try database.write { db in
+        try Row.fetchAll(db, sql: "SELECT * FROM jobs WHERE ended_ms IS NULL ORDER BY number").compactMap { row in
+          do {
+            _ = try Self.openJob(row, db)
+            return nil
+          } catch JournalError.corrupt(let what) {
+            try Self.failAll(try row.value("number"), StoredFailure(code: code, message: "\(JournalError.corrupt(what: what))"), atMs, db)
+            return what
+          }
+        }
+      }
+    }
+  }
+
+  private static func failAll(_ number: Int64, _ failure: StoredFailure, _ atMs: Int64, _ db: Database) throws {
+    try db.execute(
+      sql: "UPDATE pictures SET state = 2, result = NULL, failure_code = ?, failure_message = ? WHERE job = ? AND state <> 1",
+      arguments: [failure.code, String(failure.message.prefix(2000)), number])
+    var payloads: [Int64] = []
+    for table in ["outputs", "checkpoints"] {
+      payloads += try Int64.fetchAll(db, sql: "SELECT payload FROM \(table) WHERE job = ?", arguments: [number])
+      try db.execute(sql: "DELETE FROM \(table) WHERE job = ?", arguments: [number])
+    }
+    try db.execute(sql: "DELETE FROM attempts WHERE job = ?", arguments: [number])
+    try deleteUnused(payloads, db)
+    try db.execute(sql: "UPDATE jobs SET ended_ms = ? WHERE number = ?", arguments: [atMs, number])
+  }
+
   private static func apply(_ change: JournalChange, _ db: Database) throws {
     switch change {
     case .admit(let job): try insert(job, db)

@@ -13,20 +13,15 @@ extension JournalStore {
 
   /// Jobs with pictures that are still to be made, in the order of their admission.
   ///
-  /// A checkpoint or output that is damaged is left out: it is made again.
+  /// A checkpoint or output that is damaged is left out: it is made again. Of jobs whose own rows may be damaged, see
+  /// ``failDamagedJobs(_:atMs:)``.
+  ///
+  /// - Throws: `corrupt` when a job's own rows are damaged.
   public func openJobs() throws(JournalError) -> [(record: StoredRecord, pictures: [OpenPicture])] {
     try JournalError.wrap("read open jobs") {
       try database.read { db in
         let rows = try Row.fetchAll(db, sql: "SELECT * FROM jobs WHERE ended_ms IS NULL ORDER BY number")
-        return try rows.map { row in
-          let record = try Self.record(row, db)
-          let pictures = try record.outcomes.indices.filter { record.outcomes[$0] == .open }.map { index in
-            OpenPicture(
-              reference: PictureReference(job: record.job.id, index: index),
-              progress: try Self.progress(record.number, index, db), attempts: try Self.attempts(record.number, index, db))
-          }
-          return (record, pictures)
-        }
+        return try rows.map { try Self.openJob($0, db) }
       }
     }
   }
@@ -42,7 +37,7 @@ extension JournalStore {
     }
   }
 
-  /// A tenant's jobs, the newest first.
+  /// A tenant's jobs, the newest first; without those whose rows are damaged.
   ///
   /// - Parameters:
   ///   - tenant: whose; nil: everybody's.
@@ -56,7 +51,9 @@ extension JournalStore {
         if let tenant { arguments += [tenant] }
         let rows = try Row.fetchAll(
           db, sql: "SELECT * FROM jobs WHERE number < ?1 \(filter) ORDER BY number DESC LIMIT \(max(0, limit))", arguments: arguments)
-        return try rows.map { try Self.record($0, db) }
+        return try rows.compactMap { row in
+          do { return try Self.record(row, db) } catch JournalError.corrupt { return nil }
+        }
       }
     }
   }
@@ -130,6 +127,17 @@ extension JournalStore {
   }
 
   // MARK: Rows
+
+  /// - Throws: `corrupt` when the job's own rows are not those that were written.
+  static func openJob(_ row: Row, _ db: Database) throws -> (record: StoredRecord, pictures: [OpenPicture]) {
+    let record = try record(row, db)
+    let pictures = try record.outcomes.indices.filter { record.outcomes[$0] == .open }.map { index in
+      OpenPicture(
+        reference: PictureReference(job: record.job.id, index: index),
+        progress: try progress(record.number, index, db), attempts: try attempts(record.number, index, db))
+    }
+    return (record, pictures)
+  }
 
   private static func record(_ row: Row, _ db: Database) throws -> StoredRecord {
     let id: String = try row.value("id")

@@ -86,7 +86,7 @@ public enum Body: Sendable, Equatable {
   case encodeResponse(EncodeResponse)
   /// Gateway → denoiser.
   case denoiseRequest(DenoiseRequest)
-  /// Denoiser → gateway, after every step.
+  /// Denoiser → gateway, between steps.
   case denoiseProgress(DenoiseProgress)
   /// Denoiser → gateway.
   case denoiseResponse(DenoiseResponse)

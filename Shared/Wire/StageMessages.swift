@@ -39,7 +39,7 @@ public enum NoiseKind: Int32, Sendable, CaseIterable {
 }
 
 /// Gateway → denoiser, with the tensors `prompt_embeds` [tokens, width], with true CFG also `negative_prompt_embeds`, and to
-/// resume also `latents`. Answered by `DenoiseProgress` after every step and `DenoiseResponse`.
+/// resume also `latents`. Answered by `DenoiseProgress` between steps and `DenoiseResponse`.
 public struct DenoiseRequest: Sendable, Equatable {
   /// The model, as its card names it.
   public var modelID: String
@@ -77,7 +77,7 @@ public struct DenoiseRequest: Sendable, Equatable {
   }
 }
 
-/// Denoiser → gateway, after every step; with the tensor `latents` when the step is a checkpoint.
+/// Denoiser → gateway, between steps; with the tensor `latents` when the step is a checkpoint.
 public struct DenoiseProgress: Sendable, Equatable {
   /// Steps done, at least 1.
   public var completedSteps: Int

@@ -242,6 +242,37 @@ struct JobsTests {
     }
   }
 
+  /// What was asked for is lost with one job; the gateway starts all the same and the other one goes on.
+  @Test func aDamagedJobDoesNotKeepTheGatewayFromStarting() async throws {
+    let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    let ids = try await ToyCluster.run(journal: folder + "/j") { cluster in
+      _ = try await cluster.joinAll(stepTime: .seconds(60))
+      return try await cluster.app().test(.ahc()) { client in
+        var ids: [String] = []
+        for prompt in ["lost words", "kept words"] {
+          ids.append(try #require(try await client.submit(#"{"prompt":"\#(prompt)","steps":2,"seed":1}"#).json["id"]?.text))
+        }
+        return ids
+      }
+    }
+    var file = try Data(contentsOf: URL(filePath: folder + "/j"))
+    let place = try #require(file.firstRange(of: Data("lost words".utf8)))
+    file[place.lowerBound] = UInt8(ascii: "c")
+    try file.write(to: URL(filePath: folder + "/j"))
+    try await ToyCluster.run(journal: folder + "/j") { cluster in
+      _ = try await cluster.joinAll(stepTime: .milliseconds(1))
+      try await cluster.app().test(.ahc()) { client in
+        #expect(try await client.waitForEnd(ids[1])["status"]?.text == "succeeded")
+        let lost = try await client.get("/v1/jobs/\(ids[0])")
+        #expect(lost.status == .internalServerError)
+        #expect(lost.json["error"]?["message"]?.text?.contains("the request of job \(ids[0])") == true, "\(lost.json)")
+        let list = try await client.get("/v1/jobs").json
+        #expect(list["data"]?.elements?.compactMap { $0["id"]?.text } == [ids[1]])
+      }
+    }
+  }
+
   /// Events of the time before are not known any more: whoever attaches gets the state and goes on from there.
   @Test func eventsGoOnAfterARestart() async throws {
     let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"

@@ -172,6 +172,30 @@ struct JournalStoreTests {
     #expect(throws: JournalError.self) { try store.record(of: "a", tenant: nil) }
   }
 
+  @Test(arguments: [
+    "UPDATE jobs SET request = x'00' WHERE id = 'b'", "DELETE FROM pictures WHERE picture = 1", "UPDATE pictures SET state = 7 WHERE picture = 1",
+    "UPDATE attempts SET task = -1",
+  ]) func aDamagedJobFailsAndTheOthersStay(damage: String) throws {
+    let store = try JournalStore(path: nil)
+    for (job, pictures) in [("a", 1), ("b", 2), ("c", 1)] { try store.apply([.admit(Sample.job(job, pictures: pictures))]) }
+    try store.apply([Sample.progress("b", 0, steps: 2, Sample.payload(1)), .attempt(PictureReference(job: "b", index: 0), task: 1, number: 4)])
+    try store.database.write { try $0.execute(sql: damage) }
+    #expect(throws: JournalError.self) { try store.openJobs() }
+    let told = try store.failDamagedJobs(code: 15, atMs: 3_000)
+    #expect(told.count == 1)
+    #expect(try store.openJobs().map(\.record.job.id) == ["a", "c"])
+    #expect(try store.counts() == (open: 2, all: 3))
+    #expect(try store.failDamagedJobs(code: 15, atMs: 4_000) == [])
+    // Its checkpoint is gone with it. Where what was asked for can still be read, so can the failure.
+    #expect(!(try store.problems().contains { $0.contains("belongs to nothing") }))
+    if let record = try? store.record(of: "b", tenant: nil) {
+      #expect(record.endedAtMs == 3_000)
+      for outcome in record.outcomes { #expect(outcome == .failed(StoredFailure(code: 15, message: "the journal is damaged: \(told[0])"))) }
+    } else {
+      #expect(try store.records(tenant: nil, before: nil, limit: 10).map(\.job.id) == ["c", "a"])
+    }
+  }
+
   /// Any byte of the file may be wrong: that is told, or does not matter, but it never ends the process.
   @Test func flippedBytesNeverTrap() throws {
     try withFolder { folder in
@@ -197,6 +221,7 @@ struct JournalStoreTests {
           let store = try JournalStore(path: path)
           defer { store.close() }
           if try !store.problems().isEmpty { noticed += 1 }
+          _ = try store.failDamagedJobs(code: 15, atMs: 3_000)
           _ = try Snapshot(store)
           try store.apply([.admit(Sample.job("new"))])
         } catch {

@@ -84,8 +84,13 @@ extension Dispatcher {
 
   // MARK: Start and end
 
-  /// Takes over the jobs that an earlier run has left.
+  /// Takes over the jobs that an earlier run has left. Those that nobody can read any more fail; they must not keep the others from it.
   func restore() async throws(Failure) {
+    let atMs = wallClockMs
+    let damaged = try await JournalReader(store: journal).read { store throws(JournalError) in
+      try store.failDamagedJobs(code: StatusCode.dataLoss.rawValue, atMs: atMs)
+    }
+    for what in damaged { logger.error("a job of an earlier run is damaged and has failed", metadata: ["reason": "\(what)"]) }
     let stored = try await JournalReader(store: journal).read { store throws(JournalError) in try store.openJobs() }
     var restored: [RestoredJob] = []
     for job in stored { restored += try restore(job.record, job.pictures) }
