@@ -268,7 +268,7 @@ class Bench:
             ours("case", "local", "pipeline", size, "bf16", f"{model}:{steps}")
             numbers, local, remote, processor = iter(range(1, 1 << 30)), [], [], []
             pids = [process.pid for process in gateway.processes.values()]
-            for number in range(2 * self.options.rounds + 1):
+            for number in range(4 * self.options.rounds + 1):
                 alone, used = ours("run", "local"), sum(map(processor_seconds, pids))
                 seconds = request(gateway.url, size, steps, next(numbers))
                 used = (sum(map(processor_seconds, pids)) - used) / self.options.threads
