@@ -44,7 +44,7 @@ extension JournalStore {
             _ = try Self.openJob(row, db)
             return nil
           } catch JournalError.corrupt(let what) {
-            try Self.failAll(try row.value("number"), StoredFailure(code: code, message: "\(JournalError.corrupt(what: what))"), atMs, db)
+            try Self.failRest(try row.value("number"), StoredFailure(code: code, message: "\(JournalError.corrupt(what: what))"), atMs, db)
             return what
           }
         }
@@ -52,17 +52,11 @@ extension JournalStore {
     }
   }
 
-  private static func failAll(_ number: Int64, _ failure: StoredFailure, _ atMs: Int64, _ db: Database) throws {
-    try db.execute(
-      sql: "UPDATE pictures SET state = 2, result = NULL, failure_code = ?, failure_message = ? WHERE job = ? AND state <> 1",
-      arguments: [failure.code, String(failure.message.prefix(2000)), number])
-    var payloads: [Int64] = []
-    for table in ["outputs", "checkpoints"] {
-      payloads += try Int64.fetchAll(db, sql: "SELECT payload FROM \(table) WHERE job = ?", arguments: [number])
-      try db.execute(sql: "DELETE FROM \(table) WHERE job = ?", arguments: [number])
+  /// Fails whatever is not finished of a job.
+  private static func failRest(_ number: Int64, _ failure: StoredFailure, _ atMs: Int64, _ db: Database) throws {
+    for index in try Int.fetchAll(db, sql: "SELECT picture FROM pictures WHERE job = ? AND state <> 1", arguments: [number]) {
+      try fail(number, index, failure, atMs, db)
     }
-    try db.execute(sql: "DELETE FROM attempts WHERE job = ?", arguments: [number])
-    try deleteUnused(payloads, db)
     try db.execute(sql: "UPDATE jobs SET ended_ms = ? WHERE number = ?", arguments: [atMs, number])
   }
 
@@ -81,14 +75,18 @@ extension JournalStore {
       try db.execute(
         sql: "UPDATE pictures SET state = 1, result = ?, result_bytes = ?, prompt_tokens = ? WHERE job = ? AND picture = ?",
         arguments: [Int64(bitPattern: result.id), result.bytes.count, promptTokens, number, picture.index])
-      try end(number, picture, atMs, db)
+      try end(number, picture.index, atMs, db)
     case .fail(let picture, let failure, let atMs):
       guard let number = try openPicture(picture, db) else { return }
-      try db.execute(
-        sql: "UPDATE pictures SET state = 2, failure_code = ?, failure_message = ?, failure_field = ? WHERE job = ? AND picture = ?",
-        arguments: [failure.code, String(failure.message.prefix(2000)), failure.field, number, picture.index])
-      try end(number, picture, atMs, db)
+      try fail(number, picture.index, failure, atMs, db)
     }
+  }
+
+  private static func fail(_ number: Int64, _ index: Int, _ failure: StoredFailure, _ atMs: Int64, _ db: Database) throws {
+    try db.execute(
+      sql: "UPDATE pictures SET state = 2, failure_code = ?, failure_message = ?, failure_field = ? WHERE job = ? AND picture = ?",
+      arguments: [failure.code, String(failure.message.prefix(2000)), failure.field, number, index])
+    try end(number, index, atMs, db)
   }
 
   private static func insert(_ job: StoredJob, _ db: Database) throws {
@@ -152,8 +150,8 @@ extension JournalStore {
   }
 
   /// Forgets what led to a picture that has ended.
-  private static func end(_ number: Int64, _ picture: PictureReference, _ atMs: Int64, _ db: Database) throws {
-    let key: StatementArguments = [number, picture.index]
+  private static func end(_ number: Int64, _ index: Int, _ atMs: Int64, _ db: Database) throws {
+    let key: StatementArguments = [number, index]
     var payloads: [Int64] = []
     for table in ["outputs", "checkpoints"] {
       payloads += try Int64.fetchAll(db, sql: "SELECT payload FROM \(table) WHERE job = ? AND picture = ?", arguments: key)

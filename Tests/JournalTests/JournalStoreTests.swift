@@ -173,12 +173,13 @@ struct JournalStoreTests {
   }
 
   @Test(arguments: [
-    "UPDATE jobs SET request = x'00' WHERE id = 'b'", "DELETE FROM pictures WHERE picture = 1", "UPDATE pictures SET state = 7 WHERE picture = 1",
-    "UPDATE attempts SET task = -1",
+    "UPDATE jobs SET request = x'00' WHERE id = 'b'", "DELETE FROM pictures WHERE picture = 1",
+    "UPDATE pictures SET state = 7 WHERE picture = 1", "UPDATE attempts SET task = -1",
   ]) func aDamagedJobFailsAndTheOthersStay(damage: String) throws {
     let store = try JournalStore(path: nil)
     for (job, pictures) in [("a", 1), ("b", 2), ("c", 1)] { try store.apply([.admit(Sample.job(job, pictures: pictures))]) }
-    try store.apply([Sample.progress("b", 0, steps: 2, Sample.payload(1)), .attempt(PictureReference(job: "b", index: 0), task: 1, number: 4)])
+    let attempt = JournalChange.attempt(PictureReference(job: "b", index: 0), task: 1, number: 4)
+    try store.apply([Sample.progress("b", 0, steps: 2, Sample.payload(1)), attempt])
     try store.database.write { try $0.execute(sql: damage) }
     #expect(throws: JournalError.self) { try store.openJobs() }
     let told = try store.failDamagedJobs(code: 15, atMs: 3_000)
