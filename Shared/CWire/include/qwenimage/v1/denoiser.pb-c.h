@@ -68,13 +68,16 @@ struct  Qwenimage__V1__DenoiseRequest
 
 
 /*
- * After every step. With the tensor `latents` when the step is a checkpoint.
+ * After the last step and every one that is a checkpoint, which has the tensor `latents`; after others now and then.
  */
 struct  Qwenimage__V1__DenoiseProgress
 {
   ProtobufCMessage base;
   uint32_t completed_steps;
   uint32_t steps;
+  /*
+   * Mean since the progress before.
+   */
   double step_seconds;
 };
 #define QWENIMAGE__V1__DENOISE_PROGRESS__INIT \
