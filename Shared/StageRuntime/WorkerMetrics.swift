@@ -19,8 +19,9 @@ struct WorkerMetrics {
 
   func registeredGateways(_ count: Int) { registered.set(count) }
 
-  func progress(_ body: Body) {
-    if case .denoiseProgress(let progress) = body { steps.recordSeconds(progress.stepSeconds) }
+  /// `count` steps of `seconds` each.
+  func stepped(_ count: Int, seconds: Double) {
+    for _ in 0..<max(0, count) { steps.recordSeconds(seconds) }
   }
 
   /// `outcome` is `OK` or the status code's name.

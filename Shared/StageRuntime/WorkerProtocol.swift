@@ -204,11 +204,11 @@ extension Worker {
   func report(_ reference: TaskReference, _ body: Body, _ tensors: [WireTensor]) async {
     guard let task = running[reference] else { return }
     if case .denoiseProgress(let progress) = body {
+      metrics.stepped(progress.completedSteps - task.completedSteps, seconds: progress.stepSeconds)
       running[reference]?.completedSteps = progress.completedSteps
       running[reference]?.steps = progress.steps
     }
     running[reference]?.stepAt = .now
-    metrics.progress(body)
     guard links[task.link].registered != nil else { return }
     await send(
       Envelope(
