@@ -46,6 +46,12 @@ extension Target.Dependency {
   static let systemPackage = product(name: "SystemPackage", package: "swift-system")
 }
 
+/// What Tests/Benchmarks, a package of its own, imports.
+extension Product {
+  static var kernels: Product { library(name: "Kernels", targets: ["TensorCore", "Kernels"]) }
+  static var qwenImage: Product { library(name: "QwenImage", targets: ["TensorCore", "Kernels", "Weights", "ImageCodec", "QwenImage"]) }
+}
+
 let package = Package(
   name: "qwen-image-cluster",
   platforms: [.macOS(.v15)],
@@ -55,9 +61,7 @@ let package = Package(
     .executable(name: "denoiser", targets: ["Denoiser"]),
     .executable(name: "vae-decoder", targets: ["VAEDecoder"]),
     .executable(name: "qwen-image", targets: ["QwenImageCLI"]),
-    // For Tests/Benchmarks.
-    .library(name: "Kernels", targets: ["TensorCore", "Kernels"]),
-    .library(name: "QwenImage", targets: ["TensorCore", "Kernels", "Weights", "ImageCodec", "QwenImage"]),
+    .kernels, .qwenImage,
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

@@ -30,34 +30,24 @@ extension JournalStore {
     }
   }
 
-  /// Ends the jobs that cannot be made any more because the rows that say what was asked for are damaged: their open pictures fail.
+  /// Ends jobs that cannot be made any more: whatever is not finished of them fails.
   ///
   /// - Parameters:
+  ///   - damaged: from ``openJobs()``.
   ///   - code: the failure's code.
   ///   - atMs: the end's time, in milliseconds since 1970.
-  /// - Returns: what is wrong with each.
-  public func failDamagedJobs(code: UInt32, atMs: Int64) throws(JournalError) -> [String] {
+  public func fail(_ damaged: [DamagedJob], code: UInt32, atMs: Int64) throws(JournalError) {
     try JournalError.wrap("fail damaged jobs") {
       try database.write { db in
-        try Row.fetchAll(db, sql: "SELECT * FROM jobs WHERE ended_ms IS NULL ORDER BY number").compactMap { row in
-          do {
-            _ = try Self.openJob(row, db)
-            return nil
-          } catch JournalError.corrupt(let what) {
-            try Self.failRest(try row.value("number"), StoredFailure(code: code, message: "\(JournalError.corrupt(what: what))"), atMs, db)
-            return what
+        for job in damaged {
+          let failure = StoredFailure(code: code, message: "\(JournalError.corrupt(what: job.damage))")
+          for index in try Int.fetchAll(db, sql: "SELECT picture FROM pictures WHERE job = ? AND state <> 1", arguments: [job.number]) {
+            try Self.fail(job.number, index, failure, atMs, db)
           }
+          try db.execute(sql: "UPDATE jobs SET ended_ms = ? WHERE number = ?", arguments: [atMs, job.number])
         }
       }
     }
-  }
-
-  /// Fails whatever is not finished of a job.
-  private static func failRest(_ number: Int64, _ failure: StoredFailure, _ atMs: Int64, _ db: Database) throws {
-    for index in try Int.fetchAll(db, sql: "SELECT picture FROM pictures WHERE job = ? AND state <> 1", arguments: [number]) {
-      try fail(number, index, failure, atMs, db)
-    }
-    try db.execute(sql: "UPDATE jobs SET ended_ms = ? WHERE number = ?", arguments: [atMs, number])
   }
 
   private static func apply(_ change: JournalChange, _ db: Database) throws {

@@ -11,17 +11,22 @@ extension JournalStore {
     }
   }
 
-  /// Jobs with pictures that are still to be made, in the order of their admission.
+  /// Jobs with pictures that are still to be made, in the order of their admission, and apart from them those whose own rows are damaged,
+  /// so that nobody can tell any more what was asked for: see ``fail(_:code:atMs:)``.
   ///
-  /// A checkpoint or output that is damaged is left out: it is made again. Of jobs whose own rows may be damaged, see
-  /// ``failDamagedJobs(_:atMs:)``.
-  ///
-  /// - Throws: `corrupt` when a job's own rows are damaged.
-  public func openJobs() throws(JournalError) -> [(record: StoredRecord, pictures: [OpenPicture])] {
+  /// A checkpoint or output that is damaged is left out: it is made again.
+  public func openJobs() throws(JournalError) -> (jobs: [(record: StoredRecord, pictures: [OpenPicture])], damaged: [DamagedJob]) {
     try JournalError.wrap("read open jobs") {
       try database.read { db in
-        let rows = try Row.fetchAll(db, sql: "SELECT * FROM jobs WHERE ended_ms IS NULL ORDER BY number")
-        return try rows.map { try Self.openJob($0, db) }
+        var jobs: [(record: StoredRecord, pictures: [OpenPicture])] = [], damaged: [DamagedJob] = []
+        for row in try Row.fetchAll(db, sql: "SELECT * FROM jobs WHERE ended_ms IS NULL ORDER BY number") {
+          do {
+            jobs.append(try Self.openJob(row, db))
+          } catch JournalError.corrupt(let what) {
+            damaged.append(DamagedJob(number: try row.value("number"), damage: what))
+          }
+        }
+        return (jobs, damaged)
       }
     }
   }
@@ -129,7 +134,7 @@ extension JournalStore {
   // MARK: Rows
 
   /// - Throws: `corrupt` when the job's own rows are not those that were written.
-  static func openJob(_ row: Row, _ db: Database) throws -> (record: StoredRecord, pictures: [OpenPicture]) {
+  private static func openJob(_ row: Row, _ db: Database) throws -> (record: StoredRecord, pictures: [OpenPicture]) {
     let record = try record(row, db)
     let pictures = try record.outcomes.indices.filter { record.outcomes[$0] == .open }.map { index in
       OpenPicture(

@@ -166,6 +166,13 @@ public struct OpenPicture: Hashable, Sendable {
   public var attempts: [Int: UInt32]
 }
 
+/// An open job whose own rows are not those that were written.
+public struct DamagedJob: Hashable, Sendable {
+  let number: Int64
+  /// What is wrong, for people.
+  public let damage: String
+}
+
 /// How much is kept, and for how long.
 public struct JournalLimits: Hashable, Sendable {
   /// The most that the database file may take; 0: as much as there is.

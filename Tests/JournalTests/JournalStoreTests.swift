@@ -18,7 +18,7 @@ struct JournalStoreTests {
       let again = try JournalStore(path: path)
       #expect(try Snapshot(again) == before)
       #expect((store.epoch, again.epoch) == (1, 2))
-      let job = try #require(try again.openJobs().first)
+      let job = try #require(try again.openJobs().jobs.first)
       #expect(job.record.job.request == Data("a cat".utf8))
       #expect(job.record.outcomes == [.open, .failed(StoredFailure(code: 13, message: "no", field: "prompt"))])
       #expect(job.pictures.map(\.progress.count) == [2])
@@ -41,11 +41,11 @@ struct JournalStoreTests {
     let store = try JournalStore(path: nil)
     try store.apply([.admit(Sample.job("a"))])
     for steps in [1, 2, 5, 4] { try store.apply([Sample.progress("a", steps: steps, Sample.payload(UInt64(steps)))]) }
-    #expect(try store.openJobs()[0].pictures[0].progress.map(\.payload) == [Sample.payload(5)])
+    #expect(try store.openJobs().jobs[0].pictures[0].progress.map(\.payload) == [Sample.payload(5)])
     try store.apply([Sample.progress("a", steps: nil, Sample.payload(6))])
-    #expect(try store.openJobs()[0].pictures[0].progress.map(\.completedSteps) == [nil])
+    #expect(try store.openJobs().jobs[0].pictures[0].progress.map(\.completedSteps) == [nil])
     try store.apply([Sample.finish("a", Sample.payload(7, 500))])
-    #expect(try store.openJobs().isEmpty)
+    #expect(try store.openJobs().jobs.isEmpty)
     #expect(try store.result(of: PictureReference(job: "a", index: 0)) == Sample.payload(7, 500))
     #expect(try store.record(of: "a", tenant: "t")?.outcomes == [.finished(byteCount: 500, promptTokens: 7)])
     #expect(try store.record(of: "a", tenant: "t")?.endedAtMs == 2_000)
@@ -69,7 +69,7 @@ struct JournalStoreTests {
     try store.apply([.admit(Sample.job("a", pictures: 2))])
     try store.apply((0..<2).map { Sample.progress("a", $0, task: 0, steps: nil, Sample.payload(1)) })
     try store.apply([Sample.finish("a", 0, Sample.payload(2))])
-    #expect(try store.openJobs()[0].pictures.map(\.progress.count) == [1])
+    #expect(try store.openJobs().jobs[0].pictures.map(\.progress.count) == [1])
     try store.apply([Sample.finish("a", 1, Sample.payload(3))])
     #expect(try store.problems() == [])
     #expect(try store.database.read { try Int.fetchOne($0, sql: "SELECT count(*) FROM payloads") } == 2)
@@ -166,34 +166,37 @@ struct JournalStoreTests {
       try store.result(of: PictureReference(job: "a", index: 0))
     }
     // The checkpoint is left out; the picture is made again from what is sound.
-    #expect(try store.openJobs()[0].pictures[0].progress.map(\.payload.id) == [2])
+    #expect(try store.openJobs().jobs[0].pictures[0].progress.map(\.payload.id) == [2])
     #expect(try store.problems().count == 2)
     try store.database.write { try $0.execute(sql: "UPDATE jobs SET request = x'00'") }
     #expect(throws: JournalError.self) { try store.record(of: "a", tenant: nil) }
   }
 
+  /// `isReadable`: whether what was asked for still is, and so the failure.
   @Test(arguments: [
-    "UPDATE jobs SET request = x'00' WHERE id = 'b'", "DELETE FROM pictures WHERE picture = 1",
-    "UPDATE pictures SET state = 7 WHERE picture = 1", "UPDATE attempts SET task = -1",
-  ]) func aDamagedJobFailsAndTheOthersStay(damage: String) throws {
+    ("UPDATE jobs SET request = x'00' WHERE id = 'b'", false), ("DELETE FROM pictures WHERE picture = 1", false),
+    ("UPDATE pictures SET state = 7 WHERE picture = 1", true), ("UPDATE attempts SET task = -1", true),
+  ]) func aDamagedJobFailsAndTheOthersStay(damage: String, isReadable: Bool) throws {
     let store = try JournalStore(path: nil)
     for (job, pictures) in [("a", 1), ("b", 2), ("c", 1)] { try store.apply([.admit(Sample.job(job, pictures: pictures))]) }
     let attempt = JournalChange.attempt(PictureReference(job: "b", index: 0), task: 1, number: 4)
     try store.apply([Sample.progress("b", 0, steps: 2, Sample.payload(1)), attempt])
     try store.database.write { try $0.execute(sql: damage) }
-    #expect(throws: JournalError.self) { try store.openJobs() }
-    let told = try store.failDamagedJobs(code: 15, atMs: 3_000)
-    #expect(told.count == 1)
-    #expect(try store.openJobs().map(\.record.job.id) == ["a", "c"])
+    let damaged = try store.openJobs().damaged
+    #expect(damaged.count == 1)
+    try store.fail(damaged, code: 15, atMs: 3_000)
+    let open = try store.openJobs()
+    #expect(open.jobs.map(\.record.job.id) == ["a", "c"] && open.damaged.isEmpty)
     #expect(try store.counts() == (open: 2, all: 3))
-    #expect(try store.failDamagedJobs(code: 15, atMs: 4_000) == [])
-    // Its checkpoint is gone with it. Where what was asked for can still be read, so can the failure.
+    // Its checkpoint is gone with it.
     #expect(!(try store.problems().contains { $0.contains("belongs to nothing") }))
-    if let record = try? store.record(of: "b", tenant: nil) {
+    #expect(try store.records(tenant: nil, before: nil, limit: 10).map(\.job.id) == (isReadable ? ["c", "b", "a"] : ["c", "a"]))
+    if isReadable {
+      let record = try #require(try store.record(of: "b", tenant: nil)), failure = "the journal is damaged: \(damaged[0].damage)"
       #expect(record.endedAtMs == 3_000)
-      for outcome in record.outcomes { #expect(outcome == .failed(StoredFailure(code: 15, message: "the journal is damaged: \(told[0])"))) }
+      #expect(record.outcomes == [.failed(StoredFailure(code: 15, message: failure)), .failed(StoredFailure(code: 15, message: failure))])
     } else {
-      #expect(try store.records(tenant: nil, before: nil, limit: 10).map(\.job.id) == ["c", "a"])
+      #expect(throws: JournalError.self) { try store.record(of: "b", tenant: nil) }
     }
   }
 
@@ -222,7 +225,7 @@ struct JournalStoreTests {
           let store = try JournalStore(path: path)
           defer { store.close() }
           if try !store.problems().isEmpty { noticed += 1 }
-          _ = try store.failDamagedJobs(code: 15, atMs: 3_000)
+          try store.fail(store.openJobs().damaged, code: 15, atMs: 3_000)
           _ = try Snapshot(store)
           try store.apply([.admit(Sample.job("new"))])
         } catch {

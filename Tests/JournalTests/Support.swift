@@ -53,7 +53,7 @@ struct Snapshot: Equatable {
   /// The newest `limit` jobs.
   init(_ store: JournalStore, limit: Int = .max) throws {
     records = try store.records(tenant: nil, before: nil, limit: limit)
-    open = try store.openJobs().flatMap(\.pictures)
+    open = try store.openJobs().jobs.flatMap(\.pictures)
     results = try records.flatMap { record in
       try record.outcomes.indices.map { try store.result(of: PictureReference(job: record.job.id, index: $0)) }
     }

@@ -15,7 +15,7 @@ struct WriterTests {
       writer.stop()
       #expect(outcomes.all.last == .durable(through: 500))
       #expect(outcomes.all.count < 250, "\(outcomes.all.count) transactions for 500 batches")
-      #expect(try store.openJobs().map(\.record.job.id) == (1...500).map { "\($0)" })
+      #expect(try store.openJobs().jobs.map(\.record.job.id) == (1...500).map { "\($0)" })
     }
   }
 

@@ -86,17 +86,21 @@ extension Dispatcher {
 
   /// Takes over the jobs that an earlier run has left. Those that nobody can read any more fail; they must not keep the others from it.
   func restore() async throws(Failure) {
-    let atMs = wallClockMs
-    let damaged = try await JournalReader(store: journal).read { store throws(JournalError) in
-      try store.failDamagedJobs(code: StatusCode.dataLoss.rawValue, atMs: atMs)
-    }
-    for what in damaged { logger.error("a job of an earlier run is damaged and has failed", metadata: ["reason": "\(what)"]) }
-    let stored = try await JournalReader(store: journal).read { store throws(JournalError) in try store.openJobs() }
+    let (jobs, damaged) = try await JournalReader(store: journal).read { store throws(JournalError) in try store.openJobs() }
+    if !damaged.isEmpty { try await giveUp(damaged) }
     var restored: [RestoredJob] = []
-    for job in stored { restored += try restore(job.record, job.pictures) }
+    for job in jobs { restored += try restore(job.record, job.pictures) }
     guard !restored.isEmpty else { return }
-    logger.info("jobs of an earlier run go on", metadata: ["jobs": "\(stored.count)", "pictures": "\(restored.count)"])
+    logger.info("jobs of an earlier run go on", metadata: ["jobs": "\(jobs.count)", "pictures": "\(restored.count)"])
     process(.restored(restored))
+  }
+
+  private func giveUp(_ jobs: [DamagedJob]) async throws(Failure) {
+    let atMs = wallClockMs
+    for job in jobs { logger.error("a job of an earlier run is damaged and fails", metadata: ["reason": "\(job.damage)"]) }
+    try await JournalReader(store: journal).read { store throws(JournalError) in
+      try store.fail(jobs, code: StatusCode.dataLoss.rawValue, atMs: atMs)
+    }
   }
 
   private func restore(_ record: StoredRecord, _ pictures: [OpenPicture]) throws(Failure) -> [RestoredJob] {
