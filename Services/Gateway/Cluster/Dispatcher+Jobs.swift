@@ -261,7 +261,12 @@ extension Dispatcher {
   public func cancel(_ id: String, tenant: TenantID, reason: Failure) async {
     guard let job = openJobs[id], job.isAdmitted, job.request.tenant == tenant else { return }
     cancel(id, reason: reason)
-    for _ in 0..<250 where openJobs[id] != nil { try? await Task.sleep(for: .milliseconds(20)) }
+    await waitForJournal { openJobs[id] == nil }
+  }
+
+  /// Waits until the journal has what was just decided, five seconds at most.
+  private func waitForJournal(until isDone: () -> Bool) async {
+    for _ in 0..<250 where !isDone() { try? await Task.sleep(for: .milliseconds(20)) }
   }
 
   /// Ends a job.
@@ -276,9 +281,11 @@ extension Dispatcher {
     closedReason = reason
   }
 
-  /// Ends every job that somebody waits for on a connection; all, if they could not go on after a restart.
-  public func cancelWaitingJobs(reason: Failure) {
+  /// Ends every job that somebody waits for on a connection; all, if they could not go on after a restart. Waits a while until the
+  /// journal has that, and who waits is told.
+  public func cancelWaitingJobs(reason: Failure) async {
     for (id, job) in openJobs where !job.request.isDetached || journal.path == nil { cancel(id, reason: reason) }
+    await waitForJournal { waitingJobCount == 0 }
   }
 
   /// Pictures that somebody waits for on a connection, or that would be lost with this process.
