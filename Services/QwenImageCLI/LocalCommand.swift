@@ -19,7 +19,7 @@ struct LocalCommand: AsyncParsableCommand {
 
   @Option(
     help:
-      "Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). auto: as the checkpoint is quantised, else bf16.")
+      "Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). auto: as the checkpoint is laid out, else bf16.")
   var precision = PrecisionChoice.auto
 
   @Option(help: "Where laid-out weights are kept: a directory, none, or auto: beside a large model.")

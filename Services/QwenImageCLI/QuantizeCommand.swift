@@ -4,14 +4,15 @@ import Kernels
 import QwenImage
 import Weights
 
-/// `qwen-image quantize`: a published checkpoint in few bits.
+/// `qwen-image quantize`: a published checkpoint in few bits, or in bf16, laid out for the kernels.
 struct QuantizeCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "quantize",
-    abstract: "Write a checkpoint in 8 or 4 bits, laid out for the kernels: it loads at once and is shared by processes.",
+    abstract: "Write a checkpoint in 8 or 4 bits, or in bf16, laid out for the kernels: it loads at once and is shared by processes.",
     discussion: """
       Prints what the quantisation changed in the weights, ‖W′ − W‖ / ‖W‖, by kind of layer; quantisation.json in the new directory has it for \
-      every layer. The directory appears when it is complete; Ctrl-C leaves nothing behind.
+      every layer. In bf16 nothing changes; what is spared is the cache of laid-out weights beside the original. The directory appears when it \
+      is complete; Ctrl-C leaves nothing behind.
       """)
 
   @Argument(help: "The checkpoint, in diffusers layout.")
@@ -20,14 +21,14 @@ struct QuantizeCommand: AsyncParsableCommand {
   @Argument(help: "The directory to write; must not exist or be empty.")
   var destination: String
 
-  @Option(help: "int8 or q4.")
+  @Option(help: "int8, q4 or bf16.")
   var precision = PrecisionChoice.int8
 
   @Option(help: "Compute threads.")
   var threads = ProcessInfo.processInfo.activeProcessorCount
 
   func validate() throws {
-    guard [.int8, .q4].contains(precision) else { throw ValidationError("--precision must be int8 or q4") }
+    guard [.int8, .q4, .bf16].contains(precision) else { throw ValidationError("--precision must be int8, q4 or bf16") }
   }
 
   func run() async throws {
@@ -47,12 +48,13 @@ struct QuantizeCommand: AsyncParsableCommand {
     for (kind, layers) in kinds.sorted(by: { $0.key < $1.key }) {
       let errors = layers.compactMap(\.relativeError).sorted(), kept = layers.filter { $0.kept != $0.asked }.count
       let name = kind.replacingOccurrences(of: "transformer_blocks.", with: "").replacingOccurrences(of: "model.layers.", with: "")
+      let (median, greatest) = (errors.isEmpty ? nil : errors[errors.count / 2], errors.last)
       print(
-        "  \(padded(name, 34))\(padded("\(layers.count)", 8))\(padded("\(kept)", 9))"
-          + "\(padded(String(format: "%.3f %%", 100 * errors[errors.count / 2]), 10))\(String(format: "%.3f %%", 100 * (errors.last ?? 0)))"
-      )
+        "  \(padded(name, 34))\(padded("\(layers.count)", 8))\(padded("\(kept)", 9))\(padded(percent(median), 10))\(percent(greatest))")
     }
   }
+
+  private func percent(_ error: Double?) -> String { error.map { String(format: "%.3f %%", 100 * $0) } ?? "none" }
 
   private func padded(_ text: String, _ width: Int) -> String { text.padding(toLength: width, withPad: " ", startingAt: 0) }
 }

@@ -49,7 +49,7 @@ public struct StageConfiguration: SettingGroup {
   public mutating func read(_ reader: inout SettingReader) async {
     modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
     precision = await reader.choice(
-      "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is quantised, else bf16")
+      "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is laid out, else bf16")
     weightCache = await reader.text(
       "model.weightCache", weightCache, "where laid-out weights are kept: a directory, none, or auto: beside a large model")
     verifiesWeightCache = await reader.flag("model.verifyWeightCache", verifiesWeightCache, "check cached weights byte by byte at start")

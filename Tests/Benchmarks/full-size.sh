@@ -3,7 +3,7 @@
 # stages on it as processes of their own, draws one 512×512 picture in 4 steps without guidance, prints what it took, and cleans up.
 #
 #   Tests/Benchmarks/full-size.sh                                    needs 21 GB of disk and 24 GiB of memory
-#   PRECISION=int8 STEPS=8 DIR=/data Tests/Benchmarks/full-size.sh   int8 takes 30 GB of disk
+#   PRECISION=int8 STEPS=8 DIR=/data Tests/Benchmarks/full-size.sh   int8 takes 30 GB of disk, bf16 56 GB
 #   OUTPUT=picture.png PICTURES=2 Tests/Benchmarks/full-size.sh      keeps the picture; draws it again with everything warm
 #   MODEL=/models/Qwen-Image-q4 Tests/Benchmarks/full-size.sh        a checkpoint that is there already, and stays
 set -euo pipefail
@@ -19,7 +19,7 @@ if [ -z "${MODEL:-}" ]; then
   MODEL=$work/model
   echo "== writing a checkpoint with random weights (${PRECISION:-q4})"
   start=$(date +%s)
-  "$bin/qwen-image" synth --config qwen-image --seed 1 --precision "${PRECISION:-q4}" "$MODEL"
+  "$bin/qwen-image" synth --config qwen-image --seed 1 --precision "${PRECISION:-q4}" --laid-out "$MODEL"
   echo "$(du -sm "$MODEL" | cut -f1) MiB in $(($(date +%s) - start)) s"
 fi
 python3 Tests/Benchmarks/full_size.py "$bin" "$MODEL" --output "${OUTPUT:-$work/picture.png}" --steps "${STEPS:-4}" --size "${SIZE:-512x512}" \

@@ -103,6 +103,25 @@ private func names(in directory: URL) -> [String] {
     }
   }
 
+  @Test func layingOutInBF16ChangesNothing() throws {
+    let directory = try TemporaryDirectory(), target = directory.url.appending(path: "m"), source = try ModelDirectory(nano)
+    let report = try QuantisedCheckpoint.write(source, precision: .bf16, to: target, pool: pool) { _, _ in }
+    let layers = report.components.flatMap(\.layers)
+    // All of the text encoder's two layers, and of the transformer's five blocks what runs in every step.
+    #expect(layers.count { $0.name.hasPrefix("model.layers.") } == 2 * 7)
+    #expect(layers.count { $0.name.hasPrefix("transformer_blocks.") } == 5 * 12)
+    #expect(layers.allSatisfy { $0.kept == "bf16" && $0.relativeError == nil && !$0.name.contains("_mod.") })
+    let model = try ModelDirectory(target)
+    #expect(try model.weights(of: .transformer).packedPrecision == .bf16 && model.weights(of: .vae).packedPrecision == nil)
+    #expect(try latents(target, WeightLoading()) == latents(nano, WeightLoading(precision: .bf16)))
+    #expect(throws: WeightsError.self) { _ = try model.open(.transformer, pool: pool, WeightLoading(precision: .int8)) }
+
+    let synthetic = directory.url.appending(path: "synthetic")
+    try SyntheticCheckpoint.write(.tiny, seed: 5, precision: .bf16, isLaidOut: true, to: synthetic, pool: pool) { _, _ in }
+    #expect(try ModelDirectory(synthetic).weights(of: .textEncoder).packedPrecision == .bf16)
+    #expect(try latents(synthetic, WeightLoading()) == latents(synthesise("plain", .bf16, in: directory), WeightLoading()))
+  }
+
   @Test func quantisedCheckpointsRunInTheirModeOnly() throws {
     let directory = try TemporaryDirectory(), model = try ModelDirectory(synthesise("m", .q4, in: directory))
     for (choice, mode) in [(PrecisionChoice.auto, Precision.q4), (.q4, .q4)] {
@@ -112,7 +131,7 @@ private func names(in directory: URL) -> [String] {
       let error = #expect(throws: WeightsError.self) {
         _ = try model.open(.textEncoder, pool: pool, WeightLoading(precision: choice))
       }
-      #expect(error?.description.contains("text_encoder is quantised to q4 and cannot run in \(choice.rawValue)") == true)
+      #expect(error?.description.contains("text_encoder is laid out for q4 and cannot run in \(choice.rawValue)") == true)
     }
     #expect(try ModelDirectory(nano).open(.transformer, pool: pool, WeightLoading()).compute.precision == .bf16)
   }

@@ -2,7 +2,7 @@ import Foundation
 import Kernels
 import Weights
 
-/// Turns a published checkpoint into a quantised one.
+/// Turns a published checkpoint into one that is laid out for the kernels, and quantised if that is wanted.
 public enum QuantisedCheckpoint {
   /// What was done, layer by layer; written to `quantisation.json` in the new checkpoint.
   public struct Report: Sendable, Codable {
@@ -10,7 +10,7 @@ public enum QuantisedCheckpoint {
     public struct Component: Sendable, Codable {
       /// `transformer`, `text_encoder`.
       public let name: String
-      /// The layers that the mode quantises, those included that stayed in bf16 because quantising would have harmed them.
+      /// The layers that the mode lays out, those included that stayed in bf16 because quantising would have harmed them.
       public let layers: [PackedLayerReport]
       /// Size of the original's files.
       public let originalByteCount: Int
@@ -25,17 +25,18 @@ public enum QuantisedCheckpoint {
     public let components: [Component]
   }
 
-  /// Writes `source`, quantised, to `destination`, which appears when it is complete. The VAE is copied; the vision tower and `lm_head`,
+  /// Writes `source`, laid out for `precision`, to `destination`, which appears when it is complete. The VAE is copied; the vision tower and `lm_head`,
   /// which no stage reads, are left out.
   ///
   /// - Parameters:
+  ///   - precision: `int8` or `q4`, or `bf16`, in which nothing is lost.
   ///   - progress: called with the values read, and their total; it may throw to stop, which leaves nothing behind.
   /// - Throws: ``PipelineError/checkpoint(_:)``, `WeightsError` naming what is missing or misshapen, or what `progress` throws.
   public static func write(
     _ source: ModelDirectory, precision: Precision, to destination: URL, pool: ThreadPool, limits: PrecisionLimits = .standard,
     progress: (_ done: Int, _ total: Int) throws -> Void
   ) throws -> Report {
-    precondition(precision == .int8 || precision == .q4, "\(precision) is no quantised mode")
+    precondition(precision != .fp32, "checkpoints are not laid out for fp32")
     let parts = try [ModelComponent.textEncoder, .transformer].map { component in
       let weights = try source.weights(of: component)
       return (component: component, weights: weights, plan: try plan(source, component, weights, precision))
@@ -67,8 +68,8 @@ public enum QuantisedCheckpoint {
   private static func plan(
     _ source: ModelDirectory, _ component: ModelComponent, _ weights: ComponentWeights, _ precision: Precision
   ) throws -> [PlannedTensor] {
-    guard weights.packedPrecision == nil else {
-      throw PipelineError.checkpoint("\(weights.directory) is quantised already; quantise the original")
+    if let packed = weights.packedPrecision {
+      throw PipelineError.checkpoint("\(weights.directory) is laid out for \(packed.rawValue) already; begin with the original")
     }
     let inventory = source.inventory(of: component).parameters.filter { !TextEncoderConfiguration.isUnused($0.name) }
     for parameter in inventory { _ = try weights.tensor(parameter.name, parameter.shape) }
