@@ -17,6 +17,8 @@ public struct StageConfiguration: SettingGroup {
   public var weightCache = "auto"
   /// Whether cached weights are checked byte by byte.
   public var verifiesWeightCache = false
+  /// Bytes of mapped weights that stay in memory; 0: as many as there is room for.
+  public var residentWeightBytes = 0
   /// Compute threads; 0 takes all processors.
   public var threads = 0
   /// The gateways to serve.
@@ -53,6 +55,9 @@ public struct StageConfiguration: SettingGroup {
     weightCache = await reader.text(
       "model.weightCache", weightCache, "where laid-out weights are kept: a directory, none, or auto: beside a large model")
     verifiesWeightCache = await reader.flag("model.verifyWeightCache", verifiesWeightCache, "check cached weights byte by byte at start")
+    residentWeightBytes = await reader.integer(
+      "model.residentWeightBytes", residentWeightBytes, in: 0...(1 << 50),
+      "bytes of laid-out weights that stay in memory, the others are read in every pass; 0: as many as there is room for")
     threads = await reader.integer("compute.threads", threads, in: 0...4096, "compute threads; 0: one per processor")
     gateways = await reader.list("worker.gateways", gateways, "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas")
     secretKeyFile = await reader.text("worker.secretKeyFile", secretKeyFile, "file with this worker's CURVE key pair")
@@ -85,7 +90,9 @@ public struct StageConfiguration: SettingGroup {
 
   /// How the weights come into memory; `report` is told what goes on.
   public func loading(_ report: @escaping @Sendable (String) -> Void) -> WeightLoading {
-    WeightLoading(precision: precision, cache: .init(weightCache), verifiesCache: verifiesWeightCache, report: report)
+    WeightLoading(
+      precision: precision, cache: .init(weightCache), verifiesCache: verifiesWeightCache,
+      residentMax: residentWeightBytes == 0 ? nil : residentWeightBytes, report: report)
   }
 
   /// How the worker is to be run.

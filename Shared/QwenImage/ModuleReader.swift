@@ -48,6 +48,11 @@ final class ModuleReader {
     return compute.prepareConvolution(weight: lastTimeTap(of: stored), bias: bias)
   }
 
+  /// The packed weights whose names begin with `prefix` and that run in every step.
+  func mapped(prefix: String) -> MappedWeights {
+    weights.mapped { $0.hasPrefix(prefix) && !LayerPrecision.isModulation($0) }
+  }
+
   /// Fails when the component holds tensors that no module asked for, unless `ignoring` says they are known to be unused.
   func finish(ignoring: (String) -> Bool = { _ in false }) throws(WeightsError) {
     try weights.requireOnly(used, ignoring: ignoring)
@@ -88,6 +93,8 @@ struct LinearSource: Sendable {
     }
   }
 
-  /// Gives the pages of the file back, of a packed layer too.
-  func releasePages() { weights.releasePages(of: name) }
+  /// Gives the pages of the file back, of a packed layer too; where memory is short, those in the page cache as well.
+  func releasePages(isMemoryShort: Bool) {
+    if isMemoryShort { weights.evictPages(of: name) } else { weights.releasePages(of: name) }
+  }
 }

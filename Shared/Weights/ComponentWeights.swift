@@ -143,10 +143,30 @@ public struct ComponentWeights: Sendable {
 
   /// Takes a tensor's pages (or a packed weight's) out of this process's memory; they come back when they are next accessed.
   public func releasePages(of name: String) {
-    for component in overlay { component.releasePages(of: name) }
-    for stored in [name] + (packed[name] == nil ? [] : PackedFormat.partNames.map { "\(name).\($0)" }) {
-      if let location = locations[stored] { files[location.file].releasePages(of: location.storedName) }
-    }
+    for part in storedParts(of: name) { part.file.releasePages(of: part.name) }
+  }
+
+  /// Takes a tensor's pages (or a packed weight's) out of memory, out of the page cache too, except what other processes have mapped.
+  public func evictPages(of name: String) {
+    for part in storedParts(of: name) { part.file.evictPages(of: part.name) }
+  }
+
+  private typealias StoredPart = (file: SafetensorsFile, name: String)
+
+  /// What the files hold of a tensor or of a packed weight, here and in the cache.
+  private func storedParts(of name: String) -> [StoredPart] {
+    packedParts(of: name) + (locations[name].map { [(files[$0.file], $0.storedName)] } ?? [])
+  }
+
+  private func packedParts(of name: String) -> [StoredPart] {
+    let stored = PackedFormat.partNames.compactMap { locations["\(name).\($0)"] }
+    return overlay.flatMap { $0.packedParts(of: name) } + stored.map { (files[$0.file], $0.storedName) }
+  }
+
+  /// The packed weights whose names satisfy `isIncluded`, here and in the cache, as parts of mapped files.
+  public func mapped(where isIncluded: (String) -> Bool) -> MappedWeights {
+    let names = Set(overlay.flatMap { $0.packed.keys } + packed.keys).filter(isIncluded).sorted()
+    return MappedWeights(names.flatMap(packedParts))
   }
 
   // MARK: - Packed layers

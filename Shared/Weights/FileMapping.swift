@@ -14,6 +14,8 @@
 final class FileMapping: @unchecked Sendable {
   /// The file's bytes.
   let bytes: UnsafeRawBufferPointer
+  /// The file, to speak of its pages in the page cache.
+  private let descriptor: Int32
 
   /// Maps `byteCount` bytes, which must be positive, of an open file.
   init(descriptor: Int32, byteCount: Int, file: String) throws(WeightsError) {
@@ -21,16 +23,40 @@ final class FileMapping: @unchecked Sendable {
       throw .cannotRead(file: file, reason: "mapping \(byteCount) bytes: \(systemError())")
     }
     bytes = UnsafeRawBufferPointer(start: start, count: byteCount)
+    self.descriptor = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
   }
 
-  deinit { munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress!), bytes.count) }
+  deinit {
+    munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress!), bytes.count)
+    if descriptor >= 0 { close(descriptor) }
+  }
 
   /// Takes the pages that hold `range` out of this process's memory. They stay readable: the next access brings them back from the
   /// page cache or the file.
-  func releasePages(_ range: Range<Int>) {
-    guard !range.isEmpty, let base = bytes.baseAddress else { return }
+  func releasePages(_ range: Range<Int>) { advise(MADV_DONTNEED, range) }
+
+  /// Takes the pages that hold `range` out of this process's memory and, unless another process has them mapped, out of the page
+  /// cache: the next access reads the file.
+  func evictPages(_ range: Range<Int>) {
+    releasePages(range)
+    #if os(Linux)
+      if !range.isEmpty { posix_fadvise(descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_DONTNEED) }
+    #endif
+  }
+
+  /// Reads the pages that hold `range` and maps them; returns when they are there.
+  func populatePages(_ range: Range<Int>) {
+    #if os(Linux)
+      // MADV_POPULATE_READ, since Linux 5.14; an older kernel refuses it, and is asked to begin reading instead.
+      if advise(22, range) == 0 { return }
+    #endif
+    advise(MADV_WILLNEED, range)
+  }
+
+  @discardableResult private func advise(_ advice: Int32, _ range: Range<Int>) -> Int32 {
+    guard !range.isEmpty, let base = bytes.baseAddress else { return 0 }
     let page = Int(sysconf(Int32(_SC_PAGESIZE))), start = range.lowerBound / page * page
-    madvise(UnsafeMutableRawPointer(mutating: base + start), range.upperBound - start, MADV_DONTNEED)
+    return madvise(UnsafeMutableRawPointer(mutating: base + start), range.upperBound - start, advice)
   }
 }
 

@@ -80,8 +80,17 @@ public struct SafetensorsFile: Sendable {
 
   /// Takes the tensor's pages out of this process's memory until they are next accessed.
   public func releasePages(of name: String) {
-    guard let entry = header.entries[name] else { return }
-    mapping.releasePages(dataOffset + entry.begin..<dataOffset + entry.begin + entry.byteCount)
+    if let range = range(of: name) { mapping.releasePages(range) }
+  }
+
+  /// Takes the tensor's pages out of memory, out of the page cache too, except what other processes have mapped.
+  public func evictPages(of name: String) {
+    if let range = range(of: name) { mapping.evictPages(range) }
+  }
+
+  /// Reads the tensor's pages into memory; returns when they are there.
+  public func populatePages(of name: String) {
+    if let range = range(of: name) { mapping.populatePages(range) }
   }
 
   /// CRC-32 of everything after the header. Reads the whole file, a piece at a time.
@@ -99,6 +108,11 @@ public struct SafetensorsFile: Sendable {
   private func entry(_ name: String) throws(WeightsError) -> SafetensorsHeader.Entry {
     guard let entry = header.entries[name] else { throw .missingTensor(component: path, tensor: name, expected: nil) }
     return entry
+  }
+
+  /// Where the file holds the tensor.
+  private func range(of name: String) -> Range<Int>? {
+    header.entries[name].map { dataOffset + $0.begin..<dataOffset + $0.begin + $0.byteCount }
   }
 
   private func bytes(_ entry: SafetensorsHeader.Entry) -> UnsafeRawBufferPointer {

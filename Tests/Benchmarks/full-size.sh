@@ -5,6 +5,7 @@
 #   Tests/Benchmarks/full-size.sh                                    needs 21 GB of disk and 24 GiB of memory
 #   PRECISION=int8 STEPS=8 DIR=/data Tests/Benchmarks/full-size.sh   int8 takes 30 GB of disk, bf16 56 GB
 #   OUTPUT=picture.png PICTURES=2 Tests/Benchmarks/full-size.sh      keeps the picture; draws it again with everything warm
+#   QWEN_IMAGE_MODEL_RESIDENT_WEIGHT_BYTES=3000000000 PRECISION=bf16 Tests/Benchmarks/full-size.sh   layers beyond 3 GB come from disk
 #   MODEL=/models/Qwen-Image-q4 Tests/Benchmarks/full-size.sh        a checkpoint that is there already, and stays
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -56,10 +56,14 @@ def memory(pid):
             for key, field in (("peak", "VmHWM"), ("now", "VmRSS"), ("anonymous", "RssAnon"), ("files", "RssFile"))}
 
 
+def entries(cluster, name):
+    """What a stage has logged."""
+    return [json.loads(line) for line in cluster.log(name).splitlines() if line.startswith("{")]
+
+
 def loaded_seconds(cluster, name):
     """What the stage itself says its loading took."""
-    for line in cluster.log(name).splitlines():
-        entry = json.loads(line) if line.startswith("{") else {}
+    for entry in entries(cluster, name):
         if entry.get("message") == "loaded":
             return float(entry.get("seconds", entry.get("metadata", {}).get("seconds", "nan")))
     return float("nan")
@@ -88,6 +92,9 @@ def main():
     # Every stage takes all processors: they work one after the other.
     with FullSizeCluster(arguments.binaries, arguments.model, precision="auto", settings=settings, threads=0) as cluster:
         show(cluster, "loaded")
+        for entry in entries(cluster, cluster.names("denoiser")[0]):
+            if "do not fit" in entry.get("message", ""):
+                print(entry["message"])
         for number in range(1, arguments.pictures + 1):
             picture, reached = draw(cluster, arguments)
             if arguments.output:

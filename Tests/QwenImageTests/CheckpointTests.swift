@@ -158,14 +158,6 @@ private func names(in directory: URL) -> [String] {
   }
 }
 
-/// What was reported, from any thread.
-private final class Reports: Sendable {
-  private let lock = NSLock()
-  nonisolated(unsafe) private var texts: [String] = []  // guarded by `lock`
-  func add(_ text: String) { lock.withLock { texts.append(text) } }
-  var all: [String] { lock.withLock { texts } }
-}
-
 /// The quantised modes in whole models.
 @Suite struct ModeTests {
   /// Measured: tiny 3.7e-3, 9.9e-3, 5.9e-2; nano 8.5e-3, 3.7e-2, 0.13.

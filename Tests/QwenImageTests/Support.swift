@@ -35,3 +35,11 @@ struct SeededGenerator: RandomNumberGenerator {
     return z ^ (z >> 31)
   }
 }
+
+/// What was reported, from any thread.
+final class Reports: Sendable {
+  private let lock = NSLock()
+  nonisolated(unsafe) private var texts: [String] = []  // guarded by `lock`
+  func add(_ text: String) { lock.withLock { texts.append(text) } }
+  var all: [String] { lock.withLock { texts } }
+}

@@ -30,19 +30,29 @@ public struct WeightLoading: Sendable {
   public var cache: CacheLocation
   /// Whether a cached component is read whole and compared with its checksums before it is used.
   public var verifiesCache: Bool
+  /// Bytes of a network's mapped weights that may stay in memory; nil: what the machine or the container has available when they are
+  /// loaded, less `reservedBytes`. What is beyond is read from the files in every pass.
+  public var residentMax: Int?
   /// Told in words what goes on and what is wrong.
   public var report: @Sendable (String) -> Void
 
   /// See the properties.
   public init(
-    precision: PrecisionChoice = .auto, cache: CacheLocation = .none, verifiesCache: Bool = false,
+    precision: PrecisionChoice = .auto, cache: CacheLocation = .none, verifiesCache: Bool = false, residentMax: Int? = nil,
     report: @escaping @Sendable (String) -> Void = { _ in }
   ) {
     self.precision = precision
     self.cache = cache
     self.verifiesCache = verifiesCache
+    self.residentMax = residentMax
     self.report = report
   }
+
+  /// For activations, and for the stages beside this one.
+  static let reservedBytes = 2 << 30
+
+  /// How many bytes of mapped weights may stay in memory now; nil: nobody knows.
+  var roomForWeights: Int? { residentMax ?? AvailableMemory.byteCount().map { max($0 - Self.reservedBytes, 0) } }
 
   /// Smaller components are laid out faster than anybody notices.
   static let smallestCachedBytes = 256 << 20

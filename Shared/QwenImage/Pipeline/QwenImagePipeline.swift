@@ -73,9 +73,11 @@ extension PromptEncoder {
   /// Loads `tokenizer/` and `text_encoder/`.
   public init(model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, maxPromptTokens: Int) throws {
     let (weights, compute) = try model.open(.textEncoder, pool: pool, loading)
+    let languageModel = try LanguageModel(
+      weights, configuration: model.textEncoder, compute: compute, residentMax: loading.roomForWeights)
+    loading.report(languageModel.streaming, of: .textEncoder, layerCount: model.textEncoder.layerCount)
     try self.init(
-      tokenizer: Tokenizer(directory: model.url(of: .tokenizer)),
-      model: LanguageModel(weights, configuration: model.textEncoder, compute: compute), maxPromptTokens: maxPromptTokens)
+      tokenizer: Tokenizer(directory: model.url(of: .tokenizer)), model: languageModel, maxPromptTokens: maxPromptTokens)
   }
 }
 
@@ -85,8 +87,9 @@ extension Denoiser {
     model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, scheduler: SchedulerConfiguration? = nil
   ) throws {
     let (weights, compute) = try model.open(.transformer, pool: pool, loading)
-    self.init(
-      transformer: try MMDiT(weights, configuration: model.transformer, compute: compute), scheduler: scheduler ?? model.scheduler)
+    let transformer = try MMDiT(weights, configuration: model.transformer, compute: compute, residentMax: loading.roomForWeights)
+    loading.report(transformer.streaming, of: .transformer, layerCount: model.transformer.layerCount)
+    self.init(transformer: transformer, scheduler: scheduler ?? model.scheduler)
   }
 }
 

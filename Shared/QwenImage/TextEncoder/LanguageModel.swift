@@ -13,11 +13,16 @@ public struct LanguageModel: Sendable {
   private let embedding: Tensor
   private let layers: [DecoderLayer]
   private let finalNorm: Tensor
+  /// For weights that do not all fit into memory; nil: they do.
+  public let streaming: WeightStreaming?
 
   /// Reads the language model's weights from `text_encoder/`; the vision tower and `lm_head` are left in the file.
   ///
+  /// - Parameter residentMax: bytes of mapped weights that may stay in memory; nil: all.
   /// - Throws: `WeightsError` naming the file and tensor that is missing, misshapen or unexpected.
-  public init(_ weights: ComponentWeights, configuration: TextEncoderConfiguration, compute: Compute) throws(WeightsError) {
+  public init(
+    _ weights: ComponentWeights, configuration: TextEncoderConfiguration, compute: Compute, residentMax: Int? = nil
+  ) throws(WeightsError) {
     let reader = ModuleReader(weights, compute: compute)
     self.configuration = configuration
     self.compute = compute
@@ -26,6 +31,9 @@ public struct LanguageModel: Sendable {
     for index in 0..<configuration.layerCount { layers.append(try DecoderLayer(index, reader, configuration)) }
     self.layers = layers
     finalNorm = try reader.tensor("model.norm.weight", [configuration.hiddenSize])
+    streaming = residentMax.flatMap { max in
+      WeightStreaming(layers.indices.map { reader.mapped(prefix: "model.layers.\($0).") }, residentMax: max)
+    }
     try reader.finish(ignoring: TextEncoderConfiguration.isUnused)
   }
 
@@ -83,6 +91,7 @@ public struct LanguageModel: Sendable {
     for index in range ?? layers.indices {
       let past = prefix.map { (keys: $0.keys[index], values: $0.values[index]) }
       layers[index](&x, parts: parts, past: past, rotary: rotary, compute: compute, remember: remember)
+      streaming?.ended(index)
       probe.record("layer.\(index)", x.copied())
     }
     let hidden = compute.rmsNorm(x, weight: finalNorm, epsilon: Float(configuration.rmsNormEpsilon), output: .fp32)

@@ -15,11 +15,16 @@ public struct MMDiT: Sendable {
   private let timestep: TimestepModulation
   private let blocks: [TransformerBlock]
   private let out: Linear
+  /// For weights that do not all fit into memory; nil: they do.
+  public let streaming: WeightStreaming?
 
   /// Reads and prepares the weights of `transformer/`.
   ///
+  /// - Parameter residentMax: bytes of mapped weights that may stay in memory; nil: all.
   /// - Throws: `WeightsError` naming the file and tensor that is missing, misshapen or unexpected.
-  public init(_ weights: ComponentWeights, configuration: TransformerConfiguration, compute: Compute) throws(WeightsError) {
+  public init(
+    _ weights: ComponentWeights, configuration: TransformerConfiguration, compute: Compute, residentMax: Int? = nil
+  ) throws(WeightsError) {
     let reader = ModuleReader(weights, compute: compute)
     let dim = configuration.innerDim
     self.configuration = configuration
@@ -32,9 +37,11 @@ public struct MMDiT: Sendable {
     for index in 0..<configuration.layerCount { blocks.append(try TransformerBlock(index, reader, configuration)) }
     self.blocks = blocks
     out = try reader.linear("proj_out", input: dim, output: configuration.patchSize * configuration.patchSize * configuration.outChannels)
+    streaming = residentMax.flatMap { max in
+      WeightStreaming(blocks.indices.map { reader.mapped(prefix: "transformer_blocks.\($0).") }, residentMax: max)
+    }
     try reader.finish()
   }
-
   /// What a prompt contributes to every step: its tokens after `txt_in`, and the rotary tables of the joint sequence.
   public struct Conditioning: Sendable {
     /// [L, inner], fp32.
@@ -53,7 +60,9 @@ public struct MMDiT: Sendable {
   }
 
   /// Computes the modulation vectors of all steps; `times` are the steps' sigmas.
-  public func modulation(times: [Float]) -> ModulationTable { timestep.table(times: times, compute: compute) }
+  public func modulation(times: [Float]) -> ModulationTable {
+    timestep.table(times: times, compute: compute, isMemoryShort: streaming != nil)
+  }
 
   /// What a velocity is predicted from.
   public struct Branch: Sendable {
@@ -149,6 +158,7 @@ public struct MMDiT: Sendable {
       blocks[index](
         image: &streams.image, text: &streams.text, branches: parts, updatesText: index + 1 < blocks.count || updatesLastText,
         compute: compute, probe: probe)
+      streaming?.ended(index)
     }
   }
 

@@ -84,12 +84,12 @@ struct TimestepModulation: Sendable {
   }
 
   /// Computes the table for model times `t` in [0, 1], one per step.
-  func table(times: [Float], compute: Compute) -> ModulationTable {
+  func table(times: [Float], compute: Compute, isMemoryShort: Bool) -> ModulationTable {
     let sinusoid = Self.sinusoid(times)
     let embedding = compute.linear(compute.linear(sinusoid, hidden, activation: .silu, output: .fp32), output, output: .fp32)
     let input = compute.silu(embedding)
     func project(_ source: LinearSource) -> Tensor {
-      defer { source.releasePages() }
+      defer { source.releasePages(isMemoryShort: isMemoryShort) }
       return compute.linear(input, source.layer(compute), output: .fp32)
     }
     return ModulationTable(

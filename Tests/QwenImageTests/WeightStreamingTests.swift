@@ -1,0 +1,73 @@
+import Foundation
+import Kernels
+import QwenImage
+import TensorCore
+import Testing
+import Weights
+
+@Suite struct WeightStreamingTests {
+  private static let pool = ThreadPool(threads: 2)
+  private static let nano = golden.deletingLastPathComponent().deletingLastPathComponent()
+    .appending(path: "compose/models/nano-qwen-image")
+
+  /// The small model, laid out for `precision`.
+  private func laidOut(_ precision: Precision, in directory: URL) throws -> ModelDirectory {
+    let url = directory.appending(path: "m")
+    _ = try QuantisedCheckpoint.write(ModelDirectory(Self.nano), precision: precision, to: url, pool: Self.pool) { _, _ in }
+    return try ModelDirectory(url)
+  }
+
+  /// The latents of a small picture with guidance, and what was reported while the model was loaded.
+  private func latents(_ model: ModelDirectory, residentMax: Int) throws -> (latents: [Float], reports: [String]) {
+    let reports = Reports(), grid = TokenGrid(height: 4, width: 4)
+    let loading = WeightLoading(residentMax: residentMax, report: { reports.add($0) })
+    let encoder = try PromptEncoder(model: model, loading: loading, pool: Self.pool, maxPromptTokens: 512)
+    let denoiser = try Denoiser(model: model, loading: loading, pool: Self.pool)
+    let input = Denoiser.Input(
+      promptEmbeds: try encoder.encode("a red heart"), negativePromptEmbeds: try encoder.encode("a square"),
+      latents: InitialNoise.torchCPU(seed: 1, grid: grid, latentChannels: 16), grid: grid, steps: 3, trueCFGScale: 2)
+    return (try denoiser(input).floats(), reports.all)
+  }
+
+  @Test(arguments: [Precision.bf16, .q4]) func picturesDoNotDependOnIt(_ precision: Precision) throws {
+    let directory = try TemporaryDirectory(), model = try laidOut(precision, in: directory.url)
+    let whole = try latents(model, residentMax: .max)
+    #expect(whole.reports.isEmpty)
+    for residentMax in [1, 500_000] {
+      let streamed = try latents(model, residentMax: residentMax)
+      #expect(streamed.latents == whole.latents)
+      #expect(streamed.reports.last?.hasPrefix("transformer: ") == true)
+      #expect(streamed.reports.allSatisfy { $0.hasSuffix("do not fit into memory and are read in every pass") })
+      if residentMax == 1 { #expect(streamed.reports.first?.hasPrefix("text_encoder: ") == true) }
+    }
+  }
+
+  @Test func asManyLayersStayAsFit() throws {
+    let directory = try TemporaryDirectory(), model = try laidOut(.bf16, in: directory.url)
+    let weights = try model.weights(of: .transformer), compute = Compute(precision: .bf16, pool: Self.pool)
+    func streaming(_ residentMax: Int?) throws -> WeightStreaming? {
+      try MMDiT(weights, configuration: model.transformer, compute: compute, residentMax: residentMax).streaming
+    }
+    let all = try #require(try streaming(0)), block = all.byteCount / 5
+    #expect(all.streamed == [0, 1, 2, 3, 4])
+    #expect(try streaming(nil) == nil && streaming(all.byteCount) == nil)
+    // One byte less than all: two stay, beside the one that is computed and the one that is read.
+    #expect(try streaming(all.byteCount - 1)?.byteCount == 3 * block)
+    #expect(try streaming(3 * block)?.streamed.count == 4)
+    #expect(try streaming(2 * block)?.streamed.count == 5)
+    // Weights that are laid out in memory stay there.
+    let plain = try ModelDirectory(Self.nano)
+    #expect(
+      try MMDiT(plain.weights(of: .transformer), configuration: plain.transformer, compute: compute, residentMax: 0).streaming == nil)
+  }
+
+  @Test func anyFewLayersLieEvenly() {
+    let order = WeightStreaming.spread(60)
+    #expect(order.sorted() == Array(0..<60))
+    for count in 2...30 {
+      let chosen = order.prefix(count).sorted()
+      let gaps = zip(chosen, chosen.dropFirst() + [chosen[0] + 60]).map { $1 - $0 }
+      #expect(gaps.max()! <= 2 * 60 / count + 2, "\(count): \(gaps)")
+    }
+  }
+}
