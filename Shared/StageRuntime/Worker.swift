@@ -166,6 +166,12 @@ public actor Worker: Service {
         await send(Envelope(body: .heartbeat(heartbeat(registered, now))), link: index)
       }
     }
+    if links[index].needsRenewal(now, retryMs: configuration.registrationRetryMs) {
+      let endpoint = links[index].endpoint
+      logger.warning("nothing is heard from the gateway, connecting anew", metadata: ["gateway": "\(endpoint)"])
+      links[index].renewed = (now, (links[index].renewed?.count ?? 0) + 1)
+      await links[index].socket.reconnect()
+    }
     if silence > .milliseconds(links[index].leaseMs + configuration.orphanTimeoutMs) { abandonTasks(of: index) }
   }
 

@@ -21,12 +21,21 @@ struct WorkerLink {
   var session = Session.disconnected
   /// The first and the last Register of this connection; nil: none is sent. A slow gateway may answer any of them.
   var registrations: ClosedRange<UInt64>?
-  /// When the gateway last said something.
+  /// When the gateway last said something, or was connected to.
   var heardAt = ContinuousClock.now
+  /// When the connection was last made anew because nothing was heard, and how many times in a row.
+  var renewed: (at: ContinuousClock.Instant, count: Int)?
   var heartbeatAt = ContinuousClock.now
   /// The last lease that it granted.
   var leaseMs = 0
   var refusalLoggedAt: ContinuousClock.Instant?
+
+  /// Whether the connection is to be made anew: without a session, nothing was heard for as long as four registrations take, then twice as
+  /// long each time, up to sixteen.
+  func needsRenewal(_ now: ContinuousClock.Instant, retryMs: Int) -> Bool {
+    let quiet = now - max(heardAt, renewed?.at ?? heardAt)
+    return registered == nil && quiet >= .milliseconds(retryMs * min(4 << min(renewed?.count ?? 0, 2), 16))
+  }
 
   var registered: Registered? {
     if case .open(let registered) = session { registered } else { nil }

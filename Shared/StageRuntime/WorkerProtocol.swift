@@ -77,6 +77,7 @@ extension Worker {
   private func open(_ registered: Registered, inReplyTo: UInt64?, link index: Int) async {
     guard let inReplyTo, links[index].registrations?.contains(inReplyTo) == true else { return }
     links[index].session = .open(registered)
+    links[index].renewed = nil
     links[index].leaseMs = registered.leaseMs
     links[index].heartbeatAt = .now + .milliseconds(registered.heartbeatIntervalMs)
     logger.info("registered", metadata: ["gateway": "\(links[index].endpoint)", "session": "\(registered.sessionID)"])

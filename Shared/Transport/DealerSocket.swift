@@ -31,6 +31,7 @@ public actor DealerSocket {
   private var lastMessageID: UInt64 = 0
   private var isConnected = false
   private let endpoint: String
+  private var isInproc = false
   private let retryMs: Int
   private var isRetrying = false
   /// What happened to the connection; told after the messages that came before.
@@ -72,6 +73,15 @@ public actor DealerSocket {
     return envelope.messageID
   }
 
+  /// Drops the connection, if there is one, and connects anew: for a gateway that should have answered. A connection may be dead without
+  /// either side's ZeroMQ knowing it: after a message that cannot be deciphered, libzmq 4.3.4 sometimes reads no more and keeps it open.
+  public func reconnect() {
+    guard thread.core != nil else { return }
+    noteLoss()
+    connectAgain()
+    thread.wake()
+  }
+
   /// Disconnects, waits for the linger time at most until what was sent has left, and ends `events`.
   public func close() {
     thread.core?.close()
@@ -98,7 +108,8 @@ public actor DealerSocket {
       throw error
     }
     // inproc has no handshake and tells of no connections.
-    if endpoint.scheme == .inproc { events.queue.push(.connected) }
+    isInproc = endpoint.scheme == .inproc
+    if isInproc { events.queue.push(.connected) }
     thread.core = core
     thread.onReadable = { [weak self] in self?.assumeIsolated { $0.readable() } }
   }
@@ -142,19 +153,27 @@ public actor DealerSocket {
         isConnected = true
         connectionEvents.append(.connected)
       case .lost:
-        guard isConnected else { continue }
-        isConnected = false
-        connectionEvents.append(.disconnected)
+        noteLoss()
+        connectAgainLater()
       case .refused(let reason):
         metrics.refused.increment()
         log.warning("the gateway did not let us in", ["reason": "\(reason)"])
+        // Said of a connection that stood, it means a message that could not be deciphered: nothing comes by it any more.
+        noteLoss()
         connectionEvents.append(.refused(reason: reason))
         connectAgainLater()
       }
     }
   }
 
-  /// ZeroMQ gives an endpoint up for good when authentication fails. The key may be put on the gateway's list later.
+  private func noteLoss() {
+    guard isConnected else { return }
+    isConnected = false
+    connectionEvents.append(.disconnected)
+  }
+
+  /// ZeroMQ gives an endpoint up for good when authentication fails (the key may be put on the gateway's list later) or the other side
+  /// breaks the protocol (bytes may be damaged on the way).
   private func connectAgainLater() {
     guard !isRetrying else { return }
     isRetrying = true
@@ -169,6 +188,7 @@ public actor DealerSocket {
     guard !isConnected, let core = thread.core else { return }
     do throws(TransportError) {
       try core.reconnect(endpoint)
+      if isInproc { connectionEvents.append(.connected) }
     } catch {
       log.warning("cannot connect again", ["error": "\(error)"])
       connectAgainLater()

@@ -44,13 +44,12 @@ class Disk:
         self.is_small = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
 
     def fill(self):
-        with open(self.folder / "ballast-of-others", "wb") as file:
-            try:
-                while True:
-                    file.write(b"\0" * (1 << 18))
-                    file.flush()
-            except OSError:
-                pass
+        try:
+            with open(self.folder / "ballast-of-others", "wb", buffering=0) as file:
+                while file.write(b"\0" * (1 << 18)):
+                    pass
+        except OSError:
+            pass
 
     def free(self):
         (self.folder / "ballast-of-others").unlink(missing_ok=True)
@@ -309,8 +308,12 @@ def run(binaries, disk, options, is_secure):
             cluster.start(stage, settings={"worker-gateways": f"tcp://127.0.0.1:{proxy.port}"})
         faults = Faults(cluster, proxy, disk, options.seed)
         begin = time.monotonic()
-        clients, done = attack(cluster, faults, expected, options)
-        check(cluster, clients, done)
+        try:
+            clients, done = attack(cluster, faults, expected, options)
+            check(cluster, clients, done)
+        except BaseException:
+            explain(cluster, faults)
+            raise
         proxy.close()
         report(faults, clients, done, begin, start, is_secure)
         assert faults.total() >= options.faults, f"only {faults.total()} faults in {options.seconds} s"
@@ -368,6 +371,15 @@ def check(cluster, clients, done):
     assert len(set(names)) == len(names) == len(clients.jobs) == len(done), (len(names), len(clients.jobs), len(done))
     assert set(names) == set(clients.jobs.values())
     assert all(job["status"] == "succeeded" for job in listed), [job for job in listed if job["status"] != "succeeded"]
+
+
+def explain(cluster, faults):
+    """What there is to see when something went wrong."""
+    print(f"faults so far: {dict(faults.counts)}")
+    for name, process in cluster.processes.items():
+        print(f"== {name}: {'running' if process.poll() is None else f'ended with {process.returncode}'}\n{cluster.log(name)[-3000:]}")
+    for path in ("/v1/workers", "/v1/jobs?limit=20"):
+        print(f"== {path}: {json.dumps(cluster.get(path))[:6000]}", flush=True)
 
 
 def report(faults, clients, done, begin, start, is_secure):

@@ -62,6 +62,29 @@ struct SessionTests {
     await gateway.close()
   }
 
+  @Test("a worker that hears nothing connects anew, in case the connection is dead without anybody knowing")
+  func silentConnection() async throws {
+    let gateway = try await ScriptedGateway()
+    var configuration = quickConfiguration([gateway.endpoint])
+    configuration.registrationRetryMs = 100
+    try await withWorker(FakeStage.denoiser(), configuration) { _, _ in
+      let (first, _) = try await gateway.admitWorker(leaseMs: 300)
+      await gateway.stopAnsweringHeartbeats()
+      // Registrations by the same connection go unanswered for four times 100 ms.
+      let start = ContinuousClock.now
+      var unanswered = 0
+      while true {
+        guard case .message(let inbound) = try await gateway.nextEvent(), case .register = inbound.envelope.body else { continue }
+        guard inbound.peer == first else { break }
+        unanswered += 1
+      }
+      #expect(unanswered >= 2 && ContinuousClock.now - start >= .milliseconds(400))
+      let (second, _) = try await gateway.admitWorker()
+      #expect(second != first)
+    }
+    await gateway.close()
+  }
+
   @Test("a registration that is refused or not answered is tried again")
   func refusedRegistration() async throws {
     let gateway = try await ScriptedGateway()

@@ -27,6 +27,31 @@ struct LifecycleTests {
     await dealer.close()
   }
 
+  @Test("a dealer that connects anew is a new peer, and the router is told that the old one is gone")
+  func reconnecting() async throws {
+    let router = try await makeRouter()
+    let dealer = try await makeDealer(try #require(await router.endpoints.first))
+    var peers: [PeerID] = []
+    for round in 0..<3 {
+      try await waitUntilConnected(dealer)
+      try await dealer.send(Envelope(body: .cancel(reason: "\(round)")))
+      peers.append(try await nextMessage(router).peer)
+      await dealer.reconnect()
+      guard case .disconnected = try await next(dealer.events) else {
+        Issue.record("round \(round): the dealer does not say that it let go")
+        return
+      }
+      guard case .disconnected(let lost) = try await next(router.events) else {
+        Issue.record("round \(round): the router was not told")
+        return
+      }
+      #expect(lost == peers.last)
+    }
+    #expect(Set(peers).count == 3)
+    await dealer.close()
+    await router.close()
+  }
+
   @Test("a router tells which peer is gone, also when the next one gets the old one's file descriptor")
   func dealerRestart() async throws {
     let router = try await makeRouter()
