@@ -55,7 +55,7 @@ public final class WeightStreaming: Sendable {
 
 extension WeightLoading {
   /// Says which part of a component's weights does not stay in memory.
-  func report(_ streaming: WeightStreaming?, of component: ModelComponent, layerCount: Int) {
+  func reportStreaming(_ streaming: WeightStreaming?, of component: ModelComponent, layerCount: Int) {
     guard let streaming else { return }
     report(
       "\(component.rawValue): \(streaming.streamed.count) of \(layerCount) layers, \(streaming.byteCount >> 20) MiB, do not fit into memory "

@@ -34,7 +34,7 @@ struct WorkerLink {
   /// long each time, up to sixteen.
   func needsRenewal(_ now: ContinuousClock.Instant, retryMs: Int) -> Bool {
     let quiet = now - max(heardAt, renewed?.at ?? heardAt)
-    return registered == nil && quiet >= .milliseconds(retryMs * min(4 << min(renewed?.count ?? 0, 2), 16))
+    return registered == nil && quiet >= .milliseconds(retryMs * (4 << min(renewed?.count ?? 0, 2)))
   }
 
   var registered: Registered? {

@@ -31,7 +31,8 @@ public actor DealerSocket {
   private var lastMessageID: UInt64 = 0
   private var isConnected = false
   private let endpoint: String
-  private var isInproc = false
+  /// inproc has no handshake and tells of no connections.
+  private var isInproc: Bool { endpoint.hasPrefix("inproc:") }
   private let retryMs: Int
   private var isRetrying = false
   /// What happened to the connection; told after the messages that came before.
@@ -107,8 +108,6 @@ public actor DealerSocket {
       core.close()
       throw error
     }
-    // inproc has no handshake and tells of no connections.
-    isInproc = endpoint.scheme == .inproc
     if isInproc { events.queue.push(.connected) }
     thread.core = core
     thread.onReadable = { [weak self] in self?.assumeIsolated { $0.readable() } }

@@ -25,8 +25,8 @@ public enum QuantisedCheckpoint {
     public let components: [Component]
   }
 
-  /// Writes `source`, laid out for `precision`, to `destination`, which appears when it is complete. The VAE is copied; the vision tower and `lm_head`,
-  /// which no stage reads, are left out.
+  /// Writes `source`, laid out for `precision`, to `destination`, which appears when it is complete. The VAE is copied;
+  /// the vision tower and `lm_head`, which no stage reads, are left out.
   ///
   /// - Parameters:
   ///   - precision: `int8` or `q4`, or `bf16`, in which nothing is lost.

@@ -75,7 +75,7 @@ extension PromptEncoder {
     let (weights, compute) = try model.open(.textEncoder, pool: pool, loading)
     let languageModel = try LanguageModel(
       weights, configuration: model.textEncoder, compute: compute, residentMax: loading.roomForWeights)
-    loading.report(languageModel.streaming, of: .textEncoder, layerCount: model.textEncoder.layerCount)
+    loading.reportStreaming(languageModel.streaming, of: .textEncoder, layerCount: model.textEncoder.layerCount)
     try self.init(
       tokenizer: Tokenizer(directory: model.url(of: .tokenizer)), model: languageModel, maxPromptTokens: maxPromptTokens)
   }
@@ -88,7 +88,7 @@ extension Denoiser {
   ) throws {
     let (weights, compute) = try model.open(.transformer, pool: pool, loading)
     let transformer = try MMDiT(weights, configuration: model.transformer, compute: compute, residentMax: loading.roomForWeights)
-    loading.report(transformer.streaming, of: .transformer, layerCount: model.transformer.layerCount)
+    loading.reportStreaming(transformer.streaming, of: .transformer, layerCount: model.transformer.layerCount)
     self.init(transformer: transformer, scheduler: scheduler ?? model.scheduler)
   }
 }
