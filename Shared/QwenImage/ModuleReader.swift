@@ -30,10 +30,11 @@ final class ModuleReader {
     let weightName = "\(name).weight"
     let bias = bias ? try tensor("\(name).bias", [output]) : nil
     used.insert(weightName)
-    let packed = try weights.packedLayer(weightName, output: output, input: input, bias: bias, compute: compute)
-    return LinearSource(
-      name: weightName, form: try packed.map { .packed($0) } ?? .plain(weights.tensor(weightName, [output, input]), bias: bias),
-      weights: weights)
+    if let packed = try weights.packedLayer(weightName, output: output, input: input, bias: bias, compute: compute) {
+      return LinearSource(name: weightName, form: .packed(packed), weights: weights)
+    }
+    let weight = try weights.tensor(weightName, [output, input])
+    return LinearSource(name: weightName, form: .plain(weight, bias: bias), weights: weights)
   }
 
   /// `name.weight` [output, input, kernel, kernel]. Convolutions that are stored with a time axis keep only the last of their
