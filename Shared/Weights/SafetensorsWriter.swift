@@ -100,7 +100,8 @@ public final class SafetensorsWriter: Sendable {
         throw .cannotWrite(file: url.path, reason: "a second tensor or a reserved word as name: \"\(name)\"")
       }
       let entry = Self.entry(name, shape, dtype, begin: state.dataByteCount)
-      try reserve(entry.utf8.count + 1, for: name, &state)
+      let comma = state.entries.isEmpty && state.metadata.isEmpty ? 0 : 1
+      try reserve(entry.utf8.count + comma, for: name, &state)
       var written = 0
       for start in stride(from: 0, to: count, by: max(rowsAtATime, 1)) {
         let tensor = try rows(start..<min(start + rowsAtATime, count))

@@ -26,6 +26,16 @@ import Weights
     for (name, bytes) in expected { #expect(try file.withBytes(of: name) { Array($0) } == bytes, "\(name)") }
   }
 
+  /// The header takes no byte more than its text, rounded to eight, whatever the lengths of names.
+  @Test(arguments: 1...16) func writesNamesOfAnyLength(count: Int) throws {
+    let directory = try TemporaryDirectory(), url = directory.url.appending(path: "x.safetensors")
+    let name = String(repeating: "a", count: count), tensor = Tensor([1], shape: [1])
+    for metadata in [[:], ["k": "v"]] {
+      try SafetensorsWriter.write([(name, tensor), ("b", tensor)], to: url, metadata: metadata)
+      #expect(try SafetensorsFile(url).names == [name, "b"] && SafetensorsFile(url).header.metadata == metadata)
+    }
+  }
+
   @Test func writesCompactAlignedFiles() throws {
     let directory = try TemporaryDirectory()
     let url = directory.url.appending(path: "x.safetensors")
