@@ -63,13 +63,48 @@ final class FileMapping: @unchecked Sendable {
 /// The text of the calling thread's `errno`.
 func systemError() -> String { String(cString: strerror(errno)) }
 
-/// Reads a small file (configuration, index, vocabulary) whole, refusing more than `maxBytes`.
-package func readSmallFile(_ path: String, maxBytes: Int) throws(WeightsError) -> [UInt8] {
+/// Whether a directory has an entry at `path`, be it a symbolic link whose target is gone.
+package func isPresent(_ path: String) -> Bool {
+  var status = stat()
+  return lstat(path, &status) == 0
+}
+
+/// The target of a symbolic link at `path` that leads to nothing; nil where there is no such link.
+package func danglingTarget(_ path: String) -> String? {
+  var status = stat()
+  guard stat(path, &status) != 0, errno == ENOENT else { return nil }
+  var target = [UInt8](repeating: 0, count: Int(PATH_MAX))
+  let count = target.withUnsafeMutableBytes {
+    readlink(path, $0.baseAddress!.assumingMemoryBound(to: CChar.self), $0.count)
+  }
+  return count < 0 ? nil : String(decoding: target.prefix(count), as: UTF8.self)
+}
+
+/// Why `path` could not be opened; to be called at once, while `errno` says it.
+private func openingError(_ path: String) -> String {
+  let reason = systemError()
+  guard let target = danglingTarget(path) else { return reason }
+  return
+    "it is a symbolic link to \(target), which does not exist; download it again, or copy or mount the blobs that the "
+    + "links of a Hugging Face cache lead to"
+}
+
+/// Reads a small file of text (configuration, index, vocabulary) whole, refusing more than `maxBytes` and what is no
+/// text.
+///
+/// - Parameter expected: what the file should be, for errors.
+package func readSmallFile(
+  _ path: String, maxBytes: Int, expected: String = "a JSON file"
+) throws(WeightsError) -> [UInt8] {
   let file = try OpenFile(path)
   guard file.byteCount <= maxBytes else {
     throw .cannotRead(file: path, reason: "\(file.byteCount) bytes, the limit is \(maxBytes)")
   }
-  return try file.read(offset: 0, count: file.byteCount)
+  let bytes = try file.read(offset: 0, count: file.byteCount)
+  if let kind = FileKind(beginning: bytes, isTextExpected: true) {
+    throw .foreignFile(file: path, expected: expected, kind: kind)
+  }
+  return bytes
 }
 
 /// An open regular file; closed at the end of its scope.
@@ -83,7 +118,7 @@ struct OpenFile: ~Copyable {
 
   init(_ path: String) throws(WeightsError) {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else { throw .cannotRead(file: path, reason: systemError()) }
+    guard descriptor >= 0 else { throw .cannotRead(file: path, reason: openingError(path)) }
     var status = stat()
     let result = fstat(descriptor, &status)
     guard result == 0, status.st_mode & S_IFMT == S_IFREG else {

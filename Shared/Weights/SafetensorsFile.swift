@@ -22,8 +22,12 @@ public struct SafetensorsFile: Sendable {
     let file = try OpenFile(path)
     fileByteCount = file.byteCount
     modificationTimeNs = file.modificationTimeNs
+    let beginning = try file.read(offset: 0, count: min(file.byteCount, FileKind.prefixByteCount))
+    if let kind = FileKind(beginning: beginning, isTextExpected: false) {
+      throw .foreignFile(file: path, expected: "a safetensors file", kind: kind)
+    }
     guard file.byteCount >= 8 else { throw .truncated(file: path, expectedBytes: 8, foundBytes: UInt64(file.byteCount)) }
-    let headerByteCount = try file.read(offset: 0, count: 8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    let headerByteCount = beginning[..<8].reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     guard headerByteCount <= SafetensorsHeader.maxHeaderBytes else {
       throw .malformedHeader(file: path, reason: "length \(headerByteCount), the limit is \(SafetensorsHeader.maxHeaderBytes)")
     }

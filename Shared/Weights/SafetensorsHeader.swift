@@ -44,7 +44,11 @@ public struct SafetensorsHeader: Sendable, Equatable {
   public init(json: [UInt8], dataByteCount: Int, file: String) throws(WeightsError) {
     guard json.first == UInt8(ascii: "{") else { throw .malformedHeader(file: file, reason: "does not start with '{'") }
     let document: JSON
-    do { document = try JSON(json) } catch { throw .malformedHeader(file: file, reason: error.description) }
+    do { document = try JSON(json) } catch {
+      let isPadding = error.offset < json.count && json[error.offset...].allSatisfy { $0 == 0 }
+      throw .malformedHeader(
+        file: file, reason: isPadding ? "is padded with NUL bytes, the format allows spaces only" : error.description)
+    }
     guard case .object(let members) = document else { throw .malformedHeader(file: file, reason: "is not an object") }
 
     var entries: [String: Entry] = [:]
@@ -65,6 +69,8 @@ public struct SafetensorsHeader: Sendable, Equatable {
   private struct EntryError: Error { let reason: String }
 
   private static func metadata(_ value: JSON, file: String) throws(WeightsError) -> [String: String] {
+    // The reference implementation takes null for no metadata.
+    if value == .null { return [:] }
     guard case .object(let members) = value else {
       throw .malformedHeader(file: file, reason: "__metadata__ is \(value.kind), expected an object")
     }
@@ -128,11 +134,17 @@ public struct SafetensorsHeader: Sendable, Equatable {
       }
       end = entry.begin + entry.byteCount
       guard end <= dataByteCount else {
-        throw .malformedEntry(file: file, tensor: name, reason: "data_offsets end at \(end), the file has \(dataByteCount) bytes of data")
+        throw .malformedEntry(
+          file: file, tensor: name,
+          reason:
+            "data_offsets end at \(end), the file has \(dataByteCount) bytes of data; it is incomplete, download it"
+        )
       }
     }
     guard end == dataByteCount else {
-      throw .malformedHeader(file: file, reason: "tensors cover \(end) bytes of data, the file has \(dataByteCount)")
+      throw .malformedHeader(
+        file: file,
+        reason: "tensors cover \(end) bytes of data, the file has \(dataByteCount): something was added at its end")
     }
   }
 }

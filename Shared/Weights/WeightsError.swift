@@ -8,6 +8,8 @@ public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
   case cannotWrite(file: String, reason: String)
   /// The file ends before its header says.
   case truncated(file: String, expectedBytes: UInt64, foundBytes: UInt64)
+  /// The file is something else than its name says; `expected` is what it should be, such as "a safetensors file".
+  case foreignFile(file: String, expected: String, kind: FileKind)
   /// The header as a whole breaks the format's rules.
   case malformedHeader(file: String, reason: String)
   /// The header's entry for one tensor breaks the format's rules.
@@ -39,6 +41,7 @@ public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
     case .cannotRead(let file, let reason): "cannot read \(file): \(reason)"
     case .cannotWrite(let file, let reason): "cannot write \(file): \(reason)"
     case .truncated(let file, let expected, let found): "\(file) is truncated: \(expected) bytes expected, \(found) found"
+    case .foreignFile(let file, let expected, let kind): "\(file) is not \(expected): it is \(kind)"
     case .malformedHeader(let file, let reason): "\(file): malformed safetensors header: \(reason)"
     case .malformedEntry(let file, let tensor, let reason): "\(file): tensor \"\(tensor)\": \(reason)"
     case .malformedIndex(let file, let reason): "\(file): malformed shard index: \(reason)"

@@ -78,7 +78,8 @@ import Weights
       (#"{"weight_map":{"a":"../s1.safetensors"}}"#, "plain file name"), (#"{"weight_map":{"a":"/etc/passwd"}}"#, "plain file name"),
       (#"{"weight_map":{"a":".."}}"#, "plain file name"), (#"{"weight_map":{"a":"s1\u0000"}}"#, "plain file name"),
       (#"{"weight_map":{"a":""}}"#, "plain file name"), (#"{"weight_map":{"a":1}}"#, "a number"), (#"{"weight_map":[]}"#, "weight_map"),
-      (#"{"weight_map":{}}"#, "empty"), ("{}", "weight_map"), ("{", "expected a string as key"), ("", "unexpected end"),
+      (#"{"weight_map":{}}"#, "empty"), ("{}", "weight_map"), ("{", "expected a string as key"), ("", "it is empty"),
+      ("<html>", "an HTML or XML page"),
       (#"{"weight_map":{"a":"s1.safetensors","a":"s1.safetensors"}}"#, "duplicate key"),
     ] as [(String, String?)])
   func checksTheIndex(index: String, names: String?) throws {

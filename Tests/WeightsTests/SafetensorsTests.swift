@@ -24,6 +24,13 @@ import Weights
     #expect(weightsError { _ = try file.tensor("c") } == .missingTensor(component: file.path, tensor: "c", expected: nil))
   }
 
+  /// The reference implementation takes null for no metadata.
+  @Test func metadataMayBeNull() throws {
+    let directory = try TemporaryDirectory()
+    let file = try SafetensorsFile(directory.write(safetensors(#"{"__metadata__":null}"#), as: "x.safetensors"))
+    #expect(file.header.metadata == [:] && file.names == [])
+  }
+
   @Test func mappingLivesAsLongAsAView() throws {
     var tensor: Tensor?
     do {
@@ -57,6 +64,7 @@ import Weights
   private static let broken: [(header: String, dataBytes: Int, names: String)] = [
     ("[]", 0, "does not start with '{'"), (" {}", 0, "does not start with '{'"), ("", 0, "does not start with '{'"),
     ("{}x", 0, "after the document"), ("{\"a\":1}", 0, "\"a\""), ("{}", 1, "cover 0 bytes"), ("{\"__metadata__\":1}", 0, "__metadata__"),
+    ("{}\0\0", 0, "padded with NUL bytes"), ("{}\0 ", 0, "after the document"),
     (#"{"__metadata__":{"k":1}}"#, 0, "__metadata__.k"),
     (
       #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 4,

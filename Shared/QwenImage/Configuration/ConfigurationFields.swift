@@ -19,8 +19,11 @@ struct ConfigurationFields {
     prefix = ""
     let bytes: [UInt8]
     do { bytes = try readSmallFile(url.path, maxBytes: Self.maxFileBytes) } catch {
-      guard case .cannotRead(_, let reason) = error else { throw .cannotRead(file: url.path, reason: error.description) }
-      throw .cannotRead(file: url.path, reason: reason)
+      switch error {
+      case .cannotRead(_, let reason): throw .cannotRead(file: url.path, reason: reason)
+      case .foreignFile(_, _, let kind): throw .malformed(file: url.path, reason: "it is \(kind)")
+      default: throw .cannotRead(file: url.path, reason: error.description)
+      }
     }
     let document: JSON
     do { document = try JSON(bytes) } catch { throw .malformed(file: url.path, reason: error.description) }

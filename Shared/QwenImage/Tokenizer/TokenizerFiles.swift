@@ -200,8 +200,11 @@ struct TokenizerFiles {
 
   private func read(_ name: String) throws(TokenizerError) -> [UInt8] {
     do { return try readSmallFile(path(name), maxBytes: Self.maxFileBytes) } catch {
-      guard case .cannotRead(let file, let reason) = error else { throw .cannotRead(file: path(name), reason: error.description) }
-      throw .cannotRead(file: file, reason: reason)
+      switch error {
+      case .cannotRead(let file, let reason): throw .cannotRead(file: file, reason: reason)
+      case .foreignFile(let file, _, let kind): throw .malformed(file: file, reason: "it is \(kind)")
+      default: throw .cannotRead(file: path(name), reason: error.description)
+      }
     }
   }
 
