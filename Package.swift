@@ -163,6 +163,7 @@ let package = Package(
     test("Kernels", ["Kernels"]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "StrictJSON", "TensorCore", "Weights", "CZlib"]),
+    test("QwenImageCLI", ["QwenImageCLI", .subprocess, .systemPackage]),
     test("Scheduling", ["Scheduling"]),
     test("Simulation", ["Simulation"]),
     test("StageRuntime", ["StageRuntime", .serviceLifecycle]),

@@ -43,7 +43,8 @@ struct APIKeyCommand: ParsableCommand {
     let line = AccessEntry(key, tenant: tenant, limits: limits).line
     // What the gateway would refuse is refused here.
     do { _ = try AccessFile.parse(line) } catch { throw ValidationError(error.reason) }
-    FileHandle.standardError.write(Data("key for \(tenant), shown only now: \(key.text)\n".utf8))
-    print(line)
+    // A key whose line was lost would be of no use.
+    try Terminal.print(line)
+    Terminal.note("key for \(tenant), shown only now: \(key.text)")
   }
 }

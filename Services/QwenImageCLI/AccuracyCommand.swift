@@ -30,10 +30,11 @@ struct AccuracyCommand: AsyncParsableCommand {
       return try ModeAccuracy.measure(
         directory, request: imageRequest, precisions: [.bf16, .int8, .q4], pool: ThreadPool(threads: threads), limits: profile.limits)
     }
-    print("mode   prompt embeddings   transformer output   last latents")
+    try Terminal.print("mode   prompt embeddings   transformer output   last latents")
     for row in rows {
       let numbers = [row.promptEmbeds, row.velocity, row.latents].map { String(format: "%.3e", $0) }
-      print("\(row.precision.rawValue.padding(toLength: 4, withPad: " ", startingAt: 0))   \(numbers.joined(separator: "           "))")
+      let mode = row.precision.rawValue.padding(toLength: 4, withPad: " ", startingAt: 0)
+      try Terminal.print("\(mode)   \(numbers.joined(separator: "           "))")
     }
   }
 }

@@ -23,6 +23,12 @@ extension GatewayClient {
     let secondsLeft: Double?
     let images: [Image]
 
+    /// Steps of all its images; as many as an `Int` holds, whatever the gateway says.
+    var totalSteps: Int {
+      let (product, overflow) = steps.multipliedReportingOverflow(by: n)
+      return overflow ? Int.max : product
+    }
+
     /// Whether nothing more happens to it.
     var hasEnded: Bool { !["queued", "running"].contains(status) }
   }

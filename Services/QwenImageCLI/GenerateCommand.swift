@@ -35,7 +35,7 @@ struct GenerateCommand: AsyncParsableCommand {
         show(update, &progress)
       case .completed(let png, let seed):
         progress.finish()
-        if request.seed == nil, let seed { FileHandle.standardError.write(Data("seed \(seed)\n".utf8)) }
+        if request.seed == nil, let seed { Terminal.note("seed \(seed)") }
         try request.write(png)
         return
       }

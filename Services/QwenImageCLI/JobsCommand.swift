@@ -31,7 +31,7 @@ struct JobsCommand: AsyncParsableCommand {
         var body = request.body
         (body.stream, body.n, body.priority) = (nil, n, priority)
         let job = try await client.submit(body, key: key)
-        print(job.id)
+        try Terminal.print(job.id)
         guard wait else { return }
         try await JobsCommand.follow(job.id, client)
         try request.write(try await client.picture(of: job.id, index: 0))
@@ -54,11 +54,13 @@ struct JobsCommand: AsyncParsableCommand {
       try await gateway.withClient { client in
         let page = try await client.jobs(limit: limit, after: after)
         for job in page.data {
-          let progress = "\(job.step)/\(job.steps * job.n)"
-          let columns = [job.id, job.status.padded(to: 9), progress.padded(to: 9), job.size, String(job.prompt.prefix(50))]
-          print(columns.joined(separator: "  "))
+          let progress = "\(job.step)/\(job.totalSteps)"
+          // A character may have any number of scalars, a prompt any number of lines: both end somewhere.
+          let prompt = String(job.prompt.unicodeScalars.prefix(200)).prefix(50)
+          let columns = [job.id, job.status.padded(to: 9), progress.padded(to: 9), job.size, Terminal.escaped(prompt)]
+          try Terminal.print(columns.joined(separator: "  "))
         }
-        if page.hasMore, let last = page.data.last { print("more: --after \(last.id)") }
+        if page.hasMore, let last = page.data.last { try Terminal.print("more: --after \(last.id)") }
       }
     }
   }
@@ -70,7 +72,7 @@ struct JobsCommand: AsyncParsableCommand {
     @Argument(help: "The job.") var job: String
 
     func run() async throws {
-      try await gateway.withClient { print(try await $0.jobText(job)) }
+      try await gateway.withClient { try Terminal.printJSON(try await $0.jobText(job)) }
     }
   }
 
@@ -83,7 +85,7 @@ struct JobsCommand: AsyncParsableCommand {
     func run() async throws {
       try await gateway.withClient { client in
         try await JobsCommand.follow(job, client)
-        print("succeeded")
+        try Terminal.print("succeeded")
       }
     }
   }
@@ -103,7 +105,7 @@ struct JobsCommand: AsyncParsableCommand {
     func run() async throws {
       try await gateway.withClient { client in
         try await client.picture(of: job, index: index).write(to: URL(filePath: output), options: .atomic)
-        print(output)
+        try Terminal.print(output)
       }
     }
   }
@@ -115,7 +117,7 @@ struct JobsCommand: AsyncParsableCommand {
     @Argument(help: "The job.") var job: String
 
     func run() async throws {
-      try await gateway.withClient { print(try await $0.cancel(job).status) }
+      try await gateway.withClient { try Terminal.print(try await $0.cancel(job).status) }
     }
   }
 
@@ -127,7 +129,7 @@ struct JobsCommand: AsyncParsableCommand {
       if let position = job.queuePosition, job.status == "queued" {
         progress.show("queued, position \(position)")
       } else {
-        progress.show(job.status, completed: job.step, total: job.steps * job.n, secondsLeft: job.secondsLeft)
+        progress.show(job.status, completed: job.step, total: job.totalSteps, secondsLeft: job.secondsLeft)
       }
     }
     progress.finish()

@@ -58,7 +58,7 @@ struct KeygenCommand: ParsableCommand {
     if FileManager.default.fileExists(atPath: path) { return try CurveKeyPair(contentsOf: path) }
     let keys = try CurveKeyPair.generate()
     try keys.write(to: path)
-    print("made \(path)")
+    try Terminal.print("made \(path)")
     return keys
   }
 }

@@ -54,7 +54,7 @@ struct LocalCommand: AsyncParsableCommand {
       width: request.width, height: request.height, seed: request.resolvedSeed())
     try profile.limits.validate(imageRequest)
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
-      FileHandle.standardError.write(Data("\($0)\n".utf8))
+      Terminal.note($0)
     }
     let pipeline = try QwenImagePipeline(
       model: directory, loading: loading, pool: ThreadPool(threads: threads), limits: profile.limits)
@@ -68,7 +68,7 @@ struct LocalCommand: AsyncParsableCommand {
     }
     progress.finish()
     if let dump { try recording?.write(to: URL(filePath: dump)) }
-    if request.seed == nil { FileHandle.standardError.write(Data("seed \(imageRequest.seed)\n".utf8)) }
+    if request.seed == nil { Terminal.note("seed \(imageRequest.seed)") }
     try request.write(Data(PNG.encode(picture, texts: imageRequest.texts(modelID: profile.id))))
   }
 }

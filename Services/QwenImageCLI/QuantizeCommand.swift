@@ -37,19 +37,21 @@ struct QuantizeCommand: AsyncParsableCommand {
         ModelDirectory(URL(filePath: source)), precision: Precision(rawValue: precision.rawValue) ?? .int8, to: URL(filePath: destination),
         pool: ThreadPool(threads: threads), progress: progress)
     }
-    for component in report.components { printTable(component) }
-    print(destination)
+    for component in report.components { try printTable(component) }
+    try Terminal.print(destination)
   }
 
-  private func printTable(_ component: QuantisedCheckpoint.Report.Component) {
-    print("\(component.name): \(component.originalByteCount / 1_000_000) MB → \(component.byteCount / 1_000_000) MB")
-    print("  \(padded("layers", 34))\(padded("number", 8))\(padded("in bf16", 9))\(padded("median", 10))greatest error")
+  private func printTable(_ component: QuantisedCheckpoint.Report.Component) throws {
+    let (before, after) = (component.originalByteCount / 1_000_000, component.byteCount / 1_000_000)
+    try Terminal.print("\(component.name): \(before) MB → \(after) MB")
+    let columns = [("layers", 34), ("number", 8), ("in bf16", 9), ("median", 10)].map { padded($0, $1) }
+    try Terminal.print("  \(columns.joined())greatest error")
     let kinds = Dictionary(grouping: component.layers) { $0.name.split(separator: ".").filter { Int($0) == nil }.joined(separator: ".") }
     for (kind, layers) in kinds.sorted(by: { $0.key < $1.key }) {
       let errors = layers.compactMap(\.relativeError).sorted(), kept = layers.filter { $0.kept != $0.asked }.count
       let name = kind.replacingOccurrences(of: "transformer_blocks.", with: "").replacingOccurrences(of: "model.layers.", with: "")
       let (median, greatest) = (errors.isEmpty ? nil : errors[errors.count / 2], errors.last)
-      print(
+      try Terminal.print(
         "  \(padded(name, 34))\(padded("\(layers.count)", 8))\(padded("\(kept)", 9))\(padded(percent(median), 10))\(percent(greatest))")
     }
   }

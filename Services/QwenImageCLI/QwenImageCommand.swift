@@ -1,15 +1,48 @@
 import ArgumentParser
+import Foundation
 import Settings
 
 /// `qwen-image`: draws pictures in one process or through a cluster, and prepares what a cluster needs.
-@main
 struct QwenImageCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "qwen-image",
     abstract: "Draw pictures with Qwen-Image, in one process or through a cluster.",
     version: SoftwareVersion.current,
     subcommands: [
-      LocalCommand.self, GenerateCommand.self, JobsCommand.self, KeygenCommand.self, APIKeyCommand.self, SynthCommand.self,
+      LocalCommand.self, GenerateCommand.self, JobsCommand.self, KeygenCommand.self, APIKeyCommand.self,
+      SynthCommand.self,
       QuantizeCommand.self, AccuracyCommand.self,
     ])
+}
+
+/// The program. It differs from the argument parser's own in what it prints of errors: their text may come from a
+/// gateway or a file.
+@main
+enum Program {
+  static func main() async {
+    do {
+      var command = try QwenImageCommand.parseAsRoot()
+      if var asynchronous = command as? any AsyncParsableCommand {
+        try await asynchronous.run()
+      } else {
+        try command.run()
+      }
+    } catch {
+      exit(report(error))
+    }
+  }
+
+  /// Prints what the parser says of `error`; returns the exit status.
+  private static func report(_ error: any Error) -> Int32 {
+    let status = QwenImageCommand.exitCode(for: error)
+    let message = QwenImageCommand.fullMessage(for: error)
+    switch status {
+    case _ where message.isEmpty: break
+    case .success: print(message)
+    // Usage has several lines, and all else in it is the user's own.
+    case .validationFailure: Terminal.note(message, keepingNewlines: true)
+    default: Terminal.note(message)
+    }
+    return status.rawValue
+  }
 }

@@ -48,7 +48,7 @@ struct RequestOptions: ParsableArguments {
   /// Writes the picture atomically and says where.
   func write(_ png: Data) throws {
     try png.write(to: URL(filePath: output), options: .atomic)
-    print(output)
+    try Terminal.print(output)
   }
 }
 
