@@ -11,7 +11,10 @@ struct GenerateCommand: AsyncParsableCommand {
 
   @OptionGroup var request: RequestOptions
 
+  @OptionGroup var output: OutputOptions
+
   func run() async throws {
+    try output.file.check()
     let client = try gateway.client()
     let work = Task { try await draw(client) }
     let interruption = Interruption { work.cancel() }
@@ -36,7 +39,7 @@ struct GenerateCommand: AsyncParsableCommand {
       case .completed(let png, let seed):
         progress.finish()
         if request.seed == nil, let seed { Terminal.note("seed \(seed)") }
-        try request.write(png)
+        try output.write([UInt8](png))
         return
       }
     }

@@ -13,6 +13,7 @@ struct JobsCommand: AsyncParsableCommand {
 
     @OptionGroup var gateway: GatewayOptions
     @OptionGroup var request: RequestOptions
+    @OptionGroup var output: OutputOptions
 
     @Option(help: "Pictures to make; picture i has the seed SEED + i.")
     var n: Int?
@@ -23,18 +24,20 @@ struct JobsCommand: AsyncParsableCommand {
     @Option(help: "Idempotency key: the same key and request again give the same job.")
     var key: String?
 
-    @Flag(help: "Wait for the job and write its first picture to --output.")
+    @Flag(help: "Wait for the job and write its first image to --output.")
     var wait = false
 
     func run() async throws {
+      if wait { try output.file.check() }
       try await gateway.withClient { client in
         var body = request.body
         (body.stream, body.n, body.priority) = (nil, n, priority)
         let job = try await client.submit(body, key: key)
-        try Terminal.print(job.id)
+        // Where the image goes there, nothing else does.
+        if wait && output.file.isStandardOutput { Terminal.note(job.id) } else { try Terminal.print(job.id) }
         guard wait else { return }
         try await JobsCommand.follow(job.id, client)
-        try request.write(try await client.picture(of: job.id, index: 0))
+        try output.write([UInt8](try await client.picture(of: job.id, index: 0)))
       }
     }
   }
@@ -91,7 +94,7 @@ struct JobsCommand: AsyncParsableCommand {
   }
 
   struct Fetch: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Write a finished picture to a file.")
+    static let configuration = CommandConfiguration(abstract: "Write a finished image to a file.")
 
     @OptionGroup var gateway: GatewayOptions
     @Argument(help: "The job.") var job: String
@@ -99,14 +102,11 @@ struct JobsCommand: AsyncParsableCommand {
     @Option(help: "Which of its pictures, from 0.")
     var index = 0
 
-    @Option(name: [.short, .long], help: "Where to write the PNG.")
-    var output = "image.png"
+    @OptionGroup var output: OutputOptions
 
     func run() async throws {
-      try await gateway.withClient { client in
-        try await client.picture(of: job, index: index).write(to: URL(filePath: output), options: .atomic)
-        try Terminal.print(output)
-      }
+      try output.file.check()
+      try await gateway.withClient { try output.write([UInt8](try await $0.picture(of: job, index: index))) }
     }
   }
 

@@ -29,9 +29,7 @@ struct KeygenCommand: ParsableCommand {
     let root = URL(filePath: directory)
     let (gateway, workers) = (root.appending(path: "gateway"), root.appending(path: "worker"))
     let allowList = gateway.appending(path: "workers")
-    for folder in [allowList, workers] {
-      try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-    }
+    for folder in [allowList, workers] { try OutputDirectory.make(folder.path(percentEncoded: false)) }
     let gatewayKeys = try keyPair(at: gateway.appending(path: "gateway.secret"))
     try write(gatewayKeys.publicKey, to: workers.appending(path: "gateway.public"))
     for name in worker {

@@ -17,6 +17,8 @@ struct LocalCommand: AsyncParsableCommand {
 
   @OptionGroup var request: RequestOptions
 
+  @OptionGroup var output: OutputOptions
+
   @Option(
     help:
       "Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). auto: as the checkpoint is laid out, else bf16.")
@@ -32,6 +34,8 @@ struct LocalCommand: AsyncParsableCommand {
   var dump: String?
 
   func run() async throws {
+    try output.file.check()
+    try tensorFile?.checkReplaceable()
     let interruption = Interruption()
     // Compute blocks its thread for minutes; it must not hold one of the concurrency pool's.
     let result = await withCheckedContinuation { continuation in
@@ -43,6 +47,8 @@ struct LocalCommand: AsyncParsableCommand {
       throw ExitCode(Interruption.exitStatus)
     }
   }
+
+  private var tensorFile: OutputFile? { dump.map { OutputFile($0, option: "--dump", format: nil) } }
 
   private func draw(_ interruption: Interruption) throws {
     var progress = ProgressBar()
@@ -67,9 +73,9 @@ struct LocalCommand: AsyncParsableCommand {
       progress.show("denoising", completed: completed, total: imageRequest.steps, secondsLeft: clock.secondsLeft(afterStep: completed))
     }
     progress.finish()
-    if let dump { try recording?.write(to: URL(filePath: dump)) }
+    if let recording { try tensorFile?.replace(by: recording.write(to:)) }
     if request.seed == nil { Terminal.note("seed \(imageRequest.seed)") }
-    try request.write(Data(PNG.encode(picture, texts: imageRequest.texts(modelID: profile.id))))
+    try output.write(PNG.encode(picture, texts: imageRequest.texts(modelID: profile.id)))
   }
 }
 

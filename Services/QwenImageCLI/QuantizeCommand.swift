@@ -32,10 +32,11 @@ struct QuantizeCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    let directory = try OutputDirectory.forNewDirectory(destination)
     let report = try await writingCheckpoint("quantising \(source)") { progress in
       try QuantisedCheckpoint.write(
-        ModelDirectory(URL(filePath: source)), precision: Precision(rawValue: precision.rawValue) ?? .int8, to: URL(filePath: destination),
-        pool: ThreadPool(threads: threads), progress: progress)
+        ModelDirectory(URL(filePath: source)), precision: Precision(rawValue: precision.rawValue) ?? .int8,
+        to: directory, pool: ThreadPool(threads: threads), progress: progress)
     }
     for component in report.components { try printTable(component) }
     try Terminal.print(destination)

@@ -24,9 +24,6 @@ struct RequestOptions: ParsableArguments {
   @Option(help: "Seed of the initial noise; the same seed gives the same picture. Default: random, and printed.")
   var seed: UInt64?
 
-  @Option(name: [.short, .long], help: "Where to write the PNG.")
-  var output = "image.png"
-
   /// Seeds beyond this are refused by JSON numbers' 64-bit signed range, so neither command takes them.
   static let maxSeed = UInt64(Int64.max)
 
@@ -35,20 +32,25 @@ struct RequestOptions: ParsableArguments {
     if let trueCfgScale, !trueCfgScale.isFinite {
       throw ValidationError("--true-cfg-scale is \(trueCfgScale); it must be a finite number")
     }
-    let directory = URL(filePath: output).deletingLastPathComponent().path(percentEncoded: false)
-    var isDirectory: ObjCBool = false
-    guard FileManager.default.fileExists(atPath: directory, isDirectory: &isDirectory), isDirectory.boolValue else {
-      throw ValidationError("--output: \(directory) is not a directory")
-    }
   }
 
   /// The seed asked for, or a random one.
   func resolvedSeed() -> UInt64 { seed ?? UInt64.random(in: 0...UInt64(UInt32.max)) }
+}
 
-  /// Writes the picture atomically and says where.
-  func write(_ png: Data) throws {
-    try png.write(to: URL(filePath: output), options: .atomic)
-    try Terminal.print(output)
+/// Where an image is written.
+struct OutputOptions: ParsableArguments {
+  @Option(name: [.short, .long], help: "Where to write the PNG; - is standard output.")
+  var output = "image.png"
+
+  /// What the path is.
+  var file: OutputFile { OutputFile(output) }
+
+  /// Writes the image, and says where unless it is standard output.
+  func write(_ png: [UInt8]) throws {
+    let isStandardOutput = file.isStandardOutput
+    try file.write(png)
+    if !isStandardOutput { try Terminal.print(output) }
   }
 }
 

@@ -38,10 +38,11 @@ struct SynthCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    let destination = try OutputDirectory.forNewDirectory(directory)
     try await writingCheckpoint("writing \(directory)") { progress in
       try SyntheticCheckpoint.write(
         configurationOfName(config), seed: seed, precision: Precision(rawValue: precision.rawValue) ?? .bf16,
-        isLaidOut: laidOut, tokenizer: tokenizer.map { URL(filePath: $0) }, to: URL(filePath: directory),
+        isLaidOut: laidOut, tokenizer: tokenizer.map { URL(filePath: $0) }, to: destination,
         pool: ThreadPool(threads: threads), progress: progress)
     }
   }

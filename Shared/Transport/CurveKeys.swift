@@ -134,6 +134,8 @@ enum KeyFile {
     defer { close(descriptor) }
     let bytes = Array(text.utf8)
     guard fchmod(descriptor, mode) == 0, Foundation.write(descriptor, bytes, bytes.count) == bytes.count, fsync(descriptor) == 0 else {
+      // A part of a key would be taken for the key that is there.
+      defer { unlink(path) }
       throw .key(path: path, reason: "cannot be written: \(String(cString: strerror(errno)))")
     }
   }

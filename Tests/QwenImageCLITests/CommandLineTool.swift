@@ -53,12 +53,10 @@ struct CommandLineTool: Sendable {
     // The one beside the tests may lie where nobody can read.
     let copy = folder.appending(path: "qwen-image.copy").path
     if !FileManager.default.fileExists(atPath: copy) { try FileManager.default.copyItem(atPath: path, toPath: copy) }
-    var options = PlatformOptions()
-    (options.userID, options.groupID, options.supplementaryGroups) = (65_534, 65_534, [])
     let result = try await Subprocess.run(
-      .path(FilePath(copy)), arguments: Arguments(arguments), environment: inherited,
-      workingDirectory: FilePath(folder.path),
-      platformOptions: options, output: .bytes(limit: 4 << 20), error: .string(limit: 1 << 20))
+      .name("setpriv"), arguments: Arguments(["--reuid=65534", "--regid=65534", "--clear-groups", copy] + arguments),
+      environment: inherited, workingDirectory: FilePath(folder.path), output: .bytes(limit: 4 << 20),
+      error: .string(limit: 1 << 20))
     return Result(status: result.terminationStatus, output: result.standardOutput, errors: result.standardError)
   }
 
