@@ -17,7 +17,7 @@ struct AccuracyCommand: AsyncParsableCommand {
 
   @OptionGroup var request: RequestOptions
 
-  @Option(help: "Compute threads.")
+  @Option(parsing: .unconditional, help: "Compute threads.")
   var threads = ProcessInfo.processInfo.activeProcessorCount
 
   func run() async throws {
@@ -25,7 +25,7 @@ struct AccuracyCommand: AsyncParsableCommand {
       let directory = try ModelDirectory(URL(filePath: model)), profile = try ModelProfile(directory)
       let imageRequest = profile.request(
         prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale, steps: request.steps,
-        width: request.width, height: request.height, seed: request.seed ?? 0)
+        width: request.width, height: request.height, seed: request.seed.fixed ?? 0)
       try profile.limits.validate(imageRequest)
       return try ModeAccuracy.measure(
         directory, request: imageRequest, precisions: [.bf16, .int8, .q4], pool: ThreadPool(threads: threads), limits: profile.limits)

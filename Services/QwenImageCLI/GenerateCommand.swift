@@ -38,7 +38,7 @@ struct GenerateCommand: AsyncParsableCommand {
         show(update, &progress)
       case .completed(let png, let seed):
         progress.finish()
-        if request.seed == nil, let seed { Terminal.note("seed \(seed)") }
+        if request.seed == .random, let seed { Terminal.note("seed \(seed)") }
         try output.write([UInt8](png))
         return
       }

@@ -15,7 +15,7 @@ struct JobsCommand: AsyncParsableCommand {
     @OptionGroup var request: RequestOptions
     @OptionGroup var output: OutputOptions
 
-    @Option(help: "Pictures to make; picture i has the seed SEED + i.")
+    @Option(parsing: .unconditional, help: "Images to make; image i has the seed SEED + i.")
     var n: Int?
 
     @Option(help: "interactive or batch; batch jobs wait until no interactive one does.")
@@ -35,6 +35,7 @@ struct JobsCommand: AsyncParsableCommand {
         let job = try await client.submit(body, key: key)
         // Where the image goes there, nothing else does.
         if wait && output.file.isStandardOutput { Terminal.note(job.id) } else { try Terminal.print(job.id) }
+        if request.seed == .random, let first = job.images.first { Terminal.note("seed \(first.seed)") }
         guard wait else { return }
         try await JobsCommand.follow(job.id, client)
         try output.write([UInt8](try await client.picture(of: job.id, index: 0)))
@@ -47,7 +48,7 @@ struct JobsCommand: AsyncParsableCommand {
 
     @OptionGroup var gateway: GatewayOptions
 
-    @Option(help: "How many, at most 100.")
+    @Option(parsing: .unconditional, help: "How many, at most 100.")
     var limit = 20
 
     @Option(help: "Begin after this job.")
@@ -99,7 +100,7 @@ struct JobsCommand: AsyncParsableCommand {
     @OptionGroup var gateway: GatewayOptions
     @Argument(help: "The job.") var job: String
 
-    @Option(help: "Which of its pictures, from 0.")
+    @Option(parsing: .unconditional, help: "Which of its images, from 0.")
     var index = 0
 
     @OptionGroup var output: OutputOptions

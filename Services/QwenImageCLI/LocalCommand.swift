@@ -10,7 +10,7 @@ import Weights
 /// `qwen-image local`: all stages in one process.
 struct LocalCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "local", abstract: "Draw a picture in this process, without a cluster.")
+    commandName: "local", abstract: "Draw an image in this process, without a cluster.")
 
   @Option(help: "Directory of a checkpoint in diffusers layout.")
   var model: String
@@ -27,7 +27,7 @@ struct LocalCommand: AsyncParsableCommand {
   @Option(help: "Where laid-out weights are kept: a directory, none, or auto: beside a large model.")
   var weightCache = "auto"
 
-  @Option(help: "Compute threads.")
+  @Option(parsing: .unconditional, help: "Compute threads.")
   var threads = ProcessInfo.processInfo.activeProcessorCount
 
   @Option(help: "Also write every intermediate tensor to this safetensors file.")
@@ -57,7 +57,8 @@ struct LocalCommand: AsyncParsableCommand {
     let profile = try ModelProfile(directory)
     let imageRequest = profile.request(
       prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale, steps: request.steps,
-      width: request.width, height: request.height, seed: request.resolvedSeed())
+      width: request.width, height: request.height,
+      seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
     try profile.limits.validate(imageRequest)
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
       Terminal.note($0)
@@ -74,7 +75,7 @@ struct LocalCommand: AsyncParsableCommand {
     }
     progress.finish()
     if let recording { try tensorFile?.replace(by: recording.write(to:)) }
-    if request.seed == nil { Terminal.note("seed \(imageRequest.seed)") }
+    if request.seed == .random { Terminal.note("seed \(imageRequest.seed)") }
     try output.write(PNG.encode(picture, texts: imageRequest.texts(modelID: profile.id)))
   }
 }

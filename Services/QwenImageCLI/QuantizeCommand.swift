@@ -24,7 +24,7 @@ struct QuantizeCommand: AsyncParsableCommand {
   @Option(help: "int8, q4 or bf16.")
   var precision = PrecisionChoice.int8
 
-  @Option(help: "Compute threads.")
+  @Option(parsing: .unconditional, help: "Compute threads.")
   var threads = ProcessInfo.processInfo.activeProcessorCount
 
   func validate() throws {

@@ -21,6 +21,7 @@ struct QwenImageCommand: AsyncParsableCommand {
 enum Program {
   static func main() async {
     do {
+      try requirePrompts(CommandLine.arguments.dropFirst())
       var command = try QwenImageCommand.parseAsRoot()
       if var asynchronous = command as? any AsyncParsableCommand {
         try await asynchronous.run()
@@ -31,6 +32,18 @@ enum Program {
       exit(report(error))
     }
   }
+
+  /// Refuses a prompt that is an option's name: the parser takes any text as a prompt, also one that begins with a
+  /// dash.
+  private static func requirePrompts(_ arguments: ArraySlice<String>) throws(ValidationError) {
+    for (option, value) in zip(arguments, arguments.dropFirst()) where prompts.contains(option) {
+      guard value.wholeMatch(of: /-[a-z]|--[a-z]+(-[a-z]+)*(=.*)?/) != nil else { continue }
+      let name = option == "-p" ? "--prompt" : option
+      throw ValidationError("\(option) lacks a value before \(value); if that is the text, write \(name)=\(value)")
+    }
+  }
+
+  private static let prompts: Set = ["--prompt", "-p", "--negative-prompt"]
 
   /// Prints what the parser says of `error`; returns the exit status.
   private static func report(_ error: any Error) -> Int32 {

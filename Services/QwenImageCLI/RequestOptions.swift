@@ -1,41 +1,63 @@
 import ArgumentParser
 import Foundation
 
-/// The flags that describe a picture; `local` and `generate` share them.
+/// The flags that describe an image; `local` and `generate` share them.
 struct RequestOptions: ParsableArguments {
-  @Option(name: [.short, .long], help: "What to draw.")
+  @Option(name: [.short, .long], parsing: .unconditional, help: "What to draw.")
   var prompt: String
 
-  @Option(help: "What to steer away from. Default: the model's own.")
+  @Option(parsing: .unconditional, help: "What to steer away from. Default: the model's own.")
   var negativePrompt: String?
 
-  @Option(help: "Guidance strength; 1 switches guidance off. Default: the model's own.")
+  @Option(parsing: .unconditional, help: "Guidance strength; 1 switches guidance off. Default: the model's own.")
   var trueCfgScale: Double?
 
-  @Option(help: "Denoising steps. Default: the model's own.")
+  @Option(parsing: .unconditional, help: "Denoising steps. Default: the model's own.")
   var steps: Int?
 
-  @Option(help: "Width in pixels, a multiple of 16. Default: the model's own.")
+  @Option(parsing: .unconditional, help: "Width in pixels, a multiple of 16. Default: the model's own.")
   var width: Int?
 
-  @Option(help: "Height in pixels, a multiple of 16. Default: the model's own.")
+  @Option(parsing: .unconditional, help: "Height in pixels, a multiple of 16. Default: the model's own.")
   var height: Int?
 
-  @Option(help: "Seed of the initial noise; the same seed gives the same picture. Default: random, and printed.")
-  var seed: UInt64?
-
-  /// Seeds beyond this are refused by JSON numbers' 64-bit signed range, so neither command takes them.
-  static let maxSeed = UInt64(Int64.max)
+  @Option(
+    parsing: .unconditional,
+    help:
+      "Seed of the initial noise, from 0; the same seed gives the same image. Default, and -1: random, and printed.",
+    transform: SeedChoice.init(text:))
+  var seed = SeedChoice.random
 
   func validate() throws {
-    if let seed, seed > Self.maxSeed { throw ValidationError("--seed is \(seed); the limit is \(Self.maxSeed)") }
     if let trueCfgScale, !trueCfgScale.isFinite {
       throw ValidationError("--true-cfg-scale is \(trueCfgScale); it must be a finite number")
     }
   }
+}
 
-  /// The seed asked for, or a random one.
-  func resolvedSeed() -> UInt64 { seed ?? UInt64.random(in: 0...UInt64(UInt32.max)) }
+/// Which noise an image begins with.
+enum SeedChoice: Equatable, Sendable {
+  /// Another one every time.
+  case random
+  /// Always the same.
+  case fixed(UInt64)
+
+  /// Seeds beyond this are refused by JSON numbers' 64-bit signed range, so neither command takes them.
+  static let max = UInt64(Int64.max)
+
+  /// - Throws: `ValidationError` when it is neither -1 nor a seed.
+  init(text: String) throws {
+    if text == "-1" {
+      self = .random
+    } else if let seed = UInt64(text), seed <= Self.max {
+      self = .fixed(seed)
+    } else {
+      throw ValidationError("it must be from 0 to \(Self.max), or -1 for a random seed")
+    }
+  }
+
+  /// The seed that was asked for; nil: a random one.
+  var fixed: UInt64? { if case .fixed(let seed) = self { seed } else { nil } }
 }
 
 /// Where an image is written.
@@ -58,8 +80,9 @@ extension RequestOptions {
   /// The request, as the gateway reads it.
   var body: GatewayClient.Body {
     GatewayClient.Body(
-      prompt: prompt, negativePrompt: negativePrompt, trueCfgScale: trueCfgScale, numInferenceSteps: steps, width: width, height: height,
-      seed: seed)
+      prompt: prompt, negativePrompt: negativePrompt, trueCfgScale: trueCfgScale, numInferenceSteps: steps,
+      width: width, height: height,
+      seed: seed.fixed)
   }
 }
 

@@ -18,7 +18,7 @@ struct SynthCommand: AsyncParsableCommand {
   @Option(help: "Sizes: qwen-image (as published), tiny, or a checkpoint directory whose configuration and tokenizer are taken.")
   var config = "qwen-image"
 
-  @Option(help: "Seed of the weights.")
+  @Option(parsing: .unconditional, help: "Seed of the weights, from 0.")
   var seed: UInt64 = 0
 
   @Option(help: "bf16 as published, or quantised: int8, q4.")
@@ -30,7 +30,7 @@ struct SynthCommand: AsyncParsableCommand {
   @Option(help: "A tokenizer directory to copy; otherwise one is made that knows the prompt template and bytes.")
   var tokenizer: String?
 
-  @Option(help: "Compute threads.")
+  @Option(parsing: .unconditional, help: "Compute threads.")
   var threads = ProcessInfo.processInfo.activeProcessorCount
 
   func validate() throws {

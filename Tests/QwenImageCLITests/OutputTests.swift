@@ -205,7 +205,7 @@ private struct PipeReader {
         "jobs", "submit", "--prompt", "p", "--gateway", server.address, "--wait", "-o", "-",
       ])
       #expect(result.isSuccess && result.output == fakePNG, "\(result.errors)")
-      #expect(result.errors == "job-1\n")
+      #expect(result.errors == "job-1\nseed 5\n")
     }
   }
 
