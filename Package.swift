@@ -138,7 +138,7 @@ let package = Package(
       "QwenImageCLI",
       [
         "AccessKeys", "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
-        .asyncHTTPClient, .nioCore, .nioHTTP1,
+        .asyncHTTPClient, .nioCore, .nioHTTP1, .nioPosix,
       ]),
 
     // Tests

@@ -39,9 +39,6 @@ extension GatewayClient {
     let hasMore: Bool
   }
 
-  private static let maxAnswerBytes = 256 << 20
-  private static let answerTimeout = TimeAmount.seconds(60)
-
   /// Hands a job in; with a key, a repetition gives the same job.
   func submit(_ body: Body, key: String?) async throws -> Job {
     let encoder = JSONEncoder()
@@ -54,79 +51,86 @@ extension GatewayClient {
   }
 
   /// One of the jobs.
-  func job(_ id: String) async throws -> Job { try decode(try await data("/v1/jobs/\(id)")) }
+  func job(_ id: String) async throws -> Job { try decode(try await data(path(of: id))) }
 
   /// One of the jobs, as JSON for people.
   func jobText(_ id: String) async throws -> String {
-    let value = try JSONSerialization.jsonObject(with: try await data("/v1/jobs/\(id)"))
+    let value = try JSONSerialization.jsonObject(with: try await data(path(of: id)))
     let options: JSONSerialization.WritingOptions = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     return String(decoding: try JSONSerialization.data(withJSONObject: value, options: options), as: UTF8.self)
   }
 
   /// The newest jobs after `last`.
   func jobs(limit: Int, after last: String?) async throws -> JobPage {
-    try decode(try await data("/v1/jobs?limit=\(limit)" + (last.map { "&after=\($0)" } ?? "")))
+    try decode(try await data("/v1/jobs?limit=\(limit)" + (last.map { "&after=\(Self.encoded($0))" } ?? "")))
   }
 
   /// Ends a job.
-  func cancel(_ id: String) async throws -> Job { try decode(try await answer(to: request(.DELETE, "/v1/jobs/\(id)"))) }
+  func cancel(_ id: String) async throws -> Job { try decode(try await answer(to: request(.DELETE, path(of: id)))) }
 
   /// A finished picture.
-  func picture(of id: String, index: Int) async throws -> Data { try await data("/v1/jobs/\(id)/result?index=\(index)") }
+  func picture(of id: String, index: Int) async throws -> Data {
+    try image(try await data(path(of: id) + "/result?index=\(index)"))
+  }
 
-  /// Calls `report` with the job whenever something has happened, until it ends. Attaches again when the connection breaks, as long as
-  /// the gateway comes back within a minute.
+  /// Calls `report` with the job whenever something has happened, until it ends. Attaches again when the connection
+  /// breaks, as long as the gateway comes back within a minute; a gateway that never was there is an error at once.
   func watch(_ id: String, _ report: (Job) -> Void) async throws -> Job {
     var lastEvent: String?
-    var silentSince = ContinuousClock.now
+    var silentSince: ContinuousClock.Instant?
     while true {
       do {
         let job = try await job(id)
         silentSince = .now
         report(job)
         if job.hasEnded { return job }
-        try await follow(id, &lastEvent, report)
+        // A stream that ends at once is not asked for again and again.
+        if try await !follow(id, &lastEvent, report) { try await Task.sleep(for: .milliseconds(500)) }
       } catch let error as GatewayClientError {
         throw error
       } catch is CancellationError {
         throw CancellationError()
       } catch {
-        guard ContinuousClock.now - silentSince < .seconds(60) else { throw error }
+        guard let silentSince, ContinuousClock.now - silentSince < .seconds(60) else { throw error }
         try await Task.sleep(for: .milliseconds(500))
       }
     }
   }
 
-  private func follow(_ id: String, _ lastEvent: inout String?, _ report: (Job) -> Void) async throws {
-    var request = request(.GET, "/v1/jobs/\(id)/events")
+  /// Reports as events come; returns whether there was any.
+  private func follow(_ id: String, _ lastEvent: inout String?, _ report: (Job) -> Void) async throws -> Bool {
+    var request = request(.GET, path(of: id) + "/events")
     if let lastEvent { request.headers.add(name: "last-event-id", value: lastEvent) }
     let response = try await http.execute(request, deadline: .distantFuture)
-    guard response.status == .ok else { return }
+    guard response.status == .ok else { return false }
+    var hasEvents = false
     var parser = ServerSentEvents(maxEventBytes: Self.maxEventBytes)
     for try await chunk in response.body {
       for event in try parser.append(chunk.readableBytesView) {
-        lastEvent = event.id
+        (lastEvent, hasEvents) = (event.id, true)
         report(try await job(id))
       }
     }
+    return hasEvents
   }
 
-  private func request(_ method: HTTPMethod, _ path: String) -> HTTPClientRequest {
-    var request = HTTPClientRequest(url: address + path)
-    request.method = method
-    if let apiKey { request.headers.add(name: "authorization", value: "Bearer \(apiKey)") }
-    return request
+  private func path(of job: String) -> String { "/v1/jobs/\(Self.encoded(job))" }
+
+  private static let unreserved = CharacterSet(
+    charactersIn: "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+  /// A name as one part of a path or a query, whatever it holds.
+  private static func encoded(_ name: String) -> String {
+    name.addingPercentEncoding(withAllowedCharacters: unreserved) ?? ""
   }
 
   private func data(_ path: String) async throws -> Data { try await answer(to: request(.GET, path)) }
 
   private func answer(to request: HTTPClientRequest) async throws -> Data {
-    let response = try await http.execute(request, timeout: Self.answerTimeout)
-    let bytes = Data(try await response.body.collect(upTo: Self.maxAnswerBytes).readableBytesView)
-    guard (200..<300).contains(response.status.code) else {
-      throw GatewayClientError.refused(status: response.status.code, message: Self.message(in: bytes))
-    }
-    return bytes
+    // An image may take its time; the wait for the next bytes is bounded.
+    let response = try await http.execute(request, deadline: .distantFuture)
+    guard (200..<300).contains(response.status.code) else { throw await refusal(response) }
+    return Data(try await response.body.collect(upTo: Self.maxAnswerBytes).readableBytesView)
   }
 
   private func decode<Value: Decodable>(_ data: Data) throws -> Value {

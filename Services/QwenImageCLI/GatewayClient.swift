@@ -3,25 +3,6 @@ import Foundation
 import NIOCore
 import NIOHTTP1
 
-/// What can go wrong between this program and a gateway.
-enum GatewayClientError: Error, CustomStringConvertible {
-  case badAddress(String)
-  case refused(status: UInt, message: String)
-  case failed(message: String)
-  case incomplete
-  case tooLong(limitBytes: Int)
-
-  var description: String {
-    switch self {
-    case .badAddress(let address): "--gateway: \(address) is not an http or https address"
-    case .refused(let status, let message): "the gateway refused the request (\(status)): \(message)"
-    case .failed(let message): "the cluster could not draw the picture: \(message)"
-    case .incomplete: "the gateway closed the connection before the picture was complete"
-    case .tooLong(let limit): "the gateway sent an event of more than \(limit) bytes"
-    }
-  }
-}
-
 /// A client of the gateway's `POST /v1/images/generations` with a stream of events.
 struct GatewayClient {
   /// The request, as the gateway reads it.
@@ -30,8 +11,8 @@ struct GatewayClient {
     let negativePrompt: String?
     let trueCfgScale: Double?
     let numInferenceSteps: Int?
-    let width: Int?
-    let height: Int?
+    var width: Int?
+    var height: Int?
     let seed: UInt64?
     var stream: Bool? = true
     var n: Int?
@@ -54,25 +35,42 @@ struct GatewayClient {
   }
 
   static let maxEventBytes = 256 << 20
-  private static let connectTimeout = TimeAmount.seconds(10)
+  static let maxAnswerBytes = 256 << 20
+  private static let maxConnectSeconds = 10.0
 
   let http: HTTPClient
-  /// The address without a slash at its end.
-  let address: String
+  let address: GatewayAddress
   let apiKey: String?
+  /// The longest silence of the gateway that is waited for. It sends a sign of life every 15 seconds, unless it is set
+  /// otherwise.
+  let timeoutSeconds: Double
+  /// The longest wait for a connection.
+  var connectTimeoutSeconds: Double { min(timeoutSeconds, Self.maxConnectSeconds) }
 
-  init(_ address: String, apiKey: String?) throws {
-    guard let url = URL(string: address), let scheme = url.scheme, ["http", "https"].contains(scheme), url.host != nil else {
-      throw GatewayClientError.badAddress(address)
-    }
-    self.address = address.hasSuffix("/") ? String(address.dropLast()) : address
+  init(_ address: GatewayAddress, apiKey: String?, timeoutSeconds: Double) {
+    self.address = address
     self.apiKey = apiKey
+    self.timeoutSeconds = timeoutSeconds
     var configuration = HTTPClient.Configuration()
-    configuration.timeout = .init(connect: Self.connectTimeout)
+    let connect = min(timeoutSeconds, Self.maxConnectSeconds)
+    configuration.timeout = .init(
+      connect: .milliseconds(Int64(connect * 1000)), read: .milliseconds(Int64(timeoutSeconds * 1000)))
+    // A redirected request would be another one: a GET, perhaps to another host.
+    configuration.redirectConfiguration = .disallow
+    // Where nothing listens, waiting does not help.
+    configuration.connectionPool.retryConnectionEstablishment = false
     http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
   }
 
   func shutdown() async throws { try await http.shutdown() }
+
+  /// A request for `path` below the gateway's address.
+  func request(_ method: HTTPMethod, _ path: String) -> HTTPClientRequest {
+    var request = HTTPClientRequest(url: address.base + path)
+    request.method = method
+    if let apiKey { request.headers.add(name: "authorization", value: "Bearer \(apiKey)") }
+    return request
+  }
 
   /// Sends the request; ending the iteration, or cancelling its task, cancels the request.
   func generate(_ body: Body) -> AsyncThrowingStream<Event, any Error> {
@@ -92,17 +90,15 @@ struct GatewayClient {
   private func run(_ body: Body, _ report: (Event) -> Void) async throws {
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
-    var request = HTTPClientRequest(url: "\(address)/v1/images/generations")
-    request.method = .POST
+    var request = request(.POST, "/v1/images/generations")
     request.headers.add(name: "content-type", value: "application/json")
     request.headers.add(name: "accept", value: "text/event-stream")
-    if let apiKey { request.headers.add(name: "authorization", value: "Bearer \(apiKey)") }
     request.body = .bytes(try encoder.encode(body))
-    // The deadline bounds the connection and the wait between events; a picture may take hours.
+    // An image may take hours; the time between two signs of life is bounded.
     let response = try await http.execute(request, deadline: .distantFuture)
-    guard response.status == .ok else {
-      let bytes = try await response.body.collect(upTo: 1 << 20)
-      throw GatewayClientError.refused(status: response.status.code, message: Self.message(in: Data(bytes.readableBytesView)))
+    guard response.status == .ok else { throw await refusal(response) }
+    guard response.headers.first(name: "content-type")?.hasPrefix("text/event-stream") ?? false else {
+      throw GatewayClientError.notGateway(address, reason: "what answers there does not send a stream of events")
     }
     var parser = ServerSentEvents(maxEventBytes: Self.maxEventBytes)
     for try await chunk in response.body {
@@ -122,18 +118,19 @@ struct GatewayClient {
     case "image_generation.progress": report(.progress(try decoder.decode(Progress.self, from: data)))
     case "image_generation.completed":
       let completed = try decoder.decode(Completed.self, from: data)
-      report(.completed(png: completed.b64Json, seed: completed.seed))
-    case "error": throw GatewayClientError.failed(message: Self.message(in: data))
+      report(.completed(png: try image(completed.b64Json), seed: completed.seed))
+    case "error": throw GatewayClientError.failed(message: Self.message(in: data) ?? "the gateway does not say why")
     default: break
     }
   }
 
-  /// The message of an OpenAI-shaped error, or the text itself.
-  static func message(in data: Data) -> String {
-    struct Body: Decodable {
-      struct Problem: Decodable { let message: String }
-      let error: Problem
+  /// `bytes`, if they may be a PNG file: what another server sends under the same path must not end in a file of that
+  /// name.
+  func image(_ bytes: Data) throws -> Data {
+    guard bytes.starts(with: [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]) else {
+      throw GatewayClientError.notGateway(
+        address, reason: "it sent \(bytes.count) bytes that are not a PNG file as the image")
     }
-    return (try? JSONDecoder().decode(Body.self, from: data))?.error.message ?? String(decoding: data.prefix(1000), as: UTF8.self)
+    return bytes
   }
 }

@@ -4,7 +4,7 @@ import Foundation
 /// `qwen-image generate`: through a cluster's gateway.
 struct GenerateCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "generate", abstract: "Draw a picture through a cluster.",
+    commandName: "generate", abstract: "Draw an image through a cluster.",
     discussion: "Ctrl-C cancels the request; the cluster stops working on it at the next step.")
 
   @OptionGroup var gateway: GatewayOptions
@@ -15,14 +15,11 @@ struct GenerateCommand: AsyncParsableCommand {
 
   func run() async throws {
     try output.file.check()
-    let client = try gateway.client()
-    let work = Task { try await draw(client) }
+    let work = Task { try await gateway.withClient { try await draw($0) } }
     let interruption = Interruption { work.cancel() }
     do {
       try await work.value
-      try await client.shutdown()
     } catch {
-      try await client.shutdown()
       if interruption.isInterrupted { throw ExitCode(Interruption.exitStatus) }
       throw error
     }
@@ -31,7 +28,7 @@ struct GenerateCommand: AsyncParsableCommand {
   private func draw(_ client: GatewayClient) async throws {
     var progress = ProgressBar()
     defer { progress.finish() }
-    progress.show("connecting to \(gateway.gateway)")
+    progress.show("connecting to \(client.address)")
     for try await event in client.generate(request.body) {
       switch event {
       case .progress(let update):

@@ -107,7 +107,8 @@ struct JobsCommand: AsyncParsableCommand {
 
     func run() async throws {
       try output.file.check()
-      try await gateway.withClient { try output.write([UInt8](try await $0.picture(of: job, index: index))) }
+      let image = try await gateway.withClient { try await $0.picture(of: job, index: index) }
+      try output.write([UInt8](image))
     }
   }
 

@@ -88,25 +88,37 @@ extension RequestOptions {
 
 /// Which gateway, and who asks.
 struct GatewayOptions: ParsableArguments {
-  @Option(help: "Address of the gateway.")
-  var gateway = "http://127.0.0.1:8080"
+  @Option(help: "Address of the gateway. Default: the environment's QWEN_IMAGE_GATEWAY, else http://127.0.0.1:8080.")
+  var gateway: String?
 
   @Option(help: "API key, if the gateway asks for one. Default: the environment's QWEN_IMAGE_API_KEY.")
   var apiKey: String?
 
-  func client() throws -> GatewayClient {
-    try GatewayClient(gateway, apiKey: apiKey ?? ProcessInfo.processInfo.environment["QWEN_IMAGE_API_KEY"])
+  @Option(parsing: .unconditional, help: "How long the gateway may be silent, in seconds.")
+  var timeout = 60.0
+
+  func validate() throws {
+    guard (0.1...86_400).contains(timeout) else {
+      throw ValidationError("--timeout is \(timeout); it must be from 0.1 to 86400 seconds")
+    }
+  }
+
+  private func client() throws -> GatewayClient {
+    let key = (apiKey ?? ProcessInfo.processInfo.environment["QWEN_IMAGE_API_KEY"] ?? "").trimmingCharacters(
+      in: .whitespacesAndNewlines)
+    return GatewayClient(try .resolve(option: gateway), apiKey: key.isEmpty ? nil : key, timeoutSeconds: timeout)
   }
 
   /// Calls `body` with a client, which is shut down afterwards.
-  func withClient(_ body: (GatewayClient) async throws -> Void) async throws {
+  func withClient<Result>(_ body: (GatewayClient) async throws -> Result) async throws -> Result {
     let client = try client()
     do {
-      try await body(client)
+      let result = try await body(client)
       try await client.shutdown()
+      return result
     } catch {
-      try await client.shutdown()
-      throw error
+      try? await client.shutdown()
+      throw client.explained(error)
     }
   }
 }

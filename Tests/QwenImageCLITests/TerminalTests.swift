@@ -56,7 +56,7 @@ private func active(_ text: String, butFor allowed: Set<Unicode.Scalar> = ["\n"]
 
   @Test(arguments: [
     (["jobs", "submit", "--prompt", "p"], ""), (["jobs", "cancel", "job-1"], ""),
-    (["jobs", "watch", "job-1"], "Error: the cluster could not draw the picture: job job-1 has \(escaped)"),
+    (["jobs", "watch", "job-1"], "Error: the cluster could not draw the image: job job-1 has \(escaped)"),
   ])
   func printsNamesAndStatesEscaped(arguments: [String], error: String) async throws {
     let answer = FakeServer.json(try job(status: hostile))
