@@ -73,6 +73,30 @@ extension GatewayClient {
     try image(try await data(path(of: id) + "/result?index=\(index)"))
   }
 
+  /// `body` with both sides if it has one: the other is the model's own, as it is without a gateway.
+  func completed(_ body: Body) async throws -> Body {
+    struct Models: Decodable {
+      struct Model: Decodable {
+        struct Size: Decodable {
+          let width: Int
+          let height: Int
+        }
+        struct Defaults: Decodable { let size: Size }
+        let defaults: Defaults
+      }
+      let data: [Model]
+    }
+    guard (body.width == nil) != (body.height == nil) else { return body }
+    let models: Models = try decode(try await data("/v1/models"))
+    // The first is the one that a request without a name is for.
+    guard let size = models.data.first?.defaults.size else {
+      throw GatewayClientError.noSize(reason: "the gateway has no model yet, which would know the other side")
+    }
+    var body = body
+    (body.width, body.height) = (body.width ?? size.width, body.height ?? size.height)
+    return body
+  }
+
   /// Calls `report` with the job whenever something has happened, until it ends. Attaches again when the connection
   /// breaks, as long as the gateway comes back within a minute; a gateway that never was there is an error at once.
   func watch(_ id: String, _ report: (Job) -> Void) async throws -> Job {

@@ -17,6 +17,7 @@ enum GatewayClientError: Error, CustomStringConvertible {
   case unsendable(reason: String)
   case failed(message: String)
   case incomplete
+  case noSize(reason: String)
   case tooLong(limitBytes: Int)
 
   var description: String {
@@ -40,6 +41,7 @@ enum GatewayClientError: Error, CustomStringConvertible {
     case .unsendable(let reason): reason
     case .failed(let message): "the cluster could not draw the image: \(message)"
     case .incomplete: "the gateway closed the connection before the image was complete"
+    case .noSize(let reason): "\(reason); give both --width and --height"
     case .tooLong(let limit): "the gateway sent an event of more than \(limit) bytes"
     }
   }

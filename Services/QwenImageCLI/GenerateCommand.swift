@@ -29,7 +29,7 @@ struct GenerateCommand: AsyncParsableCommand {
     var progress = ProgressBar()
     defer { progress.finish() }
     progress.show("connecting to \(client.address)")
-    for try await event in client.generate(request.body) {
+    for try await event in client.generate(try await client.completed(request.body)) {
       switch event {
       case .progress(let update):
         show(update, &progress)

@@ -30,7 +30,7 @@ struct JobsCommand: AsyncParsableCommand {
     func run() async throws {
       if wait { try output.file.check() }
       try await gateway.withClient { client in
-        var body = request.body
+        var body = try await client.completed(request.body)
         (body.stream, body.n, body.priority) = (nil, n, priority)
         let job = try await client.submit(body, key: key)
         // Where the image goes there, nothing else does.
