@@ -116,7 +116,8 @@ let package = Package(
     .target(
       name: "Gateway",
       dependencies: [
-        "AccessKeys", "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .crypto, .hummingbird,
+        "AccessKeys", "ImageCodec",
+        "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .crypto, .hummingbird,
         .hummingbirdCore, .httpTypes, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections,
         .serviceLifecycle,
       ],
@@ -163,7 +164,7 @@ let package = Package(
     test("Kernels", ["Kernels"]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
     test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "StrictJSON", "TensorCore", "Weights", "CZlib"]),
-    test("QwenImageCLI", ["QwenImageCLI", .subprocess, .systemPackage]),
+    test("QwenImageCLI", ["ImageCodec", "QwenImageCLI", .subprocess, .systemPackage]),
     test("Scheduling", ["Scheduling"]),
     test("Simulation", ["Simulation"]),
     test("StageRuntime", ["StageRuntime", .serviceLifecycle]),

@@ -3,6 +3,7 @@ import Foundation
 import ImageCodec
 import Kernels
 import QwenImage
+import Settings
 import Synchronization
 import TensorCore
 import Weights
@@ -76,7 +77,9 @@ struct LocalCommand: AsyncParsableCommand {
     progress.finish()
     if let recording { try tensorFile?.replace(by: recording.write(to:)) }
     if request.seed == .random { Terminal.note("seed \(imageRequest.seed)") }
-    try output.write(PNG.encode(picture, texts: imageRequest.texts(modelID: profile.id)))
+    let metadata = imageRequest.metadata(
+      modelID: profile.id, fingerprint: directory.fingerprint, softwareVersion: SoftwareVersion.current)
+    try output.write(PNG.encode(picture, texts: metadata.texts))
   }
 }
 

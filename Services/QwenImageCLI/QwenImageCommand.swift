@@ -11,7 +11,7 @@ struct QwenImageCommand: AsyncParsableCommand {
     subcommands: [
       LocalCommand.self, GenerateCommand.self, JobsCommand.self, KeygenCommand.self, APIKeyCommand.self,
       SynthCommand.self,
-      QuantizeCommand.self, AccuracyCommand.self,
+      QuantizeCommand.self, AccuracyCommand.self, InspectCommand.self,
     ])
 }
 

@@ -60,7 +60,8 @@ public enum PNG {
 
   /// Encodes an image. The same image and texts give the same bytes with the same version of zlib.
   ///
-  /// ASCII texts become tEXt chunks, which every reader shows; others iTXt chunks in UTF-8. Both stand before the pixels.
+  /// Texts in Latin-1 become tEXt chunks, which every reader shows; others iTXt chunks in UTF-8. Both stand before the
+  /// pixels.
   public static func encode(_ image: RasterImage, texts: [Text] = []) throws(PNGError) -> [UInt8] {
     for text in texts { try check(text) }
     guard let width = UInt32(exactly: image.width), let height = UInt32(exactly: image.height), width <= Int32.max, height <= Int32.max
@@ -110,8 +111,13 @@ public enum PNG {
     for text in texts {
       let keyword = bytes.count
       bytes += text.keyword.utf8CString
-      offsets.append((keyword, bytes.count, text.text.utf8.contains { $0 != 0x0a && !(0x20...0x7e).contains($0) }))
-      bytes += text.text.utf8CString
+      let isInternational = !text.text.unicodeScalars.allSatisfy(isPrintableLatin1)
+      offsets.append((keyword, bytes.count, isInternational))
+      if isInternational {
+        bytes += text.text.utf8CString
+      } else {
+        bytes += text.text.unicodeScalars.map { CChar(truncatingIfNeeded: $0.value) } + [0]
+      }
     }
     return bytes.withUnsafeBufferPointer { strings in
       let chunks = offsets.map {
@@ -119,6 +125,14 @@ public enum PNG {
           keyword: strings.baseAddress! + $0.keyword, text: strings.baseAddress! + $0.text, international: $0.international ? 1 : 0)
       }
       return chunks.withUnsafeBufferPointer(body)
+    }
+  }
+
+  /// What the standard allows in a tEXt chunk: printable characters of Latin-1, and newlines.
+  private static func isPrintableLatin1(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 0x0a, 0x20...0x7e, 0xa0...0xff: true
+    default: false
     }
   }
 

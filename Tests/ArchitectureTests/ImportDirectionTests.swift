@@ -19,7 +19,10 @@ import Testing
     "Journal": ["CZlib"],
     "AccessKeys": [],
     "StageRuntime": ["Wire", "Transport", "Observability"],
-    "Gateway": ["Wire", "Transport", "Scheduling", "Journal", "AccessKeys", "Observability", "Settings", "StrictJSON"],
+    "Gateway": [
+      "Wire", "Transport", "Scheduling", "Journal", "AccessKeys", "ImageCodec", "Observability", "Settings",
+      "StrictJSON",
+    ],
     "GatewayMain": ["Gateway", "Observability", "Settings"],
     "StageSupport": ["TensorCore", "Kernels", "QwenImage", "Wire", "Transport", "StageRuntime", "Observability", "Settings"],
     "TextEncoder": ["TensorCore", "Kernels", "Weights", "QwenImage", "Wire", "StageRuntime", "StageSupport"],

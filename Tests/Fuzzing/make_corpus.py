@@ -113,6 +113,11 @@ def safetensors():
 def pngs():
     for path in sorted((TESTS / "Golden" / "png").glob("*.png")):
         write("png", path.stem, b"\x01" + path.read_bytes())
+    record = {"software": "qwen-image-cluster", "software_version": "0.1.0", "model": "m", "fingerprint": "f", "prompt": "a \"猫\"\n",
+              "negative_prompt": " ", "true_cfg_scale": 3.5, "steps": 2, "size": "64x64", "seed": 7}
+    chunk = b"iTXt" + b"qwen-image-cluster\0\0\0\0\0" + json.dumps(record, ensure_ascii=False).encode()
+    gray = (TESTS / "Golden" / "png" / "gray.png").read_bytes()
+    write("png", "record", b"\x01" + gray[:33] + struct.pack(">I", len(chunk) - 4) + chunk + bytes(4) + gray[33:])
     broken = bytearray((TESTS / "Golden" / "png" / "gray.png").read_bytes())
     broken[-8] ^= 1
     write("png", "checksum", b"\x00" + broken)

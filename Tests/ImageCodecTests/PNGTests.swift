@@ -27,7 +27,7 @@ private func randomImage(width: Int, height: Int, channels: Int, using generator
 
 private let texts = [
   PNG.Text("Software", "qwen-image"), PNG.Text("parameters", "{\"prompt\": \"山间的清晨 🦊\", \"seed\": 42}\nsecond line"), PNG.Text("empty", ""),
-  PNG.Text("a b", "caf\u{e9} \u{7f}"),
+  PNG.Text("a b", "caf\u{e9} \u{7f}"), PNG.Text("latin", "na\u{ef}ve\u{a0}\u{ff}"),
 ]
 
 @Suite struct PNGEncodingTests {
@@ -49,11 +49,12 @@ private let texts = [
     let file = try PNG.encode(image, texts: texts)
     #expect(Array(file.prefix(8)) == [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])
     let chunks = try chunks(of: file)
-    #expect(chunks.map(\.kind) == ["IHDR", "tEXt", "iTXt", "tEXt", "iTXt", "IDAT", "IEND"])
+    #expect(chunks.map(\.kind) == ["IHDR", "tEXt", "iTXt", "tEXt", "iTXt", "tEXt", "IDAT", "IEND"])
     #expect(chunks[0].data == [0, 0, 0, 13, 0, 0, 0, 5, 8, 2, 0, 0, 0])
     #expect(chunks[1].data == Array("Software\0qwen-image".utf8))
     #expect(chunks[2].data == Array("parameters\0\0\0\0\0".utf8) + Array(texts[1].text.utf8))
-    let filtered = try inflated(chunks[5].data, count: 5 * (13 * 3 + 1))
+    #expect(chunks[5].data == Array("latin\0na".utf8) + [0xef, 0x76, 0x65, 0xa0, 0xff])
+    let filtered = try inflated(chunks[6].data, count: 5 * (13 * 3 + 1))
     #expect(unfiltered(filtered, rowBytes: 13 * 3, pixelBytes: 3) == image.pixels)
   }
 

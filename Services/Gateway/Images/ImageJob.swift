@@ -81,20 +81,4 @@ extension ImageJob {
 
   /// What is to be done, stage by stage.
   var plan: JobPlan { .textToImage(prompt: prompt, negativePrompt: negativePrompt, stepCount: steps, tokenCount: tokenCount) }
-
-  /// What the picture keeps about its making, as PNG text chunks.
-  var textEntries: [TextEntry] {
-    var entries = [
-      TextEntry(keyword: "Software", text: "qwen-image-cluster"), TextEntry(keyword: "model", text: card.modelID),
-      TextEntry(keyword: "prompt", text: prompt),
-    ]
-    if let negativePrompt {
-      entries.append(TextEntry(keyword: "negative_prompt", text: negativePrompt))
-      entries.append(TextEntry(keyword: "true_cfg_scale", text: "\(trueCFGScale)"))
-    }
-    entries.append(TextEntry(keyword: "steps", text: "\(steps)"))
-    entries.append(TextEntry(keyword: "seed", text: "\(seed)"))
-    entries.append(TextEntry(keyword: "size", text: "\(size)"))
-    return entries
-  }
 }

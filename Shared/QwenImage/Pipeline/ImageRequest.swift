@@ -33,13 +33,17 @@ public struct ImageRequest: Sendable, Equatable {
   /// Whether every step runs a second, unconditional pass.
   public var usesTrueCFG: Bool { trueCFGScale > 1 && negativePrompt != nil }
 
-  /// What the picture keeps about its making, as PNG text chunks; the gateway writes the same.
-  public func texts(modelID: String) -> [PNG.Text] {
-    var texts = [PNG.Text("Software", "qwen-image-cluster"), PNG.Text("model", modelID), PNG.Text("prompt", prompt)]
-    if usesTrueCFG, let negativePrompt {
-      texts += [PNG.Text("negative_prompt", negativePrompt), PNG.Text("true_cfg_scale", "\(trueCFGScale)")]
-    }
-    return texts + [PNG.Text("steps", "\(steps)"), PNG.Text("seed", "\(seed)"), PNG.Text("size", "\(width)x\(height)")]
+  /// What the image keeps about its making; the gateway writes the same.
+  ///
+  /// - Parameters:
+  ///   - modelID: the model's name.
+  ///   - fingerprint: of the model's directory.
+  ///   - softwareVersion: the release that draws it.
+  public func metadata(modelID: String, fingerprint: String?, softwareVersion: String) -> ImageMetadata {
+    ImageMetadata(
+      model: modelID, fingerprint: fingerprint, prompt: prompt, negativePrompt: negativePrompt,
+      trueCFGScale: trueCFGScale, steps: steps, width: width, height: height, seed: seed,
+      softwareVersion: softwareVersion)
   }
 
   /// The grid of image tokens.

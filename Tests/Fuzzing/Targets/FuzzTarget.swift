@@ -97,6 +97,9 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
       fatalError("a picture that was read cannot be read again")
     }
     precondition(again.image == image, "comes back as another picture")
+    guard let metadata = try? ImageMetadata(texts: texts) else { return }
+    let same = try? ImageMetadata(texts: metadata.texts)
+    precondition(same?.seed == metadata.seed && same?.model == metadata.model, "metadata come back as others")
   }
 
   // MARK: - Journal
