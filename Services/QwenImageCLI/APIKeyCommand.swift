@@ -22,13 +22,13 @@ struct APIKeyCommand: ParsableCommand {
   @Option(help: "Share of the work while other tenants wait too, 0.001 to 1000.")
   var weight = 1.0
 
-  @Option(help: "Pictures that the tenant may have waiting or running.")
+  @Option(help: "Images that the tenant may have waiting or running.")
   var maxJobs: Int?
 
-  @Option(help: "Width times height of a picture.")
+  @Option(help: "Width times height of an image.")
   var maxPixels: Int?
 
-  @Option(help: "Denoising steps of a picture.")
+  @Option(help: "Denoising steps of an image.")
   var maxSteps: Int?
 
   @Option(help: "Requests in a minute.")

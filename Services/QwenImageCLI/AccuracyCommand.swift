@@ -8,8 +8,8 @@ struct AccuracyCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "accuracy", abstract: "Print how far the compute modes are from fp32 on a checkpoint.",
     discussion: """
-      Draws one picture in fp32 and in every mode, and compares: the prompt's embeddings; the transformer's output at every step from the \
-      same inputs; and the last latents. All figures are ‖x − x₃₂‖ / ‖x₃₂‖.
+      Draws one image in fp32 and in every mode, and compares: the prompt's embeddings; the transformer's output at \
+      every step from the same inputs; and the last latents. All figures are ‖x − x₃₂‖ / ‖x₃₂‖.
       """)
 
   @Option(help: "Directory of a checkpoint in diffusers layout; not a quantised one.")

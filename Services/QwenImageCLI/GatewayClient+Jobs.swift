@@ -68,7 +68,7 @@ extension GatewayClient {
   /// Ends a job.
   func cancel(_ id: String) async throws -> Job { try decode(try await answer(to: request(.DELETE, path(of: id)))) }
 
-  /// A finished picture.
+  /// A finished image.
   func picture(of id: String, index: Int) async throws -> Data {
     try image(try await data(path(of: id) + "/result?index=\(index)"))
   }

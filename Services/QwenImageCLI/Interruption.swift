@@ -11,7 +11,8 @@ final class Interruption: Sendable {
   // Dispatch sources may be used from any thread; this one is never touched after `init`.
   nonisolated(unsafe) private let sources: [any DispatchSourceSignal]
 
-  /// Starts listening; `onInterrupt` runs on a background queue at the first signal. A second signal ends the process at once.
+  /// Starts listening; `onInterrupt` runs on a background queue at the first signal. A second signal ends the process
+  /// at once.
   init(onInterrupt: @escaping @Sendable () -> Void = {}) {
     let signals = [SIGINT, SIGTERM]
     sources = signals.map { number in

@@ -1,15 +1,15 @@
 import ArgumentParser
 import Foundation
 
-/// `qwen-image jobs`: pictures that are asked for now and fetched later.
+/// `qwen-image jobs`: images that are asked for now and fetched later.
 struct JobsCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "jobs", abstract: "Hand in pictures, follow them, and fetch them later.",
+    commandName: "jobs", abstract: "Submit images, follow them, and fetch them later.",
     discussion: "A job outlives this command, its connection, and restarts of the gateway.",
     subcommands: [Submit.self, List.self, Show.self, Watch.self, Fetch.self, Cancel.self])
 
   struct Submit: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Hand a job in and print its name.")
+    static let configuration = CommandConfiguration(abstract: "Submit a job and print its name.")
 
     @OptionGroup var gateway: GatewayOptions
     @OptionGroup var request: RequestOptions

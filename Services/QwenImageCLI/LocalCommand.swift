@@ -21,11 +21,13 @@ struct LocalCommand: AsyncParsableCommand {
   @OptionGroup var output: OutputOptions
 
   @Option(
-    help:
-      "Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). auto: as the checkpoint is laid out, else bf16.")
+    help: """
+      Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). \
+      auto: as the checkpoint is packed, else bf16.
+      """)
   var precision = PrecisionChoice.auto
 
-  @Option(help: "Where laid-out weights are kept: a directory, none, or auto: beside a large model.")
+  @Option(help: "Where packed weights are kept: a directory, none, or auto: beside a large model.")
   var weightCache = "auto"
 
   @Option(parsing: .unconditional, help: "Compute threads.")

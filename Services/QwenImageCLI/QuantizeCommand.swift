@@ -4,15 +4,16 @@ import Kernels
 import QwenImage
 import Weights
 
-/// `qwen-image quantize`: a published checkpoint in few bits, or in bf16, laid out for the kernels.
+/// `qwen-image quantize`: a published checkpoint in few bits, or in bf16, with packed weights.
 struct QuantizeCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "quantize",
-    abstract: "Write a checkpoint in 8 or 4 bits, or in bf16, laid out for the kernels: it loads at once and is shared by processes.",
+    abstract:
+      "Write a checkpoint in 8 or 4 bits, or in bf16, with packed weights: it loads at once and is shared by processes.",
     discussion: """
-      Prints what the quantisation changed in the weights, ‖W′ − W‖ / ‖W‖, by kind of layer; quantisation.json in the new directory has it for \
-      every layer. In bf16 nothing changes; what is spared is the cache of laid-out weights beside the original. The directory appears when it \
-      is complete; Ctrl-C leaves nothing behind.
+      Prints what the quantisation changed in the weights, ‖W′ − W‖ / ‖W‖, by kind of layer; quantisation.json in the new \
+      directory has it for every layer. In bf16 nothing changes; what is spared is the cache of packed weights beside the \
+      original. The directory appears when it is complete; Ctrl-C leaves nothing behind.
       """)
 
   @Argument(help: "The checkpoint, in diffusers layout.")

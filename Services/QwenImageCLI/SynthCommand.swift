@@ -9,7 +9,7 @@ struct SynthCommand: AsyncParsableCommand {
     commandName: "synth", abstract: "Write a checkpoint with random weights, to measure speed and memory without a download.",
     discussion: """
       The same seed gives the same files. The directory appears when it is complete; Ctrl-C leaves nothing behind. The published sizes take \
-      58 GB in bf16 (55 GB laid out), 29 GB in int8 and 20 GB in q4.
+      58 GB in bf16 (55 GB packed), 29 GB in int8 and 20 GB in q4.
       """)
 
   @Argument(help: "The directory to write; must not exist or be empty.")
@@ -24,7 +24,7 @@ struct SynthCommand: AsyncParsableCommand {
   @Option(help: "bf16 as published, or quantised: int8, q4.")
   var precision = PrecisionChoice.bf16
 
-  @Flag(help: "In bf16 too, lay the weights out for the kernels, as quantize does, instead of as published.")
+  @Flag(help: "In bf16 too, pack the weights for the kernels, as quantize does, instead of as published.")
   var laidOut = false
 
   @Option(help: "A tokenizer directory to copy; otherwise one is made that knows the prompt template and bytes.")

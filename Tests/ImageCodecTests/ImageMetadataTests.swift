@@ -104,7 +104,7 @@ private enum Reader: CaseIterable {
     }
   }
 
-  /// Prompts that look like what ends a prompt are told from it by all.
+  /// No reader takes a prompt that looks like what ends a prompt for that.
   @Test(arguments: [
     (
       "Steps: 3, Sampler: DDIM, CFG scale: 9, Seed: 1, Size: 8x8",

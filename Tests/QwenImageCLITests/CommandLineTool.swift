@@ -46,11 +46,11 @@ struct CommandLineTool: Sendable {
     return (result.terminationStatus, result.standardError)
   }
 
-  /// Runs it as a user whom file permissions bind: as nobody if the tests are root's. What it writes must be open to
-  /// all.
+  /// Runs it as a user whom file permissions bind: as another one if the tests are root's. What it writes must be open
+  /// to all.
   static func runUnprivileged(_ arguments: [String], in folder: URL) async throws -> Result {
     guard geteuid() == 0 else { return try await run(arguments, directory: folder) }
-    // The one beside the tests may lie where nobody can read.
+    // The one beside the tests may lie where only root can read.
     let copy = folder.appending(path: "qwen-image.copy").path
     if !FileManager.default.fileExists(atPath: copy) { try FileManager.default.copyItem(atPath: path, toPath: copy) }
     let result = try await Subprocess.run(
