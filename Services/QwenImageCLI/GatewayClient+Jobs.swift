@@ -55,7 +55,10 @@ extension GatewayClient {
 
   /// One of the jobs, as JSON for people.
   func jobText(_ id: String) async throws -> String {
-    let value = try JSONSerialization.jsonObject(with: try await data(path(of: id)))
+    let answer = try await data(path(of: id))
+    guard let value = try? JSONSerialization.jsonObject(with: answer) else {
+      throw GatewayClientError.notGateway(address, reason: "its answer is not JSON")
+    }
     let options: JSONSerialization.WritingOptions = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     return String(decoding: try JSONSerialization.data(withJSONObject: value, options: options), as: UTF8.self)
   }

@@ -146,7 +146,9 @@ struct OutputFile {
       }
     }
     var system = statvfs()
-    guard statvfs(directory, &system) == 0, system.f_blocks > 0, system.f_bavail == 0 else { return }
+    // Some of the blocks are kept for root.
+    guard statvfs(directory, &system) == 0, system.f_blocks > 0 else { return }
+    guard (geteuid() == 0 ? system.f_bfree : system.f_bavail) == 0 else { return }
     throw failure(String(cString: strerror(ENOSPC)))
   }
 

@@ -29,7 +29,7 @@ enum Program {
         try command.run()
       }
     } catch {
-      exit(report(error))
+      exit(report(plain(error)))
     }
   }
 
@@ -44,6 +44,15 @@ enum Program {
   }
 
   private static let prompts: Set = ["--prompt", "-p", "--negative-prompt"]
+
+  /// What an error of Foundation's means: a file, and what the system says of it. Other errors as they are.
+  private static func plain(_ error: any Error) -> any Error {
+    let outer = error as NSError
+    guard outer.domain == NSCocoaErrorDomain, let path = outer.userInfo[NSFilePathErrorKey] as? String,
+      let cause = outer.userInfo[NSUnderlyingErrorKey] as? any Error, (cause as NSError).domain == NSPOSIXErrorDomain
+    else { return error }
+    return OutputError(name: path, reason: String(cString: strerror(Int32((cause as NSError).code))))
+  }
 
   /// Prints what the parser says of `error`; returns the exit status.
   private static func report(_ error: any Error) -> Int32 {

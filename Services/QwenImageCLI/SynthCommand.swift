@@ -38,6 +38,10 @@ struct SynthCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    let isKnown = ["qwen-image", "tiny"].contains(config)
+    guard isKnown || FileManager.default.fileExists(atPath: config + "/model_index.json") else {
+      throw OutputError(name: "--config \(config)", reason: "it is neither qwen-image nor tiny nor a checkpoint directory")
+    }
     let destination = try OutputDirectory.forNewDirectory(directory)
     try await writingCheckpoint("writing \(directory)") { progress in
       try SyntheticCheckpoint.write(

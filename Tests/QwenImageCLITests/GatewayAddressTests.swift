@@ -88,6 +88,10 @@ import Testing
         "\(result)")
       #expect(result.errors.hasSuffix(": \(reason)\n"), "\(result)")
     }
+    try await FakeServer.with({ _ in FakeServer.answer("200 OK", "text/html", Array("<html>".utf8)) }) { server in
+      let result = try await CommandLineTool.run(["jobs", "show", "job-1", "--gateway", server.address])
+      #expect(result.status == .exited(1) && result.errors.hasSuffix(": its answer is not JSON\n"), "\(result)")
+    }
     for answer in [FakeServer.answer("200 OK", "text/html", []), Self.noJobs] {
       try await FakeServer.with({ _ in answer }) { server in
         let result = try await CommandLineTool.run([

@@ -286,6 +286,15 @@ private struct PipeReader {
           #expect(result.status == .exited(1) && result.errors.hasPrefix("Error: \(path): \(reason)"), "\(result)")
         }
       }
+      for (option, reason) in [
+        ("--config", "--config none: it is neither qwen-image nor tiny nor a checkpoint directory"),
+        ("--tokenizer", "none: No such file or directory"),
+      ] {
+        let command = ["synth", "--config", "tiny", option, "none", "link"]
+        let result = try await CommandLineTool.run(command, directory: folder)
+        #expect(result.status == .exited(1) && result.errors.hasSuffix("\(reason)\n"), "\(result)")
+        #expect(!result.errors.contains("Domain"), "\(result)")
+      }
       let made = try await CommandLineTool.run(
         ["synth", "--config", "tiny", "--threads", "1", "link"], directory: folder)
       #expect(made.isSuccess, "\(made)")
