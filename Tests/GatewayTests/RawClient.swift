@@ -1,3 +1,4 @@
+import Foundation
 import NIOCore
 import NIOPosix
 import Testing
@@ -42,6 +43,37 @@ struct RawClient {
       all.writeBuffer(&buffer)
     }
     return String(buffer: all)
+  }
+
+  /// Sends `requests` one after the other, as many on a connection as the server allows, and returns the statuses of
+  /// the answers. 0: the connection was closed without one.
+  static func statuses(_ port: Int, _ requests: [String]) async throws -> [Int] {
+    var statuses: [Int] = []
+    while statuses.count < requests.count {
+      try await connect(port) { inbound, outbound in
+        var isFresh = true
+        while statuses.count < requests.count {
+          let request = requests[statuses.count]
+          do { try await outbound.write(ByteBuffer(string: request)) } catch  where !isFresh { return }
+          let answer = (try? await read(&inbound) { isWhole($0, isHead: request.hasPrefix("HEAD ")) }) ?? ""
+          // The server had closed the connection after the answer before.
+          if answer.isEmpty, !isFresh { return }
+          statuses.append(Int(answer.split(separator: " ").dropFirst().first ?? "") ?? 0)
+          isFresh = false
+          if answer.isEmpty || answer.lowercased().contains("\r\nconnection: close\r\n") { return }
+        }
+      }
+    }
+    return statuses
+  }
+
+  /// Whether an answer with a `content-length` has arrived.
+  private static func isWhole(_ answer: String, isHead: Bool) -> Bool {
+    guard !isHead, let end = answer.range(of: "\r\n\r\n") else { return false }
+    let lines = answer[..<end.lowerBound].lowercased().components(separatedBy: "\r\n")
+    guard let length = lines.first(where: { $0.hasPrefix("content-length: ") }).flatMap({ Int($0.dropFirst(16)) })
+    else { return false }
+    return answer[end.upperBound...].utf8.count >= length
   }
 
   /// A request with a JSON body.

@@ -1,27 +1,40 @@
 import HTTPTypes
 import Hummingbird
 
-/// Lets requests to `/v1/` through for those who show a key, if the gateway has keys at all.
+/// Asks for an API key, if the gateway has keys at all, on every route that is not explicitly open.
+///
+/// The decision is made on the route that the router has resolved, not on the text of the request's path: whatever
+/// spelling leads the router to a route, the route's own rule holds. What leads to no route is refused as well.
 struct AccessMiddleware: RouterMiddleware {
+  /// The routes that need no key, as they are registered: the page, and what probes and scrapers read.
+  static let openRoutes: Set<String> = [
+    "/", "/page.css", "/page.js", "/healthz", "/readyz", "/metrics", "/openapi.yaml",
+  ]
+
   let keyring: Keyring?
 
   func handle(
     _ request: Request, context: GatewayContext, next: (Request, GatewayContext) async throws -> Response
   ) async throws -> Response {
-    guard let keyring, request.uri.path.hasPrefix("/v1/") else { return try await next(request, context) }
+    guard let keyring, !Self.isOpen(context.endpointPath) else { return try await next(request, context) }
     var context = context
     context.caller = try keyring.caller(authorization: request.headers[.authorization])
     return try await next(request, context)
   }
+
+  /// Whether a route is open. `nil`: the router has found none.
+  private static func isOpen(_ route: String?) -> Bool { route.map { openRoutes.contains($0) } ?? false }
 }
 
 extension Caller {
-  /// Refuses pictures that the tenant may not ask for.
+  /// Refuses images that the tenant may not ask for.
   func check(_ images: [ImageJob]) throws(APIError) {
     guard let image = images.first else { return }
     let pixels = image.size.widthPx * image.size.heightPx
     if let limit = limits.maxPixels, pixels > limit {
-      throw APIError(.permissionDenied, "the picture has \(pixels) pixels, the limit of the tenant \(tenant) is \(limit)", param: "size")
+      throw APIError(
+        .permissionDenied, "the image has \(pixels) pixels, the limit of the tenant \(tenant) is \(limit)",
+        param: "size")
     }
     if let limit = limits.maxSteps, image.steps > limit {
       throw APIError(.permissionDenied, "steps is \(image.steps), the limit of the tenant \(tenant) is \(limit)", param: "steps")

@@ -1,3 +1,4 @@
+import HTTPTypes
 import Hummingbird
 import HummingbirdCore
 import Logging
@@ -34,6 +35,13 @@ public enum GatewayServer {
         address: address, serverName: "qwen-image-gateway",
         availableConnectionsDelegate: MaximumAvailableConnections(limits.maxConnections, logger: logger)),
       onServerRunning: onServerRunning, logger: logger)
+  }
+
+  /// Every method and path that is served, paths as the router has them: `/v1/jobs/{id}`.
+  package static func routes(dispatcher: Dispatcher) -> [(method: HTTPRequest.Method, path: String)] {
+    router(dispatcher: dispatcher, keyring: nil, limits: HTTPLimits(), metrics: PrometheusRegistry()).routes.map {
+      ($0.method, $0.path.description)
+    }
   }
 
   private static func router(

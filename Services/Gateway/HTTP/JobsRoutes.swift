@@ -91,7 +91,7 @@ struct JobsRoutes: Sendable {
     let index = try request.queryInteger("index", in: 0...job.pictures.count - 1) ?? 0
     let picture = try await picture(of: job, index: index)
     return Response(
-      status: .ok, headers: [.contentType: picture.mediaType, .cacheControl: "private, max-age=3600, immutable"],
+      status: .ok, headers: [.contentType: image.mediaType, .cacheControl: "private, max-age=3600, immutable"],
       body: ResponseBody(byteBuffer: picture.bytes.withUnsafeBytes { ByteBuffer(bytes: $0) }))
   }
 
