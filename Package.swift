@@ -39,6 +39,7 @@ extension Target.Dependency {
   static let nioCore = product(name: "NIOCore", package: "swift-nio")
   static let nioHTTP1 = product(name: "NIOHTTP1", package: "swift-nio")
   static let nioHTTPTypes = product(name: "NIOHTTPTypes", package: "swift-nio-extras")
+  static let nioHTTPTypesHTTP1 = product(name: "NIOHTTPTypesHTTP1", package: "swift-nio-extras")
   static let nioPosix = product(name: "NIOPosix", package: "swift-nio")
   static let orderedCollections = product(name: "OrderedCollections", package: "swift-collections")
   static let serviceLifecycle = product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -116,9 +117,9 @@ let package = Package(
     .target(
       name: "Gateway",
       dependencies: [
-        "AccessKeys", "ImageCodec",
-        "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .crypto, .hummingbird,
-        .hummingbirdCore, .httpTypes, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioPosix, .orderedCollections,
+        "AccessKeys", "ImageCodec", "Journal", "Observability", "Scheduling", "Settings", "StrictJSON",
+        "Transport", "Wire", .crypto, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics,
+        .nioCore, .nioHTTP1, .nioHTTPTypes, .nioHTTPTypesHTTP1, .nioPosix, .orderedCollections,
         .serviceLifecycle,
       ],
       path: "Services/Gateway",

@@ -74,7 +74,7 @@ wait_until_ready() {
 
 # HTTP status of the readiness probe, without needing curl.
 ready() {
-  { exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n' >&3 && head -n1 <&3 | cut -d' ' -f2; } 2>/dev/null || true
+  { exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n' >&3 && head -n1 <&3 | cut -d' ' -f2; } 2>/dev/null || true
 }
 
 build

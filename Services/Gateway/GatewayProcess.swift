@@ -37,7 +37,7 @@ public enum GatewayProcess {
     defer { hangup.cancel() }
     let server = GatewayServer.make(
       dispatcher: dispatcher, keyring: keyring, address: .hostname(configuration.host, port: configuration.port),
-      limits: configuration.http, metrics: metrics, logger: logger
+      limits: configuration.http, settings: configuration.server, metrics: metrics, logger: logger
     ) { channel in
       let port = channel.localAddress?.port ?? configuration.port
       let endpoints = await router.endpoints
@@ -62,7 +62,7 @@ public enum GatewayProcess {
   /// Whether a gateway with this configuration answers `GET /healthz` on this machine.
   public static func isHealthy(_ configuration: GatewayConfiguration) async -> Bool {
     let host = ["0.0.0.0", "::", ""].contains(configuration.host) ? "127.0.0.1" : configuration.host
-    let request = ByteBuffer(string: "GET /healthz HTTP/1.1\r\nhost: \(host)\r\nconnection: close\r\n\r\n")
+    let request = ByteBuffer(string: "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     do {
       let channel = try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup).connectTimeout(.seconds(3))
         .connect(host: host, port: configuration.port) { channel in

@@ -158,7 +158,8 @@ struct AccessTests {
     ]) { _, port in
       for text in [key.text, stranger.text] {
         let answer = try await RawClient.exchange(
-          port, "GET /v1/jobs?x=1 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer \(text)\r\nconnection: close\r\n\r\n")
+          port,
+          "GET /v1/jobs?x=1 HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer \(text)\r\nconnection: close\r\n\r\n")
         #expect(answer.hasPrefix(text == key.text ? "HTTP/1.1 400" : "HTTP/1.1 401"))
         #expect(!answer.contains(text.suffix(64)))
       }

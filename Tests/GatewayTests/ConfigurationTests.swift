@@ -64,6 +64,8 @@ struct ConfigurationTests {
     (["--http-port=1", "2"], "unexpected argument \"2\""), (["--jobs-step-slowdown", "nan"], "jobs.stepSlowdown is nan"),
     (["--log-level", "loud"], "log.level is \"loud\", but must be one of trace"), (["--log-format", "xml"], "log.format is \"xml\""),
     (["--cluster-lease-seconds", "1"], "cluster.leaseSeconds must be at least twice"), (["--cluster-secret-key-file", "k"], "go together"),
+    (["--http-allowed-hosts", "a.example,b.example:80"], "http.allowedHosts has \"b.example:80\""),
+    (["--http-allowed-hosts", "http://a.example"], "http.allowedHosts has \"http://a.example\""),
     (["--config", "/nonexistent.json"], "/nonexistent.json"),
   ])
   func saysWhatIsWrong(arguments: [String], problem: String) async {
@@ -101,7 +103,8 @@ struct ConfigurationTests {
       let value = setting.key == "cluster.allowPlaintext" ? "perhaps" : setting.key.hasPrefix("log.") ? "x" : "-1"
       // Texts and lists take anything.
       let texts = [
-        "http.host", "http.apiKeysFile", "cluster.endpoints", "cluster.secretKeyFile", "cluster.allowedKeysDirectory", "journal.path",
+        "http.host", "http.apiKeysFile", "http.allowedHosts", "cluster.endpoints", "cluster.secretKeyFile",
+        "cluster.allowedKeysDirectory", "journal.path",
       ]
       if texts.contains(setting.key) { continue }
       #expect(await Self.problems([setting.flag, value]).contains { $0.hasPrefix(setting.key) }, "\(setting.flag)")

@@ -60,7 +60,10 @@ struct ConnectionTests {
     limits.bodyTimeout = .milliseconds(300)
     try await Self.serve(limits) { _, _, port in
       let answer = try await RawClient.exchange(
-        port, "POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"prompt\"")
+        port,
+        "POST /v1/images/generations HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: "
+          + "100\r\n\r\n{\"prompt\""
+      )
       #expect(answer.hasPrefix("HTTP/1.1 408"))
       #expect(answer.contains(#""code":"request_timeout""#))
     }
@@ -117,7 +120,7 @@ struct ConnectionTests {
   }
 
   private static func health(_ descriptor: Int32) -> String {
-    let request = Array("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".utf8)
+    let request = Array("GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".utf8)
     guard send(descriptor, request, request.count, Int32(MSG_NOSIGNAL)) == request.count else { return "" }
     var answer = [UInt8](repeating: 0, count: 4096)
     let count = recv(descriptor, &answer, answer.count, 0)
@@ -149,7 +152,7 @@ struct ConnectionTests {
     try await Self.serve(limits) { _, _, port in
       let descriptor = try Self.socket(port)
       defer { close(descriptor) }
-      let requests = Array(String(repeating: "GET /openapi.yaml HTTP/1.1\r\nhost: x\r\n\r\n", count: 50).utf8)
+      let requests = Array(String(repeating: "GET /openapi.yaml HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", count: 50).utf8)
       try await wait("the connection is closed") {
         send(descriptor, requests, requests.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)) < 0 && errno != EAGAIN
       }
@@ -161,13 +164,17 @@ struct ConnectionTests {
     limits.maxBodyBytes = 2000
     try await Self.serve(limits) { _, _, port in
       let announced = try await RawClient.exchange(
-        port, "POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 999999999999\r\n\r\n{")
+        port,
+        "POST /v1/images/generations HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: "
+          + "999999999999\r\n\r\n{"
+      )
       #expect(announced.hasPrefix("HTTP/1.1 413"))
       #expect(announced.contains("the limit is 2000"))
       let chunk = "400\r\n\(String(repeating: " ", count: 0x400))\r\n"
       let chunked = try await RawClient.exchange(
         port,
-        "POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n\(chunk)\(chunk)\(chunk)"
+        "POST /v1/images/generations HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+          + "transfer-encoding: chunked\r\n\r\n\(chunk)\(chunk)\(chunk)"
       )
       #expect(chunked.hasPrefix("HTTP/1.1 413"))
       #expect(chunked.contains(#""code":"body_too_large""#))
@@ -177,11 +184,13 @@ struct ConnectionTests {
   @Test func largeHeadersAreRefused() async throws {
     try await Self.serve { _, _, port in
       let answer = try await RawClient.exchange(
-        port, "GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: \(String(repeating: "x", count: 40_000))\r\n\r\n")
+        port, "GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nx-long: \(String(repeating: "x", count: 40_000))\r\n\r\n")
       #expect(answer.hasPrefix("HTTP/1.1 431"))
       #expect(answer.contains(#""code":"headers_too_large""#))
       let many = (0..<200).map { "x-\($0): 1\r\n" }.joined()
-      #expect(try await RawClient.exchange(port, "GET /healthz HTTP/1.1\r\nhost: x\r\n\(many)\r\n").hasPrefix("HTTP/1.1 431"))
+      #expect(
+        try await RawClient.exchange(port, "GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\(many)\r\n").hasPrefix(
+          "HTTP/1.1 431"))
     }
   }
 
@@ -217,7 +226,8 @@ struct ConnectionTests {
   @Test func twoRequestsOnOneConnectionAreAnsweredInOrder() async throws {
     try await Self.serve { _, _, port in
       try await RawClient.connect(port) { inbound, outbound in
-        try await outbound.write(ByteBuffer(string: RawClient.post("{}") + "GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"))
+        try await outbound.write(
+          ByteBuffer(string: RawClient.post("{}") + "GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"))
         let answer = try await RawClient.read(&inbound) { $0.contains("toy/model") }
         #expect(answer.hasPrefix("HTTP/1.1 400"))
         #expect(answer.contains("HTTP/1.1 200"))

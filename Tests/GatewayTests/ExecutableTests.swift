@@ -59,7 +59,9 @@ struct ExecutableTests {
     let arguments = ["--http-port=0", "--cluster-endpoints", endpoint, "--shutdown-grace-seconds", "20"]
     let ended = try await GatewayProgram.serving(arguments) { gateway, port in
       try await StageRuntimeClusterTests.withWorkers(endpoint, stepSeconds: 0.02) { _ in
-        let get = { (path: String) in try await RawClient.exchange(port, "GET \(path) HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n") }
+        let get = { (path: String) in
+          try await RawClient.exchange(port, "GET \(path) HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+        }
         try await wait("it is ready") { try await get("/readyz").hasPrefix("HTTP/1.1 200") }
         #expect(try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == .exited(0))
         let picture = Data(Toy.expected(prompt: "p", seed: 1, steps: 30)).base64EncodedString()

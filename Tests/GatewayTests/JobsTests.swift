@@ -136,7 +136,8 @@ struct JobsTests {
         try await wait("steps are done") { await denoiser.log.steps > 2 }
       }
       try await wait("the job has ended") { await cluster.dispatcher.jobCount == 0 }
-      let job = try await RawClient.exchange(port, "GET /v1/jobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+      let job = try await RawClient.exchange(
+        port, "GET /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
       #expect(job.contains(isCancelled ? #""status":"cancelled""# : #""status":"succeeded""#), "\(job)")
     }
   }
@@ -156,7 +157,9 @@ struct JobsTests {
     }
   }
 
-  static func get(_ path: String, _ headers: String = "") -> String { "GET \(path) HTTP/1.1\r\nhost: x\r\n\(headers)\r\n" }
+  static func get(_ path: String, _ headers: String = "") -> String {
+    "GET \(path) HTTP/1.1\r\nhost: 127.0.0.1\r\n\(headers)\r\n"
+  }
 
   @Test func whoAttachesAgainMissesNothing() async throws {
     try await ConnectionTests.serve(stepTime: .milliseconds(20)) { cluster, denoiser, port in

@@ -78,6 +78,7 @@ struct RawClient {
 
   /// A request with a JSON body.
   static func post(_ body: String, path: String = "/v1/images/generations", headers: String = "") -> String {
-    "POST \(path) HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: \(body.utf8.count)\r\n\(headers)\r\n\(body)"
+    "POST \(path) HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: "
+      + "\(body.utf8.count)\r\n\(headers)\r\n\(body)"
   }
 }

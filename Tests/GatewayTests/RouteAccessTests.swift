@@ -82,7 +82,10 @@ struct RouteAccessTests {
       let routes = await GatewayServer.routes(dispatcher: cluster.dispatcher)
       let protected = routes.filter { !Self.openPaths.contains($0.path) }
       #expect(Set(protected.map(\.path)).count >= 8 && Set(routes.map(\.path)).count - Self.openPaths.count >= 8)
-      try await cluster.app(keyring: keyring).test(.live) { client in
+      // Requests for other hosts are to come as far as the keys.
+      var settings = HTTPSettings()
+      settings.hosts = .any
+      try await cluster.app(keyring: keyring, settings: settings).test(.live) { client in
         let port = try #require(client.port)
         for (method, route) in protected {
           let path = route.replacingOccurrences(of: "{id}", with: "job-1").replacingOccurrences(

@@ -92,11 +92,13 @@ struct ToyCluster: Sendable {
   }
 
   func app(
-    _ limits: HTTPLimits = HTTPLimits(), keyring: Keyring? = nil, metrics: PrometheusRegistry = PrometheusRegistry()
+    _ limits: HTTPLimits = HTTPLimits(), keyring: Keyring? = nil, settings: HTTPSettings = HTTPSettings(),
+    metrics: PrometheusRegistry = PrometheusRegistry()
   ) -> some ApplicationProtocol {
     GatewayServer.make(
-      dispatcher: dispatcher, keyring: keyring, address: .hostname("127.0.0.1", port: 0), limits: limits, metrics: metrics,
-      logger: Toy.logger)
+      dispatcher: dispatcher, keyring: keyring, address: .hostname("127.0.0.1", port: 0), limits: limits,
+      settings: settings,
+      metrics: metrics, logger: Toy.logger)
   }
 
   /// A picture, by way of the dispatcher alone.

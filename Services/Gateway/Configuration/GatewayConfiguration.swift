@@ -14,6 +14,8 @@ public struct GatewayConfiguration: SettingGroup {
   public var port = 8080
   /// What one client may use up.
   public var http = HTTPLimits()
+  /// For whom HTTP is served.
+  public var server = HTTPSettings()
   /// Where workers connect.
   public var endpoints = ["tcp://127.0.0.1:5555"]
   /// The gateway's CURVE key pair; empty: no encryption.
@@ -57,6 +59,7 @@ public struct GatewayConfiguration: SettingGroup {
     port = await reader.integer("http.port", port, in: 0...65_535, "port to serve HTTP on; 0 takes any free one")
     apiKeysFile = await reader.text(
       "http.apiKeysFile", apiKeysFile, "file with a line for each API key, made by `qwen-image api-key`; without one everybody may ask")
+    await readHosts(&reader)
     http.maxConnections = await reader.integer(
       "http.maxConnections", http.maxConnections, in: 1...100_000, "connections at a time; more wait")
     http.maxConnectionsPerAddress = await reader.integer(
@@ -72,6 +75,18 @@ public struct GatewayConfiguration: SettingGroup {
       "http.writeTimeoutSeconds", http.writeTimeout, in: 0.1...3600, "a connection on which an answer is not read for this long is closed")
     http.keepAliveInterval = await reader.seconds(
       "http.keepAliveSeconds", http.keepAliveInterval, in: 0.1...3600, "a silent event stream says this often that it is alive")
+  }
+
+  private mutating func readHosts(_ reader: inout SettingReader) async {
+    let allowed = await reader.list(
+      "http.allowedHosts", [],
+      "hosts that requests may name in their Host field, besides localhost, 127.0.0.0/8 and [::1]: names or addresses "
+        + "without a port, separated by commas; * for any. Without it, a gateway that listens on loopback takes those "
+        + "only, against DNS rebinding; one that listens elsewhere takes any")
+    for name in allowed where name != "*" && !HostPolicy.isHost(name) {
+      reader.complain("http.allowedHosts has \"\(name)\", but must be host names or IP addresses without a port, or *")
+    }
+    server.hosts = HostPolicy(bindHost: host, allowed: allowed)
   }
 
   private mutating func readCluster(_ reader: inout SettingReader) async {

@@ -34,6 +34,7 @@ public struct APIError: Error, Hashable, Sendable {
     case malformedRequest = "malformed_request"
     case authenticationRequired = "invalid_api_key"
     case permissionDenied = "permission_denied"
+    case hostNotAllowed = "host_not_allowed"
     case routeNotFound = "route_not_found"
     case modelNotFound = "model_not_found"
     case notFound = "not_found"
@@ -74,6 +75,7 @@ extension APIError.Code {
       Row(status: .badRequest, type: "invalid_request_error", isRetryable: false)
     case .authenticationRequired: Row(status: .unauthorized, type: "authentication_error", isRetryable: false)
     case .permissionDenied: Row(status: .forbidden, type: "permission_error", isRetryable: false)
+    case .hostNotAllowed: Row(status: .misdirectedRequest, type: "invalid_request_error", isRetryable: false)
     case .routeNotFound, .modelNotFound, .notFound: Row(status: .notFound, type: "invalid_request_error", isRetryable: false)
     case .methodNotAllowed: Row(status: .methodNotAllowed, type: "invalid_request_error", isRetryable: false)
     case .requestTimeout: Row(status: .requestTimeout, type: "invalid_request_error", isRetryable: false)

@@ -14,23 +14,25 @@ public enum GatewayServer {
   ///   - keyring: who may ask; nil: everybody.
   ///   - address: where to listen.
   ///   - limits: what one client may use up.
+  ///   - settings: for whom it serves.
   ///   - metrics: what `/metrics` shows.
   ///   - logger: where requests are noted.
   ///   - onServerRunning: called when it listens, with the listening channel.
   public static func make(
-    dispatcher: Dispatcher, keyring: Keyring? = nil, address: BindAddress, limits: HTTPLimits, metrics: PrometheusRegistry, logger: Logger,
+    dispatcher: Dispatcher, keyring: Keyring? = nil, address: BindAddress, limits: HTTPLimits,
+    settings: HTTPSettings = HTTPSettings(),
+    metrics: PrometheusRegistry, logger: Logger,
     onServerRunning: @escaping @Sendable (any Channel) async -> Void = { _ in }
   ) -> some ApplicationProtocol {
     let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
       maxHeaderFieldSize: limits.maxHeaderBytes, maxHeaderListSize: limits.maxHeaderBytes, maxHeaderFieldCount: limits.maxHeaderFields)
     let counter = ConnectionCounter(limit: limits.maxConnectionsPerAddress)
+    let channel = HTTP1Channel.Configuration(
+      additionalChannelHandlers: [ConnectionGuard(counter: counter, limits: limits), ParserErrorHandler()],
+      idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder)
     return Application(
-      router: router(dispatcher: dispatcher, keyring: keyring, limits: limits, metrics: metrics),
-      server: .http1(
-        configuration: .init(
-          additionalChannelHandlers: [ConnectionGuard(counter: counter, limits: limits), ParserErrorHandler()],
-          idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder
-        )),
+      router: router(dispatcher: dispatcher, keyring: keyring, limits: limits, settings: settings, metrics: metrics),
+      server: HTTPServerBuilder { GatewayChannel(http1: HTTP1Channel(responder: $0, configuration: channel)) },
       configuration: ApplicationConfiguration(
         address: address, serverName: "qwen-image-gateway",
         availableConnectionsDelegate: MaximumAvailableConnections(limits.maxConnections, logger: logger)),
@@ -39,17 +41,20 @@ public enum GatewayServer {
 
   /// Every method and path that is served, paths as the router has them: `/v1/jobs/{id}`.
   package static func routes(dispatcher: Dispatcher) -> [(method: HTTPRequest.Method, path: String)] {
-    router(dispatcher: dispatcher, keyring: nil, limits: HTTPLimits(), metrics: PrometheusRegistry()).routes.map {
-      ($0.method, $0.path.description)
-    }
+    router(
+      dispatcher: dispatcher, keyring: nil, limits: HTTPLimits(), settings: HTTPSettings(),
+      metrics: PrometheusRegistry()
+    ).routes
+      .map { ($0.method, $0.path.description) }
   }
 
   private static func router(
-    dispatcher: Dispatcher, keyring: Keyring?, limits: HTTPLimits, metrics: PrometheusRegistry
+    dispatcher: Dispatcher, keyring: Keyring?, limits: HTTPLimits, settings: HTTPSettings, metrics: PrometheusRegistry
   ) -> Router<GatewayContext> {
     DispatcherMetrics.describe(in: metrics)
     let router = Router(context: GatewayContext.self)
     router.add(middleware: ErrorMiddleware())
+    router.add(middleware: RequestHeadMiddleware(hosts: settings.hosts))
     router.add(middleware: AccessMiddleware(keyring: keyring))
     let submission = Submission(dispatcher: dispatcher, limits: limits)
     ImagesRoutes(submission: submission).add(to: router)
