@@ -43,6 +43,7 @@ public struct APIError: Error, Hashable, Sendable {
     case conflict = "conflict"
     case bodyTooLarge = "body_too_large"
     case unsupportedMediaType = "unsupported_media_type"
+    case expectationFailed = "expectation_failed"
     case keyReused = "idempotency_key_reused"
     case notFinished = "not_finished"
     case queueFull = "queue_full"
@@ -84,6 +85,7 @@ extension APIError.Code {
     case .keyReused: Row(status: .unprocessableContent, type: "invalid_request_error", isRetryable: false)
     case .bodyTooLarge: Row(status: .contentTooLarge, type: "invalid_request_error", isRetryable: false)
     case .unsupportedMediaType: Row(status: .unsupportedMediaType, type: "invalid_request_error", isRetryable: false)
+    case .expectationFailed: Row(status: .expectationFailed, type: "invalid_request_error", isRetryable: false)
     case .storageFull: Row(status: .init(code: 507, reasonPhrase: "Insufficient Storage"), type: "server_error", isRetryable: true)
     case .queueFull, .rateLimited: Row(status: .tooManyRequests, type: "rate_limit_error", isRetryable: true)
     case .headersTooLarge: Row(status: .requestHeaderFieldsTooLarge, type: "invalid_request_error", isRetryable: false)

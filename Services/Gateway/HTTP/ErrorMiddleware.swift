@@ -16,10 +16,16 @@ struct ErrorMiddleware: RouterMiddleware {
     } catch {
       let apiError = Self.apiError(error, request, context)
       response = try .error(apiError)
-      if Self.leavesBodyUnread(apiError.code) { Self.closeSoon(&response, context.channel) }
+      if Self.endsConnection(apiError.code) { Self.closeSoon(&response, context.channel) }
     }
+    if context.intake.leavesBody(of: request) { Self.closeSoon(&response, context.channel) }
     response.headers[.requestID] = context.id
     Self.note(request, response, ContinuousClock.now - start, context)
+    if request.method == .head {
+      response = response.createHeadResponse()
+      // Of an event stream, which has none: chunks must not be announced, or they would have an end.
+      if response.headers[.contentLength] == nil { response.headers[.contentLength] = "0" }
+    }
     return response
   }
 
@@ -35,16 +41,18 @@ struct ErrorMiddleware: RouterMiddleware {
     }
   }
 
-  /// Whether the error may come before the request's body was read.
-  private static func leavesBodyUnread(_ code: APIError.Code) -> Bool {
+  /// Whether what follows on the connection is of no use: the rest of a body, or what cannot be trusted to be a
+  /// request.
+  private static func endsConnection(_ code: APIError.Code) -> Bool {
     switch code {
-    case .bodyTooLarge, .requestTimeout, .unsupportedMediaType, .routeNotFound, .methodNotAllowed: true
+    case .bodyTooLarge, .requestTimeout, .malformedRequest: true
     default: false
     }
   }
 
   /// The rest of a refused body would be read without end; the client gets some time to read the answer.
   private static func closeSoon(_ response: inout Response, _ channel: any Channel) {
+    guard response.headers[.connection] != "close" else { return }
     response.headers[.connection] = "close"
     channel.eventLoop.scheduleTask(in: .seconds(2)) { channel.close(promise: nil) }
   }

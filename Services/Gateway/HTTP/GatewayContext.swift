@@ -6,6 +6,8 @@ struct GatewayContext: RequestContext {
   var coreContext: CoreRequestContextStorage
   /// The connection.
   let channel: any Channel
+  /// What has become of the request's body.
+  let intake = BodyIntake()
   /// Who asks.
   var caller = Caller()
 

@@ -4,9 +4,10 @@ import NIOCore
 
 extension Request {
   /// Takes the body of a JSON request, within the limits, and leaves an empty one behind, so that what comes on the connection
-  /// afterwards can still be watched.
-  mutating func takeJSONBody(_ limits: HTTPLimits) async throws -> [UInt8] {
+  /// afterwards can still be watched. A body that the header alone rules out is not asked for.
+  mutating func takeJSONBody(_ limits: HTTPLimits, _ context: GatewayContext) async throws -> [UInt8] {
     try checkJSONHeaders(limits)
+    await context.intake.begin(self, on: context.channel)
     let body = body
     let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
       group.addTask {

@@ -2,14 +2,24 @@ import HTTPTypes
 import NIOCore
 import NIOHTTP1
 
-/// Reads of a request's head what the types above do not carry: the version, the number of `Host` fields, the form of
-/// the target.
+/// Reads of a request's head what the types above do not carry (the version, the number of `Host` fields, the form of
+/// the target), and answers in the version of HTTP that the client speaks.
 ///
-/// Above it every target is a path, and what was wrong or special is in fields of the server's own, which clients
-/// cannot set.
-final class RequestHeadHandler: ChannelInboundHandler, RemovableChannelHandler {
+/// Above it every target is a path, every request that ends its connection says `connection: close` and nothing else,
+/// and what was wrong or special is in fields of the server's own, which clients cannot set.
+final class RequestHeadHandler: ChannelDuplexHandler, RemovableChannelHandler {
   typealias InboundIn = HTTPServerRequestPart
   typealias InboundOut = HTTPServerRequestPart
+  typealias OutboundIn = HTTPServerResponsePart
+  typealias OutboundOut = HTTPServerResponsePart
+
+  private struct Exchange {
+    var isHTTP1_0: Bool
+    var endsConnection: Bool
+  }
+
+  /// Requests that have begun and are not answered, in order.
+  private var exchanges: CircularBuffer<Exchange> = []
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     guard case .head(var head) = unwrapInboundIn(data) else {
@@ -17,12 +27,34 @@ final class RequestHeadHandler: ChannelInboundHandler, RemovableChannelHandler {
       return
     }
     for name in [HTTPField.Name.requestVersion, .requestProblem] { head.headers.remove(name: name.rawName) }
-    let isHTTP1_0 = head.version.major < 1 || head.version.major == 1 && head.version.minor == 0
-    if isHTTP1_0 { head.headers.add(name: HTTPField.Name.requestVersion.rawName, value: "1.0") }
-    if let problem = Self.prepare(&head, needsHost: !isHTTP1_0) {
+    let isOld = head.version.major < 1 || head.version.major == 1 && head.version.minor == 0
+    let exchange = Exchange(isHTTP1_0: isOld, endsConnection: isOld || !head.isKeepAlive)
+    exchanges.append(exchange)
+    if let problem = Self.prepare(&head, needsHost: !isOld) {
       head.headers.add(name: HTTPField.Name.requestProblem.rawName, value: problem)
     }
+    if exchange.endsConnection { head.headers.replaceOrAdd(name: "connection", value: "close") }
+    if exchange.isHTTP1_0 {
+      head.headers.add(name: HTTPField.Name.requestVersion.rawName, value: "1.0")
+      // RFC 9110, 10.1.1: of such a client it means nothing.
+      head.headers.remove(name: "expect")
+    }
     context.fireChannelRead(wrapInboundOut(.head(head)))
+  }
+
+  func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+    switch unwrapOutboundIn(data) {
+    case .head(var head) where (head.status.code >= 200):
+      guard let exchange = exchanges.first else { break }
+      // Without chunks the connection's end is the body's.
+      if exchange.isHTTP1_0 { head.version = .http1_0 }
+      if exchange.endsConnection { head.headers.replaceOrAdd(name: "connection", value: "close") }
+      context.write(wrapOutboundOut(.head(head)), promise: promise)
+      return
+    case .end: if !exchanges.isEmpty { exchanges.removeFirst() }
+    case .head, .body: break
+    }
+    context.write(data, promise: promise)
   }
 
   /// Makes the target a path, and `Host` the host that the request is for.

@@ -1,7 +1,7 @@
 import HTTPTypes
 import Hummingbird
 
-/// Refuses requests whose head is malformed, and requests for other hosts.
+/// Refuses requests whose head is malformed, requests for other hosts, and expectations that cannot be met.
 struct RequestHeadMiddleware: RouterMiddleware {
   let hosts: HostPolicy
 
@@ -10,6 +10,10 @@ struct RequestHeadMiddleware: RouterMiddleware {
   ) async throws -> Response {
     if let problem = request.headers[.requestProblem] { throw APIError(.malformedRequest, problem) }
     try checkHost(of: request)
+    if let expectation = request.headers[.expect], expectation.lowercased() != "100-continue" {
+      throw APIError(
+        .expectationFailed, "the only expectation that can be met is 100-continue, not \"\(expectation.prefix(80))\"")
+    }
     return try await next(request, context)
   }
 

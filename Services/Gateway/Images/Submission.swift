@@ -25,7 +25,7 @@ struct Submission: Sendable {
     guard await dispatcher.isOpen else { throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10) }
     let text = try request.idempotencyKey()
     let detachment = try request.detachment()
-    let body = try await request.takeJSONBody(limits)
+    let body = try await request.takeJSONBody(limits, context)
     let imageRequest = try ImageRequest(body: body, maxPromptBytes: WireLimits().maxTextBytes)
     guard mayStream || !imageRequest.isStreamed else {
       throw APIError(.unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
