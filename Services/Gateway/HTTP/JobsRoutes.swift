@@ -87,12 +87,24 @@ struct JobsRoutes: Sendable {
   @Sendable private func result(_ request: Request, _ context: GatewayContext) async throws -> Response {
     try request.checkQuery(["index"])
     let job = try await snapshot(context.jobID, context)
-    if request.headers[.accept].map({ $0.hasPrefix("application/json") }) ?? false { return try await allResults(of: job) }
     let index = try request.queryInteger("index", in: 0...job.pictures.count - 1) ?? 0
-    let picture = try await picture(of: job, index: index)
-    return Response(
+    // Many clients list JSON first in what they accept of everything. The image is what the address is for: JSON is for
+    // those who accept no image.
+    let accepted = AcceptedMedia(request.headers[.accept])
+    var response =
+      accepted.quality(of: Self.imageType) == 0 && accepted.quality(of: "application/json") > 0
+      ? try await allResults(of: job) : Self.response(try await picture(of: job, index: index))
+    response.headers[.vary] = "accept"
+    return response
+  }
+
+  /// The media type of results.
+  private static let imageType = "image/png"
+
+  private static func response(_ image: Picture) -> Response {
+    Response(
       status: .ok, headers: [.contentType: image.mediaType, .cacheControl: "private, max-age=3600, immutable"],
-      body: ResponseBody(byteBuffer: picture.bytes.withUnsafeBytes { ByteBuffer(bytes: $0) }))
+      body: ResponseBody(byteBuffer: image.bytes.withUnsafeBytes { ByteBuffer(bytes: $0) }))
   }
 
   /// All pictures in the shape of `/v1/images/generations`.
