@@ -53,6 +53,19 @@ public struct Failure: Error, Hashable, Sendable {
   }
 }
 
+extension Failure {
+  /// The same failure with the field at fault, if there is one, under the name that it has in the request.
+  func blaming(_ name: String) -> Failure {
+    guard let field, field != name else { return self }
+    var failure = self
+    failure.field = name
+    if message.hasPrefix("\(field) ") || message.hasPrefix("\(field):") {
+      failure.message = name + message.dropFirst(field.count)
+    }
+    return failure
+  }
+}
+
 /// What there is not enough of.
 public enum ExhaustedResource: String, CaseIterable, Sendable {
   /// Places in the queue of all.

@@ -10,14 +10,20 @@ public struct TaskPlan: Hashable, Sendable {
   public var stepCount: Int
   /// How much work it is, in a unit of the submitter's choice that is the same for all tasks of a stage.
   public var cost: Double
+  /// The request's field that the task is about. A failure that blames a field of the task's own message blames this
+  /// one for the job.
+  public var field: String?
 
   /// A task for `stage`.
-  public init(stage: Stage, inputs: [Int] = [], content: String? = nil, stepCount: Int = 0, cost: Double = 1) {
+  public init(
+    stage: Stage, inputs: [Int] = [], content: String? = nil, stepCount: Int = 0, cost: Double = 1, field: String? = nil
+  ) {
     self.stage = stage
     self.inputs = inputs
     self.content = content
     self.stepCount = stepCount
     self.cost = cost
+    self.field = field
   }
 }
 
@@ -59,7 +65,9 @@ public struct JobPlan: Hashable, Sendable {
   ///   - stepCount: denoising steps.
   ///   - tokenCount: image tokens; a job's cost is steps × tokens × forward passes.
   public static func textToImage(prompt: String, negativePrompt: String?, stepCount: Int, tokenCount: Int) -> JobPlan {
-    let encodes = [prompt, negativePrompt].compactMap { $0 }.map { TaskPlan(stage: .textEncoder, content: $0) }
+    let encodes = [("prompt", prompt), ("negative_prompt", negativePrompt)].compactMap { field, text in
+      text.map { TaskPlan(stage: .textEncoder, content: $0, field: field) }
+    }
     let denoise = TaskPlan(
       stage: .denoiser, inputs: Array(encodes.indices), stepCount: stepCount,
       cost: Double(stepCount) * Double(tokenCount) * Double(encodes.count))

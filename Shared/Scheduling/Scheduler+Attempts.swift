@@ -117,7 +117,11 @@ extension Scheduler {
   }
 
   private mutating func failWaiters(of id: TaskID, _ failure: Failure) {
-    for job in tasks[id]?.waiters ?? [] { failJob(job, failure) }
+    for job in tasks[id]?.waiters ?? [] {
+      // A shared task may be about one field of this job and another of the next.
+      let place = jobs[job].flatMap { job in job.tasks.firstIndex { $0 == id }.map { job.plan.tasks[$0] } }
+      failJob(job, place?.field.map { failure.blaming($0) } ?? failure)
+    }
   }
 
   /// Makes the task ready for another attempt, or fails its jobs after too many.

@@ -91,6 +91,28 @@ struct RecoveryTests {
     #expect(failure(effects, of: "b") == why)
   }
 
+  /// The stage blames the field of its own message; each job has its own name for it, also where jobs share the task.
+  @Test func aFinalFailureBlamesTheFieldOfEachJob() throws {
+    var bench = Bench()
+    _ = bench.joinAll()
+    let encodes = offers(bench.submit("a", prompt: "cat", negativePrompt: "long"))
+    bench.submit("b", prompt: "long")
+    bench.submit("c", prompt: "long", negativePrompt: "long")
+    let encode = try #require(encodes.first { $0.offer.index == 1 } ?? offers(try bench.complete(encodes.first)).first)
+    #expect(encode.offer.index == 1)
+    let why = Failure(.invalidArgument, "prompt has 2000 tokens; the limit is 1024", field: "prompt")
+    let effects = bench.send(.taskFailed(encode.offer.attempt, by: encode.worker, why))
+    #expect(
+      failure(effects, of: "a")
+        == Failure(.invalidArgument, "negative_prompt has 2000 tokens; the limit is 1024", field: "negative_prompt"))
+    #expect(failure(effects, of: "b") == why)
+    #expect(failure(effects, of: "c") == why)
+    // What blames no field, or says it in other words, is passed on as it is.
+    let other = try #require(offers(bench.submit("d", prompt: "cat", negativePrompt: "more")).first)
+    let vague = bench.send(.taskFailed(other.offer.attempt, by: other.worker, Failure(.invalidArgument, "no")))
+    #expect(failure(vague, of: "d") == Failure(.invalidArgument, "no"))
+  }
+
   @Test func retriesWithPausesAndThenFailsWithTheReasons() throws {
     var bench = Bench {
       $0.maxAttempts = 4
