@@ -173,10 +173,10 @@ def test_errors_in_a_stream_are_raised():
         for _ in generate(prompt=words, stream=True):
             pass
     except openai.APIError as error:
-        assert error.code == "invalid_value" and error.param == "prompt", error.body
+        assert error.code == "prompt_too_long" and error.param == "prompt", error.body
     else:
         raise AssertionError("a prompt with too many tokens was accepted")
-    bad(openai.BadRequestError, "invalid_value", "prompt", prompt=words)
+    bad(openai.BadRequestError, "prompt_too_long", "prompt", prompt=words)
 
 
 def test_concurrent_requests_get_their_own_pictures():

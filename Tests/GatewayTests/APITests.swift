@@ -26,6 +26,10 @@ struct APITests {
       (.post, "/v1/images/generations", [.contentType: "application/json; charset=latin1"], "{}", 415, "unsupported_media_type"),
       (.post, "/v1/images/generations", [.contentType: "application/json", .contentEncoding: "gzip"], "{}", 415, "unsupported_media_type"),
       (.post, "/v1/images/generations", [.contentType: "application/json; charset=UTF-8"], "{}", 400, "missing_required_parameter"),
+      (
+        .post, "/v1/images/generations", [.contentType: "application/json;charset=\"utf8\""], "{}", 400,
+        "missing_required_parameter"
+      ),
       (.post, "/v1/images/generations", APITests.json, "", 400, "invalid_json"),
       (.post, "/v1/images/generations", APITests.json, "nonsense", 400, "invalid_json"),
       (.post, "/v1/images/generations", APITests.json, #"{"prompt":"p","steps":0}"#, 400, "invalid_value"),
@@ -59,6 +63,36 @@ struct APITests {
         let response = try await client.execute(uri: "/v1/images/generations", method: .post, headers: Self.json, body: body)
         #expect(response.status == .badRequest)
         #expect(try response.error?["message"]?.text == "the body is not JSON: string is not valid UTF-8 at byte 11")
+      }
+    }
+  }
+
+  /// PowerShell and editors put one before UTF-8; the keyed request is the same with it and without.
+  @Test func aByteOrderMarkIsIgnoredOrNamed() async throws {
+    try await ToyCluster.run { cluster in
+      _ = try await cluster.joinAll()
+      try await cluster.app().test(.ahc()) { client in
+        let body = Array(#"{"prompt":"a cat","seed":1}"#.utf8)
+        var ids: Set<String?> = []
+        for mark in [[], [0xEF, 0xBB, 0xBF]] as [[UInt8]] {
+          let response = try await client.execute(
+            uri: "/v1/jobs", method: .post, headers: JobsTests.keyed("k"), body: ByteBuffer(bytes: mark + body))
+          #expect(response.status == .accepted)
+          ids.insert(try response.json["id"]?.text)
+        }
+        #expect(ids.count == 1)
+        for mark in [[0xFF, 0xFE], [0xFE, 0xFF]] as [[UInt8]] {
+          let response = try await client.execute(
+            uri: "/v1/jobs", method: .post, headers: Self.json, body: ByteBuffer(bytes: mark + body))
+          #expect(response.status == .badRequest)
+          #expect(try response.error?["code"]?.text == "invalid_json")
+          #expect(try response.error?["message"]?.text?.contains("byte order mark of UTF-16") == true)
+        }
+        // One mark, and at the start alone.
+        let double = try await client.execute(
+          uri: "/v1/jobs", method: .post, headers: Self.json,
+          body: ByteBuffer(bytes: [0xEF, 0xBB, 0xBF, 0xEF, 0xBB, 0xBF] + body))
+        #expect(double.status == .badRequest)
       }
     }
   }
@@ -260,7 +294,7 @@ struct APITests {
         let events = try Self.events(String(buffer: try await client.generate(#"{"prompt":"\#(long)","stream":true}"#).body))
         #expect(events.last?.name == "error")
         #expect(events.last?.data["error"]?["message"]?.text == "the prompt has 101 tokens, the limit is 100")
-        #expect(events.last?.data["error"]?["code"]?.text == "invalid_value")
+        #expect(events.last?.data["error"]?["code"]?.text == "prompt_too_long")
         // What is wrong before the stream begins has its own status.
         #expect(try await client.generate(#"{"prompt":"","stream":true}"#).status == .badRequest)
       }

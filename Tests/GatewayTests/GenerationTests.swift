@@ -175,8 +175,14 @@ struct GenerationTests {
           let error = try response.error
           #expect(error?["message"]?.text == "the prompt has 101 tokens, the limit is 100")
           #expect(error?["param"]?.text == "prompt")
+          #expect(error?["code"]?.text == "prompt_too_long")
           #expect(error?["type"]?.text == "invalid_request_error")
         }
+        // The field at fault is the request's, not that of the message to the stage.
+        let negative = try await client.generate(#"{"prompt":"a cat","negative_prompt":"\#(long)"}"#)
+        #expect(negative.status == .badRequest)
+        #expect(try negative.error?["param"]?.text == "negative_prompt")
+        #expect(try negative.error?["code"]?.text == "prompt_too_long")
         #expect(await workers.denoiser.log.tasks.isEmpty)
         #expect(await cluster.dispatcher.jobCount == 0)
       }

@@ -30,6 +30,25 @@ struct ImageRequestTests {
     #expect(request.isStreamed)
   }
 
+  /// What clients send for fields that were left empty in a form, and null for those that they do not know.
+  @Test func emptyTextsAndNullsCountAsAbsent() throws {
+    let fields = [
+      "model", "size", "response_format", "output_format", "background", "quality", "style", "moderation", "user",
+      "priority",
+    ]
+    for value in [#""""#, "null"] {
+      let body = fields.map { #""\#($0)":\#(value)"# }.joined(separator: ",")
+      let request = try Self.request(#"{"prompt":"p","n":null,"seed":null,"steps":null,"stream":null,\#(body)}"#)
+      #expect(request == (try Self.request(#"{"prompt":"p"}"#)))
+    }
+    #expect(
+      try Self.jobs(#"{"prompt":"p","size":"auto","quality":"auto","background":"auto","n":1}"#).map(\.size) == [
+        Toy.card.defaults.size
+      ])
+    // An empty negative prompt is one.
+    #expect(try Self.request(#"{"prompt":"p","negative_prompt":""}"#).negativePrompt == "")
+  }
+
   @Test func seedsAreExactAndConsecutive() throws {
     #expect(
       try Self.jobs(#"{"prompt":"p","seed":9007199254740993,"n":3}"#).map(\.seed) == [
@@ -85,7 +104,14 @@ struct ImageRequestTests {
     Bad(#"{"prompt":"a\u0000b"}"#, .invalidValue, "prompt"), Bad(#"{"prompt":"p","negative_prompt":1}"#, .invalidType, "negative_prompt"),
     Bad(#"{"prompt":"\#(String(repeating: "x", count: 1001))"}"#, .promptTooLong, "prompt"),
     Bad(#"{"prompt":"p","negative_prompt":"\#(String(repeating: "x", count: 1001))"}"#, .promptTooLong, "negative_prompt"),
-    Bad(#"{"prompt":"\#(String(repeating: "x", count: 65_537))"}"#, .invalidValue, "prompt"),
+    Bad(#"{"prompt":"\#(String(repeating: "x", count: 65_537))"}"#, .promptTooLong, "prompt"),
+    Bad(
+      #"{"prompt":"p","negative_prompt":"\#(String(repeating: "x", count: 65_537))"}"#, .promptTooLong,
+      "negative_prompt"),
+    Bad(#"{"prompt":"p","size":"100000x10000"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":" "}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"999999999999999984x999999999999999984"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"99999999999999999999x64"}"#, .invalidValue, "size"),
     Bad(#"{"prompt":"p","promt":"q"}"#, .unknownField, "promt"), Bad(#"{"prompt":"p","cfg":4}"#, .unknownField, "cfg"),
     Bad(#"{"prompt":"p","n":0}"#, .invalidValue, "n"), Bad(#"{"prompt":"p","n":11}"#, .invalidValue, "n"),
     Bad(#"{"prompt":"p","n":"2"}"#, .invalidType, "n"),
@@ -145,6 +171,12 @@ struct ImageRequestTests {
   @Test func messagesNameValueAndLimit() {
     #expect(throws: APIError(.invalidValue, "steps is 51, but must be from 1 to 50", param: "steps")) {
       try Self.jobs(#"{"prompt":"p","steps":51}"#)
+    }
+    for size in ["100000x10000", "100000x64", "64x100000"] {
+      let name = size.hasPrefix("64") ? "height" : "width"
+      #expect(throws: APIError(.invalidValue, "\(name) is 100000, but must be from 64 to 256", param: "size")) {
+        try Self.jobs(#"{"prompt":"p","size":"\#(size)"}"#)
+      }
     }
     #expect(throws: APIError(.invalidValue, "size is 256x256, which is 65536 pixels; the limit of toy/model is 49152", param: "size")) {
       try Self.jobs(#"{"prompt":"p","size":"256x256"}"#)

@@ -105,6 +105,9 @@ extension APIError {
       switch (failure.code, failure.resource, failure.field) {
       case (.resourceExhausted, .storage, _): .storageFull
       case (.alreadyExists, _, Dispatcher.keyField): .keyReused
+      // Everything else about a prompt is checked before a stage sees it: what is left for the text encoder to refuse
+      // is tokens.
+      case (.invalidArgument, _, "prompt"?), (.invalidArgument, _, "negative_prompt"?): .promptTooLong
       default: Code(failure.code)
       }
     // A full queue always says when to come back, even before anything was measured.

@@ -22,14 +22,22 @@ struct FieldReader {
   /// Whether the field is there, and not null.
   mutating func has(_ name: String) -> Bool { value(name) != nil }
 
-  mutating func string(_ name: String, maxBytes: Int = 512) throws(APIError) -> String? {
+  /// - Parameter tooLong: the kind of error that more than `maxBytes` are.
+  mutating func string(_ name: String, maxBytes: Int = 512, tooLong: APIError.Code = .invalidValue) throws(APIError)
+    -> String?
+  {
     guard let value = value(name) else { return nil }
     guard case .string(let text) = value else { throw wrongType(name, "a string", value) }
     guard !text.utf8.contains(0) else { throw APIError(.invalidValue, "\(name) must not contain the character U+0000", param: name) }
     guard text.utf8.count <= maxBytes else {
-      throw APIError(.invalidValue, "\(name) has \(text.utf8.count) bytes, the limit is \(maxBytes)", param: name)
+      throw APIError(tooLong, "\(name) has \(text.utf8.count) bytes, the limit is \(maxBytes)", param: name)
     }
     return text
+  }
+
+  /// A text where an empty one can mean nothing: many clients send "" for what was left empty in a form.
+  mutating func nonEmptyString(_ name: String, maxBytes: Int = 512) throws(APIError) -> String? {
+    try string(name, maxBytes: maxBytes).flatMap { $0.isEmpty ? nil : $0 }
   }
 
   mutating func bool(_ name: String) throws(APIError) -> Bool? {
@@ -64,7 +72,7 @@ struct FieldReader {
 
   /// One of `values`; those that the API knows but this server does not do are refused with `unsupported`'s words.
   mutating func choice(_ name: String, _ values: [String], unsupported: [String: String] = [:]) throws(APIError) -> String? {
-    guard let text = try string(name) else { return nil }
+    guard let text = try nonEmptyString(name) else { return nil }
     if let reason = unsupported[text] { throw APIError(.unsupportedValue, "\(name) \"\(text)\": \(reason)", param: name) }
     guard values.contains(text) else {
       let list = values.map { "\"\($0)\"" }.joined(separator: ", ")

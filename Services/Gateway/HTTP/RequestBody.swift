@@ -26,14 +26,28 @@ extension Request {
       return buffer
     }
     self.body = RequestBody(buffer: ByteBuffer())
-    return Array(buffer: buffer)
+    return try Self.utf8(Array(buffer: buffer))
   }
+
+  /// The text without a byte order mark, which PowerShell and editors put before it: RFC 8259, section 8.1, allows to
+  /// ignore one.
+  package static func utf8(_ bytes: [UInt8]) throws(APIError) -> [UInt8] {
+    if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { return Array(bytes.dropFirst(3)) }
+    if bytes.starts(with: [0xFF, 0xFE]) || bytes.starts(with: [0xFE, 0xFF]) {
+      throw APIError(.invalidJSON, "the body begins with the byte order mark of UTF-16 or UTF-32: send UTF-8")
+    }
+    return bytes
+  }
+
+  private static let utf8Names: Set<Substring> = ["utf-8", "\"utf-8\"", "utf8", "\"utf8\""]
 
   private func checkJSONHeaders(_ limits: HTTPLimits) throws(APIError) {
     let contentType = headers[.contentType] ?? ""
     let parts = contentType.lowercased().split(separator: ";").map { $0.trimmingWhitespace() }
     guard parts.first == "application/json",
-      parts.dropFirst().allSatisfy({ !$0.hasPrefix("charset=") || $0.hasSuffix("utf-8") || $0.hasSuffix("utf-8\"") })
+      parts.dropFirst().allSatisfy({
+        !$0.hasPrefix("charset=") || Self.utf8Names.contains($0.dropFirst("charset=".count))
+      })
     else {
       throw APIError(.unsupportedMediaType, "the content type is \"\(contentType.prefix(80))\", but must be application/json in UTF-8")
     }

@@ -48,15 +48,15 @@ public struct ImageRequest: Hashable, Sendable {
     do { value = try JSON(body, maxDepth: Self.maxDepth) } catch { throw APIError(.invalidJSON, "the body is not JSON: \(error)") }
     var fields = try FieldReader(value)
 
-    guard let prompt = try fields.string("prompt", maxBytes: maxPromptBytes) else {
+    guard let prompt = try fields.string("prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong) else {
       throw APIError(.missingField, "prompt is missing", param: "prompt")
     }
     guard !prompt.isEmpty else { throw APIError(.invalidValue, "prompt is empty", param: "prompt") }
     self.prompt = prompt
-    model = try fields.string("model", maxBytes: 256)
+    model = try fields.nonEmptyString("model", maxBytes: 256)
     imageCount = try fields.integer("n", in: 1...Self.maxImageCount) ?? 1
     trueCFGScale = try fields.number("true_cfg_scale", in: 0...Self.maxTrueCFGScale)
-    negativePrompt = try fields.string("negative_prompt", maxBytes: maxPromptBytes)
+    negativePrompt = try fields.string("negative_prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong)
     isStreamed = try fields.bool("stream") ?? false
     priority = try fields.choice("priority", JobPriority.allCases.map(\.rawValue)).flatMap { JobPriority(rawValue: $0) } ?? .interactive
     try readSize(&fields)
@@ -67,7 +67,7 @@ public struct ImageRequest: Hashable, Sendable {
   }
 
   private mutating func readSize(_ fields: inout FieldReader) throws(APIError) {
-    let text = try fields.string("size")
+    let text = try fields.nonEmptyString("size")
     width = try fields.integer("width", in: 1...Int(UInt16.max))
     height = try fields.integer("height", in: 1...Int(UInt16.max))
     if (width == nil) != (height == nil) {
@@ -88,8 +88,10 @@ public struct ImageRequest: Hashable, Sendable {
     hasSizeField = true
   }
 
+  /// A whole number of pixels; one that is too large is for the model's limits to refuse.
   private static func pixels(_ text: Substring) -> Int? {
-    guard (1...5).contains(text.utf8.count), text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
+    guard (1...18).contains(text.utf8.count),
+      text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
       text.first != "0"
     else { return nil }
     return Int(text)
