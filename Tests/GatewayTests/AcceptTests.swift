@@ -15,7 +15,8 @@ struct AcceptTests {
       ("image/*;q=0.2,image/png;q=0.7", 0.7, 0),
       ("image/png;q=0, */*", 0, 1), ("image/png ; q=0.3 , application/json ; q=1.0", 0.3, 1), ("text/html", 0, 0),
       ("*/*;q=0, application/json", 0, 1), (#"text/x;a="image/png,;\",*/*", application/json"#, 0, 1),
-      ("nonsense", 1, 1), (",,;q=1,", 1, 1),
+      ("nonsense", 1, 1),
+      (",,;q=1,", 1, 1),
       ("*/png", 1, 1), ("image/png;q=2", 1, 1), ("image/png;q=nan, application/json", 0, 1),
       ("image/avif,image/webp,*/*;q=0.8", 0.8, 0.8),
     ] as [(String?, Double, Double)])

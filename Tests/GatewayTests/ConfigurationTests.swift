@@ -66,6 +66,8 @@ struct ConfigurationTests {
     (["--cluster-lease-seconds", "1"], "cluster.leaseSeconds must be at least twice"), (["--cluster-secret-key-file", "k"], "go together"),
     (["--http-allowed-hosts", "a.example,b.example:80"], "http.allowedHosts has \"b.example:80\""),
     (["--http-allowed-hosts", "http://a.example"], "http.allowedHosts has \"http://a.example\""),
+    (["--http-allowed-origins", "http://a.example,a.example"], "http.allowedOrigins has \"a.example\""),
+    (["--http-allowed-origins", "http://a.example/"], "http.allowedOrigins has \"http://a.example/\""),
     (["--config", "/nonexistent.json"], "/nonexistent.json"),
   ])
   func saysWhatIsWrong(arguments: [String], problem: String) async {
@@ -104,7 +106,8 @@ struct ConfigurationTests {
       // Texts and lists take anything.
       let texts = [
         "http.host", "http.apiKeysFile", "http.allowedHosts", "cluster.endpoints", "cluster.secretKeyFile",
-        "cluster.allowedKeysDirectory", "journal.path",
+        "cluster.allowedKeysDirectory",
+        "journal.path",
       ]
       if texts.contains(setting.key) { continue }
       #expect(await Self.problems([setting.flag, value]).contains { $0.hasPrefix(setting.key) }, "\(setting.flag)")

@@ -53,7 +53,9 @@ struct HostTests {
 
   private static func status(
     _ port: Int, _ target: String, _ hosts: [String], version: String = "1.1", _ more: String = ""
-  ) async throws -> Int {
+  ) async throws
+    -> Int
+  {
     let fields = hosts.map { "Host: \($0)\r\n" }.joined()
     return try await RawClient.statuses(
       port, ["GET \(target) HTTP/\(version)\r\n\(fields)\(more)connection: close\r\n\r\n"])[0]

@@ -79,7 +79,7 @@ struct RouteAccessTests {
     let keyring = try Keyring(path: keys.path, logger: Toy.logger)
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      let routes = await GatewayServer.routes(dispatcher: cluster.dispatcher)
+      let routes = GatewayServer.routes(dispatcher: cluster.dispatcher)
       let protected = routes.filter { !Self.openPaths.contains($0.path) }
       #expect(Set(protected.map(\.path)).count >= 8 && Set(routes.map(\.path)).count - Self.openPaths.count >= 8)
       // Requests for other hosts are to come as far as the keys.

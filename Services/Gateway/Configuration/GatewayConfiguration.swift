@@ -87,6 +87,15 @@ public struct GatewayConfiguration: SettingGroup {
       reader.complain("http.allowedHosts has \"\(name)\", but must be host names or IP addresses without a port, or *")
     }
     server.hosts = HostPolicy(bindHost: host, allowed: allowed)
+    let origins = await reader.list(
+      "http.allowedOrigins", [],
+      "origins whose web pages may use the API from a browser (CORS), such as http://localhost:3000, separated by "
+        + "commas; * for all. Without it, only the gateway's own page may")
+    for origin in origins where origin != "*" && !OriginPolicy.isOrigin(origin) {
+      reader.complain(
+        "http.allowedOrigins has \"\(origin)\", but must be SCHEME://HOST or SCHEME://HOST:PORT without a path, or *")
+    }
+    server.origins = OriginPolicy(allowed: origins)
   }
 
   private mutating func readCluster(_ reader: inout SettingReader) async {

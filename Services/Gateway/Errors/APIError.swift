@@ -35,6 +35,7 @@ public struct APIError: Error, Hashable, Sendable {
     case authenticationRequired = "invalid_api_key"
     case permissionDenied = "permission_denied"
     case hostNotAllowed = "host_not_allowed"
+    case originNotAllowed = "origin_not_allowed"
     case routeNotFound = "route_not_found"
     case modelNotFound = "model_not_found"
     case notFound = "not_found"
@@ -75,7 +76,7 @@ extension APIError.Code {
     case .invalidJSON, .missingField, .unknownField, .invalidType, .invalidValue, .unsupportedValue, .promptTooLong, .malformedRequest:
       Row(status: .badRequest, type: "invalid_request_error", isRetryable: false)
     case .authenticationRequired: Row(status: .unauthorized, type: "authentication_error", isRetryable: false)
-    case .permissionDenied: Row(status: .forbidden, type: "permission_error", isRetryable: false)
+    case .permissionDenied, .originNotAllowed: Row(status: .forbidden, type: "permission_error", isRetryable: false)
     case .hostNotAllowed: Row(status: .misdirectedRequest, type: "invalid_request_error", isRetryable: false)
     case .routeNotFound, .modelNotFound, .notFound: Row(status: .notFound, type: "invalid_request_error", isRetryable: false)
     case .methodNotAllowed: Row(status: .methodNotAllowed, type: "invalid_request_error", isRetryable: false)

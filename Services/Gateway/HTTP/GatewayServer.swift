@@ -53,6 +53,7 @@ public enum GatewayServer {
   ) -> Router<GatewayContext> {
     DispatcherMetrics.describe(in: metrics)
     let router = Router(context: GatewayContext.self)
+    router.add(middleware: CrossOriginMiddleware(policy: settings.origins))
     router.add(middleware: ErrorMiddleware())
     router.add(middleware: RequestHeadMiddleware(hosts: settings.hosts))
     router.add(middleware: AccessMiddleware(keyring: keyring))
