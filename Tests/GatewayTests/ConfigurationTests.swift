@@ -68,6 +68,10 @@ struct ConfigurationTests {
     (["--http-allowed-hosts", "http://a.example"], "http.allowedHosts has \"http://a.example\""),
     (["--http-allowed-origins", "http://a.example,a.example"], "http.allowedOrigins has \"a.example\""),
     (["--http-allowed-origins", "http://a.example/"], "http.allowedOrigins has \"http://a.example/\""),
+    (["--http-base-path", "qi"], "http.basePath is \"qi\""),
+    (["--http-base-path", "/v1/x"], "http.basePath is \"/v1/x\""),
+    (["--http-public-url", "a.example"], "http.publicUrl is \"a.example\""),
+    (["--http-trust-forwarded", "x"], "http.trustForwarded must be"),
     (["--config", "/nonexistent.json"], "/nonexistent.json"),
   ])
   func saysWhatIsWrong(arguments: [String], problem: String) async {
@@ -102,7 +106,9 @@ struct ConfigurationTests {
 
   @Test func flagsAndVariablesReallyHaveTheNamesThatAreDocumented() async throws {
     for setting in await GatewayConfiguration.settings() {
-      let value = setting.key == "cluster.allowPlaintext" ? "perhaps" : setting.key.hasPrefix("log.") ? "x" : "-1"
+      let value =
+        ["cluster.allowPlaintext", "http.trustForwarded"].contains(setting.key)
+        ? "perhaps" : setting.key.hasPrefix("log.") ? "x" : "-1"
       // Texts and lists take anything.
       let texts = [
         "http.host", "http.apiKeysFile", "http.allowedHosts", "cluster.endpoints", "cluster.secretKeyFile",

@@ -12,12 +12,14 @@ struct AccessMiddleware: RouterMiddleware {
   ]
 
   let keyring: Keyring?
+  /// The page is there, with a slash behind it.
+  var basePath = ""
 
   func handle(
     _ request: Request, context: GatewayContext, next: (Request, GatewayContext) async throws -> Response
   ) async throws -> Response {
     // Browsers send preflights without a key, and learn the methods of a route from them, no more.
-    guard let keyring, !Self.isOpen(context.endpointPath), context.preflight == nil else {
+    guard let keyring, !isOpen(context.endpointPath), context.preflight == nil else {
       return try await next(request, context)
     }
     var context = context
@@ -26,7 +28,9 @@ struct AccessMiddleware: RouterMiddleware {
   }
 
   /// Whether a route is open. `nil`: the router has found none.
-  private static func isOpen(_ route: String?) -> Bool { route.map { openRoutes.contains($0) } ?? false }
+  private func isOpen(_ route: String?) -> Bool {
+    route.map { Self.openRoutes.contains($0) || $0 == basePath } ?? false
+  }
 }
 
 extension Caller {

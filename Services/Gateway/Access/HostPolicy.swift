@@ -14,12 +14,13 @@ public enum HostPolicy: Hashable, Sendable {
   ///   - bindHost: the address that it listens at. What other machines can reach is not narrowed down, unless `allowed`
   ///     says so.
   ///   - allowed: host names and addresses without a port, as `isHost` has them; `*`: any.
-  public init(bindHost: String, allowed: [String]) {
+  ///   - publicHost: the host of the address at which clients see the server.
+  public init(bindHost: String, allowed: [String], publicHost: String? = nil) {
     let bindHost = bindHost.contains(":") && bindHost.first != "[" ? "[\(bindHost)]" : bindHost
     let isLocal = Authority(bindHost)?.isLoopback ?? false
     self =
       allowed.contains("*") || allowed.isEmpty && !isLocal
-      ? .any : .loopback(and: Set(allowed.compactMap { Authority($0)?.host }))
+      ? .any : .loopback(and: Set((allowed + [publicHost].compactMap { $0 }).compactMap { Authority($0)?.host }))
   }
 
   /// Whether `text` is a host name or an address without a port.

@@ -59,6 +59,7 @@ public struct GatewayConfiguration: SettingGroup {
     port = await reader.integer("http.port", port, in: 0...65_535, "port to serve HTTP on; 0 takes any free one")
     apiKeysFile = await reader.text(
       "http.apiKeysFile", apiKeysFile, "file with a line for each API key, made by `qwen-image api-key`; without one everybody may ask")
+    await readAddresses(&reader)
     await readHosts(&reader)
     http.maxConnections = await reader.integer(
       "http.maxConnections", http.maxConnections, in: 1...100_000, "connections at a time; more wait")
@@ -80,13 +81,13 @@ public struct GatewayConfiguration: SettingGroup {
   private mutating func readHosts(_ reader: inout SettingReader) async {
     let allowed = await reader.list(
       "http.allowedHosts", [],
-      "hosts that requests may name in their Host field, besides localhost, 127.0.0.0/8 and [::1]: names or addresses "
-        + "without a port, separated by commas; * for any. Without it, a gateway that listens on loopback takes those "
-        + "only, against DNS rebinding; one that listens elsewhere takes any")
+      "hosts that requests may name in their Host field, besides localhost, 127.0.0.0/8, [::1] and that of "
+        + "http.publicUrl: names or addresses without a port, separated by commas; * for any. Without it, a gateway "
+        + "that listens on loopback takes those only, against DNS rebinding; one that listens elsewhere takes any")
     for name in allowed where name != "*" && !HostPolicy.isHost(name) {
       reader.complain("http.allowedHosts has \"\(name)\", but must be host names or IP addresses without a port, or *")
     }
-    server.hosts = HostPolicy(bindHost: host, allowed: allowed)
+    server.hosts = HostPolicy(bindHost: host, allowed: allowed, publicHost: server.publicURL?.host)
     let origins = await reader.list(
       "http.allowedOrigins", [],
       "origins whose web pages may use the API from a browser (CORS), such as http://localhost:3000, separated by "
@@ -96,6 +97,36 @@ public struct GatewayConfiguration: SettingGroup {
         "http.allowedOrigins has \"\(origin)\", but must be SCHEME://HOST or SCHEME://HOST:PORT without a path, or *")
     }
     server.origins = OriginPolicy(allowed: origins)
+  }
+
+  private mutating func readAddresses(_ reader: inout SettingReader) async {
+    let basePath = await reader.text(
+      "http.basePath", "",
+      "path below which a proxy that does not strip it passes requests on, such as /images; addresses in answers begin "
+        + "with it. Requests without it, such as health checks, are served as well")
+    if let prefix = PathPrefix(basePath), prefix.text != "/v1", !prefix.text.hasPrefix("/v1/") {
+      server.basePath = prefix
+    } else {
+      reader.complain(
+        "http.basePath is \"\(basePath)\", but must be a path such as /images, of letters, digits, '-', '.', '_', '~' "
+          + "and '/', not below /v1"
+      )
+    }
+    let publicURL = await reader.text(
+      "http.publicUrl", "",
+      "address at which clients see the gateway, such as https://images.example.org/qwen; addresses in answers begin "
+        + "with it. Without it they begin with what the request was sent to")
+    server.publicURL = PublicURL(publicURL)
+    if server.publicURL == nil, !publicURL.isEmpty {
+      reader.complain(
+        "http.publicUrl is \"\(publicURL)\", but must be http:// or https:// with a host, and perhaps a port and a path"
+      )
+    }
+    server.trustsForwarded = await reader.flag(
+      "http.trustForwarded", server.trustsForwarded,
+      "take the scheme, host and path that clients see from X-Forwarded-Proto, -Host and -Prefix; only behind a proxy "
+        + "that sets them itself"
+    )
   }
 
   private mutating func readCluster(_ reader: inout SettingReader) async {

@@ -7,12 +7,13 @@ import NIOHTTPTypesHTTP1
 /// only.
 struct GatewayChannel: ServerChildChannel {
   let http1: HTTP1Channel
+  let basePath: PathPrefix
 
   func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
     http1.setup(channel: channel, logger: logger).flatMapThrowing { value in
       let pipeline = channel.pipeline.syncOperations
-      try pipeline.addHandler(
-        RequestHeadHandler(), position: .before(pipeline.handler(type: HTTP1ToHTTPServerCodec.self)))
+      let codec = try pipeline.handler(type: HTTP1ToHTTPServerCodec.self)
+      try pipeline.addHandler(RequestHeadHandler(basePath: basePath), position: .before(codec))
       return value
     }
   }

@@ -8,6 +8,8 @@ struct GatewayContext: RequestContext {
   let channel: any Channel
   /// What has become of the request's body.
   let intake = BodyIntake()
+  /// Under which addresses the client sees the server.
+  var links = Links()
   /// What a preflight is answered; nil: the request is none.
   var preflight: CrossOriginMiddleware.Preflight?
   /// Who asks.

@@ -32,7 +32,9 @@ public enum GatewayServer {
       idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder)
     return Application(
       router: router(dispatcher: dispatcher, keyring: keyring, limits: limits, settings: settings, metrics: metrics),
-      server: HTTPServerBuilder { GatewayChannel(http1: HTTP1Channel(responder: $0, configuration: channel)) },
+      server: HTTPServerBuilder {
+        GatewayChannel(http1: HTTP1Channel(responder: $0, configuration: channel), basePath: settings.basePath)
+      },
       configuration: ApplicationConfiguration(
         address: address, serverName: "qwen-image-gateway",
         availableConnectionsDelegate: MaximumAvailableConnections(limits.maxConnections, logger: logger)),
@@ -54,9 +56,10 @@ public enum GatewayServer {
     DispatcherMetrics.describe(in: metrics)
     let router = Router(context: GatewayContext.self)
     router.add(middleware: CrossOriginMiddleware(policy: settings.origins))
+    router.add(middleware: LinksMiddleware(settings: settings))
     router.add(middleware: ErrorMiddleware())
     router.add(middleware: RequestHeadMiddleware(hosts: settings.hosts))
-    router.add(middleware: AccessMiddleware(keyring: keyring))
+    router.add(middleware: AccessMiddleware(keyring: keyring, basePath: settings.basePath.text))
     let submission = Submission(dispatcher: dispatcher, limits: limits)
     ImagesRoutes(submission: submission).add(to: router)
     JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)
@@ -65,7 +68,7 @@ public enum GatewayServer {
     HealthRoutes(dispatcher: dispatcher).add(to: router)
     MetricsRoutes(registry: metrics).add(to: router)
     OpenAPIRoutes().add(to: router)
-    PageRoutes().add(to: router)
+    PageRoutes(basePath: settings.basePath.text).add(to: router)
     return router
   }
 }

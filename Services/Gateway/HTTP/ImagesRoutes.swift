@@ -15,7 +15,7 @@ struct ImagesRoutes: Sendable {
     var request = request
     let (ticket, isStreamed) = try await submission.accept(&request, context, isDetached: false, mayStream: true)
     var response = isStreamed ? stream(ticket, request) : try await collect(ticket, request)
-    response.headers[.location] = "/v1/jobs/\(ticket.id)"
+    response.headers[.location] = context.links.path(Links.job(ticket.id))
     return response
   }
 

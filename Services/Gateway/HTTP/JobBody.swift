@@ -73,7 +73,7 @@ struct JobBody: Encodable {
   var secondsLeft: Double?
   var images: [Image]
 
-  init(_ job: JobSnapshot) {
+  init(_ job: JobSnapshot, _ links: Links) {
     let first = job.request.images[0]
     id = job.id
     status = JobStatus(job.pictures)
@@ -91,13 +91,13 @@ struct JobBody: Encodable {
     queuePosition = job.pictures.compactMap(\.queuePosition).min()
     secondsLeft = job.pictures.compactMap(\.secondsLeft).max()
     images = job.pictures.enumerated().map { index, picture in
-      Image(job.id, index, job.request.images[index], picture)
+      Image(job.id, index, job.request.images[index], picture, links)
     }
   }
 }
 
 extension JobBody.Image {
-  init(_ job: String, _ index: Int, _ image: ImageJob, _ picture: PictureState) {
+  init(_ job: String, _ index: Int, _ image: ImageJob, _ picture: PictureState, _ links: Links) {
     self.index = index
     seed = image.seed
     status = JobStatus(picture)
@@ -107,7 +107,7 @@ extension JobBody.Image {
     queuePosition = picture.queuePosition
     secondsLeft = picture.secondsLeft
     retryReason = picture.retryReason
-    if case .finished = picture.outcome { result = "/v1/jobs/\(job)/result?index=\(index)" }
+    if case .finished = picture.outcome { result = links.path(Links.result(job, index: index)) }
     if case .failed(let failure) = picture.outcome { error = ErrorEnvelope(APIError(failure)).error }
   }
 }
@@ -126,14 +126,14 @@ struct JobProgressEvent: Encodable {
   var jobId: String
   var image: JobBody.Image
 
-  init(job: String, index: Int, _ image: ImageJob, _ picture: PictureState) {
+  init(job: String, index: Int, _ image: ImageJob, _ picture: PictureState, _ links: Links) {
     switch picture.outcome {
     case .open: type = "job.progress"
     case .finished: type = "job.image_completed"
     case .failed: type = "job.image_failed"
     }
     jobId = job
-    self.image = JobBody.Image(job, index, image, picture)
+    self.image = JobBody.Image(job, index, image, picture, links)
   }
 }
 

@@ -21,14 +21,14 @@ struct JobsRoutes: Sendable {
   @Sendable private func submit(_ request: Request, _ context: GatewayContext) async throws -> Response {
     var request = request
     let ticket = try await submission.accept(&request, context, isDetached: true, mayStream: false).ticket
-    var response = try Response.json(JobBody(try await snapshot(ticket.id, context)), status: .accepted)
-    response.headers[.location] = "/v1/jobs/\(ticket.id)"
+    var response = try Response.json(JobBody(try await snapshot(ticket.id, context), context.links), status: .accepted)
+    response.headers[.location] = context.links.path(Links.job(ticket.id))
     return response
   }
 
   @Sendable private func show(_ request: Request, _ context: GatewayContext) async throws -> Response {
     try request.checkQuery([])
-    return try .json(JobBody(try await snapshot(context.jobID, context)))
+    return try .json(JobBody(try await snapshot(context.jobID, context), context.links))
   }
 
   @Sendable private func list(_ request: Request, _ context: GatewayContext) async throws -> Response {
@@ -39,14 +39,14 @@ struct JobsRoutes: Sendable {
       try await dispatcher.jobs(of: context.caller.tenant, after: after, limit: limit + 1)
     }
     guard let jobs else { throw APIError(.notFound, "there is no job \"\(after?.prefix(80) ?? "")\"", param: "after") }
-    return try .json(JobList(data: jobs.prefix(limit).map { JobBody($0) }, hasMore: jobs.count > limit))
+    return try .json(JobList(data: jobs.prefix(limit).map { JobBody($0, context.links) }, hasMore: jobs.count > limit))
   }
 
   @Sendable private func cancel(_ request: Request, _ context: GatewayContext) async throws -> Response {
     try request.checkQuery([])
     let id = try await snapshot(context.jobID, context).id
     await dispatcher.cancel(id, tenant: context.caller.tenant, reason: Failure(.cancelled, "the job was cancelled by its owner"))
-    return try .json(JobBody(try await snapshot(id, context)))
+    return try .json(JobBody(try await snapshot(id, context), context.links))
   }
 
   private func snapshot(_ id: String, _ context: GatewayContext) async throws -> JobSnapshot {
@@ -76,7 +76,8 @@ struct JobsRoutes: Sendable {
       status: .ok, headers: ServerSentEvent.headers,
       body: ResponseBody { writer in
         try await body.consumeWithCancellationOnInboundClose { _ in
-          try await JobEvents(job: snapshot, records: records).write(to: &writer, keepAliveInterval: keepAlive)
+          try await JobEvents(job: snapshot, records: records, links: context.links).write(
+            to: &writer, keepAliveInterval: keepAlive)
         }
         try await writer.finish(nil)
       })
@@ -136,6 +137,7 @@ private struct JobEvents {
 
   let job: JobSnapshot
   let records: AsyncStream<JobEventRecord>
+  let links: Links
 
   func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
     var states = job.pictures
@@ -144,7 +146,8 @@ private struct JobEvents {
     try await ServerSentEvent.write(records, to: &writer, keepAliveInterval: keepAliveInterval) { record in
       states[record.index].apply(record.update)
       if record.update.isTerminal { ended[record.index] = JobStatus(states[record.index]) }
-      let event = JobProgressEvent(job: id, index: record.index, job.request.images[record.index], states[record.index])
+      let event = JobProgressEvent(
+        job: id, index: record.index, job.request.images[record.index], states[record.index], links)
       return (try ServerSentEvent.event(event.type, id: record.id, event), isLast: ended.count == states.count)
     }
     // Pictures that had ended before the first event are not told again; without an end for each, the gateway is shutting down.

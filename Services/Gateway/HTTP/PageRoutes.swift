@@ -2,9 +2,17 @@ import HTTPTypes
 import Hummingbird
 import NIOCore
 
-/// `GET /`: a page for people, made of the files in `Page/`. It uses nothing but the public API.
+/// `GET /`: a page for people, made of the files in `Page/`. It uses nothing but the public API, by relative addresses.
 struct PageRoutes: Sendable {
+  /// Where a proxy shows the page, without a slash at its end; empty: at `/`.
+  let basePath: String
+
   func add(to router: Router<GatewayContext>) {
+    // Without the slash at its end, the page's relative addresses would lead beside it.
+    if !basePath.isEmpty {
+      let redirect = Response(status: .temporaryRedirect, headers: [.location: basePath + "/"])
+      router.serve(RouterPath(basePath), [(.get, { _, _ in redirect })])
+    }
     serve("/", "text/html; charset=utf-8", PackageResources.index_html, router)
     serve("/page.css", "text/css; charset=utf-8", PackageResources.page_css, router)
     serve("/page.js", "text/javascript; charset=utf-8", PackageResources.page_js, router)

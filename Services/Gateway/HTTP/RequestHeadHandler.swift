@@ -5,8 +5,9 @@ import NIOHTTP1
 /// Reads of a request's head what the types above do not carry (the version, the number of `Host` fields, the form of
 /// the target), and answers in the version of HTTP that the client speaks.
 ///
-/// Above it every target is a path, every request that ends its connection says `connection: close` and nothing else,
-/// and what was wrong or special is in fields of the server's own, which clients cannot set.
+/// Above it every target is a path without the server's base path, every request that ends its connection says
+/// `connection: close` and nothing else, and what was wrong or special is in fields of the server's own, which clients
+/// cannot set.
 final class RequestHeadHandler: ChannelDuplexHandler, RemovableChannelHandler {
   typealias InboundIn = HTTPServerRequestPart
   typealias InboundOut = HTTPServerRequestPart
@@ -18,8 +19,12 @@ final class RequestHeadHandler: ChannelDuplexHandler, RemovableChannelHandler {
     var endsConnection: Bool
   }
 
+  /// With a slash at its end; empty: none.
+  private let basePath: String
   /// Requests that have begun and are not answered, in order.
   private var exchanges: CircularBuffer<Exchange> = []
+
+  init(basePath: PathPrefix) { self.basePath = basePath.text.isEmpty ? "" : basePath.text + "/" }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     guard case .head(var head) = unwrapInboundIn(data) else {
@@ -30,7 +35,7 @@ final class RequestHeadHandler: ChannelDuplexHandler, RemovableChannelHandler {
     let isOld = head.version.major < 1 || head.version.major == 1 && head.version.minor == 0
     let exchange = Exchange(isHTTP1_0: isOld, endsConnection: isOld || !head.isKeepAlive)
     exchanges.append(exchange)
-    if let problem = Self.prepare(&head, needsHost: !isOld) {
+    if let problem = prepare(&head, needsHost: !isOld) {
       head.headers.add(name: HTTPField.Name.requestProblem.rawName, value: problem)
     }
     if exchange.endsConnection { head.headers.replaceOrAdd(name: "connection", value: "close") }
@@ -60,13 +65,15 @@ final class RequestHeadHandler: ChannelDuplexHandler, RemovableChannelHandler {
   /// Makes the target a path, and `Host` the host that the request is for.
   ///
   /// - Returns: what is wrong by RFC 9112, section 3.2.
-  private static func prepare(_ head: inout HTTPRequestHead, needsHost: Bool) -> String? {
+  private func prepare(_ head: inout HTTPRequestHead, needsHost: Bool) -> String? {
     let hosts = head.headers["host"]
     guard hosts.count <= 1 else { return "there are \(hosts.count) Host fields" }
-    guard let (path, authority) = split(head.uri) else {
+    guard let (path, authority) = Self.split(head.uri) else {
       return "the request target is neither a path nor an address with http://"
     }
-    head.uri = path
+    head.uri =
+      !basePath.isEmpty && path.utf8.starts(with: basePath.utf8)
+      ? String(Substring(path.utf8.dropFirst(basePath.utf8.count - 1))) : path
     // The target's own goes before the field's.
     if let authority { head.headers.replaceOrAdd(name: "host", value: authority) }
     guard let host = authority ?? hosts.first else { return needsHost ? "the Host field is missing" : nil }

@@ -1,5 +1,6 @@
-// The gateway's page: hands jobs in, follows them, shows their pictures. It uses nothing but the public API (/openapi.yaml) and
-// keeps nothing but the API key, for as long as the tab is open.
+// The gateway's page: submits jobs, follows them, shows their images. It uses nothing but the public API
+// (/openapi.yaml) and keeps nothing but the API key, for as long as the tab is open. All addresses are relative: a
+// proxy may show it below any path.
 
 const JOBS_PER_PAGE = 20
 const STREAMS = 3 // at a time: browsers open six connections to a server, and pictures need some
@@ -64,7 +65,7 @@ function followNext() {
 
 async function follow(entry) {
   entry.isFollowed = true
-  const path = `/v1/jobs/${entry.job.id}`
+  const path = `v1/jobs/${entry.job.id}`
   let last
   while (isOpen(entry.job.status) && jobs.has(entry.job.id)) {
     try {
@@ -142,7 +143,7 @@ function showPicture(job, image, figure) {
 
 async function load(job, image, figure) {
   try {
-    const url = URL.createObjectURL(await (await call(image.result)).blob())
+    const url = URL.createObjectURL(await (await call(`v1/jobs/${job.id}/result?index=${image.index}`)).blob())
     const picture = new Image()
     picture.alt = job.prompt
     picture.className = Math.max(...job.size.split("x")) < 256 ? "small" : ""
@@ -178,7 +179,7 @@ function words(job) {
 async function cancel(entry) {
   find(".cancel", entry.element).disabled = true
   try {
-    entry.job = await read(`/v1/jobs/${entry.job.id}`, { method: "DELETE" })
+    entry.job = await read(`v1/jobs/${entry.job.id}`, { method: "DELETE" })
     show(entry)
   } catch (error) {
     find(".state", entry.element).textContent = error.message
@@ -210,7 +211,7 @@ async function submit() {
   const options = { method: "POST", headers: { "content-type": "application/json", "idempotency-key": key() }, body: body() }
   for (let attempt = 1; ; attempt++) {
     try {
-      add(await read("/v1/jobs", options), true)
+      add(await read("v1/jobs", options), true)
       find("#empty").hidden = true
       followNext()
       break
@@ -251,7 +252,7 @@ function offer(model) {
 let models = []
 
 async function loadModels() {
-  models = (await read("/v1/models")).data
+  models = (await read("v1/models")).data
   const select = form.elements.model, chosen = select.value
   select.replaceChildren(...models.map((model) => new Option(model.id)))
   if (models.some((model) => model.id === chosen)) select.value = chosen
@@ -262,7 +263,7 @@ async function loadModels() {
 
 async function showCluster() {
   try {
-    const { data, queued_jobs: queued, started_jobs: started } = await read("/v1/workers")
+    const { data, queued_jobs: queued, started_jobs: started } = await read("v1/workers")
     const count = (stage, one, many) => {
       const number = data.filter((worker) => worker.stage === stage).length
       return `${number || "no"} ${number === 1 ? one : many}`
@@ -280,7 +281,7 @@ async function loadJobs() {
   const last = list.lastElementChild?.dataset.job
   const notice = find("#notice")
   try {
-    const page = await read(`/v1/jobs?limit=${JOBS_PER_PAGE}${last ? `&after=${last}` : ""}`)
+    const page = await read(`v1/jobs?limit=${JOBS_PER_PAGE}${last ? `&after=${last}` : ""}`)
     for (const job of page.data) add(job, false)
     find("#more").hidden = !page.has_more
     find("#empty").hidden = jobs.size > 0
