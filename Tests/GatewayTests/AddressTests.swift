@@ -82,8 +82,9 @@ struct AddressTests {
           body: ByteBuffer(string: #"{"prompt":"p","seed":1}"#))
         #expect(image.headers[.location]?.hasPrefix("/qi/v1/jobs/job-") == true)
         #expect(try image.picture() == Toy.expected(prompt: "p", seed: 1))
-        let bare = try await client.execute(uri: "/qi", method: .head)
-        #expect(bare.status == .temporaryRedirect && bare.headers[.location] == "/qi/")
+        // The client follows the redirection of a path without its slash.
+        let bare = try await client.execute(uri: "/qi", method: .get)
+        #expect(bare.status == .ok && bare.headers[.contentType] == "text/html; charset=utf-8")
         for path in ["/qi/qi/v1/models", "/qix/v1/models", "/q/v1/models", "/QI/v1/models"] {
           #expect(try await client.execute(uri: path, method: .get).status == .notFound, "\(path)")
         }
@@ -117,6 +118,8 @@ struct AddressTests {
           try await RawClient.statuses(port, open.map { RouteAccessTests.request("GET", $0) }) == [
             307, 200, 200, 200, 200,
           ])
+        let redirected = try await RawClient.exchange(port, "GET /qi HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        #expect(redirected.lowercased().contains("\r\nlocation: /qi/\r\n"), "\(redirected)")
       }
     }
   }
@@ -129,21 +132,67 @@ struct AddressTests {
     ]
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app(settings: try Self.settings(trustsForwarded: true)).test(.ahc()) { client in
-        #expect(try await Self.location(client, forwarded) == "/qi/v1/jobs/ID")
-        #expect(try await Self.location(client) == "/v1/jobs/ID")
-        for prefix in ["qi", "//evil.example", "/a/../b", "/a\\b", "https://evil.example"] {
-          let odd: HTTPFields = [HTTPField.Name("x-forwarded-prefix")!: prefix]
-          #expect(try await Self.location(client, odd) == "/v1/jobs/ID", "\(prefix)")
+      let trusting = try Self.settings(trustsForwarded: true)
+      try await cluster.app(settings: trusting).test(.ahc()) { client in
+        let seen = try await Self.location(client, forwarded)
+        #expect(seen == "/qi/v1/jobs/ID")
+        for prefix in ["", "qi", "//evil.example", "/a/../b", "/a\\b", "https://evil.example"] {
+          var odd: HTTPFields = [:]
+          if !prefix.isEmpty { odd[HTTPField.Name("x-forwarded-prefix")!] = prefix }
+          let seen = try await Self.location(client, odd)
+          #expect(seen == "/v1/jobs/ID", "\(prefix)")
         }
       }
-      try await cluster.app(settings: try Self.settings()).test(.ahc()) { client in
-        #expect(try await Self.location(client, forwarded) == "/v1/jobs/ID")
+      let silent = try Self.settings()
+      try await cluster.app(settings: silent).test(.ahc()) { client in
+        let seen = try await Self.location(client, forwarded)
+        #expect(seen == "/v1/jobs/ID")
       }
-      try await cluster.app(settings: try Self.settings(publicURL: "https://A.example/x/y/", trustsForwarded: true))
-        .test(.ahc()) { client in
-          #expect(try await Self.addresses(client, "", forwarded)[1] == "/x/y/v1/jobs/ID/result?index=0")
+      let named = try Self.settings(publicURL: "https://A.example/x/y/", trustsForwarded: true)
+      try await cluster.app(settings: named).test(.ahc()) { client in
+        let seen = try await Self.addresses(client, "", forwarded)
+        #expect(seen[1] == "/x/y/v1/jobs/ID/result?index=0")
+      }
+    }
+  }
+
+  /// Clients whose base address lacks /v1, or has it twice, learn the right one.
+  @Test func aWrongBaseAddressIsNamed() async throws {
+    try await ToyCluster.run { cluster in
+      for (settings, base) in [
+        (try Self.settings(), "http://localhost:"), (try Self.settings(basePath: "/qi"), "http://localhost:"),
+        (try Self.settings(publicURL: "https://a.example/x"), "https://a.example/x/v1,"),
+      ] {
+        try await cluster.app(settings: settings).test(.ahc()) { client in
+          let prefix = settings.publicURL == nil ? settings.basePath.text : "/x"
+          for (method, path, meant) in [
+            (HTTPRequest.Method.post, "/images/generations", "/v1/images/generations"),
+            (.post, "/v1/v1/images/generations", "/v1/images/generations"), (.post, "/v1/v1/v1/jobs", "/v1/jobs"),
+            (.post, "/api/v1/images/generations", "/v1/images/generations"), (.get, "/models", "/v1/models"),
+            (.post, "/openai/deployments/dall-e-3/images/generations?api-version=1", "/v1/images/generations"),
+            (.get, "/models/toy/model", "/v1/models/toy/model"),
+            (.get, "/v1/v1/jobs/job-1/result?index=0", "/v1/jobs/job-1/result"),
+          ] {
+            let response = try await client.execute(
+              uri: path, method: method, headers: JobsTests.json, body: ByteBuffer(string: "{}"))
+            #expect(response.status == .notFound)
+            let message = try #require(try response.error?["message"]?.text)
+            #expect(message.contains(": the base address of the API is \(base)"), "\(message)")
+            #expect(
+              message.hasSuffix(
+                "\(settings.publicURL == nil ? prefix + "/v1" : "https://a.example/x/v1"), and the path of this "
+                  + "request \(prefix)\(meant)"
+              ), "\(message)")
+          }
+          for path in [
+            "/nothing", "/v1/images/edits", "/v1/chat/completions", "/v1", "/v1/jobs/a/b",
+            "/" + String(repeating: "a/", count: 500) + "v1/jobs",
+          ] {
+            let message = try #require(try await client.get(path).json["error"]?["message"]?.text)
+            #expect(message.hasSuffix("; \(prefix)/openapi.yaml describes what there is"), "\(message)")
+          }
         }
+      }
     }
   }
 

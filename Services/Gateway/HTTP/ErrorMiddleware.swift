@@ -6,6 +6,8 @@ import NIOCore
 
 /// Gives every answer its request's id, turns every error into the API's JSON, and notes the request in log and metrics.
 struct ErrorMiddleware: RouterMiddleware {
+  let hints: RouteHints
+
   func handle(
     _ request: Request, context: GatewayContext, next: (Request, GatewayContext) async throws -> Response
   ) async throws -> Response {
@@ -14,7 +16,7 @@ struct ErrorMiddleware: RouterMiddleware {
     do {
       response = try await next(request, context)
     } catch {
-      let apiError = Self.apiError(error, request, context)
+      let apiError = apiError(error, request, context)
       response = try .error(apiError)
       if Self.endsConnection(apiError.code) { Self.closeSoon(&response, context.channel) }
     }
@@ -29,16 +31,27 @@ struct ErrorMiddleware: RouterMiddleware {
     return response
   }
 
-  private static func apiError(_ error: any Error, _ request: Request, _ context: GatewayContext) -> APIError {
+  private func apiError(_ error: any Error, _ request: Request, _ context: GatewayContext) -> APIError {
     switch error {
     case let error as APIError: return error
-    case let error as HTTPError where error.status == .notFound:
-      return APIError(.routeNotFound, "there is no \(request.method.rawValue) \(request.uri.path.prefix(200))")
+    case let error as HTTPError where error.status == .notFound: return noRoute(request, context)
     case is CancellationError: return APIError(.cancelled, "the client has gone")
     default:
       context.logger.error("a request failed unexpectedly", metadata: ["error": "\(error)"])
       return APIError(.internalError, "the gateway failed unexpectedly; its log has request \(context.id)")
     }
+  }
+
+  private func noRoute(_ request: Request, _ context: GatewayContext) -> APIError {
+    let message = "there is no \(request.method.rawValue) \(request.uri.path.prefix(200))"
+    guard let path = hints.meant(by: request.uri.path) else {
+      return APIError(.routeNotFound, "\(message); \(context.links.path("/openapi.yaml")) describes what there is")
+    }
+    return APIError(
+      .routeNotFound,
+      "\(message): the base address of the API is \(context.links.url("/v1")), and the path of this request "
+        + "\(context.links.path(path))"
+    )
   }
 
   /// Whether what follows on the connection is of no use: the rest of a body, or what cannot be trusted to be a

@@ -54,21 +54,27 @@ public enum GatewayServer {
     dispatcher: Dispatcher, keyring: Keyring?, limits: HTTPLimits, settings: HTTPSettings, metrics: PrometheusRegistry
   ) -> Router<GatewayContext> {
     DispatcherMetrics.describe(in: metrics)
+    let addRoutes = { (router: Router<GatewayContext>) in
+      let submission = Submission(dispatcher: dispatcher, limits: limits)
+      ImagesRoutes(submission: submission).add(to: router)
+      JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)
+      ModelsRoutes(dispatcher: dispatcher).add(to: router)
+      WorkersRoutes(dispatcher: dispatcher).add(to: router)
+      HealthRoutes(dispatcher: dispatcher).add(to: router)
+      MetricsRoutes(registry: metrics).add(to: router)
+      OpenAPIRoutes().add(to: router)
+      PageRoutes(basePath: settings.basePath.text).add(to: router)
+    }
+    // Middleware acts on routes that are added after it, and one of them has to know all routes.
+    let bare = Router(context: GatewayContext.self)
+    addRoutes(bare)
     let router = Router(context: GatewayContext.self)
     router.add(middleware: CrossOriginMiddleware(policy: settings.origins))
     router.add(middleware: LinksMiddleware(settings: settings))
-    router.add(middleware: ErrorMiddleware())
+    router.add(middleware: ErrorMiddleware(hints: RouteHints(bare.routes.map { $0.path.description })))
     router.add(middleware: RequestHeadMiddleware(hosts: settings.hosts))
     router.add(middleware: AccessMiddleware(keyring: keyring, basePath: settings.basePath.text))
-    let submission = Submission(dispatcher: dispatcher, limits: limits)
-    ImagesRoutes(submission: submission).add(to: router)
-    JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)
-    ModelsRoutes(dispatcher: dispatcher).add(to: router)
-    WorkersRoutes(dispatcher: dispatcher).add(to: router)
-    HealthRoutes(dispatcher: dispatcher).add(to: router)
-    MetricsRoutes(registry: metrics).add(to: router)
-    OpenAPIRoutes().add(to: router)
-    PageRoutes(basePath: settings.basePath.text).add(to: router)
+    addRoutes(router)
     return router
   }
 }
