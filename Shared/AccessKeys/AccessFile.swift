@@ -126,7 +126,7 @@ extension AccessEntry {
     bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
   }
 
-  private static func bytes(_ text: Substring) -> [UInt8]? {
+  static func bytes(_ text: Substring) -> [UInt8]? {
     guard text.utf8.count.isMultiple(of: 2), text.allSatisfy(\.isLowercaseHexDigit) else { return nil }
     var bytes: [UInt8] = []
     var rest = text

@@ -77,6 +77,23 @@ public struct AccessEntry: Hashable, Sendable {
     HMAC<SHA256>.isValidAuthenticationCode(hash, authenticating: Array(key.text.utf8), using: SymmetricKey(data: salt))
   }
 
+  /// A code for `text` that only those can make who have the entry: 64 hexadecimal digits. It is good for as long as
+  /// the entry is in the file, and says nothing of the key.
+  public func signature(of text: String) -> String {
+    HMAC<SHA256>.authenticationCode(for: Self.signed(text), using: SymmetricKey(data: hash))
+      .map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+  }
+
+  /// Whether `signature` is that of `text`, in a time that does not depend on where they differ.
+  public func isSignature(_ signature: String, of text: String) -> Bool {
+    guard let code = Self.bytes(signature[...]) else { return false }
+    return HMAC<SHA256>.isValidAuthenticationCode(
+      code, authenticating: Self.signed(text), using: SymmetricKey(data: hash))
+  }
+
+  /// Nothing else is ever authenticated under the hash, and what is in future will begin otherwise.
+  private static func signed(_ text: String) -> [UInt8] { Array("signature 1\n\(text)".utf8) }
+
   private static func code(_ key: AccessKey, _ salt: [UInt8]) -> HMAC<SHA256>.MAC {
     HMAC<SHA256>.authenticationCode(for: Array(key.text.utf8), using: SymmetricKey(data: salt))
   }

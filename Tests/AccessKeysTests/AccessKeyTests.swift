@@ -29,6 +29,23 @@ struct AccessKeyTests {
     #expect(try AccessFile.parse("# nothing\n\n") == [])
   }
 
+  @Test func signaturesAreOfOneTextUnderOneEntry() throws {
+    let entries = (0..<3).map { _ in AccessEntry(.generate(), tenant: "acme", limits: AccessLimits()) }
+    let signature = entries[0].signature(of: "a")
+    #expect(signature.count == 64)
+    // The same for the entry as it is read from its file.
+    #expect(try AccessFile.parse(entries[0].line)[0].isSignature(signature, of: "a"))
+    for text in ["", "A", "a ", "b"] { #expect(!entries[0].isSignature(signature, of: text), "\(text)") }
+    for entry in entries[1...] + [.dummy] {
+      #expect(!entry.isSignature(signature, of: "a") && entry.signature(of: "a") != signature)
+    }
+    for odd in ["", "00", String(signature.dropLast(2)), signature + "00", String(signature.dropLast()) + "g"] {
+      #expect(!entries[0].isSignature(odd, of: "a"), "\(odd)")
+    }
+    // It is not what the file holds.
+    #expect(!entries[0].line.contains(signature))
+  }
+
   @Test func textsThatAreNoKeysAreRefused() {
     let good = AccessKey.generate().text
     for text in ["", "sk-x", String(good.dropLast()), good + "0", good.uppercased(), good.replacing("-", with: "_"), "qwk--" + good] {

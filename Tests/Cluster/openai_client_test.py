@@ -14,6 +14,7 @@ import random
 import struct
 import sys
 import traceback
+import urllib.request
 
 import openai
 
@@ -66,6 +67,14 @@ def test_one_picture():
     assert response.size == SIZE and response.output_format == "png" and response.background == "opaque"
     assert png_size(png(response.data[0])) == (SIDE, SIDE)
     assert response.usage.input_tokens > 0 and response.usage.total_tokens > response.usage.input_tokens
+
+
+def test_url():
+    image = generate(response_format="url", extra_body={"seed": 7}).data[0]
+    assert image.b64_json is None
+    with urllib.request.urlopen(image.url, timeout=60) as answer:
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.read() == png(generate(extra_body={"seed": 7}).data[0])
 
 
 def test_sizes():
@@ -145,7 +154,7 @@ def test_bad_requests():
     bad(request, "invalid_value", "size", size=f"{limits['max_side'] + limits['size_multiple']}x{SIDE}")
     bad(request, "invalid_value", "n", n=0)
     bad(request, "invalid_value", "n", n=11)
-    bad(request, "unsupported_value", "response_format", response_format="url")
+    bad(request, "invalid_value", "response_format", response_format="link")
     bad(request, "unsupported_value", "output_format", output_format="webp")
     bad(request, "unsupported_value", "background", background="transparent")
     bad(request, "invalid_value", "quality", quality="splendid")

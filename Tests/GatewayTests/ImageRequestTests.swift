@@ -49,6 +49,20 @@ struct ImageRequestTests {
     #expect(try Self.request(#"{"prompt":"p","negative_prompt":""}"#).negativePrompt == "")
   }
 
+  /// As in OpenAI's API: an address unless asked otherwise of those models whose programs rely on it.
+  @Test(
+    arguments: [
+      (#"{"prompt":"p"}"#, .base64), (#"{"prompt":"p","response_format":"url"}"#, .url),
+      (#"{"prompt":"p","response_format":null,"model":"dall-e-3"}"#, .url),
+      (#"{"prompt":"p","model":"dall-e-2"}"#, .url),
+      (#"{"prompt":"p","response_format":"b64_json","model":"dall-e-3"}"#, .base64),
+      (#"{"prompt":"p","model":"gpt-image-1"}"#, .base64),
+      (#"{"prompt":"p","model":"my-dall-e-3"}"#, .base64),
+    ] as [(String, ImageRequest.ResultFormat)])
+  func answersHaveTheFormThatIsAskedFor(body: String, format: ImageRequest.ResultFormat) throws {
+    #expect(try Self.request(body).resultFormat == format)
+  }
+
   @Test func seedsAreExactAndConsecutive() throws {
     #expect(
       try Self.jobs(#"{"prompt":"p","seed":9007199254740993,"n":3}"#).map(\.seed) == [
@@ -141,7 +155,6 @@ struct ImageRequestTests {
     Bad(#"{"prompt":"p","width":64}"#, .missingField, "height"), Bad(#"{"prompt":"p","height":64}"#, .missingField, "width"),
     Bad(#"{"prompt":"p","width":64.0,"height":64}"#, .invalidType, "width"),
     Bad(#"{"prompt":"p","width":64,"height":64,"size":"64x80"}"#, .invalidValue, "size"),
-    Bad(#"{"prompt":"p","response_format":"url"}"#, .unsupportedValue, "response_format"),
     Bad(#"{"prompt":"p","response_format":"x"}"#, .invalidValue, "response_format"),
     Bad(#"{"prompt":"p","output_format":"webp"}"#, .unsupportedValue, "output_format"),
     Bad(#"{"prompt":"p","background":"transparent"}"#, .unsupportedValue, "background"),

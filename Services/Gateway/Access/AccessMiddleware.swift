@@ -23,7 +23,9 @@ struct AccessMiddleware: RouterMiddleware {
       return try await next(request, context)
     }
     var context = context
-    context.caller = try keyring.caller(authorization: request.headers[.authorization])
+    let authorization = request.headers[.authorization]
+    let signer = authorization == nil ? try ResultAddress.signer(of: request, context, keyring) : nil
+    context.caller = try signer ?? keyring.caller(authorization: authorization)
     return try await next(request, context)
   }
 

@@ -8,6 +8,8 @@ import Synchronization
 struct Caller: Sendable, Equatable {
   var tenant = TenantID.anonymous
   var limits = AccessLimits()
+  /// The entry of the key that was shown; nil: the server has no keys.
+  var entry: AccessEntry?
 }
 
 /// The keys of a file, read again when the file has changed.
@@ -101,7 +103,21 @@ public final class Keyring: Sendable {
     // An unknown identifier takes as long as a known one.
     guard let key, (entry ?? .dummy).admits(key), let entry else { throw APIError(.authenticationRequired, "the API key is not valid") }
     try spend(entry)
-    return Caller(tenant: TenantID(entry.tenant), limits: entry.limits)
+    return Caller(tenant: TenantID(entry.tenant), limits: entry.limits, entry: entry)
+  }
+
+  /// Who has signed `text` with the key `id`.
+  ///
+  /// - Throws: as `caller(authorization:)` does.
+  func caller(signature: String, of text: String, key id: String) throws(APIError) -> Caller {
+    reloadIfChanged()
+    let entry = state.withLock { $0.entries[id] }
+    guard (entry ?? .dummy).isSignature(signature, of: text), let entry else {
+      throw APIError(
+        .authenticationRequired, "the address is not signed by a key of this server, or the key was removed")
+    }
+    try spend(entry)
+    return Caller(tenant: TenantID(entry.tenant), limits: entry.limits, entry: entry)
   }
 
   /// A tenant's bucket holds a minute's requests and fills steadily.

@@ -13,16 +13,23 @@ struct ImagesRoutes: Sendable {
 
   @Sendable private func generate(_ request: Request, _ context: GatewayContext) async throws -> Response {
     var request = request
-    let (ticket, isStreamed) = try await submission.accept(&request, context, isDetached: false, mayStream: true)
-    var response = isStreamed ? stream(ticket, request) : try await collect(ticket, request)
+    let accepted = try await submission.accept(&request, context, isDetached: false, mayStream: true)
+    let ticket = accepted.ticket
+    // Clients fetch them later, and by way of others: whole addresses, signed if need be.
+    let urls = ticket.images.indices.map { index in
+      context.links.url(ResultAddress(job: ticket.id, index: "\(index)").path(signedBy: context.caller))
+    }
+    let resultURLs = accepted.resultFormat == .url ? urls : nil
+    var response =
+      accepted.isStreamed ? stream(ticket, resultURLs, request) : try await collect(ticket, resultURLs, request)
     response.headers[.location] = context.links.path(Links.job(ticket.id))
     return response
   }
 
-  private func collect(_ ticket: JobTicket, _ request: Request) async throws -> Response {
+  private func collect(_ ticket: JobTicket, _ urls: [String]?, _ request: Request) async throws -> Response {
     var response: Response
     do {
-      response = try .json(ImagesResponse(ticket.images, try await pictures(ticket, request)))
+      response = try .json(ImagesResponse(ticket.images, try await pictures(ticket, request), urls: urls))
     } catch let error as APIError {
       response = try .error(error)
     }
@@ -38,14 +45,14 @@ struct ImagesRoutes: Sendable {
     }
   }
 
-  private func stream(_ ticket: JobTicket, _ request: Request) -> Response {
+  private func stream(_ ticket: JobTicket, _ urls: [String]?, _ request: Request) -> Response {
     let body = request.body
     let keepAlive = submission.limits.keepAliveInterval
     return Response(
       status: .ok, headers: ServerSentEvent.headers,
       body: ResponseBody { writer in
         try await body.consumeWithCancellationOnInboundClose { _ in
-          try await ImageEvents(ticket: ticket).write(to: &writer, keepAliveInterval: keepAlive)
+          try await ImageEvents(ticket: ticket, urls: urls).write(to: &writer, keepAliveInterval: keepAlive)
         }
         try await writer.finish(nil)
       })
@@ -55,6 +62,8 @@ struct ImagesRoutes: Sendable {
 /// Tells what happens to the pictures of one request, until all have ended or one has failed.
 private struct ImageEvents {
   let ticket: JobTicket
+  /// Where the images are, if that is what the client asks for instead of the images.
+  let urls: [String]?
 
   func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
     var states = ticket.images.map { PictureState(steps: $0.steps) }
@@ -64,7 +73,7 @@ private struct ImageEvents {
       switch record.update {
       case .finished(let picture):
         open -= 1
-        let event = CompletedEvent(ticket, index: record.index, picture: picture)
+        let event = CompletedEvent(ticket, index: record.index, picture: picture, url: urls?[record.index])
         return (try ServerSentEvent.event(event.type, event), isLast: open == 0)
       case .failed(let failure): return (try ServerSentEvent.error(APIError(failure)), isLast: true)
       case .queued, .started, .progressed, .retrying:

@@ -107,7 +107,9 @@ extension JobBody.Image {
     queuePosition = picture.queuePosition
     secondsLeft = picture.secondsLeft
     retryReason = picture.retryReason
-    if case .finished = picture.outcome { result = links.path(Links.result(job, index: index)) }
+    if case .finished = picture.outcome {
+      result = links.path(ResultAddress(job: job, index: "\(index)").path(signedBy: Caller()))
+    }
     if case .failed(let failure) = picture.outcome { error = ErrorEnvelope(APIError(failure)).error }
   }
 }

@@ -13,7 +13,7 @@ struct JobsRoutes: Sendable {
     router.serve("/v1/jobs", [(.post, submit), (.get, list)])
     router.serve("/v1/jobs/:id", [(.get, show), (.delete, cancel)])
     router.serve("/v1/jobs/:id/events", [(.get, events)])
-    router.serve("/v1/jobs/:id/result", [(.get, result)])
+    router.serve(RouterPath(ResultAddress.route), [(.get, result)])
   }
 
   // MARK: Jobs
@@ -86,14 +86,16 @@ struct JobsRoutes: Sendable {
   // MARK: Results
 
   @Sendable private func result(_ request: Request, _ context: GatewayContext) async throws -> Response {
-    try request.checkQuery(["index"])
+    try request.checkQuery(ResultAddress.parameters)
     let job = try await snapshot(context.jobID, context)
     let index = try request.queryInteger("index", in: 0...job.pictures.count - 1) ?? 0
     // Many clients list JSON first in what they accept of everything. The image is what the address is for: JSON is for
     // those who accept no image.
     let accepted = AcceptedMedia(request.headers[.accept])
+    // A signed address is that of one image.
+    let isSigned = request.uri.queryParameters["signature"] != nil
     var response =
-      accepted.quality(of: Self.imageType) == 0 && accepted.quality(of: "application/json") > 0
+      !isSigned && accepted.quality(of: Self.imageType) == 0 && accepted.quality(of: "application/json") > 0
       ? try await allResults(of: job) : Self.response(try await picture(of: job, index: index))
     response.headers[.vary] = "accept"
     return response

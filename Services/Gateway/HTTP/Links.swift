@@ -18,8 +18,6 @@ struct Links: Hashable, Sendable {
 
 extension Links {
   static func job(_ id: String) -> String { "/v1/jobs/\(id)" }
-
-  static func result(_ job: String, index: Int) -> String { "/v1/jobs/\(job)/result?index=\(index)" }
 }
 
 /// A path below which a server is shown: segments of letters, digits, '-', '.', '_' and '~', each after a slash.

@@ -36,6 +36,16 @@ public struct ImageRequest: Hashable, Sendable {
   public var priority = JobPriority.interactive
   /// Whether events are streamed.
   public var isStreamed = false
+  /// How the images are answered.
+  public var resultFormat = ResultFormat.base64
+
+  /// How images are answered.
+  public enum ResultFormat: String, CaseIterable, Sendable {
+    /// In the answer.
+    case base64 = "b64_json"
+    /// By the addresses of their results.
+    case url
+  }
 
   /// Reads the body of a request.
   ///
@@ -116,11 +126,15 @@ public struct ImageRequest: Hashable, Sendable {
     }
   }
 
-  /// Fields of OpenAI's API without a meaning for this model: what changes nothing is taken, what would give another result than asked
+  /// Fields of OpenAI's API, most of them without a meaning for this model: what changes nothing is taken, what would
+  /// give another result than asked
   /// for is refused.
-  private func readOpenAIFields(_ fields: inout FieldReader) throws(APIError) {
-    _ = try fields.choice(
-      "response_format", ["b64_json"], unsupported: ["url": "this server keeps no pictures; ask for \"b64_json\""])
+  private mutating func readOpenAIFields(_ fields: inout FieldReader) throws(APIError) {
+    // By OpenAI's API these models answer with addresses unless asked otherwise, and programs with their names built in
+    // rely on that.
+    let standard = model?.hasPrefix("dall-e-") == true ? ResultFormat.url : .base64
+    let format = try fields.choice("response_format", ResultFormat.allCases.map(\.rawValue))
+    resultFormat = format.flatMap { ResultFormat(rawValue: $0) } ?? standard
     let onlyPNG = "pictures are PNG only"
     _ = try fields.choice(
       "output_format", ["png"], unsupported: ["jpeg": onlyPNG, "webp": onlyPNG, "gif": onlyPNG, "svg": onlyPNG])

@@ -3,8 +3,10 @@ import Wire
 
 /// The answer to `POST /v1/images/generations`.
 struct ImagesResponse: Encodable {
+  /// Has either the image or its address.
   struct Image: Encodable {
-    var b64Json: String
+    var b64Json: String?
+    var url: String?
     var seed: UInt64
   }
 
@@ -23,14 +25,17 @@ struct ImagesResponse: Encodable {
   ///   - images: what was asked for.
   ///   - pictures: the results, in the same order.
   ///   - createdMs: when they were done, in milliseconds since 1970; nil: now.
-  init(_ images: [ImageJob], _ pictures: [Picture], createdMs: Int64? = nil) {
+  ///   - urls: where the images are, to be sent instead of the images.
+  init(_ images: [ImageJob], _ pictures: [Picture], createdMs: Int64? = nil, urls: [String]? = nil) {
     let job = images[0]
     created = createdMs.map { Int($0 / 1000) } ?? Int(Date().timeIntervalSince1970)
     model = job.card.modelID
     size = "\(job.size)"
     steps = job.steps
     trueCfgScale = job.trueCFGScale
-    data = zip(images, pictures).map { Image(b64Json: $1.base64, seed: $0.seed) }
+    data = images.indices.map { index in
+      Image(b64Json: urls == nil ? pictures[index].base64 : nil, url: urls?[index], seed: images[index].seed)
+    }
     usage = TokenUsage(Array(zip(images, pictures)))
   }
 }
@@ -64,7 +69,8 @@ extension Picture {
 /// `image_generation.completed`: OpenAI's event, with the seed and the picture's place in the request.
 struct CompletedEvent: Encodable {
   var type = "image_generation.completed"
-  var b64Json: String
+  var b64Json: String?
+  var url: String?
   var createdAt: Int
   var size: String
   var quality = "auto"
@@ -75,9 +81,10 @@ struct CompletedEvent: Encodable {
   var imageIndex: Int
   var jobId: String
 
-  init(_ ticket: JobTicket, index: Int, picture: Picture) {
+  init(_ ticket: JobTicket, index: Int, picture: Picture, url: String?) {
     let image = ticket.images[index]
-    b64Json = picture.base64
+    b64Json = url == nil ? picture.base64 : nil
+    self.url = url
     createdAt = Int(Date().timeIntervalSince1970)
     size = "\(image.size)"
     usage = TokenUsage([(image, picture)])

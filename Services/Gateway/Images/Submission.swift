@@ -13,7 +13,15 @@ struct Submission: Sendable {
   let dispatcher: Dispatcher
   let limits: HTTPLimits
 
-  /// Reads the request, and hands it in.
+  /// A request that has become a job, or has found its job.
+  struct Accepted: Sendable {
+    var ticket: JobTicket
+    /// Whether the client wants events.
+    var isStreamed: Bool
+    var resultFormat: ImageRequest.ResultFormat
+  }
+
+  /// Reads the request, and submits it.
   ///
   /// - Parameters:
   ///   - request: its body is taken.
@@ -21,7 +29,7 @@ struct Submission: Sendable {
   ///   - mayStream: whether the answer may be a stream of events.
   func accept(
     _ request: inout Request, _ context: GatewayContext, isDetached: Bool, mayStream: Bool
-  ) async throws -> (ticket: JobTicket, isStreamed: Bool) {
+  ) async throws -> Accepted {
     guard await dispatcher.isOpen else { throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10) }
     let text = try request.idempotencyKey()
     let detachment = try request.detachment()
@@ -44,15 +52,17 @@ struct Submission: Sendable {
     let ticket: JobTicket
     do throws(Failure) { ticket = try await dispatcher.submit(job) } catch { throw APIError(error) }
     context.logger.info(ticket.isNew ? "job accepted" : "job known already", metadata: ["job": "\(ticket.id)"])
-    return (ticket, imageRequest.isStreamed)
+    return Accepted(ticket: ticket, isStreamed: imageRequest.isStreamed, resultFormat: imageRequest.resultFormat)
   }
 
-  /// The same for the same fields in any order and spacing. Whether events are streamed does not make another picture.
+  /// The same for the same fields in any order and spacing. Whether events are streamed or addresses are sent makes no
+  /// other image.
   private static func digest(of body: [UInt8]) throws -> Data {
     var canonical = ""
     let value = try JSON(body)
     guard case .object(var fields) = value else { return Data() }
     fields["stream"] = nil
+    if fields["response_format"] == .string(ImageRequest.ResultFormat.url.rawValue) { fields["response_format"] = nil }
     append(.object(fields), to: &canonical)
     return Data(SHA256.hash(data: Array(canonical.utf8)))
   }
