@@ -45,6 +45,7 @@ public struct GatewayConfiguration: SettingGroup {
   /// Reads every setting; what is wrong is collected in `reader`.
   public mutating func read(_ reader: inout SettingReader) async {
     await readHTTP(&reader)
+    await readModels(&reader)
     await readCluster(&reader)
     await readJobs(&reader)
     await readJournal(&reader)
@@ -127,6 +128,17 @@ public struct GatewayConfiguration: SettingGroup {
       "take the scheme, host and path that clients see from X-Forwarded-Proto, -Host and -Prefix; only behind a proxy "
         + "that sets them itself"
     )
+  }
+
+  private mutating func readModels(_ reader: inout SettingReader) async {
+    let aliases = await reader.list(
+      "models.aliases", [],
+      "further names of models, for clients that have one built in: ALIAS=MODEL, such as dall-e-3=Qwen/Qwen-Image, "
+        + "separated by commas"
+    )
+    for text in aliases {
+      if let problem = server.aliases.add(text) { reader.complain("models.aliases has \"\(text)\", which \(problem)") }
+    }
   }
 
   private mutating func readCluster(_ reader: inout SettingReader) async {

@@ -10,6 +10,8 @@ public struct HTTPSettings: Hashable, Sendable {
   package var publicURL: PublicURL?
   /// Whether the server stands behind a proxy whose `X-Forwarded-` fields say what clients see.
   public var trustsForwarded = false
+  /// Further names of models.
+  public var aliases = ModelAliases()
 
   /// The defaults of a server on loopback.
   public init() {}

@@ -55,10 +55,10 @@ public enum GatewayServer {
   ) -> Router<GatewayContext> {
     DispatcherMetrics.describe(in: metrics)
     let addRoutes = { (router: Router<GatewayContext>) in
-      let submission = Submission(dispatcher: dispatcher, limits: limits)
+      let submission = Submission(dispatcher: dispatcher, limits: limits, aliases: settings.aliases)
       ImagesRoutes(submission: submission).add(to: router)
       JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)
-      ModelsRoutes(dispatcher: dispatcher).add(to: router)
+      ModelsRoutes(dispatcher: dispatcher, aliases: settings.aliases).add(to: router)
       WorkersRoutes(dispatcher: dispatcher).add(to: router)
       HealthRoutes(dispatcher: dispatcher).add(to: router)
       MetricsRoutes(registry: metrics).add(to: router)

@@ -5,6 +5,7 @@ import Wire
 /// `GET /v1/models` and `/v1/models/{id}`.
 struct ModelsRoutes: Sendable {
   let dispatcher: Dispatcher
+  let aliases: ModelAliases
 
   struct Model: Encodable {
     struct Size: Encodable {
@@ -30,6 +31,8 @@ struct ModelsRoutes: Sendable {
     var object = "model"
     var created: Int
     var ownedBy = "qwen-image-cluster"
+    /// The model that this is a further name of.
+    var aliasOf: String?
     var pipeline: String
     var fingerprint: String
     var ready: Bool
@@ -66,10 +69,18 @@ struct ModelsRoutes: Sendable {
     let catalog = await dispatcher.catalog
     let status = await dispatcher.status
     let ready = status.readyModels()
-    return catalog.modelIDs.compactMap { id in
+    let models = catalog.modelIDs.compactMap { id -> Model? in
       guard let card = try? catalog.card(named: id, status: status) else { return nil }
       return Model(card, created: catalog.createdUnix(id), ready: ready)
     }
+    // Clients look there for the name that they are going to use.
+    let further = aliases.names.compactMap { name -> Model? in
+      let id = aliases.model(named: name, known: catalog.modelIDs)
+      guard id != name, var model = models.first(where: { $0.id == id }) else { return nil }
+      (model.id, model.aliasOf) = (name, id)
+      return model
+    }
+    return models + further
   }
 }
 

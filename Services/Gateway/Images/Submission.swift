@@ -12,6 +12,7 @@ import Wire
 struct Submission: Sendable {
   let dispatcher: Dispatcher
   let limits: HTTPLimits
+  let aliases: ModelAliases
 
   /// A request that has become a job, or has found its job.
   struct Accepted: Sendable {
@@ -38,7 +39,7 @@ struct Submission: Sendable {
     guard mayStream || !imageRequest.isStreamed else {
       throw APIError(.unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
     }
-    let card = try await dispatcher.card(named: imageRequest.model)
+    let card = try await card(named: imageRequest.model)
     // Below 2^53, so that every client can read it back exactly.
     let images = try ImageJob.jobs(for: imageRequest, card: card, randomSeed: UInt64.random(in: 0..<1 << 52))
     try context.caller.check(images)
@@ -53,6 +54,23 @@ struct Submission: Sendable {
     do throws(Failure) { ticket = try await dispatcher.submit(job) } catch { throw APIError(error) }
     context.logger.info(ticket.isNew ? "job accepted" : "job known already", metadata: ["job": "\(ticket.id)"])
     return Accepted(ticket: ticket, isStreamed: imageRequest.isStreamed, resultFormat: imageRequest.resultFormat)
+  }
+
+  /// The card of the model that a request asks for by one of its names; nil: for the first model.
+  private func card(named name: String?) async throws(APIError) -> ModelCard {
+    let known = await dispatcher.catalog.modelIDs
+    let model = name.map { aliases.model(named: $0, known: known) }
+    do throws(APIError) {
+      return try await dispatcher.card(named: model)
+    } catch {
+      guard let name, error.code == .modelNotFound else { throw error }
+      var error = error
+      error.message +=
+        model == name
+        ? "; an operator can let a model have this name as well: --models-aliases"
+        : " (the request says \"\(name.prefix(80))\", which stands for it)"
+      throw error
+    }
   }
 
   /// The same for the same fields in any order and spacing. Whether events are streamed or addresses are sent makes no

@@ -252,7 +252,7 @@ function offer(model) {
 let models = []
 
 async function loadModels() {
-  models = (await read("v1/models")).data
+  models = (await read("v1/models")).data.filter((model) => !model.alias_of)
   const select = form.elements.model, chosen = select.value
   select.replaceChildren(...models.map((model) => new Option(model.id)))
   if (models.some((model) => model.id === chosen)) select.value = chosen
