@@ -50,9 +50,10 @@ public enum GatewayProcess {
         ])
       await onRunning(port)
     }
+    let http = HTTPService(server: server, host: configuration.host, port: configuration.port)
     let drain = Drain(dispatcher: dispatcher, grace: configuration.shutdownGrace, logger: logger)
     // Shut down from the last to the first: no more jobs, no more requests, no more workers.
-    let services: [any Service] = [dispatcher, server, drain]
+    let services: [any Service] = [dispatcher, http, drain]
     var group = ServiceGroupConfiguration(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     // The last resort, should something hang.
     group.maximumGracefulShutdownDuration = configuration.shutdownGrace + .seconds(15)

@@ -51,6 +51,27 @@ struct ConfigurationTests {
     #expect(try await Self.configuration([]).port == 8080)
   }
 
+  /// ZeroMQ listens at addresses and interfaces: of the names, one is resolved and others are refused before it is
+  /// asked.
+  @Test func endpointsAreAddressesOrInterfaces() async throws {
+    for (text, endpoints) in [
+      ("tcp://localhost:5555", ["tcp://127.0.0.1:5555"]),
+      ("tcp://LocalHost:*,ipc:///x", ["tcp://127.0.0.1:*", "ipc:///x"]),
+      ("tcp://lo:5555", ["tcp://lo:5555"]), ("tcp://[::1]:5555,tcp://*:1", ["tcp://[::1]:5555", "tcp://*:1"]),
+      ("tcp://0.0.0.0:5555", ["tcp://0.0.0.0:5555"]),
+    ] {
+      #expect(try await Self.configuration(["--cluster-endpoints", text]).endpoints == endpoints)
+    }
+    for name in ["gateway", "gateway.example.org", "localhost.example", "eth9999", "1.2.3", "[gateway]"] {
+      let problems = await Self.problems(["--cluster-endpoints", "tcp://\(name):5555"])
+      let problem = try #require(problems.first)
+      #expect(
+        problems.count == 1
+          && problem.hasPrefix("cluster.endpoints has tcp://\(name):5555, but ZeroMQ listens at IP addresses"))
+      #expect(problem.contains("lo"), "\(problem)")
+    }
+  }
+
   @Test func listsAreSeparatedByCommas() async throws {
     #expect(try await Self.configuration(["--cluster-endpoints", "tcp://*:1,ipc:///x"]).endpoints == ["tcp://*:1", "ipc:///x"])
     #expect(

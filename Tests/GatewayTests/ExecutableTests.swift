@@ -103,12 +103,26 @@ struct ExecutableTests {
     #expect(plain.output.contains("needs CURVE keys"), "\(plain.output)")
   }
 
+  @Test(arguments: [
+    ("192.0.2.1", "192.0.2.1:45457", "does not have"), ("nowhere.invalid", "nowhere.invalid:45457", "has no address"),
+  ])
+  func anAddressThatCannotBeServedIsNamed(host: String, address: String, reason: String) async throws {
+    let result = try await GatewayProgram.run([
+      "--http-host", host, "--http-port=45457", "--cluster-endpoints", ToyCluster.freshEndpoint,
+    ])
+    #expect(result.status == .exited(1))
+    let last = try #require(result.output.split(separator: "\n").last)
+    #expect(last.contains(address) && last.contains(reason), "\(result.output)")
+  }
+
   @Test func aPortInUseIsAnError() async throws {
     let endpoint = ToyCluster.freshEndpoint
     _ = try await GatewayProgram.serving(["--http-port=0", "--cluster-endpoints", endpoint]) { _, port in
       let second = try await GatewayProgram.run(["--http-port=\(port)", "--cluster-endpoints", endpoint + "2"])
       #expect(second.status == .exited(1))
-      #expect(second.output.lowercased().contains("in use"), "\(second.output)")
+      let last = try #require(second.output.split(separator: "\n").last)
+      #expect(
+        last.contains("127.0.0.1:\(port)") && last.contains("in use") && !last.contains("bind("), "\(second.output)")
     }
   }
 }

@@ -143,7 +143,16 @@ public struct GatewayConfiguration: SettingGroup {
 
   private mutating func readCluster(_ reader: inout SettingReader) async {
     endpoints = await reader.list(
-      "cluster.endpoints", endpoints, "where workers connect: tcp://ADDRESS:PORT or ipc://PATH, separated by commas")
+      "cluster.endpoints", endpoints,
+      "where workers connect: tcp://ADDRESS:PORT, with an IP address, an interface or localhost, or ipc://PATH, "
+        + "separated by commas"
+    )
+    endpoints = endpoints.map { BindEndpoint.resolved($0) }
+    for endpoint in endpoints {
+      if let problem = BindEndpoint.problem(with: endpoint) {
+        reader.complain("cluster.endpoints has \(endpoint), but \(problem)")
+      }
+    }
     secretKeyFile = await reader.text("cluster.secretKeyFile", secretKeyFile, "file with the gateway's CURVE key pair")
     allowedKeysDirectory = await reader.text(
       "cluster.allowedKeysDirectory", allowedKeysDirectory, "directory with the public keys (*.public) of workers that may join")
