@@ -24,6 +24,7 @@ func test(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [
 
 extension Target.Dependency {
   static let argumentParser = product(name: "ArgumentParser", package: "swift-argument-parser")
+  static let asyncAlgorithms = product(name: "AsyncAlgorithms", package: "swift-async-algorithms")
   static let asyncHTTPClient = product(name: "AsyncHTTPClient", package: "async-http-client")
   static let configuration = product(name: "Configuration", package: "swift-configuration")
   static let coreMetrics = product(name: "CoreMetrics", package: "swift-metrics")
@@ -45,6 +46,7 @@ extension Target.Dependency {
   static let serviceLifecycle = product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
   static let subprocess = product(name: "Subprocess", package: "swift-subprocess")
   static let systemPackage = product(name: "SystemPackage", package: "swift-system")
+  static let unixSignals = product(name: "UnixSignals", package: "swift-service-lifecycle")
 }
 
 /// What Tests/Benchmarks, a package of its own, imports.
@@ -66,6 +68,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-async-algorithms", from: "1.1.4"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "CommandLineArguments"]),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
@@ -118,9 +121,9 @@ let package = Package(
       name: "Gateway",
       dependencies: [
         "AccessKeys", "ImageCodec", "Journal", "Observability", "Scheduling", "Settings", "StrictJSON",
-        "Transport", "Wire", .crypto, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics,
-        .nioCore, .nioHTTP1, .nioHTTPTypes, .nioHTTPTypesHTTP1, .nioPosix, .orderedCollections,
-        .serviceLifecycle,
+        "Transport", "Wire", .asyncAlgorithms, .crypto, .httpTypes, .hummingbird, .hummingbirdCore, .logging,
+        .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioHTTPTypesHTTP1, .nioPosix, .orderedCollections,
+        .serviceLifecycle, .unixSignals,
       ],
       path: "Services/Gateway",
       resources: ["openapi.yaml", "Page/index.html", "Page/page.css", "Page/page.js"].map { .embedInCode($0) }),

@@ -1,5 +1,4 @@
 import AccessKeys
-import Dispatch
 import Foundation
 import Hummingbird
 import Journal
@@ -10,6 +9,7 @@ import Observability
 import Scheduling
 import ServiceLifecycle
 import Transport
+import UnixSignals
 
 /// A gateway from start to end.
 public enum GatewayProcess {
@@ -33,8 +33,9 @@ public enum GatewayProcess {
     let dispatcher = try await Dispatcher(configuration: configuration.dispatcher, journal: journal, router: router, logger: logger)
     let keyring = try configuration.readKeys(logger: logger)
     keyring?.follow { tenants in Task { await dispatcher.setTenants(tenants) } }
-    let hangup = Hangup { keyring?.reload() }
-    defer { hangup.cancel() }
+    // From here on, and to the end: without it SIGHUP would end the process.
+    let hangups = await UnixSignalsSequence(trapping: .sighup)
+    defer { withExtendedLifetime(hangups) {} }
     let server = GatewayServer.make(
       dispatcher: dispatcher, keyring: keyring, address: .hostname(configuration.host, port: configuration.port),
       limits: configuration.http, settings: configuration.server, metrics: metrics, logger: logger
@@ -53,7 +54,7 @@ public enum GatewayProcess {
     let http = HTTPService(server: server, host: configuration.host, port: configuration.port)
     let drain = Drain(dispatcher: dispatcher, grace: configuration.shutdownGrace, logger: logger)
     // Shut down from the last to the first: no more jobs, no more requests, no more workers.
-    let services: [any Service] = [dispatcher, http, drain]
+    let services: [any Service] = [dispatcher, http, drain, KeyReload(hangups: hangups, keyring: keyring)]
     var group = ServiceGroupConfiguration(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     // The last resort, should something hang.
     group.maximumGracefulShutdownDuration = configuration.shutdownGrace + .seconds(15)
@@ -84,19 +85,14 @@ public enum GatewayProcess {
   }
 }
 
-/// Calls back at every SIGHUP.
-private final class Hangup: Sendable {
-  // Touched by `init` and `cancel` only.
-  nonisolated(unsafe) private let source: any DispatchSourceSignal
+/// Reads the API's keys again at every SIGHUP.
+private struct KeyReload: Service {
+  let hangups: UnixSignalsSequence
+  let keyring: Keyring?
 
-  init(_ body: @escaping @Sendable () -> Void) {
-    signal(SIGHUP, SIG_IGN)
-    source = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
-    source.setEventHandler(handler: body)
-    source.resume()
+  func run() async {
+    for await _ in hangups.cancelOnGracefulShutdown() { keyring?.reload() }
   }
-
-  func cancel() { source.cancel() }
 }
 
 /// Ends the jobs that somebody waits for before the server ends: waits for them within the grace time, then cancels them. The others

@@ -13,7 +13,9 @@ struct GatewayProgram: Sendable {
     FilePath(URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().appendingPathComponent("gateway").path))
 
   let log: String
-  let terminate: @Sendable () -> Void
+  let signal: @Sendable (Int32) -> Void
+
+  func terminate() { signal(SIGTERM) }
 
   /// What it has written so far.
   var output: String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
@@ -37,11 +39,11 @@ struct GatewayProgram: Sendable {
       error: .combinedWithOutput
     ) { execution in
       let pid = execution.processIdentifier.value
-      let program = GatewayProgram(log: log) { kill(pid, SIGTERM) }
+      let program = GatewayProgram(log: log) { kill(pid, $0) }
       defer { program.terminate() }
       try await body(program, try await program.port())
     }
-    return (result.terminationStatus, GatewayProgram(log: log, terminate: {}).output)
+    return (result.terminationStatus, GatewayProgram(log: log, signal: { _ in }).output)
   }
 
   private func port() async throws -> Int {
@@ -83,6 +85,28 @@ struct ExecutableTests {
     // Every line of the log is a JSON object.
     for line in ended.output.split(separator: "\n") {
       #expect(try JSON(Array(line.utf8))["message"]?.text != nil, "\(line)")
+    }
+  }
+
+  /// Also when the file does not look changed. A gateway without keys is not ended by it.
+  @Test func aHangupReadsTheKeysAgain() async throws {
+    let keys = AccessTests.Keys()
+    _ = try keys.add("acme")
+    for more in [["--http-api-keys-file", keys.path], []] {
+      let arguments = ["--http-port=0", "--cluster-endpoints", ToyCluster.freshEndpoint] + more
+      let ended = try await GatewayProgram.serving(arguments) { gateway, port in
+        for round in 1...2 {
+          gateway.signal(SIGHUP)
+          let health = try await RawClient.exchange(
+            port, "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+          #expect(health.hasPrefix("HTTP/1.1 200"))
+          if more.isEmpty { continue }
+          try await wait("the keys are read") {
+            gateway.output.components(separatedBy: "the API keys were read").count == round + 1
+          }
+        }
+      }
+      #expect(ended.status == .exited(0))
     }
   }
 

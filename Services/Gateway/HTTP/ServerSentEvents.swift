@@ -1,3 +1,4 @@
+import AsyncAlgorithms
 import Foundation
 import HTTPTypes
 import Hummingbird
@@ -34,23 +35,17 @@ enum ServerSentEvent {
     _ records: AsyncStream<Record>, to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration,
     _ event: (Record) throws -> (ByteBuffer, isLast: Bool)
   ) async throws -> Bool {
-    let (items, continuation) = AsyncStream<Record?>.makeStream()
-    let forwarder = Task {
-      for await record in records { continuation.yield(record) }
-      continuation.finish()
-    }
-    let timer = Task {
-      while (try? await Task.sleep(for: keepAliveInterval)) != nil { continuation.yield(nil) }
-    }
-    // Not in a group: the records' stream must be let go of at once when the client leaves.
-    defer {
-      forwarder.cancel()
-      timer.cancel()
-    }
-    for await item in items {
-      guard let record = item else {
+    typealias Item = StreamItem<Record>
+    let timer = AsyncTimerSequence(interval: keepAliveInterval, clock: .continuous).map { _ in Item.silence }
+    // The timer has no end, so the records' end is an item as well. Returning lets go of both.
+    for try await item in merge(chain(records.map { Item.record($0) }, [Item.end].async), timer) {
+      let record: Record
+      switch item {
+      case .record(let next): record = next
+      case .silence:
         try await writer.write(keepAlive)
         continue
+      case .end: return false
       }
       let (buffer, isLast) = try event(record)
       try await writer.write(buffer)
@@ -58,4 +53,13 @@ enum ServerSentEvent {
     }
     return false
   }
+}
+
+/// What a stream of events is made of.
+private enum StreamItem<Record: Sendable>: Sendable {
+  case record(Record)
+  /// Nothing happened for a while.
+  case silence
+  /// The records have ended.
+  case end
 }
