@@ -98,7 +98,8 @@ struct CrossOriginTests {
           #expect(response.headers[.accessControlAllowOrigin] == Self.page)
           #expect(response.headers[.accessControlAllowCredentials] == "true")
           #expect(
-            response.headers[.accessControlExposeHeaders] == "location, retry-after, x-request-id, x-should-retry")
+            response.headers[.accessControlExposeHeaders]
+              == "idempotent-replayed, location, retry-after, x-request-id, x-should-retry")
           #expect(response.headers[.vary] == "origin")
           #expect(response.headers[HTTPField.Name("x-request-id")!] != nil)
         }

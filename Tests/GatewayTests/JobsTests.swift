@@ -93,6 +93,25 @@ struct JobsTests {
 
   // MARK: Keys
 
+  @Test func answersSayWhetherAnEarlierRequestHasMadeTheJob() async throws {
+    try await ToyCluster.run { cluster in
+      _ = try await cluster.joinAll()
+      try await cluster.app().test(.ahc()) { client in
+        let replayed = HTTPField.Name("idempotent-replayed")!
+        let body = #"{"prompt":"a cat"}"#
+        let first = try await client.submit(body, Self.keyed("k"))
+        let second = try await client.submit(body, Self.keyed("k"))
+        let third = try await client.generate(body, headers: Self.keyed("k"))
+        let other = try await client.submit(body, Self.keyed("l"))
+        let keyless = try await client.submit(body)
+        #expect(
+          [first, second, third, other, keyless].map { $0.headers[replayed] } == [nil, "true", "true", nil, nil])
+        #expect(
+          second.headers[.location] == first.headers[.location] && third.headers[.location] == first.headers[.location])
+      }
+    }
+  }
+
   @Test func aRepeatedKeyGivesTheSameJob() async throws {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(5))

@@ -14,7 +14,7 @@ struct CrossOriginMiddleware: RouterMiddleware {
   }
 
   /// What pages may read of an answer beside its body and what the standard lets them read anyway.
-  static let exposedHeaders = "location, retry-after, x-request-id, x-should-retry"
+  static let exposedHeaders = "idempotent-replayed, location, retry-after, x-request-id, x-should-retry"
   /// How long browsers may remember the answer to a preflight.
   static let maxAgeSeconds = 600
   /// A preflight that asks for more header names than this is given the names that the API has.

@@ -22,7 +22,7 @@ struct ImagesRoutes: Sendable {
     let resultURLs = accepted.resultFormat == .url ? urls : nil
     var response =
       accepted.isStreamed ? stream(ticket, resultURLs, request) : try await collect(ticket, resultURLs, request)
-    response.headers[.location] = context.links.path(Links.job(ticket.id))
+    response.describe(ticket, context.links)
     return response
   }
 

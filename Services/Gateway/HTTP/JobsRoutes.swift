@@ -22,7 +22,7 @@ struct JobsRoutes: Sendable {
     var request = request
     let ticket = try await submission.accept(&request, context, isDetached: true, mayStream: false).ticket
     var response = try Response.json(JobBody(try await snapshot(ticket.id, context), context.links), status: .accepted)
-    response.headers[.location] = context.links.path(Links.job(ticket.id))
+    response.describe(ticket, context.links)
     return response
   }
 

@@ -107,6 +107,14 @@ struct Submission: Sendable {
   }
 }
 
+extension Response {
+  /// Says where the job is, and whether an earlier request with the same key has made it.
+  mutating func describe(_ ticket: JobTicket, _ links: Links) {
+    headers[.location] = links.path(Links.job(ticket.id))
+    if !ticket.isNew { headers[.idempotentReplayed] = "true" }
+  }
+}
+
 extension Request {
   /// The header that makes a repeated request the same request.
   fileprivate func idempotencyKey() throws(APIError) -> String? {
@@ -139,4 +147,5 @@ extension Request {
 extension HTTPField.Name {
   static let idempotencyKey = Self("idempotency-key")!
   static let detach = Self("x-detach")!
+  static let idempotentReplayed = Self("idempotent-replayed")!
 }
