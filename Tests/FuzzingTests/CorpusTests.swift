@@ -1,5 +1,6 @@
 import Foundation
 import FuzzTargets
+import TestSupport
 import Testing
 
 /// What the fuzzer has collected (Tests/Fuzzing), without the fuzzer.
@@ -22,10 +23,7 @@ struct CorpusTests {
 
   @Test(arguments: FuzzTarget.allCases) func neitherDoMutationsOfThem(target: FuzzTarget) throws {
     let inputs = try inputs(target)
-    var random = SystemRandomNumberGenerator()
-    let seed = random.next()
-    var generator = Generator(state: seed)
-    print("\(target.rawValue): seed \(seed)")
+    var generator = TestRandom("corpus \(target.rawValue)")
     for _ in 0..<2000 {
       guard var input = inputs.randomElement(using: &generator), !input.isEmpty else { continue }
       for _ in 0..<Int.random(in: 1...4, using: &generator) { mutate(&input, with: inputs, using: &generator) }
@@ -33,7 +31,7 @@ struct CorpusTests {
     }
   }
 
-  private func mutate(_ input: inout [UInt8], with others: [[UInt8]], using generator: inout Generator) {
+  private func mutate(_ input: inout [UInt8], with others: [[UInt8]], using generator: inout TestRandom) {
     guard !input.isEmpty else { return }
     let place = Int.random(in: 0..<input.count, using: &generator)
     switch Int.random(in: 0..<6, using: &generator) {
@@ -45,19 +43,6 @@ struct CorpusTests {
     default:
       let other = others.randomElement(using: &generator) ?? []
       input.replaceSubrange(place..., with: other.dropFirst(place).prefix(2048))
-    }
-  }
-
-  /// SplitMix64, so that a seed that was printed can be used again.
-  private struct Generator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-      state &+= 0x9e37_79b9_7f4a_7c15
-      var z = state
-      z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-      z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-      return z ^ (z >> 31)
     }
   }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import Journal
+import TestSupport
 import Testing
 
 @Suite("The journal")
@@ -212,11 +213,11 @@ struct JournalStoreTests {
         store.close()
       }
       let sound = try Data(contentsOf: URL(filePath: path))
-      var random = SystemRandomNumberGenerator()
+      var random = TestRandom("damaged journals")
       var noticed = 0
       for _ in 0..<300 {
         var bytes = sound
-        for _ in 0..<Int.random(in: 1...4) {
+        for _ in 0..<Int.random(in: 1...4, using: &random) {
           bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
         }
         for suffix in ["-wal", "-shm"] { try? FileManager.default.removeItem(atPath: path + suffix) }

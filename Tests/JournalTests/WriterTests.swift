@@ -1,5 +1,6 @@
 import Foundation
 import Journal
+import TestSupport
 import Testing
 
 @Suite("Writing in groups", .timeLimit(.minutes(5)))
@@ -54,13 +55,13 @@ struct WriterTests {
   }
 
   /// Runs until something kills it; says on `acknowledgements` what is durable.
-  static func writeUntilKilled(_ path: String, from start: Int, acknowledgements: String) throws {
+  static func writeUntilKilled(_ path: String, from start: Int, killAfterMicroseconds: UInt32, acknowledgements: String) throws {
     let file = open(acknowledgements, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
     var limits = JournalLimits()
     limits.retentionSeconds = 1 << 40
     let store = try JournalStore(path: path, limits: limits)
     let killer = Thread {
-      usleep(UInt32.random(in: 0...60_000))
+      usleep(killAfterMicroseconds)
       kill(getpid(), SIGKILL)
     }
     killer.start()
@@ -85,11 +86,13 @@ struct WriterTests {
     let (path, acknowledgements) = (folder + "/j", folder + "/acknowledged")
     let mirror = try JournalStore(path: nil)
     var (written, kills) = (0, 0)
+    var random = TestRandom("killed writers")
     for _ in 0..<60 {
       let start = written
+      let delay = UInt32.random(in: 0...60_000, using: &random)
       await #expect(processExitsWith: .signal(SIGKILL)) {
-        [path = path as String, start = start as Int, acknowledgements = acknowledgements as String] in
-        try WriterTests.writeUntilKilled(path, from: start, acknowledgements: acknowledgements)
+        [path = path as String, start = start as Int, delay = delay as UInt32, acknowledgements = acknowledgements as String] in
+        try WriterTests.writeUntilKilled(path, from: start, killAfterMicroseconds: delay, acknowledgements: acknowledgements)
       }
       kills += 1
       let text = (try? String(contentsOfFile: acknowledgements, encoding: .utf8)) ?? ""
