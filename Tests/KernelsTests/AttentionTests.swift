@@ -4,10 +4,8 @@ import TensorCore
 import Testing
 
 @Suite struct AttentionTests {
-  struct Case: CustomStringConvertible, Hashable, Sendable {
-    var n: Int, m: Int, heads: Int, kvHeads: Int, headDim: Int, causal: Bool
-    var description: String { "\(n)×\(m), \(heads)/\(kvHeads) heads of \(headDim)\(causal ? ", causal" : "")" }
-  }
+  typealias Case = Reference.AttentionCase
+
   static let cases = [
     Case(n: 1, m: 1, heads: 1, kvHeads: 1, headDim: 1, causal: false), Case(n: 5, m: 7, heads: 3, kvHeads: 3, headDim: 16, causal: false),
     Case(n: 37, m: 37, heads: 4, kvHeads: 2, headDim: 16, causal: true), Case(n: 3, m: 50, heads: 2, kvHeads: 1, headDim: 13, causal: true),
@@ -32,33 +30,8 @@ import Testing
   static func reference(_ c: Case, _ dtype: DType, seed: UInt64) -> [Double] {
     references.value(Key(c: c, dtype: dtype, seed: seed)) {
       let (q, k, v) = inputs(c, dtype, seed: seed)
-      return reference(c, q, k, v)
+      return Reference.attention(c, q.doubles, k.doubles, v.doubles)
     }
-  }
-
-  static func reference(_ c: Case, _ q: Tensor, _ k: Tensor, _ v: Tensor) -> [Double] {
-    let (q, k, v) = (q.doubles, k.doubles, v.doubles)
-    var result = [Double](repeating: 0, count: c.n * c.heads * c.headDim)
-    for head in 0..<c.heads {
-      let kvHead = head / (c.heads / c.kvHeads)
-      for i in 0..<c.n {
-        let visible = c.causal ? max(0, min(c.m, i + c.m - c.n + 1)) : c.m
-        if visible == 0 { continue }
-        let query = (i * c.heads + head) * c.headDim
-        let scores = (0..<visible).map { j in
-          let key = (j * c.kvHeads + kvHead) * c.headDim
-          var sum = 0.0
-          for x in 0..<c.headDim { sum += q[query + x] * k[key + x] }
-          return sum / Double(c.headDim).squareRoot()
-        }
-        let top = scores.max()!, weights = scores.map { exp($0 - top) }, total = weights.reduce(0, +)
-        for j in 0..<visible {
-          let value = (j * c.kvHeads + kvHead) * c.headDim
-          for x in 0..<c.headDim { result[query + x] += weights[j] / total * v[value + x] }
-        }
-      }
-    }
-    return result
   }
 
   @Test(arguments: floatingComputes) func matchesDoubles(_ compute: Compute) {
@@ -103,6 +76,7 @@ import Testing
     let v = randomTensor([600, 16], compute.activationDType, seed: 3)
     let c = Case(n: 4, m: 600, heads: 1, kvHeads: 1, headDim: 16, causal: false)
     let result = compute.attention(q: q, k: k, v: v, heads: 1, kvHeads: 1, headDim: 16, causal: false)
-    #expect(relativeError(result, Self.reference(c, q, k, v)) < (compute.precision == .fp32 ? 1e-3 : 1e-2))
+    let expected = Reference.attention(c, q.doubles, k.doubles, v.doubles)
+    #expect(relativeError(result, expected) < (compute.precision == .fp32 ? 1e-3 : 1e-2))
   }
 }

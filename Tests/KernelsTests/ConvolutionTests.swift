@@ -6,28 +6,6 @@ import Testing
 @Suite struct ConvolutionTests {
   static let references = SharedReferences<Int, [Double]>()
 
-  static func reference(_ x: Tensor, _ weight: Tensor, _ bias: Tensor) -> [Double] {
-    let (height, width, channels) = (x.shape[0], x.shape[1], x.shape[2]), (out, size) = (weight.shape[0], weight.shape[2])
-    let input = x.doubles, w = weight.doubles, b = bias.doubles
-    var result: [Double] = []
-    for y in 0..<height {
-      for column in 0..<width {
-        for o in 0..<out {
-          var sum = b[o]
-          for dy in 0..<size {
-            for dx in 0..<size {
-              let (sy, sx) = (y + dy - size / 2, column + dx - size / 2)
-              guard (0..<height).contains(sy) && (0..<width).contains(sx) else { continue }
-              for c in 0..<channels { sum += input[(sy * width + sx) * channels + c] * w[((o * channels + c) * size + dy) * size + dx] }
-            }
-          }
-          result.append(sum)
-        }
-      }
-    }
-    return result
-  }
-
   @Test(arguments: floatingComputes + [Compute(precision: .fp32, pool: testPool, matrixLibrary: .openBLAS)]) func matchesDoubles(
     _ compute: Compute
   ) {
@@ -41,7 +19,10 @@ import Testing
       let layer = compute.prepareConvolution(weight: weight, bias: bias)
       let result = compute.convolution(x, layer)
       #expect(result.shape == [s.h, s.w, s.o] && result.dtype == .fp32)
-      let reference = Self.references.value(index) { Self.reference(x, weight, bias) }
+      let reference = Self.references.value(index) {
+        Reference.convolution(
+          x.doubles, height: s.h, width: s.w, channels: s.i, weight.doubles, size: s.size, bias: bias.doubles)
+      }
       #expect(relativeError(result, reference) < 2e-6, "\(compute.numericsClass) \(s)")
 
       let start = randomTensor([s.h, s.w, s.o], scale: 3, seed: 52)
@@ -86,13 +67,7 @@ import Testing
       for silu in [false, true] {
         let x = randomTensor([3, 5, channels], scale: 3, seed: UInt64(channels)), gamma = randomTensor([channels, 1, 1], .bf16, seed: 2)
         let result = compute.channelRMSNorm(x, gamma: gamma, silu: silu)
-        let input = x.doubles, g = gamma.doubles
-        let expected = (0..<15 * channels).map { index in
-          let start = index / channels * channels
-          let norm = input[start..<start + channels].reduce(0) { $0 + $1 * $1 }.squareRoot()
-          let value = input[index] / max(norm, 1e-12) * Double(channels).squareRoot() * g[index % channels]
-          return silu ? value / (1 + exp(-value)) : value
-        }
+        let expected = Reference.channelRMSNorm(x.doubles, gamma: gamma.doubles, silu: silu)
         #expect(relativeError(result, expected) < 5e-7)
       }
     }
@@ -100,13 +75,8 @@ import Testing
   }
 
   @Test(arguments: everyCompute([.fp32])) func upsamplingRepeatsPixels(_ compute: Compute) {
-    let x = randomTensor([3, 4, 5], seed: 1), result = compute.upsampleNearest2x(x), input = x.floats()
+    let x = randomTensor([3, 4, 5], seed: 1), result = compute.upsampleNearest2x(x)
     #expect(result.shape == [6, 8, 5])
-    let values = result.floats()
-    let expected = (0..<6 * 8 * 5).map { index in
-      let row = index / 40, column = index / 5 % 8, channel = index % 5
-      return input[(row / 2 * 4 + column / 2) * 5 + channel]
-    }
-    #expect(values == expected)
+    #expect(result.floats() == Reference.upsampleNearest2x(x.floats(), height: 3, width: 4, channels: 5))
   }
 }

@@ -14,7 +14,7 @@ import Testing
     values += [Float(bitPattern: 0x7f80_0001), Float(bitPattern: 0xffff_ffff), Float(bitPattern: 0x7fff_ffff)]
     let rounded = compute.converted(Tensor(values, shape: [values.count]), to: .bf16)
     let bits = Array(UnsafeBufferPointer(start: rounded.pointer(as: UInt16.self), count: values.count))
-    for (value, bits) in zip(values, bits) where bits != value.bf16Bits { Issue.record("\(value) became \(bits)") }
+    for (value, bits) in zip(values, bits) where bits != Reference.bf16Bits(value) { Issue.record("\(value) became \(bits)") }
   }
 
   @Test(arguments: everyCompute([.fp32])) func widensEveryHalf(_ compute: Compute) {
@@ -31,7 +31,7 @@ import Testing
     let results = compute.silu(Tensor(values, shape: [values.count])).floats()
     var worst = 0.0
     for (x, y) in zip(values, results) where x.isFinite {
-      let expected = Double(x) / (1 + exp(-Double(x)))
+      let expected = Reference.silu(Double(x))
       // Below -86 the sigmoid is subnormal and has few bits left.
       if x > -86 { worst = max(worst, ulps(y, expected)) } else { #expect(abs(Double(y) - expected) < 1e-43 * 110) }
     }
@@ -46,13 +46,7 @@ import Testing
         let x = randomTensor([rows, width], scale: 3, seed: UInt64(width)), weight = randomTensor([width], weightType, seed: 5)
         let result = compute.rmsNorm(x, weight: weight, epsilon: 1e-6)
         #expect(result.dtype == compute.activationDType)
-        let (input, w) = (x.doubles, weight.doubles)
-        var expected: [Double] = []
-        for row in 0..<rows {
-          let part = input[row * width..<(row + 1) * width]
-          let scale = 1 / (part.reduce(0) { $0 + $1 * $1 } / Double(width) + 1e-6).squareRoot()
-          expected += zip(part, w).map { $0 * scale * $1 }
-        }
+        let expected = Reference.rmsNorm(x.doubles, weight: weight.doubles, epsilon: 1e-6)
         expectClose(result, expected) { (1e-6 + roundoff(result.dtype)) * abs($1) }
         #expect(relativeError(compute.rmsNorm(x, weight: weight, epsilon: 1e-6, output: .fp32), expected) < 3e-7)
       }
@@ -64,13 +58,7 @@ import Testing
       let x = randomTensor([rows, width], scale: 2, offset: 5, seed: UInt64(width))
       let shift = randomTensor([width], seed: 2), scale = randomTensor([width], seed: 3)
       let result = compute.layerNormModulate(x, shift: shift, scale: scale, epsilon: 1e-6)
-      let (input, sh, sc) = (x.doubles, shift.doubles, scale.doubles)
-      var expected: [Double] = []
-      for row in 0..<rows {
-        let part = Array(input[row * width..<(row + 1) * width]), mean = part.reduce(0, +) / Double(width)
-        let factor = 1 / (part.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(width) + 1e-6).squareRoot()
-        for i in 0..<width { expected.append((part[i] - mean) * factor * (1 + sc[i]) + sh[i]) }
-      }
+      let expected = Reference.layerNormModulate(x.doubles, shift: shift.doubles, scale: scale.doubles, epsilon: 1e-6)
       #expect(relativeError(result, expected) < 2e-6 + roundoff(result.dtype))
     }
   }
@@ -79,7 +67,7 @@ import Testing
     for type in [DType.fp32, .bf16] {
       let gate = randomTensor([3, 37], type, scale: 4, seed: 1), up = randomTensor([3, 37], type, seed: 2)
       let result = compute.siluMultiply(gate, up)
-      let expected = zip(gate.doubles, up.doubles).map { $0 / (1 + exp(-$0)) * $1 }
+      let expected = Reference.siluMultiply(gate.doubles, up.doubles)
       expectClose(result, expected) { (6e-7 + roundoff(result.dtype)) * abs($1) }
     }
   }
@@ -108,24 +96,9 @@ import Testing
           let table = RotaryTable(
             cos: Tensor(angles.map { cos($0) }, shape: [rows, half]), sin: Tensor(angles.map { sin($0) }, shape: [rows, half]))
           compute.headNormRotary(&x, heads: heads, normWeight: normed ? weight : nil, epsilon: 1e-6, rotary: table, style: style)
-          var expected = input
-          let w = weight.doubles, c = table.cos.doubles, s = table.sin.doubles
-          for row in 0..<rows {
-            for head in 0..<heads {
-              let start = (row * heads + head) * headDim
-              var part = Array(input[start..<start + headDim])
-              if normed {
-                let factor = 1 / (part.reduce(0) { $0 + $1 * $1 } / Double(headDim) + 1e-6).squareRoot()
-                for i in 0..<headDim { part[i] *= factor * w[i] }
-              }
-              for j in 0..<half {
-                let (first, second) = style == .interleaved ? (2 * j, 2 * j + 1) : (j, j + half)
-                let (cosine, sine) = (c[row * half + j], s[row * half + j])
-                expected[start + first] = part[first] * cosine - part[second] * sine
-                expected[start + second] = part[second] * cosine + part[first] * sine
-              }
-            }
-          }
+          let expected = Reference.headNormRotary(
+            input, heads: heads, headDim: headDim, weight: normed ? weight.doubles : nil, epsilon: 1e-6,
+            cos: table.cos.doubles, sin: table.sin.doubles, style: style)
           #expect(relativeError(x, expected) < 1e-6 + roundoff(x.dtype) / 2)
         }
       }

@@ -3,56 +3,24 @@ import Kernels
 import TensorCore
 import Testing
 
-/// The reference: sums in double precision over operands rounded as the kernels round them.
+/// What products are compared with.
 struct LinearReference: Sendable {
-  let sums: [Double]  // x·Wᵀ + b
-  let magnitudes: [Double]  // Σ|x||w| + |b|: what rounding errors are relative to
+  let product: Reference.Product
 
   /// Weights of q4 are given as they were after quantization.
   init(x: Tensor, weight: Tensor, bias: Tensor?, precision: Precision) {
-    let rows = x.shape[0], depth = x.shape[1], columns = weight.shape[0]
-    let a = Self.represented(x, precision), w = Self.represented(weight, precision), b = bias?.doubles
-    var sums = [Double](), magnitudes = [Double]()
-    for row in 0..<rows {
-      for column in 0..<columns {
-        var sum = b?[column] ?? 0, magnitude = abs(sum)
-        for k in 0..<depth {
-          let product = a[row * depth + k] * w[column * depth + k]
-          sum += product
-          magnitude += abs(product)
-        }
-        sums.append(sum)
-        magnitudes.append(magnitude)
-      }
-    }
-    self.sums = sums
-    self.magnitudes = magnitudes
-  }
-
-  /// The numbers that stand for the elements of a matrix [rows, depth] in a product.
-  static func represented(_ matrix: Tensor, _ precision: Precision) -> [Double] {
-    let values = matrix.floats()
-    switch precision {
-    case .fp32: return values.map(Double.init)
-    case .bf16, .q4: return values.map { Double($0.asBF16) }
-    case .int8:
-      let depth = matrix.shape[1]
-      return (0..<matrix.shape[0]).flatMap { row -> [Double] in
-        let part = values[row * depth..<(row + 1) * depth]
-        let scale = part.reduce(0) { max($0, abs($1)) } / 127
-        let inverse = scale > 0 ? 1 / scale : 0
-        return part.map { Double(($0 * inverse).rounded(.toNearestOrEven)) * Double(scale) }
-      }
-    }
+    product = Reference.product(
+      Reference.represented(x, precision), Reference.represented(weight, precision), bias: bias?.doubles,
+      depth: x.shape[1])
   }
 
   /// Errors allowed: one rounding per product and sum (vdpbf16ps rounds products too), and the rounding of the result.
   func check(_ result: Tensor, depth: Int, _ comment: String, sourceLocation: SourceLocation = #_sourceLocation) {
-    expectClose(result, sums, comment, sourceLocation: sourceLocation) { index, expected in
-      Double(2 * depth + 4) * 0x1p-24 * magnitudes[index] + roundoff(result.dtype) * abs(expected) + 1e-37
+    expectClose(result, product.sums, comment, sourceLocation: sourceLocation) { index, expected in
+      Double(2 * depth + 4) * 0x1p-24 * product.magnitudes[index] + roundoff(result.dtype) * abs(expected) + 1e-37
     }
     let sumError = result.dtype == .fp32 ? 3e-7 * Double(max(depth, 1)).squareRoot() : 0x1p-8
-    #expect(relativeError(result, sums) <= sumError, "\(comment)", sourceLocation: sourceLocation)
+    #expect(relativeError(result, product.sums) <= sumError, "\(comment)", sourceLocation: sourceLocation)
   }
 }
 
@@ -112,8 +80,9 @@ struct LinearReference: Sendable {
     let x = randomTensor([19, 77], seed: 1), weight = randomTensor([53, 77], scale: 0.3, seed: 2), bias = randomTensor([53], seed: 3)
     let layer = compute.prepareLinear(weight: weight, bias: bias)
     let plain = compute.linear(x, layer, output: .fp32).doubles
-    expectClose(compute.linear(x, layer, activation: .silu, output: .fp32), plain.map { $0 / (1 + exp(-$0)) }) { 6e-7 * abs($1) }
-    let gelu = plain.map { 0.5 * $0 * (1 + tanh((2 / Double.pi).squareRoot() * ($0 + 0.044715 * $0 * $0 * $0))) }
+    let silu = compute.linear(x, layer, activation: .silu, output: .fp32)
+    expectClose(silu, plain.map(Reference.silu)) { 6e-7 * abs($1) }
+    let gelu = plain.map(Reference.geluTanh)
     // Far out on the negative side gelu is the exponential of a large rounded number: only absolutely accurate.
     expectClose(compute.linear(x, layer, activation: .geluTanh, output: .fp32), gelu) {
       1e-6 * abs($1) + (plain[$0] < 0 ? 1e-7 * abs(plain[$0]) : 0)

@@ -38,7 +38,7 @@ extension Tensor {
     for (index, value) in floats().enumerated() {
       switch dtype {
       case .fp32: result.pointer(as: Float.self)[index] = value
-      case .bf16: result.pointer(as: UInt16.self)[index] = value.bf16Bits
+      case .bf16: result.pointer(as: UInt16.self)[index] = Reference.bf16Bits(value)
       case .fp16: result.pointer(as: Float16.self)[index] = Float16(value)
       default: preconditionFailure()
       }
@@ -71,24 +71,6 @@ func expectClose(
     Issue.record("\(comment()): element \(index) is \(value), not \(expected) ± \(bound(index, expected))", sourceLocation: sourceLocation)
     return
   }
-}
-
-extension Float {
-  /// Nearest bf16, ties to even, found by comparing the two candidates.
-  var bf16Bits: UInt16 {
-    if isNaN { return UInt16(bitPattern >> 16) | 0x40 }
-    let lower = UInt16(bitPattern >> 16)
-    let below = Double(Float(bitPattern: UInt32(lower) << 16))
-    if below == Double(self) { return lower }
-    // The next code is infinity after the largest finite value, which stands for 2^128 here.
-    let nextBits = UInt32(lower &+ 1) << 16
-    let above = nextBits & 0x7fff_ffff == 0x7f80_0000 ? (self < 0 ? -0x1p128 : 0x1p128) : Double(Float(bitPattern: nextBits))
-    let toBelow = abs(Double(self) - below), toAbove = abs(above - Double(self))
-    if toBelow == toAbove { return lower & 1 == 0 ? lower : lower &+ 1 }
-    return toBelow < toAbove ? lower : lower &+ 1
-  }
-  /// The value rounded to bf16.
-  var asBF16: Float { Float(bitPattern: UInt32(bf16Bits) << 16) }
 }
 
 /// ‖a - b‖ / ‖b‖.

@@ -3,6 +3,9 @@
 // One table of functions per instruction set; the same source (table.inc and what it includes) is compiled once per
 // table, around the micro-kernels of that instruction set. A function works on the part of the result it is given and never
 // starts threads: the caller partitions over outputs, and no result depends on how.
+//
+// `Reference.name` after an operation is its plain version: a function of Tests/KernelsTests/Reference.swift that says in
+// double precision and a few lines what is computed. The tests compare every table with it.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -20,7 +23,7 @@ enum { CK_INTERLEAVED = 0, CK_ROTATE_HALF = 1 };
 enum { CK_PLAIN = 0, CK_Q4 = 1 };
 
 /// What happens to a sum on its way out: out = act(sum + bias), or out += gate * act(sum + bias). Integer sums are first turned
-/// into row_scale * column_scale * (sum - column_offset).
+/// into row_scale * column_scale * (sum - column_offset). Activations: Reference.silu, Reference.geluTanh.
 typedef struct ck_epilogue {
   const float *row_scale;        // [m]; null for floating-point sums
   const float *column_scale;     // [n]
@@ -35,7 +38,8 @@ typedef struct ck_epilogue {
   size_t ldo;         // elements between rows of out
 } ck_epilogue;
 
-/// out[m, n] = epilogue(a[m, k] · b[n, k]ᵀ), with both operands packed.
+/// out[m, n] = epilogue(a[m, k] · b[n, k]ᵀ), with both operands packed. Reference.product, of operands as
+/// Reference.represented has them.
 typedef struct ck_gemm {
   size_t m, n, k;
   const void *a;      // packed rows, see pack_a
@@ -45,6 +49,7 @@ typedef struct ck_gemm {
 } ck_gemm;
 
 /// softmax(q kᵀ / √head_dim) v for the heads that read one kv head; q [n, heads*head_dim], out likewise, of the operand's type.
+/// Reference.attention.
 typedef struct ck_attention {
   size_t n, m, heads, head_dim;
   int causal;         // query i sees keys j <= i + (m - n)
@@ -54,12 +59,13 @@ typedef struct ck_attention {
   void *out;
 } ck_attention;
 
-/// A 3×3 convolution with zero padding of 1 of a picture [height, width, in_channels] into [height, width, out_channels], fp32. Both
-/// may be present in part: `x` and `out` point at their rows x_row and out_row.
+/// A 3×3 convolution with zero padding of 1 of an image [height, width, in_channels] into [height, width, out_channels], fp32. Both
+/// may be present in part: `x` and `out` point at their rows x_row and out_row. Reference.convolution,
+/// Reference.upsampleNearest2x.
 typedef struct ck_convolution {
   size_t height, width, in_channels, out_channels;
   size_t x_row, out_row;
-  int upsampled;         // the picture is given at half the height and width; its pixels count twice in both directions
+  int upsampled;         // the image is given at half the height and width; its pixels count twice in both directions
   int add;               // the result is added to `out`
   const float *x;
   const float *weights;  // from ck_winograd_weights
@@ -67,7 +73,7 @@ typedef struct ck_convolution {
   float *out;
 } ck_convolution;
 
-/// Most tiles of 4×4 pixels of one call of `convolution`; the picture's tiles are numbered row by row.
+/// Most tiles of 4×4 pixels of one call of `convolution`; the image's tiles are numbered row by row.
 enum { CK_WINOGRAD_TILES = 48 };
 
 /// The matmul of one operand type: packing, and tiles of the product.
@@ -111,6 +117,7 @@ typedef struct ck_table {
   ck_attention_kernel fp32_attention, bf16_attention;
 
   /// q = w / scale rounded to nearest even, scale = max|w| / 127 per row; w [rows, k], q [rows, k], scales [rows].
+  /// Reference.quantizedInt8, as q · scale.
   void (*quantize_int8)(int8_t *q, float *scales, const void *w, int type, size_t rows, size_t k);
   /// What the epilogue takes off each column: 128 Σ q; q [rows, k], offsets [rows].
   void (*int8_offsets)(int32_t *offsets, const int8_t *q, size_t rows, size_t k);
@@ -120,23 +127,27 @@ typedef struct ck_table {
   void (*pack_q4)(void *packed, const void *w, int type, size_t ldw, size_t columns, size_t k);
 
   /// dst = src in another floating-point type; dst fp32 or bf16. Rounds to nearest even, NaN stays NaN.
+  /// Reference.bf16Bits.
   void (*convert)(void *dst, int dst_type, const void *src, int src_type, size_t n);
-  /// exp, sigmoid and silu of fp32 vectors.
+  /// exp, sigmoid, silu and gelu of fp32 vectors. Reference.silu, Reference.geluTanh.
   void (*exp)(float *dst, const float *src, size_t n);
   void (*sigmoid)(float *dst, const float *src, size_t n);
   void (*silu)(float *dst, const float *src, size_t n);
   void (*gelu_tanh)(float *dst, const float *src, size_t n);
-  /// x / sqrt(mean(x²) + epsilon) * weight; x [rows, d], weight [d].
+  /// x / sqrt(mean(x²) + epsilon) * weight; x [rows, d], weight [d]. Reference.rmsNorm.
   void (*rms_norm)(void *dst, int dst_type, const float *x, const float *weight, size_t rows, size_t d, float epsilon);
   /// (x - mean) / sqrt(variance + epsilon) * (1 + scale) + shift; x [rows, d], shift and scale [d].
+  /// Reference.layerNormModulate.
   void (*layer_norm_modulate)(void *dst, int dst_type, const float *x, const float *shift, const float *scale, size_t rows, size_t d, float epsilon);
-  /// silu(gate) * up, elementwise.
+  /// silu(gate) * up, elementwise. Reference.siluMultiply.
   void (*silu_multiply)(void *dst, int dst_type, const void *gate, const void *up, int src_type, size_t n);
   /// a += b.
   void (*add)(void *a, int a_type, const void *b, int b_type, size_t n);
   /// In place on x [rows, heads*head_dim]: RMS norm of each head (weight [head_dim] or null), then rotation by cos, sin [rows, head_dim/2].
+  /// Reference.headNormRotary.
   void (*head_norm_rotary)(void *x, int type, size_t rows, size_t heads, size_t head_dim, const float *weight, float epsilon, const float *cos, const float *sin, int style);
-  /// x / max(‖x‖₂, 1e-12) * √c * gamma, then silu if asked; x [pixels, c].
+  /// x / max(‖x‖₂, 1e-12) * √c * gamma, then silu if asked; x [pixels, c]. dst may be x.
+  /// Reference.channelRMSNorm.
   void (*channel_rms_norm)(float *dst, const float *x, const float *gamma, size_t pixels, size_t c, int silu);
   /// Computes tiles [tile0, tile0 + tiles) of a convolution.
   void (*convolution)(const ck_convolution *g, size_t tile0, size_t tiles, void *scratch);
