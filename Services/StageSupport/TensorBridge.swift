@@ -1,13 +1,16 @@
-import TensorCore
+@_spi(TensorMemory) import TensorCore
 import Wire
 
-/// Conversion between the models' tensors and the wire's. Neither direction copies elements, except of misaligned frames.
+/// Conversion between the models' tensors and the wire's. Neither direction copies elements, except of misaligned
+/// frames: a frame borrows a tensor's memory and a tensor a frame's, by address, each keeping the other's owner alive.
+/// This is why pointers appear here, above Kernels.
 extension WireTensor {
   /// `tensor` under the name that its receiver looks for.
   public init(_ name: String, _ tensor: Tensor) {
     let owner = TensorOwner(tensor)
     self.init(
-      name: name, dtype: WireDType(tensor.dtype), shape: tensor.shape.dimensions, bytes: FrameBuffer(tensor.bytes, keepingAlive: owner))
+      name: name, dtype: WireDType(tensor.dtype), shape: tensor.shape.dimensions,
+      bytes: FrameBuffer(tensor.unsafeBytes, keepingAlive: owner))
   }
 
   /// A one-dimensional tensor of `bytes`.
@@ -21,7 +24,7 @@ extension WireTensor {
       let shape = Shape(self.shape)
       let dtype = DType(self.dtype)
       let isAligned = UInt(bitPattern: memory.baseAddress) % UInt(dtype.byteWidth) == 0
-      guard isAligned else { return Tensor(copying: memory, shape: shape, dtype: dtype) }
+      guard isAligned else { return Tensor(copying: memory.bytes, shape: shape, dtype: dtype) }
       return Tensor(shape: shape, dtype: dtype, storage: TensorStorage(borrowing: memory, owner: bytes), byteOffset: 0)
     }
   }

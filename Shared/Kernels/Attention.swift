@@ -7,59 +7,100 @@ extension Compute {
   /// Head h reads the keys of kv head h/(heads/kvHeads). When causal, query i sees the keys j ≤ i + m - n; a query that sees none
   /// gives zeros. Inputs are of ``activationDType``, or fp32, which is rounded to it. Scores exist only in tiles (online softmax).
   public func attention(q: Tensor, k: Tensor, v: Tensor, heads: Int, kvHeads: Int, headDim: Int, causal: Bool) -> Tensor {
-    let n = q.rowExtents.rows, m = k.rowExtents.rows
+    let n = q.shape.rowExtents.rows, m = k.shape.rowExtents.rows
     precondition(heads > 0 && kvHeads > 0 && heads % kvHeads == 0, "\(heads) heads over \(kvHeads) kv heads")
-    precondition(q.rowExtents.width == heads * headDim, "queries \(q.shape) of \(heads) heads of \(headDim)")
+    precondition(q.shape.rowExtents.width == heads * headDim, "queries \(q.shape) of \(heads) heads of \(headDim)")
     precondition(
-      k.rowExtents.width == kvHeads * headDim && k.shape == v.shape, "keys \(k.shape), values \(v.shape), \(kvHeads) kv heads of \(headDim)"
-    )
+      k.shape.rowExtents.width == kvHeads * headDim && k.shape == v.shape,
+      "keys \(k.shape), values \(v.shape), \(kvHeads) kv heads of \(headDim)")
     let kernel = precision == .fp32 ? functions.fp32_attention : functions.bf16_attention
-    let result = Tensor(uninitialized: [n, heads * headDim], activationDType)
-    if n == 0 { return result }
+    return filled([n, heads * headDim], activationDType, reading: q, k, v) { result in
+      guard n > 0 else { return }
+      let head = PackedHead(kernel, keys: m, headDim: headDim)
+      let attention = HeadAttention(
+        kernel: kernel, head: head, q: q, k: k, v: v, result: result, heads: heads, kvHeads: kvHeads, headDim: headDim,
+        causal: causal)
+      run(attention, queries: n)
+    }
+  }
 
-    let keyBytes = kernel.packed_keys_bytes(m, headDim), valueBytes = kernel.packed_values_bytes(m, headDim)
-    let scratchBytes = kernel.scratch_bytes(headDim), groupSize = heads / kvHeads
-    func packKeys(_ kvHead: Int, to target: UnsafeMutableRawPointer) {
-      kernel.pack_keys(target, k.address(0), k.dtype.kernelType, m, kvHeads, headDim, kvHead)
-    }
-    func packValues(_ kvHead: Int, to target: UnsafeMutableRawPointer) {
-      kernel.pack_values(target, v.address(0), v.dtype.kernelType, m, kvHeads, headDim, kvHead)
-    }
-    func run(
-      _ head: Int, queries: Range<Int>, keys: UnsafeMutableRawPointer, values: UnsafeMutableRawPointer, scratch: UnsafeMutableRawPointer
-    ) {
-      var job = ck_attention(
-        n: n, m: m, heads: heads, head_dim: headDim, causal: causal ? 1 : 0, q: q.address(0), q_type: q.dtype.kernelType, k: keys,
-        v: values, out: result.address(0))
-      kernel.run(&job, head, queries.lowerBound, queries.count, scratch)
-    }
-
+  private func run(_ attention: HeadAttention, queries n: Int) {
     // A thread that packs a kv head and uses it at once finds it in its own cache. The last heads are packed before, and shared out
     // block by block, so that the threads end together.
+    let kvHeads = attention.kvHeads, groupSize = attention.heads / kvHeads
     let ownHeads = max(kvHeads / threadCount - 1, 0) * threadCount, sharedHeads = kvHeads - ownHeads
-    let headBytes = keyBytes + valueBytes, shared = Tensor(uninitialized: [sharedHeads * headBytes], .uint8)
-    pool.parallel(2 * sharedHeads) { index in
-      let kvHead = index / 2, keys = shared.address(kvHead * headBytes)
-      index % 2 == 0 ? packKeys(ownHeads + kvHead, to: keys) : packValues(ownHeads + kvHead, to: keys + keyBytes)
-    }
-    let block = kernel.block, blocks = (n + block - 1) / block
-    pool.parallel(ownHeads + sharedHeads * groupSize * blocks) { index in
-      let isShared = index >= ownHeads
-      withScratch(scratchBytes + (isShared ? 0 : headBytes)) { scratch in
-        if isShared {
-          let head = (index - ownHeads) / blocks, query = (index - ownHeads) % blocks * block
-          let keys = shared.address(head / groupSize * headBytes)
-          run(ownHeads * groupSize + head, queries: query..<min(query + block, n), keys: keys, values: keys + keyBytes, scratch: scratch)
+    let head = attention.head.layout, block = attention.kernel.block, blocks = (n + block - 1) / block
+    var shared = MutableTensor(uninitialized: [sharedHeads * head.byteCount], .uint8)
+    shared.write { shared in
+      func packed(_ index: Int) -> Scratch { Scratch(shared, from: index * head.byteCount, count: head.byteCount) }
+      pool.parallel(2 * sharedHeads) { index in
+        let kvHead = ownHeads + index / 2, target = packed(index / 2)
+        index % 2 == 0 ? attention.packKeys(kvHead, to: target) : attention.packValues(kvHead, to: target)
+      }
+      pool.parallel(ownHeads + sharedHeads * groupSize * blocks) { index in
+        if index < ownHeads {
+          withScratch(head) { own in
+            attention.packKeys(index, to: own)
+            attention.packValues(index, to: own)
+            withScratch(attention.head.scratchBytes) { scratch in
+              for head in index * groupSize..<(index + 1) * groupSize {
+                attention.run(head, queries: 0..<n, own, scratch)
+              }
+            }
+          }
         } else {
-          let keys = scratch + scratchBytes, values = keys + keyBytes
-          packKeys(index, to: keys)
-          packValues(index, to: values)
-          for head in index * groupSize..<(index + 1) * groupSize {
-            run(head, queries: 0..<n, keys: keys, values: values, scratch: scratch)
+          let head = (index - ownHeads) / blocks, query = (index - ownHeads) % blocks * block
+          withScratch(attention.head.scratchBytes) { scratch in
+            attention.run(
+              ownHeads * groupSize + head, queries: query..<min(query + block, n), packed(head / groupSize), scratch)
           }
         }
       }
     }
-    return withExtendedLifetime((q, k, v, shared)) { result }
+  }
+}
+
+/// The memory that one kv head takes: its keys and values, packed; and what a block of queries works in.
+private struct PackedHead {
+  let layout: ScratchLayout
+  let keys: ScratchLayout.Part
+  let values: ScratchLayout.Part
+  let scratchBytes: Int
+
+  init(_ kernel: ck_attention_kernel, keys count: Int, headDim: Int) {
+    var layout = ScratchLayout()
+    keys = layout.add(kernel.packed_keys_bytes(count, headDim))
+    values = layout.add(kernel.packed_values_bytes(count, headDim))
+    self.layout = layout
+    scratchBytes = kernel.scratch_bytes(headDim)
+  }
+}
+
+/// The attention of single heads: calls of the kernel with everything but the head.
+private struct HeadAttention {
+  let kernel: ck_attention_kernel
+  let head: PackedHead
+  let q: Tensor, k: Tensor, v: Tensor
+  let result: Output
+  let heads: Int, kvHeads: Int, headDim: Int, causal: Bool
+
+  func packKeys(_ kvHead: Int, to target: Scratch) {
+    kernel.pack_keys(
+      target(head.keys), k.address(count: k.elementCount), k.dtype.activationType, k.shape[0], kvHeads, headDim, kvHead)
+  }
+
+  func packValues(_ kvHead: Int, to target: Scratch) {
+    kernel.pack_values(
+      target(head.values), v.address(count: v.elementCount), v.dtype.activationType, v.shape[0], kvHeads, headDim,
+      kvHead)
+  }
+
+  func run(_ index: Int, queries: Range<Int>, _ packed: Scratch, _ scratch: UnsafeMutableRawPointer) {
+    var job = ck_attention(
+      n: q.shape[0], m: k.shape[0], heads: heads, head_dim: headDim, causal: causal ? 1 : 0,
+      q: q.address(count: q.elementCount),
+      q_type: q.dtype.activationType, k: packed(head.keys), v: packed(head.values),
+      out: result.address(count: result.elementCount))
+    kernel.run(&job, index, queries.lowerBound, queries.count, scratch)
   }
 }

@@ -80,36 +80,18 @@ public struct Compute: Sendable {
     }
   }
 
-  /// Calls `body` with uninitialised memory, aligned to a cache line. Large blocks are recycled, unlike malloc's.
-  func withScratch(_ byteCount: Int, _ body: (UnsafeMutableRawPointer) -> Void) {
-    let storage = Tensor(uninitialized: [byteCount], .uint8)
-    withExtendedLifetime(storage) { body(storage.address(0)) }
-  }
-
   /// An fp32 version of a floating-point tensor: itself where it is one already.
   func fp32(_ tensor: Tensor) -> Tensor { tensor.dtype == .fp32 ? tensor : converted(tensor, to: .fp32) }
 
   /// A copy with elements of another floating-point type, fp32 or bf16.
   public func converted(_ tensor: Tensor, to dtype: DType) -> Tensor {
     precondition(dtype == .fp32 || dtype == .bf16, "cannot convert to \(dtype)")
-    let result = Tensor(uninitialized: tensor.shape, dtype)
-    let source = tensor.bytes.baseAddress!, target = result.mutableBytes.baseAddress!
-    parallelRows(tensor.elementCount, bytesPerRow: 8, grain: 16) { range in
-      functions.convert(
-        target + range.lowerBound * dtype.byteWidth, dtype.kernelType, source + range.lowerBound * tensor.dtype.byteWidth,
-        tensor.dtype.kernelType, range.count)
+    return filled(tensor.shape, dtype, reading: tensor) { result in
+      parallelRows(tensor.elementCount, bytesPerRow: 8, grain: 16) { range in
+        functions.convert(
+          result.address(range.lowerBound, count: range.count), dtype.kernelType,
+          tensor.address(range.lowerBound, count: range.count), tensor.dtype.kernelType, range.count)
+      }
     }
-    return withExtendedLifetime(tensor) { result }
   }
-}
-
-extension Tensor {
-  /// Extents as [rows, elements per row].
-  var rowExtents: (rows: Int, width: Int) {
-    precondition(shape.rank >= 1, "a scalar has no rows")
-    return (shape[0], shape.dimensions.dropFirst().reduce(1, *))
-  }
-
-  /// The address of element `index`, untyped.
-  func address(_ index: Int) -> UnsafeMutableRawPointer { mutableBytes.baseAddress! + index * dtype.byteWidth }
 }

@@ -44,24 +44,32 @@ extension Compute {
 
   private func transformed(_ weight: Tensor) -> Tensor {
     let columns = functions.fp32.panel_columns, (outChannels, inChannels) = (weight.shape[0], weight.shape[1])
-    let result = Tensor(uninitialized: [ck_winograd_weight_bytes(outChannels, inChannels, columns)], .uint8)
-    let target = result.address(0).assumingMemoryBound(to: Float.self)
-    pool.parallel((outChannels + columns - 1) / columns) { panel in
-      ck_winograd_weights(target, weight.pointer(), outChannels, inChannels, columns, panel)
+    let byteCount = ck_winograd_weight_bytes(outChannels, inChannels, columns)
+    return filled([byteCount / 4], reading: weight) { result in
+      pool.parallel((outChannels + columns - 1) / columns) { panel in
+        // A panel's numbers lie apart, one part for each of the 36 points.
+        ck_winograd_weights(
+          result.pointer(count: result.elementCount), weight.pointer(count: weight.elementCount), outChannels,
+          inChannels, columns, panel)
+      }
     }
-    return withExtendedLifetime(weight) { result }
   }
 
   private func channelsLast(_ weight: Tensor) -> Tensor {
     let (outChannels, inChannels, taps) = (weight.shape[0], weight.shape[1], weight.shape[2] * weight.shape[3])
-    let result = Tensor(uninitialized: [outChannels, taps, inChannels])
-    let from: UnsafeMutablePointer<Float> = weight.pointer(), to: UnsafeMutablePointer<Float> = result.pointer()
-    for out in 0..<outChannels {
-      for tap in 0..<taps {
-        for channel in 0..<inChannels { to[(out * taps + tap) * inChannels + channel] = from[(out * inChannels + channel) * taps + tap] }
+    var result = MutableTensor(uninitialized: [outChannels, taps, inChannels])
+    weight.withElements(as: Float.self) { from in
+      result.withElements(as: Float.self) { to in
+        for out in 0..<outChannels {
+          for tap in 0..<taps {
+            for channel in 0..<inChannels {
+              to[(out * taps + tap) * inChannels + channel] = from[(out * inChannels + channel) * taps + tap]
+            }
+          }
+        }
       }
     }
-    return withExtendedLifetime(weight) { result }
+    return result.finish()
   }
 
   /// x [H, W, in] fp32 → [H, W, out] fp32, at every precision. If `upsampled`, x is taken as ``upsampleNearest2x(_:)`` of itself,
@@ -69,52 +77,97 @@ extension Compute {
   public func convolution(_ x: Tensor, _ w: Convolution, upsampled: Bool = false) -> Tensor {
     let scale = upsampled ? 2 : 1
     precondition(x.shape.rank == 3, "convolution of \(x.shape)")
-    let result = Tensor(uninitialized: [scale * x.shape[0], scale * x.shape[1], w.outChannels])
-    convolution(PictureRows(x), w, upsampled: upsampled, rows: 0..<result.shape[0], into: PictureRows(result))
-    return result
+    let height = scale * x.shape[0]
+    var result = MutableImageRows(MutableTensor(uninitialized: [height, scale * x.shape[1], w.outChannels]))
+    convolution(PictureRows(x), w, upsampled: upsampled, rows: 0..<height, into: &result)
+    return result.finish().finish()
   }
 
   /// As ``convolution(_:_:upsampled:)``, added to `sum` [H, W, out] fp32 in place.
   public func convolution(_ x: Tensor, _ w: Convolution, upsampled: Bool = false, addingTo sum: inout Tensor) {
     precondition(sum.shape.rank == 3, "a sum \(sum.shape)")
-    convolution(PictureRows(x), w, upsampled: upsampled, rows: 0..<sum.shape[0], into: PictureRows(sum), adds: true)
+    let height = sum.shape[0]
+    sum.withMutableTensor { pixels in
+      var rows = MutableImageRows(pixels)
+      convolution(PictureRows(x), w, upsampled: upsampled, rows: 0..<height, into: &rows, adds: true)
+      pixels = rows.finish()
+    }
   }
 
   /// x / max(‖x‖₂, 1e-12) · √C · γ over the channels of x [H, W, C] fp32, then SiLU if asked; γ holds C elements.
   public func channelRMSNorm(_ x: Tensor, gamma: Tensor, silu: Bool) -> Tensor {
-    let result = Tensor(uninitialized: x.shape)
-    channelRMSNorm(x, gamma: gamma, silu: silu, into: result)
-    return result
+    precondition(x.dtype == .fp32 && x.shape.rank >= 1, "channelRMSNorm of \(x.dtype) \(x.shape)")
+    let gamma = channelGamma(gamma, x.shape)
+    return filled(x.shape, reading: x, gamma) { result in
+      channelRMSNorm(
+        x.pointer(count: x.elementCount), gamma, silu, result.pointer(count: x.elementCount), count: x.elementCount)
+    }
   }
 
-  /// As ``channelRMSNorm(_:gamma:silu:)`` into `result`, which may be x itself.
-  public func channelRMSNorm(_ x: Tensor, gamma: Tensor, silu: Bool, into result: Tensor) {
-    precondition(x.dtype == .fp32 && x.shape.rank >= 1, "channelRMSNorm of \(x.dtype) \(x.shape)")
-    precondition(result.dtype == .fp32 && result.shape == x.shape, "channelRMSNorm of \(x.shape) into \(result.dtype) \(result.shape)")
-    let channels = x.shape[-1], gamma = fp32(gamma)
-    precondition(gamma.elementCount == channels, "gamma \(gamma.shape) for \(x.shape)")
-    parallelRows(channels == 0 ? 0 : x.elementCount / channels, bytesPerRow: channels * 8) { range in
-      functions.channel_rms_norm(
-        result.pointer() + range.lowerBound * channels, x.pointer() + range.lowerBound * channels, gamma.pointer(), range.count,
-        channels, silu ? 1 : 0)
+  /// As ``channelRMSNorm(_:gamma:silu:)``, in place on the rows `rows` of x [H, W, C].
+  public func channelRMSNorm(_ x: inout MutableTensor, rows: Range<Int>, gamma: Tensor, silu: Bool) {
+    let (count, first) = channelRows(rows, x.shape, x.dtype), gamma = channelGamma(gamma, x.shape)
+    x.write(reading: gamma) { x in
+      let pixels = x.pointer(first, count: count, as: Float.self)
+      channelRMSNorm(pixels, gamma, silu, pixels, count: count)
     }
-    withExtendedLifetime((x, gamma, result)) {}
+  }
+
+  /// As ``channelRMSNorm(_:gamma:silu:)`` into the rows of `result` [≥ H, W, C] that begin at `start`.
+  public func channelRMSNorm(
+    _ x: Tensor, gamma: Tensor, silu: Bool, into result: inout MutableTensor, rowsFrom start: Int
+  ) {
+    let (count, first) = channelRows(start..<start + x.shape[0], result.shape, result.dtype),
+      gamma = channelGamma(gamma, x.shape)
+    precondition(
+      x.dtype == .fp32 && x.shape.dimensions.dropFirst() == result.shape.dimensions.dropFirst(),
+      "channelRMSNorm of \(x.dtype) \(x.shape) into \(result.shape)")
+    result.write(reading: x, gamma) { result in
+      channelRMSNorm(x.pointer(count: count), gamma, silu, result.pointer(first, count: count), count: count)
+    }
+  }
+
+  /// How many elements some rows of an image have, and the first of them.
+  private func channelRows(_ rows: Range<Int>, _ shape: Shape, _ dtype: DType) -> (count: Int, first: Int) {
+    precondition(
+      dtype == .fp32 && shape.rank >= 1 && rows.lowerBound >= 0 && rows.upperBound <= shape[0],
+      "channelRMSNorm of rows \(rows) of \(dtype) \(shape)")
+    let width = shape.rowExtents.width
+    return (rows.count * width, rows.lowerBound * width)
+  }
+
+  private func channelGamma(_ gamma: Tensor, _ shape: Shape) -> Tensor {
+    precondition(gamma.elementCount == shape[-1], "gamma \(gamma.shape) for \(shape)")
+    return fp32(gamma)
+  }
+
+  /// The norm of `count` elements of `x`, whole pixels, into `result`, which may be `x`.
+  private func channelRMSNorm(
+    _ x: UnsafePointer<Float>, _ gamma: Tensor, _ silu: Bool, _ result: UnsafeMutablePointer<Float>, count: Int
+  ) {
+    let channels = gamma.elementCount
+    parallelRows(channels == 0 ? 0 : count / channels, bytesPerRow: channels * 8) { range in
+      functions.channel_rms_norm(
+        result + range.lowerBound * channels, x + range.lowerBound * channels, gamma.pointer(count: channels),
+        range.count, channels,
+        silu ? 1 : 0)
+    }
   }
 
   /// Every pixel of x [H, W, C] fp32 twice in both directions → [2H, 2W, C].
   public func upsampleNearest2x(_ x: Tensor) -> Tensor {
     precondition(x.dtype == .fp32 && x.shape.rank == 3, "upsampleNearest2x of \(x.dtype) \(x.shape)")
     let (height, width, channels) = (x.shape[0], x.shape[1], x.shape[2])
-    let result = Tensor(uninitialized: [2 * height, 2 * width, channels])
-    let source: UnsafeMutablePointer<Float> = x.pointer(), target: UnsafeMutablePointer<Float> = result.pointer()
-    parallelRows(2 * height, bytesPerRow: width * channels * 12) { range in
-      for row in range {
-        for column in 0..<2 * width {
-          (target + (row * 2 * width + column) * channels).initialize(
-            from: source + (row / 2 * width + column / 2) * channels, count: channels)
+    return filled([2 * height, 2 * width, channels], reading: x) { result in
+      parallelRows(2 * height, bytesPerRow: width * channels * 12) { range in
+        for row in range {
+          let source = x.pointer(row / 2 * width * channels, count: width * channels, as: Float.self)
+          let target = result.pointer(row * 2 * width * channels, count: 2 * width * channels, as: Float.self)
+          for column in 0..<2 * width {
+            (target + column * channels).initialize(from: source + column / 2 * channels, count: channels)
+          }
         }
       }
     }
-    return withExtendedLifetime(x) { result }
   }
 }

@@ -28,60 +28,72 @@ public enum RotaryStyle: Sendable {
 extension Compute {
   /// x / √(mean(x²) + ε) ⊙ weight over the rows of x [M, D] fp32, with fp32 statistics; weight [D] of any floating-point type.
   public func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Float, output: DType? = nil) -> Tensor {
-    let (rows, width) = x.rowExtents
+    let (rows, width) = x.shape.rowExtents
     precondition(x.dtype == .fp32 && weight.elementCount == width, "rmsNorm of \(x.dtype) \(x.shape) with weight \(weight.shape)")
-    let result = Tensor(uninitialized: x.shape, output ?? activationDType), weight = fp32(weight)
-    parallelRows(rows, bytesPerRow: width * 8) { range in
-      functions.rms_norm(
-        result.address(range.lowerBound * width), result.dtype.kernelType, x.pointer() + range.lowerBound * width, weight.pointer(),
-        range.count, width, epsilon)
+    let weight = fp32(weight)
+    return filled(x.shape, output ?? activationDType, reading: x, weight) { result in
+      parallelRows(rows, bytesPerRow: width * 8) { range in
+        let first = range.lowerBound * width, count = range.count * width
+        functions.rms_norm(
+          result.address(first, count: count), result.dtype.activationType, x.pointer(first, count: count),
+          weight.pointer(count: width),
+          range.count, width, epsilon)
+      }
     }
-    return withExtendedLifetime((x, weight)) { result }
   }
 
   /// LayerNorm without affine, then ·(1 + scale) + shift, over the rows of x [M, D] fp32; shift and scale [D] fp32.
   /// → [M, D] of ``activationDType``.
   public func layerNormModulate(_ x: Tensor, shift: Tensor, scale: Tensor, epsilon: Float) -> Tensor {
-    let result = Tensor(uninitialized: x.shape, activationDType)
-    layerNormModulate(x, shift: shift, scale: scale, epsilon: epsilon, into: result)
-    return result
+    var result = MutableTensor(uninitialized: x.shape, activationDType)
+    layerNormModulate(x, shift: shift, scale: scale, epsilon: epsilon, into: &result)
+    return result.finish()
   }
 
-  /// As ``layerNormModulate(_:shift:scale:epsilon:)`` into `result` [M, D], fp32 or bf16.
-  public func layerNormModulate(_ x: Tensor, shift: Tensor, scale: Tensor, epsilon: Float, into result: Tensor) {
-    let (rows, width) = x.rowExtents
-    precondition(result.shape == x.shape, "layerNormModulate of \(x.shape) into \(result.shape)")
+  /// As ``layerNormModulate(_:shift:scale:epsilon:)`` into the M rows of `result` [≥ M, D], fp32 or bf16, that begin at
+  /// `start`.
+  public func layerNormModulate(
+    _ x: Tensor, shift: Tensor, scale: Tensor, epsilon: Float, into result: inout MutableTensor, rowsFrom start: Int = 0
+  ) {
+    let (rows, width) = x.shape.rowExtents
+    result.requireRoom(rows, width, from: start, for: "layerNormModulate")
     precondition(x.dtype == .fp32 && shift.dtype == .fp32 && scale.dtype == .fp32, "layerNormModulate takes fp32")
     precondition(shift.elementCount == width && scale.elementCount == width, "shift \(shift.shape), scale \(scale.shape) for \(x.shape)")
-    parallelRows(rows, bytesPerRow: width * 8) { range in
-      functions.layer_norm_modulate(
-        result.address(range.lowerBound * width), result.dtype.kernelType, x.pointer() + range.lowerBound * width, shift.pointer(),
-        scale.pointer(), range.count, width, epsilon)
+    result.write(reading: x, shift, scale) { result in
+      parallelRows(rows, bytesPerRow: width * 8) { range in
+        let first = range.lowerBound * width, count = range.count * width
+        functions.layer_norm_modulate(
+          result.address(start * width + first, count: count), result.dtype.activationType,
+          x.pointer(first, count: count),
+          shift.pointer(count: width), scale.pointer(count: width), range.count, width, epsilon)
+      }
     }
-    withExtendedLifetime((x, shift, scale, result)) {}
   }
 
   /// silu(gate) ⊙ up, of equal shapes and types → ``activationDType``.
   public func siluMultiply(_ gate: Tensor, _ up: Tensor) -> Tensor {
     precondition(
       gate.shape == up.shape && gate.dtype == up.dtype, "siluMultiply of \(gate.dtype) \(gate.shape) and \(up.dtype) \(up.shape)")
-    let result = Tensor(uninitialized: gate.shape, activationDType)
-    parallelRows(gate.elementCount, bytesPerRow: 8, grain: 16) { range in
-      functions.silu_multiply(
-        result.address(range.lowerBound), result.dtype.kernelType, gate.address(range.lowerBound), up.address(range.lowerBound),
-        gate.dtype.kernelType, range.count)
+    return filled(gate.shape, activationDType, reading: gate, up) { result in
+      parallelRows(gate.elementCount, bytesPerRow: 8, grain: 16) { range in
+        let first = range.lowerBound, count = range.count
+        functions.silu_multiply(
+          result.address(first, count: count), result.dtype.activationType, gate.address(first, count: count),
+          up.address(first, count: count), gate.dtype.activationType, count)
+      }
     }
-    return withExtendedLifetime((gate, up)) { result }
   }
 
   /// x·σ(x), fp32 → fp32.
   public func silu(_ x: Tensor) -> Tensor {
     precondition(x.dtype == .fp32, "silu of \(x.dtype)")
-    let result = Tensor(uninitialized: x.shape)
-    parallelRows(x.elementCount, bytesPerRow: 8, grain: 16) { range in
-      functions.silu(result.pointer() + range.lowerBound, x.pointer() + range.lowerBound, range.count)
+    return filled(x.shape, reading: x) { result in
+      parallelRows(x.elementCount, bytesPerRow: 8, grain: 16) { range in
+        functions.silu(
+          result.pointer(range.lowerBound, count: range.count), x.pointer(range.lowerBound, count: range.count),
+          range.count)
+      }
     }
-    return withExtendedLifetime(x) { result }
   }
 
   /// In place on x [n, heads·headDim], fp32 or bf16: RMS norm of every head (if there is a weight [headDim]), then rotary
@@ -89,40 +101,74 @@ extension Compute {
   public func headNormRotary(
     _ x: inout Tensor, heads: Int, normWeight: Tensor?, epsilon: Float, rotary: RotaryTable, style: RotaryStyle
   ) {
-    let (rows, width) = x.rowExtents
-    precondition(heads > 0 && width % heads == 0 && width / heads % 2 == 0, "\(heads) heads in \(x.shape)")
-    let headDim = width / heads, target = x, weight = normWeight.map(fp32)
-    precondition(rotary.cos.shape == [rows, headDim / 2], "rotary table \(rotary.cos.shape) for \(x.shape) in \(heads) heads")
-    precondition(weight.map { $0.elementCount == headDim } ?? true, "norm weight \(normWeight!.shape) for heads of \(headDim)")
-    parallelRows(rows, bytesPerRow: width * x.dtype.byteWidth * 2) { range in
-      functions.head_norm_rotary(
-        target.address(range.lowerBound * width), target.dtype.kernelType, range.count, heads, headDim, weight?.pointer(), epsilon,
-        rotary.cos.pointer() + range.lowerBound * (headDim / 2), rotary.sin.pointer() + range.lowerBound * (headDim / 2),
-        style == .interleaved ? Int32(CK_INTERLEAVED) : Int32(CK_ROTATE_HALF))
+    x.withMutableTensor {
+      headNormRotary(
+        &$0, rows: 0..<$0.shape[0], heads: heads, normWeight: normWeight, epsilon: epsilon, rotary: rotary, style: style
+      )
     }
-    withExtendedLifetime((target, weight, rotary)) {}
+  }
+
+  /// As ``headNormRotary(_:heads:normWeight:epsilon:rotary:style:)``, on some rows of x.
+  public func headNormRotary(
+    _ x: inout MutableTensor, rows: Range<Int>, heads: Int, normWeight: Tensor?, epsilon: Float, rotary: RotaryTable,
+    style: RotaryStyle
+  ) {
+    let width = x.shape.rowExtents.width, shape = x.shape
+    x.requireRoom(rows.count, width, from: rows.lowerBound, for: "headNormRotary")
+    precondition(heads > 0 && width % heads == 0 && width / heads % 2 == 0, "\(heads) heads in \(shape)")
+    let headDim = width / heads, half = headDim / 2, weight = normWeight.map(fp32)
+    precondition(
+      rotary.cos.shape == [rows.count, half],
+      "rotary table \(rotary.cos.shape) for \(rows) of \(shape) in \(heads) heads")
+    precondition(weight.map { $0.elementCount == headDim } ?? true, "norm weight \(normWeight!.shape) for heads of \(headDim)")
+    x.write(reading: weight, rotary.cos, rotary.sin) { x in
+      parallelRows(rows.count, bytesPerRow: width * x.dtype.byteWidth * 2) { range in
+        let start = (rows.lowerBound + range.lowerBound) * width, angle = range.lowerBound * half
+        functions.head_norm_rotary(
+          x.address(start, count: range.count * width), x.dtype.activationType, range.count, heads, headDim,
+          weight?.pointer(count: headDim), epsilon, rotary.cos.pointer(angle, count: range.count * half),
+          rotary.sin.pointer(angle, count: range.count * half),
+          style == .interleaved ? Int32(CK_INTERLEAVED) : Int32(CK_ROTATE_HALF))
+      }
+    }
   }
 
   /// Rows `ids` of a table [V, D] of any floating-point type → fp32 [ids.count, D]. Traps on an id outside the table.
   public func gatherRows(_ table: Tensor, _ ids: [Int]) -> Tensor {
-    let (rows, width) = table.rowExtents
-    let result = Tensor(uninitialized: [ids.count, width])
-    for (position, id) in ids.enumerated() {
-      precondition((0..<rows).contains(id), "row \(id) of a table of \(rows)")
-      functions.convert(
-        result.address(position * width), DType.fp32.kernelType, table.address(id * width), table.dtype.kernelType, width)
+    let (rows, width) = table.shape.rowExtents
+    return filled([ids.count, width], reading: table) { result in
+      for (position, id) in ids.enumerated() {
+        precondition((0..<rows).contains(id), "row \(id) of a table of \(rows)")
+        functions.convert(
+          result.address(position * width, count: width), DType.fp32.kernelType,
+          table.address(id * width, count: width),
+          table.dtype.kernelType, width)
+      }
     }
-    return withExtendedLifetime(table) { result }
   }
 
   /// a += b in place, of equal shapes; fp32 or bf16 each.
   public func add(_ a: inout Tensor, _ b: Tensor) {
-    precondition(a.shape == b.shape, "add of \(a.shape) and \(b.shape)")
-    let target = a
-    parallelRows(a.elementCount, bytesPerRow: 8, grain: 16) { range in
-      functions.add(
-        target.address(range.lowerBound), target.dtype.kernelType, b.address(range.lowerBound), b.dtype.kernelType, range.count)
+    let shape = a.shape
+    precondition(shape == b.shape, "add of \(shape) and \(b.shape)")
+    a.withMutableTensor {
+      $0.write(reading: b) { a in
+        parallelRows(a.elementCount, bytesPerRow: 8, grain: 16) { range in
+          functions.add(
+            a.address(range.lowerBound, count: range.count), a.dtype.activationType,
+            b.address(range.lowerBound, count: range.count), b.dtype.activationType, range.count)
+        }
+      }
     }
-    withExtendedLifetime((target, b)) {}
+  }
+}
+
+extension MutableTensor {
+  /// Traps unless the tensor has `rows` rows of `width` elements from `start` on.
+  func requireRoom(_ rows: Int, _ width: Int, from start: Int, for operation: String) {
+    let extents = shape.rowExtents
+    precondition(
+      extents.width == width && start >= 0 && start + rows <= extents.rows,
+      "\(operation) into rows \(start)..<\(start + rows) of \(shape), \(width) elements each")
   }
 }

@@ -79,27 +79,14 @@ public enum InstructionSet: String, Sendable, CaseIterable {
 }
 
 /// The C functions of an instruction set.
-///
-/// `@unchecked Sendable`: the table is constant static data.
-struct KernelTable: @unchecked Sendable {
-  private let table: UnsafePointer<ck_table>
+struct KernelTable: Sendable {
+  private let set: InstructionSet
 
   init(_ set: InstructionSet) {
-    guard let table = ck_table_for(set.index) else { preconditionFailure("this machine lacks \(set.rawValue)") }
-    self.table = table
+    precondition(ck_table_for(set.index) != nil, "this machine lacks \(set.rawValue)")
+    self.set = set
   }
 
-  var functions: ck_table { table.pointee }
-}
-
-extension DType {
-  /// The C kernels' name of a floating-point type.
-  var kernelType: Int32 {
-    switch self {
-    case .fp32: Int32(CK_FP32)
-    case .bf16: Int32(CK_BF16)
-    case .fp16: Int32(CK_FP16)
-    case .int64, .int32, .int8, .uint8: preconditionFailure("\(self) is not a floating-point type")
-    }
-  }
+  /// A copy of the table, which is constant static data.
+  var functions: ck_table { ck_table_for(set.index)!.pointee }
 }

@@ -65,58 +65,73 @@ extension Compute {
   private func parallelPanels(_ weight: Tensor, _ matmul: ck_matmul, _ body: (Int, Range<Int>) -> Void) {
     let out = weight.shape[0], columns = matmul.panel_columns
     pool.parallel((out + columns - 1) / columns) { panel in body(panel, panel * columns..<min(out, (panel + 1) * columns)) }
-    withExtendedLifetime(weight) {}
   }
 
   /// A weight [out, in] as panels of the operand type of `matmul`, which is a floating-point one.
   func packed(_ weight: Tensor, _ matmul: ck_matmul) -> Tensor {
     let depth = weight.shape[1], panelBytes = matmul.packed_b_bytes(1, depth)
-    let panels = Tensor(uninitialized: [matmul.packed_b_bytes(weight.shape[0], depth)], .uint8)
-    parallelPanels(weight, matmul) { panel, rows in
-      matmul.pack_b(
-        panels.address(panel * panelBytes), weight.address(rows.lowerBound * depth), weight.dtype.kernelType, depth, rows.count, depth)
+    return filled([matmul.packed_b_bytes(weight.shape[0], depth)], .uint8, reading: weight) { panels in
+      parallelPanels(weight, matmul) { panel, rows in
+        matmul.pack_b(
+          panels.address(panel * panelBytes, count: panelBytes),
+          weight.address(rows.lowerBound * depth, count: rows.count * depth),
+          weight.dtype.kernelType, depth, rows.count, depth)
+      }
     }
-    return panels
   }
 
   private func packedInt8(_ weight: Tensor) -> PreparedWeight {
     precondition(weight.shape[1] <= 1 << 16, "\(weight.shape[1]) inputs: 32-bit sums of 8-bit products might overflow")
     let out = weight.shape[0], depth = weight.shape[1], matmul = functions.int8, panelBytes = matmul.packed_b_bytes(1, depth)
-    let panels = Tensor(uninitialized: [matmul.packed_b_bytes(out, depth)], .uint8)
-    let scales = Tensor(uninitialized: [out]), offsets = Tensor(uninitialized: [out], .int32)
-    parallelPanels(weight, matmul) { panel, rows in
-      withUnsafeTemporaryAllocation(of: Int8.self, capacity: rows.count * depth) { quantized in
-        let row = rows.lowerBound
-        functions.quantize_int8(
-          quantized.baseAddress, scales.pointer() + row, weight.address(row * depth), weight.dtype.kernelType, rows.count, depth)
-        functions.int8_offsets(offsets.pointer() + row, quantized.baseAddress, rows.count, depth)
-        matmul.pack_b(panels.address(panel * panelBytes), quantized.baseAddress, 0, depth, rows.count, depth)
+    var scales = MutableTensor(uninitialized: [out]), offsets = MutableTensor(uninitialized: [out], .int32)
+    var panels = MutableTensor(uninitialized: [matmul.packed_b_bytes(out, depth)], .uint8)
+    panels.write(reading: weight) { panels in
+      scales.write { scales in
+        offsets.write { offsets in
+          parallelPanels(weight, matmul) { panel, rows in
+            let row = rows.lowerBound, count = rows.count
+            withUnsafeTemporaryAllocation(of: Int8.self, capacity: count * depth) { quantized in
+              functions.quantize_int8(
+                quantized.baseAddress, scales.pointer(row, count: count),
+                weight.address(row * depth, count: count * depth),
+                weight.dtype.kernelType, count, depth)
+              functions.int8_offsets(offsets.pointer(row, count: count), quantized.baseAddress, count, depth)
+              matmul.pack_b(
+                panels.address(panel * panelBytes, count: panelBytes), quantized.baseAddress, 0, depth, count, depth)
+            }
+          }
+        }
       }
     }
-    return .int8(panels, scales: scales, offsets: offsets)
+    return .int8(panels.finish(), scales: scales.finish(), offsets: offsets.finish())
   }
 
   private func packedQ4(_ weight: Tensor) -> Tensor {
     let depth = weight.shape[1], panelBytes = functions.q4_bytes(1, depth)
-    let panels = Tensor(uninitialized: [functions.q4_bytes(weight.shape[0], depth)], .uint8)
-    parallelPanels(weight, functions.bf16) { panel, rows in
-      functions.pack_q4(
-        panels.address(panel * panelBytes), weight.address(rows.lowerBound * depth), weight.dtype.kernelType, depth, rows.count, depth)
+    return filled([functions.q4_bytes(weight.shape[0], depth)], .uint8, reading: weight) { panels in
+      parallelPanels(weight, functions.bf16) { panel, rows in
+        functions.pack_q4(
+          panels.address(panel * panelBytes, count: panelBytes),
+          weight.address(rows.lowerBound * depth, count: rows.count * depth),
+          weight.dtype.kernelType, depth, rows.count, depth)
+      }
     }
-    return panels
   }
 
   /// act(x·Wᵀ + b) for x [M, in] → [M, out] of type `output` (by default ``activationDType``). fp32 input is rounded to the
   /// activation type while it is packed.
   public func linear(_ x: Tensor, _ w: Linear, activation: Activation = .none, output: DType? = nil) -> Tensor {
-    let out = Tensor(uninitialized: [x.rowExtents.rows, w.outFeatures], output ?? activationDType)
-    linear(x, w, activation: activation, into: out)
-    return out
+    var out = MutableTensor(uninitialized: [x.shape.rowExtents.rows, w.outFeatures], output ?? activationDType)
+    linear(x, w, activation: activation, into: &out)
+    return out.finish()
   }
 
-  /// act(x·Wᵀ + b) into `out` [M, out], fp32 or bf16: a tensor of its own or rows of a larger one.
-  public func linear(_ x: Tensor, _ w: Linear, activation: Activation = .none, into out: Tensor) {
-    multiply(x, w, into: out, gate: nil, activation: activation, mode: Int32(CK_STORE))
+  /// act(x·Wᵀ + b) into the M rows of `out` [≥ M, out], fp32 or bf16, that begin at `start`.
+  public func linear(
+    _ x: Tensor, _ w: Linear, activation: Activation = .none, into out: inout MutableTensor, rowsFrom start: Int = 0
+  ) {
+    multiply(
+      x, w, into: &out, rowsFrom: start, Treatment(activation: activation.kernelActivation, mode: Int32(CK_STORE)))
   }
 
   /// residual [M, out] fp32 += gate ⊙ (x·Wᵀ + b) in place; gate [out] fp32, or nil for ones.
@@ -124,7 +139,8 @@ extension Compute {
     precondition(residual.dtype == .fp32, "residual of type \(residual.dtype)")
     precondition(
       gate.map { $0.dtype == .fp32 && $0.elementCount == w.outFeatures } ?? true, "gate \(gate!.shape) for \(w.outFeatures) outputs")
-    multiply(x, w, into: residual, gate: gate, activation: .none, mode: Int32(CK_ADD))
+    add(x, w, to: &residual, Treatment(gate: gate?.pointer(count: w.outFeatures), mode: Int32(CK_ADD)))
+    withExtendedLifetime(gate) {}
   }
 
   /// As ``linear(_:_:addingTo:gate:)`` with gates [out] of their own for ranges of rows, which follow one another from the first row to
@@ -136,42 +152,68 @@ extension Compute {
     for (rows, gate) in gates {
       precondition(rows.lowerBound == pointers.count, "gate for rows \(rows) after \(pointers.count)")
       precondition(gate.dtype == .fp32 && gate.elementCount == w.outFeatures, "gate \(gate.shape) for \(w.outFeatures) outputs")
-      pointers += Array(repeating: UnsafePointer(gate.pointer(as: Float.self)), count: rows.count)
+      pointers += Array(repeating: gate.pointer(count: w.outFeatures), count: rows.count)
     }
     precondition(pointers.count == residual.shape[0], "gates for \(pointers.count) rows of \(residual.shape)")
-    withExtendedLifetime(gates) {
-      pointers.withUnsafeBufferPointer {
-        multiply(x, w, into: residual, gate: nil, rowGates: $0.baseAddress, activation: .none, mode: Int32(CK_ADD))
-      }
+    pointers.withUnsafeBufferPointer {
+      add(x, w, to: &residual, Treatment(rowGates: $0.baseAddress, mode: Int32(CK_ADD)))
     }
+    withExtendedLifetime(gates) {}
+  }
+
+  private func add(_ x: Tensor, _ w: Linear, to residual: inout Tensor, _ treatment: Treatment) {
+    precondition(
+      residual.shape.rowExtents.rows == x.shape.rowExtents.rows, "products of \(x.shape) added to \(residual.shape)")
+    residual.withMutableTensor { multiply(x, w, into: &$0, rowsFrom: 0, treatment) }
+  }
+
+  /// What becomes of the products of a layer.
+  private struct Treatment {
+    /// [out], or nil.
+    var gate: UnsafePointer<Float>?
+    /// For every row a gate [out], or nil.
+    var rowGates: UnsafePointer<UnsafePointer<Float>?>?
+    var activation = Int32(CK_NONE)
+    var mode: Int32
   }
 
   private func multiply(
-    _ x: Tensor, _ w: Linear, into out: Tensor, gate: Tensor?, rowGates: UnsafePointer<UnsafePointer<Float>?>? = nil,
-    activation: Activation, mode: Int32
+    _ x: Tensor, _ w: Linear, into out: inout MutableTensor, rowsFrom start: Int, _ treatment: Treatment
   ) {
-    let (rows, depth) = x.rowExtents
+    let (rows, depth) = x.shape.rowExtents
     precondition(depth == w.inFeatures, "input \(x.shape) for a layer of \(w.inFeatures) inputs")
-    precondition(out.rowExtents == (rows, w.outFeatures), "result \(out.shape) of \(rows) rows and \(w.outFeatures) outputs")
+    out.requireRoom(rows, w.outFeatures, from: start, for: "a linear layer")
     if rows == 0 || w.outFeatures == 0 { return }
-    var epilogue = ck_epilogue(
-      row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias?.pointer(), gate: gate?.pointer(),
-      row_gates: rowGates, activation: activation.kernelActivation, mode: mode, out: out.address(0), out_type: out.dtype.kernelType,
-      ldo: w.outFeatures)
-    switch w.weight {
-    case .rowMajor(let weight): multiply(x, rowMajor: weight, epilogue)
-    case .fp32(let panels): multiply(x, PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outFeatures, epilogue)
-    case .bf16(let panels): multiply(x, PackedOperand(matmul: functions.bf16, panels: panels), outFeatures: w.outFeatures, epilogue)
-    case .q4(let panels):
-      multiply(x, PackedOperand(matmul: functions.bf16, panels: panels, format: Int32(CK_Q4)), outFeatures: w.outFeatures, epilogue)
-    case .int8(let panels, let scales, let offsets):
-      let rowScales = Tensor(uninitialized: [min(rows, Self.slabRows)])
-      epilogue.row_scale = UnsafePointer(rowScales.pointer(as: Float.self))
-      epilogue.column_scale = UnsafePointer(scales.pointer(as: Float.self))
-      epilogue.column_offset = UnsafePointer(offsets.pointer(as: Int32.self))
-      multiply(x, PackedOperand(matmul: functions.int8, panels: panels, rowScales: rowScales), outFeatures: w.outFeatures, epilogue)
+    out.write(reading: x, w.bias) { out in
+      let result = out.address(start * w.outFeatures, count: rows * w.outFeatures)
+      let epilogue = ck_epilogue(
+        row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias?.pointer(count: w.outFeatures),
+        gate: treatment.gate,
+        row_gates: treatment.rowGates, activation: treatment.activation, mode: treatment.mode, out: result,
+        out_type: out.dtype.activationType, ldo: w.outFeatures)
+      switch w.weight {
+      case .rowMajor(let weight): multiply(x, rowMajor: weight, epilogue)
+      case .fp32(let panels):
+        multiply(x, PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outFeatures, epilogue)
+      case .bf16(let panels):
+        multiply(x, PackedOperand(matmul: functions.bf16, panels: panels), outFeatures: w.outFeatures, epilogue)
+      case .q4(let panels):
+        multiply(
+          x, PackedOperand(matmul: functions.bf16, panels: panels, format: Int32(CK_Q4)), outFeatures: w.outFeatures,
+          epilogue)
+      case .int8(let panels, let scales, let offsets):
+        var epilogue = epilogue
+        epilogue.column_scale = scales.pointer(count: w.outFeatures)
+        epilogue.column_offset = offsets.pointer(count: w.outFeatures)
+        var rowScales = MutableTensor(uninitialized: [min(rows, Self.slabRows)])
+        rowScales.write(reading: scales, offsets) { rowScales in
+          epilogue.row_scale = UnsafePointer(rowScales.pointer(count: rowScales.elementCount, as: Float.self))
+          multiply(
+            x, PackedOperand(matmul: functions.int8, panels: panels, rowScales: rowScales), outFeatures: w.outFeatures,
+            epilogue)
+        }
+      }
     }
-    withExtendedLifetime((x, w, out, gate)) {}
   }
 
   /// Packed weights, and the product that takes them.
@@ -180,7 +222,7 @@ extension Compute {
     var panels: Tensor
     var format = Int32(CK_PLAIN)
     /// Receives the scales of a slab's rows, fp32, where the product quantizes them.
-    var rowScales: Tensor?
+    var rowScales: Output?
   }
 
   // Activations are packed in slabs, which bounds the scratch; a slab's tiles are small enough to share out evenly.
@@ -188,26 +230,35 @@ extension Compute {
   private static let tileRows = 384
   private static let tilePanels = 4
 
-  /// The product of x [M, in], read row by row, with packed weights.
+  /// The product of x [M, in], read row by row, with packed weights; `epilogue.out` has room for M rows of
+  /// `outFeatures`.
   func multiply(_ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue) {
-    let (rows, depth) = x.rowExtents, matmul = w.matmul, panelBytes = matmul.packed_a_bytes(1, depth)
-    let packed = Tensor(uninitialized: [matmul.packed_a_bytes(min(rows, Self.slabRows), depth)], .uint8)
-    for slab in stride(from: 0, to: rows, by: Self.slabRows) {
-      let slabRows = min(Self.slabRows, rows - slab)
-      parallelRows(slabRows, bytesPerRow: depth * 4, grain: matmul.panel_rows) { range in
-        matmul.pack_a(
-          packed.address(range.lowerBound / matmul.panel_rows * panelBytes), w.rowScales.map { $0.pointer() + range.lowerBound },
-          x.address((slab + range.lowerBound) * depth), x.dtype.kernelType, depth, range.count, depth)
+    let (rows, depth) = x.shape.rowExtents, matmul = w.matmul, panelBytes = matmul.packed_a_bytes(1, depth)
+    let outWidth = outFeatures * (epilogue.out_type == Int32(CK_FP32) ? 4 : 2)
+    let slabBytes = matmul.packed_a_bytes(min(rows, Self.slabRows), depth)
+    var packed = MutableTensor(uninitialized: [slabBytes], .uint8)
+    packed.write(reading: x, w.panels) { packed in
+      for slab in stride(from: 0, to: rows, by: Self.slabRows) {
+        let slabRows = min(Self.slabRows, rows - slab)
+        parallelRows(slabRows, bytesPerRow: depth * 4, grain: matmul.panel_rows) { range in
+          let panel = range.lowerBound / matmul.panel_rows, bytes = matmul.packed_a_bytes(range.count, depth)
+          matmul.pack_a(
+            packed.address(panel * panelBytes, count: bytes),
+            w.rowScales?.pointer(range.lowerBound, count: range.count),
+            x.address((slab + range.lowerBound) * depth, count: range.count * depth), x.dtype.activationType, depth,
+            range.count, depth)
+        }
+        var slabEpilogue = epilogue
+        slabEpilogue.row_gates = epilogue.row_gates.map { $0 + slab }
+        slabEpilogue.out = epilogue.out + slab * outWidth
+        multiplySlab(
+          ck_gemm(
+            m: slabRows, n: outFeatures, k: depth, a: packed.address(count: slabBytes),
+            b: w.panels.address(count: w.panels.elementCount),
+            b_format: w.format, epilogue: slabEpilogue),
+          matmul)
       }
-      var slabEpilogue = epilogue
-      slabEpilogue.row_gates = epilogue.row_gates.map { $0 + slab }
-      slabEpilogue.out = epilogue.out + slab * outFeatures * (epilogue.out_type == Int32(CK_FP32) ? 4 : 2)
-      multiplySlab(
-        ck_gemm(
-          m: slabRows, n: outFeatures, k: depth, a: packed.address(0), b: w.panels.address(0), b_format: w.format, epilogue: slabEpilogue),
-        matmul)
     }
-    withExtendedLifetime((x, packed, w)) {}
   }
 
   private func multiplySlab(_ gemm: ck_gemm, _ matmul: ck_matmul) {
@@ -224,14 +275,16 @@ extension Compute {
 
   private func multiply(_ x: Tensor, rowMajor weight: Tensor, _ epilogue: ck_epilogue) {
     precondition(x.dtype == .fp32, "input of type \(x.dtype) for an fp32 layer")
-    let (rows, depth) = x.rowExtents, outFeatures = weight.shape[0]
+    let (rows, depth) = x.shape.rowExtents, outFeatures = weight.shape[0]
     let rowTiles = (rows + Sgemm.tileRows - 1) / Sgemm.tileRows
     let columnTiles = (outFeatures + Sgemm.tileColumns - 1) / Sgemm.tileColumns
     pool.parallel(rowTiles * columnTiles) { index in
       let row = index % rowTiles * Sgemm.tileRows, column = index / rowTiles * Sgemm.tileColumns
       let height = min(Sgemm.tileRows, rows - row), width = min(Sgemm.tileColumns, outFeatures - column)
-      let input = UnsafePointer(x.pointer(as: Float.self) + row * depth)
-      sgemmTile(input, rows: height, depth: depth, weight: weight.pointer(as: Float.self) + column * depth, columns: width) { acc in
+      sgemmTile(
+        x.pointer(row * depth, count: height * depth), rows: height, depth: depth,
+        weight: weight.pointer(column * depth, count: width * depth), columns: width
+      ) { acc in
         withUnsafePointer(to: epilogue) { functions.epilogue($0, acc, width, row, height, column, width) }
       }
     }

@@ -29,6 +29,39 @@ public struct PictureRows: Sendable {
   public subscript(rows: Range<Int>) -> Tensor { pixels.rows(rows.lowerBound - first..<rows.upperBound - first) }
 }
 
+/// Consecutive rows of an image that are being made, the others of which need not be in memory.
+public struct MutableImageRows: ~Copyable {
+  var pixels: MutableTensor
+  /// The image's row that the rows begin with.
+  public let first: Int
+  /// Rows of the whole image.
+  public let height: Int
+
+  /// The rows [rows, W, channels], fp32, from `first` on of an image of `height` rows.
+  public init(_ pixels: consuming MutableTensor, first: Int, height: Int) {
+    precondition(pixels.shape.rank == 3 && pixels.dtype == .fp32, "pixels are \(pixels.dtype) \(pixels.shape)")
+    precondition(first >= 0 && first + pixels.shape[0] <= height, "rows from \(first) of \(height) are \(pixels.shape)")
+    self.pixels = pixels
+    self.first = first
+    self.height = height
+  }
+
+  /// A whole image [H, W, channels].
+  public init(_ image: consuming MutableTensor) {
+    let height = image.shape[0]
+    self.init(image, first: 0, height: height)
+  }
+
+  /// Extents of the rows: [rows, W, channels].
+  public var shape: Shape { pixels.shape }
+
+  /// The rows that are here.
+  public var range: Range<Int> { first..<first + pixels.shape[0] }
+
+  /// The rows' pixels.
+  public consuming func finish() -> MutableTensor { pixels }
+}
+
 extension Compute {
   /// Height of the blocks in which a convolution is computed: a part of one begins at a multiple of it.
   public static let convolutionRowGrain = 4
@@ -39,36 +72,72 @@ extension Compute {
   /// `rows` begins at a multiple of ``convolutionRowGrain`` and ends at one or at the picture's end; x holds the rows beside
   /// it too (with a 3×3 kernel).
   public func convolution(
-    _ x: PictureRows, _ w: Convolution, upsampled: Bool = false, rows: Range<Int>, into out: PictureRows, adds: Bool = false
+    _ x: PictureRows, _ w: Convolution, upsampled: Bool = false, rows: Range<Int>, into out: inout MutableImageRows,
+    adds: Bool = false
   ) {
     let scale = upsampled ? 2 : 1, halo = w.kernelSize / 2, (width, grain) = (x.pixels.shape[1], Self.convolutionRowGrain)
+    let (outShape, outRange, height) = (out.shape, out.range, out.height)
     precondition(x.pixels.shape[2] == w.inChannels, "convolution of \(x.pixels.shape), \(w.inChannels) channels")
     precondition(
-      out.height == scale * x.height && out.pixels.shape[1] == scale * width && out.pixels.shape[2] == w.outChannels,
-      "result \(out.pixels.shape) of \(out.height) rows for \(x.pixels.shape) of \(x.height)")
+      height == scale * x.height && outShape[1] == scale * width && outShape[2] == w.outChannels,
+      "result \(outShape) of \(height) rows for \(x.pixels.shape) of \(x.height)")
     precondition(
-      rows.lowerBound % grain == 0 && (rows.upperBound % grain == 0 || rows.upperBound == out.height), "rows \(rows) of \(out.height)")
+      rows.lowerBound % grain == 0 && (rows.upperBound % grain == 0 || rows.upperBound == height),
+      "rows \(rows) of \(height)")
     if rows.isEmpty { return }
-    let needed = max(0, rows.lowerBound - halo) / scale..<(min(out.height, rows.upperBound + halo) + scale - 1) / scale
-    precondition(x.range.contains(needed) && out.range.contains(rows), "rows \(rows) of \(out.range) from \(x.range)")
-    if case .winograd(let weights) = w.weight {
-      winograd(x, weights, w, upsampled: upsampled, rows: rows, into: out, adds: adds)
-    } else {
-      let source = upsampled ? PictureRows(upsampleNearest2x(x[needed]), first: 2 * needed.lowerBound, height: out.height) : x
-      product(source, w, rows: rows, into: out, adds: adds)
+    let needed = max(0, rows.lowerBound - halo) / scale..<(min(height, rows.upperBound + halo) + scale - 1) / scale
+    precondition(x.range.contains(needed) && outRange.contains(rows), "rows \(rows) of \(outRange) from \(x.range)")
+    let part = ImagePart(rows: rows, first: out.first, height: height, width: scale * width, adds: adds)
+    out.pixels.write(reading: x.pixels, w.bias) { out in
+      if case .winograd(let weights) = w.weight {
+        winograd(x, weights, w, upsampled: upsampled, part, into: out)
+      } else {
+        let source =
+          upsampled ? PictureRows(upsampleNearest2x(x[needed]), first: 2 * needed.lowerBound, height: height) : x
+        product(source, w, part, into: out)
+      }
     }
-    withExtendedLifetime((x, w, out)) {}
+  }
+
+  /// As ``channelRMSNorm(_:gamma:silu:)``, from rows `rows` of an image into the same rows of another one of its
+  /// extents.
+  public func channelRMSNorm(
+    _ x: PictureRows, rows: Range<Int>, gamma: Tensor, silu: Bool, into result: inout MutableImageRows
+  ) {
+    let start = rows.lowerBound - result.first
+    channelRMSNorm(x[rows], gamma: gamma, silu: silu, into: &result.pixels, rowsFrom: start)
+  }
+
+  /// As ``channelRMSNorm(_:gamma:silu:)``, in place on rows `rows` of an image.
+  public func channelRMSNorm(_ x: inout MutableImageRows, rows: Range<Int>, gamma: Tensor, silu: Bool) {
+    let part = rows.lowerBound - x.first..<rows.upperBound - x.first
+    channelRMSNorm(&x.pixels, rows: part, gamma: gamma, silu: silu)
+  }
+
+  /// The rows of a convolution's result that are to be computed.
+  private struct ImagePart {
+    let rows: Range<Int>
+    /// The image's row that the memory begins with.
+    let first: Int
+    /// Extents of the whole image.
+    let height: Int
+    let width: Int
+    /// Whether the result is added to what is there.
+    let adds: Bool
   }
 
   private func winograd(
-    _ x: PictureRows, _ weights: Tensor, _ w: Convolution, upsampled: Bool, rows: Range<Int>, into out: PictureRows, adds: Bool
+    _ x: PictureRows, _ weights: Tensor, _ w: Convolution, upsampled: Bool, _ part: ImagePart, into out: Output
   ) {
     let job = ck_convolution(
-      height: out.height, width: out.pixels.shape[1], in_channels: w.inChannels, out_channels: w.outChannels, x_row: x.first,
-      out_row: out.first, upsampled: upsampled ? 1 : 0, add: adds ? 1 : 0, x: x.pixels.pointer(),
-      weights: weights.address(0).assumingMemoryBound(to: Float.self), bias: w.bias.pointer(), out: out.pixels.pointer())
+      height: part.height, width: part.width, in_channels: w.inChannels, out_channels: w.outChannels, x_row: x.first,
+      out_row: part.first, upsampled: upsampled ? 1 : 0, add: part.adds ? 1 : 0,
+      x: x.pixels.pointer(count: x.pixels.elementCount),
+      weights: weights.pointer(count: weights.elementCount), bias: w.bias.pointer(count: w.outChannels),
+      out: out.pointer(count: out.elementCount))
     let across = (job.width + 3) / 4, grain = Self.convolutionRowGrain
-    let first = rows.lowerBound / grain * across, tiles = (rows.upperBound + grain - 1) / grain * across - first
+    let first = part.rows.lowerBound / grain * across,
+      tiles = (part.rows.upperBound + grain - 1) / grain * across - first
     let blocks = (tiles + Int(CK_WINOGRAD_TILES) - 1) / Int(CK_WINOGRAD_TILES)
     let scratchBytes = withUnsafePointer(to: job) { functions.convolution_scratch_bytes($0) }
     // As many blocks for every thread, of about the same size; their extents change no result.
@@ -80,20 +149,24 @@ extension Compute {
         withUnsafePointer(to: job) { functions.convolution($0, first + start, end - start, scratch) }
       }
     }
+    withExtendedLifetime(weights) {}
   }
 
   /// As a matrix product: of the pixels with a 1×1 kernel, of their neighbourhoods by OpenBLAS.
-  private func product(_ x: PictureRows, _ w: Convolution, rows: Range<Int>, into out: PictureRows, adds: Bool) {
-    let result = out[rows]
+  private func product(_ x: PictureRows, _ w: Convolution, _ part: ImagePart, into out: Output) {
+    let rowElements = part.width * w.outChannels
+    let result = out.address((part.rows.lowerBound - part.first) * rowElements, count: part.rows.count * rowElements)
     let epilogue = ck_epilogue(
-      row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias.pointer(), gate: nil, row_gates: nil, activation: Int32(CK_NONE),
-      mode: Int32(adds ? CK_ADD : CK_STORE), out: result.address(0), out_type: Int32(CK_FP32), ldo: w.outChannels)
+      row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias.pointer(count: w.outChannels), gate: nil,
+      row_gates: nil,
+      activation: Int32(CK_NONE), mode: Int32(part.adds ? CK_ADD : CK_STORE), out: result, out_type: Int32(CK_FP32),
+      ldo: w.outChannels)
     switch w.weight {
     case .winograd: preconditionFailure("not a matrix product")
     case .panels(let panels):
-      let source = x[rows], pixels: Shape = [source.shape[0] * source.shape[1], w.inChannels]
+      let source = x[part.rows], pixels: Shape = [source.shape[0] * source.shape[1], w.inChannels]
       multiply(source.reshaped(pixels), PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outChannels, epilogue)
-    case .rowMajor(let weight): product(x, rowMajor: weight, w, rows: rows, epilogue)
+    case .rowMajor(let weight): product(x, rowMajor: weight, w, rows: part.rows, epilogue)
     }
   }
 
@@ -104,29 +177,37 @@ extension Compute {
       let first = index * tile, count = min(tile, pixels - first)
       withUnsafeTemporaryAllocation(of: Float.self, capacity: count * depth) { patches in
         let start = rows.lowerBound * width + first
-        gatherPatches(x, start..<start + count, size: w.kernelSize, patches.baseAddress!)
+        gatherPatches(x, start..<start + count, size: w.kernelSize, patches)
         for column in stride(from: 0, to: w.outChannels, by: Sgemm.tileColumns) {
           let columns = min(Sgemm.tileColumns, w.outChannels - column)
-          let input = UnsafePointer(patches.baseAddress!)
-          sgemmTile(input, rows: count, depth: depth, weight: weight.pointer() + column * depth, columns: columns) { acc in
+          sgemmTile(
+            UnsafePointer(patches.baseAddress!), rows: count, depth: depth,
+            weight: weight.pointer(column * depth, count: columns * depth), columns: columns
+          ) { acc in
             withUnsafePointer(to: epilogue) { functions.epilogue($0, acc, columns, first, count, column, columns) }
           }
         }
       }
     }
+    withExtendedLifetime(weight) {}
   }
 
-  /// The size×size neighbourhoods of `pixels` (row-major numbers in the picture) as rows [size·size·C], zero outside the picture.
-  private func gatherPatches(_ x: PictureRows, _ pixels: Range<Int>, size: Int, _ patches: UnsafeMutablePointer<Float>) {
+  /// The size×size neighbourhoods of `pixels` (row-major numbers in the image) as rows [size·size·C] of `patches`, zero
+  /// outside the image.
+  private func gatherPatches(
+    _ x: PictureRows, _ pixels: Range<Int>, size: Int, _ patches: UnsafeMutableBufferPointer<Float>
+  ) {
     let (width, channels, halo) = (x.pixels.shape[1], x.pixels.shape[2], size / 2)
-    let source: UnsafeMutablePointer<Float> = x.pixels.pointer()
-    var patch = patches
+    precondition(
+      patches.count == pixels.count * size * size * channels, "\(patches.count) elements for \(pixels.count) patches")
+    var patch = patches.baseAddress!
     for pixel in pixels {
       let (row, column) = pixel.quotientAndRemainder(dividingBy: width)
       for y in row - halo...row + halo {
         for at in column - halo...column + halo {
           if (0..<x.height).contains(y) && (0..<width).contains(at) {
-            patch.update(from: source + ((y - x.first) * width + at) * channels, count: channels)
+            patch.update(
+              from: x.pixels.pointer(((y - x.first) * width + at) * channels, count: channels), count: channels)
           } else {
             patch.update(repeating: 0, count: channels)
           }

@@ -1,34 +1,42 @@
 import CKernels
 import TensorCore
 
-// Laid-out weights as numbers again: to measure what a representation lost, and to check files.
+// Packed weights as numbers again: to measure what a representation lost, and to check files.
 extension Compute {
   /// The weight [out, in] of `layer` as its products see it, fp32.
   public func weight(of layer: Linear) -> Tensor {
     if case .rowMajor(let weight) = layer.weight { return weight }
-    let result = Tensor(uninitialized: [layer.outFeatures, layer.inFeatures]), columns = functions.bf16.panel_columns
-    pool.parallel((layer.outFeatures + columns - 1) / columns) { panel in
-      let row = panel * columns
-      unpack(layer, panel: panel, into: result.pointer() + row * layer.inFeatures, rows: min(columns, layer.outFeatures - row))
+    let columns = functions.bf16.panel_columns, depth = layer.inFeatures
+    return filled([layer.outFeatures, depth]) { result in
+      pool.parallel((layer.outFeatures + columns - 1) / columns) { panel in
+        let row = panel * columns, rows = min(columns, layer.outFeatures - row)
+        let target = UnsafeMutableBufferPointer<Float>(
+          start: result.pointer(row * depth, count: rows * depth), count: rows * depth)
+        unpack(layer, panel: panel, into: target, rows: rows)
+      }
     }
-    return withExtendedLifetime(layer) { result }
   }
 
   /// ‖W′ − W‖ / ‖W‖ (Frobenius) of the weight W [out, in] and what `layer` made of it, W′; 0 for a weight of zeros that stayed zeros.
   public func relativeError(of layer: Linear, from original: Tensor) -> Double {
     precondition(original.shape == [layer.outFeatures, layer.inFeatures], "weight \(original.shape) of a layer of another size")
     let depth = layer.inFeatures, columns = functions.bf16.panel_columns, panels = (layer.outFeatures + columns - 1) / columns
+    var scratch = ScratchLayout()
+    let found = scratch.add(columns * depth * 4), expected = scratch.add(columns * depth * 4)
     // One pair of sums per panel, added up in order: the result does not depend on the threads.
     let sums = UnsafeMutableBufferPointer<(error: Double, norm: Double)>.allocate(capacity: panels)
     defer { sums.deallocate() }
     pool.parallel(panels) { panel in
       let row = panel * columns, rows = min(columns, layer.outFeatures - row), count = rows * depth
-      withScratch(2 * count * 4) { scratch in
-        let found = scratch.assumingMemoryBound(to: Float.self), expected = found + count
-        unpack(layer, panel: panel, into: found, rows: rows)
+      withScratch(scratch) { scratch in
+        let found = scratch.elements(found, as: Float.self).prefix(count),
+          expected = scratch.elements(expected, as: Float.self).prefix(count)
+        unpack(layer, panel: panel, into: UnsafeMutableBufferPointer(rebasing: found), rows: rows)
         functions.convert(
-          expected, Int32(CK_FP32), original.address(row * depth), original.dtype.kernelType, count)
-        sums.initializeElement(at: panel, to: Self.squares(found, expected, count))
+          expected.base.baseAddress, Int32(CK_FP32), original.address(row * depth, count: count),
+          original.dtype.kernelType, count)
+        sums.initializeElement(
+          at: panel, to: Self.squares(UnsafeBufferPointer(rebasing: found), UnsafeBufferPointer(rebasing: expected)))
       }
     }
     let total = sums.reduce((error: 0.0, norm: 0.0)) { ($0.error + $1.error, $0.norm + $1.norm) }
@@ -37,13 +45,15 @@ extension Compute {
 
   /// ‖found − expected‖² and ‖expected‖².
   private static func squares(
-    _ found: UnsafePointer<Float>, _ expected: UnsafePointer<Float>, _ count: Int
+    _ found: UnsafeBufferPointer<Float>, _ expected: UnsafeBufferPointer<Float>
   ) -> (error: Double, norm: Double) {
+    let count = min(found.count, expected.count)
+    let (foundBytes, expectedBytes) = (UnsafeRawBufferPointer(found), UnsafeRawBufferPointer(expected))
     var errors = SIMD8<Double>(repeating: 0), norms = errors
     var index = 0
     while index + 8 <= count {
-      let f = UnsafeRawPointer(found + index).loadUnaligned(as: SIMD8<Float>.self)
-      let e = UnsafeRawPointer(expected + index).loadUnaligned(as: SIMD8<Float>.self)
+      let f = foundBytes.loadUnaligned(fromByteOffset: 4 * index, as: SIMD8<Float>.self)
+      let e = expectedBytes.loadUnaligned(fromByteOffset: 4 * index, as: SIMD8<Float>.self)
       let difference = SIMD8<Double>(f - e), value = SIMD8<Double>(e)
       errors += difference * difference
       norms += value * value
@@ -58,32 +68,42 @@ extension Compute {
   }
 
   /// Writes the first `rows` rows of a panel to `target` [rows, in].
-  private func unpack(_ layer: Linear, panel: Int, into target: UnsafeMutablePointer<Float>, rows: Int) {
+  private func unpack(_ layer: Linear, panel: Int, into target: UnsafeMutableBufferPointer<Float>, rows: Int) {
     let depth = layer.inFeatures
+    precondition(target.count == rows * depth, "\(target.count) elements for \(rows) rows of \(depth)")
+    /// The panel of `panels` whose bytes the layout's own function counts.
+    func words<Element>(_ panels: Tensor, _ bytes: Int, as type: Element.Type) -> UnsafeBufferPointer<Element> {
+      UnsafeRawBufferPointer(start: panels.address(panel * bytes, count: bytes), count: bytes).assumingMemoryBound(
+        to: type)
+    }
     switch layer.weight {
-    case .rowMajor: preconditionFailure("the weight is not laid out")
+    case .rowMajor: preconditionFailure("the weight is not packed")
     case .fp32(let panels):
-      let source = panels.address(panel * functions.fp32.packed_b_bytes(1, depth)).assumingMemoryBound(to: Float.self)
+      let source = words(panels, functions.fp32.packed_b_bytes(1, depth), as: Float.self)
       unpackWords(source, group: 1, columns: functions.fp32.panel_columns, depth: depth, rows: rows, target) { $1 }
     case .bf16(let panels):
-      let source = panels.address(panel * functions.bf16.packed_b_bytes(1, depth)).assumingMemoryBound(to: UInt16.self)
+      let source = words(panels, functions.bf16.packed_b_bytes(1, depth), as: UInt16.self)
       unpackWords(source, group: 2, columns: functions.bf16.panel_columns, depth: depth, rows: rows, target) {
         Float(bitPattern: UInt32($1) << 16)
       }
     case .int8(let panels, let scales, _):
       let columns = functions.int8.panel_columns
-      let source = panels.address(panel * functions.int8.packed_b_bytes(1, depth)).assumingMemoryBound(to: Int8.self)
-      let scale = scales.pointer(as: Float.self) + panel * columns
+      let source = words(panels, functions.int8.packed_b_bytes(1, depth), as: Int8.self)
+      let scale = UnsafeBufferPointer<Float>(start: scales.pointer(panel * columns, count: rows), count: rows)
       unpackWords(source, group: 4, columns: columns, depth: depth, rows: rows, target) { scale[$0] * Float($1) }
     case .q4(let panels):
-      unpackQ4(UnsafeRawPointer(panels.address(panel * functions.q4_bytes(1, depth))), depth: depth, rows: rows, target)
+      unpackQ4(
+        UnsafeRawBufferPointer(words(panels, functions.q4_bytes(1, depth), as: UInt8.self)), depth: depth, rows: rows,
+        target)
     }
+    withExtendedLifetime(layer) {}
   }
 
   /// Panels of [depth / group][columns][group] elements.
   @inline(__always)
   private func unpackWords<Element>(
-    _ source: UnsafePointer<Element>, group: Int, columns: Int, depth: Int, rows: Int, _ target: UnsafeMutablePointer<Float>,
+    _ source: UnsafeBufferPointer<Element>, group: Int, columns: Int, depth: Int, rows: Int,
+    _ target: UnsafeMutableBufferPointer<Float>,
     _ value: (_ row: Int, Element) -> Float
   ) {
     for row in 0..<rows {
@@ -92,16 +112,17 @@ extension Compute {
   }
 
   /// Rows of groups of 32 inputs: a bf16 scale per column, then a byte per column and pair of inputs (q4.inc).
-  private func unpackQ4(_ source: UnsafeRawPointer, depth: Int, rows: Int, _ target: UnsafeMutablePointer<Float>) {
+  private func unpackQ4(
+    _ source: UnsafeRawBufferPointer, depth: Int, rows: Int, _ target: UnsafeMutableBufferPointer<Float>
+  ) {
     let columns = functions.bf16.panel_columns, groupBytes = functions.q4_bytes(1, 1)
     for start in stride(from: 0, to: depth, by: 32) {
-      let group = source + start / 32 * groupBytes, pairs = group + 2 * columns
+      let group = start / 32 * groupBytes, pairs = group + 2 * columns
       for row in 0..<rows {
-        let scale = Float(bitPattern: UInt32(group.load(fromByteOffset: 2 * row, as: UInt16.self)) << 16)
-        let to = target + row * depth
+        let scale = Float(bitPattern: UInt32(source.load(fromByteOffset: group + 2 * row, as: UInt16.self)) << 16)
         for k in start..<min(start + 32, depth) {
-          let pair = pairs.load(fromByteOffset: (k - start) / 2 * columns + row, as: UInt8.self)
-          to[k] = Self.roundedToBF16((Float(k % 2 == 0 ? pair & 15 : pair >> 4) - 8) * scale)
+          let pair = source[pairs + (k - start) / 2 * columns + row]
+          target[row * depth + k] = Self.roundedToBF16((Float(k % 2 == 0 ? pair & 15 : pair >> 4) - 8) * scale)
         }
       }
     }

@@ -60,16 +60,11 @@ final class ModuleReader {
   }
 
   private func lastTimeTap(of weight: Tensor) -> Tensor {
-    let (output, input, taps, plane) = (weight.shape[0], weight.shape[1], weight.shape[2], weight.shape[3] * weight.shape[4])
-    let width = weight.dtype.byteWidth * plane
-    let result = Tensor(uninitialized: [output, input, weight.shape[3], weight.shape[4]], weight.dtype)
-    withExtendedLifetime(weight) {
-      let (source, target) = (weight.bytes.baseAddress!, result.mutableBytes.baseAddress!)
-      for filter in 0..<output * input {
-        (target + filter * width).copyMemory(from: source + (filter * taps + taps - 1) * width, byteCount: width)
-      }
-    }
-    return result
+    let (output, input, taps, height, width) = (
+      weight.shape[0], weight.shape[1], weight.shape[2], weight.shape[3], weight.shape[4]
+    )
+    let planes = weight.reshaped([output * input * taps, height, width])
+    return planes.rows(from: taps - 1, by: taps).reshaped([output, input, height, width])
   }
 }
 

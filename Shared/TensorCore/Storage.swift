@@ -6,14 +6,17 @@
 
 /// A block of memory that tensors view.
 ///
-/// `@unchecked Sendable`: storage is written only by the operation that allocated it (or through an `inout` tensor, whose
-/// operation documents it), and that operation has ended before the tensor reaches another thread.
-public final class TensorStorage: @unchecked Sendable {
-  /// First byte. Read-only when the storage borrows a file mapping.
+/// `@unchecked Sendable`: storage is written through a ``MutableTensor`` only, which is its sole user while it exists;
+/// a ``Tensor``, which may be shared between threads, never writes. See `Shared/Documentation/concurrency.md`.
+@_spi(TensorMemory) public final class TensorStorage: @unchecked Sendable {
+  /// First byte of ``byteCount``. Read-only memory when the storage borrows it.
   let base: UnsafeMutableRawPointer
   /// Size in bytes.
   public let byteCount: Int
   private let owner: AnyObject?
+
+  /// Whether the memory belongs to another object, such as a file mapping, and must not be written.
+  var isBorrowed: Bool { owner != nil }
 
   /// Blocks of at least this size are backed by huge pages where the kernel offers them: large panels are read several times
   /// over and would otherwise miss the TLB.

@@ -1,22 +1,18 @@
 /// A dense row-major tensor: a shape and an element type over shared storage.
 ///
-/// A tensor is a view; copying the value does not copy elements. Operations allocate their results, except those that take
-/// `inout` tensors and say so.
+/// A tensor is a value: its elements never change while another tensor shows them. Copies and views share storage. New
+/// tensors are written as a ``MutableTensor``; operations in place take an `inout` tensor and go through
+/// ``withMutableTensor(_:)``, which copies storage that is shared.
 public struct Tensor: Sendable {
   /// Extents, outermost first.
   public let shape: Shape
   /// Element type.
   public let dtype: DType
-  private let storage: TensorStorage
+  private var storage: TensorStorage
   private let byteOffset: Int
 
-  /// Allocates an uninitialised tensor.
-  public init(uninitialized shape: Shape, _ dtype: DType = .fp32) {
-    self.init(shape: shape, dtype: dtype, storage: TensorStorage(byteCount: shape.elementCount * dtype.byteWidth), byteOffset: 0)
-  }
-
   /// Views `storage` from `byteOffset`, which must leave room for `shape`.
-  public init(shape: Shape, dtype: DType, storage: TensorStorage, byteOffset: Int) {
+  @_spi(TensorMemory) public init(shape: Shape, dtype: DType, storage: TensorStorage, byteOffset: Int) {
     precondition(byteOffset >= 0 && byteOffset + shape.elementCount * dtype.byteWidth <= storage.byteCount, "view outside its storage")
     self.shape = shape
     self.dtype = dtype
@@ -25,27 +21,26 @@ public struct Tensor: Sendable {
   }
 
   /// An fp32 tensor with the given elements.
-  public init(_ elements: [Float], shape: Shape) {
+  public init(_ elements: [Float], shape: Shape) { self.init(elements, .fp32, shape: shape) }
+
+  /// A tensor of a given type; `Element` must have its width.
+  public init<Element: BitwiseCopyable>(_ elements: [Element], _ dtype: DType, shape: Shape) {
     precondition(elements.count == shape.elementCount, "\(elements.count) elements for shape \(shape)")
-    self.init(uninitialized: shape, .fp32)
-    elements.withUnsafeBytes { bytes in
-      if let source = bytes.baseAddress { mutableBytes.baseAddress!.copyMemory(from: source, byteCount: bytes.count) }
-    }
+    precondition(MemoryLayout<Element>.stride == dtype.byteWidth, "\(Element.self) elements of a \(dtype) tensor")
+    self = elements.withUnsafeBytes { Tensor(copying: $0.bytes, shape: shape, dtype: dtype) }
   }
 
   /// A tensor with a copy of little-endian `bytes`, whose count must match.
-  public init(copying bytes: UnsafeRawBufferPointer, shape: Shape, dtype: DType) {
-    precondition(bytes.count == shape.elementCount * dtype.byteWidth, "\(bytes.count) bytes for \(shape) \(dtype)")
-    self.init(uninitialized: shape, dtype)
-    if let source = bytes.baseAddress { mutableBytes.baseAddress!.copyMemory(from: source, byteCount: bytes.count) }
+  public init(copying bytes: RawSpan, shape: Shape, dtype: DType) {
+    precondition(
+      bytes.byteCount == shape.elementCount * dtype.byteWidth, "\(bytes.byteCount) bytes for \(shape) \(dtype)")
+    var result = MutableTensor(uninitialized: shape, dtype)
+    result.withUnsafeMutableBytes { target in bytes.withUnsafeBytes { target.copyMemory(from: $0) } }
+    self = result.finish()
   }
 
   /// An fp32 tensor of zeros.
-  public static func zeros(_ shape: Shape) -> Tensor {
-    let tensor = Tensor(uninitialized: shape, .fp32)
-    tensor.mutableBytes.initializeMemory(as: UInt8.self, repeating: 0)
-    return tensor
-  }
+  public static func zeros(_ shape: Shape) -> Tensor { MutableTensor(zeros: shape).finish() }
 
   /// Number of elements.
   public var elementCount: Int { shape.elementCount }
@@ -53,19 +48,48 @@ public struct Tensor: Sendable {
   /// Size in bytes.
   public var byteCount: Int { elementCount * dtype.byteWidth }
 
-  /// The elements' bytes. Valid while the tensor is alive: use it inside `withExtendedLifetime`, or on a function's parameter.
-  public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: storage.base + byteOffset, count: byteCount) }
-
-  /// The elements' bytes for the operation that is filling this tensor; same lifetime rule as ``bytes``.
-  public var mutableBytes: UnsafeMutableRawBufferPointer {
-    UnsafeMutableRawBufferPointer(start: storage.base + byteOffset, count: byteCount)
+  /// The elements' bytes: ``byteCount`` of them, valid while the tensor is alive.
+  @_spi(TensorMemory) public var unsafeBytes: UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(start: storage.base + byteOffset, count: byteCount)
   }
 
-  /// Pointer to elements of type `T`, whose width must be the dtype's; same lifetime rule as ``bytes``.
-  public func pointer<T>(as type: T.Type = T.self) -> UnsafeMutablePointer<T> {
-    precondition(MemoryLayout<T>.stride == dtype.byteWidth, "\(T.self) pointer into a \(dtype) tensor")
-    return (storage.base + byteOffset).assumingMemoryBound(to: T.self)
+  // MARK: - Reading
+
+  /// Calls `body` with the elements' bytes.
+  public func withBytes<Result, Failure: Error>(_ body: (RawSpan) throws(Failure) -> Result) throws(Failure) -> Result {
+    defer { withExtendedLifetime(self) {} }
+    return try body(unsafeBytes.bytes)
   }
+
+  /// Calls `body` with the elements as numbers of type `Element`, which must have the dtype's width.
+  public func withElements<Element: BitwiseCopyable, Result, Failure: Error>(
+    as type: Element.Type = Element.self, _ body: (Span<Element>) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    precondition(MemoryLayout<Element>.stride == dtype.byteWidth, "\(Element.self) elements of a \(dtype) tensor")
+    defer { withExtendedLifetime(self) {} }
+    return try body(unsafeBytes.assumingMemoryBound(to: Element.self).span)
+  }
+
+  /// The elements as floats; only for floating-point tensors.
+  public func floats() -> [Float] {
+    switch dtype {
+    case .fp32: array(of: Float.self) { $0 }
+    case .bf16: array(of: UInt16.self) { Float(bitPattern: UInt32($0) << 16) }
+    case .fp16: array(of: UInt16.self, Float.init(halfBits:))
+    case .int64, .int32, .int8, .uint8: preconditionFailure("floats() of a \(dtype) tensor")
+    }
+  }
+
+  private func array<Element: BitwiseCopyable>(of type: Element.Type, _ value: (Element) -> Float) -> [Float] {
+    withElements(as: type) { elements in
+      [Float](unsafeUninitializedCapacity: elements.count) { values, count in
+        for index in elements.indices { values.initializeElement(at: index, to: value(elements[index])) }
+        count = elements.count
+      }
+    }
+  }
+
+  // MARK: - Views and copies
 
   /// The same elements under another shape of equal size.
   public func reshaped(_ shape: Shape) -> Tensor {
@@ -75,40 +99,72 @@ public struct Tensor: Sendable {
 
   /// The rows `range` of the outermost dimension, without a copy.
   public func rows(_ range: Range<Int>) -> Tensor {
-    precondition(shape.rank >= 1 && range.lowerBound >= 0 && range.upperBound <= shape[0], "rows \(range) of \(shape)")
-    let rowBytes = shape[0] == 0 ? 0 : byteCount / shape[0]
-    return Tensor(
-      shape: Shape([range.count] + shape.dimensions.dropFirst()), dtype: dtype, storage: storage,
-      byteOffset: byteOffset + range.lowerBound * rowBytes)
+    Tensor(
+      shape: shape.rows(range), dtype: dtype, storage: storage,
+      byteOffset: byteOffset + range.lowerBound * shape.rowBytes(dtype))
   }
 
-  /// The rows of two tensors of equal type and width, one after the other, in storage of their own.
-  public func appending(_ other: Tensor) -> Tensor {
-    let width = Array(shape.dimensions.dropFirst())
-    precondition(
-      shape.rank >= 1 && dtype == other.dtype && width == Array(other.shape.dimensions.dropFirst()), "\(shape) and \(other.shape)")
-    let result = Tensor(uninitialized: Shape([shape[0] + other.shape[0]] + width), dtype)
-    withExtendedLifetime((self, other)) {
-      result.rows(0..<shape[0]).mutableBytes.copyMemory(from: bytes)
-      result.rows(shape[0]..<result.shape[0]).mutableBytes.copyMemory(from: other.bytes)
+  /// The rows of tensors of equal type and width, one after the other: the tensor itself if there is one, else in
+  /// storage of their own.
+  public static func stacking(_ parts: [Tensor]) -> Tensor {
+    guard parts.count != 1 else { return parts[0] }
+    precondition(!parts.isEmpty && parts[0].shape.rank >= 1, "rows of \(parts.map(\.shape))")
+    let width = parts[0].shape.dimensions.dropFirst()
+    var result = MutableTensor(uninitialized: Shape([parts.reduce(0) { $0 + $1.shape[0] }] + width), parts[0].dtype)
+    var done = 0
+    for part in parts {
+      result.copy(part, toRowsFrom: done)
+      done += part.shape[0]
     }
-    return result
+    return result.finish()
+  }
+
+  /// Every `stride`th row of the outermost dimension, from `start` on, in storage of their own.
+  public func rows(from start: Int, by stride: Int) -> Tensor {
+    precondition(shape.rank >= 1 && start >= 0 && stride >= 1, "rows \(start), \(start + stride), … of \(shape)")
+    let indices = Swift.stride(from: start, to: shape[0], by: stride)
+    var result = MutableTensor(uninitialized: Shape([Array(indices).count] + shape.dimensions.dropFirst()), dtype)
+    for (row, index) in indices.enumerated() { result.copy(rows(index..<index + 1), toRowsFrom: row) }
+    return result.finish()
   }
 
   /// A copy in storage of its own.
-  public func copied() -> Tensor { withExtendedLifetime(self) { Tensor(copying: bytes, shape: shape, dtype: dtype) } }
+  public func copied() -> Tensor { withBytes { Tensor(copying: $0, shape: shape, dtype: dtype) } }
 
-  /// The elements as floats; only for floating-point tensors.
-  public func floats() -> [Float] {
-    withExtendedLifetime(self) {
-      switch dtype {
-      case .fp32: Array(UnsafeBufferPointer(start: pointer(as: Float.self), count: elementCount))
-      case .bf16: UnsafeBufferPointer(start: pointer(as: UInt16.self), count: elementCount).map { Float(bitPattern: UInt32($0) << 16) }
-      case .fp16: UnsafeBufferPointer(start: pointer(as: UInt16.self), count: elementCount).map(Float.init(halfBits:))
-      case .int64, .int32, .int8, .uint8: preconditionFailure("floats() of a \(dtype) tensor")
-      }
-    }
+  // MARK: - In place
+
+  /// Calls `body` with this tensor's elements for writing: in place if no other tensor views the storage and it is not
+  /// borrowed, such as from a file mapping, else in a copy.
+  public mutating func withMutableTensor(_ body: (inout MutableTensor) -> Void) { write(to: nil, body) }
+
+  /// As ``withMutableTensor(_:)``, for some rows of the outermost dimension. Only they may be written; the others stay
+  /// as they are.
+  public mutating func withMutableRows(_ rows: Range<Int>, _ body: (inout MutableTensor) -> Void) {
+    write(to: rows, body)
   }
+
+  private mutating func write(to rows: Range<Int>?, _ body: (inout MutableTensor) -> Void) {
+    if storage.isBorrowed || !isKnownUniquelyReferenced(&storage) { self = copied() }
+    let view = rows.map(self.rows) ?? self
+    var target = MutableTensor(shape: view.shape, dtype: dtype, storage: storage, byteOffset: view.byteOffset)
+    body(&target)
+    // The body could have put another tensor in the place of the one that it was given.
+    let result = target.finish()
+    precondition(
+      result.storage === storage && result.byteOffset == view.byteOffset && result.shape == view.shape,
+      "a tensor written in place was replaced by another one")
+  }
+}
+
+extension Shape {
+  /// The shape of some rows of the outermost dimension, which must be there.
+  func rows(_ range: Range<Int>) -> Shape {
+    precondition(rank >= 1 && range.lowerBound >= 0 && range.upperBound <= self[0], "rows \(range) of \(self)")
+    return Shape([range.count] + dimensions.dropFirst())
+  }
+
+  /// Bytes of a row of the outermost dimension.
+  func rowBytes(_ dtype: DType) -> Int { dimensions.dropFirst().reduce(1, *) * dtype.byteWidth }
 }
 
 extension Float {

@@ -1,8 +1,12 @@
+@_spi(TensorMemory) import TensorCore
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
   import Darwin
 #endif
+
+// The system's calls for files and mappings take addresses, so that pointers appear here, above Kernels.
 
 /// A whole file mapped read-only; unmapped when the last tensor viewing it goes.
 ///
@@ -13,7 +17,7 @@
 /// `@unchecked Sendable`: the mapping is never written, and its address does not change.
 final class FileMapping: @unchecked Sendable {
   /// The file's bytes.
-  let bytes: UnsafeRawBufferPointer
+  private let bytes: UnsafeRawBufferPointer
   /// The file, to speak of its pages in the page cache.
   private let descriptor: Int32
 
@@ -29,6 +33,29 @@ final class FileMapping: @unchecked Sendable {
   deinit {
     munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress!), bytes.count)
     if descriptor >= 0 { close(descriptor) }
+  }
+
+  /// Calls `body` with the bytes in `range`, which must lie in the file.
+  func withBytes<Result, Failure: Error>(
+    _ range: Range<Int>, _ body: (RawSpan) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    defer { withExtendedLifetime(self) {} }
+    return try body(slice(range).bytes)
+  }
+
+  /// The bytes in `range` as a tensor: a view that keeps the mapping alive, or a copy if they are not aligned to the
+  /// type's width.
+  func tensor(_ range: Range<Int>, shape: Shape, dtype: DType) -> Tensor {
+    let bytes = slice(range)
+    if let base = bytes.baseAddress, Int(bitPattern: base) % dtype.byteWidth == 0 {
+      return Tensor(shape: shape, dtype: dtype, storage: TensorStorage(borrowing: bytes, owner: self), byteOffset: 0)
+    }
+    return withBytes(range) { Tensor(copying: $0, shape: shape, dtype: dtype) }
+  }
+
+  private func slice(_ range: Range<Int>) -> UnsafeRawBufferPointer {
+    precondition(range.lowerBound >= 0 && range.upperBound <= bytes.count, "bytes \(range) of a file of \(bytes.count)")
+    return UnsafeRawBufferPointer(rebasing: bytes[range])
   }
 
   /// Takes the pages that hold `range` out of this process's memory. They stay readable: the next access brings them back from the

@@ -25,22 +25,21 @@ public struct RandomWeights: WeightSource {
   /// Makes some rows of a tensor.
   public func rows(_ range: Range<Int>, of name: String, _ shape: Shape) -> Tensor {
     let rowCount = max(shape[0], 1), width = shape.elementCount / rowCount
-    let result = Tensor(uninitialized: Shape([range.count] + shape.dimensions.dropFirst()), .bf16)
     let (scale, offset) = Self.distribution(name, shape)
     let stream =
       Self.mixed(seed &+ 0x9e37_79b9_7f4a_7c15) ^ name.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
-    let first = range.lowerBound * width, count = range.count * width, piece = 1 << 16
-    pool.parallel((count + piece - 1) / piece) { index in
-      let part = index * piece..<min((index + 1) * piece, count)
-      Self.fill(result.pointer(as: UInt16.self), part, firstElement: first, stream: stream, scale: scale, offset: offset)
+    let first = range.lowerBound * width
+    return pool.tensor(
+      Shape([range.count] + shape.dimensions.dropFirst()), .bf16, of: UInt16.self, pieceElements: 1 << 16
+    ) { part, elements in
+      Self.fill(&elements, firstElement: first + part.lowerBound, stream: stream, scale: scale, offset: offset)
     }
-    return result
   }
 
   private static func fill(
-    _ target: UnsafeMutablePointer<UInt16>, _ part: Range<Int>, firstElement: Int, stream: UInt64, scale: Float, offset: Float
+    _ target: inout MutableSpan<UInt16>, firstElement: Int, stream: UInt64, scale: Float, offset: Float
   ) {
-    for index in part {
+    for index in target.indices {
       let word = mixed(stream &+ UInt64(firstElement + index) &* 0x9e37_79b9_7f4a_7c15)
       // Four uniform numbers make a nearly normal one, of variance 1 after scaling.
       let sum = Int32(word & 0xffff) + Int32(word >> 16 & 0xffff) + Int32(word >> 32 & 0xffff) + Int32(word >> 48)

@@ -45,14 +45,10 @@ public struct SafetensorsFile: Sendable {
   public var names: [String] { header.entries.keys.sorted() }
 
   /// The stored bytes of a tensor of any element type.
-  ///
-  /// The pointer is valid inside `body` only.
   public func withBytes<Result>(
-    of name: String, _ body: (UnsafeRawBufferPointer) throws(WeightsError) -> Result
+    of name: String, _ body: (RawSpan) throws(WeightsError) -> Result
   ) throws(WeightsError) -> Result {
-    let entry = try entry(name)
-    defer { withExtendedLifetime(mapping) {} }
-    return try body(bytes(entry))
+    try mapping.withBytes(range(try entry(name)), body)
   }
 
   /// A part of a tensor's stored bytes, read from the file without touching the mapping.
@@ -75,11 +71,7 @@ public struct SafetensorsFile: Sendable {
     guard let dtype = entry.dtype else {
       throw .unsupportedDType(file: path, tensor: name, found: entry.dtypeName, supported: DType.allCases.map(\.rawValue))
     }
-    let bytes = bytes(entry)
-    if let base = bytes.baseAddress, Int(bitPattern: base) % dtype.byteWidth == 0 {
-      return Tensor(shape: entry.shape, dtype: dtype, storage: TensorStorage(borrowing: bytes, owner: mapping), byteOffset: 0)
-    }
-    return withExtendedLifetime(mapping) { Tensor(copying: bytes, shape: entry.shape, dtype: dtype) }
+    return mapping.tensor(range(entry), shape: entry.shape, dtype: dtype)
   }
 
   /// Takes the tensor's pages out of this process's memory until they are next accessed.
@@ -103,7 +95,7 @@ public struct SafetensorsFile: Sendable {
     let piece = 64 << 20
     for start in stride(from: dataOffset, to: fileByteCount, by: piece) {
       let range = start..<min(start + piece, fileByteCount)
-      checksum.update(UnsafeRawBufferPointer(rebasing: mapping.bytes[range]))
+      mapping.withBytes(range) { checksum.update($0) }
       mapping.releasePages(range)
     }
     return checksum.value
@@ -115,11 +107,9 @@ public struct SafetensorsFile: Sendable {
   }
 
   /// Where the file holds the tensor.
-  private func range(of name: String) -> Range<Int>? {
-    header.entries[name].map { dataOffset + $0.begin..<dataOffset + $0.begin + $0.byteCount }
-  }
+  private func range(of name: String) -> Range<Int>? { header.entries[name].map(range) }
 
-  private func bytes(_ entry: SafetensorsHeader.Entry) -> UnsafeRawBufferPointer {
-    UnsafeRawBufferPointer(rebasing: mapping.bytes[(dataOffset + entry.begin)..<(dataOffset + entry.begin + entry.byteCount)])
+  private func range(_ entry: SafetensorsHeader.Entry) -> Range<Int> {
+    dataOffset + entry.begin..<dataOffset + entry.begin + entry.byteCount
   }
 }

@@ -132,11 +132,14 @@ public final class SafetensorsWriter: Sendable {
 
   private func write(_ tensor: Tensor, to handle: FileHandle, _ checksum: inout CRC32) throws(WeightsError) {
     do {
-      try withExtendedLifetime(tensor) {
-        guard let base = tensor.bytes.baseAddress, !tensor.bytes.isEmpty else { return }
-        checksum.update(tensor.bytes)
-        let bytes = Data(bytesNoCopy: UnsafeMutableRawPointer(mutating: base), count: tensor.bytes.count, deallocator: .none)
-        try handle.write(contentsOf: bytes)
+      try tensor.withBytes { bytes in
+        checksum.update(bytes)
+        // Foundation writes what a Data holds: here the tensor's own bytes, which it only reads.
+        try bytes.withUnsafeBytes {
+          guard let base = $0.baseAddress, !$0.isEmpty else { return }
+          try handle.write(
+            contentsOf: Data(bytesNoCopy: UnsafeMutableRawPointer(mutating: base), count: $0.count, deallocator: .none))
+        }
       }
     } catch { throw .cannotWrite(file: partial.path, reason: error.localizedDescription) }
   }

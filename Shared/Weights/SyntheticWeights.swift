@@ -9,15 +9,12 @@ public enum SyntheticWeights {
   /// counts), within 0.05 of 0 for biases, within 0.1 of 1 for norm gains.
   public static func tensor(_ name: String, _ shape: Shape) -> Tensor {
     let (scale, offset) = distribution(name, shape)
-    let result = Tensor(uninitialized: shape, .bf16)
+    var result = MutableTensor(uninitialized: shape, .bf16)
     let seed = fnv1a(name)
-    withExtendedLifetime(result) {
-      let target = result.pointer(as: UInt16.self)
-      for index in 0..<result.elementCount {
-        target[index] = bf16(Float(uniform(seed, index) * scale + offset))
-      }
+    result.withElements(as: UInt16.self) { target in
+      for index in target.indices { target[index] = bf16(Float(uniform(seed, index) * scale + offset)) }
     }
-    return result
+    return result.finish()
   }
 
   /// `count` numbers in [-1, 1) belonging to `name`, fp32.

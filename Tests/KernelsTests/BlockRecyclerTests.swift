@@ -7,13 +7,16 @@ import Testing
     DispatchQueue.concurrentPerform(iterations: 4) { worker in
       for round in 0..<200 {
         let sizes = [130_000, 1 << 20, 5_000_001, 70].map { $0 + round % 3 * 4096 }
-        let tensors = sizes.map { Tensor(uninitialized: [$0], .uint8) }
         let value = UInt8(truncatingIfNeeded: worker * 64 + round % 64)
-        for tensor in tensors { tensor.mutableBytes.initializeMemory(as: UInt8.self, repeating: value) }
+        let tensors = sizes.map { size in
+          var tensor = MutableTensor(uninitialized: [size], .uint8)
+          tensor.withElements(as: UInt8.self) { $0.update(repeating: value) }
+          return tensor.finish()
+        }
         for tensor in tensors {
-          let isIntact = withExtendedLifetime(tensor) { tensor.bytes.first == value && tensor.bytes.last == value }
+          let isIntact = tensor.withElements(as: UInt8.self) { $0[0] == value && $0[$0.count - 1] == value }
           if !isIntact { Issue.record("a block of \(tensor.byteCount) bytes was overwritten") }
-          #expect(UInt(bitPattern: tensor.bytes.baseAddress!) % 64 == 0)
+          #expect(tensor.withBytes { $0.withUnsafeBytes { UInt(bitPattern: $0.baseAddress!) % 64 } } == 0)
         }
       }
     }

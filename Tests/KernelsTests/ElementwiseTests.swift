@@ -13,13 +13,14 @@ import Testing
     values += (0..<64).map { Float(bitPattern: 0x3f80_0000 + UInt32($0) * 0x4000) }  // ties in both directions
     values += [Float(bitPattern: 0x7f80_0001), Float(bitPattern: 0xffff_ffff), Float(bitPattern: 0x7fff_ffff)]
     let rounded = compute.converted(Tensor(values, shape: [values.count]), to: .bf16)
-    let bits = Array(UnsafeBufferPointer(start: rounded.pointer(as: UInt16.self), count: values.count))
-    for (value, bits) in zip(values, bits) where bits != Reference.bf16Bits(value) { Issue.record("\(value) became \(bits)") }
+    let bits = rounded.withElements(as: UInt16.self) { bits in bits.indices.map { bits[$0] } }
+    for (value, bits) in zip(values, bits) where bits != Reference.bf16Bits(value) {
+      Issue.record("\(value) became \(bits)")
+    }
   }
 
   @Test(arguments: everyCompute([.fp32])) func widensEveryHalf(_ compute: Compute) {
-    let halves = Tensor(uninitialized: [65536], .fp16)
-    for bits in 0..<65536 { halves.pointer(as: UInt16.self)[bits] = UInt16(bits) }
+    let halves = Tensor(Array(0...UInt16.max), .fp16, shape: [65536])
     for (bits, value) in compute.converted(halves, to: .fp32).floats().enumerated() {
       let expected = Float(Float16(bitPattern: UInt16(bits)))
       if value != expected && !(value.isNaN && expected.isNaN) { Issue.record("half \(bits) became \(value)") }
@@ -98,7 +99,8 @@ import Testing
           compute.headNormRotary(&x, heads: heads, normWeight: normed ? weight : nil, epsilon: 1e-6, rotary: table, style: style)
           let expected = Reference.headNormRotary(
             input, heads: heads, headDim: headDim, weight: normed ? weight.doubles : nil, epsilon: 1e-6,
-            cos: table.cos.doubles, sin: table.sin.doubles, style: style)
+            cos: table.cos.doubles,
+            sin: table.sin.doubles, style: style)
           #expect(relativeError(x, expected) < 1e-6 + roundoff(x.dtype) / 2)
         }
       }

@@ -27,8 +27,7 @@ struct LinearReference: Sendable {
 @Suite struct LinearTests {
   /// The weights [out, in] that a layer without bias stands for: its products with the unit vectors.
   static func weights(of layer: Linear) -> Tensor {
-    let n = layer.inFeatures, identity = Tensor.zeros([n, n])
-    for i in 0..<n { identity.pointer(as: Float.self)[i * n + i] = 1 }
+    let n = layer.inFeatures, identity = Tensor((0..<n * n).map { $0 / n == $0 % n ? 1 : 0 }, shape: [n, n])
     let columns = Compute(precision: .bf16, pool: testPool, instructionSet: .portable).linear(identity, layer, output: .fp32).floats()
     let out = layer.outFeatures
     return Tensor((0..<out * n).map { columns[$0 % n * out + $0 / n] }, shape: [out, n])
@@ -80,8 +79,9 @@ struct LinearReference: Sendable {
     let x = randomTensor([19, 77], seed: 1), weight = randomTensor([53, 77], scale: 0.3, seed: 2), bias = randomTensor([53], seed: 3)
     let layer = compute.prepareLinear(weight: weight, bias: bias)
     let plain = compute.linear(x, layer, output: .fp32).doubles
-    let silu = compute.linear(x, layer, activation: .silu, output: .fp32)
-    expectClose(silu, plain.map(Reference.silu)) { 6e-7 * abs($1) }
+    expectClose(compute.linear(x, layer, activation: .silu, output: .fp32), plain.map(Reference.silu)) {
+      6e-7 * abs($1)
+    }
     let gelu = plain.map(Reference.geluTanh)
     // Far out on the negative side gelu is the exponential of a large rounded number: only absolutely accurate.
     expectClose(compute.linear(x, layer, activation: .geluTanh, output: .fp32), gelu) {
@@ -105,9 +105,12 @@ struct LinearReference: Sendable {
   @Test(arguments: everyComputeAndBLAS) func writesIntoRowsOfALargerTensor(_ compute: Compute) {
     let x = randomTensor([9, 40], seed: 1), layer = compute.prepareLinear(weight: randomTensor([30, 40], seed: 2), bias: nil)
     for dtype in [DType.fp32, .bf16] {
-      let whole = Tensor(uninitialized: [20, 30], dtype)
-      whole.mutableBytes.initializeMemory(as: UInt8.self, repeating: 0xa5)
-      compute.linear(x, layer, into: whole.rows(4..<13))
+      let background = [UInt8](repeating: 0xa5, count: 20 * 30 * dtype.byteWidth)
+      var target = MutableTensor(uninitialized: [20, 30], dtype)
+      target.copy(
+        background.withUnsafeBytes { Tensor(copying: $0.bytes, shape: [20, 30], dtype: dtype) }, toRowsFrom: 0)
+      compute.linear(x, layer, into: &target, rowsFrom: 4)
+      let whole = target.finish()
       #expect(whole.rows(4..<13).isIdentical(to: compute.linear(x, layer, output: dtype)))
       #expect((whole.rows(0..<4).byteArray + whole.rows(13..<20).byteArray).allSatisfy { $0 == 0xa5 })
     }
@@ -128,7 +131,7 @@ struct LinearReference: Sendable {
   @Test func emptyBatches() {
     for compute in everyComputeAndBLAS {
       let layer = compute.prepareLinear(weight: randomTensor([8, 5], seed: 1), bias: nil)
-      #expect(compute.linear(Tensor(uninitialized: [0, 5]), layer).shape == [0, 8])
+      #expect(compute.linear(Tensor.zeros([0, 5]), layer).shape == [0, 8])
     }
   }
 
@@ -153,7 +156,7 @@ struct LinearReference: Sendable {
     #expect(Self.weights(of: zeros).floats().allSatisfy { $0 == 0 })
   }
 
-  @Test(arguments: Precision.allCases) func everyTableLaysOutTheSameBytes(_ precision: Precision) throws {
+  @Test(arguments: Precision.allCases) func everyTablePacksTheSameBytes(_ precision: Precision) throws {
     for type in [DType.fp32, .bf16, .fp16] {
       let weight = randomTensor([101, 77], type, seed: 4)
       let all = try everyCompute([precision]).map { try #require($0.prepareLinear(weight: weight, bias: nil).parts) }
@@ -194,7 +197,7 @@ struct LinearReference: Sendable {
   }
 }
 
-/// Laid-out weights as numbers again.
+/// Packed weights as numbers again.
 @Suite struct UnpackedWeightsTests {
   @Test(arguments: Precision.allCases) func areWhatTheProductsSee(_ precision: Precision) {
     let compute = Compute(precision: precision, pool: testPool)

@@ -26,37 +26,37 @@ struct SeededGenerator: RandomNumberGenerator {
 /// A tensor of roughly normal numbers.
 func randomTensor(_ shape: Shape, _ dtype: DType = .fp32, scale: Float = 1, offset: Float = 0, seed: UInt64) -> Tensor {
   var generator = SeededGenerator(seed &* 7919 &+ 13)
-  let tensor = Tensor(uninitialized: shape), values = tensor.pointer(as: Float.self)
-  for index in 0..<shape.elementCount { values[index] = generator.normal() * scale + offset }
-  return dtype == .fp32 ? tensor : withExtendedLifetime(tensor) { tensor.rounded(to: dtype) }
+  let tensor = Tensor((0..<shape.elementCount).map { _ in generator.normal() * scale + offset }, shape: shape)
+  return dtype == .fp32 ? tensor : tensor.rounded(to: dtype)
 }
 
 extension Tensor {
   /// A copy with elements rounded by arithmetic of its own, not by the kernels under test.
   func rounded(to dtype: DType) -> Tensor {
-    let result = Tensor(uninitialized: shape, dtype)
-    for (index, value) in floats().enumerated() {
-      switch dtype {
-      case .fp32: result.pointer(as: Float.self)[index] = value
-      case .bf16: result.pointer(as: UInt16.self)[index] = Reference.bf16Bits(value)
-      case .fp16: result.pointer(as: Float16.self)[index] = Float16(value)
-      default: preconditionFailure()
-      }
+    switch dtype {
+    case .fp32: self
+    case .bf16: Tensor(floats().map(Reference.bf16Bits), .bf16, shape: shape)
+    case .fp16: Tensor(floats().map { Float16($0) }, .fp16, shape: shape)
+    default: preconditionFailure()
     }
-    return result
   }
 
   /// The elements as doubles.
   var doubles: [Double] { floats().map(Double.init) }
 
   /// The elements' bytes.
-  var byteArray: [UInt8] { withExtendedLifetime(self) { Array(bytes) } }
+  var byteArray: [UInt8] { withBytes { $0.withUnsafeBytes { Array($0) } } }
 
   /// Whether two tensors agree in type, shape and every bit.
   func isIdentical(to other: Tensor) -> Bool {
-    withExtendedLifetime((self, other)) {
-      dtype == other.dtype && shape == other.shape && memcmp(bytes.baseAddress!, other.bytes.baseAddress!, byteCount) == 0
-    }
+    dtype == other.dtype && shape == other.shape
+      && withBytes { own in
+        other.withBytes { other in
+          own.withUnsafeBytes { own in
+            other.withUnsafeBytes { memcmp(own.baseAddress!, $0.baseAddress!, byteCount) == 0 }
+          }
+        }
+      }
   }
 }
 

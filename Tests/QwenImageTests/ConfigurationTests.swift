@@ -192,9 +192,10 @@ import Weights
     let single = transformer.appending(path: "diffusion_pytorch_model.safetensors")
     try SafetensorsWriter.write(tensors, to: single)
     #expect(try model.componentFingerprint(.transformer) == original.componentFingerprint(.transformer))
-    let changed = tensors[0].tensor.copied()
-    changed.mutableBytes[0] ^= 1
-    tensors[0].tensor = changed
+    let first = tensors[0].tensor
+    var bytes = first.withBytes { $0.withUnsafeBytes { Array($0) } }
+    bytes[0] ^= 1
+    tensors[0].tensor = bytes.withUnsafeBytes { Tensor(copying: $0.bytes, shape: first.shape, dtype: first.dtype) }
     try SafetensorsWriter.write(tensors, to: single)
     #expect(try model.componentFingerprint(.transformer) != original.componentFingerprint(.transformer))
 

@@ -45,7 +45,7 @@ struct ReferenceTensors {
   func floats(_ name: String) throws -> [Float] {
     let tensor = try file.tensor(name)
     guard tensor.dtype == .int64 else { return tensor.floats() }
-    return withExtendedLifetime(tensor) { tensor.bytes.bindMemory(to: Int64.self).map { Float($0) } }
+    return tensor.withElements(as: Int64.self) { values in values.indices.map { Float(values[$0]) } }
   }
 }
 

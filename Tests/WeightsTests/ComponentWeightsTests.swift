@@ -49,7 +49,7 @@ import Weights
 
   @Test func refusesIntegerWeights() throws {
     let directory = try TemporaryDirectory()
-    let integers = [UInt8](repeating: 0, count: 8).withUnsafeBytes { Tensor(copying: $0, shape: [1], dtype: .int64) }
+    let integers = Tensor([Int64(0)], .int64, shape: [1])
     try SafetensorsWriter.write([("a", integers)], to: directory.url.appending(path: "model.safetensors"))
     let weights = try ComponentWeights(directory: directory.url, baseName: "model")
     #expect(weightsError { _ = try weights.tensor("a", [1]) }?.description.contains("element type I64") == true)

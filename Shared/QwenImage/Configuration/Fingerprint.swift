@@ -63,7 +63,7 @@ private struct LabelledHash {
 
   mutating func update(_ label: String, _ data: Data) {
     for part in [Data(label.utf8), data] {
-      withUnsafeBytes(of: UInt64(part.count).littleEndian) { hash.update(bufferPointer: $0) }
+      hash.update(data: (0..<8).map { UInt8(truncatingIfNeeded: part.count >> (8 * $0)) })
       hash.update(data: part)
     }
   }

@@ -79,7 +79,7 @@ public struct Denoiser: Sendable {
       transformer.condition(promptEmbeds: $0, grid: input.grid)
     }
 
-    var latents = input.latents.copied()
+    var latents = input.latents
     for step in input.firstStep..<input.steps {
       let branches = prompts.map { MMDiT.Branch(latents: latents, conditioning: $0, modulation: modulation, step: step) }
       let velocity = velocity(branches, input, stepProbe(probe, step))

@@ -93,13 +93,12 @@ public struct FlowMatchSchedule: Sendable, Equatable {
     precondition(
       latents.dtype == .fp32 && velocity.dtype == .fp32 && latents.shape == velocity.shape, "\(latents.shape) and \(velocity.shape)")
     let delta = to - from
-    let result = Tensor(uninitialized: latents.shape)
-    withExtendedLifetime((latents, velocity, result)) {
-      let x: UnsafeMutablePointer<Float> = latents.pointer()
-      let v: UnsafeMutablePointer<Float> = velocity.pointer()
-      let y: UnsafeMutablePointer<Float> = result.pointer()
-      for i in 0..<latents.elementCount { y[i] = x[i] + delta * v[i] }
+    var result = MutableTensor(uninitialized: latents.shape)
+    latents.withElements(as: Float.self) { x in
+      velocity.withElements(as: Float.self) { v in
+        result.withElements(as: Float.self) { y in for i in x.indices { y[i] = x[i] + delta * v[i] } }
+      }
     }
-    return result
+    return result.finish()
   }
 }

@@ -13,24 +13,31 @@ public func trueCFG(conditional: Tensor, unconditional: Tensor, scale: Float) ->
     conditional.dtype == .fp32 && unconditional.dtype == .fp32 && conditional.shape == unconditional.shape && conditional.shape.rank > 0,
     "\(conditional.shape) and \(unconditional.shape)")
   let channels = conditional.shape[-1]
-  let result = Tensor(uninitialized: conditional.shape)
-  withExtendedLifetime((conditional, unconditional, result)) {
-    let positive: UnsafeMutablePointer<Float> = conditional.pointer()
-    let negative: UnsafeMutablePointer<Float> = unconditional.pointer()
-    let combined: UnsafeMutablePointer<Float> = result.pointer()
-    for start in stride(from: 0, to: conditional.elementCount, by: max(channels, 1)) {
-      // Squares of fp32 numbers neither overflow nor underflow in double.
-      var positiveSquares = 0.0
-      var combinedSquares = 0.0
-      for i in start..<(start + channels) {
-        combined[i] = negative[i] + scale * (positive[i] - negative[i])
-        positiveSquares += Double(positive[i]) * Double(positive[i])
-        combinedSquares += Double(combined[i]) * Double(combined[i])
-      }
-      guard combinedSquares > 0 else { continue }
-      let factor = Float(positiveSquares.squareRoot()) / Float(combinedSquares.squareRoot())
-      for i in start..<(start + channels) { combined[i] *= factor }
+  var result = MutableTensor(uninitialized: conditional.shape)
+  conditional.withElements(as: Float.self) { positive in
+    unconditional.withElements(as: Float.self) { negative in
+      result.withElements(as: Float.self) { guide(positive, negative, scale, channels: channels, into: &$0) }
     }
   }
-  return result
+  return result.finish()
+}
+
+private func guide(
+  _ positive: Span<Float>, _ negative: Span<Float>, _ scale: Float, channels: Int,
+  into combined: inout MutableSpan<Float>
+) {
+  for start in stride(from: 0, to: positive.count, by: max(channels, 1)) {
+    // Squares of fp32 numbers neither overflow nor underflow in double.
+    var positiveSquares = 0.0
+    var combinedSquares = 0.0
+    for i in start..<(start + channels) {
+      let value = negative[i] + scale * (positive[i] - negative[i])
+      combined[i] = value
+      positiveSquares += Double(positive[i]) * Double(positive[i])
+      combinedSquares += Double(value) * Double(value)
+    }
+    guard combinedSquares > 0 else { continue }
+    let factor = Float(positiveSquares.squareRoot()) / Float(combinedSquares.squareRoot())
+    for i in start..<(start + channels) { combined[i] *= factor }
+  }
 }

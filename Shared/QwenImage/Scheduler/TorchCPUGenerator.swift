@@ -17,13 +17,11 @@ public struct TorchCPUGenerator: Sendable {
 
   /// Standard normal numbers of the given shape in fp32: `torch.randn(shape, generator=…)`.
   public mutating func normal(_ shape: Shape) -> Tensor {
-    let result = Tensor(uninitialized: shape)
-    let count = shape.elementCount
-    withExtendedLifetime(result) {
-      let values = UnsafeMutableBufferPointer<Float>(start: result.pointer(), count: count)
-      if count >= 16 { fillBlocks(values) } else { for i in values.indices { values[i] = Float(nextNormal()) } }
+    var result = MutableTensor(uninitialized: shape)
+    result.withElements(as: Float.self) { values in
+      if values.count >= 16 { fillBlocks(&values) } else { for i in values.indices { values[i] = Float(nextNormal()) } }
     }
-    return result
+    return result.finish()
   }
 
   /// Draws one number, pairs at a time, in double.
@@ -49,13 +47,13 @@ public struct TorchCPUGenerator: Sendable {
 
   /// Fills 16 or more numbers: uniforms first, then Box-Muller in blocks of 16, whose first half is paired with the second. If the count is
   /// not a multiple of 16, the last 16 numbers are drawn anew as a block.
-  private mutating func fillBlocks(_ values: UnsafeMutableBufferPointer<Float>) {
+  private mutating func fillBlocks(_ values: inout MutableSpan<Float>) {
     for i in values.indices { values[i] = nextUniform24() }
-    for start in stride(from: 0, through: values.count - 16, by: 16) { Self.transformBlock(values, start) }
+    for start in stride(from: 0, through: values.count - 16, by: 16) { Self.transformBlock(&values, start) }
     guard values.count % 16 != 0 else { return }
     let start = values.count - 16
     for i in start..<values.count { values[i] = nextUniform24() }
-    Self.transformBlock(values, start)
+    Self.transformBlock(&values, start)
   }
 
   private mutating func nextUniform24() -> Float { Float(engine.next() & 0xff_ffff) * 0x1p-24 }
@@ -63,7 +61,7 @@ public struct TorchCPUGenerator: Sendable {
   /// 2π as torch has it: rounded to nearest. Swift rounds `Float.pi` towards zero, which would shift every angle.
   private static let twoPi = Float(2 * Double.pi)
 
-  private static func transformBlock(_ values: UnsafeMutableBufferPointer<Float>, _ start: Int) {
+  private static func transformBlock(_ values: inout MutableSpan<Float>, _ start: Int) {
     for i in start..<(start + 8) {
       // Rounded to fp32 wherever the reference does.
       let radius = (-2 * Float(PortableMath.log(Double(1 - values[i])))).squareRoot()

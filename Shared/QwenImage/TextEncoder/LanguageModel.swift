@@ -85,14 +85,14 @@ public struct LanguageModel: Sendable {
     var parts: [Range<Int>] = []
     for sequence in sequences { parts.append((parts.last?.upperBound ?? 0)..<(parts.last?.upperBound ?? 0) + sequence.count) }
     var x = compute.gatherRows(embedding, ids)
-    probe.record("inputs_embeds", x.copied())
+    probe.record("inputs_embeds", x)
     probe.record("position_ids", Tensor((0..<3 * ids.count).map { Float($0 % ids.count) }, shape: [3, ids.count]))
     let rotary = Self.rotary(configuration, positions: sequences.flatMap { start..<start + $0.count })
     for index in range ?? layers.indices {
       let past = prefix.map { (keys: $0.keys[index], values: $0.values[index]) }
       layers[index](&x, parts: parts, past: past, rotary: rotary, compute: compute, remember: remember)
       streaming?.ended(index)
-      probe.record("layer.\(index)", x.copied())
+      probe.record("layer.\(index)", x)
     }
     let hidden = compute.rmsNorm(x, weight: finalNorm, epsilon: Float(configuration.rmsNormEpsilon), output: .fp32)
     probe.record("last_hidden_state", hidden)
@@ -163,15 +163,14 @@ struct DecoderLayer: Sendable {
     compute.headNormRotary(
       &k, heads: configuration.keyValueHeadCount, normWeight: nil, epsilon: epsilon, rotary: rotary, style: .rotateHalf)
     remember(k, v)
-    for rows in parts {
+    let attended = parts.map { rows in
       var (keys, values) = (k.rows(rows), v.rows(rows))
-      if let past { (keys, values) = (past.keys.appending(keys), past.values.appending(values)) }
-      let attended = compute.attention(
+      if let past { (keys, values) = (Tensor.stacking([past.keys, keys]), Tensor.stacking([past.values, values])) }
+      return compute.attention(
         q: q.rows(rows), k: keys, v: values, heads: configuration.headCount, kvHeads: configuration.keyValueHeadCount,
         headDim: configuration.headDim, causal: true)
-      withExtendedLifetime((q, attended)) { q.rows(rows).mutableBytes.copyMemory(from: attended.bytes) }
     }
-    compute.linear(q, output, addingTo: &x)
+    compute.linear(Tensor.stacking(attended), output, addingTo: &x)
 
     let m = compute.rmsNorm(x, weight: mlpNorm, epsilon: epsilon)
     compute.linear(compute.siluMultiply(compute.linear(m, gate), compute.linear(m, up)), down, addingTo: &x)

@@ -25,32 +25,38 @@ public enum LatentPacking {
   /// Planes [channels, 2·gh, 2·gw] → tokens [gh·gw, channels·4], each token ordered (channel, dy, dx).
   public static func pack(_ planes: Tensor) -> Tensor {
     let grid = TokenGrid(height: planes.shape[1] / patch, width: planes.shape[2] / patch)
-    let tokens = Tensor(uninitialized: [grid.tokenCount, planes.shape[0] * patch * patch])
-    move(planes: planes, tokens: tokens, grid) { plane, token in token.pointee = plane.pointee }
-    return tokens
+    let channels = planes.shape[0]
+    var tokens = MutableTensor(uninitialized: [grid.tokenCount, channels * patch * patch])
+    planes.withElements(as: Float.self) { from in
+      tokens.withElements(as: Float.self) { to in
+        forEachElement(channels, grid) { plane, token in to[token] = from[plane] }
+      }
+    }
+    return tokens.finish()
   }
 
   /// Tokens [gh·gw, channels·4] → planes [channels, 2·gh, 2·gw].
   public static func unpack(_ tokens: Tensor, _ grid: TokenGrid) -> Tensor {
     precondition(tokens.shape[0] == grid.tokenCount, "\(tokens.shape[0]) tokens for a grid of \(grid.tokenCount)")
-    let planes = Tensor(uninitialized: [tokens.shape[1] / (patch * patch), grid.height * patch, grid.width * patch])
-    move(planes: planes, tokens: tokens, grid) { plane, token in plane.pointee = token.pointee }
-    return planes
+    let channels = tokens.shape[1] / (patch * patch)
+    var planes = MutableTensor(uninitialized: [channels, grid.height * patch, grid.width * patch])
+    tokens.withElements(as: Float.self) { from in
+      planes.withElements(as: Float.self) { to in
+        forEachElement(channels, grid) { plane, token in to[plane] = from[token] }
+      }
+    }
+    return planes.finish()
   }
 
-  private static func move(
-    planes: Tensor, tokens: Tensor, _ grid: TokenGrid, _ assign: (UnsafeMutablePointer<Float>, UnsafeMutablePointer<Float>) -> Void
-  ) {
-    let (channels, height, width) = (planes.shape[0], planes.shape[1], planes.shape[2])
-    withExtendedLifetime((planes, tokens)) {
-      let (plane, token) = (planes.pointer(as: Float.self), tokens.pointer(as: Float.self))
-      for channel in 0..<channels {
-        for y in 0..<height {
-          for x in 0..<width {
-            let index = (y / patch) * grid.width + x / patch
-            let lane = (channel * patch + y % patch) * patch + x % patch
-            assign(plane + (channel * height + y) * width + x, token + index * channels * patch * patch + lane)
-          }
+  /// Calls `body` with every element's index in the planes and its index in the tokens.
+  private static func forEachElement(_ channels: Int, _ grid: TokenGrid, _ body: (_ plane: Int, _ token: Int) -> Void) {
+    let (height, width) = (grid.height * patch, grid.width * patch)
+    for channel in 0..<channels {
+      for y in 0..<height {
+        for x in 0..<width {
+          let index = (y / patch) * grid.width + x / patch
+          let lane = (channel * patch + y % patch) * patch + x % patch
+          body((channel * height + y) * width + x, index * channels * patch * patch + lane)
         }
       }
     }

@@ -140,8 +140,8 @@ public struct MMDiT: Sendable {
   /// The streams before the first block.
   @_spi(Benchmarks) public func streams(_ branches: [Branch]) -> Streams {
     Streams(
-      image: compute.linear(Self.stacked(branches.map(\.latents)), imageIn, output: .fp32),
-      text: Self.stacked(branches.map(\.conditioning.text)).copied())
+      image: compute.linear(Tensor.stacking(branches.map(\.latents)), imageIn, output: .fp32),
+      text: Tensor.stacking(branches.map(\.conditioning.text)))
   }
 
   /// Runs all blocks, or those of `range`; the text behind the last one is needed by nobody but recordings and benchmarks.
@@ -164,11 +164,14 @@ public struct MMDiT: Sendable {
 
   private func velocities(_ x: Tensor, _ branches: [Branch], probe: Probe) -> [Tensor] {
     let rows = Self.rows(branches.map { $0.latents.shape[0] })
-    let y = Tensor(uninitialized: x.shape, compute.activationDType)
+    var normed = MutableTensor(uninitialized: x.shape, compute.activationDType)
     for (branch, rows) in zip(branches, rows) {
       let (scale, shift) = branch.modulation.finalScaleAndShift(step: branch.step)
-      compute.layerNormModulate(x.rows(rows), shift: shift, scale: scale, epsilon: TransformerBlock.normEpsilon, into: y.rows(rows))
+      compute.layerNormModulate(
+        x.rows(rows), shift: shift, scale: scale, epsilon: TransformerBlock.normEpsilon, into: &normed,
+        rowsFrom: rows.lowerBound)
     }
+    let y = normed.finish()
     probe.record("norm_out", y)
     let velocity = compute.linear(y, out, output: .fp32)
     return rows.map { velocity.rows($0) }
@@ -183,8 +186,6 @@ public struct MMDiT: Sendable {
     }
   }
 
-  private static func stacked(_ parts: [Tensor]) -> Tensor { parts.dropFirst().reduce(parts[0]) { $0.appending($1) } }
-
   private func normalised(_ promptEmbeds: Tensor) -> Tensor {
     compute.rmsNorm(promptEmbeds, weight: textNorm, epsilon: TransformerBlock.normEpsilon)
   }
@@ -194,10 +195,10 @@ public struct MMDiT: Sendable {
     let (conditioning, modulation, step) = (branch.conditioning, branch.modulation, branch.step)
     let textRows = 0..<conditioning.text.shape[0]
     let imageRows = textRows.upperBound..<conditioning.rotary.cos.shape[0]
-    probe.record("in.hidden_states", branch.latents.copied())
+    probe.record("in.hidden_states", branch.latents)
     probe.record("in.encoder_hidden_states", conditioning.promptEmbeds)
     probe.record("in.timestep", Tensor([modulation.times[step]], shape: [1]))
-    probe.record("img_in", x.copied())
+    probe.record("img_in", x)
     probe.record("txt_norm", normalised(conditioning.promptEmbeds))
     probe.record("txt_in", conditioning.text)
     probe.record("temb", modulation.timeEmbedding.rows(step..<step + 1))

@@ -69,77 +69,81 @@ struct TransformerBlock: Sendable {
     let probe = probe.scoped("block.\(index)")
     let attended = jointAttention(x, c, branches, compute)
     func gather(_ rows: (Branch) -> Range<Int>) -> Tensor {
-      let parts = zip(attended, branches).map { $0.rows(rows($1)) }
-      return parts.dropFirst().reduce(parts[0]) { $0.appending($1) }
+      Tensor.stacking(zip(attended, branches).map { $0.rows(rows($1)) })
     }
 
     let image = gather { $0.textRows.count..<$0.textRows.count + $0.imageRows.count }
     probe.record("attn.img", compute.linear(image, self.image.output, output: .fp32))
     compute.linear(image, self.image.output, addingTo: &x, gates: branches.map { ($0.imageRows, $0.modulation.image.attentionGate) })
     mlp(&x, self.image, branches.map { ($0.imageRows, $0.modulation.image) }, name: "img_mlp", compute, probe)
-    probe.record("img", x.copied())
+    probe.record("img", x)
 
     guard updatesText else { return }
     let text = gather { 0..<$0.textRows.count }
     probe.record("attn.txt", compute.linear(text, self.text.output, output: .fp32))
     compute.linear(text, self.text.output, addingTo: &c, gates: branches.map { ($0.textRows, $0.modulation.text.attentionGate) })
     mlp(&c, self.text, branches.map { ($0.textRows, $0.modulation.text) }, name: "txt_mlp", compute, probe)
-    probe.record("txt", c.copied())
+    probe.record("txt", c)
   }
 
   /// softmax([q_txt; q_img] [k_txt; k_img]ᵀ / √d) [v_txt; v_img] → [L + N, inner] of every branch.
   private func jointAttention(_ x: Tensor, _ c: Tensor, _ branches: [Branch], _ compute: Compute) -> [Tensor] {
-    var joint: [(q: Tensor, k: Tensor, v: Tensor)] = []
-    for branch in branches {
-      let shape: Shape = [branch.textRows.count + branch.imageRows.count, configuration.innerDim]
-      func buffer() -> Tensor { Tensor(uninitialized: shape, compute.activationDType) }
-      joint.append((buffer(), buffer(), buffer()))
+    let image = modulated(
+      x, branches.map { ($0.imageRows, $0.modulation.image.attentionShift, $0.modulation.image.attentionScale) },
+      compute)
+    let text = modulated(
+      c, branches.map { ($0.textRows, $0.modulation.text.attentionShift, $0.modulation.text.attentionScale) }, compute)
+    func joint(_ layer: (Stream) -> Linear, norm: ((Stream) -> Tensor)? = nil) -> [Tensor] {
+      projected(image, text, layer, norm, branches, compute)
     }
-    project(text, c, branches.map { ($0.textRows, $0.modulation.text) }, into: joint.map { ($0.q, $0.k, $0.v) }, at: { _ in 0 }, compute)
-    project(
-      image, x, branches.map { ($0.imageRows, $0.modulation.image) }, into: joint.map { ($0.q, $0.k, $0.v) },
-      at: { branches[$0].textRows.count }, compute)
-    return zip(joint, branches).map { buffers, branch in
-      for (stream, rows) in [(text, 0..<branch.textRows.count), (image, branch.textRows.count..<buffers.q.shape[0])] {
-        for (tensor, norm) in [(buffers.q, stream.queryNorm), (buffers.k, stream.keyNorm)] {
-          var heads = tensor.rows(rows)
-          compute.headNormRotary(
-            &heads, heads: configuration.headCount, normWeight: norm, epsilon: Self.normEpsilon, rotary: branch.rotary.rows(rows),
-            style: .interleaved)
-        }
-      }
-      return compute.attention(
-        q: buffers.q, k: buffers.k, v: buffers.v, heads: configuration.headCount, kvHeads: configuration.headCount,
-        headDim: configuration.headDim, causal: false)
+    let (q, k, v) = (joint(\.query, norm: \.queryNorm), joint(\.key, norm: \.keyNorm), joint(\.value))
+    return branches.indices.map {
+      compute.attention(
+        q: q[$0], k: k[$0], v: v[$0], heads: configuration.headCount, kvHeads: configuration.headCount,
+        headDim: configuration.headDim,
+        causal: false)
     }
   }
 
-  /// Queries, keys and values of one stream's tokens into each branch's joint buffers, from row `start` on.
-  private func project(
-    _ stream: Stream, _ tokens: Tensor, _ parts: [(rows: Range<Int>, modulation: StreamModulation)],
-    into joint: [(q: Tensor, k: Tensor, v: Tensor)], at start: (Int) -> Int, _ compute: Compute
-  ) {
-    let input = modulated(tokens, parts.map { ($0.rows, $0.modulation.attentionShift, $0.modulation.attentionScale) }, compute)
-    for (layer, targets) in [(stream.query, joint.map(\.q)), (stream.key, joint.map(\.k)), (stream.value, joint.map(\.v))] {
-      func target(_ index: Int) -> Tensor { targets[index].rows(start(index)..<start(index) + parts[index].rows.count) }
-      if parts.count == 1 {
-        compute.linear(input, layer, into: target(0))
-        continue
+  /// Queries, keys or values of both streams' tokens, text first, [L + N, inner] of every branch; with a norm, its
+  /// heads are normed and rotated.
+  private func projected(
+    _ image: Tensor, _ text: Tensor, _ layer: (Stream) -> Linear, _ norm: ((Stream) -> Tensor)?, _ branches: [Branch],
+    _ compute: Compute
+  ) -> [Tensor] {
+    let (imageLayer, textLayer) = (layer(self.image), layer(self.text))
+    // The rows of a single branch go to their places at once.
+    let all =
+      branches.count == 1 ? nil : (image: compute.linear(image, imageLayer), text: compute.linear(text, textLayer))
+    return branches.map { branch in
+      let textCount = branch.textRows.count, count = textCount + branch.imageRows.count
+      var joint = MutableTensor(uninitialized: [count, configuration.innerDim], compute.activationDType)
+      if let all {
+        joint.copy(all.text.rows(branch.textRows), toRowsFrom: 0)
+        joint.copy(all.image.rows(branch.imageRows), toRowsFrom: textCount)
+      } else {
+        compute.linear(text, textLayer, into: &joint)
+        compute.linear(image, imageLayer, into: &joint, rowsFrom: textCount)
       }
-      let all = compute.linear(input, layer)
-      for (index, part) in parts.enumerated() {
-        withExtendedLifetime((all, targets)) { target(index).mutableBytes.copyMemory(from: all.rows(part.rows).bytes) }
+      if let norm {
+        for (stream, rows) in [(self.text, 0..<textCount), (self.image, textCount..<count)] {
+          compute.headNormRotary(
+            &joint, rows: rows, heads: configuration.headCount, normWeight: norm(stream), epsilon: Self.normEpsilon,
+            rotary: branch.rotary.rows(rows), style: .interleaved)
+        }
       }
+      return joint.finish()
     }
   }
 
   private func modulated(_ tokens: Tensor, _ parts: [(rows: Range<Int>, shift: Tensor, scale: Tensor)], _ compute: Compute) -> Tensor {
-    let result = Tensor(uninitialized: tokens.shape, compute.activationDType)
+    var result = MutableTensor(uninitialized: tokens.shape, compute.activationDType)
     for part in parts {
       compute.layerNormModulate(
-        tokens.rows(part.rows), shift: part.shift, scale: part.scale, epsilon: Self.normEpsilon, into: result.rows(part.rows))
+        tokens.rows(part.rows), shift: part.shift, scale: part.scale, epsilon: Self.normEpsilon, into: &result,
+        rowsFrom: part.rows.lowerBound)
     }
-    return result
+    return result.finish()
   }
 
   private func mlp(

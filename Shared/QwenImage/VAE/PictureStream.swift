@@ -27,19 +27,28 @@ final class RowWindow {
     (self.height, self.width, self.channels) = (height, width, channels)
     held = 0..<0
     first = 0
-    storage = Tensor(uninitialized: [0, width, channels])
+    storage = Tensor.zeros([0, width, channels])
   }
 
-  /// A picture that is there already, in memory that the streams may write to.
-  init(_ picture: Tensor) {
+  /// A picture that is there already.
+  init(_ picture: consuming Tensor) {
     (height, width, channels) = (picture.shape[0], picture.shape[1], picture.shape[2])
     held = 0..<height
     first = 0
     storage = picture
   }
 
-  /// The rows held.
+  /// The rows held, for reading. They must be gone before the window is written again, or all of its memory is copied.
   var rows: PictureRows { PictureRows(heldPixels, first: held.lowerBound, height: height) }
+
+  /// Calls `body` with the rows held, for writing.
+  func write(_ body: (inout MutableImageRows) -> Void) {
+    storage.withMutableRows(held.lowerBound - first..<held.upperBound - first) { pixels in
+      var rows = MutableImageRows(pixels, first: held.lowerBound, height: height)
+      body(&rows)
+      pixels = rows.finish()
+    }
+  }
 
   private var heldPixels: Tensor { storage.rows(held.lowerBound - first..<held.upperBound - first) }
 
@@ -56,31 +65,31 @@ final class RowWindow {
 
   /// Puts the rows held at the start of the memory, which is made larger if it has less than `count` rows.
   private func moveUp(for count: Int) {
-    let kept = heldPixels
-    let target = storage.shape[0] >= count ? storage : Tensor(uninitialized: [min(height, count + count / 2), width, channels])
-    withExtendedLifetime((kept, target)) {
-      if let from = kept.bytes.baseAddress { target.mutableBytes.baseAddress?.copyMemory(from: from, byteCount: kept.byteCount) }
+    let offset = held.lowerBound - first
+    if storage.shape[0] >= count {
+      storage.withMutableTensor { $0.moveRows(offset..<offset + held.count, to: 0) }
+    } else {
+      var larger = MutableTensor(uninitialized: [min(height, count + count / 2), width, channels])
+      larger.copy(heldPixels, toRowsFrom: 0)
+      storage = larger.finish()
     }
-    (storage, first) = (target, held.lowerBound)
+    first = held.lowerBound
   }
 }
 
 extension PictureStream {
   /// The whole picture.
   func collect(band: BandHeight) -> Tensor {
-    let result = Tensor(uninitialized: [window.height, window.width, window.channels])
+    var result = MutableTensor(uninitialized: [window.height, window.width, window.channels])
     var done = 0
     while done < window.height {
       let end = band.end(after: done, through: done + 1, window)
       produce(through: end)
-      let rows = window.rows[done..<end]
-      withExtendedLifetime((rows, result)) {
-        result.rows(done..<end).mutableBytes.copyMemory(from: rows.bytes)
-      }
+      result.copy(window.rows[done..<end], toRowsFrom: done)
       window.release(before: end)
       done = end
     }
-    return result
+    return result.finish()
   }
 }
 
@@ -101,8 +110,8 @@ struct BandHeight: Sendable {
 final class StoredPicture: PictureStream {
   let window: RowWindow
 
-  /// `picture` [H, W, C] is used up: streams write into it.
-  init(_ picture: Tensor) { window = RowWindow(picture) }
+  /// `picture` [H, W, C] is used up: streams write into its memory, unless another tensor shares it.
+  init(_ picture: consuming Tensor) { window = RowWindow(picture) }
 
   func produce(through row: Int) {}
 }
@@ -151,7 +160,10 @@ final class ConvolvedPicture: PictureStream {
       normedRows = needed
     }
     window.extend(through: end)
-    compute.convolution((normed ?? source.window).rows, convolution, upsampled: scale == 2, rows: done..<end, into: window.rows)
+    window.write {
+      compute.convolution(
+        (normed ?? source.window).rows, convolution, upsampled: scale == 2, rows: done..<end, into: &$0)
+    }
     // The next band begins one row above its own.
     normed?.release(before: end - 1)
     if !keepsSource { source.window.release(before: normed == nil ? end / scale - 1 : needed) }
@@ -160,9 +172,14 @@ final class ConvolvedPicture: PictureStream {
 }
 
 extension Compute {
-  /// Appends the channel norm with SiLU of `rows` to `result`, which may be the same window.
+  /// Appends the channel norm with SiLU of `rows` to `result`, another window.
   func channelNorm(_ source: RowWindow, rows: Range<Int>, gamma: Tensor, into result: RowWindow) {
     result.extend(through: rows.upperBound)
-    channelRMSNorm(source.rows[rows], gamma: gamma, silu: true, into: result.rows[rows])
+    result.write { channelRMSNorm(source.rows, rows: rows, gamma: gamma, silu: true, into: &$0) }
+  }
+
+  /// Puts the channel norm with SiLU of `rows` in their place.
+  func channelNorm(_ window: RowWindow, rows: Range<Int>, gamma: Tensor) {
+    window.write { channelRMSNorm(&$0, rows: rows, gamma: gamma, silu: true) }
   }
 }

@@ -56,14 +56,14 @@ struct ResidualBlock: Sendable {
       let needed = min(window.height, end + 1)
       hidden.produce(through: needed)
       let hiddenRows = hidden.window.held.upperBound
-      compute.channelNorm(hidden.window, rows: normedRows..<hiddenRows, gamma: block.norm2, into: normed)
+      compute.channelNorm(normed, rows: normedRows..<hiddenRows, gamma: block.norm2)
       normedRows = hiddenRows
       if let shortcut = block.shortcut {
         window.extend(through: end)
-        compute.convolution(source.window.rows, shortcut, rows: done..<end, into: window.rows)
+        window.write { compute.convolution(source.window.rows, shortcut, rows: done..<end, into: &$0) }
         source.window.release(before: end)
       }
-      compute.convolution(normed.rows, block.conv2, rows: done..<end, into: window.rows, adds: true)
+      window.write { compute.convolution(normed.rows, block.conv2, rows: done..<end, into: &$0, adds: true) }
       normed.release(before: end - 1)
       done = end
     }
@@ -101,7 +101,7 @@ struct AttentionBlock: Sendable {
     let attended = compute.attention(
       q: compute.linear(input, query), k: compute.linear(input, key), v: compute.linear(input, value), heads: 1, kvHeads: 1,
       headDim: channels, causal: false)
-    var y = x.copied().reshaped(tokens)
+    var y = x.reshaped(tokens)
     compute.linear(attended, projection, addingTo: &y)
     return y.reshaped(x.shape)
   }

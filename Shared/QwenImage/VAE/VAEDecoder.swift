@@ -91,12 +91,12 @@ public struct VAEDecoder: Sendable {
     probe.record("decode0.in", channelsFirst(z))
     var x = compute.convolution(compute.convolution(z, postQuant), convIn)
     probe.record("dec.conv_in", channelsFirst(x))
-    x = middle.0.stream(StoredPicture(x), band: band, compute: compute).collect(band: band)
+    x = middle.0.stream(StoredPicture(consume x), band: band, compute: compute).collect(band: band)
     x = middle.1(x, compute)
     probe.record("dec.mid_attn", channelsFirst(x))
-    x = middle.2.stream(StoredPicture(x), band: band, compute: compute).collect(band: band)
+    x = middle.2.stream(StoredPicture(consume x), band: band, compute: compute).collect(band: band)
     probe.record("dec.mid", channelsFirst(x))
-    x = upsampled(x, probe: probe)
+    x = upsampled(consume x, probe: probe)
     clamp(&x)
     probe.record("decode0.out", channelsFirst(x))
     return x
@@ -104,7 +104,7 @@ public struct VAEDecoder: Sendable {
 
   /// From the middle's picture [h, w, C] to pixels [8h, 8w, channels], band by band: at full size one layer's picture may take half a
   /// gigabyte, all bands together take a third of one.
-  private func upsampled(_ x: Tensor, probe: Probe) -> Tensor {
+  private func upsampled(_ x: consuming Tensor, probe: Probe) -> Tensor {
     var picture: any PictureStream = StoredPicture(x)
     for (index, stage) in stages.enumerated() {
       for block in stage.blocks { picture = block.stream(picture, band: band, compute: compute) }
@@ -122,32 +122,37 @@ public struct VAEDecoder: Sendable {
   /// z · std + mean per channel; [C, h, w] → [h, w, C].
   private func denormalised(_ latents: Tensor) -> Tensor {
     let (channels, plane) = (latents.shape[0], latents.shape[1] * latents.shape[2])
-    let result = Tensor(uninitialized: [latents.shape[1], latents.shape[2], channels])
-    withExtendedLifetime(latents) {
-      let (source, target) = (latents.pointer(as: Float.self), result.pointer(as: Float.self))
-      for channel in 0..<channels {
-        let (mean, std) = (Float(configuration.latentsMean[channel]), Float(configuration.latentsStd[channel]))
-        for position in 0..<plane { target[position * channels + channel] = source[channel * plane + position] * std + mean }
+    var result = MutableTensor(uninitialized: [latents.shape[1], latents.shape[2], channels])
+    latents.withElements(as: Float.self) { source in
+      result.withElements(as: Float.self) { target in
+        for channel in 0..<channels {
+          let (mean, std) = (Float(configuration.latentsMean[channel]), Float(configuration.latentsStd[channel]))
+          for position in 0..<plane {
+            target[position * channels + channel] = source[channel * plane + position] * std + mean
+          }
+        }
       }
     }
-    return result
+    return result.finish()
   }
 
   private func clamp(_ x: inout Tensor) {
-    let values = x.pointer(as: Float.self)
-    withExtendedLifetime(x) { for index in 0..<x.elementCount { values[index] = min(max(values[index], -1), 1) } }
+    x.withMutableTensor {
+      $0.withElements(as: Float.self) { values in for i in values.indices { values[i] = min(max(values[i], -1), 1) } }
+    }
   }
 }
 
 /// [H, W, C] → [C, H, W], the order in which the reference records.
 func channelsFirst(_ x: Tensor) -> Tensor {
   let (plane, channels) = (x.shape[0] * x.shape[1], x.shape[2])
-  let result = Tensor(uninitialized: [channels, x.shape[0], x.shape[1]])
-  withExtendedLifetime(x) {
-    let (source, target) = (x.pointer(as: Float.self), result.pointer(as: Float.self))
-    for position in 0..<plane {
-      for channel in 0..<channels { target[channel * plane + position] = source[position * channels + channel] }
+  var result = MutableTensor(uninitialized: [channels, x.shape[0], x.shape[1]])
+  x.withElements(as: Float.self) { source in
+    result.withElements(as: Float.self) { target in
+      for position in 0..<plane {
+        for channel in 0..<channels { target[channel * plane + position] = source[position * channels + channel] }
+      }
     }
   }
-  return result
+  return result.finish()
 }

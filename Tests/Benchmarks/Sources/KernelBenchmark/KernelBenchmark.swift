@@ -68,11 +68,12 @@ struct KernelBenchmark {
       for precision in Precision.allCases {
         let compute = Compute(precision: precision, pool: pool, instructionSet: instructionSet)
         let layer = compute.prepareLinear(weight: weight, bias: bias), x = noise([m, k], compute.activationDType, pool: pool)
-        let out = Tensor(uninitialized: [m, n], compute.activationDType), name = "linear \(precision.rawValue) M\(m) K\(k) N\(n)"
-        report(name, operations: operations, ceiling(precision)) { compute.linear(x, layer, into: out) }
+        var out = MutableTensor(uninitialized: [m, n], compute.activationDType)
+        let name = "linear \(precision.rawValue) M\(m) K\(k) N\(n)"
+        report(name, operations: operations, ceiling(precision)) { compute.linear(x, layer, into: &out) }
         if (m, k, n) == (1152, 3072, 12288) {
           report("  with GELU", operations: operations, ceiling(precision)) {
-            compute.linear(x, layer, activation: .geluTanh, into: out)
+            compute.linear(x, layer, activation: .geluTanh, into: &out)
           }
           report("  with a new result", operations: operations, ceiling(precision)) { _ = compute.linear(x, layer) }
         }

@@ -70,20 +70,23 @@ public enum Ceiling: String, Sendable, CaseIterable {
       case .fp32: return ceiling_fp32(rounds, &sink)
       case .bf16: return ceiling_bf16(rounds, &sink)
       case .int8: return ceiling_int8(rounds, &sink)
-      case .memory: return ceiling_read(memory.bytes.baseAddress! + index * bytesPerThread, bytesPerThread, &sink)
+      case .memory:
+        return memory.rows(index..<index + 1).withBytes {
+          $0.withUnsafeBytes { ceiling_read($0.baseAddress!, $0.count, &sink) }
+        }
       }
     }
     let units = Double(pool.threadCount) * run(0)
-    return withExtendedLifetime(memory) { body(units) { pool.parallel(pool.threadCount) { _ = run($0) } } }
+    return body(units) { pool.parallel(pool.threadCount) { _ = run($0) } }
   }
 }
 
 /// A tensor of uniform numbers in ±`scale`, filled in parallel.
 public func noise(_ shape: Shape, _ dtype: DType, scale: Float = 1, pool: ThreadPool) -> Tensor {
-  let tensor = Tensor(uninitialized: shape), values = tensor.pointer(as: Float.self), count = shape.elementCount, chunk = 1 << 20
-  pool.parallel((count + chunk - 1) / chunk) { index in
-    var state = UInt64(index) &* 0x9E37_79B9_7F4A_7C15 | 1
-    for i in index * chunk..<min(count, (index + 1) * chunk) {
+  let chunk = 1 << 20
+  let tensor = pool.tensor(shape, .fp32, of: Float.self, pieceElements: chunk) { range, values in
+    var state = UInt64(range.lowerBound / chunk) &* 0x9E37_79B9_7F4A_7C15 | 1
+    for i in values.indices {
       state ^= state << 13
       state ^= state >> 7
       state ^= state << 17

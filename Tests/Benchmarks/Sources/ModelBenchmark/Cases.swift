@@ -61,8 +61,6 @@ struct BenchmarkCase {
     let start = transformer.streams([branch])
     return {
       var streams = start
-      streams.image = start.image.copied()
-      streams.text = start.text.copied()
       transformer.runBlocks(&streams, [branch], range: timedLayer..<timedLayer + 1, updatesLastText: true)
       return streams.image
     }
