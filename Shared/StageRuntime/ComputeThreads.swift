@@ -1,14 +1,22 @@
+import Dispatch
 import Foundation
+import Synchronization
 
 /// Threads on which stages compute: Swift's cooperative pool must never be blocked for seconds.
-final class ComputeThreads: @unchecked Sendable {
-  // @unchecked Sendable: `jobs` and `isStopping` are touched with `condition` locked only.
-  private let condition = NSCondition()
-  private var jobs: [@Sendable () -> Void] = []
-  private var isStopping = false
+final class ComputeThreads: Sendable {
+  private struct State {
+    var jobs: [@Sendable () -> Void] = []
+    var isStopping = false
+  }
+
+  private let state = Mutex(State())
+  /// Counts the jobs that wait; after ``stop()`` also wakes every thread once.
+  private let wakeUps = DispatchSemaphore(value: 0)
+  private let count: Int
 
   /// Starts `count` threads.
   init(count: Int, name: String) {
+    self.count = count
     for index in 0..<count {
       let thread = Thread { [self] in work() }
       thread.name = "\(name)-\(index)"
@@ -20,32 +28,27 @@ final class ComputeThreads: @unchecked Sendable {
 
   /// Runs `job` on the next free thread.
   func submit(_ job: @escaping @Sendable () -> Void) {
-    condition.lock()
-    defer { condition.unlock() }
-    jobs.append(job)
-    condition.signal()
+    state.withLock { $0.jobs.append(job) }
+    wakeUps.signal()
   }
 
   /// Ends the threads after the jobs that they run.
   func stop() {
-    condition.lock()
-    defer { condition.unlock() }
-    isStopping = true
-    jobs = []
-    condition.broadcast()
+    state.withLock {
+      $0.isStopping = true
+      $0.jobs = []
+    }
+    for _ in 0..<count { wakeUps.signal() }
   }
 
   private func work() {
     while true {
-      condition.lock()
-      while jobs.isEmpty && !isStopping { condition.wait() }
-      guard !isStopping else {
-        condition.unlock()
-        return
+      wakeUps.wait()
+      let (job, isStopping) = state.withLock { state in
+        (state.jobs.isEmpty ? nil : state.jobs.removeFirst(), state.isStopping)
       }
-      let job = jobs.removeFirst()
-      condition.unlock()
-      job()
+      if isStopping { return }
+      job?()
     }
   }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 
 /// The repository's reference data.
 let golden = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "Golden")
@@ -38,8 +39,7 @@ struct SeededGenerator: RandomNumberGenerator {
 
 /// What was reported, from any thread.
 final class Reports: Sendable {
-  private let lock = NSLock()
-  nonisolated(unsafe) private var texts: [String] = []  // guarded by `lock`
-  func add(_ text: String) { lock.withLock { texts.append(text) } }
-  var all: [String] { lock.withLock { texts } }
+  private let texts = Mutex([String]())
+  func add(_ text: String) { texts.withLock { $0.append(text) } }
+  var all: [String] { texts.withLock { $0 } }
 }

@@ -1,3 +1,4 @@
+import Synchronization
 import Testing
 import Wire
 
@@ -61,17 +62,18 @@ struct RoundTripTests {
       init(_ onDeinit: @escaping @Sendable () -> Void) { self.onDeinit = onDeinit }
       deinit { onDeinit() }
     }
-    nonisolated(unsafe) var released = 0
+    let released = Atomic(0)
     let storage = UnsafeMutableRawBufferPointer.allocate(byteCount: 4, alignment: 1)
     defer { storage.deallocate() }
     do {
-      let buffer = FrameBuffer(UnsafeRawBufferPointer(storage), keepingAlive: Owner { released += 1 })
+      let owner = Owner { released.add(1, ordering: .relaxed) }
+      let buffer = FrameBuffer(UnsafeRawBufferPointer(storage), keepingAlive: owner)
       var copies = [buffer, buffer]
       copies.removeAll()
-      #expect(released == 0)
+      #expect(released.load(ordering: .relaxed) == 0)
       #expect(buffer.count == 4)
     }
-    #expect(released == 1)
+    #expect(released.load(ordering: .relaxed) == 1)
   }
 
   @Test("CRC-32 is zlib's")
