@@ -7,6 +7,8 @@ import TensorCore
 public struct ComponentWeights: Sendable {
   /// The component's directory, as errors name it.
   public let directory: String
+  /// The file or the index that says which tensors there are, as errors about missing ones name it.
+  private let root: String
   /// The files that hold the weights, in the order of their names.
   public let files: [SafetensorsFile]
   /// The mode that the component's layers are packed for; nil for a component of plain tensors.
@@ -27,14 +29,25 @@ public struct ComponentWeights: Sendable {
   public static let weightDTypes: [DType] = [.fp32, .bf16, .fp16]
   private static let maxIndexBytes = 64 << 20
 
-  /// Opens the weights in `directory`.
+  /// Which of a single file and an index counts where a directory has both.
+  public enum Preference: Sendable {
+    /// The index, as in diffusers.
+    case index
+    /// The single file, as in transformers.
+    case singleFile
+  }
+
+  /// Opens the weights in `directory`: `<baseName>.safetensors.index.json` (shards) or `<baseName>.safetensors`, else
+  /// the same with a variant infix (`<baseName>.safetensors.index.fp16.json`, `<baseName>.fp16.safetensors`), of which
+  /// there must be one.
   ///
-  /// Looked for in this order, as diffusers does: `<baseName>.safetensors.index.json` (shards), `<baseName>.safetensors`, then the
-  /// same with a variant infix (`<baseName>.safetensors.index.fp16.json`, `<baseName>.fp16.safetensors`), of which there must be one.
   /// - Parameters:
   ///   - baseName: `diffusion_pytorch_model` for diffusers components, `model` for transformers components.
+  ///   - preference: what to take where there are both.
   ///   - rename: Maps a stored tensor name to the name that the model asks for; must not map two names to one.
-  public init(directory: URL, baseName: String, rename: (String) -> String = { $0 }) throws(WeightsError) {
+  public init(
+    directory: URL, baseName: String, preferring preference: Preference = .index, rename: (String) -> String = { $0 }
+  ) throws(WeightsError) {
     self.directory = directory.path
     var locations: [String: Location] = [:]
     func locate(_ storedName: String, _ file: Int, in path: String) throws(WeightsError) {
@@ -43,20 +56,26 @@ public struct ComponentWeights: Sendable {
         throw .malformedEntry(file: path, tensor: storedName, reason: "and \"\(other.storedName)\" both stand for \"\(name)\"")
       }
     }
-    switch try Self.find(in: directory, baseName: baseName) {
+    switch try Self.find(in: directory, baseName: baseName, preferring: preference) {
     case .single(let url):
+      root = url.path
       files = [try SafetensorsFile(url)]
       for name in files[0].names { try locate(name, 0, in: url.path) }
     case .sharded(let index):
+      root = index.path
       let shardOfTensor = try Self.readIndex(index)
       let shards = Set(shardOfTensor.values).sorted()
-      files = try Self.open(shards: shards, in: directory, index: index)
+      files = try Self.open(shards: shards, in: directory, index: index, baseName: baseName)
       for (name, shard) in shardOfTensor.sorted(by: { $0.key < $1.key }) {
         guard let file = shards.firstIndex(of: shard), files[file].header.entries[name] != nil else {
           throw .malformedIndex(file: index.path, reason: "tensor \"\(name)\" is not in shard \(shard)")
         }
         try locate(name, file, in: index.path)
       }
+    }
+    if let foreign = ForeignTensors.first(in: locations.values.map(\.storedName).sorted()) {
+      let file = files.first { $0.header.entries[foreign.name] != nil }
+      throw .foreignTensor(file: file?.path ?? root, tensor: foreign.name, meaning: foreign.meaning)
     }
     self.locations = locations
     (packedPrecision, packed) = try Self.readPacking(files, directory: directory.path, rename)
@@ -69,6 +88,7 @@ public struct ComponentWeights: Sendable {
 
   private init(_ base: ComponentWeights, overlay: [ComponentWeights]) {
     directory = base.directory
+    root = base.root
     files = base.files
     packedPrecision = base.packedPrecision
     locations = base.locations
@@ -82,6 +102,7 @@ public struct ComponentWeights: Sendable {
 
   private init(synthetic component: String) {
     directory = "synthetic \(component)"
+    root = directory
     files = []
     packedPrecision = nil
     locations = [:]
@@ -111,10 +132,12 @@ public struct ComponentWeights: Sendable {
   public func tensor(_ name: String, _ shape: Shape) throws(WeightsError) -> Tensor {
     if isSynthetic { return SyntheticWeights.tensor(name, shape) }
     if let layer = packed[name] {
-      throw .malformedEntry(file: directory, tensor: name, reason: "is packed as \(layer.description) where plain numbers are needed")
+      throw .malformedEntry(
+        file: file(ofPacked: name), tensor: name,
+        reason: "is packed as \(layer.description) where plain numbers are needed")
     }
     guard let location = locations[name], let entry = files[location.file].header.entries[location.storedName] else {
-      throw .missingTensor(component: directory, tensor: name, expected: shape)
+      throw .missingTensor(component: root, tensor: name, expected: shape)
     }
     let file = files[location.file]
     guard entry.shape == shape else {
@@ -129,7 +152,7 @@ public struct ComponentWeights: Sendable {
 
   /// A part of a tensor's stored bytes; see ``SafetensorsFile/readBytes(of:in:)``.
   public func readBytes(of name: String, in range: Range<Int>) throws(WeightsError) -> [UInt8] {
-    guard let location = locations[name] else { throw .missingTensor(component: directory, tensor: name, expected: nil) }
+    guard let location = locations[name] else { throw .missingTensor(component: root, tensor: name, expected: nil) }
     return try files[location.file].readBytes(of: location.storedName, in: range)
   }
 
@@ -138,7 +161,9 @@ public struct ComponentWeights: Sendable {
     let parts = Set(packed.keys.flatMap { name in PackedFormat.partNames.map { "\(name).\($0)" } })
     let present = locations.keys.filter { !parts.contains($0) } + packed.keys
     let surplus = present.filter { !expected.contains($0) && !ignoring($0) }.sorted()
-    guard surplus.isEmpty else { throw .unexpectedTensors(component: directory, first: Array(surplus.prefix(5)), count: surplus.count) }
+    guard surplus.isEmpty else {
+      throw .unexpectedTensors(component: root, first: Array(surplus.prefix(5)), count: surplus.count)
+    }
   }
 
   /// Takes a tensor's pages (or a packed weight's) out of this process's memory; they come back when they are next accessed.
@@ -186,18 +211,27 @@ public struct ComponentWeights: Sendable {
       throw .packedForAnotherMode(component: directory, packed: packedPrecision?.rawValue ?? "", asked: compute.precision.rawValue)
     }
     guard layer.shape == [output, input] else {
-      throw .misshapenTensor(file: directory, tensor: name, expected: [output, input], found: layer.shape)
+      throw .misshapenTensor(file: file(ofPacked: name), tensor: name, expected: [output, input], found: layer.shape)
     }
     var parts: [String: Tensor] = [:]
     for part in PackedFormat.partNames {
       guard let location = locations["\(name).\(part)"] else { continue }
-      parts[part] = try files[location.file].tensor(location.storedName)
+      let tensor = try files[location.file].tensor(location.storedName)
+      guard tensor.shape.rank == 1 else {
+        throw .misshapenTensor(
+          file: files[location.file].path, tensor: location.storedName, expected: [tensor.elementCount],
+          found: tensor.shape)
+      }
+      parts[part] = tensor
     }
     parts["bias"] = bias.map { $0.dtype == .fp32 ? $0 : compute.converted($0, to: .fp32) }
     do {
       return try Linear(precision: layer.precision, outFeatures: output, inFeatures: input, parts: parts)
-    } catch { throw .malformedEntry(file: directory, tensor: name, reason: "\(error)") }
+    } catch { throw .malformedEntry(file: file(ofPacked: name), tensor: name, reason: "\(error)") }
   }
+
+  /// The file that holds a packed weight, for errors.
+  private func file(ofPacked name: String) -> String { locations["\(name).panels"].map { files[$0.file].path } ?? root }
 
   /// Whether the weight `name` is packed, here or in the cache.
   public func isPacked(_ name: String) -> Bool { packed[name] != nil || overlay.contains { $0.isPacked(name) } }
@@ -231,23 +265,35 @@ public struct ComponentWeights: Sendable {
     case sharded(index: URL)
   }
 
-  private static func find(in directory: URL, baseName: String) throws(WeightsError) -> Layout {
+  private static func find(
+    in directory: URL, baseName: String, preferring preference: Preference
+  ) throws(WeightsError) -> Layout {
     let present: [String]
     do { present = try FileManager.default.contentsOfDirectory(atPath: directory.path).sorted() } catch {
-      throw .cannotRead(file: directory.path, reason: "not a readable directory")
+      let reason = isPresent(directory.path) ? "not a readable directory" : "no such directory; download the component"
+      throw .cannotRead(file: directory.path, reason: reason)
     }
     let single = "\(baseName).safetensors"
     let index = "\(baseName).safetensors.index.json"
+    if preference == .singleFile, present.contains(single) { return .single(directory.appending(path: single)) }
     if present.contains(index) { return .sharded(index: directory.appending(path: index)) }
     if present.contains(single) { return .single(directory.appending(path: single)) }
     let variants = present.filter { isVariant($0, between: "\(baseName).", and: ".safetensors") && !$0.contains("-of-") }
     let variantIndexes = present.filter { isVariant($0, between: "\(baseName).safetensors.index.", and: ".json") }
     switch (variantIndexes.count, variants.count) {
-    case (0, 0): throw .noWeights(directory: directory.path, baseName: baseName)
+    case (0, 0): throw .noWeights(directory: directory.path, baseName: baseName, others: Self.likeWeights(present))
     case (1, 0): return .sharded(index: directory.appending(path: variantIndexes[0]))
     case (0, 1): return .single(directory.appending(path: variants[0]))
     default: throw .ambiguousWeights(directory: directory.path, candidates: variantIndexes + variants)
     }
+  }
+
+  /// The first few names that weights have in other formats and before a download is complete.
+  private static func likeWeights(_ names: [String]) -> [String] {
+    let endings = [
+      ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".incomplete", ".aria2", ".part",
+    ]
+    return Array(names.filter { name in !name.hasPrefix(".") && endings.contains { name.hasSuffix($0) } }.prefix(3))
   }
 
   private static func isVariant(_ name: String, between prefix: String, and suffix: String) -> Bool {
@@ -278,11 +324,16 @@ public struct ComponentWeights: Sendable {
     return shardOfTensor
   }
 
-  private static func open(shards: [String], in directory: URL, index: URL) throws(WeightsError) -> [SafetensorsFile] {
+  private static func open(
+    shards: [String], in directory: URL, index: URL, baseName: String
+  ) throws(WeightsError) -> [SafetensorsFile] {
     var files: [SafetensorsFile] = []
     for shard in shards {
       let url = directory.appending(path: shard)
-      guard FileManager.default.fileExists(atPath: url.path) else { throw .missingShard(index: index.path, shard: shard) }
+      guard isPresent(url.path) else {
+        let single = "\(baseName).safetensors", hasSingle = isPresent(directory.appending(path: single).path)
+        throw .missingShard(index: index.path, shard: shard, single: hasSingle ? single : nil)
+      }
       files.append(try SafetensorsFile(url))
     }
     return files

@@ -51,7 +51,9 @@ let testPool = ThreadPool(threads: 2)
           "a.weight", output: output, input: input, bias: nil, compute: Compute(precision: mode, pool: testPool))
       }
     }
-    #expect(layer(77, 50, .q4) == .misshapenTensor(file: weights.directory, tensor: "a.weight", expected: [77, 50], found: [50, 77]))
+    #expect(
+      layer(77, 50, .q4)
+        == .misshapenTensor(file: weights.files[0].path, tensor: "a.weight", expected: [77, 50], found: [50, 77]))
     #expect(layer(50, 77, .int8) == .packedForAnotherMode(component: weights.directory, packed: "q4", asked: "int8"))
     #expect(layer(50, 77, .bf16)?.description.contains("is laid out for q4 and cannot run in bf16") == true)
     #expect(weightsError { _ = try weights.tensor("a.weight", [50, 77]) }?.description.contains("packed as q4 [50, 77]") == true)
