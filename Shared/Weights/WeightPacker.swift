@@ -90,6 +90,9 @@ public struct PackedLayerReport: Sendable, Equatable, Codable {
 }
 
 extension Compute {
+  /// Most inputs of a layer in int8.
+  private static let int8InputsMax = 1 << 16
+
   /// Lays out a weight at `precision`, or in bf16 where that would lose more than `limits` allow. Whoever packs a layer, at load or
   /// for a file, does it here, so that all get the same bytes.
   package func prepareLinear(
@@ -98,6 +101,10 @@ extension Compute {
     func report(_ kept: Precision, _ error: Double?) -> PackedLayerReport {
       PackedLayerReport(
         name: name, shape: weight.shape.dimensions, asked: precision.rawValue, kept: kept.rawValue, relativeError: error)
+    }
+    // Sums of more products of 8-bit numbers may not fit into 32 bits.
+    if precision == .int8, weight.shape[1] > Self.int8InputsMax {
+      return (prepareLinear(weight: weight, bias: bias, precision: .bf16), report(.bf16, nil))
     }
     let layer = prepareLinear(weight: weight, bias: bias, precision: precision)
     guard precision == .int8 || precision == .q4 else { return (layer, report(precision, nil)) }

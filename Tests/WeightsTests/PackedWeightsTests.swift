@@ -59,6 +59,16 @@ let testPool = ThreadPool(threads: 2)
     #expect(weightsError { _ = try weights.tensor("a.weight", [50, 77]) }?.description.contains("packed as q4 [50, 77]") == true)
   }
 
+  /// Sums over more inputs might overflow 32 bits.
+  @Test func layersTooWideForInt8StayInBF16() {
+    let compute = Compute(precision: .int8, pool: testPool)
+    for (inputs, kept) in [(1 << 16, Precision.int8), (1 << 16 + 1, .bf16)] {
+      let weight = Tensor([Float](repeating: 0.5, count: inputs), shape: [1, inputs])
+      let (layer, report) = compute.prepareLinear("a.weight", weight: weight, precision: .int8)
+      #expect(layer.precision == kept && report.kept == kept.rawValue && report.asked == "int8")
+    }
+  }
+
   /// Each changes the header of a file that is right; the message must name the file or tensor and what is wrong.
   @Test(
     arguments: [
