@@ -72,6 +72,16 @@ import Weights
     ("vae/config.json", "2.8184", "0", "latents_std[0] is 0.0"), ("vae/config.json", "2.8184", "\"2\"", "latents_std[0] is a string"),
     ("vae/config.json", "\"attn_scales\": []", "\"attn_scales\": [1.0]", "attn_scales"),
     ("vae/config.json", "    false,\n", "", "temperal_downsample is 2 elements long"),
+    (
+      "vae/config.json", "{", #"{"quantization_config": {"quant_method": "torchao", "quant_type": "int8wo"},"#,
+      #"quantization_config "torchao" is not supported, supported: checkpoints in bf16"#
+    ),
+    (
+      "text_encoder/config.json", "\"text_config\": {",
+      #""text_config": {"quantization_config": {"load_in_8bit": true},"#,
+      "text_config.quantization_config without quant_method (8 bits) is not supported"
+    ),
+    ("transformer/config.json", "\"num_layers\": 2,", "\"num_layers\": 2,,", "expected a string as key in line "),
     ("text_encoder/config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 5", "num_attention_heads is 5, must be a divisor"),
     ("text_encoder/config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "num_key_value_heads is 3, must be a divisor"),
     ("text_encoder/config.json", "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 0", "text_config.rms_norm_eps is 0.0"),

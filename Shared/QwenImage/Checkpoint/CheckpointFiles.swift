@@ -1,4 +1,5 @@
 import Foundation
+import Weights
 
 /// The sizes of a checkpoint with random weights.
 public enum SyntheticConfiguration: Sendable, Equatable {
@@ -58,6 +59,9 @@ struct CheckpointFiles {
       let directory = folder.isEmpty ? source : source.appending(path: folder)
       for name in (try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? [] where !name.hasPrefix(".") {
         let file = directory.appending(path: name)
+        if let target = danglingTarget(file.path) {
+          throw PipelineError.checkpoint("\(file.path) is a symbolic link to \(target), which does not exist")
+        }
         let values = try file.resolvingSymlinksInPath().resourceValues(forKeys: [.isRegularFileKey, .fileSizeKey])
         guard values.isRegularFile == true, !name.hasSuffix(".safetensors"), !name.contains(".safetensors.index.") else { continue }
         guard values.fileSize ?? 0 <= maxFileBytes else {

@@ -26,9 +26,24 @@ struct ConfigurationFields {
       }
     }
     let document: JSON
-    do { document = try JSON(bytes) } catch { throw .malformed(file: url.path, reason: error.description) }
+    do { document = try JSON(bytes) } catch { throw .malformed(file: url.path, reason: Self.explain(error, in: bytes)) }
     guard case .object(let members) = document else { throw .malformed(file: url.path, reason: "is \(document.kind), not an object") }
     self.members = members
+  }
+
+  /// A syntax error with its place as editors show it, and the two mistakes that are made by hand.
+  private static func explain(_ error: JSONError, in bytes: [UInt8]) -> String {
+    if bytes.starts(with: [0xef, 0xbb, 0xbf]) {
+      return "it begins with a byte-order mark; save it as UTF-8 without one"
+    }
+    let before = bytes.prefix(error.offset)
+    let line = before.count { $0 == 0x0a } + 1,
+      column = before.count - (before.lastIndex(of: 0x0a).map { $0 + 1 } ?? 0) + 1
+    let isComma = before.last { ![0x20, 0x09, 0x0a, 0x0d].contains($0) } == UInt8(ascii: ",")
+    let closes =
+      bytes.dropFirst(error.offset).first.map { [UInt8(ascii: "}"), UInt8(ascii: "]")].contains($0) } ?? false
+    let hint = isComma && closes ? ", behind a comma too many" : ""
+    return "\(error.reason) in line \(line), column \(column)\(hint)"
   }
 
   private init(file: String, prefix: String, members: JSONObject) {
@@ -39,6 +54,12 @@ struct ConfigurationFields {
 
   /// The field's value, or nil if it is absent or null.
   func value(_ field: String) -> JSON? { members[field].flatMap { $0 == .null ? nil : $0 } }
+
+  /// Requires that there is no other field than the `known` ones: a misspelt one would be ignored.
+  func requireOnly(_ known: [String]) throws(ConfigurationError) {
+    guard let field = members.keys.first(where: { !known.contains($0) }) else { return }
+    throw .unknown(file: file, field: prefix + field, known: known)
+  }
 
   private func wrongType(_ field: String, _ expected: String, _ found: JSON) -> ConfigurationError {
     .wrongType(file: file, field: prefix + field, expected: expected, found: found.kind)
@@ -122,6 +143,14 @@ struct ConfigurationFields {
     }
   }
 
+  /// `count` strings.
+  func strings(_ field: String, count: ClosedRange<Int>) throws(ConfigurationError) -> [String] {
+    try elements(field, count: count).enumerated().map { (index, element) throws(ConfigurationError) in
+      guard let text = element.text else { throw wrongType("\(field)[\(index)]", "a string", element) }
+      return text
+    }
+  }
+
   private func elements(_ field: String, count: ClosedRange<Int>) throws(ConfigurationError) -> [JSON] {
     guard let value = value(field) else { return try required(field, nil) }
     guard case .array(let elements) = value else { throw wrongType(field, "an array", value) }
@@ -139,6 +168,21 @@ struct ConfigurationFields {
     guard supported.contains(found) else {
       throw .unsupported(file: file, field: prefix + field, value: "\"\(found.prefix(80))\"", supported: supported)
     }
+  }
+
+  /// Requires that the weights beside this configuration are plain numbers: `quantization_config` says that a library
+  /// has quantised them.
+  func requireUnquantised() throws(ConfigurationError) {
+    guard let value = value("quantization_config") else { return }
+    let method =
+      (value["quant_method"] ?? value["quant_type"])?.text.map { "\"\($0.prefix(80))\"" } ?? "without quant_method"
+    let kind = ["bnb_4bit_quant_type", "weight_format", "quant_algo"].compactMap { value[$0]?.text }.first
+    let bits =
+      kind ?? (value["load_in_4bit"] == .bool(true) ? "4 bits" : value["load_in_8bit"] == .bool(true) ? "8 bits" : nil)
+    throw .unsupported(
+      file: file, field: prefix + "quantization_config",
+      value: method + (bits.map { " (\($0.prefix(80)))" } ?? ""),
+      supported: ["checkpoints in bf16, fp16 or fp32, of which `qwen-image quantize` makes int8 or q4"])
   }
 
   /// Requires that a switch, if present, is off: what it turns on is not implemented.

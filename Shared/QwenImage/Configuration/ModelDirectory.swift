@@ -26,6 +26,7 @@ public struct ModelDirectory: Sendable {
 
   /// Reads all configurations in `url` and checks that they fit together. Weights are opened by ``weights(of:)``.
   public init(_ url: URL) throws(ConfigurationError) {
+    try ModelLocation.check(url)
     self.url = url
     modelIndex = try ModelIndex(contentsOf: url.appending(path: "model_index.json"))
     textEncoder = try TextEncoderConfiguration(contentsOf: url.appending(path: "text_encoder/config.json"))
@@ -41,6 +42,17 @@ public struct ModelDirectory: Sendable {
     }
     guard transformer.outChannels == vae.zDim else {
       throw .inconsistent(file: file, reason: "out_channels is \(transformer.outChannels), the VAE's z_dim \(vae.zDim)")
+    }
+    guard transformer.patchSize == LatentPacking.patch else {
+      throw .unsupported(
+        file: file, field: "patch_size", value: "\(transformer.patchSize)", supported: ["\(LatentPacking.patch)"])
+    }
+    guard vae.spatialScale == VAEDecoder.spatialScale else {
+      throw .inconsistent(
+        file: url.appending(path: "vae/config.json").path,
+        reason:
+          "dim_mult has \(vae.dimMultipliers.count) elements, which makes latents \(vae.spatialScale) times smaller "
+          + "than images; supported is \(VAEDecoder.spatialScale)")
     }
     // The supported pipelines have no input for these.
     for (field, isOn) in [
@@ -58,8 +70,11 @@ public struct ModelDirectory: Sendable {
   /// whichever generation of names the files use.
   public func weights(of component: ModelComponent) throws(WeightsError) -> ComponentWeights {
     precondition(component != .tokenizer, "the tokenizer has no weights")
-    return try ComponentWeights(directory: url(of: component), baseName: component.weightsBaseName) {
-      component == .textEncoder ? TextEncoderConfiguration.publishedTensorName($0) : $0
+    guard component == .textEncoder else {
+      return try ComponentWeights(directory: url(of: component), baseName: component.weightsBaseName)
     }
+    return try ComponentWeights(
+      directory: url(of: component), baseName: component.weightsBaseName, preferring: .singleFile,
+      rename: TextEncoderConfiguration.publishedTensorName)
   }
 }

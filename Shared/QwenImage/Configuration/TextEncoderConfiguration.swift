@@ -42,6 +42,8 @@ public struct TextEncoderConfiguration: Sendable, Equatable, Codable {
     // Where both exist, transformers uses text_config.
     let fields = try top.object("text_config")?.falling(backOn: top) ?? top
     try top.require("model_type", oneOf: ["qwen2_5_vl", "qwen2_5_vl_text"])
+    try top.requireUnquantised()
+    try fields.requireUnquantised()
     try fields.require("hidden_act", oneOf: ["silu"])
     try fields.requireOff("use_sliding_window")
 
@@ -99,15 +101,26 @@ public struct TextEncoderConfiguration: Sendable, Equatable, Codable {
     self.imageTokenID = imageTokenID
   }
 
-  /// The published name of a tensor that transformers ≥ 4.52 may have written under its in-memory name:
-  /// `model.language_model.…` → `model.…`, `model.visual.…` → `visual.…`, anything else unchanged.
+  /// How classes and versions of transformers begin a tensor's name, and how it is published: the whole model (since
+  /// 4.52), the model without its output head (`Qwen2_5_VLModel`), and the language model alone
+  /// (`Qwen2_5_VLTextModel`).
+  private static let publishedPrefixes = [
+    ("model.language_model.", "model."), ("model.visual.", "visual."), ("language_model.", "model."),
+    ("layers.", "model.layers."),
+    ("embed_tokens.", "model.embed_tokens."), ("norm.", "model.norm."),
+  ]
+
+  /// The published name of a tensor that transformers may have written under its in-memory name:
+  /// `model.language_model.…` → `model.…`, `model.visual.…` → `visual.…`, and what other classes of it write; anything
+  /// else unchanged.
   public static func publishedTensorName(_ stored: String) -> String {
-    for (prefix, published) in [("model.language_model.", "model."), ("model.visual.", "visual.")] where stored.hasPrefix(prefix) {
-      return published + stored.dropFirst(prefix.count)
-    }
-    return stored
+    guard let (prefix, published) = publishedPrefixes.first(where: { stored.hasPrefix($0.0) }) else { return stored }
+    return published + stored.dropFirst(prefix.count)
   }
 
-  /// Whether a tensor, by its published name, belongs to the parts that no prompt needs: the vision tower and the output head.
-  static func isUnused(_ name: String) -> Bool { name.hasPrefix("visual.") || name == "lm_head.weight" }
+  /// Whether a tensor, by its published name, belongs to the parts that no prompt needs: the vision tower, the output
+  /// head, and rotary frequencies, which old versions of transformers wrote and every version computes.
+  static func isUnused(_ name: String) -> Bool {
+    name.hasPrefix("visual.") || name == "lm_head.weight" || name.hasSuffix(".rotary_emb.inv_freq")
+  }
 }

@@ -39,6 +39,7 @@ public struct TransformerConfiguration: Sendable, Equatable, Codable {
   public init(contentsOf url: URL) throws(ConfigurationError) {
     let fields = try ConfigurationFields(contentsOf: url)
     try fields.require("_class_name", oneOf: ["QwenImageTransformer2DModel"])
+    try fields.requireUnquantised()
     patchSize = try fields.integer("patch_size", in: 1...16)
     inChannels = try fields.integer("in_channels", in: 1...65536)
     outChannels = try fields.integer("out_channels", in: 1...1024)

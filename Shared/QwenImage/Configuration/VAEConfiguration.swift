@@ -38,9 +38,15 @@ public struct VAEConfiguration: Sendable, Equatable, Codable {
   public init(contentsOf url: URL) throws(ConfigurationError) {
     let fields = try ConfigurationFields(contentsOf: url)
     try fields.require("_class_name", oneOf: ["AutoencoderKLQwenImage"])
+    try fields.requireUnquantised()
     baseDim = try fields.integer("base_dim", in: 1...4096)
     zDim = try fields.integer("z_dim", in: 1...1024)
     dimMultipliers = try fields.integers("dim_mult", count: 2...8, in: 1...64)
+    // Every stage but the outermost ends in a convolution to half its channels.
+    for multiplier in dimMultipliers.dropFirst() where baseDim * multiplier % 2 != 0 {
+      throw fields.outOfRange(
+        "dim_mult", dimMultipliers, "even in all but the first element where base_dim, here \(baseDim), is odd")
+    }
     resBlockCount = try fields.integer("num_res_blocks", in: 1...64)
     // diffusers spells it so.
     temporalDownsample = try fields.booleans("temperal_downsample", count: (dimMultipliers.count - 1)...(dimMultipliers.count - 1))
