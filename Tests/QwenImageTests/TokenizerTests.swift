@@ -204,6 +204,83 @@ private func threadSeconds() -> Double {
     for text in ["A small red fox, isn't it?  <|im_start|>user\n12", "山间的清晨\t\n é"] { #expect(found.encode(text) == expected.encode(text)) }
   }
 
+  private static let texts = [
+    "A small red fox, isn't it?  <|im_start|>user\n12<|im_end|>", "山间的清晨\t\n é", "<|vision_pad|>x",
+  ]
+
+  private func expectTheSame(_ directory: URL) throws {
+    let expected = try Tokenizer(directory: tiny), found = try Tokenizer(directory: directory)
+    #expect(found.idCount == expected.idCount)
+    for text in Self.texts { #expect(found.encode(text) == expected.encode(text)) }
+  }
+
+  /// A save by transformers 5 over an older one: the added tokens are in tokenizer.json only.
+  @Test func theCombinedFileCountsBesideOlderFiles() throws {
+    let directory = try TemporaryDirectory()
+    for file in ["vocab.json", "merges.txt"] {
+      _ = try directory.write(try String(contentsOf: tiny.appending(path: file), encoding: .utf8), as: file)
+    }
+    _ = try directory.write(
+      #"{"tokenizer_class": "Qwen2Tokenizer", "backend": "tokenizers", "extra_special_tokens": ["<|im_start|>"]}"#,
+      as: "tokenizer_config.json")
+    let document = try JSONSerialization.data(withJSONObject: combined(pairs: true))
+    _ = try directory.write(String(decoding: document, as: UTF8.self), as: "tokenizer.json")
+    try expectTheSame(directory.url)
+    // What is left of the old files does not matter.
+    _ = try directory.write("{}", as: "vocab.json")
+    _ = try directory.write(#"{"<|old|>": 567}"#, as: "added_tokens.json")
+    try expectTheSame(directory.url)
+    // Settings and added tokens of the configuration do.
+    _ = try directory.write(
+      #"{"added_tokens_decoder": {"7": {"content": "<|im_start|>"}}}"#, as: "tokenizer_config.json")
+    let error = #expect(throws: TokenizerError.self) { try Tokenizer(directory: directory.url) }
+    #expect(
+      error?.description.contains("tokenizer_config.json: added token \"<|im_start|>\" with id 7 contradicts") == true)
+  }
+
+  @Test func aSequenceOfOneNormalizerIsThatNormalizer() throws {
+    let directory = try TemporaryDirectory()
+    var document = try combined(pairs: true)
+    func write() throws {
+      let data = try JSONSerialization.data(withJSONObject: document)
+      _ = try directory.write(String(decoding: data, as: UTF8.self), as: "tokenizer.json")
+    }
+    document["normalizer"] = ["type": "Sequence", "normalizers": [["type": "NFC"]]]
+    try write()
+    try expectTheSame(directory.url)
+    document["normalizer"] = ["type": "Sequence", "normalizers": [["type": "NFC"], ["type": "Lowercase"]]]
+    try write()
+    let error = #expect(throws: TokenizerError.self) { try Tokenizer(directory: directory.url) }
+    #expect(error?.description.hasSuffix(#"normalizer.type is "Sequence", supported is only "NFC""#) == true)
+    document["normalizer"] = ["type": "NFC"]
+    document["post_processor"] = ["type": "TemplateProcessing"]
+    try write()
+    let templated = #expect(throws: TokenizerError.self) { try Tokenizer(directory: directory.url) }
+    #expect(templated?.description.contains("post_processor.type is \"TemplateProcessing\"") == true)
+  }
+
+  @Test func harmlessOdditiesAreRead() throws {
+    let directory = try TemporaryDirectory()
+    try copy(to: directory)
+    let merges = try String(contentsOf: tiny.appending(path: "merges.txt"), encoding: .utf8)
+    _ = try directory.write(merges.replacingOccurrences(of: "\n", with: "\r\n"), as: "merges.txt")
+    var vocabulary =
+      try JSONSerialization.jsonObject(with: Data(contentsOf: tiny.appending(path: "vocab.json"))) as? [String: Int]
+    let added =
+      try JSONSerialization.jsonObject(with: Data(contentsOf: tiny.appending(path: "added_tokens.json")))
+      as? [String: Int]
+    vocabulary?.merge(try #require(added)) { old, _ in old }
+    let data = try JSONSerialization.data(withJSONObject: try #require(vocabulary))
+    _ = try directory.write(String(decoding: data, as: UTF8.self), as: "vocab.json")
+    let configuration = try String(contentsOf: tiny.appending(path: "tokenizer_config.json"), encoding: .utf8)
+    // Python writes its largest integer in full.
+    _ = try directory.write(
+      configuration.replacing(
+        /"model_max_length": [0-9]+/, with: "\"model_max_length\": 1000000000000000019884624838656"),
+      as: "tokenizer_config.json")
+    try expectTheSame(directory.url)
+  }
+
   @Test func refusesOtherTokenizers() throws {
     let directory = try TemporaryDirectory()
     for (key, value) in [("normalizer", ["type": "NFKC"]), ("pre_tokenizer", ["type": "Whitespace"]), ("model", ["type": "Unigram"])]

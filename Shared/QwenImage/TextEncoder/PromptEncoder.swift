@@ -31,8 +31,9 @@ public struct PromptEncoder: Sendable {
     let prefix = tokenizer.encode(Self.templatePrefix)
     guard prefix.count == Self.templatePrefixTokens else {
       throw .checkpoint(
-        "tokenizer/ splits the prompt template's prefix into \(prefix.count) tokens; the model was trained with \(Self.templatePrefixTokens)"
-      )
+        "tokenizer/ splits the prompt template's prefix into \(prefix.count) tokens; the model was trained with "
+          + "\(Self.templatePrefixTokens); it is another model's tokenizer, or added tokens are missing from "
+          + "tokenizer.json or added_tokens.json")
     }
     let vocabulary = model.configuration.vocabularySize
     guard tokenizer.idCount <= vocabulary else {

@@ -13,8 +13,8 @@ public struct Tokenizer: Sendable {
   /// The bytes of each token; empty for ids that have none.
   private let bytesOfTokens: [[UInt8]]
 
-  /// Loads the tokenizer in `directory`: `vocab.json`, `merges.txt`, `added_tokens.json` and `tokenizer_config.json`, or `tokenizer.json` if
-  /// the first two are missing.
+  /// Loads the tokenizer in `directory`: `tokenizer.json`, or `vocab.json`, `merges.txt` and `added_tokens.json` where
+  /// there is none; and `tokenizer_config.json`.
   public init(directory: URL) throws(TokenizerError) {
     let files = try TokenizerFiles(directory: directory)
     merges = files.merges

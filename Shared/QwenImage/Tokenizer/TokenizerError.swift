@@ -1,3 +1,5 @@
+import Weights
+
 /// Why a tokenizer could not be loaded. Every case names the file.
 public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The file is missing, unreadable or too large.
@@ -8,7 +10,9 @@ public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible 
   case unsupported(file: String, setting: String, value: String, supported: String)
 
   /// The message for users and logs.
-  public var description: String {
+  public var description: String { printable(message, max: 8192) }
+
+  private var message: String {
     switch self {
     case .cannotRead(let file, let reason): "cannot read \(file): \(reason)"
     case .malformed(let file, let reason): "\(file): \(reason)"

@@ -14,19 +14,23 @@ struct TokenizerFiles {
   /// Ids are indices into an embedding table; no published one has a tenth of this.
   private static let maxTokenID = 1 << 22
 
-  /// Reads `vocab.json` and `merges.txt` with `added_tokens.json` and `tokenizer_config.json`, or, where the first two are missing,
-  /// `tokenizer.json`.
+  /// Reads `tokenizer.json`, or, where there is none, `vocab.json` and `merges.txt` with `added_tokens.json`; and what
+  /// `tokenizer_config.json` adds. Where a directory has both, transformers too takes `tokenizer.json`: the other files
+  /// may be left from an older save.
   init(directory: URL) throws(TokenizerError) {
     self.directory = directory
-    if exists("vocab.json"), exists("merges.txt") {
+    if exists("tokenizer.json") {
+      try readCombinedFile()
+    } else if exists("vocab.json"), exists("merges.txt") {
       try readVocabulary()
       try readMerges()
       try readAddedTokens()
-    } else if exists("tokenizer.json") {
-      try readCombinedFile()
     } else {
-      throw .cannotRead(file: directory.path, reason: "has neither vocab.json and merges.txt nor tokenizer.json")
+      let reason =
+        isPresent(directory.path) ? "has neither tokenizer.json nor vocab.json and merges.txt" : "does not exist"
+      throw .cannotRead(file: directory.path, reason: "it \(reason); download it")
     }
+    try readConfiguration()
     // Every text must be encodable.
     guard let missing = (UInt8.min...UInt8.max).first(where: { vocabulary[[$0]] == nil }) else { return }
     throw .malformed(file: directory.path, reason: "the vocabulary has no token for the byte \(missing)")
@@ -88,11 +92,13 @@ struct TokenizerFiles {
   }
 
   private mutating func readAddedTokens() throws(TokenizerError) {
-    if exists("added_tokens.json") {
-      for (content, value) in try object("added_tokens.json").sorted(by: { $0.key < $1.key }) {
-        try append(content: content, id: value.integer, flags: [:], file: path("added_tokens.json"))
-      }
+    guard exists("added_tokens.json") else { return }
+    for (content, value) in try object("added_tokens.json").sorted(by: { $0.key < $1.key }) {
+      try append(content: content, id: value.integer, flags: [:], file: path("added_tokens.json"))
     }
+  }
+
+  private mutating func readConfiguration() throws(TokenizerError) {
     guard exists("tokenizer_config.json") else { return }
     let file = path("tokenizer_config.json")
     let configuration = try object("tokenizer_config.json")
@@ -173,18 +179,27 @@ struct TokenizerFiles {
   private func requireSupportedPipeline(_ document: JSONObject, file: String) throws(TokenizerError) {
     func require(_ setting: String, _ value: JSON?, _ supported: JSON) throws(TokenizerError) {
       guard value == supported || (value ?? .null) == .null && supported == .bool(false) else {
-        throw .unsupported(file: file, setting: setting, value: "\(value ?? .null)", supported: "\(supported)")
+        throw .unsupported(file: file, setting: setting, value: Self.shown(value), supported: Self.shown(supported))
       }
     }
-    guard case .object(let model)? = document["model"], case .object(let normalizer)? = document["normalizer"],
+    guard case .object(let model)? = document["model"], case .object(var normalizer)? = document["normalizer"],
       case .object(let preTokenizer)? = document["pre_tokenizer"], case .array(let steps)? = preTokenizer["pretokenizers"],
       steps.count == 2, case .object(let split) = steps[0], case .object(let byteLevel) = steps[1]
     else { throw .malformed(file: file, reason: "model, normalizer or pre_tokenizer is not that of a Qwen2 tokenizer") }
     try require("model.type", model["type"], .string("BPE"))
     try require("model.byte_fallback", model["byte_fallback"], .bool(false))
     try require("model.ignore_merges", model["ignore_merges"], .bool(false))
+    // A sequence of one normalizer is that normalizer.
+    if normalizer["type"] == .string("Sequence"), case .array(let steps)? = normalizer["normalizers"], steps.count == 1,
+      case .object(let only) = steps[0]
+    {
+      normalizer = only
+    }
+    if case .object(let processor)? = document["post_processor"] {
+      try require("post_processor.type", processor["type"], .string("ByteLevel"))
+    }
     try require("normalizer.type", normalizer["type"], .string("NFC"))
-    try require("pre_tokenizer.pattern", split["pattern"], .object(["Regex": .string(WordSplitter.pattern)]))
+    try require("pre_tokenizer.pattern.Regex", split["pattern"]?["Regex"], .string(WordSplitter.pattern))
     try require("pre_tokenizer.behavior", split["behavior"], .string("Isolated"))
     try require("pre_tokenizer.invert", split["invert"], .bool(false))
     try require("pre_tokenizer.type", byteLevel["type"], .string("ByteLevel"))
@@ -192,11 +207,22 @@ struct TokenizerFiles {
     try require("pre_tokenizer.use_regex", byteLevel["use_regex"], .bool(false))
   }
 
+  /// A setting's value as errors show it.
+  private static func shown(_ value: JSON?) -> String {
+    switch value {
+    case .string(let text): "\"\(text.prefix(120))\""
+    case .number(let number): "\(number.text.prefix(40))"
+    case .bool(let isOn): "\(isOn)"
+    case .null, nil: "null"
+    case .array, .object: value?.kind ?? ""
+    }
+  }
+
   // MARK: - Files
 
   private func path(_ name: String) -> String { directory.appending(path: name).path }
 
-  private func exists(_ name: String) -> Bool { FileManager.default.fileExists(atPath: path(name)) }
+  private func exists(_ name: String) -> Bool { isPresent(path(name)) }
 
   private func read(_ name: String) throws(TokenizerError) -> [UInt8] {
     do { return try readSmallFile(path(name), maxBytes: Self.maxFileBytes) } catch {
