@@ -21,6 +21,11 @@ import Weights
   @Test(arguments: [
     (#"{"width": 100}"#, "width"), (#"{"steps": 0}"#, "steps"), (#"{"recommended_sizes": ["64"]}"#, "recommended_sizes"),
     (#"{"id": 3}"#, "generation_defaults.json"), ("[", "generation_defaults.json"),
+    (#"{"widht": 64}"#, "there is no field \"widht\"; known are id, width, height"),
+    (#"{"width": "64"}"#, "width is a string, expected an integer"), (#"{"max_steps": 0}"#, "max_steps is 0"),
+    (#"{"min_side": 512, "max_side": 256}"#, "min_side is 512, must be at most max_side, 256"),
+    (#"{"max_side": 9223372036854775807}"#, "max_side is 9223372036854775807"),
+    (#"{"recommended_sizes": ["64x64", "64x0"]}"#, "recommended_sizes is \"64x0\""),
   ])
   func wrongDefaultsAreNamed(text: String, name: String) throws {
     let copy = try TemporaryDirectory()

@@ -1,4 +1,5 @@
 import Foundation
+import Weights
 
 /// How a model wants to be used: its name, what it takes, and what it does when a request leaves something open.
 ///
@@ -48,8 +49,9 @@ public struct ModelProfile: Sendable, Equatable {
     defaultNegativePrompt = " "
     recommendedSizes = Self.publishedSizes
     let file = model.url.appending(path: "generation_defaults.json")
-    if FileManager.default.fileExists(atPath: file.path(percentEncoded: false)) { try apply(Overrides.read(file)) }
-    try check()
+    guard isPresent(file.path) else { return }
+    do { try apply(ConfigurationFields(contentsOf: file)) } catch { throw .checkpoint("\(error)") }
+    try check(file.path)
   }
 
   /// A request with this model's values where the caller has none.
@@ -61,57 +63,51 @@ public struct ModelProfile: Sendable, Equatable {
       steps: steps ?? defaultSteps, width: width ?? defaultSize.width, height: height ?? defaultSize.height, seed: seed)
   }
 
-  private struct Overrides: Decodable {
-    var id: String?
-    var width: Int?
-    var height: Int?
-    var steps: Int?
-    var trueCfgScale: Double?
-    var negativePrompt: String?
-    var minSide: Int?
-    var maxSide: Int?
-    var maxPixels: Int?
-    var maxSteps: Int?
-    var recommendedSizes: [String]?
+  private static let fieldNames = [
+    "id", "width", "height", "steps", "true_cfg_scale", "negative_prompt", "min_side", "max_side", "max_pixels",
+    "max_steps", "recommended_sizes",
+  ]
+  /// Whatever a checkpoint says, sides and steps stay within these, and sums of them within 64 bits.
+  private static let maxSide = 16_384, maxSteps = 10_000, maxIDBytes = 256, maxRecommendedSizes = 100
 
-    static func read(_ file: URL) throws(PipelineError) -> Overrides {
-      let decoder = JSONDecoder()
-      decoder.keyDecodingStrategy = .convertFromSnakeCase
-      do {
-        return try decoder.decode(Overrides.self, from: Data(contentsOf: file))
-      } catch {
-        throw .checkpoint("\(file.lastPathComponent): \(error)")
-      }
+  /// Takes over what `generation_defaults.json` says.
+  private mutating func apply(_ fields: ConfigurationFields) throws(ConfigurationError) {
+    try fields.requireOnly(Self.fieldNames)
+    id = try fields.string("id", default: id)
+    guard (1...Self.maxIDBytes).contains(id.utf8.count) else {
+      throw fields.outOfRange("id", "\(id.utf8.count) bytes long", "1 to \(Self.maxIDBytes) bytes long")
     }
+    limits.minSide = try fields.integer("min_side", in: 1...Self.maxSide, default: limits.minSide)
+    limits.maxSide = try fields.integer("max_side", in: 1...Self.maxSide, default: limits.maxSide)
+    guard limits.minSide <= limits.maxSide else {
+      throw fields.outOfRange("min_side", limits.minSide, "at most max_side, \(limits.maxSide)")
+    }
+    limits.maxPixels = try fields.integer(
+      "max_pixels", in: 1...Self.maxSide * Self.maxSide, default: limits.maxPixels)
+    limits.maxSteps = try fields.integer("max_steps", in: 1...Self.maxSteps, default: limits.maxSteps)
+    defaultSize = Size(
+      width: try fields.integer("width", in: 1...Self.maxSide, default: defaultSize.width),
+      height: try fields.integer("height", in: 1...Self.maxSide, default: defaultSize.height))
+    defaultSteps = try fields.integer("steps", in: 1...Self.maxSteps, default: defaultSteps)
+    defaultTrueCFGScale = try fields.number(
+      "true_cfg_scale", in: 0...limits.maxTrueCFGScale, default: defaultTrueCFGScale)
+    defaultNegativePrompt = try fields.string("negative_prompt", default: defaultNegativePrompt)
+    guard fields.value("recommended_sizes") != nil else { return }
+    recommendedSizes = try fields.strings("recommended_sizes", count: 0...Self.maxRecommendedSizes)
+      .map { (name) throws(ConfigurationError) in
+        let sides = name.split(separator: "x", omittingEmptySubsequences: false).map { Int($0) ?? 0 }
+        guard sides.count == 2, sides.allSatisfy({ (1...Self.maxSide).contains($0) }) else {
+          throw fields.outOfRange("recommended_sizes", "\"\(name.prefix(40))\"", "WIDTHxHEIGHT, such as 64x64")
+        }
+        return Size(width: sides[0], height: sides[1])
+      }
   }
 
-  private mutating func apply(_ overrides: Overrides) throws(PipelineError) {
-    id = overrides.id ?? id
-    defaultSize = Size(width: overrides.width ?? defaultSize.width, height: overrides.height ?? defaultSize.height)
-    defaultSteps = overrides.steps ?? defaultSteps
-    defaultTrueCFGScale = overrides.trueCfgScale ?? defaultTrueCFGScale
-    defaultNegativePrompt = overrides.negativePrompt ?? defaultNegativePrompt
-    limits.minSide = overrides.minSide ?? limits.minSide
-    limits.maxSide = overrides.maxSide ?? limits.maxSide
-    limits.maxPixels = overrides.maxPixels ?? limits.maxPixels
-    limits.maxSteps = overrides.maxSteps ?? limits.maxSteps
-    guard let names = overrides.recommendedSizes else { return }
-    var sizes: [Size] = []
-    for name in names {
-      let sides = name.split(separator: "x").map { Int($0) }
-      guard sides.count == 2, let width = sides[0], let height = sides[1] else {
-        throw .checkpoint("generation_defaults.json: recommended_sizes has \"\(name)\"; expected WIDTHxHEIGHT")
-      }
-      sizes.append(Size(width: width, height: height))
-    }
-    recommendedSizes = sizes
-  }
-
-  private func check() throws(PipelineError) {
+  private func check(_ file: String) throws(PipelineError) {
     do {
       try limits.validate(request(prompt: "", negativePrompt: nil, trueCFGScale: nil, steps: nil, width: nil, height: nil, seed: 0))
     } catch {
-      throw .checkpoint("generation_defaults.json: \(error)")
+      throw .checkpoint("\(file): \(error)")
     }
   }
 }
