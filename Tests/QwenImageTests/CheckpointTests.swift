@@ -78,6 +78,29 @@ private func names(in directory: URL) -> [String] {
     #expect(names(in: directory.url) == ["m", "m/file"])
   }
 
+  /// The VAE is copied, but not unseen.
+  @Test func quantisingRefusesWhatWouldNotLoad() throws {
+    let target = try TemporaryDirectory()
+    for component in ModelComponent.allCases where component != .tokenizer {
+      let copy = try CheckpointCopy()
+      try copy.merge(component) { file in
+        let names = ["decoder.norm_out.gamma", "transformer_blocks.1.attn.to_q.weight", "model.norm.weight"]
+        let index = try #require(file.tensors.firstIndex { names.contains($0.name) })
+        file.tensors[index].tensor.shape.insert(1, at: 0)
+      }
+      let error = #expect(throws: WeightsError.self) {
+        _ = try QuantisedCheckpoint.write(
+          ModelDirectory(copy.url), precision: .int8, to: target.url.appending(path: "m"), pool: pool
+        ) { _, _ in }
+      }
+      guard case .misshapenTensor(let file, _, _, _)? = error else {
+        Issue.record("\(component): \(String(describing: error))")
+        continue
+      }
+      #expect(file.hasSuffix(CheckpointCopy.single(component)) && names(in: target.url).isEmpty)
+    }
+  }
+
   @Test(arguments: [Precision.int8, .q4]) func quantisingReportsEveryLayer(_ precision: Precision) throws {
     let directory = try TemporaryDirectory(), target = directory.url.appending(path: "m"), source = try ModelDirectory(nano)
     var last = (done: 0, total: 0)

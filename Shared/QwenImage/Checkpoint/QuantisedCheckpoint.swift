@@ -41,6 +41,7 @@ public enum QuantisedCheckpoint {
       let weights = try source.weights(of: component)
       return (component: component, weights: weights, plan: try plan(source, component, weights, precision))
     }
+    try checkDecoder(source)
     let staged = try StagedDirectory.beside(destination)
     try CheckpointFiles.write(.directory(source.url), tokenizer: nil, to: staged.url)
     try copyWeights(of: .vae, from: source, to: staged.url)
@@ -62,6 +63,15 @@ public enum QuantisedCheckpoint {
     try writeJSON(report, to: staged.url.appending(path: "quantisation.json"))
     try staged.commit()
     return report
+  }
+
+  /// Requires what a VAE decoder needs: its files are copied as they are, and would be found out only when an image is
+  /// decoded.
+  private static func checkDecoder(_ source: ModelDirectory) throws(WeightsError) {
+    let weights = try source.weights(of: .vae)
+    for parameter in source.inventory(of: .vae).parameters where !VAEConfiguration.isUnused(parameter.name) {
+      _ = try weights.tensor(parameter.name, parameter.shape)
+    }
   }
 
   /// The tensors that the files hold and stages read, in order; what the model needs must be among them.

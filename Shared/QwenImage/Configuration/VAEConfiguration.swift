@@ -58,6 +58,12 @@ public struct VAEConfiguration: Sendable, Equatable, Codable {
     }
   }
 
+  /// Whether a tensor belongs to the parts that no image needs: the encoder, and the convolutions over time, which a
+  /// single frame does not reach.
+  static func isUnused(_ name: String) -> Bool {
+    name.hasPrefix("encoder.") || name.hasPrefix("quant_conv.") || name.contains(".time_conv.")
+  }
+
   init(
     baseDim: Int, zDim: Int, dimMultipliers: [Int], resBlockCount: Int, latentsMean: [Double], latentsStd: [Double], inputChannels: Int,
     temporalDownsample: [Bool]

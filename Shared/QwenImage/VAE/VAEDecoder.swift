@@ -66,7 +66,7 @@ public struct VAEDecoder: Sendable {
     self.stages = stages
     normOut = try reader.tensor("decoder.norm_out.gamma", [input, 1, 1, 1])
     convOut = try reader.convolution("decoder.conv_out", input: input, output: configuration.inputChannels, kernel: 3, storedTimeTaps: 3)
-    try reader.finish(ignoring: { $0.hasPrefix("encoder.") || $0.hasPrefix("quant_conv.") || $0.contains(".time_conv.") })
+    try reader.finish(ignoring: VAEConfiguration.isUnused)
   }
 
   private static func stage(
