@@ -70,7 +70,7 @@ struct StoredFile {
     let file = try SafetensorsFile(url)
     let ordered = file.header.entries.sorted { ($0.value.begin, $0.key) < ($1.value.begin, $1.key) }
     tensors = try ordered.map { name, entry in
-      let bytes = try file.withBytes(of: name) { Array($0) }
+      let bytes = try file.withBytes(of: name) { span in span.withUnsafeBytes { Array($0) } }
       return (name, StoredTensor(dtype: entry.dtypeName, shape: entry.shape.dimensions, bytes: bytes))
     }
     let pairs = file.header.metadata.sorted { $0.key < $1.key }.map { "\"\($0.key)\":\"\($0.value)\"" }
