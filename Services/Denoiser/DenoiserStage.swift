@@ -1,3 +1,4 @@
+import ClusterCore
 import Kernels
 import QwenImage
 import StageRuntime
@@ -7,7 +8,7 @@ import Wire
 
 /// Prompt embeddings → latents, with the latents of finished steps as checkpoints on the way.
 struct DenoiserStage: Stage {
-  let kind = StageKind.denoiser
+  let name = StageName.denoiser
   let card: ModelCard
   let componentFingerprint: String
   let numericsClass: String
@@ -40,8 +41,8 @@ struct DenoiserStage: Stage {
     guard case .denoiseRequest(let request) = task.request else {
       throw Status(.unimplemented, "a denoiser does not answer \(task.request.name)")
     }
-    guard (1...card.maxSteps).contains(request.steps) else {
-      throw Status(.invalidArgument, "steps is \(request.steps); it must be between 1 and \(card.maxSteps)", field: "steps")
+    guard (1...card.limits.maxSteps).contains(request.steps) else {
+      throw Status(.invalidArgument, "steps is \(request.steps); it must be between 1 and \(card.limits.maxSteps)", field: "steps")
     }
     let input = try input(of: task, request)
     let start = ContinuousClock.now
@@ -56,8 +57,8 @@ struct DenoiserStage: Stage {
           let isCheckpoint = !isLast && checkpoints.isDue(at: now)
           if isLast || isCheckpoint || reports.isDue(at: now) {
             let stepSeconds = (now - reported.at) / .seconds(1) / Double(completed - reported.steps)
-            let progress = DenoiseProgress(completedSteps: completed, steps: request.steps, stepSeconds: stepSeconds)
-            context.progress(.denoiseProgress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
+            let progress = Progress(completedSteps: completed, steps: request.steps, stepSeconds: stepSeconds)
+            context.progress(.progress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
             reported = (completed, now)
           }
           try context.checkCancelled()
@@ -70,8 +71,8 @@ struct DenoiserStage: Stage {
 
   private func input(of task: StageTask, _ request: DenoiseRequest) throws -> QwenImage.Denoiser.Input {
     let grid = try TokenGrid(request.size)
-    guard request.size.widthPx * request.size.heightPx <= card.maxPixels else {
-      throw Status(.invalidArgument, "size is \(request.size); the limit is \(card.maxPixels) pixels", field: "size")
+    guard request.size.widthPx * request.size.heightPx <= card.limits.maxPixels else {
+      throw Status(.invalidArgument, "size is \(request.size); the limit is \(card.limits.maxPixels) pixels", field: "size")
     }
     let latents: Tensor
     if request.firstStep > 0 {

@@ -1,3 +1,4 @@
+import ClusterCore
 import QwenImage
 import Wire
 
@@ -6,13 +7,16 @@ extension ModelCard {
   public init(_ model: ModelDirectory, _ profile: ModelProfile) {
     let limits = profile.limits
     self.init(
-      modelID: profile.id, pipelineClass: model.modelIndex.className, modelFingerprint: model.fingerprint,
-      sizeMultiplePx: ModelLimits.sizeMultiple, minSidePx: limits.minSide, maxSidePx: limits.maxSide, maxPixels: limits.maxPixels,
-      recommendedSizes: profile.recommendedSizes.map { ImageSize(widthPx: $0.width, heightPx: $0.height) }, maxSteps: limits.maxSteps,
-      maxPromptTokens: limits.maxPromptTokens, maxPromptBytes: limits.maxPromptBytes,
+      model: ModelIdentity(id: profile.id, fingerprint: model.fingerprint), pipelineClass: model.modelIndex.className,
+      pipelines: [.textToImage],
+      limits: ClusterCore.ModelLimits(
+        sizeMultiplePx: QwenImage.ModelLimits.sizeMultiple, minSidePx: limits.minSide, maxSidePx: limits.maxSide,
+        maxPixels: limits.maxPixels, maxSteps: limits.maxSteps, maxPromptTokens: limits.maxPromptTokens,
+        maxPromptBytes: limits.maxPromptBytes),
       defaults: GenerationDefaults(
         size: ImageSize(widthPx: profile.defaultSize.width, heightPx: profile.defaultSize.height), steps: profile.defaultSteps,
         trueCFGScale: profile.defaultTrueCFGScale, negativePrompt: profile.defaultNegativePrompt),
+      recommendedSizes: profile.recommendedSizes.map { ImageSize(widthPx: $0.width, heightPx: $0.height) },
       latents: LatentGeometry(channels: model.vae.zDim, downscale: VAEDecoder.spatialScale, patch: LatentPacking.patch))
   }
 }
@@ -29,11 +33,11 @@ extension Status {
 }
 
 extension TokenGrid {
-  /// The grid of a picture of `size`.
+  /// The grid of an image of `size`.
   ///
   /// - Throws: INVALID_ARGUMENT when the sides are not multiples of a token's edge.
   public init(_ size: ImageSize) throws(Status) {
-    let edge = ModelLimits.sizeMultiple
+    let edge = QwenImage.ModelLimits.sizeMultiple
     guard size.widthPx > 0, size.heightPx > 0, size.widthPx % edge == 0, size.heightPx % edge == 0 else {
       throw Status(.invalidArgument, "size is \(size); its sides must be multiples of \(edge)", field: "size")
     }

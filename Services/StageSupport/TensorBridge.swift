@@ -9,20 +9,19 @@ extension WireTensor {
   public init(_ name: String, _ tensor: Tensor) {
     let owner = TensorOwner(tensor)
     self.init(
-      name: name, dtype: WireDType(tensor.dtype), shape: tensor.shape.dimensions,
+      name: name, dtype: tensor.dtype, shape: tensor.shape.dimensions,
       bytes: FrameBuffer(tensor.unsafeBytes, keepingAlive: owner))
   }
 
   /// A one-dimensional tensor of `bytes`.
   public init(_ name: String, bytes: [UInt8]) {
-    self.init(name: name, dtype: .u8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
+    self.init(name: name, dtype: .uint8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
   }
 
   /// The elements as a tensor of the models.
   public func tensor() -> Tensor {
     bytes.withUnsafeBytes { memory in
       let shape = Shape(self.shape)
-      let dtype = DType(self.dtype)
       let isAligned = UInt(bitPattern: memory.baseAddress) % UInt(dtype.byteWidth) == 0
       guard isAligned else { return Tensor(copying: memory.bytes, shape: shape, dtype: dtype) }
       return Tensor(shape: shape, dtype: dtype, storage: TensorStorage(borrowing: memory, owner: bytes), byteOffset: 0)
@@ -34,34 +33,4 @@ extension WireTensor {
 private final class TensorOwner: Sendable {
   private let tensor: Tensor
   init(_ tensor: Tensor) { self.tensor = tensor }
-}
-
-extension WireDType {
-  fileprivate init(_ dtype: DType) {
-    self =
-      switch dtype {
-      case .fp32: .f32
-      case .bf16: .bf16
-      case .fp16: .f16
-      case .int64: .i64
-      case .int32: .i32
-      case .int8: .i8
-      case .uint8: .u8
-      }
-  }
-}
-
-extension DType {
-  fileprivate init(_ dtype: WireDType) {
-    self =
-      switch dtype {
-      case .f32: .fp32
-      case .bf16: .bf16
-      case .f16: .fp16
-      case .i64: .int64
-      case .i32: .int32
-      case .i8: .int8
-      case .u8: .uint8
-      }
-  }
 }

@@ -1,3 +1,4 @@
+import ClusterCore
 import Kernels
 import QwenImage
 import StageRuntime
@@ -7,7 +8,7 @@ import Wire
 
 /// Prompt → prompt embeddings. Prompts that wait at the same time are encoded in one pass.
 struct TextEncoderStage: Stage {
-  let kind = StageKind.textEncoder
+  let name = StageName.textEncoder
   let card: ModelCard
   let componentFingerprint: String
   let numericsClass: String

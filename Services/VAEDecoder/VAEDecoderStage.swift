@@ -1,3 +1,4 @@
+import ClusterCore
 import ImageCodec
 import Kernels
 import QwenImage
@@ -8,7 +9,7 @@ import Wire
 
 /// Latents → a PNG with the picture's parameters in its text chunks.
 struct VAEDecoderStage: Stage {
-  let kind = StageKind.vaeDecoder
+  let name = StageName.vaeDecoder
   let card: ModelCard
   let componentFingerprint: String
   let numericsClass: String

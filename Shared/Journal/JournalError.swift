@@ -10,7 +10,7 @@ public enum JournalError: Error, Hashable, Sendable, CustomStringConvertible {
   case corrupt(what: String)
   /// A value is larger than the journal takes.
   case tooLarge(what: String, value: Int, limit: Int)
-  /// An idempotency key, a job or a picture is there already.
+  /// An idempotency key, a job or an image is there already.
   case duplicate(what: String)
   /// SQLite or the file system failed.
   case failed(operation: String, reason: String)

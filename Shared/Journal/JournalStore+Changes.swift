@@ -1,4 +1,5 @@
 import CZlib
+import ClusterCore
 import Foundation
 import GRDB
 
@@ -12,7 +13,7 @@ extension JournalStore {
       try write(changes)
     } catch {
       // What is set aside is for the ends of jobs alone.
-      guard case .full = error, changes.contains(where: \.endsPicture), !changes.contains(where: \.admitsJob),
+      guard case .full = error, changes.contains(where: \.endsImage), !changes.contains(where: \.admitsJob),
         ballast?.release() ?? false
       else { throw error }
       // The write-ahead log gives room back as well, once the database has room to take it in.
@@ -36,11 +37,11 @@ extension JournalStore {
   ///   - damaged: from ``openJobs()``.
   ///   - code: the failure's code.
   ///   - atMs: the end's time, in milliseconds since 1970.
-  public func fail(_ damaged: [DamagedJob], code: UInt32, atMs: Int64) throws(JournalError) {
+  public func fail(_ damaged: [DamagedJob], code: StatusCode, atMs: Int64) throws(JournalError) {
     try JournalError.wrap("fail damaged jobs") {
       try database.write { db in
         for job in damaged {
-          let failure = StoredFailure(code: code, message: "\(JournalError.corrupt(what: job.damage))")
+          let failure = Status(code, "\(JournalError.corrupt(what: job.damage))")
           for index in try Int.fetchAll(db, sql: "SELECT picture FROM pictures WHERE job = ? AND state <> 1", arguments: [job.number]) {
             try Self.fail(job.number, index, failure, atMs, db)
           }
@@ -53,29 +54,29 @@ extension JournalStore {
   private static func apply(_ change: JournalChange, _ db: Database) throws {
     switch change {
     case .admit(let job): try insert(job, db)
-    case .progress(let picture, let progress): try keep(progress, of: picture, db)
-    case .attempt(let picture, let task, let number):
-      guard let job = try openPicture(picture, db) else { return }
+    case .progress(let image, let progress): try keep(progress, of: image, db)
+    case .attempt(let image, let task, let number):
+      guard let job = try openImage(image, db) else { return }
       try db.execute(
         sql: "INSERT OR REPLACE INTO attempts (job, picture, task, number) VALUES (?, ?, ?, ?)",
-        arguments: [job, picture.index, task, number])
-    case .finish(let picture, let result, let promptTokens, let atMs):
-      guard let number = try openPicture(picture, db) else { return }
+        arguments: [job, image.index, task, number])
+    case .finish(let image, let result, let promptTokens, let atMs):
+      guard let number = try openImage(image, db) else { return }
       try insert(result, db)
       try db.execute(
         sql: "UPDATE pictures SET state = 1, result = ?, result_bytes = ?, prompt_tokens = ? WHERE job = ? AND picture = ?",
-        arguments: [Int64(bitPattern: result.id), result.bytes.count, promptTokens, number, picture.index])
-      try end(number, picture.index, atMs, db)
-    case .fail(let picture, let failure, let atMs):
-      guard let number = try openPicture(picture, db) else { return }
-      try fail(number, picture.index, failure, atMs, db)
+        arguments: [Int64(bitPattern: result.id), result.bytes.count, promptTokens, number, image.index])
+      try end(number, image.index, atMs, db)
+    case .fail(let image, let failure, let atMs):
+      guard let number = try openImage(image, db) else { return }
+      try fail(number, image.index, failure, atMs, db)
     }
   }
 
-  private static func fail(_ number: Int64, _ index: Int, _ failure: StoredFailure, _ atMs: Int64, _ db: Database) throws {
+  private static func fail(_ number: Int64, _ index: Int, _ failure: Status, _ atMs: Int64, _ db: Database) throws {
     try db.execute(
       sql: "UPDATE pictures SET state = 2, failure_code = ?, failure_message = ?, failure_field = ? WHERE job = ? AND picture = ?",
-      arguments: [failure.code, String(failure.message.prefix(2000)), failure.field, number, index])
+      arguments: [failure.code.rawValue, String(failure.message.prefix(2000)), failure.field, number, index])
     try end(number, index, atMs, db)
   }
 
@@ -85,10 +86,10 @@ extension JournalStore {
         INSERT INTO jobs (id, tenant, submitted_ms, deadline_ms, picture_count, request, request_crc) VALUES (?, ?, ?, ?, ?, ?, ?)
         """,
       arguments: [
-        job.id, job.tenant, job.submittedAtMs, job.deadlineAtMs, job.pictureCount, job.request, Int64(checksum(job.request)),
+        job.id, job.tenant, job.submittedAtMs, job.deadlineAtMs, job.imageCount, job.request, Int64(checksum(job.request)),
       ])
     let number = db.lastInsertedRowID
-    for index in 0..<job.pictureCount {
+    for index in 0..<job.imageCount {
       try db.execute(sql: "INSERT INTO pictures (job, picture) VALUES (?, ?)", arguments: [number, index])
     }
     if let key = job.key {
@@ -98,15 +99,15 @@ extension JournalStore {
     }
   }
 
-  /// The number of the job, if the picture is still to be made: what comes late changes nothing.
-  private static func openPicture(_ picture: PictureReference, _ db: Database) throws -> Int64? {
+  /// The number of the job, if the image is still to be made: what comes late changes nothing.
+  private static func openImage(_ image: ImageReference, _ db: Database) throws -> Int64? {
     try Int64.fetchOne(
       db, sql: "SELECT number FROM jobs JOIN pictures ON job = number WHERE id = ? AND picture = ? AND state = 0",
-      arguments: [picture.job, picture.index])
+      arguments: [image.job, image.index])
   }
 
   private static func insert(_ payload: StoredPayload, _ db: Database) throws {
-    // One encoded prompt may serve several pictures.
+    // One encoded prompt may serve several images.
     try db.execute(
       sql: "INSERT INTO payloads (id, name, dtype, shape, crc, bytes) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
       arguments: [
@@ -115,9 +116,9 @@ extension JournalStore {
       ])
   }
 
-  private static func keep(_ progress: StoredProgress, of picture: PictureReference, _ db: Database) throws {
-    guard let number = try openPicture(picture, db) else { return }
-    let key: StatementArguments = [number, picture.index, progress.task]
+  private static func keep(_ progress: StoredProgress, of image: ImageReference, _ db: Database) throws {
+    guard let number = try openImage(image, db) else { return }
+    let key: StatementArguments = [number, image.index, progress.task]
     let earlier = try Row.fetchOne(
       db, sql: "SELECT payload, steps FROM checkpoints WHERE job = ? AND picture = ? AND task = ?", arguments: key)
     if let steps = progress.completedSteps {
@@ -139,7 +140,7 @@ extension JournalStore {
     if let earlier { try deleteUnused([earlier.value("payload")], db) }
   }
 
-  /// Forgets what led to a picture that has ended.
+  /// Forgets what led to an image that has ended.
   private static func end(_ number: Int64, _ index: Int, _ atMs: Int64, _ db: Database) throws {
     let key: StatementArguments = [number, index]
     var payloads: [Int64] = []
@@ -178,7 +179,7 @@ extension JournalStore {
       try check("the request", job.request.count, ValueLimits.maxRequestBytes)
       try check("the job's name", job.id.utf8.count, ValueLimits.maxNameBytes)
       try check("the tenant's name", job.tenant.utf8.count, ValueLimits.maxNameBytes)
-      try check("the number of pictures", job.pictureCount, ValueLimits.maxPictures)
+      try check("the number of images", job.imageCount, ValueLimits.maxImages)
       if let key = job.key { try check("the idempotency key", key.text.utf8.count, ValueLimits.maxNameBytes) }
     case .progress(_, let progress):
       try check(progress.payload)
@@ -202,7 +203,7 @@ extension JournalStore {
 extension JournalChange {
   fileprivate var admitsJob: Bool { if case .admit = self { true } else { false } }
 
-  fileprivate var endsPicture: Bool {
+  fileprivate var endsImage: Bool {
     switch self {
     case .finish, .fail: true
     case .admit, .attempt, .progress: false

@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import GRDB
 
@@ -11,14 +12,14 @@ extension JournalStore {
     }
   }
 
-  /// Jobs with pictures that are still to be made, in the order of their admission, and apart from them those whose own rows are damaged,
+  /// Jobs with images that are still to be made, in the order of their admission, and apart from them those whose own rows are damaged,
   /// so that nobody can tell any more what was asked for: see ``fail(_:code:atMs:)``.
   ///
   /// A checkpoint or output that is damaged is left out: it is made again.
-  public func openJobs() throws(JournalError) -> (jobs: [(record: StoredRecord, pictures: [OpenPicture])], damaged: [DamagedJob]) {
+  public func openJobs() throws(JournalError) -> (jobs: [(record: StoredRecord, images: [OpenImage])], damaged: [DamagedJob]) {
     try JournalError.wrap("read open jobs") {
       try database.read { db in
-        var jobs: [(record: StoredRecord, pictures: [OpenPicture])] = [], damaged: [DamagedJob] = []
+        var jobs: [(record: StoredRecord, images: [OpenImage])] = [], damaged: [DamagedJob] = []
         for row in try Row.fetchAll(db, sql: "SELECT * FROM jobs WHERE ended_ms IS NULL ORDER BY number") {
           do {
             jobs.append(try Self.openJob(row, db))
@@ -76,10 +77,10 @@ extension JournalStore {
     }
   }
 
-  /// The picture, if it is done.
+  /// The image, if it is done.
   ///
   /// - Throws: `corrupt` when its bytes are not those that were written.
-  public func result(of picture: PictureReference) throws(JournalError) -> StoredPayload? {
+  public func result(of image: ImageReference) throws(JournalError) -> StoredPayload? {
     try JournalError.wrap("read a result") {
       try database.read { db in
         let row = try Row.fetchOne(
@@ -88,7 +89,7 @@ extension JournalStore {
             SELECT payloads.* FROM jobs JOIN pictures ON job = number JOIN payloads ON payloads.id = result
             WHERE jobs.id = ? AND picture = ?
             """,
-          arguments: [picture.job, picture.index])
+          arguments: [image.job, image.index])
         return try row.map { try Self.payload($0) }
       }
     }
@@ -134,33 +135,33 @@ extension JournalStore {
   // MARK: Rows
 
   /// - Throws: `corrupt` when the job's own rows are not those that were written.
-  private static func openJob(_ row: Row, _ db: Database) throws -> (record: StoredRecord, pictures: [OpenPicture]) {
+  private static func openJob(_ row: Row, _ db: Database) throws -> (record: StoredRecord, images: [OpenImage]) {
     let record = try record(row, db)
-    let pictures = try record.outcomes.indices.filter { record.outcomes[$0] == .open }.map { index in
-      OpenPicture(
-        reference: PictureReference(job: record.job.id, index: index),
+    let images = try record.outcomes.indices.filter { record.outcomes[$0] == .open }.map { index in
+      OpenImage(
+        reference: ImageReference(job: record.job.id, index: index),
         progress: try progress(record.number, index, db), attempts: try attempts(record.number, index, db))
     }
-    return (record, pictures)
+    return (record, images)
   }
 
   private static func record(_ row: Row, _ db: Database) throws -> StoredRecord {
     let id: String = try row.value("id")
     let request: Data = try row.value("request")
-    let pictureCount: Int = try row.value("picture_count")
+    let imageCount: Int = try row.value("picture_count")
     guard try Int64(checksum(request)) == row.value("request_crc") else { throw JournalError.corrupt(what: "the request of job \(id)") }
     let number: Int64 = try row.value("number")
     let rows = try Row.fetchAll(db, sql: "SELECT * FROM pictures WHERE job = ? ORDER BY picture", arguments: [number])
-    guard (1...ValueLimits.maxPictures).contains(pictureCount), try rows.map({ try $0.value("picture") as Int }) == Array(0..<pictureCount)
+    guard (1...ValueLimits.maxImages).contains(imageCount), try rows.map({ try $0.value("picture") as Int }) == Array(0..<imageCount)
     else {
-      throw JournalError.corrupt(what: "the pictures of job \(id)")
+      throw JournalError.corrupt(what: "the images of job \(id)")
     }
     let key = try Row.fetchOne(db, sql: "SELECT key, digest FROM idempotency_keys WHERE job = ?", arguments: [number]).map {
       IdempotencyKey(text: try $0.value("key"), digest: try $0.value("digest"))
     }
     let job = StoredJob(
       id: id, tenant: try row.value("tenant"), submittedAtMs: try row.value("submitted_ms"), deadlineAtMs: try row.optional("deadline_ms"),
-      request: request, pictureCount: pictureCount, key: key)
+      request: request, imageCount: imageCount, key: key)
     return StoredRecord(
       number: number, job: job, outcomes: try rows.map { try outcome($0, id) }, endedAtMs: try row.optional("ended_ms"))
   }
@@ -172,8 +173,10 @@ extension JournalStore {
     case 2:
       let code: Int64 = try row.value("failure_code")
       return .failed(
-        StoredFailure(code: UInt32(clamping: code), message: try row.value("failure_message"), field: try row.optional("failure_field")))
-    case let state: throw JournalError.corrupt(what: "a picture of job \(id) has the state \(state)")
+        Status(
+          StatusCode(rawValue: Int32(clamping: code)) ?? .unknown, try row.value("failure_message"),
+          field: try row.optional("failure_field")))
+    case let state: throw JournalError.corrupt(what: "an image of job \(id) has the state \(state)")
     }
   }
 

@@ -103,7 +103,7 @@ public final class JournalStore: Sendable {
           try db.execute(sql: "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA synchronous = FULL; PRAGMA application_id = \(applicationID)")
         }
         try database.close()
-        // Prompts and pictures are nobody else's business.
+        // Prompts and images are private.
         try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
       }
       return

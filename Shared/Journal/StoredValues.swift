@@ -1,6 +1,7 @@
+import ClusterCore
 import Foundation
 
-/// A tensor or picture with its description; the bytes are guarded by a checksum.
+/// A tensor or image with its description; the bytes are guarded by a checksum.
 public struct StoredPayload: Hashable, Sendable {
   /// Never used for two payloads of one journal.
   public var id: UInt64
@@ -13,7 +14,7 @@ public struct StoredPayload: Hashable, Sendable {
   /// Its elements.
   public var bytes: Data
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(id: UInt64, name: String, dtype: Int32, shape: [Int], bytes: Data) {
     self.id = id
     self.name = name
@@ -49,14 +50,14 @@ public struct StoredJob: Hashable, Sendable {
   public var deadlineAtMs: Int64?
   /// What was asked for, encoded by the gateway.
   public var request: Data
-  /// Pictures that it makes, numbered from 0.
-  public var pictureCount: Int
+  /// Images that it makes, numbered from 0.
+  public var imageCount: Int
   /// The key under which it was sent.
   public var key: IdempotencyKey?
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(
-    id: String, tenant: String, submittedAtMs: Int64, deadlineAtMs: Int64? = nil, request: Data, pictureCount: Int,
+    id: String, tenant: String, submittedAtMs: Int64, deadlineAtMs: Int64? = nil, request: Data, imageCount: Int,
     key: IdempotencyKey? = nil
   ) {
     self.id = id
@@ -64,45 +65,28 @@ public struct StoredJob: Hashable, Sendable {
     self.submittedAtMs = submittedAtMs
     self.deadlineAtMs = deadlineAtMs
     self.request = request
-    self.pictureCount = pictureCount
+    self.imageCount = imageCount
     self.key = key
   }
 }
 
-/// One picture of a job.
-public struct PictureReference: Hashable, Sendable {
+/// One image of a job.
+public struct ImageReference: Hashable, Sendable {
   /// The job.
   public var job: String
   /// Its place in the job, from 0.
   public var index: Int
 
-  /// Picture number `index` of `job`.
+  /// Image number `index` of `job`.
   public init(job: String, index: Int) {
     self.job = job
     self.index = index
   }
 }
 
-/// Why a picture was not made.
-public struct StoredFailure: Hashable, Sendable {
-  /// A gRPC status code.
-  public var code: UInt32
-  /// For people.
-  public var message: String
-  /// The request field at fault.
-  public var field: String?
-
-  /// Puts the parts together.
-  public init(code: UInt32, message: String, field: String? = nil) {
-    self.code = code
-    self.message = message
-    self.field = field
-  }
-}
-
-/// How far a task of a picture has got.
+/// How far a task of an image has got.
 public struct StoredProgress: Hashable, Sendable {
-  /// The task's place in the picture's plan.
+  /// The task's place in the image's plan.
   public var task: Int
   /// Steps done; nil: the task is done and the payload is its output.
   public var completedSteps: Int?
@@ -111,7 +95,7 @@ public struct StoredProgress: Hashable, Sendable {
   /// The kind of arithmetic that made it.
   public var numericsClass: String
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(task: Int, completedSteps: Int?, payload: StoredPayload, numericsClass: String) {
     self.task = task
     self.completedSteps = completedSteps
@@ -125,23 +109,23 @@ public enum JournalChange: Hashable, Sendable {
   /// A job is accepted.
   case admit(StoredJob)
   /// A task's attempt is handed to a worker; its number takes the place of the one before.
-  case attempt(PictureReference, task: Int, number: UInt32)
+  case attempt(ImageReference, task: Int, number: UInt32)
   /// A task is done, or has a new checkpoint, which takes the place of the earlier ones.
-  case progress(PictureReference, StoredProgress)
-  /// A picture is done. What led to it is not kept.
-  case finish(PictureReference, result: StoredPayload, promptTokens: Int, atMs: Int64)
-  /// A picture will never be done.
-  case fail(PictureReference, StoredFailure, atMs: Int64)
+  case progress(ImageReference, StoredProgress)
+  /// An image is done. What led to it is not kept.
+  case finish(ImageReference, result: StoredPayload, promptTokens: Int, atMs: Int64)
+  /// An image will never be done.
+  case fail(ImageReference, Status, atMs: Int64)
 }
 
-/// How a picture ended, if it has.
+/// How an image ended, if it has.
 public enum StoredOutcome: Hashable, Sendable {
   /// It is still to be made.
   case open
   /// Its result is there.
   case finished(byteCount: Int, promptTokens: Int)
   /// There is none.
-  case failed(StoredFailure)
+  case failed(Status)
 }
 
 /// A job with what has become of it.
@@ -150,16 +134,16 @@ public struct StoredRecord: Hashable, Sendable {
   public var number: Int64
   /// As it was accepted.
   public var job: StoredJob
-  /// For each picture.
+  /// For each image.
   public var outcomes: [StoredOutcome]
-  /// When its last picture ended, in milliseconds since 1970.
+  /// When its last image ended, in milliseconds since 1970.
   public var endedAtMs: Int64?
 }
 
-/// A picture that is still to be made.
-public struct OpenPicture: Hashable, Sendable {
+/// An image that is still to be made.
+public struct OpenImage: Hashable, Sendable {
   /// Which one.
-  public var reference: PictureReference
+  public var reference: ImageReference
   /// What need not be done again.
   public var progress: [StoredProgress]
   /// Number of each task's last attempt.
@@ -168,9 +152,16 @@ public struct OpenPicture: Hashable, Sendable {
 
 /// An open job whose own rows are not those that were written.
 public struct DamagedJob: Hashable, Sendable {
-  let number: Int64
+  /// Its place in the order of admission.
+  public let number: Int64
   /// What is wrong, for people.
   public let damage: String
+
+  /// See the properties.
+  public init(number: Int64, damage: String) {
+    self.number = number
+    self.damage = damage
+  }
 }
 
 /// How much is kept, and for how long.
@@ -195,7 +186,7 @@ enum ValueLimits {
   static let maxNameBytes = 256
   static let maxMessageBytes = 16 << 10
   static let maxRank = 8
-  static let maxPictures = 1000
+  static let maxImages = 1000
   static let maxTasks = 64
   static let maxSteps = 1_000_000
 }

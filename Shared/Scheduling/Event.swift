@@ -1,3 +1,5 @@
+import ClusterCore
+
 /// A worker as it registers.
 public struct WorkerRegistration: Hashable, Sendable {
   /// This session of the worker.
@@ -5,7 +7,7 @@ public struct WorkerRegistration: Hashable, Sendable {
   /// The same for every session of one process, different for every process.
   public var name: String
   /// The tasks it takes.
-  public var stage: Stage
+  public var stage: StageName
   /// What it has loaded.
   public var model: ModelIdentity
   /// Workers of one class give the same bytes for the same task.
@@ -21,7 +23,7 @@ public struct WorkerRegistration: Hashable, Sendable {
 
   /// A worker that registers.
   public init(
-    id: WorkerID, name: String, stage: Stage, model: ModelIdentity, numericsClass: String, credits: Int,
+    id: WorkerID, name: String, stage: StageName, model: ModelIdentity, numericsClass: String, credits: Int,
     running: [AttemptID] = [], foreignCount: Int = 0, keepsConnection: Bool = false
   ) {
     self.id = id
@@ -82,9 +84,9 @@ public enum Event: Hashable, Sendable {
   case workerLeft(WorkerID, reason: String)
 
   /// Jobs that are admitted together or not at all. The answer, `admitted` or `rejected`, may wait for the journal.
-  case jobsSubmitted([JobSubmission])
+  case imagesSubmitted([ImageJobSubmission])
   /// Nobody wants the job's result any more. The job fails with `reason`.
-  case jobCancelled(JobID, reason: Failure)
+  case imageCancelled(ImageJobID, reason: Status)
 
   /// A worker has taken the task.
   case taskAccepted(AttemptID, by: WorkerID)
@@ -93,15 +95,15 @@ public enum Event: Hashable, Sendable {
   /// The task is done.
   case taskFinished(AttemptID, by: WorkerID, output: Payload)
   /// The attempt ended without an output, whatever the reason; also when the offer could not be sent.
-  case taskFailed(AttemptID, by: WorkerID, Failure)
+  case taskFailed(AttemptID, by: WorkerID, Status)
 
   /// Every entry up to this one is durable, except those that were refused.
   case journalled(through: JournalSequence)
   /// The entry could not be written and has left no trace; comes before a `journalled` that would cover it. A job whose
   /// admission is refused is rejected with the failure.
-  case journalRefused(JournalSequence, Failure)
+  case journalRefused(JournalSequence, Status)
   /// What the journal knows of unfinished jobs, in the order in which they were admitted. Only as the first event.
-  case restored([RestoredJob])
+  case restored([RestoredImageJob])
   /// The tenants that the operator has named, instead of those named before. Others are treated as `defaultTenant` says.
   case tenantsChanged([Tenant])
 
@@ -128,7 +130,7 @@ public struct Offer: Hashable, Sendable {
   /// Names the attempt on the wire.
   public var attempt: AttemptID
   /// A job that waits for the output: not the one that the attempt is named after, when that one has been cancelled.
-  public var job: JobID
+  public var job: ImageJobID
   /// The task's place in that job's plan.
   public var index: Int
   /// The outputs of the tasks that the plan names as inputs, in the plan's order.
@@ -139,7 +141,7 @@ public struct Offer: Hashable, Sendable {
   public var deadline: Instant?
 
   /// An offer of `attempt`.
-  public init(attempt: AttemptID, job: JobID, index: Int, inputs: [Payload], resume: Checkpoint?, deadline: Instant?) {
+  public init(attempt: AttemptID, job: ImageJobID, index: Int, inputs: [Payload], resume: Checkpoint?, deadline: Instant?) {
     self.attempt = attempt
     self.job = job
     self.index = index
@@ -150,21 +152,21 @@ public struct Offer: Hashable, Sendable {
 }
 
 /// What whoever waits for a job is told.
-public enum JobEvent: Hashable, Sendable {
+public enum ImageJobEvent: Hashable, Sendable {
   /// The job's place in the queue, from 1, and how long its turn and its work may take.
   case queued(position: Int, secondsLeft: Double?)
-  /// A worker of the stage got the job's task. `attempt` grows from 1.
-  case started(Stage, attempt: UInt32)
+  /// A worker of the stage got the job's task; `isMain`: the one that the job was queued for. `attempt` grows from 1.
+  case started(StageName, isMain: Bool, attempt: UInt32)
   /// A step is done.
   case progressed(completedSteps: Int, stepCount: Int, secondsLeft: Double)
   /// An attempt failed; another will be made.
-  case retrying(Stage, Failure)
+  case retrying(StageName, Status)
   /// The job has ended, but the journal has no room to say so: its end is told when there is. The job cannot be cancelled any more.
-  case held(Failure)
+  case held(Status)
   /// The job is done; the output is there until its release, which follows. No other event does.
   case finished(output: Payload)
   /// The job has failed. No other event follows.
-  case failed(Failure)
+  case failed(Status)
 
   /// Whether nothing follows.
   public var isTerminal: Bool {
@@ -194,11 +196,11 @@ public enum Effect: Hashable, Sendable {
   /// Write the entry to the journal, after those before it, and answer with `journalled` or `journalRefused`.
   case journal(JournalSequence, JournalEntry)
   /// The job is on disk: tell who submitted it that it will not be lost.
-  case admitted(JobID)
+  case admitted(ImageJobID)
   /// Tell who waits for the job.
-  case job(JobID, JobEvent)
+  case image(ImageJobID, ImageJobEvent)
   /// The submission was refused; the job does not exist.
-  case rejected(JobID, Failure)
+  case rejected(ImageJobID, Status)
   /// Tell about a worker.
   case worker(WorkerID, WorkerEvent)
   /// Nobody needs the payload any more.

@@ -1,5 +1,5 @@
 /// Names a job. Whoever submits chooses it, and never uses one twice.
-public struct JobID: Hashable, Sendable, CustomStringConvertible {
+public struct ImageJobID: Hashable, Sendable, CustomStringConvertible {
   /// What the wire and the HTTP API show.
   public let text: String
 
@@ -15,12 +15,12 @@ public struct JobID: Hashable, Sendable, CustomStringConvertible {
 /// Names one task of a job's plan. A task that several jobs share keeps the name that its first job gave it.
 public struct TaskID: Hashable, Sendable, CustomStringConvertible {
   /// The job that brought the task.
-  public let job: JobID
+  public let job: ImageJobID
   /// The task's place in that job's plan.
   public let index: Int
 
   /// Task number `index` of `job`'s plan.
-  public init(job: JobID, index: Int) {
+  public init(job: ImageJobID, index: Int) {
     self.job = job
     self.index = index
   }
@@ -72,31 +72,4 @@ public struct Payload: Hashable, Sendable {
     self.id = id
     self.byteCount = byteCount
   }
-}
-
-/// A model as clients name it, and exactly which weights are meant. Stages with different fingerprints never serve one job.
-public struct ModelIdentity: Hashable, Sendable, CustomStringConvertible {
-  /// The name: "Qwen/Qwen-Image".
-  public let id: String
-  /// Identifies the whole checkpoint.
-  public let fingerprint: String
-
-  /// The model `id` with the weights `fingerprint`.
-  public init(id: String, fingerprint: String) {
-    self.id = id
-    self.fingerprint = fingerprint
-  }
-
-  /// For logs and messages.
-  public var description: String { "\(id) (\(fingerprint))" }
-}
-
-/// The kinds of stages that do the work of a job.
-public enum Stage: String, CaseIterable, Sendable {
-  /// Prompt → embeddings.
-  case textEncoder = "text-encoder"
-  /// Embeddings and noise → latents, step by step.
-  case denoiser
-  /// Latents → picture.
-  case vaeDecoder = "vae-decoder"
 }

@@ -1,7 +1,9 @@
+import ClusterCore
+
 /// One step of a job's plan: work for one stage.
 public struct TaskPlan: Hashable, Sendable {
   /// Who does it.
-  public var stage: Stage
+  public var stage: StageName
   /// Places in the plan of the tasks whose outputs this one takes, each before this one's own place.
   public var inputs: [Int]
   /// Tasks of one model with equal content have equal outputs: they are done once, and the output is cached. nil: never shared.
@@ -10,14 +12,14 @@ public struct TaskPlan: Hashable, Sendable {
   public var stepCount: Int
   /// How much work it is, in a unit of the submitter's choice that is the same for all tasks of a stage.
   public var cost: Double
-  /// The request's field that the task is about. A failure that blames a field of the task's own message blames this
-  /// one for the job.
+  /// The request field that the task works on: a failure that blames the task's own input blames this field; nil: none.
   public var field: String?
 
   /// A task for `stage`.
   public init(
-    stage: Stage, inputs: [Int] = [], content: String? = nil, stepCount: Int = 0, cost: Double = 1, field: String? = nil
+    stage: StageName, inputs: [Int] = [], content: String? = nil, stepCount: Int = 0, cost: Double = 1, field: String? = nil
   ) {
+    self.field = field
     self.stage = stage
     self.inputs = inputs
     self.content = content
@@ -28,7 +30,7 @@ public struct TaskPlan: Hashable, Sendable {
 }
 
 /// What a job does: tasks in an order in which every task comes after those whose outputs it takes. The last one's output is the job's.
-public struct JobPlan: Hashable, Sendable {
+public struct ImageJobPlan: Hashable, Sendable {
   /// Never empty.
   public let tasks: [TaskPlan]
 
@@ -41,8 +43,8 @@ public struct JobPlan: Hashable, Sendable {
   /// A plan that was read from somewhere.
   ///
   /// - Throws: INVALID_ARGUMENT for what would be a programmer error otherwise.
-  public init(checking tasks: [TaskPlan]) throws(Failure) {
-    if let problem = Self.problem(of: tasks) { throw Failure(.invalidArgument, problem, field: "tasks") }
+  public init(checking tasks: [TaskPlan]) throws(Status) {
+    if let problem = Self.problem(of: tasks) { throw Status(.invalidArgument, problem, field: "tasks") }
     self.tasks = tasks
   }
 
@@ -57,24 +59,6 @@ public struct JobPlan: Hashable, Sendable {
     return nil
   }
 
-  /// Encode the prompt (and, for true CFG, the negative prompt), denoise, decode.
-  ///
-  /// - Parameters:
-  ///   - prompt: content key of the prompt's encoding.
-  ///   - negativePrompt: content key of the negative prompt's encoding; nil: no true CFG.
-  ///   - stepCount: denoising steps.
-  ///   - tokenCount: image tokens; a job's cost is steps × tokens × forward passes.
-  public static func textToImage(prompt: String, negativePrompt: String?, stepCount: Int, tokenCount: Int) -> JobPlan {
-    let encodes = [("prompt", prompt), ("negative_prompt", negativePrompt)].compactMap { field, text in
-      text.map { TaskPlan(stage: .textEncoder, content: $0, field: field) }
-    }
-    let denoise = TaskPlan(
-      stage: .denoiser, inputs: Array(encodes.indices), stepCount: stepCount,
-      cost: Double(stepCount) * Double(tokenCount) * Double(encodes.count))
-    let decode = TaskPlan(stage: .vaeDecoder, inputs: [encodes.count], cost: Double(tokenCount))
-    return JobPlan(encodes + [denoise, decode])
-  }
-
   /// The task that the job waits for in the queue: the one with the most steps, or the first.
   var principal: Int {
     tasks.indices.max { (tasks[$0].stepCount, -$0) < (tasks[$1].stepCount, -$1) } ?? 0
@@ -82,13 +66,13 @@ public struct JobPlan: Hashable, Sendable {
 }
 
 /// A job as it is handed in.
-public struct JobSubmission: Hashable, Sendable {
+public struct ImageJobSubmission: Hashable, Sendable {
   /// Never used before.
-  public var id: JobID
+  public var id: ImageJobID
   /// The model whose stages do all of its tasks.
   public var model: ModelIdentity
   /// What is to be done.
-  public var plan: JobPlan
+  public var plan: ImageJobPlan
   /// When nobody wants the result any more; nil: never.
   public var deadline: Instant?
   /// Whose share of the work it uses.
@@ -96,9 +80,9 @@ public struct JobSubmission: Hashable, Sendable {
   /// How urgent it is.
   public var priority: JobPriority
 
-  /// Job `id`: `plan`, done by `model`.
+  /// ImageJob `id`: `plan`, done by `model`.
   public init(
-    id: JobID, model: ModelIdentity, plan: JobPlan, deadline: Instant? = nil, tenant: TenantID = .anonymous,
+    id: ImageJobID, model: ModelIdentity, plan: ImageJobPlan, deadline: Instant? = nil, tenant: TenantID = .anonymous,
     priority: JobPriority = .interactive
   ) {
     self.id = id

@@ -1,3 +1,5 @@
+import ClusterCore
+
 /// The place of an entry in the journal of one run of the state machine: from 1, without gaps.
 public struct JournalSequence: Comparable, Hashable, Sendable, CustomStringConvertible {
   /// From 1.
@@ -20,7 +22,7 @@ public struct JournalSequence: Comparable, Hashable, Sendable, CustomStringConve
 /// everything but the admission by the job's end.
 public enum JournalEntry: Hashable, Sendable {
   /// Jobs that are admitted together or not at all, in the order of service.
-  case jobsAdmitted([JobSubmission])
+  case imagesAdmitted([ImageJobSubmission])
   /// An attempt is handed to a worker. Nothing waits for it: it lets the attempt go on after a restart.
   case attemptStarted(AttemptID, places: [TaskID])
   /// A task's output, in the plans of all jobs that wait for it. Several entries may bring the same payload.
@@ -28,9 +30,9 @@ public enum JournalEntry: Hashable, Sendable {
   /// The state after a step of a task, in the plans of all jobs that wait for it; it replaces the one before.
   case checkpointed(places: [TaskID], Checkpoint, numericsClass: String)
   /// The job's end, which is told once this is durable.
-  case jobFinished(JobID, output: Payload)
+  case imageFinished(ImageJobID, output: Payload)
   /// The job's end, which is told once this is durable; also of a job that is cancelled.
-  case jobFailed(JobID, Failure)
+  case imageFailed(ImageJobID, Status)
 }
 
 /// What the journal knows of a task of an unfinished job.
@@ -59,14 +61,14 @@ public struct RestoredTask: Hashable, Sendable {
 }
 
 /// A job that an earlier run of the gateway admitted and did not finish.
-public struct RestoredJob: Hashable, Sendable {
+public struct RestoredImageJob: Hashable, Sendable {
   /// As it was admitted; the deadline is on this run's clock.
-  public var submission: JobSubmission
+  public var submission: ImageJobSubmission
   /// Tasks of which something is known, in any order.
   public var tasks: [RestoredTask]
 
   /// An unfinished job.
-  public init(submission: JobSubmission, tasks: [RestoredTask] = []) {
+  public init(submission: ImageJobSubmission, tasks: [RestoredTask] = []) {
     self.submission = submission
     self.tasks = tasks
   }

@@ -1,9 +1,10 @@
+import ClusterCore
 import OrderedCollections
 
 /// What a shared output is the output of.
 struct ContentKey: Hashable, Sendable {
   var model: ModelIdentity
-  var stage: Stage
+  var stage: StageName
   var content: String
 }
 

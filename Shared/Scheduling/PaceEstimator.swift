@@ -1,10 +1,12 @@
+import ClusterCore
+
 /// How long work takes, from what was measured: a moving average of seconds per unit of cost for each stage.
 struct PaceEstimator: Hashable, Sendable {
   /// Weight of the newest measurement.
   private static let gain = 0.25
-  private var secondsPerCost: [Stage: Double] = [:]
+  private var secondsPerCost: [StageName: Double] = [:]
 
-  mutating func record(_ stage: Stage, cost: Double, seconds: Double) {
+  mutating func record(_ stage: StageName, cost: Double, seconds: Double) {
     secondsPerCost[stage] = Self.average(secondsPerCost[stage], cost: cost, seconds: seconds)
   }
 
@@ -16,7 +18,7 @@ struct PaceEstimator: Hashable, Sendable {
   }
 
   /// nil when the stage was never measured.
-  func seconds(_ stage: Stage, cost: Double) -> Double? {
+  func seconds(_ stage: StageName, cost: Double) -> Double? {
     secondsPerCost[stage].map { $0 * cost }
   }
 }

@@ -1,7 +1,8 @@
+import ClusterCore
 import OrderedCollections
 
 /// A worker's session, and the attempts that hold its credits.
-struct Worker: Hashable, Sendable {
+struct WorkerSession: Hashable, Sendable {
   let registration: WorkerRegistration
   let joinedAt: Instant
   var lastHeardAt: Instant
@@ -80,7 +81,7 @@ struct Attempt: Hashable, Sendable {
 }
 
 /// A task that is not done yet.
-struct StageTask: Hashable, Sendable {
+struct ImageTask: Hashable, Sendable {
   enum State: Hashable, Sendable {
     case blocked
     case ready(notBefore: Instant)
@@ -91,11 +92,11 @@ struct StageTask: Hashable, Sendable {
   let key: ContentKey?
   var state: State = .blocked
   /// The jobs that need the output; the first one gives the inputs.
-  var waiters: OrderedSet<JobID>
+  var waiters: OrderedSet<ImageJobID>
   /// Number of the last attempt.
   var attemptNumber: UInt32 = 0
   /// Since the last new checkpoint.
-  var failures: [Failure] = []
+  var failures: [Status] = []
   /// Names of the workers behind them.
   var failedOn: OrderedSet<String> = []
   /// Of the checkpoint: only workers of this class go on from there.
@@ -116,8 +117,8 @@ struct Output: Hashable, Sendable {
 }
 
 /// A job that is not finished yet.
-struct Job: Hashable, Sendable {
-  let submission: JobSubmission
+struct ImageJob: Hashable, Sendable {
+  let submission: ImageJobSubmission
   let admittedAt: Instant
   /// Who does each task of the plan; nil once it is done.
   var tasks: [TaskID?] = []
@@ -130,12 +131,12 @@ struct Job: Hashable, Sendable {
   /// The position that was last told.
   var position: Int?
 
-  init(_ submission: JobSubmission, admittedAt now: Instant) {
+  init(_ submission: ImageJobSubmission, admittedAt now: Instant) {
     self.submission = submission
     self.admittedAt = now
     self.isUrgent = submission.priority == .interactive
     self.outputs = Array(repeating: nil, count: submission.plan.tasks.count)
   }
 
-  var plan: JobPlan { submission.plan }
+  var plan: ImageJobPlan { submission.plan }
 }

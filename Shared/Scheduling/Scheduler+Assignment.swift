@@ -22,8 +22,8 @@ extension Scheduler {
 
   /// The worker to offer a task to: of those that may do it the one with most free credits, and among equals the oldest. One that
   /// has failed with the task gets it again only when there is no other, free or not.
-  private func worker(for task: StageTask, now: Instant) -> WorkerID? {
-    var best: Worker?
+  private func worker(for task: ImageTask, now: Instant) -> WorkerID? {
+    var best: WorkerSession?
     var isAnotherThere = false
     for worker in workers.values {
       let registration = worker.registration
@@ -43,7 +43,7 @@ extension Scheduler {
     return best?.registration.id
   }
 
-  private mutating func offer(_ id: TaskID, _ task: StageTask, number index: Int, of owner: JobID, to worker: WorkerID, now: Instant) {
+  private mutating func offer(_ id: TaskID, _ task: ImageTask, number index: Int, of owner: ImageJobID, to worker: WorkerID, now: Instant) {
     guard let job = jobs[owner] else { return }
     let attempt = AttemptID(task: id, number: max(task.attemptNumber + 1, firstAttemptNumber))
     let deadlines = task.waiters.map { jobs[$0]?.submission.deadline }
@@ -57,10 +57,9 @@ extension Scheduler {
     effects.append(.offer(offer, to: worker))
     for waiter in task.waiters {
       guard let waiting = jobs[waiter] else { continue }
-      if waiting.tasks[waiting.plan.principal] == id {
-        start(waiter)
-      }
-      effects.append(.job(waiter, .started(task.plan.stage, attempt: attempt.number)))
+      let isMain = waiting.tasks[waiting.plan.principal] == id
+      if isMain { start(waiter) }
+      effects.append(.image(waiter, .started(task.plan.stage, isMain: isMain, attempt: attempt.number)))
     }
   }
 
@@ -83,7 +82,7 @@ extension Scheduler {
       guard job.position != position else { continue }
       jobs[id]?.position = position
       let secondsLeft = credits == 0 ? nil : add(aheadSeconds, secondsAfterPrincipal(of: id))
-      effects.append(.job(id, .queued(position: position, secondsLeft: secondsLeft)))
+      effects.append(.image(id, .queued(position: position, secondsLeft: secondsLeft)))
     }
   }
 
@@ -93,7 +92,7 @@ extension Scheduler {
   }
 
   /// How long the main work of a job takes from here; nil when that was never measured.
-  private func remainingSeconds(of job: Job, _ principal: TaskPlan) -> Double? {
+  private func remainingSeconds(of job: ImageJob, _ principal: TaskPlan) -> Double? {
     guard let all = pace.seconds(principal.stage, cost: principal.cost) else { return nil }
     guard let id = job.tasks[job.plan.principal] else { return 0 }
     guard let task = tasks[id], principal.stepCount > 0 else { return all }
@@ -106,7 +105,7 @@ extension Scheduler {
   }
 
   /// How long the tasks after a job's main one take, as far as that was measured.
-  func secondsAfterPrincipal(of id: JobID) -> Double {
+  func secondsAfterPrincipal(of id: ImageJobID) -> Double {
     guard let plan = jobs[id]?.plan else { return 0 }
     return plan.tasks[(plan.principal + 1)...].reduce(0) { $0 + (pace.seconds($1.stage, cost: $1.cost) ?? 0) }
   }

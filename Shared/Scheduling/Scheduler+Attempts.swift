@@ -1,3 +1,4 @@
+import ClusterCore
 import OrderedCollections
 
 extension Scheduler {
@@ -29,7 +30,7 @@ extension Scheduler {
     for job in task.waiters {
       let secondsLeft = left + secondsAfterPrincipal(of: job)
       effects.append(
-        .job(
+        .image(
           job, .progressed(completedSteps: report.completedSteps, stepCount: task.plan.stepCount, secondsLeft: secondsLeft)))
     }
   }
@@ -85,7 +86,7 @@ extension Scheduler {
     release(output)
   }
 
-  private mutating func recordPace(of attempt: Attempt, at worker: WorkerID, _ task: StageTask, now: Instant) {
+  private mutating func recordPace(of attempt: Attempt, at worker: WorkerID, _ task: ImageTask, now: Instant) {
     if task.plan.stepCount == 0 {
       let seconds = (now - attempt.offeredAt).seconds
       pace.record(task.plan.stage, cost: task.plan.cost, seconds: seconds)
@@ -96,7 +97,7 @@ extension Scheduler {
     }
   }
 
-  mutating func fail(_ id: AttemptID, by worker: WorkerID, _ failure: Failure, now: Instant) {
+  mutating func fail(_ id: AttemptID, by worker: WorkerID, _ failure: Status, now: Instant) {
     let isCurrent = isCurrent(id, by: worker)
     guard let attempt = workers[worker]?.attempts.removeValue(forKey: id), isCurrent, let record = workers[worker] else { return }
     let name = record.registration.name
@@ -107,7 +108,7 @@ extension Scheduler {
       return
     }
     workers[worker]?.tasksFailed += 1
-    guard failure.code.isRetryable else {
+    guard failure.code.allowsAnotherAttempt else {
       failWaiters(of: id.task, failure)
       return
     }
@@ -116,26 +117,27 @@ extension Scheduler {
     retry(id, failure, by: name, isBlameless: record.isDraining, now: now)
   }
 
-  private mutating func failWaiters(of id: TaskID, _ failure: Failure) {
-    for job in tasks[id]?.waiters ?? [] {
-      // A shared task may be about one field of this job and another of the next.
-      let place = jobs[job].flatMap { job in job.tasks.firstIndex { $0 == id }.map { job.plan.tasks[$0] } }
-      failJob(job, place?.field.map { failure.blaming($0) } ?? failure)
+  /// Fails every job that waits for the task. A failure that blames a field of the stage's request blames the field of the client's request
+  /// that it was made of: the same prompt may be the negative prompt of another job.
+  private mutating func failWaiters(of id: TaskID, _ failure: Status) {
+    for place in places(of: id) {
+      let field = jobs[place.job]?.plan.tasks[place.index].field
+      failJob(place.job, field.map { failure.blaming($0) } ?? failure)
     }
   }
 
   /// Makes the task ready for another attempt, or fails its jobs after too many.
-  mutating func retry(_ id: AttemptID, _ failure: Failure, by workerName: String, isBlameless: Bool = false, now: Instant) {
+  mutating func retry(_ id: AttemptID, _ failure: Status, by workerName: String, isBlameless: Bool = false, now: Instant) {
     guard let task = tasks[id.task], task.attemptNumber == id.number else { return }
     var failures = task.failures
     if !isBlameless { failures.append(failure) }
     let attemptsMade = max(task.attemptNumber, firstAttemptNumber) - firstAttemptNumber + 1
     guard failures.count < configuration.maxAttempts, attemptsMade < Self.maxAttemptsPerRun - 1 else {
       let reasons = failures.map(\.message).joined(separator: "; ")
-      let message = "the \(task.plan.stage.rawValue) failed \(failures.count) times in a row: \(reasons)"
+      let message = "the \(task.plan.stage.text) failed \(failures.count) times in a row: \(reasons)"
       // The attempt is over: nothing is left to revoke.
       tasks[id.task]?.state = .blocked
-      failWaiters(of: id.task, Failure(failure.code == .unavailable ? .unavailable : .internal, message))
+      failWaiters(of: id.task, Status(failure.code == .unavailable ? .unavailable : .internal, message))
       return
     }
     let delay: Duration =
@@ -144,7 +146,7 @@ extension Scheduler {
     tasks[id.task]?.failures = failures
     if !isBlameless { tasks[id.task]?.failedOn.append(workerName) }
     tasks[id.task]?.state = .ready(notBefore: now + delay)
-    effects += task.waiters.map { .job($0, .retrying(task.plan.stage, failure)) }
+    effects += task.waiters.map { .image($0, .retrying(task.plan.stage, failure)) }
   }
 
   /// Stops an attempt. It keeps its credit until the worker lets go of it.

@@ -1,8 +1,9 @@
+import ClusterCore
 import OrderedCollections
 
 extension Scheduler {
   /// Admits all of `submissions` or none, once the journal has them.
-  mutating func submit(_ submissions: [JobSubmission], now: Instant) {
+  mutating func submit(_ submissions: [ImageJobSubmission], now: Instant) {
     if let failure = refusal(of: submissions, now: now) {
       effects += submissions.map { .rejected($0.id, failure) }
     } else if !submissions.isEmpty {
@@ -10,21 +11,21 @@ extension Scheduler {
     }
   }
 
-  private func refusal(of submissions: [JobSubmission], now: Instant) -> Failure? {
-    let isKnown = { (id: JobID) in jobs[id] != nil || admissions[id] != nil || endings[id] != nil }
+  private func refusal(of submissions: [ImageJobSubmission], now: Instant) -> Status? {
+    let isKnown = { (id: ImageJobID) in jobs[id] != nil || admissions[id] != nil || endings[id] != nil }
     if Set(submissions.map(\.id)).count < submissions.count || submissions.contains(where: { isKnown($0.id) }) {
-      return Failure(.alreadyExists, "a job with this id exists already")
+      return Status(.alreadyExists, "a job with this id exists already")
     }
     if submissions.contains(where: { $0.deadline.map { $0 <= now } ?? false }) {
-      return Failure(.deadlineExceeded, "the deadline had passed before the job was submitted")
+      return Status(.deadlineExceeded, "the deadline had passed before the job was submitted")
     }
     guard pending.count < configuration.maxJournalEntries else {
-      return Failure(
+      return Status(
         .unavailable, "the journal is behind: \(pending.count) entries wait to be written, the limit is \(configuration.maxJournalEntries)",
         retryAfterSeconds: 5)
     }
     guard submissions.count <= configuration.maxJobs - placesTaken else {
-      return Failure(
+      return Status(
         .resourceExhausted,
         "the queue is full: \(placesTaken) of \(configuration.maxJobs) jobs are waiting or running, and \(submissions.count) more were asked for",
         retryAfterSeconds: secondsToNextFreePlace(), resource: .queue)
@@ -32,7 +33,7 @@ extension Scheduler {
     return refusalByTenant(of: submissions)
   }
 
-  private func refusalByTenant(of submissions: [JobSubmission]) -> Failure? {
+  private func refusalByTenant(of submissions: [ImageJobSubmission]) -> Status? {
     for tenant in OrderedSet(submissions.map(\.tenant)) {
       guard let limit = policy(of: tenant).maxJobs else { continue }
       let wanted = submissions.count { $0.tenant == tenant }
@@ -40,7 +41,7 @@ extension Scheduler {
         jobs.values.count { $0.submission.tenant == tenant } + admissions.values.count { $0.submission.tenant == tenant }
         + endings.values.count { $0.tenant == tenant }
       guard wanted > limit - present else { continue }
-      return Failure(
+      return Status(
         .resourceExhausted,
         "tenant \(tenant) has \(present) of \(limit) jobs waiting or running, and \(wanted) more were asked for",
         retryAfterSeconds: secondsToNextFreePlace(of: tenant), resource: .tenantQueue)
@@ -49,9 +50,9 @@ extension Scheduler {
   }
 
   /// Takes a job in that is durable: a new one, or what is left of one from an earlier run.
-  mutating func admit(_ restored: RestoredJob, now: Instant) {
+  mutating func admit(_ restored: RestoredImageJob, now: Instant) {
     let submission = restored.submission
-    var job = Job(submission, admittedAt: now)
+    var job = ImageJob(submission, admittedAt: now)
     for task in restored.tasks where job.outputs.indices.contains(task.index) {
       guard let payload = task.output, let numericsClass = task.numericsClass else { continue }
       ledger.retain(payload)
@@ -75,7 +76,7 @@ extension Scheduler {
   }
 
   /// Which tasks of the plan must be done: the last one, and what such a task needs, as far as the output is not there.
-  private func dueTasks(of job: Job) -> [Bool] {
+  private func dueTasks(of job: ImageJob) -> [Bool] {
     var isDue = job.outputs.map { _ in false }
     for index in job.plan.tasks.indices.reversed() where job.outputs[index] == nil {
       let isLast = index == job.plan.tasks.count - 1
@@ -85,7 +86,7 @@ extension Scheduler {
   }
 
   /// Finds out who does a task of a new job; nil: it is done, and the job has the output.
-  private mutating func place(_ id: TaskID, of job: inout Job, _ restored: RestoredJob) -> TaskID? {
+  private mutating func place(_ id: TaskID, of job: inout ImageJob, _ restored: RestoredImageJob) -> TaskID? {
     let plan = job.plan.tasks[id.index]
     let key = plan.content.map { ContentKey(model: job.submission.model, stage: plan.stage, content: $0) }
     if let key, let output = cache.output(for: key) {
@@ -97,7 +98,7 @@ extension Scheduler {
       tasks[sharedID]?.waiters.append(id.job)
       return sharedID
     }
-    var task = StageTask(plan: plan, model: job.submission.model, key: key, waiters: [id.job])
+    var task = ImageTask(plan: plan, model: job.submission.model, key: key, waiters: [id.job])
     // Without the inputs that led to them, an attempt and its checkpoint are worth nothing.
     if let record = restored.tasks.first(where: { $0.index == id.index }),
       plan.inputs.allSatisfy({ job.outputs[$0]?.isJournalled ?? false })
@@ -118,7 +119,7 @@ extension Scheduler {
   }
 
   /// Makes those tasks of the job ready whose inputs are there, and gives the outputs up that nothing needs any more.
-  mutating func unblockTasks(of id: JobID, now: Instant) {
+  mutating func unblockTasks(of id: ImageJobID, now: Instant) {
     guard let job = jobs[id] else { return }
     for case .some(let taskID) in job.tasks {
       guard let task = tasks[taskID], task.state == .blocked else { continue }
@@ -135,7 +136,7 @@ extension Scheduler {
   }
 
   /// Gives a task's output to a job that waits for it.
-  mutating func deliver(_ output: Output, of taskID: TaskID, to id: JobID, now: Instant) {
+  mutating func deliver(_ output: Output, of taskID: TaskID, to id: ImageJobID, now: Instant) {
     guard let job = jobs[id] else { return }
     for index in job.tasks.indices where job.tasks[index] == taskID {
       ledger.retain(output.payload)
@@ -149,7 +150,7 @@ extension Scheduler {
     }
   }
 
-  private mutating func finishJob(_ id: JobID) {
+  private mutating func finishJob(_ id: ImageJobID) {
     guard let job = jobs.removeValue(forKey: id), let output = job.outputs[job.plan.tasks.count - 1] else {
       preconditionFailure("job \(id) has no output to finish with")
     }
@@ -159,7 +160,7 @@ extension Scheduler {
   }
 
   /// Ends the job, whatever runs for it; a job that has ended already is left alone.
-  mutating func failJob(_ id: JobID, _ failure: Failure) {
+  mutating func failJob(_ id: ImageJobID, _ failure: Status) {
     if admissions[id] != nil { admissions[id]?.cancelReason = failure }
     guard let job = jobs.removeValue(forKey: id) else { return }
     end(job, .failed(failure))
@@ -167,7 +168,7 @@ extension Scheduler {
   }
 
   /// Lets go of what a job held that is not among the jobs any more.
-  private mutating func drop(_ job: Job) {
+  private mutating func drop(_ job: ImageJob) {
     isOrderNew = true
     for case .some(let taskID) in job.tasks {
       tasks[taskID]?.waiters.remove(job.submission.id)

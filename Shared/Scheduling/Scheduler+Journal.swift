@@ -1,26 +1,27 @@
+import ClusterCore
 import OrderedCollections
 
 /// What is to be done when the journal has answered an entry.
 enum PendingEntry: Hashable, Sendable {
-  case admission([JobID])
+  case admission([ImageJobID])
   case attempt
   case output(places: [TaskID])
   case checkpoint(TaskID, completedSteps: Int)
-  case end(JobID)
+  case end(ImageJobID)
 }
 
 /// A job whose admission is on its way to the journal.
 struct Admission: Hashable, Sendable {
-  let submission: JobSubmission
+  let submission: ImageJobSubmission
   /// Why it is not wanted any more.
-  var cancelReason: Failure?
+  var cancelReason: Status?
 }
 
 /// A job that has ended, which the journal does not know yet.
 struct Ending: Hashable, Sendable {
   enum Outcome: Hashable, Sendable {
     case finished(Payload)
-    case failed(Failure)
+    case failed(Status)
   }
   let tenant: TenantID
   let outcome: Outcome
@@ -43,9 +44,9 @@ extension Scheduler {
 
   // MARK: Entries
 
-  mutating func journalAdmission(of submissions: [JobSubmission]) {
+  mutating func journalAdmission(of submissions: [ImageJobSubmission]) {
     for submission in submissions { admissions[submission.id] = Admission(submission: submission) }
-    journal(.jobsAdmitted(submissions), .admission(submissions.map(\.id)))
+    journal(.imagesAdmitted(submissions), .admission(submissions.map(\.id)))
   }
 
   mutating func journalAttempt(_ id: AttemptID) {
@@ -86,17 +87,17 @@ extension Scheduler {
   }
 
   /// The job has ended; its end is told once it is durable.
-  mutating func end(_ job: Job, _ outcome: Ending.Outcome) {
+  mutating func end(_ job: ImageJob, _ outcome: Ending.Outcome) {
     endings[job.submission.id] = Ending(tenant: job.submission.tenant, outcome: outcome)
     journalEnd(of: job.submission.id)
   }
 
-  private mutating func journalEnd(of id: JobID) {
+  private mutating func journalEnd(of id: ImageJobID) {
     guard let ending = endings[id] else { return }
     endings[id]?.retryAt = nil
     switch ending.outcome {
-    case .finished(let output): journal(.jobFinished(id, output: output), .end(id))
-    case .failed(let failure): journal(.jobFailed(id, failure), .end(id))
+    case .finished(let output): journal(.imageFinished(id, output: output), .end(id))
+    case .failed(let failure): journal(.imageFailed(id, failure), .end(id))
     }
   }
 
@@ -119,7 +120,7 @@ extension Scheduler {
       for id in ids {
         guard let admission = admissions.removeValue(forKey: id) else { continue }
         effects.append(.admitted(id))
-        admit(RestoredJob(submission: admission.submission), now: now)
+        admit(RestoredImageJob(submission: admission.submission), now: now)
         if let reason = admission.cancelReason { failJob(id, reason) }
       }
     case .attempt, .output: break
@@ -131,18 +132,18 @@ extension Scheduler {
     }
   }
 
-  private mutating func tellEnd(of id: JobID) {
+  private mutating func tellEnd(of id: ImageJobID) {
     guard let ending = endings.removeValue(forKey: id) else { return }
     isOrderNew = true
     switch ending.outcome {
     case .finished(let output):
-      effects.append(.job(id, .finished(output: output)))
+      effects.append(.image(id, .finished(output: output)))
       release(output)
-    case .failed(let failure): effects.append(.job(id, .failed(failure)))
+    case .failed(let failure): effects.append(.image(id, .failed(failure)))
     }
   }
 
-  mutating func refuse(_ sequence: JournalSequence, _ failure: Failure, now: Instant) {
+  mutating func refuse(_ sequence: JournalSequence, _ failure: Status, now: Instant) {
     switch pending.removeValue(forKey: sequence) {
     case .admission(let ids):
       for id in ids where admissions.removeValue(forKey: id) != nil { effects.append(.rejected(id, failure)) }
@@ -154,7 +155,7 @@ extension Scheduler {
       tasks[id]?.isCheckpointPending = false
     case .end(let id):
       guard let ending = endings[id] else { return }
-      if ending.refusals == 0 { effects.append(.job(id, .held(failure))) }
+      if ending.refusals == 0 { effects.append(.image(id, .held(failure))) }
       let pause = doubled(configuration.journalRetryDelay, times: ending.refusals, atMost: configuration.maxJournalRetryDelay)
       endings[id]?.refusals += 1
       endings[id]?.retryAt = now + pause
@@ -164,7 +165,7 @@ extension Scheduler {
   // MARK: After a restart
 
   /// Takes over the unfinished jobs of an earlier run.
-  mutating func restore(_ restored: [RestoredJob], now: Instant) {
+  mutating func restore(_ restored: [RestoredImageJob], now: Instant) {
     restoredJobCount = restored.count
     let payloads = OrderedSet(restored.flatMap(\.payloads))
     for payload in payloads { ledger.retain(payload) }
@@ -176,7 +177,7 @@ extension Scheduler {
   }
 
   /// A task whose attempt may still run waits for its worker.
-  private mutating func delayAdoptable(_ restored: RestoredJob, now: Instant) {
+  private mutating func delayAdoptable(_ restored: RestoredImageJob, now: Instant) {
     for record in restored.tasks where record.attemptNumber > 0 {
       let id = TaskID(job: restored.submission.id, index: record.index)
       if case .ready = tasks[id]?.state { tasks[id]?.state = .ready(notBefore: now + configuration.adoptionGrace) }

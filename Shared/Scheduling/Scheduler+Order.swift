@@ -9,7 +9,7 @@ extension Scheduler {
   }
 
   /// A stage begins with the job's main work, for which its tenant pays; further attempts cost nothing.
-  mutating func start(_ id: JobID) {
+  mutating func start(_ id: ImageJobID) {
     guard let job = jobs[id], !job.isStarted else { return }
     jobs[id]?.isStarted = true
     isOrderNew = true
@@ -28,7 +28,7 @@ extension Scheduler {
   /// Jobs that were begun first, in the order of their admission; then the others, interactive ones first, and among equals
   /// always one of the tenant that has had the least of its share.
   mutating func refreshOrder() {
-    var waiting: OrderedDictionary<TenantID, [JobID]> = [:]
+    var waiting: OrderedDictionary<TenantID, [ImageJobID]> = [:]
     order = []
     for (id, job) in jobs {
       if job.isStarted { order.append(id) } else { waiting[job.submission.tenant, default: []].append(id) }
@@ -41,7 +41,7 @@ extension Scheduler {
   }
 
   /// Appends the jobs of several tenants' queues to the order as `charge` would let them follow each other.
-  private mutating func merge(_ queues: [[JobID]], _ clocks: inout [Double], tenants: OrderedSet<TenantID>) {
+  private mutating func merge(_ queues: [[ImageJobID]], _ clocks: inout [Double], tenants: OrderedSet<TenantID>) {
     var next = queues.map { _ in 0 }
     for _ in 0..<queues.reduce(0, { $0 + $1.count }) {
       var best: Int?
@@ -63,5 +63,5 @@ extension Scheduler {
   }
 
   /// The job's place in the order of admission.
-  private func rank(of id: JobID) -> Int { jobs.index(forKey: id) ?? 0 }
+  private func rank(of id: ImageJobID) -> Int { jobs.index(forKey: id) ?? 0 }
 }

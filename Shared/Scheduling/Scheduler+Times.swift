@@ -1,3 +1,5 @@
+import ClusterCore
+
 extension Scheduler {
   /// Ends what took too long: sessions without a message, offers without an answer, steps without an end, jobs past their deadline.
   mutating func checkTimes(now: Instant) {
@@ -20,7 +22,7 @@ extension Scheduler {
     moveFromSlowWorkers(now: now)
     for (id, job) in jobs {
       guard let deadline = job.submission.deadline, deadline <= now else { continue }
-      failJob(id, Failure(.deadlineExceeded, "the deadline passed \(whereabouts(of: job))"))
+      failJob(id, Status(.deadlineExceeded, "the deadline passed \(whereabouts(of: job))"))
     }
   }
 
@@ -35,22 +37,22 @@ extension Scheduler {
     }
   }
 
-  private func overdue(_ attempt: Attempt, of id: AttemptID, at worker: Worker, now: Instant) -> Failure? {
+  private func overdue(_ attempt: Attempt, of id: AttemptID, at worker: WorkerSession, now: Instant) -> Status? {
     let name = worker.registration.name
     switch attempt.state {
     case .revoked: return nil
     case .offered:
       guard now - attempt.offeredAt > configuration.acceptLimit else { return nil }
-      return Failure(.unavailable, "worker \(name) did not accept the task within \(configuration.acceptLimit)")
+      return Status(.unavailable, "worker \(name) did not accept the task within \(configuration.acceptLimit)")
     case .running:
       let limit = stepLimit(of: attempt, tasks[id.task], at: worker)
       guard now - attempt.stepStartedAt > limit else { return nil }
-      return Failure(.unavailable, "worker \(name) has not finished step \(attempt.completedSteps + 1) within \(limit)")
+      return Status(.unavailable, "worker \(name) has not finished step \(attempt.completedSteps + 1) within \(limit)")
     }
   }
 
   /// How long the step that runs now may take, by the measure of the attempt's own steps, or else of the worker's earlier work.
-  private func stepLimit(of attempt: Attempt, _ task: StageTask?, at worker: Worker) -> Duration {
+  private func stepLimit(of attempt: Attempt, _ task: ImageTask?, at worker: WorkerSession) -> Duration {
     if attempt.ownSteps > 0 {
       return max(configuration.stepLimit, .seconds(attempt.slowestStepSeconds * configuration.stepSlowdown))
     }
@@ -70,7 +72,7 @@ extension Scheduler {
           task.checkpoint?.completedSteps == record.completedSteps
         else { continue }
         let pace = record.ownStepSeconds / Double(record.ownSteps) * Double(task.plan.stepCount) / task.plan.cost
-        let isBetter = { (other: Worker) in
+        let isBetter = { (other: WorkerSession) in
           other.freeCredits > 0 && !other.isDraining && !other.isQuarantined(now: now) && other.pace.map { $0 * factor < pace } ?? false
             && other.registration.stage == task.plan.stage && other.registration.model == task.model
             && other.registration.numericsClass == worker.registration.numericsClass
@@ -80,17 +82,17 @@ extension Scheduler {
         let name = worker.registration.name
         let reason = "worker \(name) is more than \(factor) times as slow as worker \(other.registration.name), which is free"
         revoke(attempt, at: id, reason: reason)
-        retry(attempt, Failure(.unavailable, reason), by: name, isBlameless: true, now: now)
+        retry(attempt, Status(.unavailable, reason), by: name, isBlameless: true, now: now)
         tasks[attempt.task]?.failedOn.append(name)
       }
     }
   }
 
   /// Where a job that is given up was, for people.
-  private func whereabouts(of job: Job) -> String {
+  private func whereabouts(of job: ImageJob) -> String {
     for case .some(let id) in job.tasks {
       guard let task = tasks[id], task.state != .blocked else { continue }
-      let stage = task.plan.stage.rawValue
+      let stage = task.plan.stage.text
       guard case .running(let worker) = task.state else { return "while the job waited for a \(stage)" }
       let steps = workers[worker]?.attempts[AttemptID(task: id, number: task.attemptNumber)]?.completedSteps ?? 0
       return "in the \(stage)" + (task.plan.stepCount > 0 ? " after \(steps) of \(task.plan.stepCount) steps" : "")

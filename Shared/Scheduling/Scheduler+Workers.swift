@@ -1,8 +1,9 @@
+import ClusterCore
 import OrderedCollections
 
 extension Scheduler {
   mutating func register(_ registration: WorkerRegistration, now: Instant) {
-    var worker = Worker(registration, now: now)
+    var worker = WorkerSession(registration, now: now)
     var adopted: OrderedSet<AttemptID> = []
     var unwanted: OrderedSet<AttemptID> = []
     for id in registration.running {
@@ -78,7 +79,7 @@ extension Scheduler {
       guard record.missedReports + 1 >= configuration.maxMissedReports else { continue }
       workers[id]?.attempts[attempt] = nil
       if record.state == .running {
-        let failure = Failure(.unavailable, "worker \(worker.registration.name) does not run the task any more, and its answer is lost")
+        let failure = Status(.unavailable, "worker \(worker.registration.name) does not run the task any more, and its answer is lost")
         retry(attempt, failure, by: worker.registration.name, now: now)
       }
     }
@@ -94,12 +95,12 @@ extension Scheduler {
     effects.append(.worker(id, .gone(reason: reason)))
     for (attempt, record) in worker.attempts where record.state != .revoked {
       let name = worker.registration.name
-      retry(attempt, Failure(.unavailable, "worker \(name) is gone: \(reason)"), by: name, isBlameless: isBlameless, now: now)
+      retry(attempt, Status(.unavailable, "worker \(name) is gone: \(reason)"), by: name, isBlameless: isBlameless, now: now)
     }
   }
 
   /// Counts a fault of the worker; after several in a row it pauses, so that a broken worker does not use up every task's attempts.
-  mutating func countFault(of id: WorkerID, _ failure: Failure, now: Instant) {
+  mutating func countFault(of id: WorkerID, _ failure: Status, now: Instant) {
     guard let worker = workers[id] else { return }
     let faults = worker.faults + 1
     workers[id]?.faults = faults

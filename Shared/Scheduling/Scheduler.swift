@@ -14,10 +14,10 @@ public struct Scheduler: Sendable {
   public let configuration: SchedulingConfiguration
 
   /// In the order of their registration.
-  var workers: OrderedDictionary<WorkerID, Worker> = [:]
+  var workers: OrderedDictionary<WorkerID, WorkerSession> = [:]
   /// In the order of their submission, which is the order of service.
-  var jobs: OrderedDictionary<JobID, Job> = [:]
-  var tasks: OrderedDictionary<TaskID, StageTask> = [:]
+  var jobs: OrderedDictionary<ImageJobID, ImageJob> = [:]
+  var tasks: OrderedDictionary<TaskID, ImageTask> = [:]
   /// Shared tasks that are not done. Looked up, never iterated.
   var shared: [ContentKey: TaskID] = [:]
   var cache: OutputCache
@@ -25,11 +25,11 @@ public struct Scheduler: Sendable {
   var pace = PaceEstimator()
   var shares = TenantShares()
   /// The jobs in the order of service; made anew when `isOrderNew`.
-  var order: [JobID] = []
+  var order: [ImageJobID] = []
   /// Jobs that the journal is to know before anybody works for them.
-  var admissions: OrderedDictionary<JobID, Admission> = [:]
+  var admissions: OrderedDictionary<ImageJobID, Admission> = [:]
   /// Jobs whose end the journal is to know before anybody is told.
-  var endings: OrderedDictionary<JobID, Ending> = [:]
+  var endings: OrderedDictionary<ImageJobID, Ending> = [:]
   /// Entries that the journal has not answered.
   var pending: OrderedDictionary<JournalSequence, PendingEntry> = [:]
   var lastEntry = JournalSequence(0)
@@ -101,8 +101,8 @@ public struct Scheduler: Sendable {
       hear(worker, now: now)
       workers[worker]?.isDraining = true
     case .workerLeft(let worker, let reason): loseWorker(worker, reason: reason, now: now)
-    case .jobsSubmitted(let submissions): submit(submissions, now: now)
-    case .jobCancelled(let job, let reason): failJob(job, reason)
+    case .imagesSubmitted(let submissions): submit(submissions, now: now)
+    case .imageCancelled(let job, let reason): failJob(job, reason)
     case .taskAccepted(let attempt, let worker):
       hear(worker, now: now)
       if workers[worker]?.attempts[attempt]?.state == .offered { workers[worker]?.attempts[attempt]?.state = .running }

@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import Wire
 
@@ -29,8 +30,8 @@ public struct HealthReport: Codable, Sendable, Equatable {
   public var registeredGateways: Int
 
   /// A report of this process, now.
-  public init(stage: StageKind, state: State, running: Int = 0, registeredGateways: Int = 0) {
-    self.stage = stage.name
+  public init(stage: StageName, state: State, running: Int = 0, registeredGateways: Int = 0) {
+    self.stage = stage.text
     self.state = state
     self.pid = ProcessInfo.processInfo.processIdentifier
     self.unixMs = UnixTime.nowMs

@@ -1,9 +1,10 @@
+import ClusterCore
 import Wire
 
 /// What an executable computes: everything else that a worker does is the same for all stages.
 public protocol Stage: Sendable {
   /// Which requests it answers.
-  var kind: StageKind { get }
+  var name: StageName { get }
   /// The model it serves.
   var card: ModelCard { get }
   /// Identifies the weights it has loaded.
@@ -35,7 +36,7 @@ public struct StageTask: Sendable {
   /// The tensors that came with it.
   public var tensors: [WireTensor]
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(reference: TaskReference, request: Body, tensors: [WireTensor]) {
     self.reference = reference
     self.request = request
@@ -61,31 +62,9 @@ public struct StageOutput: Sendable {
   /// The tensors that go with it.
   public var tensors: [WireTensor]
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(_ response: Body, tensors: [WireTensor] = []) {
     self.response = response
     self.tensors = tensors
-  }
-}
-
-extension StageKind {
-  /// Whether `body` is a request that this stage answers.
-  func answers(_ body: Body) -> Bool {
-    switch (self, body) {
-    case (.textEncoder, .encodeRequest), (.denoiser, .denoiseRequest), (.vaeDecoder, .decodeRequest): true
-    default: false
-    }
-  }
-}
-
-extension Body {
-  /// The model that a stage's request asks for; nil: it is not a stage's request.
-  var requestedModelID: String? {
-    switch self {
-    case .encodeRequest(let request): request.modelID
-    case .denoiseRequest(let request): request.modelID
-    case .decodeRequest(let request): request.modelID
-    default: nil
-    }
   }
 }

@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import Logging
 import Observability
@@ -14,7 +15,7 @@ public actor Worker: Service {
     case progress(TaskReference, Body, [WireTensor])
     case finished(TaskReference, Result<StageOutput, Status>)
     case tick
-    case drain(reason: String, graceMs: Int)
+    case drain(reason: String)
   }
 
   /// The worker's life.
@@ -46,13 +47,13 @@ public actor Worker: Service {
     self.stage = stage
     self.configuration = configuration
     (events, mailbox) = AsyncStream.makeStream(of: Event.self)
-    metrics = WorkerMetrics(stage: stage.kind)
+    metrics = WorkerMetrics(stage: stage.name)
     logger = configuration.logger
     logger[metadataKey: "worker"] = "\(configuration.workerID)"
-    logger[metadataKey: "stage"] = "\(stage.kind.name)"
+    logger[metadataKey: "stage"] = "\(stage.name.text)"
   }
 
-  /// Serves until a gateway or a graceful shutdown (SIGTERM) drains the worker, or the task is cancelled.
+  /// Serves until ``drain(reason:)`` or a graceful shutdown (SIGTERM) drains the worker, or the task is cancelled.
   ///
   /// - Throws: `WorkerConfigurationError`, or `TransportError` when an address or a key is no good. Lost connections are not
   ///   errors: the worker looks for its gateways for ever.
@@ -68,7 +69,7 @@ public actor Worker: Service {
   }
 
   /// Refuses new tasks, finishes what runs within the configured grace, and ends `run`.
-  public nonisolated func drain(reason: String) { mailbox.yield(.drain(reason: reason, graceMs: configuration.drainGraceMs)) }
+  public nonisolated func drain(reason: String) { mailbox.yield(.drain(reason: reason)) }
 
   private func serve() async throws {
     var acknowledgements: [AsyncStream<Void>] = []
@@ -85,7 +86,7 @@ public actor Worker: Service {
       await leave()
       throw error
     }
-    compute = ComputeThreads(count: configuration.credits, name: stage.kind.name)
+    compute = ComputeThreads(count: configuration.credits, name: stage.name.text)
     logger.info("worker started", metadata: ["gateways": "\(configuration.gateways)", "credits": "\(configuration.credits)"])
     await withTaskGroup(of: Void.self) { group in
       for (index, acknowledgement) in acknowledgements.enumerated() {
@@ -118,7 +119,7 @@ public actor Worker: Service {
     case .progress(let reference, let body, let tensors): await report(reference, body, tensors)
     case .finished(let reference, let result): await finish(reference, result)
     case .tick: await tick()
-    case .drain(let reason, let graceMs): await startDraining(reason: reason, graceMs: graceMs)
+    case .drain(let reason): await startDraining(reason: reason)
     }
     await continueDraining()
   }
@@ -199,7 +200,7 @@ public actor Worker: Service {
     if let healthWrittenAt, now - healthWrittenAt < .seconds(1) { return }
     healthWrittenAt = now
     let state: HealthReport.State = phase != .serving ? .draining : registered > 0 ? .ready : .connecting
-    let report = HealthReport(stage: stage.kind, state: state, running: running.count, registeredGateways: registered)
+    let report = HealthReport(stage: stage.name, state: state, running: running.count, registeredGateways: registered)
     do {
       try HealthFile(path: path).write(report)
     } catch {
@@ -209,19 +210,13 @@ public actor Worker: Service {
 
   // MARK: - Draining
 
-  private func startDraining(reason: String, graceMs: Int) async {
-    let stopAt = ContinuousClock.now + .milliseconds(min(graceMs, configuration.drainGraceMs))
-    switch phase {
-    case .left: return
-    case .draining(let reason, let earlier, _):
-      let first = min(stopAt, earlier)
-      phase = .draining(reason: reason, stopAt: first, leaveAt: first + .milliseconds(configuration.stopWaitMs))
-    case .serving:
-      phase = .draining(reason: reason, stopAt: stopAt, leaveAt: stopAt + .milliseconds(configuration.stopWaitMs))
-      logger.info("draining", metadata: ["reason": "\(reason)", "running": "\(running.count)"])
-      for index in links.indices where links[index].registered != nil {
-        await send(Envelope(body: .draining(reason: reason)), link: index)
-      }
+  private func startDraining(reason: String) async {
+    guard phase == .serving else { return }
+    let stopAt = ContinuousClock.now + .milliseconds(configuration.drainGraceMs)
+    phase = .draining(reason: reason, stopAt: stopAt, leaveAt: stopAt + .milliseconds(configuration.stopWaitMs))
+    logger.info("draining", metadata: ["reason": "\(reason)", "running": "\(running.count)"])
+    for index in links.indices where links[index].registered != nil {
+      await send(Envelope(body: .draining(reason: reason)), link: index)
     }
   }
 

@@ -1,3 +1,4 @@
+import ClusterCore
 import Metrics
 import Wire
 
@@ -8,11 +9,11 @@ struct WorkerMetrics {
   private let registered: Meter
   private let steps: Timer
 
-  init(stage: StageKind) {
-    self.stage = stage.name
-    busy = Meter(label: "qwenimage_worker_running_tasks", dimensions: [("stage", stage.name)])
-    registered = Meter(label: "qwenimage_worker_registered_gateways", dimensions: [("stage", stage.name)])
-    steps = Timer(label: "qwenimage_worker_step_seconds", dimensions: [("stage", stage.name)])
+  init(stage: StageName) {
+    self.stage = stage.text
+    busy = Meter(label: "qwenimage_worker_running_tasks", dimensions: [("stage", stage.text)])
+    registered = Meter(label: "qwenimage_worker_registered_gateways", dimensions: [("stage", stage.text)])
+    steps = Timer(label: "qwenimage_worker_step_seconds", dimensions: [("stage", stage.text)])
   }
 
   func running(_ count: Int) { busy.set(count) }

@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import Logging
 import Transport
@@ -30,13 +31,10 @@ extension Worker {
     switch envelope.body {
     case .registered(let registered): await open(registered, inReplyTo: envelope.inReplyTo, link: index)
     case .heartbeatReply: break
-    case .encodeRequest, .denoiseRequest, .decodeRequest: await take(envelope, link: index)
+    case .encodeRequest, .denoiseRequest, .decodeRequest, .runRequest: await take(envelope, link: index)
     case .cancel(let reason): await cancel(envelope, reason: reason, link: index)
-    case .drain(let reason, let graceMs):
-      await send(Envelope(inReplyTo: envelope.messageID, body: .draining(reason: reason)), link: index)
-      mailbox.yield(.drain(reason: reason, graceMs: Int(graceMs)))
     case .failed(let status): await refused(envelope, status, link: index)
-    case .register, .heartbeat, .accepted, .draining, .goodbye, .encodeResponse, .denoiseProgress, .denoiseResponse, .decodeResponse:
+    case .register, .heartbeat, .accepted, .draining, .goodbye, .encodeResponse, .progress, .denoiseResponse, .decodeResponse, .runResponse:
       let status = Status(.unimplemented, "a worker does not take \(envelope.body.name)")
       await send(Envelope(inReplyTo: envelope.messageID, task: envelope.task, body: .failed(status)), link: index)
     }
@@ -57,7 +55,7 @@ extension Worker {
 
   func register(link index: Int) async {
     let registration = Register(
-      workerID: configuration.workerID, stage: stage.kind, card: stage.card, componentFingerprint: stage.componentFingerprint,
+      workerID: configuration.workerID, stage: stage.name, card: stage.card, componentFingerprint: stage.componentFingerprint,
       numericsClass: stage.numericsClass, credits: configuration.credits, host: configuration.host,
       pid: UInt64(ProcessInfo.processInfo.processIdentifier), softwareVersion: configuration.softwareVersion,
       running: tasks(of: index).prefix(256).sorted { $0.description < $1.description })
@@ -128,11 +126,12 @@ extension Worker {
   /// The task, when it can run here and now, or runs already.
   private func admit(_ envelope: Envelope) throws(Status) -> TaskReference {
     guard let reference = envelope.task else { throw Status(.invalidArgument, "the task is missing", field: "task") }
-    guard stage.kind.answers(envelope.body) else {
-      throw Status(.unimplemented, "a \(stage.kind.name) does not answer \(envelope.body.name)")
+    guard let request = envelope.body.request, request.stage == stage.name else {
+      throw Status(.unimplemented, "a \(stage.name) does not answer \(envelope.body.name)")
     }
-    if let model = envelope.body.requestedModelID, model != stage.card.modelID {
-      throw Status(.notFound, "model \"\(model)\" is not served here, but \"\(stage.card.modelID)\"", field: "model_id")
+    guard request.modelID == stage.card.model.id else {
+      throw Status(
+        .notFound, "model \"\(request.modelID)\" is not served here, but \"\(stage.card.model.id)\"", field: "model_id")
     }
     if running[reference] != nil || pending[reference] != nil { return reference }
     if let newest = running.keys.filter({ $0.jobID == reference.jobID && $0.taskID == reference.taskID }).map(\.attempt).max() {
@@ -157,7 +156,7 @@ extension Worker {
       mailbox.yield(.progress(reference, body, tensors))
     }
     var task = RunningTask(reference: reference, link: index, requestMessageID: envelope.messageID, context: context)
-    if case .denoiseRequest(let request) = envelope.body {
+    if let request = envelope.body.request {
       task.steps = request.steps
       task.completedSteps = request.firstStep
     }
@@ -204,7 +203,7 @@ extension Worker {
   /// Progress is sent when it can be and forgotten when not.
   func report(_ reference: TaskReference, _ body: Body, _ tensors: [WireTensor]) async {
     guard let task = running[reference] else { return }
-    if case .denoiseProgress(let progress) = body {
+    if case .progress(let progress) = body {
       metrics.stepped(progress.completedSteps - task.completedSteps, seconds: progress.stepSeconds)
       running[reference]?.completedSteps = progress.completedSteps
       running[reference]?.steps = progress.steps
@@ -229,7 +228,7 @@ extension Worker {
       answer.tensors = output.tensors
     case .failure(let status):
       outcome = status.code == .ok ? .internal : status.code
-      answer.body = .failed(Status(outcome, Self.bounded(status.message, 4000), field: Self.bounded(status.field, 250)))
+      answer.body = .failed(Status(outcome, Self.bounded(status.message, 4000), field: status.field.map { Self.bounded($0, 250) }))
     }
     if outcome == .ok { tasksDone += 1 } else { tasksFailed += 1 }
     metrics.finished(outcome.name, seconds: seconds)

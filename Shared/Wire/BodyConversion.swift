@@ -8,15 +8,17 @@ extension Body {
     case .registered(let message): try message.check(fields)
     case .heartbeat(let message): try message.check(fields)
     case .heartbeatReply, .accepted: break
-    case .cancel(let reason), .draining(let reason), .goodbye(let reason), .drain(let reason, _): try fields.reason("reason", reason)
+    case .cancel(let reason), .draining(let reason), .goodbye(let reason): try fields.reason("reason", reason)
     case .failed(let status): try status.check(fields.inside("status"))
     case .encodeRequest(let message): try message.check(fields)
     case .encodeResponse(let message): try message.check(fields)
     case .denoiseRequest(let message): try message.check(fields)
-    case .denoiseProgress(let message): try message.check(fields)
+    case .progress(let message): try message.check(fields)
     case .denoiseResponse(let message): try message.check(fields)
     case .decodeRequest(let message): try message.check(fields)
     case .decodeResponse(let message): try message.check(fields)
+    case .runRequest(let message): try message.check(fields)
+    case .runResponse(let message): try message.check(fields)
     }
   }
 
@@ -40,9 +42,9 @@ extension Body {
     case .denoiseRequest(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_REQUEST
       envelope.denoise_request = message.pointer(arena)
-    case .denoiseProgress(let message):
-      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_PROGRESS
-      envelope.denoise_progress = message.pointer(arena)
+    case .progress(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_PROGRESS
+      envelope.progress = message.pointer(arena)
     case .denoiseResponse(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_RESPONSE
       envelope.denoise_response = message.pointer(arena)
@@ -52,7 +54,13 @@ extension Body {
     case .decodeResponse(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE
       envelope.decode_response = message.pointer(arena)
-    case .heartbeatReply, .accepted, .cancel, .drain, .draining, .goodbye, .failed: fillSmall(&envelope, arena)
+    case .runRequest(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_RUN_REQUEST
+      envelope.run_request = message.pointer(arena)
+    case .runResponse(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_RUN_RESPONSE
+      envelope.run_response = message.pointer(arena)
+    case .heartbeatReply, .accepted, .cancel, .draining, .goodbye, .failed: fillSmall(&envelope, arena)
     }
   }
 
@@ -69,11 +77,6 @@ extension Body {
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_CANCEL
       envelope.cancel = arena.message { qwenimage__v1__cancel__init($0) }
       envelope.cancel.pointee.reason = arena.text(reason)
-    case .drain(let reason, let graceMs):
-      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DRAIN
-      envelope.drain = arena.message { qwenimage__v1__drain__init($0) }
-      envelope.drain.pointee.reason = arena.text(reason)
-      envelope.drain.pointee.grace_ms = graceMs
     case .draining(let reason):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DRAINING
       envelope.draining = arena.message { qwenimage__v1__draining__init($0) }
@@ -100,8 +103,6 @@ extension Body {
     case QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT_REPLY: self = .heartbeatReply
     case QWENIMAGE__V1__ENVELOPE__BODY_ACCEPTED: self = .accepted
     case QWENIMAGE__V1__ENVELOPE__BODY_CANCEL: self = .cancel(reason: String(field: envelope.cancel.pointee.reason))
-    case QWENIMAGE__V1__ENVELOPE__BODY_DRAIN:
-      self = .drain(reason: String(field: envelope.drain.pointee.reason), graceMs: envelope.drain.pointee.grace_ms)
     case QWENIMAGE__V1__ENVELOPE__BODY_DRAINING: self = .draining(reason: String(field: envelope.draining.pointee.reason))
     case QWENIMAGE__V1__ENVELOPE__BODY_GOODBYE: self = .goodbye(reason: String(field: envelope.goodbye.pointee.reason))
     case QWENIMAGE__V1__ENVELOPE__BODY_FAILED:
@@ -112,14 +113,17 @@ extension Body {
       self = .encodeResponse(try .required(envelope.encode_response, "encode_response", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_REQUEST:
       self = .denoiseRequest(try .required(envelope.denoise_request, "denoise_request", of: fields))
-    case QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_PROGRESS:
-      self = .denoiseProgress(try .required(envelope.denoise_progress, "denoise_progress", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_PROGRESS:
+      self = .progress(try .required(envelope.progress, "progress", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_RESPONSE:
       self = .denoiseResponse(try .required(envelope.denoise_response, "denoise_response", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_DECODE_REQUEST:
       self = .decodeRequest(try .required(envelope.decode_request, "decode_request", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE:
       self = .decodeResponse(try .required(envelope.decode_response, "decode_response", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_RUN_REQUEST: self = .runRequest(try .required(envelope.run_request, "run_request", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_RUN_RESPONSE:
+      self = .runResponse(try .required(envelope.run_response, "run_response", of: fields))
     default: throw .missing(field: "body")
     }
   }

@@ -1,3 +1,5 @@
+import ClusterCore
+
 /// Names one attempt at one stage task of one job.
 public struct TaskReference: Sendable, Hashable {
   /// The job.
@@ -7,7 +9,7 @@ public struct TaskReference: Sendable, Hashable {
   /// From 1; grows by one whenever the task is handed out again. Answers of older attempts are dropped.
   public var attempt: UInt32
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(jobID: String, taskID: String, attempt: UInt32) {
     self.jobID = jobID
     self.taskID = taskID
@@ -40,7 +42,7 @@ public struct Envelope: Sendable, Equatable {
   /// The tensors that travel with it.
   public var tensors: [WireTensor]
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(
     messageID: UInt64 = 0, inReplyTo: UInt64? = nil, task: TaskReference? = nil, deadlineUnixMs: UInt64? = nil,
     traceparent: String? = nil, body: Body, tensors: [WireTensor] = []
@@ -72,8 +74,6 @@ public enum Body: Sendable, Equatable {
   case accepted
   /// Gateway → worker: stop the task at the next step boundary.
   case cancel(reason: String)
-  /// Gateway → worker: finish what runs and leave.
-  case drain(reason: String, graceMs: UInt32)
   /// Worker → gateway: send no more tasks.
   case draining(reason: String)
   /// Worker → gateway: nothing runs any more, the session is over.
@@ -86,14 +86,18 @@ public enum Body: Sendable, Equatable {
   case encodeResponse(EncodeResponse)
   /// Gateway → denoiser.
   case denoiseRequest(DenoiseRequest)
-  /// Denoiser → gateway, between steps.
-  case denoiseProgress(DenoiseProgress)
+  /// A stage with steps → gateway, between them.
+  case progress(Progress)
   /// Denoiser → gateway.
   case denoiseResponse(DenoiseResponse)
   /// Gateway → VAE decoder.
   case decodeRequest(DecodeRequest)
   /// VAE decoder → gateway.
   case decodeResponse(DecodeResponse)
+  /// Gateway → any stage without messages of its own.
+  case runRequest(RunRequest)
+  /// Such a stage → gateway.
+  case runResponse(RunResponse)
 
   /// The field's name in envelope.proto.
   public var name: String {
@@ -104,17 +108,29 @@ public enum Body: Sendable, Equatable {
     case .heartbeatReply: "heartbeat_reply"
     case .accepted: "accepted"
     case .cancel: "cancel"
-    case .drain: "drain"
     case .draining: "draining"
     case .goodbye: "goodbye"
     case .failed: "failed"
     case .encodeRequest: "encode_request"
     case .encodeResponse: "encode_response"
     case .denoiseRequest: "denoise_request"
-    case .denoiseProgress: "denoise_progress"
+    case .progress: "progress"
     case .denoiseResponse: "denoise_response"
     case .decodeRequest: "decode_request"
     case .decodeResponse: "decode_response"
+    case .runRequest: "run_request"
+    case .runResponse: "run_response"
+    }
+  }
+
+  /// What every request to a stage has; nil: the message is no such request.
+  public var request: (stage: StageName, modelID: String, steps: Int, firstStep: Int)? {
+    switch self {
+    case .encodeRequest(let request): (.textEncoder, request.modelID, 0, 0)
+    case .denoiseRequest(let request): (.denoiser, request.modelID, request.steps, request.firstStep)
+    case .decodeRequest(let request): (.vaeDecoder, request.modelID, 0, 0)
+    case .runRequest(let request): (request.stage, request.modelID, request.steps, request.firstStep)
+    default: nil
     }
   }
 }

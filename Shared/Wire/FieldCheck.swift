@@ -1,3 +1,5 @@
+import ClusterCore
+
 /// Checks the values of one message against what its fields allow. The same checks guard sending and receiving.
 struct FieldCheck {
   /// The greatest side of a picture that any message may name.

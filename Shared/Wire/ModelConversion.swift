@@ -1,4 +1,5 @@
 import CWire
+import ClusterCore
 
 extension ImageSize: WireMessage {
   static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__ImageSize>) { qwenimage__v1__image_size__init(message) }
@@ -67,47 +68,77 @@ extension ModelCard: WireMessage {
   static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__ModelCard>) { qwenimage__v1__model_card__init(message) }
 
   func check(_ fields: FieldCheck) throws(WireError) {
-    try fields.identifier("model_id", modelID)
+    try fields.identifier("model_id", model.id)
     try fields.identifier("pipeline_class", pipelineClass)
-    try fields.identifier("model_fingerprint", modelFingerprint)
-    try fields.range("size_multiple_px", sizeMultiplePx, 1...FieldCheck.maxSidePx)
-    try fields.range("max_side_px", maxSidePx, 1...FieldCheck.maxSidePx)
-    try fields.range("min_side_px", minSidePx, 1...maxSidePx)
-    try fields.range("max_pixels", maxPixels, 1...FieldCheck.maxSidePx * FieldCheck.maxSidePx)
+    try fields.identifier("model_fingerprint", model.fingerprint)
+    try limits.check(fields)
     try fields.list("recommended_sizes", recommendedSizes) { (element, size) throws(WireError) in try size.check(element) }
-    try fields.range("max_steps", maxSteps, 1...FieldCheck.maxSteps)
-    try fields.range("max_prompt_tokens", maxPromptTokens, 1...1_000_000)
-    try fields.range("max_prompt_bytes", maxPromptBytes, 1...fields.limits.maxTextBytes)
     try defaults.check(fields.inside("defaults"))
     try latents.check(fields.inside("latents"))
+    try fields.list("pipelines", pipelines) { (_, _) throws(WireError) in }
   }
 
   func fill(_ message: inout Qwenimage__V1__ModelCard, _ arena: CArena) {
-    message.model_id = arena.text(modelID)
+    message.model_id = arena.text(model.id)
     message.pipeline_class = arena.text(pipelineClass)
-    message.model_fingerprint = arena.text(modelFingerprint)
-    message.size_multiple_px = UInt32(sizeMultiplePx)
-    message.min_side_px = UInt32(minSidePx)
-    message.max_side_px = UInt32(maxSidePx)
-    message.max_pixels = UInt64(maxPixels)
+    message.model_fingerprint = arena.text(model.fingerprint)
+    limits.fill(&message)
     message.n_recommended_sizes = recommendedSizes.count
     message.recommended_sizes = arena.array(recommendedSizes.map { $0.pointer(arena) })
-    message.max_steps = UInt32(maxSteps)
-    message.max_prompt_tokens = UInt32(maxPromptTokens)
-    message.max_prompt_bytes = UInt32(maxPromptBytes)
     message.defaults = defaults.pointer(arena)
     message.latents = latents.pointer(arena)
+    message.n_pipelines = pipelines.count
+    message.pipelines = arena.array(pipelines.map { arena.text($0.text) })
   }
 
   init(_ message: Qwenimage__V1__ModelCard, _ fields: FieldCheck) throws(WireError) {
     self.init(
-      modelID: String(field: message.model_id), pipelineClass: String(field: message.pipeline_class),
-      modelFingerprint: String(field: message.model_fingerprint), sizeMultiplePx: Int(message.size_multiple_px),
-      minSidePx: Int(message.min_side_px), maxSidePx: Int(message.max_side_px), maxPixels: Int(clamping: message.max_pixels),
+      model: ModelIdentity(id: String(field: message.model_id), fingerprint: String(field: message.model_fingerprint)),
+      pipelineClass: String(field: message.pipeline_class), pipelines: try Self.pipelines(message, fields),
+      limits: ModelLimits(message), defaults: try .required(message.defaults, "defaults", of: fields),
       recommendedSizes: try ImageSize.list(message.recommended_sizes, message.n_recommended_sizes, "recommended_sizes", of: fields),
-      maxSteps: Int(message.max_steps), maxPromptTokens: Int(message.max_prompt_tokens),
-      maxPromptBytes: Int(message.max_prompt_bytes), defaults: try .required(message.defaults, "defaults", of: fields),
       latents: try .required(message.latents, "latents", of: fields))
+  }
+
+  /// Workers of 0.1 list none: they serve text-to-image.
+  private static func pipelines(_ message: Qwenimage__V1__ModelCard, _ fields: FieldCheck) throws(WireError) -> [PipelineName] {
+    guard message.n_pipelines > 0 else { return [.textToImage] }
+    var pipelines: [PipelineName] = []
+    for index in 0..<message.n_pipelines {
+      let text = String(field: message.pipelines[index])
+      guard let name = PipelineName(text) else { throw .notAName(field: fields.name("pipelines[\(index)]"), value: text) }
+      pipelines.append(name)
+    }
+    return pipelines
+  }
+}
+
+extension ModelLimits {
+  fileprivate func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.range("size_multiple_px", sizeMultiplePx, 1...FieldCheck.maxSidePx)
+    try fields.range("max_side_px", maxSidePx, 1...FieldCheck.maxSidePx)
+    try fields.range("min_side_px", minSidePx, 1...maxSidePx)
+    try fields.range("max_pixels", maxPixels, 1...FieldCheck.maxSidePx * FieldCheck.maxSidePx)
+    try fields.range("max_steps", maxSteps, 1...FieldCheck.maxSteps)
+    try fields.range("max_prompt_tokens", maxPromptTokens, 1...1_000_000)
+    try fields.range("max_prompt_bytes", maxPromptBytes, 1...fields.limits.maxTextBytes)
+  }
+
+  fileprivate func fill(_ message: inout Qwenimage__V1__ModelCard) {
+    message.size_multiple_px = UInt32(sizeMultiplePx)
+    message.min_side_px = UInt32(minSidePx)
+    message.max_side_px = UInt32(maxSidePx)
+    message.max_pixels = UInt64(maxPixels)
+    message.max_steps = UInt32(maxSteps)
+    message.max_prompt_tokens = UInt32(maxPromptTokens)
+    message.max_prompt_bytes = UInt32(maxPromptBytes)
+  }
+
+  fileprivate init(_ message: Qwenimage__V1__ModelCard) {
+    self.init(
+      sizeMultiplePx: Int(message.size_multiple_px), minSidePx: Int(message.min_side_px), maxSidePx: Int(message.max_side_px),
+      maxPixels: Int(clamping: message.max_pixels), maxSteps: Int(message.max_steps),
+      maxPromptTokens: Int(message.max_prompt_tokens), maxPromptBytes: Int(message.max_prompt_bytes))
   }
 }
 
@@ -160,17 +191,18 @@ extension Status: WireMessage {
   func check(_ fields: FieldCheck) throws(WireError) {
     guard code != .ok else { throw .outOfRange(field: fields.name("code"), value: "OK", allowed: "an error code") }
     try fields.reason("message", message)
-    try fields.label("field", field)
+    try fields.label("field", field ?? "")
   }
 
   func fill(_ message: inout Qwenimage__V1__Status, _ arena: CArena) {
     message.code = Qwenimage__V1__StatusCode(rawValue: UInt32(code.rawValue))
     message.message = arena.text(self.message)
-    message.field = arena.text(field)
+    message.field = arena.text(field ?? "")
   }
 
   init(_ message: Qwenimage__V1__Status, _ fields: FieldCheck) throws(WireError) {
+    let field = String(field: message.field)
     self.init(
-      try enumeration(message.code.rawValue, "code", of: fields), String(field: message.message), field: String(field: message.field))
+      try enumeration(message.code.rawValue, "code", of: fields), String(field: message.message), field: field.isEmpty ? nil : field)
   }
 }

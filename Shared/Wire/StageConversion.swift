@@ -1,4 +1,57 @@
 import CWire
+import ClusterCore
+
+extension RunRequest: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__RunRequest>) { qwenimage__v1__run_request__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("model_id", modelID)
+    try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
+    try fields.range("steps", steps, 0...FieldCheck.maxSteps)
+    try fields.range("first_step", firstStep, 0...steps)
+    try fields.seconds("checkpoint_interval_seconds", checkpointIntervalSeconds)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__RunRequest, _ arena: CArena) {
+    message.stage = arena.text(stage.text)
+    message.model_id = arena.text(modelID)
+    message.n_parameters = parameters.count
+    message.parameters = arena.array(parameters.map { $0.pointer(arena) })
+    message.steps = UInt32(steps)
+    message.first_step = UInt32(firstStep)
+    message.checkpoint_interval_seconds = checkpointIntervalSeconds
+  }
+
+  init(_ message: Qwenimage__V1__RunRequest, _ fields: FieldCheck) throws(WireError) {
+    let text = String(field: message.stage)
+    guard let stage = StageName(text) else { throw .notAName(field: fields.name("stage"), value: text) }
+    self.init(
+      stage: stage, modelID: String(field: message.model_id),
+      parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields), steps: Int(message.steps),
+      firstStep: Int(message.first_step), checkpointIntervalSeconds: message.checkpoint_interval_seconds)
+  }
+}
+
+extension RunResponse: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__RunResponse>) { qwenimage__v1__run_response__init(message) }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
+    try fields.seconds("compute_seconds", computeSeconds)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__RunResponse, _ arena: CArena) {
+    message.n_parameters = parameters.count
+    message.parameters = arena.array(parameters.map { $0.pointer(arena) })
+    message.compute_seconds = computeSeconds
+  }
+
+  init(_ message: Qwenimage__V1__RunResponse, _ fields: FieldCheck) throws(WireError) {
+    self.init(
+      parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields),
+      computeSeconds: message.compute_seconds)
+  }
+}
 
 extension EncodeRequest: WireMessage {
   static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__EncodeRequest>) { qwenimage__v1__encode_request__init(message) }
@@ -79,8 +132,8 @@ extension DenoiseRequest: WireMessage {
   }
 }
 
-extension DenoiseProgress: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DenoiseProgress>) { qwenimage__v1__denoise_progress__init(message) }
+extension Progress: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Progress>) { qwenimage__v1__progress__init(message) }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.range("steps", steps, 1...FieldCheck.maxSteps)
@@ -88,13 +141,13 @@ extension DenoiseProgress: WireMessage {
     try fields.seconds("step_seconds", stepSeconds)
   }
 
-  func fill(_ message: inout Qwenimage__V1__DenoiseProgress, _ arena: CArena) {
+  func fill(_ message: inout Qwenimage__V1__Progress, _ arena: CArena) {
     message.completed_steps = UInt32(completedSteps)
     message.steps = UInt32(steps)
     message.step_seconds = stepSeconds
   }
 
-  init(_ message: Qwenimage__V1__DenoiseProgress, _ fields: FieldCheck) {
+  init(_ message: Qwenimage__V1__Progress, _ fields: FieldCheck) {
     self.init(completedSteps: Int(message.completed_steps), steps: Int(message.steps), stepSeconds: message.step_seconds)
   }
 }

@@ -1,3 +1,68 @@
+import ClusterCore
+
+/// Any stage with steps → gateway, between steps; with the state as a tensor when the step is a checkpoint.
+public struct Progress: Sendable, Equatable {
+  /// Steps done, at least 1.
+  public var completedSteps: Int
+  /// Steps in all.
+  public var steps: Int
+  /// Mean duration of a step since the progress before.
+  public var stepSeconds: Double
+
+  /// See the properties.
+  public init(completedSteps: Int, steps: Int, stepSeconds: Double) {
+    self.completedSteps = completedSteps
+    self.steps = steps
+    self.stepSeconds = stepSeconds
+  }
+}
+
+/// Gateway → a stage that has no messages of its own. Answered by `Progress` between steps and `RunResponse` with the output tensor.
+public struct RunRequest: Sendable, Equatable {
+  /// The stage that is meant.
+  public var stage: StageName
+  /// The model, as its card names it.
+  public var modelID: String
+  /// The arguments.
+  public var parameters: [Parameter]
+  /// Steps that are reported one by one; 0: none.
+  public var steps: Int
+  /// Steps already done: the state after them is among the tensors. 0: start from the beginning.
+  public var firstStep: Int
+  /// Progress carries the state when this long has passed since the last that did; 0: after every step.
+  public var checkpointIntervalSeconds: Double
+
+  /// See the properties.
+  public init(
+    stage: StageName, modelID: String, parameters: [Parameter] = [], steps: Int = 0, firstStep: Int = 0,
+    checkpointIntervalSeconds: Double = 0
+  ) {
+    self.stage = stage
+    self.modelID = modelID
+    self.parameters = parameters
+    self.steps = steps
+    self.firstStep = firstStep
+    self.checkpointIntervalSeconds = checkpointIntervalSeconds
+  }
+
+  /// The argument called `name`.
+  public func parameter(_ name: String) -> Parameter.Value? { parameters.first { $0.name == name }?.value }
+}
+
+/// The stage's answer to `RunRequest`, with its output as a tensor.
+public struct RunResponse: Sendable, Equatable {
+  /// What the stage says of its output.
+  public var parameters: [Parameter]
+  /// Time spent computing in this attempt.
+  public var computeSeconds: Double
+
+  /// See the properties.
+  public init(parameters: [Parameter] = [], computeSeconds: Double = 0) {
+    self.parameters = parameters
+    self.computeSeconds = computeSeconds
+  }
+}
+
 /// Gateway → text encoder. Answered by `EncodeResponse` with the tensor `prompt_embeds` [tokens, width].
 public struct EncodeRequest: Sendable, Equatable {
   /// The model, as its card names it.
@@ -7,7 +72,7 @@ public struct EncodeRequest: Sendable, Equatable {
   /// Further arguments.
   public var parameters: [Parameter]
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(modelID: String, prompt: String, parameters: [Parameter] = []) {
     self.modelID = modelID
     self.prompt = prompt
@@ -24,7 +89,7 @@ public struct EncodeResponse: Sendable, Equatable {
   /// Time spent computing.
   public var computeSeconds: Double
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(promptTokens: Int, cached: Bool = false, computeSeconds: Double = 0) {
     self.promptTokens = promptTokens
     self.cached = cached
@@ -39,7 +104,7 @@ public enum NoiseKind: Int32, Sendable, CaseIterable {
 }
 
 /// Gateway → denoiser, with the tensors `prompt_embeds` [tokens, width], with true CFG also `negative_prompt_embeds`, and to
-/// resume also `latents`. Answered by `DenoiseProgress` between steps and `DenoiseResponse`.
+/// resume also `latents`. Answered by `Progress` between steps and `DenoiseResponse`.
 public struct DenoiseRequest: Sendable, Equatable {
   /// The model, as its card names it.
   public var modelID: String
@@ -60,7 +125,7 @@ public struct DenoiseRequest: Sendable, Equatable {
   /// Further arguments.
   public var parameters: [Parameter]
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(
     modelID: String, size: ImageSize, steps: Int, trueCFGScale: Double, seed: UInt64, noise: NoiseKind = .torchCPU,
     firstStep: Int = 0, checkpointIntervalSeconds: Double = 0, parameters: [Parameter] = []
@@ -77,23 +142,6 @@ public struct DenoiseRequest: Sendable, Equatable {
   }
 }
 
-/// Denoiser → gateway, between steps; with the tensor `latents` when the step is a checkpoint.
-public struct DenoiseProgress: Sendable, Equatable {
-  /// Steps done, at least 1.
-  public var completedSteps: Int
-  /// Steps in all.
-  public var steps: Int
-  /// What the last step took.
-  public var stepSeconds: Double
-
-  /// Puts the parts together.
-  public init(completedSteps: Int, steps: Int, stepSeconds: Double) {
-    self.completedSteps = completedSteps
-    self.steps = steps
-    self.stepSeconds = stepSeconds
-  }
-}
-
 /// Denoiser → gateway, with the tensor `latents`.
 public struct DenoiseResponse: Sendable, Equatable {
   /// Steps in all.
@@ -101,7 +149,7 @@ public struct DenoiseResponse: Sendable, Equatable {
   /// Time spent computing in this attempt.
   public var computeSeconds: Double
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(steps: Int, computeSeconds: Double = 0) {
     self.steps = steps
     self.computeSeconds = computeSeconds
@@ -121,7 +169,7 @@ public struct TextEntry: Sendable, Equatable {
   /// The text.
   public var text: String
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(keyword: String, text: String) {
     self.keyword = keyword
     self.text = text
@@ -141,7 +189,7 @@ public struct DecodeRequest: Sendable, Equatable {
   /// Further arguments.
   public var parameters: [Parameter]
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(
     modelID: String, size: ImageSize, format: ImageFormat = .png, textEntries: [TextEntry] = [], parameters: [Parameter] = []
   ) {
@@ -162,7 +210,7 @@ public struct DecodeResponse: Sendable, Equatable {
   /// Time spent computing.
   public var computeSeconds: Double
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(mediaType: String, size: ImageSize, computeSeconds: Double = 0) {
     self.mediaType = mediaType
     self.size = size

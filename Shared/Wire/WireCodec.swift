@@ -1,5 +1,6 @@
 import CWire
 import CZlib
+import TensorCore
 
 /// Turns messages into frames and frames into messages: pure functions without sockets.
 public enum WireCodec {
@@ -129,7 +130,7 @@ extension WireCodec {
   private static func descriptor(of tensor: WireTensor, _ arena: CArena) -> UnsafeMutablePointer<Qwenimage__V1__TensorDescriptor> {
     let pointer: UnsafeMutablePointer<Qwenimage__V1__TensorDescriptor> = arena.message { qwenimage__v1__tensor_descriptor__init($0) }
     pointer.pointee.name = arena.text(tensor.name)
-    pointer.pointee.dtype = Qwenimage__V1__DType(rawValue: UInt32(tensor.dtype.rawValue))
+    pointer.pointee.dtype = Qwenimage__V1__DType(rawValue: tensor.dtype.wireNumber)
     pointer.pointee.n_shape = tensor.shape.count
     pointer.pointee.shape = arena.array(tensor.shape.map(UInt64.init))
     pointer.pointee.byte_count = UInt64(tensor.bytes.count)
@@ -169,8 +170,9 @@ extension WireCodec {
       shape.append(dimension)
     }
     let name = String(field: message.name)
-    let tensor = WireTensor(
-      name: name, dtype: try enumeration(message.dtype.rawValue, "dtype", of: fields), shape: shape, bytes: frame)
+    // The scanner has passed known numbers only; 0 means that the field is absent.
+    guard let dtype = DType(wireNumber: message.dtype.rawValue) else { throw .missing(field: fields.name("dtype")) }
+    let tensor = WireTensor(name: name, dtype: dtype, shape: shape, bytes: frame)
     try check(tensor, fields)
     guard message.byte_count == UInt64(frame.count) else {
       throw .sizeMismatch(tensor: name, expected: Int(clamping: message.byte_count), found: frame.count)

@@ -1,3 +1,5 @@
+import ClusterCore
+
 /// Why a message cannot be sent or understood. Every case names the field at fault, as a path in the .proto files.
 public enum WireError: Error, Sendable, Equatable {
   /// The structure of a frame or of the message is broken.
@@ -12,6 +14,8 @@ public enum WireError: Error, Sendable, Equatable {
   case invalidText(field: String, reason: String)
   /// A number that the enumeration does not define.
   case unknownValue(field: String, value: Int)
+  /// Text where a name of a–z, 0–9 and hyphens must be.
+  case notAName(field: String, value: String)
   /// A required field is absent.
   case missing(field: String)
   /// A value outside what the field allows.
@@ -36,6 +40,7 @@ extension WireError: CustomStringConvertible {
     case .unsupportedVersion(let found, let supported): "protocol_version: \(found), only \(supported) is supported"
     case .invalidText(let field, let reason): "\(field): \(reason)"
     case .unknownValue(let field, let value): "\(field): unknown value \(value)"
+    case .notAName(let field, let value): "\(field): \(value.prefix(80)), but a name of a–z, 0–9 and hyphens is required"
     case .missing(let field): "\(field): missing"
     case .outOfRange(let field, let value, let allowed): "\(field): \(value), but \(allowed) is required"
     case .checksumMismatch(let tensor, let described, let computed):
@@ -50,7 +55,7 @@ extension WireError: CustomStringConvertible {
   public var field: String {
     switch self {
     case .malformed(let field, _), .tooLarge(let field, _, _), .tooMany(let field, _, _), .invalidText(let field, _),
-      .unknownValue(let field, _), .missing(let field), .outOfRange(let field, _, _):
+      .unknownValue(let field, _), .notAName(let field, _), .missing(let field), .outOfRange(let field, _, _):
       field
     case .unsupportedVersion: "protocol_version"
     case .checksumMismatch(let tensor, _, _), .sizeMismatch(let tensor, _, _): tensor

@@ -1,44 +1,18 @@
-/// Element types of tensors on the wire; elements are little-endian.
-public enum WireDType: Int32, Sendable, CaseIterable {
-  /// IEEE 754 binary32.
-  case f32 = 1
-  /// The upper half of a binary32.
-  case bf16 = 2
-  /// IEEE 754 binary16.
-  case f16 = 3
-  /// 64-bit signed integer.
-  case i64 = 4
-  /// 32-bit signed integer.
-  case i32 = 5
-  /// 8-bit signed integer.
-  case i8 = 6
-  /// 8-bit unsigned integer.
-  case u8 = 7
-
-  /// Bytes per element.
-  public var byteWidth: Int {
-    switch self {
-    case .i64: 8
-    case .f32, .i32: 4
-    case .bf16, .f16: 2
-    case .i8, .u8: 1
-    }
-  }
-}
+import TensorCore
 
 /// A tensor that travels as a raw frame beside the envelope.
 public struct WireTensor: Sendable, Equatable {
   /// The tensor's role, unique in its message: `prompt_embeds`, `latents`, `image`…
   public var name: String
   /// The type of its elements.
-  public var dtype: WireDType
+  public var dtype: DType
   /// Its dimensions, outermost first; empty for a scalar.
   public var shape: [Int]
   /// Its elements, row-major: `WireTensor.byteCount(shape:dtype:)` bytes.
   public var bytes: FrameBuffer
 
   /// Puts the parts together; `WireCodec` checks that they agree.
-  public init(name: String, dtype: WireDType, shape: [Int], bytes: FrameBuffer) {
+  public init(name: String, dtype: DType, shape: [Int], bytes: FrameBuffer) {
     self.name = name
     self.dtype = dtype
     self.shape = shape
@@ -46,7 +20,7 @@ public struct WireTensor: Sendable, Equatable {
   }
 
   /// The bytes that `shape` takes, or nil if a dimension is negative or the product overflows.
-  public static func byteCount(shape: [Int], dtype: WireDType) -> Int? {
+  public static func byteCount(shape: [Int], dtype: DType) -> Int? {
     var count = dtype.byteWidth
     for dimension in shape {
       let (product, overflow) = count.multipliedReportingOverflow(by: dimension)
@@ -54,5 +28,26 @@ public struct WireTensor: Sendable, Equatable {
       count = product
     }
     return count
+  }
+}
+
+extension DType {
+  /// The number of the element type in tensor.proto.
+  public var wireNumber: UInt32 {
+    switch self {
+    case .fp32: 1
+    case .bf16: 2
+    case .fp16: 3
+    case .int64: 4
+    case .int32: 5
+    case .int8: 6
+    case .uint8: 7
+    }
+  }
+
+  /// The element type with a number of tensor.proto; nil: none has it.
+  public init?(wireNumber: UInt32) {
+    guard let dtype = Self.allCases.first(where: { $0.wireNumber == wireNumber }) else { return nil }
+    self = dtype
   }
 }

@@ -1,4 +1,5 @@
 import CWire
+import ClusterCore
 
 extension TaskReference: WireMessage {
   static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TaskReference>) { qwenimage__v1__task_reference__init(message) }
@@ -36,7 +37,8 @@ extension Register: WireMessage {
 
   func fill(_ message: inout Qwenimage__V1__Register, _ arena: CArena) {
     message.worker_id = arena.text(workerID)
-    message.stage = Qwenimage__V1__StageKind(rawValue: UInt32(stage.rawValue))
+    message.stage = Self.kinds.first { $0.name == stage }?.kind ?? QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED
+    message.stage_name = arena.text(stage.text)
     message.card = card.pointer(arena)
     message.component_fingerprint = arena.text(componentFingerprint)
     message.numerics_class = arena.text(numericsClass)
@@ -50,11 +52,25 @@ extension Register: WireMessage {
 
   init(_ message: Qwenimage__V1__Register, _ fields: FieldCheck) throws(WireError) {
     self.init(
-      workerID: String(field: message.worker_id), stage: try enumeration(message.stage.rawValue, "stage", of: fields),
+      workerID: String(field: message.worker_id), stage: try Self.stage(message, fields),
       card: try .required(message.card, "card", of: fields), componentFingerprint: String(field: message.component_fingerprint),
       numericsClass: String(field: message.numerics_class), credits: Int(message.credits), host: String(field: message.host),
       pid: message.pid, softwareVersion: String(field: message.software_version),
       running: try TaskReference.list(message.running, message.n_running, "running", of: fields))
+  }
+
+  /// The stages that 0.1 knows by number.
+  private static let kinds: [(name: StageName, kind: Qwenimage__V1__StageKind)] = [
+    (.textEncoder, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_TEXT_ENCODER), (.denoiser, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_DENOISER),
+    (.vaeDecoder, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_VAE_DECODER),
+  ]
+
+  private static func stage(_ message: Qwenimage__V1__Register, _ fields: FieldCheck) throws(WireError) -> StageName {
+    let text = String(field: message.stage_name)
+    if let name = StageName(text) { return name }
+    guard text.isEmpty else { throw .notAName(field: fields.name("stage_name"), value: text) }
+    guard let known = kinds.first(where: { $0.kind == message.stage }) else { throw .missing(field: fields.name("stage_name")) }
+    return known.name
   }
 }
 

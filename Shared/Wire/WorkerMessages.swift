@@ -1,28 +1,11 @@
-/// The stages of a pipeline, each served by workers of its own.
-public enum StageKind: Int32, Sendable, CaseIterable {
-  /// Prompt → prompt embeddings.
-  case textEncoder = 1
-  /// Noise and prompt embeddings → latents.
-  case denoiser = 2
-  /// Latents → picture.
-  case vaeDecoder = 3
-
-  /// As logs, metrics and the HTTP API name it: `text-encoder`.
-  public var name: String {
-    switch self {
-    case .textEncoder: "text-encoder"
-    case .denoiser: "denoiser"
-    case .vaeDecoder: "vae-decoder"
-    }
-  }
-}
+import ClusterCore
 
 /// Worker → gateway, first after every connection. Answered by `Registered` or `Failed`.
 public struct Register: Sendable, Equatable {
   /// Stable over reconnections of one process, different for every process.
   public var workerID: String
   /// What the worker does.
-  public var stage: StageKind
+  public var stage: StageName
   /// The model it serves.
   public var card: ModelCard
   /// Identifies the weights that this stage has loaded.
@@ -40,9 +23,9 @@ public struct Register: Sendable, Equatable {
   /// What still runs from before a lost connection or a gateway's restart.
   public var running: [TaskReference]
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(
-    workerID: String, stage: StageKind, card: ModelCard, componentFingerprint: String, numericsClass: String, credits: Int,
+    workerID: String, stage: StageName, card: ModelCard, componentFingerprint: String, numericsClass: String, credits: Int,
     host: String, pid: UInt64, softwareVersion: String, running: [TaskReference] = []
   ) {
     self.workerID = workerID
@@ -67,7 +50,7 @@ public struct Registered: Sendable, Equatable {
   /// A session without any message for this long is over.
   public var leaseMs: Int
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(sessionID: String, heartbeatIntervalMs: Int, leaseMs: Int) {
     self.sessionID = sessionID
     self.heartbeatIntervalMs = heartbeatIntervalMs
@@ -86,7 +69,7 @@ public struct TaskActivity: Sendable, Equatable {
   /// Seconds since the last step ended.
   public var stepSeconds: Double
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(task: TaskReference, completedSteps: Int, steps: Int, stepSeconds: Double) {
     self.task = task
     self.completedSteps = completedSteps
@@ -114,7 +97,7 @@ public struct Heartbeat: Sendable, Equatable {
   /// Whether the worker refuses new tasks.
   public var draining: Bool
 
-  /// Puts the parts together.
+  /// See the properties.
   public init(
     sessionID: String, freeCredits: Int, residentBytes: UInt64 = 0, peakResidentBytes: UInt64 = 0, tasksDone: UInt64 = 0,
     tasksFailed: UInt64 = 0, running: [TaskActivity] = [], draining: Bool = false

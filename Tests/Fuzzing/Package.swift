@@ -1,16 +1,16 @@
 // swift-tools-version: 6.1
 import PackageDescription
 
-// The readers of bytes from outside, built for libFuzzer. `rooms` holds links to those rooms of the house, or files of them, that the
-// readers need: with all of the gateway below them every build would take many minutes. Run with ./run.sh.
+// The parsers of untrusted bytes, built for libFuzzer. `modules` holds links to those modules, or files of them, that the parsers need: with
+// all of the gateway every build would take many minutes. Run with ./run.sh.
 
 extension Target.Dependency {
   static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
   static let orderedCollections = product(name: "OrderedCollections", package: "swift-collections")
 }
 
-func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .target(name: name, dependencies: dependencies, path: "rooms/\(name)")
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, path: "modules/\(name)")
 }
 
 let package = Package(
@@ -21,22 +21,26 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
   ],
   targets: [
-    .systemLibrary(name: "CPNG", path: "rooms/CPNG"),
-    .systemLibrary(name: "CProtobufC", path: "rooms/CProtobufC"),
-    .systemLibrary(name: "CZlib", path: "rooms/CZlib"),
-    .target(name: "CImageCodec", dependencies: ["CPNG"], path: "rooms/CImageCodec", linkerSettings: [.linkedLibrary("png")]),
+    .systemLibrary(name: "CPNG", path: "modules/CPNG"),
+    .systemLibrary(name: "CProtobufC", path: "modules/CProtobufC"),
+    .systemLibrary(name: "CZlib", path: "modules/CZlib"),
+    .target(name: "CImageCodec", dependencies: ["CPNG"], path: "modules/CImageCodec", linkerSettings: [.linkedLibrary("png")]),
     .target(
-      name: "CWire", dependencies: ["CProtobufC"], path: "rooms/CWire", cSettings: [.headerSearchPath("include")],
+      name: "CWire", dependencies: ["CProtobufC"], path: "modules/CWire", cSettings: [.headerSearchPath("include")],
       linkerSettings: [.linkedLibrary("protobuf-c")]),
-    room("Gateway", ["Journal", "Scheduling", "StrictJSON", "Wire", .httpTypes]),
-    room("ImageCodec", ["CImageCodec"]),
-    room("Journal"),
-    room("Scheduling", [.orderedCollections]),
-    room("StrictJSON", [.orderedCollections]),
-    room("TensorCore"),
-    room("Weights", ["StrictJSON", "TensorCore"]),
-    room("Wire", ["CWire", "CZlib"]),
-    .target(name: "FuzzTargets", dependencies: ["Gateway", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"], path: "Targets"),
+    module("ClusterCore"),
+    module("GatewayAPI", ["ClusterCore", "StrictJSON", .httpTypes]),
+    module("GatewayPipelines", ["ClusterCore", "GatewayAPI", "Journal", "Scheduling", "StrictJSON", "Wire"]),
+    module("ImageCodec", ["CImageCodec"]),
+    module("Journal", ["ClusterCore"]),
+    module("Scheduling", ["ClusterCore", .orderedCollections]),
+    module("StrictJSON", [.orderedCollections]),
+    module("TensorCore"),
+    module("Weights", ["StrictJSON", "TensorCore"]),
+    module("Wire", ["ClusterCore", "CWire", "CZlib", "TensorCore"]),
+    .target(
+      name: "FuzzTargets", dependencies: ["ClusterCore", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"],
+      path: "Targets"),
     // libFuzzer brings main.
     .executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], path: "Main", swiftSettings: [.unsafeFlags(["-parse-as-library"])]),
   ]

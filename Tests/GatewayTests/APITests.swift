@@ -1,5 +1,8 @@
+import ClusterCore
 import Foundation
 import Gateway
+import GatewayAPI
+import GatewayDispatch
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
@@ -126,9 +129,9 @@ struct APITests {
         try await wait("it is gone") { await cluster.dispatcher.status.workers.count == 2 }
         #expect(try await client.get("/readyz").status == .serviceUnavailable)
         async let late = client.generate(#"{"prompt":"p","seed":1}"#)
-        try await wait("the job waits") { await cluster.dispatcher.jobCount == 1 }
+        try await wait("the job waits") { await cluster.dispatcher.openImageCount == 1 }
         try await cluster.join(.textEncoder)
-        #expect(try await late.picture() == Toy.expected(prompt: "p", seed: 1))
+        #expect(try await late.image() == Toy.expected(prompt: "p", seed: 1))
       }
     }
   }
@@ -138,16 +141,16 @@ struct APITests {
       _ = try await cluster.joinAll(stepTime: .milliseconds(100))
       try await cluster.app().test(.ahc()) { client in
         async let long = client.generate(#"{"prompt":"p","n":2,"steps":5,"seed":1}"#)
-        try await wait("the job runs") { await cluster.dispatcher.status.startedJobs == 1 }
+        try await wait("the job runs") { await cluster.dispatcher.status.startedImages == 1 }
         let refused = try await client.generate(#"{"prompt":"p","n":2}"#)
         #expect(refused.status == .tooManyRequests)
         #expect(Int(refused.headers[.retryAfter] ?? "") != nil)
         #expect(try refused.error?["code"]?.text == "queue_full")
         #expect(try refused.error?["type"]?.text == "rate_limit_error")
-        #expect(try await long.picture(1) == Toy.expected(prompt: "p", seed: 2, steps: 5))
+        #expect(try await long.image(1) == Toy.expected(prompt: "p", seed: 2, steps: 5))
         // Now it is known how long a job takes.
         async let second = client.generate(#"{"prompt":"p","n":3,"steps":5}"#)
-        try await wait("one of three runs") { await cluster.dispatcher.status.startedJobs > 0 }
+        try await wait("one of three runs") { await cluster.dispatcher.status.startedImages > 0 }
         let later = try await client.generate(#"{"prompt":"p"}"#)
         #expect(later.status == .tooManyRequests)
         #expect((1...5).contains(Int(later.headers[.retryAfter] ?? "") ?? 0))
@@ -313,16 +316,16 @@ struct APITests {
   }
 
   @Test func everyCodeHasItsRowAndEveryStatusItsCode() throws {
-    let expected: [(Scheduling.StatusCode, APIError.Code)] = [
+    let expected: [(StatusCode, APIError.Code)] = [
       (.cancelled, .cancelled), (.unknown, .internalError), (.invalidArgument, .invalidValue), (.deadlineExceeded, .deadlineExceeded),
       (.notFound, .notFound), (.alreadyExists, .conflict), (.permissionDenied, .permissionDenied), (.resourceExhausted, .queueFull),
       (.failedPrecondition, .invalidValue), (.aborted, .conflict), (.outOfRange, .invalidValue), (.unimplemented, .unimplemented),
       (.internal, .internalError), (.unavailable, .unavailable), (.dataLoss, .internalError), (.unauthenticated, .authenticationRequired),
     ]
-    #expect(expected.map(\.0) == Scheduling.StatusCode.allCases)
-    for (status, code) in expected { #expect(APIError(Failure(status, "x")).code == code) }
-    #expect(APIError(Failure(.resourceExhausted, "x", retryAfterSeconds: 0.2)).retryAfterSeconds == 1)
-    #expect(APIError(Failure(.resourceExhausted, "x", retryAfterSeconds: .infinity)).retryAfterSeconds == 3600)
+    #expect(expected.map(\.0) == StatusCode.allCases.filter { $0 != .ok })
+    for (status, code) in expected { #expect(APIError(Status(status, "x")).code == code) }
+    #expect(APIError(Status(.resourceExhausted, "x", retryAfterSeconds: 0.2)).retryAfterSeconds == 1)
+    #expect(APIError(Status(.resourceExhausted, "x", retryAfterSeconds: .infinity)).retryAfterSeconds == 3600)
   }
 
   @Test func aShutdownLetsRunningJobsEnd() async throws {
@@ -337,21 +340,21 @@ struct APITests {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(100))
       let drained = try await Self.drain(cluster, grace: .milliseconds(200), steps: 50)
-      #expect(throws: Failure(.unavailable, "the gateway is shutting down")) { try drained.get() }
+      #expect(throws: Status(.unavailable, "the gateway is shutting down")) { try drained.get() }
       try await wait("the denoiser is told to stop") { await !workers.denoiser.log.cancelled.isEmpty }
     }
   }
 
   private static func drain(_ cluster: ToyCluster, grace: Duration, steps: Int) async throws -> Result<[UInt8], any Error> {
     let group = ServiceGroup(services: [Drain(dispatcher: cluster.dispatcher, grace: grace, logger: Toy.logger)], logger: Toy.logger)
-    let picture = Task { try await cluster.picture("p", seed: 1, steps: steps) }
-    try await wait("the job runs") { await cluster.dispatcher.status.startedJobs == 1 }
+    let picture = Task { try await cluster.image("p", seed: 1, steps: steps) }
+    try await wait("the job runs") { await cluster.dispatcher.status.startedImages == 1 }
     let running = Task { try await group.run() }
     await group.triggerGracefulShutdown()
     try await wait("no more jobs are taken") { await !cluster.dispatcher.isOpen }
-    await #expect(throws: Failure(.unavailable, "the gateway is shutting down")) { try await cluster.picture("q", seed: 2) }
+    await #expect(throws: Status(.unavailable, "the gateway is shutting down")) { try await cluster.image("q", seed: 2) }
     try await running.value
-    #expect(await cluster.dispatcher.jobCount == 0)
+    #expect(await cluster.dispatcher.openImageCount == 0)
     return await picture.result
   }
 }

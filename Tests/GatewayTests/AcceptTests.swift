@@ -57,7 +57,7 @@ struct AcceptTests {
         ] {
           let result = try await client.execute(uri: "/v1/jobs/\(id)/result", method: .get, headers: [.accept: accept])
           #expect(result.headers[.contentType] == "application/json", "\(accept)")
-          #expect(try result.picture() == Toy.expected(prompt: "p", seed: 1))
+          #expect(try result.image() == Toy.expected(prompt: "p", seed: 1))
           #expect(result.headers[.vary]?.lowercased().contains("accept") == true)
         }
         // Other routes have one form, whatever is accepted.

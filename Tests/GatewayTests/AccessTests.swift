@@ -1,6 +1,7 @@
 import AccessKeys
 import Foundation
 import Gateway
+import GatewayDispatch
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
@@ -46,7 +47,7 @@ struct AccessTests {
       _ = try await cluster.joinAll()
       try await cluster.app(keyring: keyring).test(.ahc()) { client in
         #expect(
-          try await client.generate(#"{"prompt":"p","seed":1}"#, headers: Self.headers(key)).picture() == Toy.expected(prompt: "p", seed: 1)
+          try await client.generate(#"{"prompt":"p","seed":1}"#, headers: Self.headers(key)).image() == Toy.expected(prompt: "p", seed: 1)
         )
         for header in [nil, "", "Bearer", "Bearer \(AccessKey.generate().text)", "Basic \(key.text)", key.text, "Bearer \(key.text)0"] {
           var headers = JobsTests.json

@@ -81,7 +81,7 @@ struct AddressTests {
           uri: "/qi/v1/images/generations", method: .post, headers: JobsTests.json,
           body: ByteBuffer(string: #"{"prompt":"p","seed":1}"#))
         #expect(image.headers[.location]?.hasPrefix("/qi/v1/jobs/job-") == true)
-        #expect(try image.picture() == Toy.expected(prompt: "p", seed: 1))
+        #expect(try image.image() == Toy.expected(prompt: "p", seed: 1))
         // The client follows the redirection of a path without its slash.
         let bare = try await client.execute(uri: "/qi", method: .get)
         #expect(bare.status == .ok && bare.headers[.contentType] == "text/html; charset=utf-8")

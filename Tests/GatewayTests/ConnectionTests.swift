@@ -1,5 +1,6 @@
 import Foundation
 import Gateway
+import GatewayDispatch
 import Hummingbird
 import HummingbirdTesting
 import NIOCore
@@ -25,31 +26,31 @@ struct ConnectionTests {
       try await RawClient.connect(port) { inbound, outbound in
         try await outbound.write(ByteBuffer(string: RawClient.post(#"{"prompt":"a cat","n":3,"steps":50,"stream":\#(isStreamed)}"#)))
         try await wait("steps are done") { await denoiser.log.steps > 2 }
-        #expect(await cluster.dispatcher.jobCount == 3)
+        #expect(await cluster.dispatcher.openImageCount == 3)
         if isStreamed {
           let head = try await RawClient.read(&inbound) { $0.contains("image_generation.progress") }
           #expect(head.hasPrefix("HTTP/1.1 200"))
         }
       }
-      try await wait("the jobs are gone") { await cluster.dispatcher.jobCount == 0 }
+      try await wait("the jobs are gone") { await cluster.dispatcher.openImageCount == 0 }
       try await wait("the denoiser is told to stop") { await !denoiser.log.cancelled.isEmpty }
       let steps = await denoiser.log.steps
       #expect(steps < 50)
       // And serves the next.
-      #expect(try await cluster.picture("a dog", seed: 3) == Toy.expected(prompt: "a dog", seed: 3))
+      #expect(try await cluster.image("a dog", seed: 3) == Toy.expected(prompt: "a dog", seed: 3))
       #expect(await denoiser.log.tasks.count == 2, "the other jobs of the request never reached the denoiser")
     }
   }
 
   @Test func aClientThatLeavesWhileItsJobWaitsFreesItsPlace() async throws {
     try await Self.serve { cluster, denoiser, port in
-      let running = Task { try await cluster.picture("long", seed: 1, steps: 30) }
+      let running = Task { try await cluster.image("long", seed: 1, steps: 30) }
       try await wait("the denoiser is busy") { await denoiser.log.steps > 0 }
       try await RawClient.connect(port) { _, outbound in
         try await outbound.write(ByteBuffer(string: RawClient.post(#"{"prompt":"a cat"}"#)))
-        try await wait("both are there") { await cluster.dispatcher.jobCount == 2 }
+        try await wait("both are there") { await cluster.dispatcher.openImageCount == 2 }
       }
-      try await wait("one is gone") { await cluster.dispatcher.jobCount == 1 }
+      try await wait("one is gone") { await cluster.dispatcher.openImageCount == 1 }
       #expect(try await running.value == Toy.expected(prompt: "long", seed: 1, steps: 30))
       #expect(await denoiser.log.tasks.count == 1)
     }

@@ -1,5 +1,6 @@
 import Foundation
 import Gateway
+import GatewayDispatch
 import Hummingbird
 import HummingbirdTesting
 import NIOCore
@@ -128,7 +129,7 @@ struct VersionTests {
           answer.contains("\r\ncontent-length: ") && answer.contains("\r\nconnection: close\r\n")
             && !answer.contains("transfer-encoding"))
       }
-      #expect(await cluster.dispatcher.jobCount == 0)
+      #expect(await cluster.dispatcher.openImageCount == 0)
     }
   }
 

@@ -1,4 +1,6 @@
+import ClusterCore
 import Gateway
+import GatewayDispatch
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
@@ -19,7 +21,7 @@ struct GenerationTests {
         #expect(response.headers[.contentType] == "application/json")
         #expect(response.headers[HTTPField.Name("x-request-id")!] != nil)
         let size = ImageSize(widthPx: 128, heightPx: 64)
-        #expect(try response.picture() == Toy.expected(prompt: "a cat", negativePrompt: "a dog", seed: 42, steps: 6, size: size))
+        #expect(try response.image() == Toy.expected(prompt: "a cat", negativePrompt: "a dog", seed: 42, steps: 6, size: size))
         let json = try response.json
         #expect(json["data"]?[0]?["seed"]?.integer == 42)
         #expect(json["model"]?.text == "toy/model")
@@ -42,7 +44,7 @@ struct GenerationTests {
         #expect(data.count == 4)
         for index in 0..<4 {
           #expect(data[index]?["seed"]?.integer == Int(7 + index))
-          #expect(try response.picture(index) == Toy.expected(prompt: "a cat", seed: UInt64(7 + index)))
+          #expect(try response.image(index) == Toy.expected(prompt: "a cat", seed: UInt64(7 + index)))
         }
       }
     }
@@ -56,7 +58,7 @@ struct GenerationTests {
         for _ in 0..<3 {
           let response = try await client.generate(#"{"prompt":"a cat"}"#)
           let seed = try #require(try response.json["data"]?[0]?["seed"]?.integer)
-          #expect(try response.picture() == Toy.expected(prompt: "a cat", seed: UInt64(seed)))
+          #expect(try response.image() == Toy.expected(prompt: "a cat", seed: UInt64(seed)))
           seeds.insert(seed)
         }
         #expect(seeds.count == 3)
@@ -85,16 +87,16 @@ struct GenerationTests {
               let response = try await client.generate(#"{"prompt":"\#(prompt)","seed":\#(number),"steps":\#(2 + number % 5)}"#)
               #expect(response.status == .ok, "\(String(buffer: response.body))")
               #expect(
-                try response.picture() == Toy.expected(prompt: prompt, seed: UInt64(number), steps: 2 + number % 5), "request \(number)")
+                try response.image() == Toy.expected(prompt: prompt, seed: UInt64(number), steps: 2 + number % 5), "request \(number)")
             }
           }
           try await group.waitForAll()
         }
       }
       comings.cancel()
-      #expect(await cluster.dispatcher.jobCount == 0)
+      #expect(await cluster.dispatcher.openImageCount == 0)
       let status = await cluster.dispatcher.status
-      #expect(status.queuedJobs + status.startedJobs == 0)
+      #expect(status.queuedImages + status.startedImages == 0)
       #expect(status.cacheHits > 20)
     }
   }
@@ -102,7 +104,7 @@ struct GenerationTests {
   @Test func aCrashedDenoiserCostsOneStep() async throws {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(30))
-      let picture = Task { try await cluster.picture("a cat", seed: 5, steps: 12) }
+      let picture = Task { try await cluster.image("a cat", seed: 5, steps: 12) }
       try await wait("some steps are done") { await workers.denoiser.log.steps >= 4 }
       await workers.denoiser.crash()
       let done = await workers.denoiser.log.steps
@@ -124,7 +126,7 @@ struct GenerationTests {
       try await cluster.join(.vaeDecoder)
       let silent = try await cluster.join(.denoiser) { _, _ in .silence }
       try await cluster.waitUntilReady()
-      let picture = Task { try await cluster.picture("a cat", seed: 5) }
+      let picture = Task { try await cluster.image("a cat", seed: 5) }
       try await wait("the silent worker has the task") { await !silent.log.tasks.isEmpty }
       try await cluster.join(.denoiser)
       #expect(try await picture.value == Toy.expected(prompt: "a cat", seed: 5))
@@ -138,7 +140,7 @@ struct GenerationTests {
     .answer(.denoiseResponse(DenoiseResponse(steps: 4)), [Toy.tensor(TensorName.latents, [1, 2], shape: [1, 2])]),
     .answer(.decodeResponse(DecodeResponse(mediaType: "image/png", size: Toy.card.defaults.size)), []),
     .answer(
-      .denoiseProgress(DenoiseProgress(completedSteps: 1, steps: 4, stepSeconds: 0)), [Toy.tensor(TensorName.latents, [1], shape: [1, 1])]),
+      .progress(Progress(completedSteps: 1, steps: 4, stepSeconds: 0)), [Toy.tensor(TensorName.latents, [1], shape: [1, 1])]),
   ])
   func whatAWorkerAnswersIsChecked(misbehaviour: ToyWorker.Misbehaviour) async throws {
     try await ToyCluster.run({
@@ -159,7 +161,7 @@ struct GenerationTests {
         // With a sound one beside it the same request succeeds.
         try await cluster.join(.denoiser)
         try await wait("it has joined") { await cluster.dispatcher.status.workers.count == 4 }
-        #expect(try await client.generate(#"{"prompt":"a cat","seed":1}"#).picture() == Toy.expected(prompt: "a cat", seed: 1))
+        #expect(try await client.generate(#"{"prompt":"a cat","seed":1}"#).image() == Toy.expected(prompt: "a cat", seed: 1))
       }
     }
   }
@@ -184,7 +186,7 @@ struct GenerationTests {
         #expect(try negative.error?["param"]?.text == "negative_prompt")
         #expect(try negative.error?["code"]?.text == "prompt_too_long")
         #expect(await workers.denoiser.log.tasks.isEmpty)
-        #expect(await cluster.dispatcher.jobCount == 0)
+        #expect(await cluster.dispatcher.openImageCount == 0)
       }
     }
   }

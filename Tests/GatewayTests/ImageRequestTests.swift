@@ -1,14 +1,19 @@
+import ClusterCore
 import Gateway
+import GatewayAPI
+import GatewayPipelines
 import Testing
 import Wire
 
 @Suite("Requests for pictures")
 struct ImageRequestTests {
-  static func request(_ body: String) throws(APIError) -> ImageRequest {
-    try ImageRequest(body: Array(body.utf8), maxPromptBytes: 65_536)
+  static func request(_ body: String) throws(APIError) -> GenerationRequest {
+    try GenerationRequest(body: Array(body.utf8), maxPromptBytes: 65_536)
   }
 
-  static func jobs(_ body: String) throws(APIError) -> [ImageJob] { try ImageJob.jobs(for: request(body), card: Toy.card, randomSeed: 77) }
+  static func jobs(_ body: String) throws(APIError) -> [ImageSpec] {
+    try ImageSpec.images(of: request(body), card: Toy.card, randomSeed: 77)
+  }
 
   @Test func silentRequestsGetTheModelsDefaults() throws {
     let jobs = try Self.jobs(#"{"prompt":"a cat"}"#)
@@ -58,8 +63,8 @@ struct ImageRequestTests {
       (#"{"prompt":"p","response_format":"b64_json","model":"dall-e-3"}"#, .base64),
       (#"{"prompt":"p","model":"gpt-image-1"}"#, .base64),
       (#"{"prompt":"p","model":"my-dall-e-3"}"#, .base64),
-    ] as [(String, ImageRequest.ResultFormat)])
-  func answersHaveTheFormThatIsAskedFor(body: String, format: ImageRequest.ResultFormat) throws {
+    ] as [(String, GenerationRequest.ResultFormat)])
+  func answersHaveTheFormThatIsAskedFor(body: String, format: GenerationRequest.ResultFormat) throws {
     #expect(try Self.request(body).resultFormat == format)
   }
 

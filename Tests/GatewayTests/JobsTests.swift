@@ -1,5 +1,6 @@
 import Foundation
 import Gateway
+import GatewayDispatch
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
@@ -40,9 +41,9 @@ struct JobsTests {
           #expect(Array(buffer: result.body) == Toy.expected(prompt: "a cat", seed: UInt64(5 + index), steps: 10))
         }
         let all = try await client.execute(uri: "/v1/jobs/\(id)/result", method: .get, headers: [.accept: "application/json"])
-        #expect(try all.picture(1) == Toy.expected(prompt: "a cat", seed: 6, steps: 10))
+        #expect(try all.image(1) == Toy.expected(prompt: "a cat", seed: 6, steps: 10))
         #expect(try all.json["usage"]?["input_tokens"]?.integer == 10)
-        #expect(await cluster.dispatcher.jobCount == 0)
+        #expect(await cluster.dispatcher.openImageCount == 0)
       }
     }
   }
@@ -127,10 +128,10 @@ struct JobsTests {
         let same = try await client.generate(
           "{ \"steps\": 8, \"stream\": false, \"prompt\":\"a cat\", \"model\": null}", headers: Self.keyed("k1"))
         #expect(same.headers[.location] == "/v1/jobs/\(id)")
-        let picture = try same.picture()
+        let picture = try same.image()
         // After its end, too.
         #expect(try await client.waitForEnd(id)["status"]?.text == "succeeded")
-        #expect(try await client.generate(#"{"prompt":"a cat","steps":8}"#, headers: Self.keyed("k1")).picture() == picture)
+        #expect(try await client.generate(#"{"prompt":"a cat","steps":8}"#, headers: Self.keyed("k1")).image() == picture)
         #expect(await workers.denoiser.log.tasks.count == 1)
         for body in [#"{"prompt":"a dog","steps":8}"#, #"{"prompt":"a cat","steps":9}"#] {
           let other = try await client.submit(body, Self.keyed("k1"))
@@ -154,9 +155,8 @@ struct JobsTests {
         try await outbound.write(ByteBuffer(string: RawClient.post(#"{"prompt":"a cat","steps":30,"seed":1}"#, headers: headers)))
         try await wait("steps are done") { await denoiser.log.steps > 2 }
       }
-      try await wait("the job has ended") { await cluster.dispatcher.jobCount == 0 }
-      let job = try await RawClient.exchange(
-        port, "GET /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+      try await wait("the job has ended") { await cluster.dispatcher.openImageCount == 0 }
+      let job = try await RawClient.exchange(port, "GET /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
       #expect(job.contains(isCancelled ? #""status":"cancelled""# : #""status":"succeeded""#), "\(job)")
     }
   }
@@ -208,7 +208,7 @@ struct JobsTests {
         let told = try Self.events(try await RawClient.exchange(port, Self.get("/v1/jobs/\(id)/events", headers)))
         #expect(told.map(\.name) == ["job.image_completed", "job.ended"], "\(headers)")
       }
-      #expect(await cluster.dispatcher.jobCount == 0)
+      #expect(await cluster.dispatcher.openImageCount == 0)
     }
   }
 
@@ -234,7 +234,7 @@ struct JobsTests {
       }
     }
     try await ToyCluster.run(journal: folder + "/j") { cluster in
-      #expect(await cluster.dispatcher.jobCount == 5)
+      #expect(await cluster.dispatcher.openImageCount == 5)
       let workers = try await cluster.joinAll(stepTime: .milliseconds(2))
       try await cluster.app().test(.ahc()) { client in
         let again = try await client.submit(#"{"prompt":"p","negative_prompt":"q","steps":20,"seed":2,"n":2}"#, Self.keyed("k2"))

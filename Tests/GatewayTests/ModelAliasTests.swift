@@ -22,7 +22,7 @@ struct ModelAliasTests {
           let answer = try await client.generate(
             #"{"prompt":"p","seed":1,"model":"\#(name)","response_format":"b64_json"}"#)
           #expect(answer.status == .ok, "\(name)")
-          #expect(try answer.picture() == Toy.expected(prompt: "p", seed: 1))
+          #expect(try answer.image() == Toy.expected(prompt: "p", seed: 1))
           // What has made it is said by its own name.
           #expect(try answer.json["model"]?.text == "toy/model")
         }

@@ -1,5 +1,7 @@
+import ClusterCore
 import Foundation
 import Gateway
+import GatewayDispatch
 import Hummingbird
 import HummingbirdTesting
 import NIOCore
@@ -7,13 +9,14 @@ import Scheduling
 import StageRuntime
 import Subprocess
 import SystemPackage
+import TensorCore
 import Testing
 import Transport
 import Wire
 
 /// The toy model behind the runtime that the real stages use.
-struct ToyStage: StageRuntime.Stage {
-  var kind: StageKind
+struct ToyStage: Stage {
+  var name: StageName
   var stepSeconds = 0.002
   var card: ModelCard { Toy.card }
   var componentFingerprint: String { "c" }
@@ -23,15 +26,16 @@ struct ToyStage: StageRuntime.Stage {
     switch task.request {
     case .encodeRequest(let request):
       let embeddings = Toy.embeddings(request.prompt)
-      guard embeddings.count <= card.maxPromptTokens else {
-        throw Status(.invalidArgument, "the prompt has \(embeddings.count) tokens, the limit is \(card.maxPromptTokens)", field: "prompt")
+      guard embeddings.count <= card.limits.maxPromptTokens else {
+        throw Status(
+          .invalidArgument, "the prompt has \(embeddings.count) tokens, the limit is \(card.limits.maxPromptTokens)", field: "prompt")
       }
       let tensor = Toy.tensor(TensorName.promptEmbeds, embeddings, shape: [embeddings.count, 1])
       return StageOutput(.encodeResponse(EncodeResponse(promptTokens: embeddings.count)), tensors: [tensor])
     case .denoiseRequest(let request): return try denoise(request, task, context)
     case .decodeRequest(let request):
-      let bytes = Toy.picture(Toy.values(try task.requiredTensor(TensorName.latents))[0], request.size)
-      let image = WireTensor(name: TensorName.image, dtype: .u8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
+      let bytes = Toy.image(Toy.values(try task.requiredTensor(TensorName.latents))[0], request.size)
+      let image = WireTensor(name: TensorName.image, dtype: .uint8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
       return StageOutput(.decodeResponse(DecodeResponse(mediaType: "image/png", size: request.size)), tensors: [image])
     default: throw Status(.unimplemented, "not a toy's task")
     }
@@ -46,20 +50,25 @@ struct ToyStage: StageRuntime.Stage {
       try context.checkCancelled()
       Thread.sleep(forTimeInterval: stepSeconds)
       state = Toy.denoise(state, step: step, embeddings)
-      let progress = DenoiseProgress(completedSteps: step, steps: request.steps, stepSeconds: stepSeconds)
-      context.progress(.denoiseProgress(progress), tensors: [latents])
+      let progress = Progress(completedSteps: step, steps: request.steps, stepSeconds: stepSeconds)
+      context.progress(.progress(progress), tensors: [latents])
     }
     return StageOutput(.denoiseResponse(DenoiseResponse(steps: request.steps)), tensors: [latents])
   }
 
   /// A worker for the gateway at `endpoint`, running until the task is cancelled.
-  func start(_ endpoint: String, credits: Int = 1) -> Task<Void, any Error> {
+  func start(_ endpoint: String, credits: Int = 1) -> Task<Void, any Error> { Toy.start(self, endpoint, credits: credits) }
+}
+
+extension Toy {
+  /// A worker that computes `stage` for the gateway at `endpoint`, until the task is cancelled.
+  static func start(_ stage: any Stage, _ endpoint: String, credits: Int = 1) -> Task<Void, any Error> {
     var configuration = WorkerConfiguration(gateways: [endpoint], security: .plaintext())
     configuration.credits = credits
     configuration.logger = Toy.logger
     configuration.registrationRetryMs = 100
     configuration.transport.maxReconnectIntervalMs = 200
-    let worker = Worker(stage: self, configuration: configuration)
+    let worker = Worker(stage: stage, configuration: configuration)
     return Task { try await worker.run() }
   }
 }
@@ -70,8 +79,8 @@ struct StageRuntimeClusterTests {
   static func withWorkers<Result>(
     _ endpoint: String, denoisers: Int = 1, stepSeconds: Double = 0.002, _ body: ([Task<Void, any Error>]) async throws -> Result
   ) async throws -> Result {
-    var workers = [ToyStage(kind: .textEncoder).start(endpoint, credits: 2), ToyStage(kind: .vaeDecoder).start(endpoint, credits: 2)]
-    for _ in 0..<denoisers { workers.append(ToyStage(kind: .denoiser, stepSeconds: stepSeconds).start(endpoint)) }
+    var workers = [ToyStage(name: .textEncoder).start(endpoint, credits: 2), ToyStage(name: .vaeDecoder).start(endpoint, credits: 2)]
+    for _ in 0..<denoisers { workers.append(ToyStage(name: .denoiser, stepSeconds: stepSeconds).start(endpoint)) }
     defer { for worker in workers { worker.cancel() } }
     return try await body(Array(workers.suffix(denoisers)))
   }
@@ -87,7 +96,7 @@ struct StageRuntimeClusterTests {
                 let prompt = "prompt \(number % 5)"
                 let response = try await client.generate(#"{"prompt":"\#(prompt)","negative_prompt":" ","seed":\#(number),"steps":6}"#)
                 #expect(response.status == .ok, "\(String(buffer: response.body))")
-                #expect(try response.picture() == Toy.expected(prompt: prompt, negativePrompt: " ", seed: UInt64(number), steps: 6))
+                #expect(try response.image() == Toy.expected(prompt: prompt, negativePrompt: " ", seed: UInt64(number), steps: 6))
               }
             }
             group.addTask {
@@ -95,14 +104,14 @@ struct StageRuntimeClusterTests {
                 try await Task.sleep(for: .milliseconds(60))
                 denoiser.cancel()
               }
-              let late = ToyStage(kind: .denoiser).start(cluster.endpoint, credits: 2)
+              let late = ToyStage(name: .denoiser).start(cluster.endpoint, credits: 2)
               try await Task.sleep(for: .milliseconds(300))
               late.cancel()
             }
             try await group.waitForAll()
           }
         }
-        #expect(await cluster.dispatcher.jobCount == 0)
+        #expect(await cluster.dispatcher.openImageCount == 0)
       }
     }
   }
@@ -111,11 +120,11 @@ struct StageRuntimeClusterTests {
     try await ToyCluster.run { cluster in
       try await Self.withWorkers(cluster.endpoint, stepSeconds: 0.05) { _ in
         try await cluster.waitUntilReady()
-        let long = Task { try await cluster.picture("long", seed: 1, steps: 50) }
-        try await wait("it runs") { await cluster.dispatcher.status.startedJobs == 1 }
+        let long = Task { try await cluster.image("long", seed: 1, steps: 50) }
+        try await wait("it runs") { await cluster.dispatcher.status.startedImages == 1 }
         long.cancel()
         let start = ContinuousClock.now
-        #expect(try await cluster.picture("short", seed: 2) == Toy.expected(prompt: "short", seed: 2))
+        #expect(try await cluster.image("short", seed: 2) == Toy.expected(prompt: "short", seed: 2))
         #expect(ContinuousClock.now - start < .seconds(2))
       }
     }
@@ -128,10 +137,10 @@ struct StageRuntimeClusterTests {
       for round in UInt64(0)..<3 {
         try await ToyCluster.run(endpoint: path) { cluster in
           try await cluster.waitUntilReady()
-          #expect(try await cluster.picture("p", seed: round) == Toy.expected(prompt: "p", seed: round))
+          #expect(try await cluster.image("p", seed: round) == Toy.expected(prompt: "p", seed: round))
           // Left behind when the gateway ends.
-          let lost = Task { try await cluster.picture("lost", seed: round, steps: 50) }
-          try await wait("it runs") { await cluster.dispatcher.status.startedJobs == 1 }
+          let lost = Task { try await cluster.image("lost", seed: round, steps: 50) }
+          try await wait("it runs") { await cluster.dispatcher.status.startedImages == 1 }
           lost.cancel()
         }
       }

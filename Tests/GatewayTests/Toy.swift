@@ -1,7 +1,9 @@
+import ClusterCore
 import Gateway
 import Logging
 import Scheduling
 import Synchronization
+import TensorCore
 import Testing
 import Transport
 import Wire
@@ -9,10 +11,11 @@ import Wire
 /// A model whose pictures are hashes: which prompt, seed and steps made one can be told from its bytes.
 enum Toy {
   static let card = ModelCard(
-    modelID: "toy/model", pipelineClass: "ToyPipeline", modelFingerprint: "f1", sizeMultiplePx: 16, minSidePx: 64, maxSidePx: 256,
-    maxPixels: 256 * 192, recommendedSizes: [ImageSize(widthPx: 64, heightPx: 64)], maxSteps: 50, maxPromptTokens: 100,
-    maxPromptBytes: 1000,
+    model: ModelIdentity(id: "toy/model", fingerprint: "f1"), pipelineClass: "ToyPipeline", pipelines: [.textToImage],
+    limits: ModelLimits(
+      sizeMultiplePx: 16, minSidePx: 64, maxSidePx: 256, maxPixels: 256 * 192, maxSteps: 50, maxPromptTokens: 100, maxPromptBytes: 1000),
     defaults: GenerationDefaults(size: ImageSize(widthPx: 64, heightPx: 64), steps: 4, trueCFGScale: 4, negativePrompt: ""),
+    recommendedSizes: [ImageSize(widthPx: 64, heightPx: 64)],
     latents: LatentGeometry(channels: 4, downscale: 8, patch: 2))
 
   /// FNV-1a.
@@ -33,7 +36,7 @@ enum Toy {
   }
 
   /// Looks like a PNG as far as its IHDR; what follows is the state.
-  static func picture(_ state: UInt64, _ size: ImageSize) -> [UInt8] {
+  static func image(_ state: UInt64, _ size: ImageSize) -> [UInt8] {
     func bytes(_ value: Int) -> [UInt8] { withUnsafeBytes(of: UInt32(value).bigEndian) { Array($0) } }
     let header = Array("IHDR".utf8) + bytes(size.widthPx) + bytes(size.heightPx) + [8, 2, 0, 0, 0]
     return [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A] + bytes(13) + header + Array("picture \(state)".utf8)
@@ -45,11 +48,11 @@ enum Toy {
   {
     let embeddings = embeddings(prompt).map { $0 & ~0 } + (negativePrompt.map { Toy.embeddings($0) } ?? [])
     let latents = (1...steps).reduce(hash(seed, 1)) { denoise($0, step: $1, embeddings) }
-    return picture(latents, size)
+    return image(latents, size)
   }
 
   static func tensor(_ name: String, _ values: [UInt64], shape: [Int]) -> WireTensor {
-    WireTensor(name: name, dtype: .i64, shape: shape, bytes: FrameBuffer(copying: values))
+    WireTensor(name: name, dtype: .int64, shape: shape, bytes: FrameBuffer(copying: values))
   }
 
   static func values(_ tensor: WireTensor) -> [UInt64] { tensor.bytes.withUnsafeBytes { Array($0.bindMemory(to: UInt64.self)) } }
@@ -89,14 +92,15 @@ actor ToyWorker {
   private var loop: Task<Void, Never>?
 
   init(
-    _ stage: StageKind, name: String, endpoint: String, card: ModelCard = Toy.card, credits: Int = 1, componentFingerprint: String = "c",
+    _ stage: StageName, name: String, endpoint: String, card: ModelCard = Toy.card, numericsClass: String = "toy", credits: Int = 1,
+    componentFingerprint: String = "c",
     stepTime: Duration = .milliseconds(2), misbehave: @escaping @Sendable (TaskReference, Body) -> Misbehaviour? = { _, _ in nil }
   ) async throws {
     var configuration = DealerConfiguration(endpoint: endpoint, security: .plaintext())
     configuration.logger = Toy.logger
     socket = try await DealerSocket(configuration)
     register = Register(
-      workerID: name, stage: stage, card: card, componentFingerprint: componentFingerprint, numericsClass: "toy", credits: credits,
+      workerID: name, stage: stage, card: card, componentFingerprint: componentFingerprint, numericsClass: numericsClass, credits: credits,
       host: "test", pid: 1, softwareVersion: "1")
     self.stepTime = stepTime
     self.misbehave = misbehave
@@ -174,8 +178,8 @@ actor ToyWorker {
     case .denoiseRequest(let request): await denoise(request, envelope, reference)
     case .decodeRequest(let request):
       let state = envelope.tensor(TensorName.latents).map(Toy.values)?.first ?? 0
-      let bytes = Toy.picture(state, request.size)
-      let image = WireTensor(name: TensorName.image, dtype: .u8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
+      let bytes = Toy.image(state, request.size)
+      let image = WireTensor(name: TensorName.image, dtype: .uint8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
       await send(.decodeResponse(DecodeResponse(mediaType: "image/png", size: request.size)), task: reference, tensors: [image])
     default: break
     }
@@ -183,8 +187,8 @@ actor ToyWorker {
 
   private func encode(_ request: EncodeRequest, _ reference: TaskReference) async {
     let embeddings = Toy.embeddings(request.prompt)
-    guard embeddings.count <= Toy.card.maxPromptTokens else {
-      let message = "the prompt has \(embeddings.count) tokens, the limit is \(Toy.card.maxPromptTokens)"
+    guard embeddings.count <= Toy.card.limits.maxPromptTokens else {
+      let message = "the prompt has \(embeddings.count) tokens, the limit is \(Toy.card.limits.maxPromptTokens)"
       return await send(.failed(Status(.invalidArgument, message, field: "prompt")), task: reference)
     }
     let tensor = Toy.tensor(TensorName.promptEmbeds, embeddings, shape: [embeddings.count, 1])
@@ -195,15 +199,15 @@ actor ToyWorker {
     log.firstSteps.append(request.firstStep)
     let embeddings = [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].compactMap { envelope.tensor($0) }.flatMap(Toy.values)
     var state = request.firstStep == 0 ? Toy.hash(request.seed, 1) : envelope.tensor(TensorName.latents).map(Toy.values)?.first ?? 0
-    let shape = Toy.card.latents.packedShape(of: request.size)
+    let shape = register.card.latents.packedShape(of: request.size)
     var latents: WireTensor { Toy.tensor(TensorName.latents, Array(repeating: state, count: shape[0] * shape[1]), shape: shape) }
     for step in request.firstStep + 1...request.steps {
       try? await Task.sleep(for: stepTime)
       if Task.isCancelled { return await send(.failed(Status(.cancelled, "stopped")), task: reference) }
       state = Toy.denoise(state, step: step, embeddings)
       log.steps += 1
-      let progress = DenoiseProgress(completedSteps: step, steps: request.steps, stepSeconds: stepTime / .seconds(1))
-      await send(.denoiseProgress(progress), task: reference, tensors: [latents])
+      let progress = Progress(completedSteps: step, steps: request.steps, stepSeconds: stepTime / .seconds(1))
+      await send(.progress(progress), task: reference, tensors: [latents])
     }
     await send(.denoiseResponse(DenoiseResponse(steps: request.steps)), task: reference, tensors: [latents])
   }

@@ -1,5 +1,8 @@
+import ClusterCore
 import Foundation
 import Gateway
+import GatewayDispatch
+import GatewayPipelines
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
@@ -38,7 +41,7 @@ struct ToyCluster: Sendable {
   /// Runs `body` with a dispatcher, without workers.
   static func run<Result: Sendable>(
     _ configure: (inout DispatcherConfiguration) -> Void = { _ in }, endpoint: String = "tcp://127.0.0.1:*", journal: String? = nil,
-    limits: JournalLimits = JournalLimits(), _ body: (ToyCluster) async throws -> Result
+    limits: JournalLimits = JournalLimits(), pipelines: PipelineRegistry = .standard, _ body: (ToyCluster) async throws -> Result
   ) async throws -> Result {
     var configuration = DispatcherConfiguration()
     configuration.heartbeatInterval = .milliseconds(200)
@@ -50,7 +53,8 @@ struct ToyCluster: Sendable {
     let router = try await RouterSocket(transport)
     let store = try JournalStore(path: journal, limits: limits)
     defer { store.close() }
-    let dispatcher = try await Dispatcher(configuration: configuration, journal: store, router: router, logger: Toy.logger)
+    let dispatcher = try await Dispatcher(
+      configuration: configuration, pipelines: pipelines, journal: store, router: router, logger: Toy.logger)
     let cluster = ToyCluster(dispatcher: dispatcher, endpoint: await router.endpoints[0])
     let running = Task { try await dispatcher.run() }
     let result: Swift.Result<Result, any Error>
@@ -63,11 +67,13 @@ struct ToyCluster: Sendable {
 
   @discardableResult
   func join(
-    _ stage: StageKind, name: String? = nil, card: ModelCard = Toy.card, credits: Int = 1, componentFingerprint: String = "c",
+    _ stage: StageName, name: String? = nil, card: ModelCard = Toy.card, numericsClass: String = "toy", credits: Int = 1,
+    componentFingerprint: String = "c",
     stepTime: Duration = .milliseconds(2), misbehave: @escaping @Sendable (TaskReference, Body) -> ToyWorker.Misbehaviour? = { _, _ in nil }
   ) async throws -> ToyWorker {
     let worker = try await ToyWorker(
-      stage, name: name ?? "\(stage.name)-\(UInt32.random(in: 0 ... .max))", endpoint: endpoint, card: card, credits: credits,
+      stage, name: name ?? "\(stage.text)-\(UInt32.random(in: 0 ... .max))", endpoint: endpoint, card: card, numericsClass: numericsClass,
+      credits: credits,
       componentFingerprint: componentFingerprint, stepTime: stepTime, misbehave: misbehave)
     await workers.append(worker)
     await worker.start()
@@ -86,8 +92,15 @@ struct ToyCluster: Sendable {
     return workers
   }
 
+  private var isReady: Bool {
+    get async {
+      let (catalog, status) = (await dispatcher.catalog, await dispatcher.status)
+      return status.models.contains { catalog.card(of: $0).map { catalog.isReady($0, status) } ?? false }
+    }
+  }
+
   func waitUntilReady() async throws {
-    try await wait("the cluster is ready") { await !dispatcher.status.readyModels().isEmpty }
+    try await wait("the cluster is ready") { await isReady }
     _ = try await dispatcher.card(named: nil)
   }
 
@@ -102,12 +115,12 @@ struct ToyCluster: Sendable {
   }
 
   /// A picture, by way of the dispatcher alone.
-  func picture(_ prompt: String, seed: UInt64, steps: Int = 4, negativePrompt: String? = nil) async throws -> [UInt8] {
+  func image(_ prompt: String, seed: UInt64, steps: Int = 4, negativePrompt: String? = nil) async throws -> [UInt8] {
     var body = #"{"prompt":"\#(prompt)","seed":\#(seed),"steps":\#(steps)"#
     if let negativePrompt { body += #","negative_prompt":"\#(negativePrompt)""# }
-    let request = try ImageRequest(body: Array((body + "}").utf8), maxPromptBytes: 1000)
-    let ticket = try await dispatcher.submit(JobRequest(ImageJob.jobs(for: request, card: Toy.card, randomSeed: 0)))
-    return try await ticket.pictures()[0].bytes.withUnsafeBytes { Array($0) }
+    let request = try GenerationRequest(body: Array((body + "}").utf8), maxPromptBytes: 1000)
+    let ticket = try await dispatcher.submit(JobRequest(ImageSpec.images(of: request, card: Toy.card, randomSeed: 0)))
+    return try await ticket.results()[0].bytes.withUnsafeBytes { Array($0) }
   }
 }
 
@@ -118,7 +131,7 @@ func wait(_ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ c
     try await Task.sleep(for: .milliseconds(10))
   }
   Issue.record("waited in vain until \(what)", sourceLocation: sourceLocation)
-  throw Failure(.deadlineExceeded, "waited in vain until \(what)")
+  throw Status(.deadlineExceeded, "waited in vain until \(what)")
 }
 
 extension TestClientProtocol {
@@ -137,7 +150,7 @@ extension TestResponse {
   var json: JSON { get throws { try JSON(Array(buffer: body)) } }
 
   /// The picture number `index` of an answer.
-  func picture(_ index: Int = 0) throws -> [UInt8] {
+  func image(_ index: Int = 0) throws -> [UInt8] {
     let text = try #require(try json["data"]?[index]?["b64_json"]?.text)
     return try Array(#require(Data(base64Encoded: text)))
   }

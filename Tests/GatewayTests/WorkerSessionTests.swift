@@ -1,4 +1,6 @@
+import ClusterCore
 import Gateway
+import GatewayDispatch
 import Scheduling
 import Testing
 import Wire
@@ -18,7 +20,7 @@ struct WorkerSessionTests {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       var card = Toy.card
-      card.maxSteps = 51
+      card.limits.maxSteps = 51
       let odd = try await cluster.join(.denoiser, card: card)
       let status = try await Self.status(odd)
       #expect(status.code == .failedPrecondition)
@@ -39,15 +41,15 @@ struct WorkerSessionTests {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       var card = Toy.card
-      card.modelFingerprint = "f2"
-      card.maxSteps = 60
+      card.model.fingerprint = "f2"
+      card.limits.maxSteps = 60
       try await cluster.join(.textEncoder, card: card)
       try await cluster.join(.denoiser, card: card)
       try await wait("five are there") { await cluster.dispatcher.status.workers.count == 5 }
-      #expect(try await cluster.dispatcher.card(named: nil).modelFingerprint == "f1")
+      #expect(try await cluster.dispatcher.card(named: nil).model.fingerprint == "f1")
       try await cluster.join(.vaeDecoder, card: card)
       try await wait("six are there") { await cluster.dispatcher.status.workers.count == 6 }
-      #expect(try await cluster.dispatcher.card(named: "toy/model").modelFingerprint == "f2")
+      #expect(try await cluster.dispatcher.card(named: "toy/model").model.fingerprint == "f2")
     }
   }
 
@@ -83,11 +85,11 @@ struct WorkerSessionTests {
   @Test func whatADrainingWorkerRunsIsFinished() async throws {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(30))
-      let first = Task { try await cluster.picture("a", seed: 1, steps: 8) }
+      let first = Task { try await cluster.image("a", seed: 1, steps: 8) }
       try await wait("it runs") { await workers.denoiser.log.steps > 1 }
       await workers.denoiser.send(.draining(reason: "SIGTERM"))
       try await wait("it is known") { await cluster.dispatcher.status.workers.contains { $0.state == .draining } }
-      let second = Task { try await cluster.picture("b", seed: 2) }
+      let second = Task { try await cluster.image("b", seed: 2) }
       #expect(try await first.value == Toy.expected(prompt: "a", seed: 1, steps: 8))
       try await cluster.join(.denoiser)
       #expect(try await second.value == Toy.expected(prompt: "b", seed: 2))

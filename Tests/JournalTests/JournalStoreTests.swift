@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import GRDB
 import Journal
@@ -10,10 +11,10 @@ struct JournalStoreTests {
     try withFolder { folder in
       let path = "\(folder)/state/journal"
       let store = try JournalStore(path: path)
-      try store.apply([.admit(Sample.job("a", pictures: 2, key: "k"))])
+      try store.apply([.admit(Sample.job("a", images: 2, key: "k"))])
       try store.apply([Sample.progress("a", task: 0, steps: nil, Sample.payload(1)), Sample.progress("a", steps: 3, Sample.payload(2))])
       try store.apply([Sample.fail("a", 1)])
-      for number: UInt32 in [1, 4097] { try store.apply([.attempt(PictureReference(job: "a", index: 0), task: 1, number: number)]) }
+      for number: UInt32 in [1, 4097] { try store.apply([.attempt(ImageReference(job: "a", index: 0), task: 1, number: number)]) }
       let before = try Snapshot(store)
       store.close()
       let again = try JournalStore(path: path)
@@ -21,12 +22,12 @@ struct JournalStoreTests {
       #expect((store.epoch, again.epoch) == (1, 2))
       let job = try #require(try again.openJobs().jobs.first)
       #expect(job.record.job.request == Data("a cat".utf8))
-      #expect(job.record.outcomes == [.open, .failed(StoredFailure(code: 13, message: "no", field: "prompt"))])
-      #expect(job.pictures.map(\.progress.count) == [2])
+      #expect(job.record.outcomes == [.open, .failed(Status(StatusCode(rawValue: 13)!, "no", field: "prompt"))])
+      #expect(job.images.map(\.progress.count) == [2])
       #expect(
-        job.pictures[0].progress[0] == StoredProgress(task: 0, completedSteps: nil, payload: Sample.payload(1), numericsClass: "avx512"))
-      #expect(job.pictures[0].progress[1].completedSteps == 3)
-      #expect(job.pictures[0].attempts == [1: 4097])
+        job.images[0].progress[0] == StoredProgress(task: 0, completedSteps: nil, payload: Sample.payload(1), numericsClass: "avx512"))
+      #expect(job.images[0].progress[1].completedSteps == 3)
+      #expect(job.images[0].attempts == [1: 4097])
       #expect(try again.lastPayloadID() == 2)
       let key = try #require(try again.job(ofKey: "k", tenant: "t"))
       #expect(key.job == "a" && key.digest == Data("digest of k".utf8))
@@ -42,12 +43,12 @@ struct JournalStoreTests {
     let store = try JournalStore(path: nil)
     try store.apply([.admit(Sample.job("a"))])
     for steps in [1, 2, 5, 4] { try store.apply([Sample.progress("a", steps: steps, Sample.payload(UInt64(steps)))]) }
-    #expect(try store.openJobs().jobs[0].pictures[0].progress.map(\.payload) == [Sample.payload(5)])
+    #expect(try store.openJobs().jobs[0].images[0].progress.map(\.payload) == [Sample.payload(5)])
     try store.apply([Sample.progress("a", steps: nil, Sample.payload(6))])
-    #expect(try store.openJobs().jobs[0].pictures[0].progress.map(\.completedSteps) == [nil])
+    #expect(try store.openJobs().jobs[0].images[0].progress.map(\.completedSteps) == [nil])
     try store.apply([Sample.finish("a", Sample.payload(7, 500))])
     #expect(try store.openJobs().jobs.isEmpty)
-    #expect(try store.result(of: PictureReference(job: "a", index: 0)) == Sample.payload(7, 500))
+    #expect(try store.result(of: ImageReference(job: "a", index: 0)) == Sample.payload(7, 500))
     #expect(try store.record(of: "a", tenant: "t")?.outcomes == [.finished(byteCount: 500, promptTokens: 7)])
     #expect(try store.record(of: "a", tenant: "t")?.endedAtMs == 2_000)
     #expect(try store.problems() == [])
@@ -67,10 +68,10 @@ struct JournalStoreTests {
 
   @Test func aSharedOutputStaysUntilItsLastPictureEnds() throws {
     let store = try JournalStore(path: nil)
-    try store.apply([.admit(Sample.job("a", pictures: 2))])
+    try store.apply([.admit(Sample.job("a", images: 2))])
     try store.apply((0..<2).map { Sample.progress("a", $0, task: 0, steps: nil, Sample.payload(1)) })
     try store.apply([Sample.finish("a", 0, Sample.payload(2))])
-    #expect(try store.openJobs().jobs[0].pictures.map(\.progress.count) == [1])
+    #expect(try store.openJobs().jobs[0].images.map(\.progress.count) == [1])
     try store.apply([Sample.finish("a", 1, Sample.payload(3))])
     #expect(try store.problems() == [])
     #expect(try store.database.read { try Int.fetchOne($0, sql: "SELECT count(*) FROM payloads") } == 2)
@@ -105,7 +106,7 @@ struct JournalStoreTests {
     let store = try JournalStore(path: nil)
     for job in [
       Sample.job("a", request: String(repeating: "x", count: (4 << 20) + 1)), Sample.job(String(repeating: "x", count: 300)),
-      Sample.job("a", tenant: String(repeating: "x", count: 300)), Sample.job("a", pictures: 1001),
+      Sample.job("a", tenant: String(repeating: "x", count: 300)), Sample.job("a", images: 1001),
       Sample.job("a", key: String(repeating: "x", count: 300)),
     ] {
       #expect { try store.apply([.admit(job)]) } throws: { if case .some(.tooLarge) = $0 as? JournalError { true } else { false } }
@@ -160,14 +161,14 @@ struct JournalStoreTests {
 
   @Test func damagedBytesAreNoticed() throws {
     let store = try JournalStore(path: nil)
-    try store.apply([.admit(Sample.job("a", pictures: 2)), Sample.finish("a", 0, Sample.payload(1))])
+    try store.apply([.admit(Sample.job("a", images: 2)), Sample.finish("a", 0, Sample.payload(1))])
     try store.apply([Sample.progress("a", 1, task: 0, steps: nil, Sample.payload(2)), Sample.progress("a", 1, steps: 2, Sample.payload(3))])
     try store.database.write { try $0.execute(sql: "UPDATE payloads SET bytes = zeroblob(100) WHERE id != 2") }
     #expect(throws: JournalError.corrupt(what: "the 100 bytes of payload 1")) {
-      try store.result(of: PictureReference(job: "a", index: 0))
+      try store.result(of: ImageReference(job: "a", index: 0))
     }
     // The checkpoint is left out; the picture is made again from what is sound.
-    #expect(try store.openJobs().jobs[0].pictures[0].progress.map(\.payload.id) == [2])
+    #expect(try store.openJobs().jobs[0].images[0].progress.map(\.payload.id) == [2])
     #expect(try store.problems().count == 2)
     try store.database.write { try $0.execute(sql: "UPDATE jobs SET request = x'00'") }
     #expect(throws: JournalError.self) { try store.record(of: "a", tenant: nil) }
@@ -179,13 +180,13 @@ struct JournalStoreTests {
     ("UPDATE pictures SET state = 7 WHERE picture = 1", true), ("UPDATE attempts SET task = -1", true),
   ]) func aDamagedJobFailsAndTheOthersStay(damage: String, isReadable: Bool) throws {
     let store = try JournalStore(path: nil)
-    for (job, pictures) in [("a", 1), ("b", 2), ("c", 1)] { try store.apply([.admit(Sample.job(job, pictures: pictures))]) }
-    let attempt = JournalChange.attempt(PictureReference(job: "b", index: 0), task: 1, number: 4)
+    for (job, pictures) in [("a", 1), ("b", 2), ("c", 1)] { try store.apply([.admit(Sample.job(job, images: pictures))]) }
+    let attempt = JournalChange.attempt(ImageReference(job: "b", index: 0), task: 1, number: 4)
     try store.apply([Sample.progress("b", 0, steps: 2, Sample.payload(1)), attempt])
     try store.database.write { try $0.execute(sql: damage) }
     let damaged = try store.openJobs().damaged
     #expect(damaged.count == 1)
-    try store.fail(damaged, code: 15, atMs: 3_000)
+    try store.fail(damaged, code: .dataLoss, atMs: 3_000)
     let open = try store.openJobs()
     #expect(open.jobs.map(\.record.job.id) == ["a", "c"] && open.damaged.isEmpty)
     #expect(try store.counts() == (open: 2, all: 3))
@@ -195,7 +196,7 @@ struct JournalStoreTests {
     if isReadable {
       let record = try #require(try store.record(of: "b", tenant: nil)), failure = "the journal is damaged: \(damaged[0].damage)"
       #expect(record.endedAtMs == 3_000)
-      #expect(record.outcomes == [.failed(StoredFailure(code: 15, message: failure)), .failed(StoredFailure(code: 15, message: failure))])
+      #expect(record.outcomes == [.failed(Status(.dataLoss, failure)), .failed(Status(.dataLoss, failure))])
     } else {
       #expect(throws: JournalError.self) { try store.record(of: "b", tenant: nil) }
     }
@@ -207,7 +208,7 @@ struct JournalStoreTests {
       let path = folder + "/j"
       do {
         let store = try JournalStore(path: path)
-        for number in 0..<6 { try store.apply([.admit(Sample.job("\(number)", pictures: 2, key: "\(number)"))]) }
+        for number in 0..<6 { try store.apply([.admit(Sample.job("\(number)", images: 2, key: "\(number)"))]) }
         for number in 0..<6 { try store.apply([Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 3000))]) }
         try store.apply([Sample.finish("0", Sample.payload(10, 2000)), Sample.fail("0", 1)])
         store.close()
@@ -226,7 +227,7 @@ struct JournalStoreTests {
           let store = try JournalStore(path: path)
           defer { store.close() }
           if try !store.problems().isEmpty { noticed += 1 }
-          try store.fail(store.openJobs().damaged, code: 15, atMs: 3_000)
+          try store.fail(store.openJobs().damaged, code: .dataLoss, atMs: 3_000)
           _ = try Snapshot(store)
           try store.apply([.admit(Sample.job("new"))])
         } catch {

@@ -72,7 +72,7 @@ struct RoomTests {
 
   /// More than fits is refused as a whole; nothing is damaged, and once something is gone there is room again.
   private func fill(_ store: JournalStore) throws {
-    try store.apply([.admit(Sample.job("a", pictures: 100))])
+    try store.apply([.admit(Sample.job("a", images: 100))])
     var payload: UInt64 = 1
     var picture = 0
     var refusal: (any Error)?
@@ -85,7 +85,7 @@ struct RoomTests {
     }
     #expect(Self.isFull(try #require(refusal)), "\(String(describing: refusal))")
     #expect(picture > 3)
-    #expect(try store.openJobs().jobs[0].pictures.filter { !$0.progress.isEmpty }.count == picture)
+    #expect(try store.openJobs().jobs[0].images.filter { !$0.progress.isEmpty }.count == picture)
     // What ends a job still works, and gives room back.
     for index in 0..<3 { try store.apply([Sample.fail("a", index)]) }
     try store.apply([Sample.progress("a", picture, steps: 1, Sample.payload(payload, 150_000))])

@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import Journal
 import Synchronization
@@ -12,9 +13,9 @@ func withFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
 }
 
 enum Sample {
-  static func job(_ id: String, tenant: String = "t", pictures: Int = 1, key: String? = nil, request: String = "a cat") -> StoredJob {
+  static func job(_ id: String, tenant: String = "t", images: Int = 1, key: String? = nil, request: String = "a cat") -> StoredJob {
     StoredJob(
-      id: id, tenant: tenant, submittedAtMs: 1_000, deadlineAtMs: 90_000, request: Data(request.utf8), pictureCount: pictures,
+      id: id, tenant: tenant, submittedAtMs: 1_000, deadlineAtMs: 90_000, request: Data(request.utf8), imageCount: images,
       key: key.map { IdempotencyKey(text: $0, digest: Data("digest of \($0)".utf8)) })
   }
 
@@ -29,33 +30,33 @@ enum Sample {
 
   static func progress(_ job: String, _ index: Int = 0, task: Int = 1, steps: Int?, _ payload: StoredPayload) -> JournalChange {
     .progress(
-      PictureReference(job: job, index: index),
+      ImageReference(job: job, index: index),
       StoredProgress(task: task, completedSteps: steps, payload: payload, numericsClass: "avx512"))
   }
 
   static func finish(_ job: String, _ index: Int, _ payload: StoredPayload, atMs: Int64 = 2_000) -> JournalChange {
-    .finish(PictureReference(job: job, index: index), result: payload, promptTokens: 7, atMs: atMs)
+    .finish(ImageReference(job: job, index: index), result: payload, promptTokens: 7, atMs: atMs)
   }
 
   static func finish(_ job: String, _ payload: StoredPayload, atMs: Int64 = 2_000) -> JournalChange { finish(job, 0, payload, atMs: atMs) }
 
   static func fail(_ job: String, _ index: Int = 0, atMs: Int64 = 2_000) -> JournalChange {
-    .fail(PictureReference(job: job, index: index), StoredFailure(code: 13, message: "no", field: "prompt"), atMs: atMs)
+    .fail(ImageReference(job: job, index: index), Status(StatusCode(rawValue: 13)!, "no", field: "prompt"), atMs: atMs)
   }
 }
 
 /// Everything that a journal tells, for comparison.
 struct Snapshot: Equatable {
   var records: [StoredRecord]
-  var open: [OpenPicture]
+  var open: [OpenImage]
   var results: [StoredPayload?]
 
   /// The newest `limit` jobs.
   init(_ store: JournalStore, limit: Int = .max) throws {
     records = try store.records(tenant: nil, before: nil, limit: limit)
-    open = try store.openJobs().jobs.flatMap(\.pictures)
+    open = try store.openJobs().jobs.flatMap(\.images)
     results = try records.flatMap { record in
-      try record.outcomes.indices.map { try store.result(of: PictureReference(job: record.job.id, index: $0)) }
+      try record.outcomes.indices.map { try store.result(of: ImageReference(job: record.job.id, index: $0)) }
     }
   }
 }

@@ -43,9 +43,9 @@ struct WriterTests {
     let job = "job-\(number / 8)"
     let payload = Sample.payload(UInt64(number + 1), 5_000 + number % 7 * 9_000)
     return switch number % 8 {
-    case 0: [.admit(Sample.job(job, pictures: 2, key: job))]
+    case 0: [.admit(Sample.job(job, images: 2, key: job))]
     case 1:
-      [.attempt(PictureReference(job: job, index: 1), task: 1, number: 4)]
+      [.attempt(ImageReference(job: job, index: 1), task: 1, number: 4)]
         + (0..<2).map { Sample.progress(job, $0, task: 0, steps: nil, payload) }
     case 2...4: [Sample.progress(job, steps: number % 8, payload)]
     case 5: [Sample.finish(job, 0, payload)]

@@ -73,7 +73,7 @@ private enum Damage: String, CaseIterable {
 }
 
 /// Damages every tensor of every component in turn. Each time the loader must say which file and which tensor is wrong;
-/// it must not crash, and must not go on.
+/// it must neither crash nor continue.
 @Suite struct DamagedTensorTests {
   /// Tensors that no image needs, and that are read by nothing. They may be missing or of any shape and type.
   private static let unusedPrefixes: [ModelComponent: [String]] = [
@@ -137,7 +137,7 @@ private enum Damage: String, CaseIterable {
     let index = names.first { $0.hasSuffix(".index.json") }.map { folder.appending(path: $0) }
     for shard in names.sorted() where shard.hasSuffix(".safetensors") {
       let shardURL = folder.appending(path: shard), file = try StoredFile(shardURL)
-      // Room for what damaged headers need more.
+      // Space for what damaged headers need more.
       let header = file.header(byteCount: file.header().count + 64),
         original = header + file.tensors.flatMap(\.tensor.bytes)
       for (name, _) in file.tensors {

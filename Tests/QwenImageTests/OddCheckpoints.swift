@@ -106,7 +106,7 @@ extension OddCheckpoint {
     .refused("an old pickle", vaeFile, "a Python pickle", "convert it to safetensors") {
       try $0.write([0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8], to: vaeFile)
     },
-    .refused("room for a download", vaeFile, "filled with zeros") {
+    .refused("space for a download", vaeFile, "filled with zeros") {
       try $0.write([UInt8](repeating: 0, count: 4096), to: vaeFile)
     },
     .refused("a directory for a file", vaeFile, "not a regular file") { copy in

@@ -1,3 +1,4 @@
+import ClusterCore
 import Scheduling
 import Testing
 
@@ -14,19 +15,19 @@ struct AdmissionTests {
     let failure = try #require(rejection(refused))
     #expect(failure.code == .resourceExhausted)
     #expect(failure.message.contains("2 of 2"))
-    bench.send(.jobCancelled(JobID("b"), reason: Failure(.cancelled, "enough")))
+    bench.send(.imageCancelled(ImageJobID("b"), reason: Status(.cancelled, "enough")))
     #expect(rejection(bench.submit("c")) == nil)
   }
 
   @Test func jobsOfOneRequestAreAdmittedTogetherOrNotAtAll() {
     var bench = Bench { $0.maxJobs = 2 }
     let three = ["a", "b", "c"].map { bench.submission($0) }
-    let effects = bench.send(.jobsSubmitted(three))
+    let effects = bench.send(.imagesSubmitted(three))
     #expect(effects.count == 3)
     #expect(rejection(effects)?.code == .resourceExhausted)
-    #expect(bench.scheduler.status(now: bench.now).queuedJobs == 0)
-    #expect(rejection(bench.send(.jobsSubmitted(Array(three.prefix(2))))) == nil)
-    #expect(bench.scheduler.status(now: bench.now).queuedJobs == 2)
+    #expect(bench.scheduler.status(now: bench.now).queuedImages == 0)
+    #expect(rejection(bench.send(.imagesSubmitted(Array(three.prefix(2))))) == nil)
+    #expect(bench.scheduler.status(now: bench.now).queuedImages == 2)
   }
 
   @Test func anIdIsNotUsedTwice() {
@@ -36,7 +37,7 @@ struct AdmissionTests {
     #expect(rejection(again)?.code == .alreadyExists)
     #expect(failure(again, of: "a") == nil)
     let twins = [bench.submission("b"), bench.submission("b")]
-    #expect(rejection(bench.send(.jobsSubmitted(twins)))?.code == .alreadyExists)
+    #expect(rejection(bench.send(.imagesSubmitted(twins)))?.code == .alreadyExists)
   }
 
   @Test func aDeadlineEndsTheJobWhereverItIs() throws {
@@ -72,7 +73,7 @@ struct AdmissionTests {
 
   @Test(arguments: 0..<6) func aJobCanBeCancelledInEveryPhase(phase: Int) throws {
     var bench = Bench()
-    let reason = Failure(.cancelled, "enough")
+    let reason = Status(.cancelled, "enough")
     let workers = bench.joinAll()
     var expectedCancel: AttemptID?
     if phase == 0 {
@@ -90,12 +91,12 @@ struct AdmissionTests {
       }
       if phase == 5 { last = offers(try bench.complete(last)).first; expectedCancel = attempt("a", 2, 1) }
     }
-    let effects = bench.send(.jobCancelled(JobID("a"), reason: reason))
+    let effects = bench.send(.imageCancelled(ImageJobID("a"), reason: reason))
     #expect(events(effects, of: "a") == [.failed(reason)])
     #expect(cancels(effects) == [expectedCancel].compactMap { $0 })
     // Nothing but the cached prompt is kept, and nothing more is said of the job.
     #expect(bench.held.count == (phase >= 2 ? 1 : 0))
-    #expect(bench.send(.jobCancelled(JobID("a"), reason: reason)).isEmpty)
+    #expect(bench.send(.imageCancelled(ImageJobID("a"), reason: reason)).isEmpty)
     for wait in 0..<3 { #expect(events(bench.send(.tick, after: .seconds(wait)), of: "a").isEmpty) }
   }
 
@@ -103,13 +104,13 @@ struct AdmissionTests {
     var bench = Bench()
     let (_, denoiser, _) = bench.joinAll()
     let denoise = try bench.bringToDenoiser("a")
-    bench.send(.jobCancelled(JobID("a"), reason: Failure(.cancelled, "enough")))
+    bench.send(.imageCancelled(ImageJobID("a"), reason: Status(.cancelled, "enough")))
     let encode = offers(bench.submit("b")).first
     #expect(offers(try bench.complete(encode)).isEmpty)
-    let freed = bench.send(.taskFailed(denoise.offer.attempt, by: denoiser, Failure(.cancelled, "stopped")))
+    let freed = bench.send(.taskFailed(denoise.offer.attempt, by: denoiser, Status(.cancelled, "stopped")))
     #expect(offers(freed).map(\.offer.attempt) == [attempt("b", 1, 1)])
     // The same when it finishes all the same.
-    bench.send(.jobCancelled(JobID("b"), reason: Failure(.cancelled, "enough")))
+    bench.send(.imageCancelled(ImageJobID("b"), reason: Status(.cancelled, "enough")))
     let output = bench.payload()
     let late = bench.send(.taskFinished(attempt("b", 1, 1), by: denoiser, output: output))
     #expect(late == [.release(output)])

@@ -1,4 +1,6 @@
+import ClusterCore
 import Scheduling
+import Simulation
 import Testing
 
 let model = ModelIdentity(id: "Qwen/Qwen-Image", fingerprint: "f1")
@@ -47,18 +49,18 @@ struct Bench {
   }
 
   func registration(
-    _ stage: Stage, id: UInt64, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32", model: ModelIdentity = model,
+    _ stage: StageName, id: UInt64, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32", model: ModelIdentity = model,
     running: [AttemptID] = []
   ) -> WorkerRegistration {
     WorkerRegistration(
-      id: WorkerID(id), name: name ?? "\(stage.rawValue)-\(id)", stage: stage, model: model, numericsClass: numericsClass,
+      id: WorkerID(id), name: name ?? "\(stage.text)-\(id)", stage: stage, model: model, numericsClass: numericsClass,
       credits: credits, running: running)
   }
 
   /// A worker joins; returns what follows from it.
   @discardableResult
   mutating func join(
-    _ stage: Stage, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32", model: ModelIdentity = model,
+    _ stage: StageName, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32", model: ModelIdentity = model,
     running: [AttemptID] = []
   ) -> (worker: WorkerID, effects: [Effect]) {
     nextWorker += 1
@@ -80,15 +82,15 @@ struct Bench {
     _ id: String, prompt: String? = nil, negativePrompt: String? = nil, steps: Int = 4, deadline: Instant? = nil,
     model: ModelIdentity = model
   ) -> [Effect] {
-    send(.jobsSubmitted([submission(id, prompt: prompt, negativePrompt: negativePrompt, steps: steps, deadline: deadline, model: model)]))
+    send(.imagesSubmitted([submission(id, prompt: prompt, negativePrompt: negativePrompt, steps: steps, deadline: deadline, model: model)]))
   }
 
   func submission(
     _ id: String, prompt: String? = nil, negativePrompt: String? = nil, steps: Int = 4, deadline: Instant? = nil,
     model: ModelIdentity = model
-  ) -> JobSubmission {
-    let plan = JobPlan.textToImage(prompt: prompt ?? "prompt of \(id)", negativePrompt: negativePrompt, stepCount: steps, tokenCount: 16)
-    return JobSubmission(id: JobID(id), model: model, plan: plan, deadline: deadline)
+  ) -> ImageJobSubmission {
+    let plan = ImageJobPlan.toy(prompt: prompt ?? "prompt of \(id)", negativePrompt: negativePrompt, stepCount: steps)
+    return ImageJobSubmission(id: ImageJobID(id), model: model, plan: plan, deadline: deadline)
   }
 
   /// The worker accepts the offer and finishes the task.
@@ -125,24 +127,24 @@ func offers(_ effects: [Effect]) -> [(offer: Offer, worker: WorkerID)] {
   effects.compactMap { if case .offer(let offer, let worker) = $0 { (offer, worker) } else { nil } }
 }
 
-func events(_ effects: [Effect], of job: String) -> [JobEvent] {
-  effects.compactMap { if case .job(JobID(job), let event) = $0 { event } else { nil } }
+func events(_ effects: [Effect], of job: String) -> [ImageJobEvent] {
+  effects.compactMap { if case .image(ImageJobID(job), let event) = $0 { event } else { nil } }
 }
 
 func cancels(_ effects: [Effect]) -> [AttemptID] {
   effects.compactMap { if case .cancel(let attempt, _, _) = $0 { attempt } else { nil } }
 }
 
-func failure(_ effects: [Effect], of job: String) -> Failure? {
+func failure(_ effects: [Effect], of job: String) -> Status? {
   for case .failed(let failure) in events(effects, of: job) { return failure }
   return nil
 }
 
-func rejection(_ effects: [Effect]) -> Failure? {
+func rejection(_ effects: [Effect]) -> Status? {
   for case .rejected(_, let failure) in effects { return failure }
   return nil
 }
 
 func attempt(_ job: String, _ index: Int, _ number: UInt32) -> AttemptID {
-  AttemptID(task: TaskID(job: JobID(job), index: index), number: number)
+  AttemptID(task: TaskID(job: ImageJobID(job), index: index), number: number)
 }

@@ -23,7 +23,7 @@ struct FairnessTests {
     var submission = bench.submission(id, steps: steps)
     submission.tenant = TenantID(String(id.prefix(1)))
     submission.priority = priority
-    return bench.send(.jobsSubmitted([submission]))
+    return bench.send(.imagesSubmitted([submission]))
   }
 
   @Test func whoAsksForMuchDoesNotDelayTheOthers() throws {

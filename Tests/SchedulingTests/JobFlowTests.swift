@@ -1,3 +1,4 @@
+import ClusterCore
 import Scheduling
 import Testing
 
@@ -29,7 +30,7 @@ struct JobFlowTests {
     #expect(finished.last == .release(Payload(id: bench.nextPayload, byteCount: 100)))
     // Only the cache still holds something: the two encoded prompts.
     #expect(bench.held.count == 2)
-    #expect(bench.scheduler.status(now: bench.now).startedJobs == 0)
+    #expect(bench.scheduler.status(now: bench.now).startedImages == 0)
   }
 
   @Test func tellsProgressWithTheTimeThatIsLeft() throws {
@@ -70,9 +71,9 @@ struct JobFlowTests {
     var bench = Bench()
     let (_, denoiser, _) = bench.joinAll()
     for id in ["a", "b", "c"] { bench.submit(id) }
-    var order: [JobID] = []
+    var order: [ImageJobID] = []
     var queue: [(offer: Offer, worker: WorkerID)] = [
-      (Offer(attempt: attempt("a", 0, 1), job: JobID("a"), index: 0, inputs: [], resume: nil, deadline: nil), WorkerID(1))
+      (Offer(attempt: attempt("a", 0, 1), job: ImageJobID("a"), index: 0, inputs: [], resume: nil, deadline: nil), WorkerID(1))
     ]
     while !queue.isEmpty {
       let next = queue.removeFirst()
@@ -88,10 +89,10 @@ struct JobFlowTests {
     #expect(events(bench.submit("a"), of: "a").last == .queued(position: 1, secondsLeft: nil))
     #expect(events(bench.submit("b"), of: "b") == [.queued(position: 2, secondsLeft: nil)])
     #expect(events(bench.submit("c"), of: "c") == [.queued(position: 3, secondsLeft: nil)])
-    let cancelled = bench.send(.jobCancelled(JobID("b"), reason: Failure(.cancelled, "enough")))
+    let cancelled = bench.send(.imageCancelled(ImageJobID("b"), reason: Status(.cancelled, "enough")))
     #expect(events(cancelled, of: "c") == [.queued(position: 2, secondsLeft: nil)])
     let encoded = bench.send(.taskFinished(attempt("a", 0, 1), by: WorkerID(1), output: bench.payload()))
-    #expect(events(encoded, of: "a") == [.started(.denoiser, attempt: 1)])
+    #expect(events(encoded, of: "a") == [.started(.denoiser, isMain: true, attempt: 1)])
     #expect(events(encoded, of: "c").contains(.queued(position: 1, secondsLeft: nil)))
   }
 
@@ -136,7 +137,7 @@ struct SharingTests {
     #expect(denoises[0].offer.inputs == denoises[1].offer.inputs)
     // And later ones find it in the cache.
     let later = offers(bench.submit("c", prompt: "cat"))
-    #expect(later.map(\.offer.attempt.task) == [TaskID(job: JobID("c"), index: 1)])
+    #expect(later.map(\.offer.attempt.task) == [TaskID(job: ImageJobID("c"), index: 1)])
     #expect(later[0].offer.inputs == denoises[0].offer.inputs)
     #expect(bench.scheduler.status(now: bench.now).cacheHits == 1)
   }
@@ -156,10 +157,10 @@ struct SharingTests {
     _ = bench.joinAll(credits: 4)
     let encode = offers(bench.submit("a", prompt: "cat"))
     bench.submit("b", prompt: "cat")
-    let cancelled = bench.send(.jobCancelled(JobID("a"), reason: Failure(.cancelled, "enough")))
+    let cancelled = bench.send(.imageCancelled(ImageJobID("a"), reason: Status(.cancelled, "enough")))
     #expect(cancels(cancelled).isEmpty)
     // It keeps its name, but a further attempt is made for a job that is still there.
-    let again = offers(bench.send(.taskFailed(encode[0].offer.attempt, by: encode[0].worker, Failure(.internal, "no"))))
+    let again = offers(bench.send(.taskFailed(encode[0].offer.attempt, by: encode[0].worker, Status(.internal, "no"))))
     #expect(again.map(\.offer.attempt) == [attempt("a", 0, 2)])
     #expect(again.map(\.offer.job.text) == ["b"])
     #expect(offers(try bench.complete(again[0])).map(\.offer.attempt.task.job.text) == ["b"])

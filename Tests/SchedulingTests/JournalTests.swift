@@ -1,7 +1,8 @@
+import ClusterCore
 import Scheduling
 import Testing
 
-private let diskFull = Failure(.resourceExhausted, "the disk is full", resource: .storage)
+private let diskFull = Status(.resourceExhausted, "the disk is full", resource: .storage)
 
 @Suite("What the journal must know first")
 struct JournalTests {
@@ -16,20 +17,20 @@ struct JournalTests {
   @Test func aJobBeginsAndIsAcknowledgedWhenItIsDurable() {
     var bench = slowBench()
     let submitted = bench.submit("a")
-    #expect(submitted == [.journal(JournalSequence(1), .jobsAdmitted([bench.submission("a")]))])
+    #expect(submitted == [.journal(JournalSequence(1), .imagesAdmitted([bench.submission("a")]))])
     #expect(bench.send(.tick, after: .seconds(5)).isEmpty)
     let durable = bench.send(.journalled(through: JournalSequence(1)))
-    #expect(durable.first == .admitted(JobID("a")))
+    #expect(durable.first == .admitted(ImageJobID("a")))
     #expect(offers(durable).map(\.offer.attempt) == [attempt("a", 0, 1)])
   }
 
   @Test func withoutRoomAJobIsRefused() {
     var bench = slowBench()
     bench.submit("a")
-    #expect(bench.send(.journalRefused(JournalSequence(1), diskFull)) == [.rejected(JobID("a"), diskFull)])
-    #expect(bench.scheduler.status(now: bench.now).unadmittedJobs == 0)
+    #expect(bench.send(.journalRefused(JournalSequence(1), diskFull)) == [.rejected(ImageJobID("a"), diskFull)])
+    #expect(bench.scheduler.status(now: bench.now).unadmittedImages == 0)
     bench.submit("a")
-    #expect(bench.send(.journalled(through: JournalSequence(2))).first == .admitted(JobID("a")))
+    #expect(bench.send(.journalled(through: JournalSequence(2))).first == .admitted(ImageJobID("a")))
   }
 
   @Test func jobsThatAreNotDurableCountTowardsTheLimit() {
@@ -43,11 +44,11 @@ struct JournalTests {
 
   @Test func aJobThatIsCancelledOnItsWayToTheJournalNeverBegins() {
     var bench = slowBench()
-    let reason = Failure(.cancelled, "enough")
+    let reason = Status(.cancelled, "enough")
     bench.submit("a")
-    #expect(bench.send(.jobCancelled(JobID("a"), reason: reason)).isEmpty)
+    #expect(bench.send(.imageCancelled(ImageJobID("a"), reason: reason)).isEmpty)
     let durable = bench.send(.journalled(through: JournalSequence(1)))
-    #expect(durable == [.admitted(JobID("a")), .journal(JournalSequence(2), .jobFailed(JobID("a"), reason))])
+    #expect(durable == [.admitted(ImageJobID("a")), .journal(JournalSequence(2), .imageFailed(ImageJobID("a"), reason))])
     #expect(events(bench.send(.journalled(through: JournalSequence(2))), of: "a") == [.failed(reason)])
   }
 
@@ -60,13 +61,13 @@ struct JournalTests {
     let finished = try bench.complete(decode)
     let output = Payload(id: bench.nextPayload, byteCount: 100)
     let sequence = JournalSequence(UInt64(bench.entries.count))
-    #expect(finished.contains(.journal(sequence, .jobFinished(JobID("a"), output: output))))
+    #expect(finished.contains(.journal(sequence, .imageFinished(ImageJobID("a"), output: output))))
     #expect(events(finished, of: "a").isEmpty)
     #expect(bench.held.contains(output.id))
     // A cancel comes too late: the end is decided.
-    #expect(bench.send(.jobCancelled(JobID("a"), reason: Failure(.cancelled, "enough"))).isEmpty)
+    #expect(bench.send(.imageCancelled(ImageJobID("a"), reason: Status(.cancelled, "enough"))).isEmpty)
     let told = bench.send(.journalled(through: sequence))
-    #expect(told == [.job(JobID("a"), .finished(output: output)), .release(output)])
+    #expect(told == [.image(ImageJobID("a"), .finished(output: output)), .release(output)])
   }
 
   @Test func anEndThatTheJournalRefusesIsHeldAndWrittenAgain() throws {
@@ -77,7 +78,7 @@ struct JournalTests {
     bench.journalsAtOnce = false
     try bench.complete(decode)
     let refused = bench.send(.journalRefused(JournalSequence(UInt64(bench.entries.count)), diskFull))
-    #expect(refused == [.job(JobID("a"), .held(diskFull))])
+    #expect(refused == [.image(ImageJobID("a"), .held(diskFull))])
     var pauses: [Duration] = []
     for _ in 0..<8 {
       let start = bench.now
@@ -98,12 +99,12 @@ struct JournalTests {
     let encode = offers(bench.submit("a", prompt: "cat")).first
     bench.submit("b", prompt: "cat")
     try bench.complete(encode)
-    let places = [TaskID(job: JobID("a"), index: 0), TaskID(job: JobID("b"), index: 0)]
+    let places = [TaskID(job: ImageJobID("a"), index: 0), TaskID(job: ImageJobID("b"), index: 0)]
     let output = Payload(id: bench.nextPayload, byteCount: 100)
     #expect(bench.entries.contains(.taskFinished(places: places, output: output, numericsClass: "fp32")))
     // Who finds it in the cache needs it after a restart as well.
     bench.submit("c", prompt: "cat")
-    let place = TaskID(job: JobID("c"), index: 0)
+    let place = TaskID(job: ImageJobID("c"), index: 0)
     #expect(bench.entries.contains(.taskFinished(places: [place], output: output, numericsClass: "fp32")))
   }
 
@@ -130,7 +131,7 @@ struct JournalTests {
     bench.send(.journalled(through: JournalSequence(1)))
     let encoded = bench.send(.taskFinished(attempt("a", 0, 1), by: WorkerID(1), output: bench.payload()))
     let denoise = try #require(offers(encoded).first)
-    let place = TaskID(job: JobID("a"), index: 0)
+    let place = TaskID(job: ImageJobID("a"), index: 0)
     let output = Payload(id: bench.nextPayload, byteCount: 100)
     let entry = JournalEntry.taskFinished(places: [place], output: output, numericsClass: "fp32")
     let index = try #require(bench.entries.firstIndex(of: entry))
@@ -162,11 +163,13 @@ struct JournalTests {
 @Suite("After a restart")
 struct RestartTests {
   /// What the journal knows of a job that lost its gateway after `completedSteps` steps.
-  private func restored(_ bench: inout Bench, _ id: String, completedSteps: Int, steps: Int = 4, attemptNumber: UInt32 = 1) -> RestoredJob {
+  private func restored(_ bench: inout Bench, _ id: String, completedSteps: Int, steps: Int = 4, attemptNumber: UInt32 = 1)
+    -> RestoredImageJob
+  {
     let embeddings = RestoredTask(index: 0, attemptNumber: 1, output: bench.payload(), numericsClass: "fp32")
     let checkpoint = completedSteps > 0 ? Checkpoint(completedSteps: completedSteps, latents: bench.payload()) : nil
     let denoise = RestoredTask(index: 1, attemptNumber: attemptNumber, checkpoint: checkpoint, numericsClass: "fp32")
-    return RestoredJob(submission: bench.submission(id, steps: steps), tasks: [embeddings, denoise])
+    return RestoredImageJob(submission: bench.submission(id, steps: steps), tasks: [embeddings, denoise])
   }
 
   @Test func aJobGoesOnAfterItsLastStepWithinItsClass() {
@@ -226,7 +229,7 @@ struct RestartTests {
     let encode = offers(bench.join(.textEncoder).effects).first
     let denoise = offers(try bench.complete(encode)).first
     #expect(denoise == nil)
-    let freed = bench.send(.taskFailed(attempt("a", 1, 1), by: WorkerID(1), Failure(.cancelled, "cancelled")))
+    let freed = bench.send(.taskFailed(attempt("a", 1, 1), by: WorkerID(1), Status(.cancelled, "cancelled")))
     #expect(offers(freed).map(\.offer.resume) == [nil])
   }
 
@@ -248,7 +251,7 @@ struct RestartTests {
     _ = bench.joinAll()
     // The latents are finished, and the journal has forgotten the embeddings.
     let latents = bench.payload()
-    let job = RestoredJob(
+    let job = RestoredImageJob(
       submission: bench.submission("a"), tasks: [RestoredTask(index: 1, attemptNumber: 1, output: latents, numericsClass: "fp32")])
     let decode = offers(bench.send(.restored([job])))
     #expect(decode.map(\.offer.inputs) == [[latents]])
@@ -259,7 +262,7 @@ struct RestartTests {
 
   @Test func jobsComeBackInTheirOrderAndMayBeMoreThanTheLimit() {
     var bench = Bench(run: 1) { $0.maxJobs = 2 }
-    bench.send(.restored(["a", "b", "c"].map { RestoredJob(submission: bench.submission($0)) }))
+    bench.send(.restored(["a", "b", "c"].map { RestoredImageJob(submission: bench.submission($0)) }))
     #expect(rejection(bench.submit("d"))?.code == .resourceExhausted)
     let effects = bench.join(.textEncoder, credits: 3).effects
     #expect(offers(effects).map(\.offer.job.text) == ["a", "b", "c"])
@@ -268,7 +271,7 @@ struct RestartTests {
   @Test func aDeadlineThatPassedMeanwhileEndsTheJob() {
     var bench = Bench(run: 1)
     let late = bench.submission("a", deadline: Instant(sinceZero: .seconds(-3)))
-    bench.send(.restored([RestoredJob(submission: late)]))
+    bench.send(.restored([RestoredImageJob(submission: late)]))
     #expect(failure(bench.send(.tick), of: "a")?.code == .deadlineExceeded)
   }
 }

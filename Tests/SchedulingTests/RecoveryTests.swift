@@ -1,3 +1,4 @@
+import ClusterCore
 import Scheduling
 import Testing
 
@@ -22,7 +23,7 @@ struct RecoveryTests {
     // The first attempt's answers come too late: they change nothing.
     let late = bench.payload()
     #expect(bench.send(.taskFinished(denoise.offer.attempt, by: denoise.worker, output: late)) == [.release(late)])
-    #expect(bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Failure(.invalidArgument, "no"))).isEmpty)
+    #expect(bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Status(.invalidArgument, "no"))).isEmpty)
     try bench.step(second, 3)
     #expect(offers(try bench.complete(second)).first?.offer.attempt == attempt("a", 2, 1))
   }
@@ -68,12 +69,12 @@ struct RecoveryTests {
     #expect(offers(bench.join(.denoiser).effects).count == 1)
   }
 
-  @Test(arguments: StatusCode.allCases.filter { !$0.isRetryable })
+  @Test(arguments: StatusCode.allCases.filter { !$0.allowsAnotherAttempt })
   func whatAnotherAttemptCannotChangeIsFinal(code: StatusCode) throws {
     var bench = Bench()
     _ = bench.joinAll()
     let encode = try #require(offers(bench.submit("a")).first)
-    let why = Failure(code, "the prompt has 2000 tokens, the limit is 1024", field: "prompt")
+    let why = Status(code, "the prompt has 2000 tokens, the limit is 1024", field: "prompt")
     let effects = bench.send(.taskFailed(encode.offer.attempt, by: encode.worker, why))
     #expect(events(effects, of: "a") == [.failed(why)])
     #expect(bench.scheduler.status(now: bench.now).workers[0].freeCredits == 1)
@@ -85,7 +86,7 @@ struct RecoveryTests {
     _ = bench.joinAll()
     let encode = try #require(offers(bench.submit("a", prompt: "cat")).first)
     bench.submit("b", prompt: "cat")
-    let why = Failure(.invalidArgument, "no")
+    let why = Status(.invalidArgument, "no")
     let effects = bench.send(.taskFailed(encode.offer.attempt, by: encode.worker, why))
     #expect(failure(effects, of: "a") == why)
     #expect(failure(effects, of: "b") == why)
@@ -100,17 +101,16 @@ struct RecoveryTests {
     bench.submit("c", prompt: "long", negativePrompt: "long")
     let encode = try #require(encodes.first { $0.offer.index == 1 } ?? offers(try bench.complete(encodes.first)).first)
     #expect(encode.offer.index == 1)
-    let why = Failure(.invalidArgument, "prompt has 2000 tokens; the limit is 1024", field: "prompt")
+    let why = Status(.invalidArgument, "prompt has 2000 tokens; the limit is 1024", field: "prompt")
     let effects = bench.send(.taskFailed(encode.offer.attempt, by: encode.worker, why))
     #expect(
-      failure(effects, of: "a")
-        == Failure(.invalidArgument, "negative_prompt has 2000 tokens; the limit is 1024", field: "negative_prompt"))
+      failure(effects, of: "a") == Status(.invalidArgument, "negative_prompt has 2000 tokens; the limit is 1024", field: "negative_prompt"))
     #expect(failure(effects, of: "b") == why)
     #expect(failure(effects, of: "c") == why)
     // What blames no field, or says it in other words, is passed on as it is.
     let other = try #require(offers(bench.submit("d", prompt: "cat", negativePrompt: "more")).first)
-    let vague = bench.send(.taskFailed(other.offer.attempt, by: other.worker, Failure(.invalidArgument, "no")))
-    #expect(failure(vague, of: "d") == Failure(.invalidArgument, "no"))
+    let vague = bench.send(.taskFailed(other.offer.attempt, by: other.worker, Status(.invalidArgument, "no")))
+    #expect(failure(vague, of: "d") == Status(.invalidArgument, "no"))
   }
 
   @Test func retriesWithPausesAndThenFailsWithTheReasons() throws {
@@ -122,7 +122,7 @@ struct RecoveryTests {
     let (encoder, _, _) = bench.joinAll()
     bench.submit("a")
     for (number, pause) in [(1, 0), (2, 1), (3, 2)] {
-      let why = Failure(.internal, "reason \(number)")
+      let why = Status(.internal, "reason \(number)")
       var effects = bench.send(.taskFailed(attempt("a", 0, UInt32(number)), by: encoder, why))
       #expect(events(effects, of: "a").first == .retrying(.textEncoder, why))
       if pause > 0 {
@@ -132,7 +132,7 @@ struct RecoveryTests {
       }
       #expect(offers(effects).first?.offer.attempt == attempt("a", 0, UInt32(number + 1)))
     }
-    let last = bench.send(.taskFailed(attempt("a", 0, 4), by: encoder, Failure(.internal, "reason 4")))
+    let last = bench.send(.taskFailed(attempt("a", 0, 4), by: encoder, Status(.internal, "reason 4")))
     let failed = try #require(failure(last, of: "a"))
     #expect(failed.code == .internal)
     for number in 1...4 { #expect(failed.message.contains("reason \(number)")) }
@@ -157,11 +157,11 @@ struct RecoveryTests {
     var denoise = try bench.bringToDenoiser("a", steps: 4)
     for step in 1...3 {
       try bench.step(denoise, step)
-      let effects = bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Failure(.internal, "again")))
+      let effects = bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Status(.internal, "again")))
       denoise = try #require(offers(effects).first)
       #expect(denoise.offer.resume?.completedSteps == step)
     }
-    #expect(failure(bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Failure(.internal, "again"))), of: "a") != nil)
+    #expect(failure(bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Status(.internal, "again"))), of: "a") != nil)
   }
 
   @Test(arguments: [StatusCode.resourceExhausted, .unavailable])
@@ -172,7 +172,7 @@ struct RecoveryTests {
     }
     let (encoder, _, _) = bench.joinAll()
     bench.submit("a")
-    let refused = bench.send(.taskFailed(attempt("a", 0, 1), by: encoder, Failure(code, "no credits")))
+    let refused = bench.send(.taskFailed(attempt("a", 0, 1), by: encoder, Status(code, "no credits")))
     #expect(failure(refused, of: "a") == nil)
     #expect(offers(refused).isEmpty)
     #expect(bench.scheduler.status(now: bench.now).workers[0].state == .ready)
@@ -180,7 +180,7 @@ struct RecoveryTests {
     #expect(offers(effects).map(\.offer.attempt) == [attempt("a", 0, 2)])
     // Once it has accepted, the same is a failure.
     bench.send(.taskAccepted(attempt("a", 0, 2), by: encoder))
-    #expect(failure(bench.send(.taskFailed(attempt("a", 0, 2), by: encoder, Failure(code, "no memory"))), of: "a") != nil)
+    #expect(failure(bench.send(.taskFailed(attempt("a", 0, 2), by: encoder, Status(code, "no memory"))), of: "a") != nil)
   }
 
   @Test func prefersAWorkerThatHasNotFailedWithTheTask() throws {
@@ -191,7 +191,7 @@ struct RecoveryTests {
     let good = bench.join(.textEncoder).worker
     bench.submit("b")
     // The good one is busy with "b": "a" waits for it rather than go back.
-    #expect(offers(bench.send(.taskFailed(encode.offer.attempt, by: bad, Failure(.internal, "no")))).isEmpty)
+    #expect(offers(bench.send(.taskFailed(encode.offer.attempt, by: bad, Status(.internal, "no")))).isEmpty)
     let freed = bench.send(.taskFinished(attempt("b", 0, 1), by: good, output: bench.payload()))
     #expect(offers(freed).contains { $0.worker == good && $0.offer.attempt == attempt("a", 0, 2) })
   }
@@ -205,19 +205,20 @@ struct RecoveryTests {
     }
     let (bad, _, _) = bench.joinAll()
     bench.submit("a")
-    bench.send(.taskFailed(attempt("a", 0, 1), by: bad, Failure(.internal, "no")))
-    let second = bench.send(.taskFailed(attempt("a", 0, 2), by: bad, Failure(.internal, "no")))
+    bench.send(.taskFailed(attempt("a", 0, 1), by: bad, Status(.internal, "no")))
+    let second = bench.send(.taskFailed(attempt("a", 0, 2), by: bad, Status(.internal, "no")))
     #expect(second.contains { if case .worker(bad, .quarantined(let until, _)) = $0 { until == bench.now + .seconds(10) } else { false } })
     #expect(offers(second).isEmpty)
     #expect(bench.scheduler.status(now: bench.now).workers[0].state == .quarantined)
-    #expect(bench.scheduler.status(now: bench.now).missingStages(of: model) == [.textEncoder])
+    #expect(
+      bench.scheduler.status(now: bench.now).missingStages(of: model, stages: [.textEncoder, .denoiser, .vaeDecoder]) == [.textEncoder])
     let after = bench.send(.tick, after: .seconds(10))
     #expect(offers(after).first?.offer.attempt == attempt("a", 0, 3))
     // A success makes it a worker like any other.
     bench.send(.taskFinished(attempt("a", 0, 3), by: bad, output: bench.payload()))
     bench.submit("b")
     #expect(
-      !bench.send(.taskFailed(attempt("b", 0, 1), by: bad, Failure(.internal, "no"))).contains {
+      !bench.send(.taskFailed(attempt("b", 0, 1), by: bad, Status(.internal, "no"))).contains {
         if case .worker(_, .quarantined) = $0 { true } else { false }
       })
   }
@@ -240,7 +241,7 @@ struct RecoveryTests {
     let (encoder, _, _) = bench.joinAll()
     bench.submit("a")
     bench.send(.workerDraining(encoder))
-    let effects = bench.send(.taskFailed(attempt("a", 0, 1), by: encoder, Failure(.unavailable, "shutting down")))
+    let effects = bench.send(.taskFailed(attempt("a", 0, 1), by: encoder, Status(.unavailable, "shutting down")))
     #expect(failure(effects, of: "a") == nil)
     #expect(offers(bench.join(.textEncoder).effects).first?.offer.attempt == attempt("a", 0, 2))
   }
@@ -344,12 +345,12 @@ struct SessionTests {
     let (encoder, _, _) = bench.joinAll()
     bench.submit("a")
     bench.submit("b")
-    bench.send(.jobCancelled(JobID("a"), reason: Failure(.cancelled, "enough")))
+    bench.send(.imageCancelled(ImageJobID("a"), reason: Status(.cancelled, "enough")))
     bench.nextWorker += 1
     var registration = bench.registration(.textEncoder, id: bench.nextWorker, name: "text-encoder-\(encoder.number)")
     registration.keepsConnection = true
     #expect(offers(bench.send(.workerRegistered(registration))).isEmpty)
-    let freed = bench.send(.taskFailed(attempt("a", 0, 1), by: registration.id, Failure(.cancelled, "cancelled")))
+    let freed = bench.send(.taskFailed(attempt("a", 0, 1), by: registration.id, Status(.cancelled, "cancelled")))
     #expect(offers(freed).map(\.offer.attempt) == [attempt("b", 0, 1)])
   }
 
@@ -382,7 +383,7 @@ struct SessionTests {
     let late = bench.payload()
     #expect(bench.send(.taskFinished(denoise.offer.attempt, by: third, output: late)) == [.release(late)])
     #expect(bench.scheduler.status(now: bench.now).workers.last?.freeCredits == 1)
-    let second = Offer(attempt: attempt("a", 1, 2), job: JobID("a"), index: 1, inputs: [], resume: nil, deadline: nil)
+    let second = Offer(attempt: attempt("a", 1, 2), job: ImageJobID("a"), index: 1, inputs: [], resume: nil, deadline: nil)
     #expect(offers(try bench.complete((second, other))).count == 1)
   }
 
@@ -418,7 +419,7 @@ struct SessionTests {
     #expect(cancels(effects) == [attempt("x", 0, 3)])
     #expect(bench.scheduler.status(now: bench.now).workers[0].freeCredits == 1)
     #expect(bench.send(.workerReported(encoder, WorkerReport(running: [attempt("x", 0, 3)]))).isEmpty)
-    bench.send(.taskFailed(attempt("x", 0, 3), by: encoder, Failure(.cancelled, "stopped")))
+    bench.send(.taskFailed(attempt("x", 0, 3), by: encoder, Status(.cancelled, "stopped")))
     #expect(bench.scheduler.status(now: bench.now).workers[0].freeCredits == 2)
   }
 
@@ -438,9 +439,10 @@ struct SessionTests {
     bench.join(.textEncoder)
     bench.join(.denoiser, model: ModelIdentity(id: model.id, fingerprint: "f2"))
     bench.join(.vaeDecoder)
-    #expect(bench.scheduler.status(now: bench.now).readyModels() == [])
-    #expect(bench.scheduler.status(now: bench.now).missingStages(of: model) == [.denoiser])
+    let stages: [StageName] = [.textEncoder, .denoiser, .vaeDecoder]
+    #expect(bench.scheduler.status(now: bench.now).missingStages(of: model, stages: stages) == [.denoiser])
     bench.join(.denoiser)
-    #expect(bench.scheduler.status(now: bench.now).readyModels() == [model])
+    #expect(bench.scheduler.status(now: bench.now).missingStages(of: model, stages: stages) == [])
+    #expect(bench.scheduler.status(now: bench.now).models.count == 2)
   }
 }

@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import ServiceLifecycle
 import StageRuntime
@@ -207,14 +208,14 @@ struct DrainTests {
     try await withWorker(FakeStage.denoiser(stepMs: 5), quickConfiguration([gateway.endpoint])) { worker, running in
       let (peer, _) = try await gateway.admitWorker()
       try await gateway.send(Envelope(task: task("a"), body: denoise(steps: 60)), to: peer)
-      while true { if case .denoiseProgress = try await gateway.nextMessage().envelope.body { break } }
+      while true { if case .progress = try await gateway.nextMessage().envelope.body { break } }
       worker.drain(reason: "scale down")
       while true { if case .draining("scale down") = try await gateway.nextMessage().envelope.body { break } }
       try await gateway.send(Envelope(task: task("b"), body: denoise(steps: 1)), to: peer)
       var bodies: [Body] = []
       while true {
         let envelope = try await gateway.nextMessage().envelope
-        if case .denoiseProgress = envelope.body { continue }
+        if case .progress = envelope.body { continue }
         bodies.append(envelope.body)
         if case .goodbye = envelope.body { break }
       }
@@ -262,20 +263,6 @@ struct DrainTests {
       try await ends(running, within: 60)
     }
     release.increment()
-    await gateway.close()
-  }
-
-  @Test("a gateway may ask for it")
-  func gatewayDrains() async throws {
-    let gateway = try await ScriptedGateway()
-    try await withWorker(FakeStage.denoiser(), quickConfiguration([gateway.endpoint])) { _, running in
-      let (peer, _) = try await gateway.admitWorker()
-      let number = try await gateway.send(Envelope(body: .drain(reason: "rebalance", graceMs: 1000)), to: peer)
-      let answer = try await gateway.nextMessage().envelope
-      #expect(answer.body == .draining(reason: "rebalance") && answer.inReplyTo == number)
-      while true { if case .goodbye = try await gateway.nextMessage().envelope.body { break } }
-      try await ends(running, within: 60)
-    }
     await gateway.close()
   }
 

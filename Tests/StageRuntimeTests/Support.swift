@@ -1,6 +1,8 @@
+import ClusterCore
 import Foundation
 import StageRuntime
 import Synchronization
+import TensorCore
 import Transport
 import Wire
 
@@ -122,7 +124,7 @@ actor ScriptedGateway {
 
 /// A stage that does what the test says.
 struct FakeStage: Stage {
-  var kind = StageKind.denoiser
+  var name = StageName.denoiser
   var card = ModelCard.test
   var componentFingerprint = "weights-1"
   var numericsClass = "test"
@@ -140,8 +142,8 @@ struct FakeStage: Stage {
         try context.checkCancelled()
         usleep(stepMs * 1000)
         latents = latents.map { $0 &+ 1 }
-        let progress = DenoiseProgress(completedSteps: step + 1, steps: request.steps, stepSeconds: Double(stepMs) / 1000)
-        context.progress(.denoiseProgress(progress), tensors: [.latents(latents)])
+        let progress = Progress(completedSteps: step + 1, steps: request.steps, stepSeconds: Double(stepMs) / 1000)
+        context.progress(.progress(progress), tensors: [.latents(latents)])
       }
       return StageOutput(.denoiseResponse(DenoiseResponse(steps: request.steps)), tensors: [.latents(latents)])
     }
@@ -166,15 +168,18 @@ extension FrameBuffer {
 
 extension WireTensor {
   static func latents(_ bytes: [UInt8]) -> WireTensor {
-    WireTensor(name: TensorName.latents, dtype: .u8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
+    WireTensor(name: TensorName.latents, dtype: .uint8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
   }
 }
 
 extension ModelCard {
   static let test = ModelCard(
-    modelID: "test-model", pipelineClass: "QwenImagePipeline", modelFingerprint: "f", sizeMultiplePx: 16, minSidePx: 16, maxSidePx: 2048,
-    maxPixels: 4_194_304, recommendedSizes: [], maxSteps: 1000, maxPromptTokens: 512, maxPromptBytes: 4096,
+    model: ModelIdentity(id: "test-model", fingerprint: "f"), pipelineClass: "QwenImagePipeline", pipelines: [.textToImage],
+    limits: ModelLimits(
+      sizeMultiplePx: 16, minSidePx: 16, maxSidePx: 2048, maxPixels: 4_194_304, maxSteps: 1000, maxPromptTokens: 512,
+      maxPromptBytes: 4096),
     defaults: GenerationDefaults(size: ImageSize(widthPx: 64, heightPx: 64), steps: 4, trueCFGScale: 4, negativePrompt: ""),
+    recommendedSizes: [],
     latents: LatentGeometry(channels: 16, downscale: 8, patch: 2))
 }
 

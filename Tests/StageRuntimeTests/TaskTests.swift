@@ -1,5 +1,7 @@
+import ClusterCore
 import Foundation
 import StageRuntime
+import TensorCore
 import Testing
 import Transport
 import Wire
@@ -23,9 +25,9 @@ struct TaskTests {
         #expect(
           conversation.map(\.body) == [
             .accepted,
-            .denoiseProgress(DenoiseProgress(completedSteps: 3, steps: 5, stepSeconds: 0.001)),
-            .denoiseProgress(DenoiseProgress(completedSteps: 4, steps: 5, stepSeconds: 0.001)),
-            .denoiseProgress(DenoiseProgress(completedSteps: 5, steps: 5, stepSeconds: 0.001)),
+            .progress(Progress(completedSteps: 3, steps: 5, stepSeconds: 0.001)),
+            .progress(Progress(completedSteps: 4, steps: 5, stepSeconds: 0.001)),
+            .progress(Progress(completedSteps: 5, steps: 5, stepSeconds: 0.001)),
             .denoiseResponse(DenoiseResponse(steps: 5)),
           ])
         #expect(conversation.map { $0.tensors.first?.bytes.array } == [nil, [3, 13], [4, 14], [5, 15], [5, 15]])
@@ -72,7 +74,7 @@ struct TaskTests {
     try await withWorker(FakeStage.denoiser(stepMs: 5), quickConfiguration([gateway.endpoint])) { _, _ in
       let (peer, _) = try await gateway.admitWorker()
       try await gateway.send(Envelope(task: task("a"), body: denoise(steps: 10_000)), to: peer)
-      while true { if case .denoiseProgress = try await gateway.nextMessage().envelope.body { break } }
+      while true { if case .progress = try await gateway.nextMessage().envelope.body { break } }
       try await gateway.send(Envelope(task: task("a"), body: .cancel(reason: "client left")), to: peer)
       let end = try #require(try await gateway.conversation(task("a")).last)
       #expect(end.body == .failed(Status(.cancelled, "client left")))
@@ -96,7 +98,7 @@ struct TaskTests {
       case "error": throw Broken()
       case "long": throw Status(.internal, String(repeating: "ü\0", count: 10_000), field: String(repeating: "f", count: 1000))
       case "unsendable":
-        let tensor = WireTensor(name: "latents", dtype: .f32, shape: [3], bytes: FrameBuffer(copying: [UInt8(1)]))
+        let tensor = WireTensor(name: "latents", dtype: .fp32, shape: [3], bytes: FrameBuffer(copying: [UInt8(1)]))
         return StageOutput(.denoiseResponse(DenoiseResponse(steps: 1)), tensors: [tensor])
       case "missing": _ = try task.requiredTensor(TensorName.promptEmbeds)
       default: break
@@ -176,11 +178,11 @@ struct TaskTests {
     let gateway = try await ScriptedGateway()
     try await withWorker(FakeStage.denoiser(), quickConfiguration([gateway.endpoint])) { _, _ in
       let (peer, _) = try await gateway.admitWorker()
-      let bad: [(Envelope, StatusCode, String)] = [
+      let bad: [(Envelope, StatusCode, String?)] = [
         (Envelope(body: denoise(steps: 1)), .invalidArgument, "task"),
         (Envelope(task: task("a"), body: denoise(steps: 1, model: "another")), .notFound, "model_id"),
-        (Envelope(task: task("a"), body: .encodeRequest(EncodeRequest(modelID: "test-model", prompt: "x"))), .unimplemented, ""),
-        (Envelope(task: task("a"), body: .accepted), .unimplemented, ""),
+        (Envelope(task: task("a"), body: .encodeRequest(EncodeRequest(modelID: "test-model", prompt: "x"))), .unimplemented, nil),
+        (Envelope(task: task("a"), body: .accepted), .unimplemented, nil),
         (Envelope(body: .cancel(reason: "")), .invalidArgument, "task"),
       ]
       for (envelope, code, field) in bad {

@@ -1,5 +1,6 @@
 import CZeroMQ
 import Foundation
+import TensorCore
 import Transport
 import Wire
 
@@ -111,7 +112,7 @@ func envelope(bytes byteCount: Int, seed: UInt64 = 1) -> Envelope {
   }
   return Envelope(
     task: TaskReference(jobID: "job", taskID: "task", attempt: 1), body: .denoiseResponse(DenoiseResponse(steps: 4)),
-    tensors: [WireTensor(name: "latents", dtype: .u8, shape: [byteCount], bytes: buffer)])
+    tensors: [WireTensor(name: "latents", dtype: .uint8, shape: [byteCount], bytes: buffer)])
 }
 
 /// A directory that is removed at the end.

@@ -1,4 +1,6 @@
+import ClusterCore
 import Foundation
+import TensorCore
 import Testing
 import Wire
 
@@ -11,11 +13,13 @@ struct GoldenTests {
     Parameter("n", .number(-0.5)), Parameter("i", .integer(.min)), Parameter("t", .text("")), Parameter("f", .flag(false)),
   ]
   static let card = ModelCard(
-    modelID: "Qwen/Qwen-Image", pipelineClass: "QwenImagePipeline", modelFingerprint: "sha256:ab", sizeMultiplePx: 16, minSidePx: 64,
-    maxSidePx: 2048, maxPixels: 4_194_304,
-    recommendedSizes: [ImageSize(widthPx: 1328, heightPx: 1328), ImageSize(widthPx: 1664, heightPx: 928)], maxSteps: 100,
-    maxPromptTokens: 1024, maxPromptBytes: 8192,
+    model: ModelIdentity(id: "Qwen/Qwen-Image", fingerprint: "sha256:ab"), pipelineClass: "QwenImagePipeline",
+    pipelines: [.textToImage, PipelineName("edit")!],
+    limits: ModelLimits(
+      sizeMultiplePx: 16, minSidePx: 64, maxSidePx: 2048, maxPixels: 4_194_304, maxSteps: 100, maxPromptTokens: 1024,
+      maxPromptBytes: 8192),
     defaults: GenerationDefaults(size: ImageSize(widthPx: 1328, heightPx: 1328), steps: 50, trueCFGScale: 4, negativePrompt: " "),
+    recommendedSizes: [ImageSize(widthPx: 1328, heightPx: 1328), ImageSize(widthPx: 1664, heightPx: 928)],
     latents: LatentGeometry(channels: 16, downscale: 8, patch: 2))
 
   static let bodies: [Body] = [
@@ -33,7 +37,6 @@ struct GoldenTests {
     .heartbeatReply,
     .accepted,
     .cancel(reason: "client went away"),
-    .drain(reason: "scale down", graceMs: 30_000),
     .draining(reason: "SIGTERM"),
     .goodbye(reason: "done"),
     .failed(Status(.invalidArgument, "steps: 0", field: "steps")),
@@ -43,24 +46,28 @@ struct GoldenTests {
       DenoiseRequest(
         modelID: "m", size: ImageSize(widthPx: 1328, heightPx: 928), steps: 50, trueCFGScale: 4, seed: .max, firstStep: 7,
         checkpointIntervalSeconds: 0.25, parameters: parameters)),
-    .denoiseProgress(DenoiseProgress(completedSteps: 8, steps: 50, stepSeconds: 3.5)),
+    .progress(Progress(completedSteps: 8, steps: 50, stepSeconds: 3.5)),
     .denoiseResponse(DenoiseResponse(steps: 50, computeSeconds: 175)),
     .decodeRequest(
       DecodeRequest(
         modelID: "m", size: ImageSize(widthPx: 64, heightPx: 80), textEntries: [TextEntry(keyword: "prompt", text: "A café")],
         parameters: parameters)),
     .decodeResponse(DecodeResponse(mediaType: "image/png", size: ImageSize(widthPx: 64, heightPx: 80), computeSeconds: 0.5)),
+    .runRequest(
+      RunRequest(
+        stage: StageName("vae-encoder")!, modelID: "m", parameters: parameters, steps: 8, firstStep: 3, checkpointIntervalSeconds: 0.25)),
+    .runResponse(RunResponse(parameters: parameters, computeSeconds: 1.5)),
   ]
 
   static func tensors(of body: Body) -> [WireTensor] {
-    let tensor = { (name: String, dtype: WireDType, shape: [Int]) in
+    let tensor = { (name: String, dtype: DType, shape: [Int]) in
       let bytes = (0..<WireTensor.byteCount(shape: shape, dtype: dtype)!).map { UInt8($0 % 251) }
       return WireTensor(name: name, dtype: dtype, shape: shape, bytes: FrameBuffer(copying: bytes))
     }
     return switch body {
-    case .encodeResponse: [tensor("prompt_embeds", .f32, [2, 3])]
-    case .denoiseProgress: [tensor("latents", .bf16, [300, 64])]
-    case .decodeResponse: [tensor("image", .u8, [5]), tensor("empty", .i64, [0, 9])]
+    case .encodeResponse: [tensor("prompt_embeds", .fp32, [2, 3])]
+    case .progress: [tensor("latents", .bf16, [300, 64])]
+    case .decodeResponse: [tensor("image", .uint8, [5]), tensor("empty", .int64, [0, 9])]
     default: []
     }
   }
@@ -75,5 +82,28 @@ struct GoldenTests {
     let frames = try WireCodec.encode(envelope)
     #expect(frames[0].array == golden)
     #expect(try WireCodec.decode([FrameBuffer(copying: golden)] + frames.dropFirst()) == envelope)
+  }
+
+  /// Golden/v0.1 holds what processes of 0.1 send: a rolling upgrade has both on one wire.
+  @Test(
+    "frames of 0.1 are still understood",
+    arguments: [
+      "registration", "heartbeat", "accepted", "draining", "goodbye", "failed", "encode_request", "encode_response", "denoise_request",
+      "denoise_progress", "denoise_response", "decode_request", "decode_response",
+    ])
+  func earlierVersion(name: String) throws {
+    let url = try #require(Bundle.module.url(forResource: name, withExtension: "bin", subdirectory: "Golden/v0.1"))
+    let newName = name == "denoise_progress" ? "progress" : name
+    var expected = try #require(Self.bodies.first { $0.name == newName })
+    if case .register(var register) = expected {
+      // It has no pipelines, and says its stage by number.
+      register.card.pipelines = [.textToImage]
+      expected = .register(register)
+    }
+    let frames = try WireCodec.encode(
+      Envelope(messageID: 1, body: expected, tensors: Self.tensors(of: expected)))
+    let envelope = try WireCodec.decode([FrameBuffer(copying: Array(try Data(contentsOf: url)))] + frames.dropFirst())
+    #expect(envelope.body == expected)
+    #expect(envelope.task == Self.task)
   }
 }

@@ -1,3 +1,4 @@
+import TensorCore
 import Testing
 import Wire
 
@@ -28,7 +29,8 @@ struct MutationTests {
   func truncatedTensors() throws {
     let bytes = (0..<60).map { UInt8($0) }
     let envelope = Envelope(
-      messageID: 1, body: .accepted, tensors: [WireTensor(name: "latents", dtype: .f32, shape: [3, 5], bytes: FrameBuffer(copying: bytes))])
+      messageID: 1, body: .accepted,
+      tensors: [WireTensor(name: "latents", dtype: .fp32, shape: [3, 5], bytes: FrameBuffer(copying: bytes))])
     let frames = try WireCodec.encode(envelope)
     for length in 0..<bytes.count {
       #expect(
@@ -37,7 +39,7 @@ struct MutationTests {
     }
   }
 
-  /// 17 kinds × 2,000 = 34,000 mutants.
+  /// 18 kinds × 2,000 = 36,000 mutants.
   @Test("bits flipped in the envelope", arguments: 0..<EnvelopeGenerator.bodyKinds)
   func flippedBits(kind: Int) throws {
     var generator = EnvelopeGenerator(seed: 200 + UInt64(kind))
@@ -92,7 +94,7 @@ struct MutationTests {
   func flippedTensor() throws {
     let bytes = (0..<96).map { UInt8($0) }
     let envelope = Envelope(
-      messageID: 1, body: .accepted, tensors: [WireTensor(name: "image", dtype: .u8, shape: [96], bytes: FrameBuffer(copying: bytes))])
+      messageID: 1, body: .accepted, tensors: [WireTensor(name: "image", dtype: .uint8, shape: [96], bytes: FrameBuffer(copying: bytes))])
     let frames = try WireCodec.encode(envelope)
     for bit in 0..<bytes.count * 8 {
       var mutant = bytes

@@ -1,3 +1,5 @@
+import ClusterCore
+import TensorCore
 import Testing
 import Wire
 
@@ -60,7 +62,7 @@ struct RefusalTests {
   func missing() {
     #expect(Bytes().number(1, 1).nested(20, Bytes()).error?.field == "message_id")
     #expect(Bytes.envelope.error == .missing(field: "body"))
-    #expect(Bytes.envelope.nested(16, Bytes()).error == .missing(field: "registration.stage"))
+    #expect(Bytes.envelope.nested(16, Bytes()).error == .missing(field: "registration.stage_name"))
     #expect(Bytes.envelope.nested(25, Bytes()).error == .missing(field: "failed.status"))
     #expect(Bytes.envelope.nested(25, Bytes().nested(1, Bytes().text(2, "m"))).error?.field == "failed.status.code")
     #expect(accepted.nested(4, Bytes().text(1, "job").number(3, 1)).error == .missing(field: "task.task_id"))
@@ -118,10 +120,10 @@ struct RefusalTests {
       Bytes.envelope.nested(49, Bytes().number(1, done).number(2, 4).double(3, seconds)).error
     }
     #expect(progress(4, 0.5) == nil)
-    #expect(progress(5, 0.5)?.field == "denoise_progress.completed_steps")
-    #expect(progress(0, 0.5)?.field == "denoise_progress.completed_steps")
-    #expect(progress(1, -1)?.field == "denoise_progress.step_seconds")
-    #expect(progress(1, .nan)?.field == "denoise_progress.step_seconds")
+    #expect(progress(5, 0.5)?.field == "progress.completed_steps")
+    #expect(progress(0, 0.5)?.field == "progress.completed_steps")
+    #expect(progress(1, -1)?.field == "progress.step_seconds")
+    #expect(progress(1, .nan)?.field == "progress.step_seconds")
   }
 
   @Test("a parameter without a value, or with two")
@@ -196,7 +198,7 @@ struct RefusalTests {
 
   @Test("two tensors of one name")
   func twins() {
-    let tensor = WireTensor(name: "latents", dtype: .u8, shape: [1], bytes: FrameBuffer(copying: [UInt8(1)]))
+    let tensor = WireTensor(name: "latents", dtype: .uint8, shape: [1], bytes: FrameBuffer(copying: [UInt8(1)]))
     #expect(
       throws: WireError.malformed(field: "tensors[1].name", reason: "latents comes twice"),
       performing: { try WireCodec.encode(Envelope(messageID: 1, body: .accepted, tensors: [tensor, tensor])) })

@@ -1,4 +1,5 @@
 import Synchronization
+import TensorCore
 import Testing
 import Wire
 
@@ -26,7 +27,7 @@ struct RoundTripTests {
   func tensorsAreNotCopied() throws {
     let bytes = FrameBuffer(copying: [Float](repeating: 1.5, count: 6))
     let envelope = Envelope(
-      messageID: 1, body: .accepted, tensors: [WireTensor(name: "latents", dtype: .f32, shape: [2, 3], bytes: bytes)])
+      messageID: 1, body: .accepted, tensors: [WireTensor(name: "latents", dtype: .fp32, shape: [2, 3], bytes: bytes)])
     let frames = try WireCodec.encode(envelope)
     #expect(frames.count == 2)
     #expect(frames[1] === bytes)

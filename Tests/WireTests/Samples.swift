@@ -1,3 +1,5 @@
+import ClusterCore
+import TensorCore
 import Wire
 
 /// SplitMix64: the same seed gives the same test on every machine.
@@ -21,7 +23,7 @@ extension FrameBuffer {
 
 /// Draws envelopes of every kind, with values from the whole range that each field allows.
 struct EnvelopeGenerator {
-  static let bodyKinds = 17
+  static let bodyKinds = 18
   var random: SeededGenerator
 
   init(seed: UInt64) { random = SeededGenerator(seed: seed) }
@@ -43,18 +45,18 @@ struct EnvelopeGenerator {
     case 3: .heartbeatReply
     case 4: .accepted
     case 5: .cancel(reason: text(4096))
-    case 6: .drain(reason: text(200), graceMs: .random(in: 0...UInt32.max, using: &random))
+    case 6: .runRequest(runRequest())
     case 7: .draining(reason: text(200))
     case 8: .goodbye(reason: text(200))
     case 9:
-      .failed(Status(StatusCode.allCases.dropFirst().randomElement(using: &random)!, text(4096), field: text(256)))
+      .failed(Status(StatusCode.allCases.dropFirst().randomElement(using: &random)!, text(4096), field: maybe { $0.identifier() }))
     case 10: .encodeRequest(EncodeRequest(modelID: identifier(), prompt: text(65_536), parameters: parameters()))
     case 11: .encodeResponse(EncodeResponse(promptTokens: integer(0...1_000_000), cached: flag(), computeSeconds: seconds()))
     case 12: .denoiseRequest(denoiseRequest())
     case 13:
       {
         let steps = integer(1...100_000)
-        return .denoiseProgress(DenoiseProgress(completedSteps: integer(1...steps), steps: steps, stepSeconds: seconds()))
+        return .progress(Progress(completedSteps: integer(1...steps), steps: steps, stepSeconds: seconds()))
       }()
     case 14: .denoiseResponse(DenoiseResponse(steps: integer(1...100_000), computeSeconds: seconds()))
     case 15:
@@ -62,13 +64,14 @@ struct EnvelopeGenerator {
         DecodeRequest(
           modelID: identifier(), size: size(), textEntries: many(4) { TextEntry(keyword: $0.identifier(60), text: $0.text(500)) },
           parameters: parameters()))
-    default: .decodeResponse(DecodeResponse(mediaType: "image/png", size: size(), computeSeconds: seconds()))
+    case 16: .decodeResponse(DecodeResponse(mediaType: "image/png", size: size(), computeSeconds: seconds()))
+    default: .runResponse(RunResponse(parameters: parameters(), computeSeconds: seconds()))
     }
   }
 
   private mutating func register() -> Register {
     Register(
-      workerID: identifier(), stage: StageKind.allCases.randomElement(using: &random)!, card: card(), componentFingerprint: identifier(),
+      workerID: identifier(), stage: stage(), card: card(), componentFingerprint: identifier(),
       numericsClass: identifier(), credits: integer(1...1024), host: text(200), pid: random.next(), softwareVersion: text(100),
       running: many(5) { $0.task() })
   }
@@ -76,11 +79,14 @@ struct EnvelopeGenerator {
   private mutating func card() -> ModelCard {
     let maxSide = integer(1...65_535)
     return ModelCard(
-      modelID: identifier(), pipelineClass: identifier(), modelFingerprint: identifier(), sizeMultiplePx: integer(1...64),
-      minSidePx: integer(1...maxSide), maxSidePx: maxSide, maxPixels: integer(1...65_535 * 65_535), recommendedSizes: many(8) { $0.size() },
-      maxSteps: integer(1...100_000), maxPromptTokens: integer(1...1_000_000), maxPromptBytes: integer(1...65_536),
+      model: ModelIdentity(id: identifier(), fingerprint: identifier()), pipelineClass: identifier(),
+      pipelines: [.textToImage] + many(4) { PipelineName($0.name())! },
+      limits: ModelLimits(
+        sizeMultiplePx: integer(1...64), minSidePx: integer(1...maxSide), maxSidePx: maxSide, maxPixels: integer(1...65_535 * 65_535),
+        maxSteps: integer(1...100_000), maxPromptTokens: integer(1...1_000_000), maxPromptBytes: integer(1...65_536)),
       defaults: GenerationDefaults(
         size: size(), steps: integer(1...1000), trueCFGScale: number(), negativePrompt: text(100)),
+      recommendedSizes: many(8) { $0.size() },
       latents: LatentGeometry(channels: integer(1...4096), downscale: integer(1...256), patch: integer(1...256)))
   }
 
@@ -92,6 +98,22 @@ struct EnvelopeGenerator {
         let steps = $0.integer(0...1000)
         return TaskActivity(task: $0.task(), completedSteps: $0.integer(0...steps), steps: steps, stepSeconds: $0.seconds())
       }, draining: flag())
+  }
+
+  private mutating func stage() -> StageName {
+    flag() ? [.textEncoder, .denoiser, .vaeDecoder].randomElement(using: &random)! : StageName(name())!
+  }
+
+  /// A name of a–z, 0–9 and hyphens.
+  private mutating func name() -> String {
+    String((0..<integer(1...64)).map { _ in "abcdefghijklmnopqrstuvwxyz0123456789-".randomElement(using: &random)! })
+  }
+
+  private mutating func runRequest() -> RunRequest {
+    let steps = integer(0...100_000)
+    return RunRequest(
+      stage: stage(), modelID: identifier(), parameters: parameters(), steps: steps, firstStep: integer(0...steps),
+      checkpointIntervalSeconds: seconds())
   }
 
   private mutating func denoiseRequest() -> DenoiseRequest {
@@ -117,7 +139,7 @@ struct EnvelopeGenerator {
   private mutating func tensors() -> [WireTensor] {
     let count = integer(0...4)
     return (0..<count).map { index in
-      let dtype = WireDType.allCases.randomElement(using: &random)!
+      let dtype = DType.allCases.randomElement(using: &random)!
       let shape = many(3) { $0.integer(0...7) }
       let bytes = (0..<WireTensor.byteCount(shape: shape, dtype: dtype)!).map { _ in UInt8.random(in: 0...255, using: &random) }
       return WireTensor(name: "tensor \(index)", dtype: dtype, shape: shape, bytes: FrameBuffer(copying: bytes))

@@ -1,3 +1,4 @@
+import GatewayDispatch
 import HTTPTypes
 import Hummingbird
 import HummingbirdCore

@@ -1,3 +1,5 @@
+import ClusterCore
+import GatewayDispatch
 import Hummingbird
 import Scheduling
 
@@ -14,6 +16,9 @@ struct HealthRoutes: Sendable {
       var id: String
       var fingerprint: String
       var ready: Bool
+      /// Those that can be served now.
+      var pipelines: [String]
+      /// Stages that lack a ready worker, while no pipeline can be served.
       var missing: [String]
     }
     var status: String
@@ -38,23 +43,24 @@ struct HealthRoutes: Sendable {
 
   private func readiness() async -> Readiness {
     let status = await dispatcher.status
-    var models: [ModelIdentity] = []
-    for worker in status.workers where !models.contains(worker.registration.model) { models.append(worker.registration.model) }
-    let ready = status.readyModels()
+    let catalog = await dispatcher.catalog
+    let cards = status.models.compactMap { catalog.card(of: $0) }
+    let isReady = cards.contains { catalog.isReady($0, status) }
     let reason: String? =
       if await !dispatcher.isOpen {
         "the gateway is shutting down"
-      } else if ready.isEmpty {
-        models.isEmpty ? ModelCatalog.missing(nil, status) : models.map { ModelCatalog.missing($0, status) }.joined(separator: "; ")
+      } else if !isReady {
+        cards.isEmpty ? catalog.missing(nil, status) : cards.map { catalog.missing($0, status) }.joined(separator: "; ")
       } else {
         nil
       }
     return Readiness(
       status: reason == nil ? "ready" : "not_ready", reason: reason,
-      models: models.map {
+      models: cards.map { card in
         .init(
-          id: $0.id, fingerprint: $0.fingerprint, ready: ready.contains($0),
-          missing: status.missingStages(of: $0).map(\.rawValue))
+          id: card.model.id, fingerprint: card.model.fingerprint, ready: catalog.isReady(card, status),
+          pipelines: catalog.readyPipelines(of: card, status).map(\.text),
+          missing: catalog.isReady(card, status) ? [] : catalog.missingStages(card, status).map(\.text))
       })
   }
 }

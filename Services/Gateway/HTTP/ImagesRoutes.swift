@@ -1,3 +1,6 @@
+import ClusterCore
+import GatewayAPI
+import GatewayDispatch
 import HTTPTypes
 import Hummingbird
 import NIOCore
@@ -29,7 +32,7 @@ struct ImagesRoutes: Sendable {
   private func collect(_ ticket: JobTicket, _ urls: [String]?, _ request: Request) async throws -> Response {
     var response: Response
     do {
-      response = try .json(ImagesResponse(ticket.images, try await pictures(ticket, request), urls: urls))
+      response = try .json(ImagesResponse(ticket.images, try await results(ticket, request), urls: urls))
     } catch let error as APIError {
       response = try .error(error)
     }
@@ -38,10 +41,10 @@ struct ImagesRoutes: Sendable {
     return response
   }
 
-  /// Waits for all pictures. A client that leaves, or a picture that fails, ends the others, unless the job is to live on.
-  private func pictures(_ ticket: JobTicket, _ request: Request) async throws -> [Picture] {
+  /// Waits for all images. A client that leaves, or an image that fails, ends the others, unless the job is detached.
+  private func results(_ ticket: JobTicket, _ request: Request) async throws -> [EncodedImage] {
     try await request.body.consumeWithCancellationOnInboundClose { _ in
-      do throws(Failure) { return try await ticket.pictures() } catch { throw APIError(error) }
+      do throws(Status) { return try await ticket.results() } catch { throw APIError(error) }
     }
   }
 
@@ -59,21 +62,21 @@ struct ImagesRoutes: Sendable {
   }
 }
 
-/// Tells what happens to the pictures of one request, until all have ended or one has failed.
+/// Streams what happens to the images of one request, until all have ended or one has failed.
 private struct ImageEvents {
   let ticket: JobTicket
   /// Where the images are, if that is what the client asks for instead of the images.
   let urls: [String]?
 
   func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
-    var states = ticket.images.map { PictureState(steps: $0.steps) }
+    var states = ticket.images.map { ImageProgress(steps: $0.steps) }
     var open = states.count
     let isOver = try await ServerSentEvent.write(ticket.events, to: &writer, keepAliveInterval: keepAliveInterval) { record in
       states[record.index].apply(record.update)
       switch record.update {
-      case .finished(let picture):
+      case .finished(let result):
         open -= 1
-        let event = CompletedEvent(ticket, index: record.index, picture: picture, url: urls?[record.index])
+        let event = CompletedEvent(ticket, index: record.index, result: result, url: urls?[record.index])
         return (try ServerSentEvent.event(event.type, event), isLast: open == 0)
       case .failed(let failure): return (try ServerSentEvent.error(APIError(failure)), isLast: true)
       case .queued, .started, .progressed, .retrying:

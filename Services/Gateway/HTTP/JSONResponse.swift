@@ -1,4 +1,6 @@
+import ClusterCore
 import Foundation
+import GatewayAPI
 import HTTPTypes
 import Hummingbird
 

@@ -1,6 +1,9 @@
+import GatewayAPI
+import GatewayDispatch
+import GatewayPipelines
 import Scheduling
 
-/// How far a job, or one of its pictures, has got.
+/// How far a job, or one of its images, has got.
 enum JobStatus: String, Encodable {
   case queued
   case running
@@ -8,17 +11,17 @@ enum JobStatus: String, Encodable {
   case failed
   case cancelled
 
-  init(_ picture: PictureState) {
-    switch picture.outcome {
-    case .open: self = picture.stage == "queued" || picture.queuePosition != nil ? .queued : .running
+  init(_ image: ImageProgress) {
+    switch image.outcome {
+    case .open: self = image.stage == nil || image.queuePosition != nil ? .queued : .running
     case .finished: self = .succeeded
     case .failed(let failure): self = failure.code == .cancelled ? .cancelled : .failed
     }
   }
 
-  /// Of a job with these pictures.
-  init(_ pictures: [PictureState]) {
-    let all = pictures.map { JobStatus($0) }
+  /// Of a job with these images.
+  init(_ images: [ImageProgress]) {
+    let all = images.map { JobStatus($0) }
     if all.allSatisfy({ $0 == .queued }) {
       self = .queued
     } else if all.contains(where: { !$0.isTerminal }) {
@@ -65,52 +68,50 @@ struct JobBody: Encodable {
   var trueCfgScale: Double
   var priority: String
   var n: Int
-  /// Denoising steps done, of all pictures.
+  /// Denoising steps done, of all images.
   var step: Int
-  /// Of the picture that comes first.
+  /// Of the image that comes first.
   var queuePosition: Int?
-  /// Of the picture that comes last, as far as that was measured.
+  /// Of the image that comes last, as far as that was measured.
   var secondsLeft: Double?
   var images: [Image]
 
   init(_ job: JobSnapshot, _ links: Links) {
     let first = job.request.images[0]
     id = job.id
-    status = JobStatus(job.pictures)
+    status = JobStatus(job.images)
     createdAt = Int(job.submittedAtMs / 1000)
     endedAt = job.endedAtMs.map { Int($0 / 1000) }
-    model = first.card.modelID
+    model = first.card.model.id
     prompt = first.prompt
     negativePrompt = first.negativePrompt
     size = "\(first.size)"
     steps = first.steps
     trueCfgScale = first.trueCFGScale
     priority = job.request.priority.rawValue
-    n = job.pictures.count
-    step = job.pictures.reduce(0) { $0 + $1.step }
-    queuePosition = job.pictures.compactMap(\.queuePosition).min()
-    secondsLeft = job.pictures.compactMap(\.secondsLeft).max()
-    images = job.pictures.enumerated().map { index, picture in
-      Image(job.id, index, job.request.images[index], picture, links)
+    n = job.images.count
+    step = job.images.reduce(0) { $0 + $1.step }
+    queuePosition = job.images.compactMap(\.queuePosition).min()
+    secondsLeft = job.images.compactMap(\.secondsLeft).max()
+    images = job.images.enumerated().map { index, progress in
+      Image(job.id, index, job.request.images[index], progress, links)
     }
   }
 }
 
 extension JobBody.Image {
-  init(_ job: String, _ index: Int, _ image: ImageJob, _ picture: PictureState, _ links: Links) {
+  init(_ job: String, _ index: Int, _ image: ImageSpec, _ progress: ImageProgress, _ links: Links) {
     self.index = index
     seed = image.seed
-    status = JobStatus(picture)
-    stage = status.isTerminal ? nil : picture.stage
-    step = picture.step
-    steps = picture.steps
-    queuePosition = picture.queuePosition
-    secondsLeft = picture.secondsLeft
-    retryReason = picture.retryReason
-    if case .finished = picture.outcome {
-      result = links.path(ResultAddress(job: job, index: "\(index)").path(signedBy: Caller()))
-    }
-    if case .failed(let failure) = picture.outcome { error = ErrorEnvelope(APIError(failure)).error }
+    status = JobStatus(progress)
+    stage = status.isTerminal ? nil : progress.stage?.text ?? "queued"
+    step = progress.step
+    steps = progress.steps
+    queuePosition = progress.queuePosition
+    secondsLeft = progress.secondsLeft
+    retryReason = progress.retryReason
+    if case .finished = progress.outcome { result = links.path(ResultAddress(job: job, index: "\(index)").path(signedBy: Caller())) }
+    if case .failed(let failure) = progress.outcome { error = ErrorEnvelope(APIError(failure)).error }
   }
 }
 
@@ -122,20 +123,20 @@ struct JobList: Encodable {
   var hasMore: Bool
 }
 
-/// `job.progress`, `job.image_completed` or `job.image_failed`: something happened to one picture.
+/// `job.progress`, `job.image_completed` or `job.image_failed`: something happened to one progress.
 struct JobProgressEvent: Encodable {
   var type: String
   var jobId: String
   var image: JobBody.Image
 
-  init(job: String, index: Int, _ image: ImageJob, _ picture: PictureState, _ links: Links) {
-    switch picture.outcome {
+  init(job: String, index: Int, _ image: ImageSpec, _ progress: ImageProgress, _ links: Links) {
+    switch progress.outcome {
     case .open: type = "job.progress"
     case .finished: type = "job.image_completed"
     case .failed: type = "job.image_failed"
     }
     jobId = job
-    self.image = JobBody.Image(job, index, image, picture, links)
+    self.image = JobBody.Image(job, index, image, progress, links)
   }
 }
 

@@ -1,10 +1,13 @@
+import ClusterCore
 import Foundation
+import GatewayAPI
+import GatewayDispatch
 import HTTPTypes
 import Hummingbird
 import NIOCore
 import Scheduling
 
-/// `/v1/jobs`: pictures that are asked for now and fetched later, by anybody with the same key, also after a restart.
+/// `/v1/jobs`: images that are submitted now and fetched later, with the same API key, also after a restart.
 struct JobsRoutes: Sendable {
   let dispatcher: Dispatcher
   let submission: Submission
@@ -35,7 +38,7 @@ struct JobsRoutes: Sendable {
     try request.checkQuery(["limit", "after"])
     let limit = try request.queryInteger("limit", in: 1...100) ?? 20
     let after = request.uri.queryParameters["after"].map(String.init)
-    let jobs = try await APIError.wrap { () async throws(Failure) in
+    let jobs = try await APIError.wrap { () async throws(Status) in
       try await dispatcher.jobs(of: context.caller.tenant, after: after, limit: limit + 1)
     }
     guard let jobs else { throw APIError(.notFound, "there is no job \"\(after?.prefix(80) ?? "")\"", param: "after") }
@@ -45,12 +48,12 @@ struct JobsRoutes: Sendable {
   @Sendable private func cancel(_ request: Request, _ context: GatewayContext) async throws -> Response {
     try request.checkQuery([])
     let id = try await snapshot(context.jobID, context).id
-    await dispatcher.cancel(id, tenant: context.caller.tenant, reason: Failure(.cancelled, "the job was cancelled by its owner"))
+    await dispatcher.cancel(id, tenant: context.caller.tenant, reason: Status(.cancelled, "the job was cancelled by its owner"))
     return try .json(JobBody(try await snapshot(id, context), context.links))
   }
 
   private func snapshot(_ id: String, _ context: GatewayContext) async throws -> JobSnapshot {
-    let snapshot = try await APIError.wrap { () async throws(Failure) in
+    let snapshot = try await APIError.wrap { () async throws(Status) in
       try await dispatcher.snapshot(of: id, tenant: context.caller.tenant)
     }
     guard let snapshot else { throw APIError(.notFound, "there is no job \"\(id.prefix(80))\"") }
@@ -66,7 +69,7 @@ struct JobsRoutes: Sendable {
     let last = request.headers[.lastEventID]
     // By the standard of event streams: do not come again.
     if last == JobEvents.lastID { return Response(status: .noContent) }
-    let records = try await APIError.wrap { () async throws(Failure) in
+    let records = try await APIError.wrap { () async throws(Status) in
       try await dispatcher.events(of: id, tenant: context.caller.tenant, after: last)
     }
     guard let records else { throw APIError(.notFound, "there is no job \"\(id.prefix(80))\"") }
@@ -88,15 +91,15 @@ struct JobsRoutes: Sendable {
   @Sendable private func result(_ request: Request, _ context: GatewayContext) async throws -> Response {
     try request.checkQuery(ResultAddress.parameters)
     let job = try await snapshot(context.jobID, context)
-    let index = try request.queryInteger("index", in: 0...job.pictures.count - 1) ?? 0
-    // Many clients list JSON first in what they accept of everything. The image is what the address is for: JSON is for
-    // those who accept no image.
+    let index = try request.queryInteger("index", in: 0...job.images.count - 1) ?? 0
+    // Many clients list JSON first in what they accept of everything. The image is what the address is for: JSON is for those who accept
+    // no image.
     let accepted = AcceptedMedia(request.headers[.accept])
     // A signed address is that of one image.
     let isSigned = request.uri.queryParameters["signature"] != nil
     var response =
       !isSigned && accepted.quality(of: Self.imageType) == 0 && accepted.quality(of: "application/json") > 0
-      ? try await allResults(of: job) : Self.response(try await picture(of: job, index: index))
+      ? try await allResults(of: job) : Self.response(try await result(of: job, index: index))
     response.headers[.vary] = "accept"
     return response
   }
@@ -104,30 +107,30 @@ struct JobsRoutes: Sendable {
   /// The media type of results.
   private static let imageType = "image/png"
 
-  private static func response(_ image: Picture) -> Response {
+  private static func response(_ image: EncodedImage) -> Response {
     Response(
       status: .ok, headers: [.contentType: image.mediaType, .cacheControl: "private, max-age=3600, immutable"],
       body: ResponseBody(byteBuffer: image.bytes.withUnsafeBytes { ByteBuffer(bytes: $0) }))
   }
 
-  /// All pictures in the shape of `/v1/images/generations`.
+  /// All images in the shape of `/v1/images/generations`.
   private func allResults(of job: JobSnapshot) async throws -> Response {
-    var pictures: [Picture] = []
-    for index in job.pictures.indices { pictures.append(try await picture(of: job, index: index)) }
-    return try .json(ImagesResponse(job.request.images, pictures, createdMs: job.endedAtMs))
+    var results: [EncodedImage] = []
+    for index in job.images.indices { results.append(try await result(of: job, index: index)) }
+    return try .json(ImagesResponse(job.request.images, results, createdMs: job.endedAtMs))
   }
 
-  private func picture(of job: JobSnapshot, index: Int) async throws -> Picture {
-    switch job.pictures[index].outcome {
+  private func result(of job: JobSnapshot, index: Int) async throws -> EncodedImage {
+    switch job.images[index].outcome {
     case .failed(let failure): throw APIError(failure)
     case .open:
-      let seconds = Int((job.pictures[index].secondsLeft ?? 5).rounded(.up))
-      throw APIError(.notFinished, "picture \(index) of job \(job.id) is not done", retryAfterSeconds: min(max(seconds, 1), 60))
+      let seconds = Int((job.images[index].secondsLeft ?? 5).rounded(.up))
+      throw APIError(.notFinished, "image \(index) of job \(job.id) is not done", retryAfterSeconds: min(max(seconds, 1), 60))
     case .finished(let promptTokens):
-      let picture = try await APIError.wrap { () async throws(Failure) in try await dispatcher.picture(of: job.id, index: index) }
-      guard var picture else { throw APIError(.notFound, "the result of job \(job.id) is not kept any more") }
-      picture.promptTokens = promptTokens
-      return picture
+      let stored = try await APIError.wrap { () async throws(Status) in try await dispatcher.result(of: job.id, index: index) }
+      guard var result = stored else { throw APIError(.notFound, "the result of job \(job.id) is not kept any more") }
+      result.promptTokens = promptTokens
+      return result
     }
   }
 }
@@ -142,7 +145,7 @@ private struct JobEvents {
   let links: Links
 
   func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
-    var states = job.pictures
+    var states = job.images
     var ended: [Int: JobStatus] = [:]
     let id = job.id
     try await ServerSentEvent.write(records, to: &writer, keepAliveInterval: keepAliveInterval) { record in
@@ -152,7 +155,7 @@ private struct JobEvents {
         job: id, index: record.index, job.request.images[record.index], states[record.index], links)
       return (try ServerSentEvent.event(event.type, id: record.id, event), isLast: ended.count == states.count)
     }
-    // Pictures that had ended before the first event are not told again; without an end for each, the gateway is shutting down.
+    // Images that had ended before the first event are not reported again; without an end for each, the gateway is shutting down.
     guard states.allSatisfy({ JobStatus($0).isTerminal }) else { return }
     let end = JobEndedEvent(jobId: id, status: JobStatus(states))
     try await writer.write(ServerSentEvent.event(end.type, id: Self.lastID, end))
@@ -180,13 +183,6 @@ extension Request {
         .invalidValue, "\(name) is \"\(text.prefix(40))\", but must be from \(range.lowerBound) to \(range.upperBound)", param: name)
     }
     return value
-  }
-}
-
-extension APIError {
-  /// Runs `body`; a failure becomes what clients are told.
-  static func wrap<Result>(_ body: () async throws(Failure) -> Result) async throws(APIError) -> Result {
-    do throws(Failure) { return try await body() } catch { throw APIError(error) }
   }
 }
 

@@ -1,3 +1,6 @@
+import ClusterCore
+import GatewayAPI
+import GatewayDispatch
 import Hummingbird
 import Scheduling
 import Wire
@@ -8,9 +11,9 @@ struct ModelsRoutes: Sendable {
   let aliases: ModelAliases
 
   struct Model: Encodable {
-    struct Size: Encodable {
-      var width: Int
-      var height: Int
+    struct Pipeline: Encodable {
+      var name: String
+      var ready: Bool
     }
     struct Limits: Encodable {
       var sizeMultiple: Int
@@ -22,7 +25,7 @@ struct ModelsRoutes: Sendable {
       var maxPromptTokens: Int
     }
     struct Defaults: Encodable {
-      var size: Size
+      var size: ImageSize
       var steps: Int
       var trueCfgScale: Double
       var negativePrompt: String
@@ -34,11 +37,12 @@ struct ModelsRoutes: Sendable {
     /// The model that this is a further name of.
     var aliasOf: String?
     var pipeline: String
+    var pipelines: [Pipeline]
     var fingerprint: String
     var ready: Bool
     var limits: Limits
     var defaults: Defaults
-    var recommendedSizes: [Size]
+    var recommendedSizes: [ImageSize]
   }
 
   struct List: Encodable {
@@ -68,10 +72,9 @@ struct ModelsRoutes: Sendable {
   private func models() async -> [Model] {
     let catalog = await dispatcher.catalog
     let status = await dispatcher.status
-    let ready = status.readyModels()
     let models = catalog.modelIDs.compactMap { id -> Model? in
       guard let card = try? catalog.card(named: id, status: status) else { return nil }
-      return Model(card, created: catalog.createdUnix(id), ready: ready)
+      return Model(card, created: catalog.createdUnix(id), ready: catalog.readyPipelines(of: card, status))
     }
     // Clients look there for the name that they are going to use.
     let further = aliases.names.compactMap { name -> Model? in
@@ -85,19 +88,21 @@ struct ModelsRoutes: Sendable {
 }
 
 extension ModelsRoutes.Model {
-  init(_ card: ModelCard, created: Int, ready: [ModelIdentity]) {
-    id = card.modelID
+  init(_ card: ModelCard, created: Int, ready: [PipelineName]) {
+    id = card.model.id
     self.created = created
     pipeline = card.pipelineClass
-    fingerprint = card.modelFingerprint
-    self.ready = ready.contains(ModelIdentity(id: card.modelID, fingerprint: card.modelFingerprint))
+    pipelines = card.pipelines.map { .init(name: $0.text, ready: ready.contains($0)) }
+    fingerprint = card.model.fingerprint
+    self.ready = !ready.isEmpty
     limits = .init(
-      sizeMultiple: card.sizeMultiplePx, minSide: card.minSidePx, maxSide: card.maxSidePx, maxPixels: card.maxPixels,
-      maxSteps: card.maxSteps, maxPromptBytes: card.maxPromptBytes, maxPromptTokens: card.maxPromptTokens)
+      sizeMultiple: card.limits.sizeMultiplePx, minSide: card.limits.minSidePx, maxSide: card.limits.maxSidePx,
+      maxPixels: card.limits.maxPixels, maxSteps: card.limits.maxSteps, maxPromptBytes: card.limits.maxPromptBytes,
+      maxPromptTokens: card.limits.maxPromptTokens)
     defaults = .init(
-      size: .init(width: card.defaults.size.widthPx, height: card.defaults.size.heightPx), steps: card.defaults.steps,
-      trueCfgScale: card.defaults.trueCFGScale, negativePrompt: card.defaults.negativePrompt)
-    recommendedSizes = card.recommendedSizes.map { .init(width: $0.widthPx, height: $0.heightPx) }
+      size: card.defaults.size, steps: card.defaults.steps, trueCfgScale: card.defaults.trueCFGScale,
+      negativePrompt: card.defaults.negativePrompt)
+    recommendedSizes = card.recommendedSizes
   }
 }
 

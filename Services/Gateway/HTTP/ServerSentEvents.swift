@@ -1,5 +1,6 @@
 import AsyncAlgorithms
 import Foundation
+import GatewayAPI
 import HTTPTypes
 import Hummingbird
 import NIOCore

@@ -1,3 +1,4 @@
+import GatewayDispatch
 import Hummingbird
 import Scheduling
 import Wire
@@ -39,6 +40,7 @@ struct WorkersRoutes: Sendable {
   struct List: Encodable {
     var object = "list"
     var data: [Worker]
+    /// Images, by the name that 0.1 gave them.
     var queuedJobs: Int
     var startedJobs: Int
   }
@@ -53,14 +55,14 @@ struct WorkersRoutes: Sendable {
     let workers = status.workers.compactMap { worker in
       details[worker.registration.id].map { Worker(worker, $0.register, $0.heartbeat) }
     }
-    return List(data: workers, queuedJobs: status.queuedJobs, startedJobs: status.startedJobs)
+    return List(data: workers, queuedJobs: status.queuedImages, startedJobs: status.startedImages)
   }
 }
 
 extension WorkersRoutes.Worker {
   init(_ status: WorkerStatus, _ register: Register, _ heartbeat: Heartbeat?) {
     id = register.workerID
-    stage = status.registration.stage.rawValue
+    stage = status.registration.stage.text
     state = status.state.rawValue
     model = status.registration.model.id
     fingerprint = status.registration.model.fingerprint

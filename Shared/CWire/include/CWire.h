@@ -4,6 +4,7 @@
 #include "qwenimage/v1/envelope.pb-c.h"
 #include "qwenimage/v1/model_card.pb-c.h"
 #include "qwenimage/v1/parameter.pb-c.h"
+#include "qwenimage/v1/stage.pb-c.h"
 #include "qwenimage/v1/status.pb-c.h"
 #include "qwenimage/v1/task.pb-c.h"
 #include "qwenimage/v1/tensor.pb-c.h"

@@ -1,7 +1,9 @@
+import ClusterCore
 import Foundation
-import Gateway
+import GatewayPipelines
 import ImageCodec
 import Scheduling
+import TensorCore
 import Weights
 import Wire
 
@@ -57,13 +59,13 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
   // MARK: - Request
 
   private static func readRequest(_ bytes: [UInt8]) {
-    guard let request = try? ImageRequest(body: bytes, maxPromptBytes: 4096) else { return }
-    precondition((1...ImageRequest.maxImageCount).contains(request.imageCount))
+    guard let request = try? GenerationRequest(body: bytes, maxPromptBytes: 4096) else { return }
+    precondition((1...ImageSpec.maxImageCount).contains(request.imageCount))
     precondition(request.prompt.utf8.count <= 4096)
     if let seed = request.seed { precondition(seed >= 0) }
     if let steps = request.steps { precondition(steps > 0) }
     if let size = request.size { precondition(size.width > 0 && size.height > 0) }
-    if let scale = request.trueCFGScale { precondition((0...ImageRequest.maxTrueCFGScale).contains(scale)) }
+    if let scale = request.trueCFGScale { precondition((0...ModelLimits.maxTrueCFGScale).contains(scale)) }
   }
 
   // MARK: - Safetensors
@@ -91,12 +93,12 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     let limits = PNG.Limits(maxBytes: 1 << 16, maxPixels: 1 << 12)
     guard let (image, texts) = try? PNG.decode(first & 1 == 1 ? withChecksums(file) : file, limits: limits) else { return }
     precondition(image.width > 0 && image.height > 0 && image.width * image.height <= limits.maxPixels)
-    precondition(image.pixels.count == image.width * image.height * image.channels, "a picture of another size")
+    precondition(image.pixels.count == image.width * image.height * image.channels, "an image of another size")
     guard let written = try? PNG.encode(image, texts: texts) else { return }
     guard let again = try? PNG.decode(written, limits: PNG.Limits(maxBytes: 1 << 20, maxPixels: 1 << 12)) else {
-      fatalError("a picture that was read cannot be read again")
+      fatalError("an image that was read cannot be read again")
     }
-    precondition(again.image == image, "comes back as another picture")
+    precondition(again.image == image, "comes back as another image")
     guard let metadata = try? ImageMetadata(texts: texts) else { return }
     let same = try? ImageMetadata(texts: metadata.texts)
     precondition(same?.seed == metadata.seed && same?.model == metadata.model, "metadata come back as others")
@@ -106,18 +108,17 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
 
   private static func readJournal(_ bytes: [UInt8]) {
     guard let request = try? StoredRequest.request(from: Data(bytes), tenant: .anonymous) else { return }
-    precondition((1...ImageRequest.maxImageCount).contains(request.images.count))
+    precondition((1...ImageSpec.maxImageCount).contains(request.images.count))
     for image in request.images {
       // What a restart does with it.
       precondition(image.steps > 0 && image.size.widthPx > 0 && image.size.heightPx > 0)
       let shape = image.card.latents.packedShape(of: image.size)
       precondition(shape.allSatisfy { $0 >= 0 })
       var scheduler = Scheduler(run: 1)
-      let plan = JobPlan.textToImage(
-        prompt: image.prompt, negativePrompt: image.negativePrompt, stepCount: image.steps, tokenCount: shape[0])
-      let model = ModelIdentity(id: image.card.modelID, fingerprint: image.card.modelFingerprint)
-      let submission = JobSubmission(id: JobID("job"), model: model, plan: plan, priority: request.priority)
-      _ = scheduler.step(.restored([RestoredJob(submission: submission)]), now: .zero)
+      guard let pipeline = PipelineRegistry.standard[image.pipeline] else { continue }
+      let submission = ImageJobSubmission(
+        id: ImageJobID("job"), model: image.card.model, plan: pipeline.plan(image), priority: request.priority)
+      _ = scheduler.step(.restored([RestoredImageJob(submission: submission)]), now: .zero)
       precondition(scheduler.brokenInvariants().isEmpty)
     }
   }

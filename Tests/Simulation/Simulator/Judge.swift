@@ -9,11 +9,11 @@ struct Judge {
 
   var problems: [String] = []
   /// Jobs that a client was told will not be lost, with its key.
-  var acknowledged: [JobID: Int] = [:]
+  var acknowledged: [ImageJobID: Int] = [:]
   /// Ends that somebody was told.
-  var told: [JobID: Outcome] = [:]
+  var told: [ImageJobID: Outcome] = [:]
   /// Jobs that were admitted, by key.
-  var admitted: [Int: JobID] = [:]
+  var admitted: [Int: ImageJobID] = [:]
   /// Every attempt that was ever offered.
   var offered: Set<AttemptID> = []
   /// Steps that were told, by attempt.
@@ -22,7 +22,7 @@ struct Judge {
   /// Of this gateway: whose answers count.
   var holders: [TaskID: Holder] = [:]
   /// Of this gateway: jobs whose end is in the journal, or on the way there.
-  var ended: Set<JobID> = []
+  var ended: Set<ImageJobID> = []
 
   mutating func forgetGateway() {
     holders = [:]
@@ -47,7 +47,7 @@ extension Simulation {
       case .worker(let worker, .gone): judge.holders = judge.holders.filter { $0.value.worker != worker }
       case .journal(_, let entry): examineEntry(entry)
       case .admitted(let id): examineAdmission(of: id)
-      case .job, .rejected, .worker, .release: break
+      case .image, .rejected, .worker, .release: break
       }
     }
     if case .workerRegistered(let registration) = event { noteAdoptions(of: registration) }
@@ -66,7 +66,7 @@ extension Simulation {
       count("stale answers")
       let isTaken = effects.contains {
         switch $0 {
-        case .job(_, .progressed), .job(_, .finished), .job(_, .failed), .journal(_, .taskFinished), .journal(_, .checkpointed): true
+        case .image(_, .progressed), .image(_, .finished), .image(_, .failed), .journal(_, .taskFinished), .journal(_, .checkpointed): true
         default: false
         }
       }
@@ -74,7 +74,7 @@ extension Simulation {
       return
     }
     if case .taskProgressed(_, _, let step) = event {
-      let isTold = effects.contains { if case .job(_, .progressed) = $0 { true } else { false } }
+      let isTold = effects.contains { if case .image(_, .progressed) = $0 { true } else { false } }
       guard isTold else { return }
       if step.completedSteps <= judge.lastSteps[attempt] ?? 0 {
         report("\(attempt) tells step \(step.completedSteps) after step \(judge.lastSteps[attempt] ?? 0)")
@@ -98,21 +98,21 @@ extension Simulation {
 
   private func examineEntry(_ entry: JournalEntry) {
     switch entry {
-    case .jobsAdmitted: break
+    case .imagesAdmitted: break
     case .attemptStarted(_, let places), .taskFinished(let places, _, _), .checkpointed(let places, _, _):
       for place in places where judge.ended.contains(place.job) { report("\(place) is journalled after the end of its job") }
       if places.isEmpty { report("an entry is for nobody: \(entry)") }
-    case .jobFinished(let id, _), .jobFailed(let id, _): judge.ended.insert(id)
+    case .imageFinished(let id, _), .imageFailed(let id, _): judge.ended.insert(id)
     }
   }
 
-  private func examineAdmission(of id: JobID) {
+  private func examineAdmission(of id: ImageJobID) {
     guard let job = gateway?.jobs[id] else { return }
     if let other = judge.admitted[job.key], other != id { report("request \(job.key) is admitted as job \(other) and as job \(id)") }
     judge.admitted[job.key] = id
   }
 
-  func checkOutcome(_ outcome: Outcome, of id: JobID, _ job: ToyJob?) {
+  func checkOutcome(_ outcome: Outcome, of id: ImageJobID, _ job: ToyJob?) {
     if let earlier = judge.told[id] { report("job \(id) ends with \(earlier) and again with \(outcome)") }
     judge.told[id] = outcome
     guard let job else { return }
@@ -153,7 +153,7 @@ extension Simulation {
   func checkRest() {
     guard let gateway else { return }
     let status = gateway.scheduler.status(now: gateway.instant(now))
-    let jobs = status.queuedJobs + status.startedJobs + status.unadmittedJobs + status.endingJobs
+    let jobs = status.queuedImages + status.startedImages + status.unadmittedImages + status.endingImages
     let acknowledged = judge.acknowledged.keys.filter { judge.told[$0] == nil }
     if jobs > 0 || !acknowledged.isEmpty {
       report("\(jobs) jobs are left, of those that were acknowledged \(acknowledged.map(\.text).sorted())")

@@ -4,7 +4,7 @@ import Scheduling
 struct ToyClient {
   let job: ToyJob
   /// Once the gateway has acknowledged the job.
-  var id: JobID?
+  var id: ImageJobID?
   var outcome: Outcome?
   /// Whether the gateway said that it never will.
   var isRefused = false

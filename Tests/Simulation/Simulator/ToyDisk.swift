@@ -1,14 +1,15 @@
+import ClusterCore
 import OrderedCollections
 import Scheduling
 
 /// An entry as the toy journal writes it.
 enum LogRecord {
-  case admitted([JobID: ToyJob], order: [JobID])
+  case admitted([ImageJobID: ToyJob], order: [ImageJobID])
   case attempt(AttemptID, places: [TaskID])
   case output(places: [TaskID], UInt64, String)
   case checkpoint(places: [TaskID], completedSteps: Int, UInt64, String)
-  case finished(JobID, UInt64)
-  case failed(JobID, Failure)
+  case finished(ImageJobID, UInt64)
+  case failed(ImageJobID, Status)
   /// Written in part when the power went; its checksum is wrong.
   case torn
 }
@@ -57,7 +58,7 @@ struct ToyDatabase {
   }
 
   /// In the order of admission.
-  private(set) var jobs: OrderedDictionary<JobID, Entry> = [:]
+  private(set) var jobs: OrderedDictionary<ImageJobID, Entry> = [:]
 
   init(_ log: [LogRecord]) {
     for record in log { take(record) }
@@ -84,13 +85,13 @@ struct ToyDatabase {
     }
   }
 
-  private mutating func end(_ id: JobID, _ outcome: Outcome) {
+  private mutating func end(_ id: ImageJobID, _ outcome: Outcome) {
     jobs[id]?.outcome = outcome
     jobs[id]?.tasks = [:]
   }
 
   /// Outputs that no task of the job takes any more.
-  private mutating func forgetInputs(of id: JobID) {
+  private mutating func forgetInputs(of id: ImageJobID) {
     guard let entry = jobs[id] else { return }
     let plan = entry.job.plan
     for index in plan.tasks.indices.dropLast() {

@@ -1,3 +1,4 @@
+import ClusterCore
 import Scheduling
 
 /// What a gateway process holds in memory: all of it is gone when it is killed.
@@ -13,11 +14,11 @@ final class ToyGateway {
   var connections: [WorkerID: (slot: Int, connection: Int)] = [:]
   /// The last session of every connection, open or not.
   var lastSessions: [Int: WorkerID] = [:]
-  var jobs: [JobID: ToyJob] = [:]
-  var keys: [Int: JobID] = [:]
-  var outcomes: [JobID: Outcome] = [:]
+  var jobs: [ImageJobID: ToyJob] = [:]
+  var keys: [Int: ImageJobID] = [:]
+  var outcomes: [ImageJobID: Outcome] = [:]
   /// Jobs that are not admitted yet, and who waits for that.
-  var unadmitted: [JobID: [Int]] = [:]
+  var unadmitted: [ImageJobID: [Int]] = [:]
   var journal: [(sequence: JournalSequence, record: LogRecord)] = []
   /// Entries at the front of `journal` that are being written; 0: none.
   var committing = 0
@@ -58,7 +59,7 @@ extension Simulation {
     }
     self.gateway = gateway
     log("gateway \(gateway.life) starts")
-    var restored: [RestoredJob] = []
+    var restored: [RestoredImageJob] = []
     for (id, entry) in database.jobs {
       gateway.jobs[id] = entry.job
       gateway.keys[entry.job.key] = id
@@ -83,7 +84,7 @@ extension Simulation {
     return configuration
   }
 
-  private func restore(_ id: JobID, _ entry: ToyDatabase.Entry) -> RestoredJob {
+  private func restore(_ id: ImageJobID, _ entry: ToyDatabase.Entry) -> RestoredImageJob {
     let tasks = entry.tasks.sorted { $0.key < $1.key }.map { index, task in
       RestoredTask(
         index: index, attemptNumber: task.attemptNumber, output: task.output.flatMap { gateway?.insert($0.value) },
@@ -92,11 +93,11 @@ extension Simulation {
         },
         numericsClass: task.output?.numericsClass ?? task.checkpoint?.numericsClass)
     }
-    return RestoredJob(submission: submission(id, entry.job), tasks: tasks)
+    return RestoredImageJob(submission: submission(id, entry.job), tasks: tasks)
   }
 
-  private func submission(_ id: JobID, _ job: ToyJob) -> JobSubmission {
-    JobSubmission(
+  private func submission(_ id: ImageJobID, _ job: ToyJob) -> ImageJobSubmission {
+    ImageJobSubmission(
       id: id, model: Self.model, plan: job.plan, deadline: job.deadline.flatMap { gateway?.instant($0) }, tenant: job.tenant,
       priority: job.priority)
   }
@@ -160,11 +161,11 @@ extension Simulation {
       gateway.journal.append((sequence, record(of: entry, gateway)))
       if mutation == .endGate { tellEarly(entry, gateway) }
     case .admitted(let id): acknowledge(id, gateway)
-    case .job(let id, .finished(let output)): tell(id, gateway.contents[output.id].map { .finished($0) }, gateway)
-    case .job(let id, .failed(let failure)): tell(id, .failed(failure), gateway)
-    case .job(_, .retrying): count("retries")
-    case .job(_, .held): count("held ends")
-    case .job: break
+    case .image(let id, .finished(let output)): tell(id, gateway.contents[output.id].map { .finished($0) }, gateway)
+    case .image(let id, .failed(let failure)): tell(id, .failed(failure), gateway)
+    case .image(_, .retrying): count("retries")
+    case .image(_, .held): count("held ends")
+    case .image: break
     case .rejected(let id, let failure): refuse(id, failure, gateway)
     case .worker(let worker, .gone(let reason)): close(worker, reason, gateway)
     case .worker(_, .quarantined): count("quarantines")
@@ -209,7 +210,7 @@ extension Simulation {
       let response: Response =
         gateway.outcomes[id].map { .ended($0) } ?? (gateway.jobs[id] == nil || gateway.unadmitted[id] != nil ? .unknown : .running)
       respond(response, to: request, client: client)
-    case .cancel(let id): process(.jobCancelled(id, reason: Failure(.cancelled, "the client does not want it any more")))
+    case .cancel(let id): process(.imageCancelled(id, reason: Status(.cancelled, "the client does not want it any more")))
     }
   }
 
@@ -224,7 +225,7 @@ extension Simulation {
       return
     }
     nextJob += 1
-    let id = JobID("job\(nextJob)")
+    let id = ImageJobID("job\(nextJob)")
     gateway.jobs[id] = job
     gateway.keys[job.key] = id
     gateway.unadmitted[id] = [client]
@@ -232,23 +233,23 @@ extension Simulation {
       judge.acknowledged[id] = job.key
       respond(.accepted(id), to: .submit, client: client)
     }
-    process(.jobsSubmitted([submission(id, job)]))
+    process(.imagesSubmitted([submission(id, job)]))
   }
 
-  private func acknowledge(_ id: JobID, _ gateway: ToyGateway) {
+  private func acknowledge(_ id: ImageJobID, _ gateway: ToyGateway) {
     for client in gateway.unadmitted.removeValue(forKey: id) ?? [] {
       judge.acknowledged[id] = gateway.jobs[id]?.key
       respond(.accepted(id), to: .submit, client: client)
     }
   }
 
-  private func refuse(_ id: JobID, _ failure: Failure, _ gateway: ToyGateway) {
+  private func refuse(_ id: ImageJobID, _ failure: Status, _ gateway: ToyGateway) {
     count(failure.resource == .storage ? "jobs refused for want of room" : "jobs refused")
     if let job = gateway.jobs.removeValue(forKey: id), gateway.keys[job.key] == id { gateway.keys[job.key] = nil }
     for client in gateway.unadmitted.removeValue(forKey: id) ?? [] { respond(.refused(failure), to: .submit, client: client) }
   }
 
-  private func tell(_ id: JobID, _ outcome: Outcome?, _ gateway: ToyGateway) {
+  private func tell(_ id: ImageJobID, _ outcome: Outcome?, _ gateway: ToyGateway) {
     guard let outcome else {
       report("job \(id) finishes without a picture")
       return
@@ -259,8 +260,8 @@ extension Simulation {
 
   private func tellEarly(_ entry: JournalEntry, _ gateway: ToyGateway) {
     switch entry {
-    case .jobFinished(let id, let output): tell(id, gateway.contents[output.id].map { .finished($0) }, gateway)
-    case .jobFailed(let id, let failure): tell(id, .failed(failure), gateway)
+    case .imageFinished(let id, let output): tell(id, gateway.contents[output.id].map { .finished($0) }, gateway)
+    case .imageFailed(let id, let failure): tell(id, .failed(failure), gateway)
     default: break
     }
   }
@@ -274,7 +275,7 @@ extension Simulation {
       gateway.contents[payload.id] ?? 0
     }
     switch entry {
-    case .jobsAdmitted(let submissions):
+    case .imagesAdmitted(let submissions):
       let order = submissions.map(\.id)
       return .admitted(gateway.jobs.filter { order.contains($0.key) }, order: order)
     case .attemptStarted(let attempt, let places): return .attempt(attempt, places: places)
@@ -283,8 +284,8 @@ extension Simulation {
     case .checkpointed(let places, let checkpoint, let numericsClass):
       return .checkpoint(
         places: places, completedSteps: checkpoint.completedSteps, content(checkpoint.latents), numericsClass)
-    case .jobFinished(let id, let output): return .finished(id, content(output))
-    case .jobFailed(let id, let failure): return .failed(id, failure)
+    case .imageFinished(let id, let output): return .finished(id, content(output))
+    case .imageFailed(let id, let failure): return .failed(id, failure)
     }
   }
 
@@ -311,7 +312,7 @@ extension Simulation {
     if mutation != .fsync || random.chance(0.1) { disk.sync() }
     for sequence in refused {
       count("entries refused")
-      process(.journalRefused(sequence, Failure(.resourceExhausted, "the disk is full", resource: .storage)))
+      process(.journalRefused(sequence, Status(.resourceExhausted, "the disk is full", resource: .storage)))
     }
     process(.journalled(through: last.sequence))
     if gateway.committing == 0, !gateway.journal.isEmpty { startCommit(gateway) }

@@ -1,3 +1,4 @@
+import ClusterCore
 import Scheduling
 
 /// A place where processes of one kind run, one after the other.
@@ -11,7 +12,7 @@ struct ToyWorker {
     var isStuck = false
   }
 
-  let stage: Stage
+  let stage: StageName
   let numericsClass: String
   let credits: Int
   /// 0: none runs.
@@ -162,13 +163,13 @@ extension Simulation {
     }
     for other in workers[slot].order where other.task == attempt.task {
       guard other.number < attempt.number else {
-        send(.failed(attempt, Failure(.aborted, "superseded by \(other)")), from: slot)
+        send(.failed(attempt, Status(.aborted, "superseded by \(other)")), from: slot)
         return
       }
       workers[slot].tasks[other]?.isCancelled = true
     }
     if workers[slot].isDraining {
-      send(.failed(attempt, Failure(.unavailable, "the worker is draining")), from: slot)
+      send(.failed(attempt, Status(.unavailable, "the worker is draining")), from: slot)
       return
     }
     guard workers[slot].order.count < workers[slot].credits else {
@@ -176,7 +177,7 @@ extension Simulation {
       if !scenario.isReordered, scenario.duplicateChance == 0, !workers[slot].hasLostLease {
         report("\(attempt) is offered to \(name(slot)), whose \(workers[slot].credits) credits are in use for \(workers[slot].order)")
       }
-      send(.failed(attempt, Failure(.resourceExhausted, "all credits are in use")), from: slot)
+      send(.failed(attempt, Status(.resourceExhausted, "all credits are in use")), from: slot)
       return
     }
     workers[slot].tasks[attempt] = ToyWorker.Task(
@@ -192,9 +193,9 @@ extension Simulation {
       workers[slot].tasks[attempt]?.isCancelled = true
     } else if workers[slot].unsent.contains(where: { $0.attempt == attempt }) {
       workers[slot].unsent.removeAll { $0.attempt == attempt }
-      send(.failed(attempt, Failure(.cancelled, "cancelled")), from: slot)
+      send(.failed(attempt, Status(.cancelled, "cancelled")), from: slot)
     } else {
-      send(.failed(attempt, Failure(.notFound, "does not run here")), from: slot)
+      send(.failed(attempt, Status(.notFound, "does not run here")), from: slot)
     }
   }
 
@@ -219,10 +220,10 @@ extension Simulation {
       return
     }
     if task.isCancelled {
-      answer(.failed(attempt, Failure(.cancelled, "cancelled")), attempt, slot: slot)
+      answer(.failed(attempt, Status(.cancelled, "cancelled")), attempt, slot: slot)
     } else if isChaos, workers[slot].isSick || random.chance(scenario.failureChance) {
       count("failures")
-      answer(.failed(attempt, Failure(.internal, "out of luck")), attempt, slot: slot)
+      answer(.failed(attempt, Status(.internal, "out of luck")), attempt, slot: slot)
     } else {
       advance(task, slot: slot)
     }
@@ -232,7 +233,7 @@ extension Simulation {
     let attempt = task.offer.attempt
     switch task.offer.stage {
     case .textEncoder where task.offer.prompt == ToyJob.badPrompt:
-      answer(.failed(attempt, Failure(.invalidArgument, "too long", field: "prompt")), attempt, slot: slot)
+      answer(.failed(attempt, Status(.invalidArgument, "too long", field: "prompt")), attempt, slot: slot)
     case .textEncoder:
       answer(.finished(attempt, ToyModel.encode(task.offer.prompt, by: workers[slot].numericsClass)), attempt, slot: slot)
     case .vaeDecoder: answer(.finished(attempt, ToyModel.decode(task.offer.inputs[0])), attempt, slot: slot)
@@ -251,6 +252,7 @@ extension Simulation {
       } else {
         scheduleWork(attempt, slot: slot)
       }
+    default: preconditionFailure("no worker is made for \(task.offer.stage)")
     }
   }
 

@@ -1,3 +1,4 @@
+import ClusterCore
 import Scheduling
 
 /// What a client asks for. The numbers stand for prompts and noise.
@@ -18,8 +19,23 @@ struct ToyJob: Hashable {
   /// This prompt makes denoisers crash in their second step.
   static let deadlyPrompt: UInt64 = 667
 
-  var plan: JobPlan {
-    .textToImage(prompt: "\(prompt)", negativePrompt: negativePrompt.map { "\($0)" }, stepCount: steps, tokenCount: 16)
+  var plan: ImageJobPlan {
+    .toy(prompt: "\(prompt)", negativePrompt: negativePrompt.map { "\($0)" }, stepCount: steps)
+  }
+}
+
+extension ImageJobPlan {
+  /// Encode one or two prompts, denoise, decode: a plan in which tasks are shared, have steps, and take several inputs.
+  package static func toy(prompt: String, negativePrompt: String?, stepCount: Int) -> ImageJobPlan {
+    let tokenCount = 16.0
+    let encodes = [("prompt", prompt)] + (negativePrompt.map { [("negative_prompt", $0)] } ?? [])
+    var tasks = encodes.map { TaskPlan(stage: .textEncoder, content: $1, field: $0) }
+    tasks.append(
+      TaskPlan(
+        stage: .denoiser, inputs: Array(encodes.indices), stepCount: stepCount,
+        cost: Double(stepCount) * tokenCount * Double(encodes.count)))
+    tasks.append(TaskPlan(stage: .vaeDecoder, inputs: [encodes.count], cost: tokenCount))
+    return ImageJobPlan(tasks)
   }
 }
 
@@ -59,7 +75,7 @@ enum ToyModel {
 /// A task as it is sent to a worker, with everything that it needs.
 struct ToyOffer {
   var attempt: AttemptID
-  var stage: Stage
+  var stage: StageName
   var prompt: UInt64
   var inputs: [UInt64]
   var noise: UInt64
@@ -75,7 +91,7 @@ enum WorkerMessage {
   case accepted(AttemptID)
   case progress(AttemptID, completedSteps: Int, latents: UInt64)
   case finished(AttemptID, UInt64)
-  case failed(AttemptID, Failure)
+  case failed(AttemptID, Status)
   case goodbye
 }
 
@@ -90,20 +106,20 @@ enum GatewayMessage {
 /// What a client sends.
 enum Request {
   case submit
-  case status(JobID)
-  case cancel(JobID)
+  case status(ImageJobID)
+  case cancel(ImageJobID)
 }
 
 /// How a job ended.
 enum Outcome: Hashable {
   case finished(UInt64)
-  case failed(Failure)
+  case failed(Status)
 }
 
 /// What a client gets.
 enum Response {
-  case accepted(JobID)
-  case refused(Failure)
+  case accepted(ImageJobID)
+  case refused(Status)
   case running
   case ended(Outcome)
   case unknown

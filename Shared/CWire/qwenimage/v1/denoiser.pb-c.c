@@ -52,51 +52,6 @@ void   qwenimage__v1__denoise_request__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__denoise_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-void   qwenimage__v1__denoise_progress__init
-                     (Qwenimage__V1__DenoiseProgress         *message)
-{
-  static const Qwenimage__V1__DenoiseProgress init_value = QWENIMAGE__V1__DENOISE_PROGRESS__INIT;
-  *message = init_value;
-}
-size_t qwenimage__v1__denoise_progress__get_packed_size
-                     (const Qwenimage__V1__DenoiseProgress *message)
-{
-  assert(message->base.descriptor == &qwenimage__v1__denoise_progress__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t qwenimage__v1__denoise_progress__pack
-                     (const Qwenimage__V1__DenoiseProgress *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &qwenimage__v1__denoise_progress__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t qwenimage__v1__denoise_progress__pack_to_buffer
-                     (const Qwenimage__V1__DenoiseProgress *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &qwenimage__v1__denoise_progress__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Qwenimage__V1__DenoiseProgress *
-       qwenimage__v1__denoise_progress__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Qwenimage__V1__DenoiseProgress *)
-     protobuf_c_message_unpack (&qwenimage__v1__denoise_progress__descriptor,
-                                allocator, len, data);
-}
-void   qwenimage__v1__denoise_progress__free_unpacked
-                     (Qwenimage__V1__DenoiseProgress *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &qwenimage__v1__denoise_progress__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
 void   qwenimage__v1__denoise_response__init
                      (Qwenimage__V1__DenoiseResponse         *message)
 {
@@ -296,70 +251,6 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
   qwenimage__v1__denoise_request__field_indices_by_name,
   2,  qwenimage__v1__denoise_request__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__denoise_request__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor qwenimage__v1__denoise_progress__field_descriptors[3] =
-{
-  {
-    "completed_steps",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Qwenimage__V1__DenoiseProgress, completed_steps),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "steps",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Qwenimage__V1__DenoiseProgress, steps),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "step_seconds",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_DOUBLE,
-    0,   /* quantifier_offset */
-    offsetof(Qwenimage__V1__DenoiseProgress, step_seconds),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned qwenimage__v1__denoise_progress__field_indices_by_name[] = {
-  0,   /* field[0] = completed_steps */
-  2,   /* field[2] = step_seconds */
-  1,   /* field[1] = steps */
-};
-static const ProtobufCIntRange qwenimage__v1__denoise_progress__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 3 }
-};
-const ProtobufCMessageDescriptor qwenimage__v1__denoise_progress__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "qwenimage.v1.DenoiseProgress",
-  "DenoiseProgress",
-  "Qwenimage__V1__DenoiseProgress",
-  "qwenimage.v1",
-  sizeof(Qwenimage__V1__DenoiseProgress),
-  3,
-  qwenimage__v1__denoise_progress__field_descriptors,
-  qwenimage__v1__denoise_progress__field_indices_by_name,
-  1,  qwenimage__v1__denoise_progress__number_ranges,
-  (ProtobufCMessageInit) qwenimage__v1__denoise_progress__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor qwenimage__v1__denoise_response__field_descriptors[2] =

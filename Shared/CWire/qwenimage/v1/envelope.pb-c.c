@@ -52,7 +52,7 @@ void   qwenimage__v1__envelope__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__envelope__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[24] =
+static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[25] =
 {
   {
     "protocol_version",
@@ -211,18 +211,6 @@ static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
-    "drain",
-    22,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    offsetof(Qwenimage__V1__Envelope, body_case),
-    offsetof(Qwenimage__V1__Envelope, drain),
-    &qwenimage__v1__drain__descriptor,
-    NULL,
-    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
     "draining",
     23,
     PROTOBUF_C_LABEL_NONE,
@@ -295,13 +283,13 @@ static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
-    "denoise_progress",
+    "progress",
     49,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_MESSAGE,
     offsetof(Qwenimage__V1__Envelope, body_case),
-    offsetof(Qwenimage__V1__Envelope, denoise_progress),
-    &qwenimage__v1__denoise_progress__descriptor,
+    offsetof(Qwenimage__V1__Envelope, progress),
+    &qwenimage__v1__progress__descriptor,
     NULL,
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
@@ -342,41 +330,68 @@ static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "run_request",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__Envelope, body_case),
+    offsetof(Qwenimage__V1__Envelope, run_request),
+    &qwenimage__v1__run_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "run_response",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__Envelope, body_case),
+    offsetof(Qwenimage__V1__Envelope, run_response),
+    &qwenimage__v1__run_response__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__envelope__field_indices_by_name[] = {
   11,   /* field[11] = accepted */
   12,   /* field[12] = cancel */
   4,   /* field[4] = deadline_unix_ms */
-  22,   /* field[22] = decode_request */
-  23,   /* field[23] = decode_response */
-  20,   /* field[20] = denoise_progress */
-  19,   /* field[19] = denoise_request */
-  21,   /* field[21] = denoise_response */
-  13,   /* field[13] = drain */
-  14,   /* field[14] = draining */
-  17,   /* field[17] = encode_request */
-  18,   /* field[18] = encode_response */
-  16,   /* field[16] = failed */
-  15,   /* field[15] = goodbye */
+  21,   /* field[21] = decode_request */
+  22,   /* field[22] = decode_response */
+  18,   /* field[18] = denoise_request */
+  20,   /* field[20] = denoise_response */
+  13,   /* field[13] = draining */
+  16,   /* field[16] = encode_request */
+  17,   /* field[17] = encode_response */
+  15,   /* field[15] = failed */
+  14,   /* field[14] = goodbye */
   9,   /* field[9] = heartbeat */
   10,   /* field[10] = heartbeat_reply */
   2,   /* field[2] = in_reply_to */
   1,   /* field[1] = message_id */
+  19,   /* field[19] = progress */
   0,   /* field[0] = protocol_version */
   8,   /* field[8] = registered */
   7,   /* field[7] = registration */
+  23,   /* field[23] = run_request */
+  24,   /* field[24] = run_response */
   3,   /* field[3] = task */
   6,   /* field[6] = tensors */
   5,   /* field[5] = traceparent */
 };
-static const ProtobufCIntRange qwenimage__v1__envelope__number_ranges[5 + 1] =
+static const ProtobufCIntRange qwenimage__v1__envelope__number_ranges[7 + 1] =
 {
   { 1, 0 },
   { 16, 7 },
-  { 32, 17 },
-  { 48, 19 },
-  { 64, 22 },
-  { 0, 24 }
+  { 23, 13 },
+  { 32, 16 },
+  { 48, 18 },
+  { 64, 21 },
+  { 80, 23 },
+  { 0, 25 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
 {
@@ -386,10 +401,10 @@ const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
   "Qwenimage__V1__Envelope",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Envelope),
-  24,
+  25,
   qwenimage__v1__envelope__field_descriptors,
   qwenimage__v1__envelope__field_indices_by_name,
-  5,  qwenimage__v1__envelope__number_ranges,
+  7,  qwenimage__v1__envelope__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__envelope__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -187,7 +187,7 @@ void   qwenimage__v1__latent_geometry__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__latent_geometry__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[13] =
+static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[14] =
 {
   {
     "model_id",
@@ -345,6 +345,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "pipelines",
+    14,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Qwenimage__V1__ModelCard, n_pipelines),
+    offsetof(Qwenimage__V1__ModelCard, pipelines),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
   11,   /* field[11] = defaults */
@@ -358,13 +370,14 @@ static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
   2,   /* field[2] = model_fingerprint */
   0,   /* field[0] = model_id */
   1,   /* field[1] = pipeline_class */
+  13,   /* field[13] = pipelines */
   7,   /* field[7] = recommended_sizes */
   3,   /* field[3] = size_multiple_px */
 };
 static const ProtobufCIntRange qwenimage__v1__model_card__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 13 }
+  { 0, 14 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
 {
@@ -374,7 +387,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
   "Qwenimage__V1__ModelCard",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__ModelCard),
-  13,
+  14,
   qwenimage__v1__model_card__field_descriptors,
   qwenimage__v1__model_card__field_indices_by_name,
   1,  qwenimage__v1__model_card__number_ranges,

@@ -322,51 +322,6 @@ void   qwenimage__v1__cancel__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__cancel__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-void   qwenimage__v1__drain__init
-                     (Qwenimage__V1__Drain         *message)
-{
-  static const Qwenimage__V1__Drain init_value = QWENIMAGE__V1__DRAIN__INIT;
-  *message = init_value;
-}
-size_t qwenimage__v1__drain__get_packed_size
-                     (const Qwenimage__V1__Drain *message)
-{
-  assert(message->base.descriptor == &qwenimage__v1__drain__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t qwenimage__v1__drain__pack
-                     (const Qwenimage__V1__Drain *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &qwenimage__v1__drain__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t qwenimage__v1__drain__pack_to_buffer
-                     (const Qwenimage__V1__Drain *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &qwenimage__v1__drain__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Qwenimage__V1__Drain *
-       qwenimage__v1__drain__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Qwenimage__V1__Drain *)
-     protobuf_c_message_unpack (&qwenimage__v1__drain__descriptor,
-                                allocator, len, data);
-}
-void   qwenimage__v1__drain__free_unpacked
-                     (Qwenimage__V1__Drain *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &qwenimage__v1__drain__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
 void   qwenimage__v1__draining__init
                      (Qwenimage__V1__Draining         *message)
 {
@@ -502,7 +457,7 @@ void   qwenimage__v1__failed__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__failed__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors[10] =
+static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors[11] =
 {
   {
     "worker_id",
@@ -624,6 +579,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "stage_name",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Register, stage_name),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__register__field_indices_by_name[] = {
   2,   /* field[2] = card */
@@ -635,12 +602,13 @@ static const unsigned qwenimage__v1__register__field_indices_by_name[] = {
   9,   /* field[9] = running */
   8,   /* field[8] = software_version */
   1,   /* field[1] = stage */
+  10,   /* field[10] = stage_name */
   0,   /* field[0] = worker_id */
 };
 static const ProtobufCIntRange qwenimage__v1__register__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 10 }
+  { 0, 11 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
 {
@@ -650,7 +618,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
   "Qwenimage__V1__Register",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Register),
-  10,
+  11,
   qwenimage__v1__register__field_descriptors,
   qwenimage__v1__register__field_indices_by_name,
   1,  qwenimage__v1__register__number_ranges,
@@ -999,57 +967,6 @@ const ProtobufCMessageDescriptor qwenimage__v1__cancel__descriptor =
   qwenimage__v1__cancel__field_indices_by_name,
   1,  qwenimage__v1__cancel__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__cancel__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor qwenimage__v1__drain__field_descriptors[2] =
-{
-  {
-    "reason",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Qwenimage__V1__Drain, reason),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "grace_ms",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Qwenimage__V1__Drain, grace_ms),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned qwenimage__v1__drain__field_indices_by_name[] = {
-  1,   /* field[1] = grace_ms */
-  0,   /* field[0] = reason */
-};
-static const ProtobufCIntRange qwenimage__v1__drain__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 2 }
-};
-const ProtobufCMessageDescriptor qwenimage__v1__drain__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "qwenimage.v1.Drain",
-  "Drain",
-  "Qwenimage__V1__Drain",
-  "qwenimage.v1",
-  sizeof(Qwenimage__V1__Drain),
-  2,
-  qwenimage__v1__drain__field_descriptors,
-  qwenimage__v1__drain__field_indices_by_name,
-  1,  qwenimage__v1__drain__number_ranges,
-  (ProtobufCMessageInit) qwenimage__v1__drain__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor qwenimage__v1__draining__field_descriptors[1] =

@@ -17,7 +17,6 @@ PROTOBUF_C__BEGIN_DECLS
 #include "qwenimage/v1/parameter.pb-c.h"
 
 typedef struct Qwenimage__V1__DenoiseRequest Qwenimage__V1__DenoiseRequest;
-typedef struct Qwenimage__V1__DenoiseProgress Qwenimage__V1__DenoiseProgress;
 typedef struct Qwenimage__V1__DenoiseResponse Qwenimage__V1__DenoiseResponse;
 
 
@@ -68,24 +67,6 @@ struct  Qwenimage__V1__DenoiseRequest
 
 
 /*
- * After the last step and every one that is a checkpoint, which has the tensor `latents`; after others now and then.
- */
-struct  Qwenimage__V1__DenoiseProgress
-{
-  ProtobufCMessage base;
-  uint32_t completed_steps;
-  uint32_t steps;
-  /*
-   * Mean since the progress before.
-   */
-  double step_seconds;
-};
-#define QWENIMAGE__V1__DENOISE_PROGRESS__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__denoise_progress__descriptor) \
-    , 0, 0, 0 }
-
-
-/*
  * With the tensor `latents`.
  */
 struct  Qwenimage__V1__DenoiseResponse
@@ -118,25 +99,6 @@ Qwenimage__V1__DenoiseRequest *
 void   qwenimage__v1__denoise_request__free_unpacked
                      (Qwenimage__V1__DenoiseRequest *message,
                       ProtobufCAllocator *allocator);
-/* Qwenimage__V1__DenoiseProgress methods */
-void   qwenimage__v1__denoise_progress__init
-                     (Qwenimage__V1__DenoiseProgress         *message);
-size_t qwenimage__v1__denoise_progress__get_packed_size
-                     (const Qwenimage__V1__DenoiseProgress   *message);
-size_t qwenimage__v1__denoise_progress__pack
-                     (const Qwenimage__V1__DenoiseProgress   *message,
-                      uint8_t             *out);
-size_t qwenimage__v1__denoise_progress__pack_to_buffer
-                     (const Qwenimage__V1__DenoiseProgress   *message,
-                      ProtobufCBuffer     *buffer);
-Qwenimage__V1__DenoiseProgress *
-       qwenimage__v1__denoise_progress__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   qwenimage__v1__denoise_progress__free_unpacked
-                     (Qwenimage__V1__DenoiseProgress *message,
-                      ProtobufCAllocator *allocator);
 /* Qwenimage__V1__DenoiseResponse methods */
 void   qwenimage__v1__denoise_response__init
                      (Qwenimage__V1__DenoiseResponse         *message);
@@ -161,9 +123,6 @@ void   qwenimage__v1__denoise_response__free_unpacked
 typedef void (*Qwenimage__V1__DenoiseRequest_Closure)
                  (const Qwenimage__V1__DenoiseRequest *message,
                   void *closure_data);
-typedef void (*Qwenimage__V1__DenoiseProgress_Closure)
-                 (const Qwenimage__V1__DenoiseProgress *message,
-                  void *closure_data);
 typedef void (*Qwenimage__V1__DenoiseResponse_Closure)
                  (const Qwenimage__V1__DenoiseResponse *message,
                   void *closure_data);
@@ -175,7 +134,6 @@ typedef void (*Qwenimage__V1__DenoiseResponse_Closure)
 
 extern const ProtobufCEnumDescriptor    qwenimage__v1__noise_kind__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor;
-extern const ProtobufCMessageDescriptor qwenimage__v1__denoise_progress__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__denoise_response__descriptor;
 
 PROTOBUF_C__END_DECLS

@@ -15,6 +15,7 @@ PROTOBUF_C__BEGIN_DECLS
 #endif
 
 #include "qwenimage/v1/denoiser.pb-c.h"
+#include "qwenimage/v1/stage.pb-c.h"
 #include "qwenimage/v1/task.pb-c.h"
 #include "qwenimage/v1/tensor.pb-c.h"
 #include "qwenimage/v1/text_encoder.pb-c.h"
@@ -37,17 +38,18 @@ typedef enum {
   QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT_REPLY = 19,
   QWENIMAGE__V1__ENVELOPE__BODY_ACCEPTED = 20,
   QWENIMAGE__V1__ENVELOPE__BODY_CANCEL = 21,
-  QWENIMAGE__V1__ENVELOPE__BODY_DRAIN = 22,
   QWENIMAGE__V1__ENVELOPE__BODY_DRAINING = 23,
   QWENIMAGE__V1__ENVELOPE__BODY_GOODBYE = 24,
   QWENIMAGE__V1__ENVELOPE__BODY_FAILED = 25,
   QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_REQUEST = 32,
   QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_RESPONSE = 33,
   QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_REQUEST = 48,
-  QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_PROGRESS = 49,
+  QWENIMAGE__V1__ENVELOPE__BODY_PROGRESS = 49,
   QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_RESPONSE = 50,
   QWENIMAGE__V1__ENVELOPE__BODY_DECODE_REQUEST = 64,
-  QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE = 65
+  QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE = 65,
+  QWENIMAGE__V1__ENVELOPE__BODY_RUN_REQUEST = 80,
+  QWENIMAGE__V1__ENVELOPE__BODY_RUN_RESPONSE = 81
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__ENVELOPE__BODY__CASE)
 } Qwenimage__V1__Envelope__BodyCase;
 
@@ -91,17 +93,18 @@ struct  Qwenimage__V1__Envelope
     Qwenimage__V1__HeartbeatReply *heartbeat_reply;
     Qwenimage__V1__Accepted *accepted;
     Qwenimage__V1__Cancel *cancel;
-    Qwenimage__V1__Drain *drain;
     Qwenimage__V1__Draining *draining;
     Qwenimage__V1__Goodbye *goodbye;
     Qwenimage__V1__Failed *failed;
     Qwenimage__V1__EncodeRequest *encode_request;
     Qwenimage__V1__EncodeResponse *encode_response;
     Qwenimage__V1__DenoiseRequest *denoise_request;
-    Qwenimage__V1__DenoiseProgress *denoise_progress;
+    Qwenimage__V1__Progress *progress;
     Qwenimage__V1__DenoiseResponse *denoise_response;
     Qwenimage__V1__DecodeRequest *decode_request;
     Qwenimage__V1__DecodeResponse *decode_response;
+    Qwenimage__V1__RunRequest *run_request;
+    Qwenimage__V1__RunResponse *run_response;
   };
 };
 #define QWENIMAGE__V1__ENVELOPE__INIT \

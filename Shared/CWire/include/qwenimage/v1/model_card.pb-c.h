@@ -59,10 +59,15 @@ struct  Qwenimage__V1__ModelCard
   uint32_t max_prompt_bytes;
   Qwenimage__V1__GenerationDefaults *defaults;
   Qwenimage__V1__LatentGeometry *latents;
+  /*
+   * What the model can be asked for: "text-to-image", ... Empty in workers of 0.1: text-to-image.
+   */
+  size_t n_pipelines;
+  char **pipelines;
 };
 #define QWENIMAGE__V1__MODEL_CARD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__model_card__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL }
 
 
 struct  Qwenimage__V1__ImageSize

@@ -25,7 +25,6 @@ typedef struct Qwenimage__V1__Heartbeat Qwenimage__V1__Heartbeat;
 typedef struct Qwenimage__V1__HeartbeatReply Qwenimage__V1__HeartbeatReply;
 typedef struct Qwenimage__V1__Accepted Qwenimage__V1__Accepted;
 typedef struct Qwenimage__V1__Cancel Qwenimage__V1__Cancel;
-typedef struct Qwenimage__V1__Drain Qwenimage__V1__Drain;
 typedef struct Qwenimage__V1__Draining Qwenimage__V1__Draining;
 typedef struct Qwenimage__V1__Goodbye Qwenimage__V1__Goodbye;
 typedef struct Qwenimage__V1__Failed Qwenimage__V1__Failed;
@@ -33,6 +32,9 @@ typedef struct Qwenimage__V1__Failed Qwenimage__V1__Failed;
 
 /* --- enums --- */
 
+/*
+ * The stages of 0.1, by number. Later stages have a name only: see Register.stage_name.
+ */
 typedef enum _Qwenimage__V1__StageKind {
   QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED = 0,
   QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_TEXT_ENCODER = 1,
@@ -53,6 +55,9 @@ struct  Qwenimage__V1__Register
    * Stable over reconnections of one process, different for every process.
    */
   char *worker_id;
+  /*
+   * For gateways of 0.1; unspecified for stages that they do not know.
+   */
   Qwenimage__V1__StageKind stage;
   Qwenimage__V1__ModelCard *card;
   /*
@@ -75,10 +80,15 @@ struct  Qwenimage__V1__Register
    */
   size_t n_running;
   Qwenimage__V1__TaskReference **running;
+  /*
+   * The stage: "text-encoder", "denoiser", "vae-decoder" or any other name of a-z, 0-9 and hyphens. Empty in workers of 0.1: then
+   * `stage` says it.
+   */
+  char *stage_name;
 };
 #define QWENIMAGE__V1__REGISTER__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__register__descriptor) \
-    , (char *)protobuf_c_empty_string, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0,NULL }
+    , (char *)protobuf_c_empty_string, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0,NULL, (char *)protobuf_c_empty_string }
 
 
 /*
@@ -177,23 +187,6 @@ struct  Qwenimage__V1__Cancel
 #define QWENIMAGE__V1__CANCEL__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__cancel__descriptor) \
     , (char *)protobuf_c_empty_string }
-
-
-/*
- * Gateway to worker.
- */
-struct  Qwenimage__V1__Drain
-{
-  ProtobufCMessage base;
-  char *reason;
-  /*
-   * What still runs after this is given up and answered with Failed(UNAVAILABLE).
-   */
-  uint32_t grace_ms;
-};
-#define QWENIMAGE__V1__DRAIN__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__drain__descriptor) \
-    , (char *)protobuf_c_empty_string, 0 }
 
 
 /*
@@ -368,25 +361,6 @@ Qwenimage__V1__Cancel *
 void   qwenimage__v1__cancel__free_unpacked
                      (Qwenimage__V1__Cancel *message,
                       ProtobufCAllocator *allocator);
-/* Qwenimage__V1__Drain methods */
-void   qwenimage__v1__drain__init
-                     (Qwenimage__V1__Drain         *message);
-size_t qwenimage__v1__drain__get_packed_size
-                     (const Qwenimage__V1__Drain   *message);
-size_t qwenimage__v1__drain__pack
-                     (const Qwenimage__V1__Drain   *message,
-                      uint8_t             *out);
-size_t qwenimage__v1__drain__pack_to_buffer
-                     (const Qwenimage__V1__Drain   *message,
-                      ProtobufCBuffer     *buffer);
-Qwenimage__V1__Drain *
-       qwenimage__v1__drain__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   qwenimage__v1__drain__free_unpacked
-                     (Qwenimage__V1__Drain *message,
-                      ProtobufCAllocator *allocator);
 /* Qwenimage__V1__Draining methods */
 void   qwenimage__v1__draining__init
                      (Qwenimage__V1__Draining         *message);
@@ -467,9 +441,6 @@ typedef void (*Qwenimage__V1__Accepted_Closure)
 typedef void (*Qwenimage__V1__Cancel_Closure)
                  (const Qwenimage__V1__Cancel *message,
                   void *closure_data);
-typedef void (*Qwenimage__V1__Drain_Closure)
-                 (const Qwenimage__V1__Drain *message,
-                  void *closure_data);
 typedef void (*Qwenimage__V1__Draining_Closure)
                  (const Qwenimage__V1__Draining *message,
                   void *closure_data);
@@ -493,7 +464,6 @@ extern const ProtobufCMessageDescriptor qwenimage__v1__heartbeat__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__heartbeat_reply__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__accepted__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__cancel__descriptor;
-extern const ProtobufCMessageDescriptor qwenimage__v1__drain__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__draining__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__goodbye__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__failed__descriptor;

@@ -1,0 +1,108 @@
+import StrictJSON
+
+/// Reads the fields of a JSON object one by one, strictly, and refuses what was not asked for.
+public struct FieldReader {
+  private let members: JSONObject
+  private var known: Set<String> = []
+
+  /// Reads `value`, which must be an object.
+  public init(_ value: JSON) throws(APIError) {
+    guard case .object(let members) = value else {
+      throw APIError(.invalidType, "the body must be a JSON object, not \(value.kind)")
+    }
+    self.members = members
+  }
+
+  /// The field's value; nil when it is absent or null.
+  private mutating func value(_ name: String) -> JSON? {
+    known.insert(name)
+    guard let value = members[name], value != .null else { return nil }
+    return value
+  }
+
+  /// Whether the field is there, and not null.
+  public mutating func has(_ name: String) -> Bool { value(name) != nil }
+
+  /// A string without U+0000; nil when the field is absent or null.
+  ///
+  /// - Parameters:
+  ///   - maxBytes: the limit in UTF-8 bytes.
+  ///   - tooLong: the kind of error that more are.
+  public mutating func string(
+    _ name: String, maxBytes: Int = 512, tooLong: APIError.Code = .invalidValue
+  ) throws(APIError) -> String? {
+    guard let value = value(name) else { return nil }
+    guard case .string(let text) = value else { throw wrongType(name, "a string", value) }
+    guard !text.utf8.contains(0) else { throw APIError(.invalidValue, "\(name) must not contain the character U+0000", param: name) }
+    guard text.utf8.count <= maxBytes else {
+      throw APIError(tooLong, "\(name) has \(text.utf8.count) bytes, the limit is \(maxBytes)", param: name)
+    }
+    return text
+  }
+
+  /// A text where an empty one can mean nothing: many clients send "" for what was left empty in a form.
+  public mutating func nonEmptyString(_ name: String, maxBytes: Int = 512) throws(APIError) -> String? {
+    try string(name, maxBytes: maxBytes).flatMap { $0.isEmpty ? nil : $0 }
+  }
+
+  /// A boolean; nil when the field is absent or null.
+  public mutating func bool(_ name: String) throws(APIError) -> Bool? {
+    guard let value = value(name) else { return nil }
+    guard case .bool(let flag) = value else { throw wrongType(name, "true or false", value) }
+    return flag
+  }
+
+  /// An integer, written without fraction or exponent, so that it is exact.
+  public mutating func integer(_ name: String, in range: ClosedRange<Int>) throws(APIError) -> Int? {
+    guard let value = value(name) else { return nil }
+    guard case .number(let number) = value else { throw wrongType(name, "an integer", value) }
+    guard !number.text.contains(where: { ".eE".contains($0) }) else {
+      throw APIError(.invalidType, "\(name) must be an integer, not \(number.text.prefix(40))", param: name)
+    }
+    guard let integer = number.integer, range.contains(integer) else {
+      throw APIError(
+        .invalidValue, "\(name) is \(number.text.prefix(40)), but must be from \(range.lowerBound) to \(range.upperBound)", param: name)
+    }
+    return integer
+  }
+
+  /// A finite number within `range`; nil when the field is absent or null.
+  public mutating func number(_ name: String, in range: ClosedRange<Double>) throws(APIError) -> Double? {
+    guard let value = value(name) else { return nil }
+    guard case .number(let number) = value else { throw wrongType(name, "a number", value) }
+    guard let double = number.double, range.contains(double) else {
+      throw APIError(
+        .invalidValue, "\(name) is \(number.text.prefix(40)), but must be from \(range.lowerBound) to \(range.upperBound)", param: name)
+    }
+    return double
+  }
+
+  /// One of `values`; those that the API knows but this server does not do are refused with `unsupported`'s words.
+  public mutating func choice(_ name: String, _ values: [String], unsupported: [String: String] = [:]) throws(APIError) -> String? {
+    guard let text = try nonEmptyString(name) else { return nil }
+    if let reason = unsupported[text] { throw APIError(.unsupportedValue, "\(name) \"\(text)\": \(reason)", param: name) }
+    guard values.contains(text) else {
+      let list = values.map { "\"\($0)\"" }.joined(separator: ", ")
+      throw APIError(.invalidValue, "\(name) is \"\(text.prefix(40))\", but must be one of \(list)", param: name)
+    }
+    return text
+  }
+
+  /// Refuses a field that the API knows but this server does not serve.
+  public mutating func refuse(_ name: String, because reason: String) throws(APIError) {
+    if has(name) { throw APIError(.unsupportedValue, "\(name): \(reason)", param: name) }
+  }
+
+  /// To be called last: a field nobody asked for is a mistake of the client's, likely a misspelt one.
+  public func refuseOthers() throws(APIError) {
+    for name in members.keys where !known.contains(name) {
+      throw APIError(
+        .unknownField, "unknown field \"\(name.prefix(80))\"; known fields: \(known.sorted().joined(separator: ", "))",
+        param: String(name.prefix(80)))
+    }
+  }
+
+  private func wrongType(_ name: String, _ expected: String, _ value: JSON) -> APIError {
+    APIError(.invalidType, "\(name) must be \(expected), not \(value.kind)", param: name)
+  }
+}

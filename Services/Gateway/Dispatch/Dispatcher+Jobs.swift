@@ -1,0 +1,215 @@
+import ClusterCore
+import GatewayAPI
+import GatewayPipelines
+import Journal
+import Scheduling
+import Wire
+
+/// What clients do with jobs.
+extension Dispatcher {
+  /// Accepts a request: when this returns, it is on the disk. A request with the key of an earlier one gives that one's job.
+  ///
+  /// - Parameter request: checked against the card of a model in `catalog`.
+  /// - Throws: RESOURCE_EXHAUSTED when the queue or the disk is full, UNAVAILABLE when no more jobs are accepted, ALREADY_EXISTS when the
+  ///   key was used for another request.
+  public func submit(_ request: JobRequest) async throws(Status) -> JobTicket {
+    if let closedReason { throw closedReason }
+    if let earlier = try await earlierJob(of: request) { return earlier }
+    if let closedReason { throw closedReason }
+    guard let pipeline = pipelines[request.images[0].pipeline] else {
+      throw Status(.unimplemented, "the pipeline \(request.images[0].pipeline) is not known", field: "pipeline")
+    }
+    let nowMs = time.unixMs
+    let job = OpenJob(
+      id: "job-\(RandomName.make())", request: request, submittedAtMs: nowMs,
+      deadlineAtMs: nowMs + Int64(configuration.jobTimeout / .milliseconds(1)))
+    var images: [ImageJobID: JobRegistry.Image] = [:]
+    let submissions = request.images.enumerated().map { index, spec in
+      let image = JobRegistry.Image(
+        reference: ImageReference(job: job.id, index: index), spec: spec, tasks: pipeline.tasks(spec), traceparent: request.traceparent)
+      images[ImageJobID(image.reference)] = image
+      return ImageJobSubmission(
+        id: ImageJobID(image.reference), model: spec.card.model, plan: image.plan, deadline: now + configuration.jobTimeout,
+        tenant: request.tenant, priority: request.priority)
+    }
+    jobs.insert(job, images: images)
+    // Before anything can happen, so that no event is missed, and so that there is a listener that can leave.
+    let events = listen(to: job.id, after: nil)
+    let refusal: Status? = await withCheckedContinuation { continuation in
+      jobs.awaitAdmission(of: job.id, continuation)
+      process(.imagesSubmitted(submissions))
+    }
+    if let refusal { throw refusal }
+    return JobTicket(id: job.id, images: request.images, isNew: true, events: events)
+  }
+
+  /// The job that was submitted with the request's key before.
+  private func earlierJob(of request: JobRequest) async throws(Status) -> JobTicket? {
+    guard let key = request.key else { return nil }
+    if let job = jobs.job(of: key, tenant: request.tenant) { return try await ticket(job, key) }
+    let tenant = request.tenant.text
+    let found = try await journal.read { store throws(JournalError) in try store.job(ofKey: key.text, tenant: tenant) }
+    // One with the same key may have come meanwhile.
+    if let job = jobs.job(of: key, tenant: request.tenant) { return try await ticket(job, key) }
+    guard let found else { return nil }
+    guard found.digest == key.digest else { throw Self.reused(key) }
+    guard let snapshot = try await snapshot(of: found.job, tenant: request.tenant),
+      let events = try await events(of: found.job, tenant: request.tenant, after: nil)
+    else { return nil }
+    return JobTicket(id: found.job, images: snapshot.request.images, isNew: false, events: events)
+  }
+
+  private func ticket(_ job: OpenJob, _ key: IdempotencyKey) async throws(Status) -> JobTicket {
+    guard job.request.key?.digest == key.digest else { throw Self.reused(key) }
+    let events = listen(to: job.id, after: nil)
+    if !job.isAdmitted {
+      let refusal: Status? = await withCheckedContinuation { jobs.awaitAdmission(of: job.id, $0) }
+      if let refusal { throw refusal }
+    }
+    return JobTicket(id: job.id, images: job.request.images, isNew: false, events: events)
+  }
+
+  private static func reused(_ key: IdempotencyKey) -> Status {
+    Status(.alreadyExists, "the key \"\(key.text.prefix(80))\" was sent before with another request", field: APIError.keyField)
+  }
+
+  // MARK: Events
+
+  private func listen(to id: String, after last: String?) -> AsyncStream<JobEventRecord> {
+    jobs.listen(to: id, after: last) { [weak self] listener in
+      Task { await self?.leave(id, listener) }
+    }
+  }
+
+  private func leave(_ id: String, _ listener: UInt64) {
+    if jobs.leave(id, listener) { cancel(id, reason: Status(.cancelled, "no client waits for the job any more")) }
+  }
+
+  /// What happens to a job: first what was missed since the event `last`, or the state, then what comes.
+  ///
+  /// - Returns: nil when the tenant has no such job.
+  public func events(of id: String, tenant: TenantID, after last: String?) async throws(Status) -> AsyncStream<JobEventRecord>? {
+    if jobs.jobs[id] != nil { return jobs.job(id, of: tenant).map { listen(to: $0.id, after: last) } }
+    let outcomes: [(StoredOutcome, StoredPayload?)]? = try await journal.read { store throws(JournalError) in
+      guard let record = try store.record(of: id, tenant: tenant.text) else { return nil }
+      var outcomes: [(StoredOutcome, StoredPayload?)] = []
+      for (index, outcome) in record.outcomes.enumerated() {
+        outcomes.append((outcome, try store.result(of: ImageReference(job: id, index: index))))
+      }
+      return outcomes
+    }
+    guard let outcomes else { return nil }
+    let (events, continuation) = AsyncStream<JobEventRecord>.makeStream()
+    for (index, (outcome, payload)) in outcomes.enumerated() {
+      let update: ImageUpdate =
+        switch (outcome, payload?.tensor) {
+        case (.finished(_, let promptTokens), let tensor?): .finished(EncodedImage(bytes: tensor.bytes, promptTokens: promptTokens))
+        case (.failed(let status), _): .failed(status)
+        default: .failed(Status(.dataLoss, "the result of job \(id) cannot be read"))
+        }
+      continuation.yield(JobEventRecord(id: "end-\(index)", index: index, update: update))
+    }
+    continuation.finish()
+    return events
+  }
+
+  // MARK: What owners ask
+
+  /// A job and how far it has got; nil: the tenant has none of this name.
+  public func snapshot(of id: String, tenant: TenantID) async throws(Status) -> JobSnapshot? {
+    if jobs.jobs[id] != nil { return jobs.job(id, of: tenant)?.snapshot }
+    let record = try await journal.read { store throws(JournalError) in try store.record(of: id, tenant: tenant.text) }
+    return try record.map { record throws(Status) in try JobSnapshot(record) }
+  }
+
+  /// A tenant's jobs, the newest first.
+  ///
+  /// - Parameters:
+  ///   - tenant: whose.
+  ///   - last: the last job of the page before; nil: from the newest.
+  ///   - limit: at most so many.
+  /// - Returns: nil when there is no job `last`.
+  public func jobs(of tenant: TenantID, after last: String?, limit: Int) async throws(Status) -> [JobSnapshot]? {
+    let records: [StoredRecord]? = try await journal.read { store throws(JournalError) in
+      var number: Int64?
+      if let last {
+        guard let record = try store.record(of: last, tenant: tenant.text) else { return nil }
+        number = record.number
+      }
+      return try store.records(tenant: tenant.text, before: number, limit: limit)
+    }
+    guard let records else { return nil }
+    var snapshots: [JobSnapshot] = []
+    for record in records {
+      if let open = jobs.jobs[record.job.id] { snapshots.append(open.snapshot) } else { snapshots.append(try JobSnapshot(record)) }
+    }
+    return snapshots
+  }
+
+  /// The result number `index` of a job; nil: it is not there.
+  public func result(of id: String, index: Int) async throws(Status) -> EncodedImage? {
+    let stored = try await journal.read { store throws(JournalError) in try store.result(of: ImageReference(job: id, index: index)) }
+    return stored?.tensor.map { EncodedImage(bytes: $0.bytes, promptTokens: 0) }
+  }
+
+  // MARK: The end
+
+  /// How long a caller waits for the journal to have what was just decided.
+  private static let journalPatience = Duration.seconds(5)
+
+  /// Cancels a tenant's job, and waits until the journal has that, five seconds at most; a job that has ended is left alone.
+  public func cancel(_ id: String, tenant: TenantID, reason: Status) async {
+    guard jobs.job(id, of: tenant) != nil else { return }
+    cancel(id, reason: reason)
+    await wait(atMost: Self.journalPatience) { $0.awaitEnd(of: id, $1) }
+  }
+
+  /// Cancels a job.
+  func cancel(_ id: String, reason: Status) {
+    for image in jobs.imageIDs(of: id) { process(.imageCancelled(image, reason: reason)) }
+  }
+
+  /// Whether new jobs are accepted.
+  public var isOpen: Bool { closedReason == nil }
+
+  /// Accepts no more jobs; those that were admitted go on.
+  public func close(because reason: Status) { closedReason = reason }
+
+  /// Images that a client waits for on a connection, or that would be lost with this process.
+  public var attachedImageCount: Int { jobs.attachedImageCount }
+
+  /// Waits until no client waits for an image any more, `limit` at most.
+  public func waitUntilDetached(atMost limit: Duration) async { await wait(atMost: limit) { $0.awaitIdle($1) } }
+
+  /// Cancels every job that a client waits for on a connection; all, if they could not go on after a restart. Waits until the clients
+  /// have learned it, five seconds at most.
+  public func cancelAttachedJobs(reason: Status) async {
+    for (id, job) in jobs.jobs where jobs.isAttached(job) { cancel(id, reason: reason) }
+    await waitUntilDetached(atMost: Self.journalPatience)
+  }
+
+  /// Suspends until the registry resumes the continuation, `limit` at most.
+  private func wait(
+    atMost limit: Duration, _ register: (inout JobRegistry, CheckedContinuation<Void, Never>) -> JobRegistry.WaiterID?
+  ) async {
+    var timer: Task<Void, Never>?
+    await withCheckedContinuation { continuation in
+      guard let waiter = register(&jobs, continuation) else { return }
+      timer = Task {
+        try? await time.sleep(for: limit)
+        jobs.giveUp(waiter)
+      }
+    }
+    timer?.cancel()
+  }
+}
+
+extension JobSnapshot {
+  /// A job as the journal has it.
+  init(_ record: StoredRecord) throws(Status) {
+    let request = try JobRequest(record.job)
+    self.init(
+      id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs, endedAtMs: record.endedAtMs,
+      images: zip(request.images, record.outcomes).map { ImageProgress(steps: $0.steps, $1) })
+  }
+}

@@ -1,0 +1,232 @@
+import ClusterCore
+import GatewayPipelines
+import Scheduling
+import Transport
+import Wire
+
+/// What goes to workers and what comes from them.
+extension Dispatcher {
+  // MARK: Sending
+
+  func send(_ offer: Offer, to worker: WorkerID) -> Event? {
+    guard let image = jobs.images[offer.job] else {
+      return .taskFailed(offer.attempt, by: worker, Status(.internal, "image \(offer.job) is not known"))
+    }
+    let task = image.tasks[offer.index]
+    let inputs = offer.inputs.compactMap { payloads[$0] }
+    let promptTokens = zip(task.plan.inputs, inputs).map { image.tasks[$0].promptTokens($1) }
+    if promptTokens.contains(where: { $0 > 0 }) { jobs.setPromptTokens(promptTokens.reduce(0, +), of: offer.job) }
+    let resume = offer.resume.flatMap { checkpoint in payloads[checkpoint.latents].map { (checkpoint.completedSteps, $0) } }
+    let message = task.message(
+      TaskInput(inputs: inputs, resume: resume, checkpointInterval: configuration.checkpointInterval))
+    send(
+      Envelope(
+        task: TaskReference(offer.attempt), deadlineUnixMs: offer.deadline.map(unixMs), traceparent: image.traceparent, body: message.body,
+        tensors: message.tensors),
+      to: worker)
+    return nil
+  }
+
+  func cancel(_ attempt: AttemptID, at worker: WorkerID, reason: String) {
+    send(Envelope(task: TaskReference(attempt), body: .cancel(reason: String(reason.prefix(500)))), to: worker)
+  }
+
+  private func send(_ envelope: Envelope, to worker: WorkerID) {
+    guard let session = workers.session(worker) else { return }
+    outbox.append(envelope, worker: worker, peer: session.peer)
+  }
+
+  /// The wall clock's time of an instant, in milliseconds since 1970.
+  private func unixMs(_ instant: Instant) -> UInt64 {
+    UInt64(max(1, time.unixMs + Int64((instant - now) / .milliseconds(1))))
+  }
+
+  func send(_ message: Outbox.Message) async {
+    do throws(TransportError) {
+      try await outbox.router.send(message.envelope, to: message.peer)
+    } catch {
+      logger.warning(
+        "a message could not be sent",
+        metadata: ["message": "\(message.envelope.body.name)", "peer": "\(message.peer)", "error": "\(error)"])
+      guard let worker = message.worker else { return }
+      switch (error, message.envelope.task?.attemptID) {
+      case (.peerUnreachable, _), (.closed, _): process(.workerLeft(worker, reason: "\(error)"))
+      case (.unsendable, .some(let attempt)): process(.taskFailed(attempt, by: worker, Status(.invalidArgument, "\(error)")))
+      case (_, .some(let attempt)): process(.taskFailed(attempt, by: worker, Status(.unavailable, "\(error)")))
+      case (_, nil): break
+      }
+    }
+  }
+
+  func note(_ id: WorkerID, _ event: WorkerEvent) {
+    let name = workers.name(of: id)
+    switch event {
+    case .joined: logger.info("worker registered", metadata: ["worker": "\(name)"])
+    case .gone(let reason):
+      logger.info("worker disconnected", metadata: ["worker": "\(name)", "reason": "\(reason)"])
+      workers.remove(id)
+    case .quarantined(_, let reason):
+      logger.warning("worker quarantined", metadata: ["worker": "\(name)", "reason": "\(reason)"])
+    }
+  }
+
+  // MARK: Receiving
+
+  /// Takes what the router socket has received.
+  func receive(_ event: RouterEvent) {
+    switch event {
+    case .message(let inbound): receive(inbound.envelope, from: inbound.peer)
+    case .malformed(let peer, let malformed): refuse(malformed, from: peer)
+    case .disconnected(let peer):
+      if let session = workers.session(of: peer) { process(.workerLeft(session.id, reason: "the connection is closed")) }
+    }
+  }
+
+  private func receive(_ envelope: Envelope, from peer: PeerID) {
+    if case .register(let register) = envelope.body {
+      self.register(register, envelope, from: peer)
+      return
+    }
+    guard let session = workers.session(of: peer) else {
+      answer(.failed(Status(.failedPrecondition, "this connection has no session: register first")), to: envelope, at: peer)
+      return
+    }
+    switch envelope.body {
+    case .heartbeat(let heartbeat): take(heartbeat, envelope, session)
+    case .draining(let reason):
+      logger.info("worker draining", metadata: ["worker": "\(session.register.workerID)", "reason": "\(reason)"])
+      process(.workerDraining(session.id))
+    case .goodbye(let reason): process(.workerLeft(session.id, reason: reason.isEmpty ? "the worker has left" : reason))
+    case .accepted, .failed, .progress, .encodeResponse, .denoiseResponse, .decodeResponse, .runResponse: takeAnswer(envelope, session)
+    case .register, .registered, .heartbeatReply, .cancel, .encodeRequest, .denoiseRequest, .decodeRequest, .runRequest:
+      answer(.failed(Status(.unimplemented, "a gateway takes no \(envelope.body.name)")), to: envelope, at: peer)
+    }
+  }
+
+  private func answer(_ body: Body, to envelope: Envelope, at peer: PeerID) {
+    let reply = Envelope(inReplyTo: envelope.messageID == 0 ? nil : envelope.messageID, body: body)
+    outbox.append(reply, worker: workers.session(of: peer)?.id, peer: peer)
+  }
+
+  // MARK: Sessions
+
+  private func register(_ register: Register, _ envelope: Envelope, from peer: PeerID) {
+    let earlier = workers.session(of: peer)?.register.workerID
+    let session: WorkerDirectory.Session
+    do throws(Status) {
+      session = try workers.admit(register, from: peer, nowUnix: Int(time.unixMs / 1000))
+    } catch {
+      logger.warning("worker refused", metadata: ["worker": "\(register.workerID)", "reason": "\(error)"])
+      answer(.failed(error), to: envelope, at: peer)
+      return
+    }
+    let registered = Registered(
+      sessionID: workers.sessionName(of: session.id), heartbeatIntervalMs: Int(configuration.heartbeatInterval / .milliseconds(1)),
+      leaseMs: Int(configuration.scheduling.lease / .milliseconds(1)))
+    answer(.registered(registered), to: envelope, at: peer)
+    let running = register.running.compactMap(\.attemptID)
+    process(
+      .workerRegistered(
+        WorkerRegistration(
+          id: session.id, name: register.workerID, stage: register.stage, model: session.model,
+          numericsClass: register.numericsClass, credits: register.credits, running: running,
+          foreignCount: register.running.count - running.count, keepsConnection: earlier == register.workerID)))
+    workers.update(scheduler.status(now: now))
+  }
+
+  private func take(_ heartbeat: Heartbeat, _ envelope: Envelope, _ session: WorkerDirectory.Session) {
+    guard heartbeat.sessionID == workers.sessionName(of: session.id) else {
+      let status = Status(.failedPrecondition, "session \(heartbeat.sessionID) is over: register again", field: "session_id")
+      answer(.failed(status), to: envelope, at: session.peer)
+      return
+    }
+    workers.note(heartbeat, of: session.id)
+    answer(.heartbeatReply, to: envelope, at: session.peer)
+    let running = heartbeat.running.compactMap(\.task.attemptID)
+    // A worker that serves several gateways has fewer free credits than its tasks of this one leave.
+    let foreignCount = max(0, session.register.credits - heartbeat.freeCredits - running.count)
+    let report = WorkerReport(running: running, foreignCount: foreignCount, isDraining: heartbeat.draining)
+    process(.workerReported(session.id, report))
+  }
+
+  // MARK: Answers to tasks
+
+  private func takeAnswer(_ envelope: Envelope, _ session: WorkerDirectory.Session) {
+    guard let attempt = envelope.task?.attemptID else {
+      if case .failed(let status) = envelope.body {
+        logger.warning("a worker reports an error", metadata: ["worker": "\(session.register.workerID)", "error": "\(status)"])
+      } else {
+        answer(
+          .failed(Status(.invalidArgument, "the message is about no task of this gateway", field: "task")), to: envelope, at: session.peer)
+      }
+      return
+    }
+    switch envelope.body {
+    case .accepted: process(.taskAccepted(attempt, by: session.id))
+    case .failed(let status): process(.taskFailed(attempt, by: session.id, status))
+    case .progress(let progress): takeProgress(progress, envelope, of: attempt, session)
+    default: takeOutput(envelope, of: attempt, session)
+    }
+  }
+
+  /// The task that an attempt is at, as long as its answers count.
+  private func task(of attempt: AttemptID) -> PipelineTask? {
+    scheduler.waiter(for: attempt).flatMap { waiter in jobs.images[waiter.job]?.tasks[waiter.index] }
+  }
+
+  private func takeProgress(
+    _ progress: Progress, _ envelope: Envelope, of attempt: AttemptID, _ session: WorkerDirectory.Session
+  ) {
+    guard let task = task(of: attempt) else { return }
+    do throws(Status) {
+      var checkpoint: Payload?
+      if let rule = task.checkpoint, !envelope.tensors.isEmpty {
+        checkpoint = payloads.insert(try rule.tensor(of: envelope, stage: task.plan.stage))
+      }
+      let report = StepReport(completedSteps: progress.completedSteps, stepSeconds: progress.stepSeconds, checkpoint: checkpoint)
+      process(.taskProgressed(attempt, by: session.id, report))
+    } catch {
+      // The worker is still at it.
+      cancel(attempt, at: session.id, reason: error.message)
+      process(.taskFailed(attempt, by: session.id, error))
+    }
+  }
+
+  private func takeOutput(_ envelope: Envelope, of attempt: AttemptID, _ session: WorkerDirectory.Session) {
+    guard let task = task(of: attempt) else {
+      // The attempt does not count, but its credit is free again.
+      process(.taskFailed(attempt, by: session.id, Status(.cancelled, "no client waits for the answer any more")))
+      return
+    }
+    do throws(Status) {
+      let output = try task.output.tensor(of: envelope, stage: task.plan.stage)
+      process(.taskFinished(attempt, by: session.id, output: payloads.insert(output)))
+    } catch {
+      process(.taskFailed(attempt, by: session.id, error))
+    }
+  }
+
+  /// A message that could not be decoded: the sender learns it, and the attempt that it was about is over.
+  private func refuse(_ malformed: Malformed, from peer: PeerID) {
+    let id = malformed.header.messageID
+    let session = workers.session(of: peer)
+    let envelope = Envelope(inReplyTo: id == 0 ? nil : id, task: malformed.header.task, body: .failed(malformed.error.status))
+    outbox.append(envelope, worker: session?.id, peer: peer)
+    guard let session, let attempt = malformed.header.task?.attemptID else { return }
+    let name = session.register.workerID
+    process(.taskFailed(attempt, by: session.id, Status(.dataLoss, "worker \(name) sent a message that is broken: \(malformed.error)")))
+  }
+}
+
+/// The scheduler's names ↔ the wire's.
+extension TaskReference {
+  init(_ attempt: AttemptID) {
+    self.init(jobID: attempt.task.job.text, taskID: "\(attempt.task.index)", attempt: attempt.number)
+  }
+
+  /// nil: not a name that a gateway gives.
+  package var attemptID: AttemptID? {
+    guard let index = Int(taskID), "\(index)" == taskID, attempt > 0 else { return nil }
+    return AttemptID(task: TaskID(job: ImageJobID(jobID), index: index), number: attempt)
+  }
+}

@@ -1,0 +1,229 @@
+import ClusterCore
+import GatewayAPI
+import GatewayPipelines
+import Journal
+import Logging
+import Scheduling
+import ServiceLifecycle
+import Transport
+import Wire
+
+/// Carries out what the scheduler decides: messages from workers and requests from clients go in as events, effects come out as messages
+/// to workers, entries of the journal and updates of jobs.
+///
+/// What it knows lives in four parts: the jobs and their listeners, the workers and their sessions, the payloads, and the way to the
+/// journal. This file is the loop around them.
+public actor Dispatcher: Service {
+  let configuration: DispatcherConfiguration
+  /// What clients can ask for.
+  public nonisolated let pipelines: PipelineRegistry
+  let logger: Logger
+  let time: any TimeSource
+  let journal: JournalLink
+  var scheduler: Scheduler
+  var jobs: JobRegistry
+  var workers: WorkerDirectory
+  var payloads: PayloadStore
+  let outbox: Outbox
+  private var metrics: DispatcherMetrics
+  /// Why no more jobs are accepted; nil: they are.
+  var closedReason: Status?
+
+  /// A dispatcher for the workers that connect to `router`, with the jobs of `journal` that have not ended. It closes both at the end.
+  ///
+  /// - Throws: when the journal cannot be read.
+  public init(
+    configuration: DispatcherConfiguration, pipelines: PipelineRegistry = .standard, journal: JournalStore, router: RouterSocket,
+    time: any TimeSource = SystemTime(), logger: Logger
+  ) async throws(Status) {
+    self.configuration = configuration
+    self.pipelines = pipelines
+    self.logger = logger
+    self.time = time
+    self.journal = JournalLink(journal)
+    scheduler = Scheduler(configuration: configuration.scheduling, run: UInt32(min(journal.run, Int64(Scheduler.maxRun))))
+    jobs = JobRegistry(epoch: journal.epoch, isDurable: journal.path != nil)
+    workers = WorkerDirectory(instance: RandomName.make(), catalog: ModelCatalog(pipelines: pipelines))
+    payloads = PayloadStore(lastID: try await self.journal.read { store throws(JournalError) in try store.lastPayloadID() })
+    outbox = Outbox(router)
+    metrics = DispatcherMetrics(stages: pipelines.pipelines.flatMap(\.stages))
+    try await restore()
+  }
+
+  var now: Instant { Instant(sinceZero: time.elapsed) }
+
+  /// Serves until cancelled, or until a graceful shutdown begins. Jobs that are not done then go on with the next run, if the journal is
+  /// a file; those that a client waits for on a connection fail.
+  public func run() async throws {
+    // Unstructured: they go on while the rest is cancelled, until the last message has left.
+    let sender = Task { for await message in outbox.messages { await send(message) } }
+    let listener = Task { for await outcome in journal.outcomes { note(outcome) } }
+    await cancelWhenGracefulShutdown {
+      await withTaskGroup(of: Void.self) { group in
+        group.addTask { for await event in self.outbox.router.events { await self.receive(event) } }
+        group.addTask { while (try? await self.time.sleep(for: self.configuration.tickInterval)) != nil { await self.tick() } }
+        await group.waitForAll()
+      }
+    }
+    await end(because: Status(.unavailable, "the gateway is shutting down"))
+    await listener.value
+    outbox.finish()
+    await sender.value
+    await outbox.router.close()
+  }
+
+  private func tick() {
+    process(.tick)
+    let status = scheduler.status(now: now)
+    workers.update(status)
+    metrics.record(status, payloadBytes: payloads.byteCount)
+  }
+
+  // MARK: Effects
+
+  /// Hands an event to the scheduler and carries out what follows, before anything else happens.
+  func process(_ event: Event) {
+    var events = [event]
+    while !events.isEmpty {
+      for effect in scheduler.step(events.removeFirst(), now: now) {
+        if let consequence = carryOut(effect) { events.append(consequence) }
+      }
+    }
+  }
+
+  private func carryOut(_ effect: Effect) -> Event? {
+    switch effect {
+    case .offer(let offer, let worker): return send(offer, to: worker)
+    case .cancel(let attempt, let worker, let reason): cancel(attempt, at: worker, reason: reason)
+    case .journal(let sequence, let entry): return write(entry, sequence)
+    case .admitted(let id): jobs.admit(id)
+    case .rejected(let id, let status): jobs.reject(id, status)
+    case .image(let id, let event): notify(id, event)
+    case .worker(let id, let event): note(id, event)
+    case .release(let payload): payloads.remove(payload)
+    }
+    return nil
+  }
+
+  /// Hands an entry to the journal. Returns the refusal if it cannot even be made.
+  private func write(_ entry: JournalEntry, _ sequence: JournalSequence) -> Event? {
+    do throws(Status) {
+      journal.write(try entry.changes(jobs, payloads, nowMs: time.unixMs), as: sequence)
+      return nil
+    } catch {
+      logger.error("a journal entry could not be made", metadata: ["reason": "\(error.message)"])
+      return .journalRefused(sequence, error)
+    }
+  }
+
+  private func note(_ outcome: JournalWriter.Outcome) {
+    switch outcome {
+    case .durable(let number): process(.journalled(through: JournalSequence(number)))
+    case .refused(let number, let error):
+      logger.error("the journal refused an entry", metadata: ["reason": "\(error)"])
+      process(.journalRefused(JournalSequence(number), Status(error)))
+    }
+  }
+
+  private func notify(_ id: ImageJobID, _ event: ImageJobEvent) {
+    guard let image = jobs.images[id] else { return }
+    switch event {
+    case .queued(let position, let secondsLeft): jobs.notify(id, .queued(position: position, secondsLeft: secondsLeft))
+    case .started(let stage, let isMain, let attempt):
+      logger.debug("task started", metadata: ["job": "\(id)", "stage": "\(stage)", "attempt": "\(attempt)"])
+      jobs.notify(id, .started(stage, isMain: isMain))
+    case .progressed(let step, let steps, let secondsLeft):
+      jobs.notify(id, .progressed(step: step, steps: steps, secondsLeft: secondsLeft))
+    case .retrying(let stage, let status):
+      logger.warning("retrying a task", metadata: ["job": "\(id)", "stage": "\(stage)", "reason": "\(status.message)"])
+      jobs.notify(id, .retrying(stage, reason: status.message))
+    case .held(let status):
+      logger.error("the end of a job cannot be written", metadata: ["job": "\(id)", "reason": "\(status.message)"])
+    case .finished(let output):
+      DispatcherMetrics.jobsFinished.increment()
+      if let tensor = payloads[output] {
+        jobs.notify(id, .finished(EncodedImage(bytes: tensor.bytes, promptTokens: image.promptTokens)))
+      } else {
+        jobs.notify(id, .failed(Status(.internal, "the result of job \(id) is lost")))
+      }
+    case .failed(let status):
+      DispatcherMetrics.jobsFailed.increment()
+      logger.info("job failed", metadata: ["job": "\(id)", "code": "\(status.code.name)", "reason": "\(status.message)"])
+      jobs.notify(id, .failed(status))
+    }
+  }
+
+  // MARK: Start and end
+
+  /// Takes over the jobs that an earlier run has left. Those that cannot be read any more fail; they do not keep the others from going on.
+  private func restore() async throws(Status) {
+    let (stored, damaged) = try await journal.read { store throws(JournalError) in try store.openJobs() }
+    var failed = damaged
+    var submissions: [RestoredImageJob] = []
+    for (record, images) in stored {
+      do throws(Status) {
+        let restored = try RestoredJob(record, images, pipelines: pipelines, &payloads, now: now, nowMs: time.unixMs)
+        jobs.insert(restored.job, images: restored.images)
+        submissions += restored.submissions
+      } catch {
+        failed.append(DamagedJob(number: record.number, damage: error.message))
+      }
+    }
+    if !failed.isEmpty { try await fail(failed) }
+    guard !submissions.isEmpty else { return }
+    logger.info("resuming jobs of an earlier run", metadata: ["jobs": "\(jobs.jobs.count)", "images": "\(submissions.count)"])
+    process(.restored(submissions))
+  }
+
+  private func fail(_ damaged: [DamagedJob]) async throws(Status) {
+    let atMs = time.unixMs
+    for job in damaged { logger.error("a job of an earlier run is damaged and fails", metadata: ["reason": "\(job.damage)"]) }
+    try await journal.read { store throws(JournalError) in try store.fail(damaged, code: .dataLoss, atMs: atMs) }
+  }
+
+  /// Ends this run: jobs that can go on with the next one are left as they are, the others fail. Waits until the journal has it all.
+  private func end(because reason: Status) async {
+    close(because: reason)
+    for (id, job) in jobs.jobs {
+      if job.isAdmitted, !jobs.isAttached(job) { jobs.finishListeners(of: id) } else { cancel(id, reason: reason) }
+    }
+    await journal.stop()
+  }
+
+  // MARK: The cluster as it is
+
+  /// The models that workers have brought.
+  public var catalog: ModelCatalog { workers.catalog }
+
+  /// The card to check a request against.
+  public func card(named name: String?) throws(APIError) -> ModelCard {
+    let status = status
+    workers.update(status)
+    return try workers.catalog.card(named: name, status: status)
+  }
+
+  /// The cluster as it is.
+  public var status: ClusterStatus { scheduler.status(now: now) }
+
+  /// Images that have not ended.
+  public var openImageCount: Int { jobs.images.count }
+
+  /// The tenants that the operator has named, instead of those named before.
+  public func setTenants(_ tenants: [Tenant]) { process(.tenantsChanged(tenants)) }
+
+  /// What workers said of themselves: as they registered, and at their last heartbeat.
+  public var workerDetails: [WorkerID: (register: Register, heartbeat: Heartbeat?)] {
+    workers.sessions.values.reduce(into: [:]) { $0[$1.id] = ($1.register, $1.heartbeat) }
+  }
+}
+
+/// Names that cannot be guessed and never repeat.
+enum RandomName {
+  /// 128 random bits in hexadecimal.
+  static func make() -> String {
+    (0..<2).map { _ in
+      let text = String(UInt64.random(in: .min ... .max), radix: 16)
+      return String(repeating: "0", count: 16 - text.count) + text
+    }.joined()
+  }
+}

@@ -1,0 +1,160 @@
+import ClusterCore
+import DequeModule
+import GatewayPipelines
+import Journal
+import OrderedCollections
+import Scheduling
+
+/// How far one image of a job has got.
+public struct ImageProgress: Sendable {
+  /// How the image ended, if it has.
+  public enum Outcome: Sendable {
+    /// It goes on.
+    case open
+    /// Its result is there.
+    case finished(promptTokens: Int)
+    /// There is none.
+    case failed(Status)
+  }
+  /// The stage at work; nil: it is queued.
+  public private(set) var stage: StageName?
+  /// Steps done.
+  public private(set) var step = 0
+  /// Steps in all.
+  public let steps: Int
+  /// Estimated time to the end.
+  public private(set) var secondsLeft: Double?
+  /// From 1 while it waits for its main stage; nil afterwards.
+  public private(set) var queuePosition: Int?
+  /// Why a stage is being retried.
+  public private(set) var retryReason: String?
+  /// How it ended.
+  public private(set) var outcome = Outcome.open
+
+  /// An image that is queued.
+  public init(steps: Int) { self.steps = steps }
+
+  /// An image as the journal knows it.
+  init(steps: Int, _ stored: StoredOutcome) {
+    self.init(steps: steps)
+    switch stored {
+    case .open: break
+    case .finished(_, let promptTokens):
+      step = steps
+      outcome = .finished(promptTokens: promptTokens)
+    case .failed(let status): outcome = .failed(status)
+    }
+  }
+
+  /// Whether nothing follows.
+  public var isTerminal: Bool { if case .open = outcome { false } else { true } }
+
+  /// Takes note of an update.
+  public mutating func apply(_ update: ImageUpdate) {
+    retryReason = nil
+    switch update {
+    case .queued(let position, let secondsLeft):
+      queuePosition = position
+      self.secondsLeft = secondsLeft
+    case .started(let stage, let isMain):
+      self.stage = stage
+      if isMain { queuePosition = nil }
+    case .progressed(let step, _, let secondsLeft):
+      self.step = step
+      self.secondsLeft = secondsLeft
+      queuePosition = nil
+    case .retrying(let stage, let reason):
+      self.stage = stage
+      retryReason = reason
+    case .finished(let image):
+      step = steps
+      end(.finished(promptTokens: image.promptTokens))
+    case .failed(let status): end(.failed(status))
+    }
+  }
+
+  private mutating func end(_ outcome: Outcome) {
+    self.outcome = outcome
+    (secondsLeft, queuePosition) = (nil, nil)
+  }
+
+  /// The update that brings a new listener up to date; nil: only the last event can, or none is needed.
+  var summary: ImageUpdate? {
+    switch outcome {
+    case .finished: return nil
+    case .failed(let status): return .failed(status)
+    case .open: break
+    }
+    if let queuePosition { return .queued(position: queuePosition, secondsLeft: secondsLeft) }
+    if step > 0 { return .progressed(step: step, steps: steps, secondsLeft: secondsLeft ?? 0) }
+    return stage.map { .started($0, isMain: true) }
+  }
+}
+
+/// A job with images that have not ended, and its listeners.
+struct OpenJob {
+  /// Events that are kept for clients that reconnect; a client that missed more gets the state instead.
+  static let maxEvents = 512
+
+  let id: String
+  let request: JobRequest
+  /// Wall clock, in milliseconds since 1970.
+  let submittedAtMs: Int64
+  let deadlineAtMs: Int64?
+  var images: [ImageProgress]
+  /// Whether the journal has it. Until then it does not exist for clients.
+  var isAdmitted = false
+  private(set) var listeners: OrderedDictionary<UInt64, AsyncStream<JobEventRecord>.Continuation> = [:]
+  private var events: Deque<(number: UInt64, record: JobEventRecord)> = []
+  private var lastEvent: UInt64 = 0
+
+  init(id: String, request: JobRequest, submittedAtMs: Int64, deadlineAtMs: Int64?) {
+    self.id = id
+    self.request = request
+    self.submittedAtMs = submittedAtMs
+    self.deadlineAtMs = deadlineAtMs
+    images = request.images.map { ImageProgress(steps: $0.steps) }
+  }
+
+  /// Images that have not ended.
+  var openCount: Int { images.count { !$0.isTerminal } }
+
+  var snapshot: JobSnapshot {
+    JobSnapshot(id: id, request: request, submittedAtMs: submittedAtMs, endedAtMs: nil, images: images)
+  }
+
+  mutating func notify(_ index: Int, _ update: ImageUpdate, epoch: Int64) {
+    images[index].apply(update)
+    lastEvent += 1
+    let record = JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: update)
+    events.append((lastEvent, record))
+    if events.count > Self.maxEvents { events.removeFirst() }
+    for listener in listeners.values { listener.yield(record) }
+  }
+
+  /// Sends everything from now on to `continuation`, and first what came after the event `last`, if that is known.
+  mutating func attach(_ continuation: AsyncStream<JobEventRecord>.Continuation, as listener: UInt64, after last: String?, epoch: Int64) {
+    listeners[listener] = continuation
+    let number = last.flatMap { $0.hasPrefix("\(epoch)-") ? UInt64($0.dropFirst("\(epoch)-".count)) : nil }
+    let first = events.first?.number ?? lastEvent + 1
+    if let number, number + 1 >= first, number <= lastEvent {
+      for event in events where event.number > number { continuation.yield(event.record) }
+      return
+    }
+    for (index, image) in images.enumerated() {
+      if let update = image.summary {
+        continuation.yield(JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: update))
+      } else if let end = events.last(where: { $0.record.index == index })?.record {
+        continuation.yield(end)
+      }
+    }
+  }
+
+  mutating func detach(_ listener: UInt64) { listeners[listener] = nil }
+
+  /// Nothing follows.
+  mutating func finishListeners() {
+    for listener in listeners.values { listener.finish() }
+    listeners = [:]
+  }
+}

@@ -1,0 +1,81 @@
+import ClusterCore
+import GatewayPipelines
+import Journal
+import Scheduling
+import Wire
+
+/// A job of an earlier run as it goes on in this one.
+struct RestoredJob {
+  var job: OpenJob
+  var images: [ImageJobID: JobRegistry.Image] = [:]
+  var submissions: [RestoredImageJob] = []
+
+  /// - Parameters:
+  ///   - record: the job, as the journal has it.
+  ///   - openImages: its images that have not ended.
+  ///   - pipelines: those that this gateway knows.
+  ///   - payloads: takes the tensors.
+  ///   - now: on the scheduler's clock, and `nowMs` on the wall's, in milliseconds since 1970.
+  /// - Throws: DATA_LOSS when the request cannot be read, UNIMPLEMENTED when its pipeline is not known.
+  init(
+    _ record: StoredRecord, _ openImages: [OpenImage], pipelines: PipelineRegistry, _ payloads: inout PayloadStore, now: Instant,
+    nowMs: Int64
+  ) throws(Status) {
+    var request = try JobRequest(record.job)
+    guard request.images.count == record.outcomes.count else {
+      throw Status(.dataLoss, "job \(record.job.id) in the journal has \(record.outcomes.count) images, not \(request.images.count)")
+    }
+    let name = request.images[0].pipeline
+    guard let pipeline = pipelines[name] else {
+      throw Status(.unimplemented, "job \(record.job.id) is for the pipeline \(name), which this gateway does not know")
+    }
+    // A client that waited on a connection has lost it; the job was accepted all the same.
+    request.isDetached = true
+    job = OpenJob(id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs, deadlineAtMs: record.job.deadlineAtMs)
+    job.isAdmitted = true
+    job.images = zip(request.images, record.outcomes).map { ImageProgress(steps: $0.steps, $1) }
+    // Whatever the column holds: the difference must not overflow.
+    let deadline = job.deadlineAtMs.map { now + .milliseconds(max($0, 0) - nowMs) }
+    for image in openImages { restore(image, pipeline, deadline: deadline, &payloads) }
+  }
+
+  private mutating func restore(_ open: OpenImage, _ pipeline: Pipeline, deadline: Instant?, _ payloads: inout PayloadStore) {
+    let spec = job.request.images[open.reference.index]
+    let id = ImageJobID(open.reference)
+    var image = JobRegistry.Image(
+      reference: open.reference, spec: spec, tasks: pipeline.tasks(spec), traceparent: job.request.traceparent)
+    var restored: [Int: RestoredTask] = [:]
+    for (index, number) in open.attempts where image.tasks.indices.contains(index) {
+      restored[index] = RestoredTask(index: index, attemptNumber: number)
+    }
+    for progress in open.progress where image.tasks.indices.contains(progress.task) {
+      let task = image.tasks[progress.task]
+      let rule = progress.completedSteps == nil ? task.output : task.checkpoint
+      guard let tensor = progress.payload.tensor, rule?.accepts(tensor) ?? false else { continue }
+      let payload = payloads.restore(tensor, id: progress.payload.id)
+      var record = restored[progress.task] ?? RestoredTask(index: progress.task)
+      record.numericsClass = progress.numericsClass
+      if let steps = progress.completedSteps {
+        record.checkpoint = Checkpoint(completedSteps: steps, latents: payload)
+      } else {
+        record.output = payload
+        image.promptTokens += task.promptTokens(tensor)
+      }
+      restored[progress.task] = record
+    }
+    images[id] = image
+    let submission = ImageJobSubmission(
+      id: id, model: spec.card.model, plan: image.plan, deadline: deadline, tenant: job.request.tenant, priority: job.request.priority)
+    submissions.append(RestoredImageJob(submission: submission, tasks: restored.keys.sorted().compactMap { restored[$0] }))
+  }
+}
+
+extension JobRequest {
+  /// The request of a journalled job.
+  ///
+  /// - Throws: DATA_LOSS when it is not what ``StoredRequest/encoded()`` has written.
+  init(_ stored: StoredJob) throws(Status) {
+    self = try StoredRequest.request(from: stored.request, tenant: TenantID(stored.tenant))
+    key = stored.key
+  }
+}

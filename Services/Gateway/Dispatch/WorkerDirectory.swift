@@ -1,0 +1,81 @@
+import ClusterCore
+import OrderedCollections
+import Scheduling
+import Transport
+import Wire
+
+/// Which connection belongs to which session of which worker, which workers may register, and which models they have brought.
+struct WorkerDirectory {
+  struct Session {
+    let id: WorkerID
+    let peer: PeerID
+    let register: Register
+    var heartbeat: Heartbeat?
+
+    var model: ModelIdentity { register.card.model }
+  }
+
+  private let instance: String
+  private var lastID: UInt64 = 0
+  private(set) var sessions: OrderedDictionary<WorkerID, Session> = [:]
+  private var ids: [PeerID: WorkerID] = [:]
+  /// The models that workers have brought.
+  private(set) var catalog: ModelCatalog
+
+  /// `instance` identifies this run of the gateway.
+  init(instance: String, catalog: ModelCatalog) {
+    self.instance = instance
+    self.catalog = catalog
+  }
+
+  func session(of peer: PeerID) -> Session? { ids[peer].flatMap { sessions[$0] } }
+
+  func session(_ id: WorkerID) -> Session? { sessions[id] }
+
+  /// The worker's own name, for logs and messages.
+  func name(of id: WorkerID) -> String { sessions[id]?.register.workerID ?? "\(id)" }
+
+  /// The name of a session on the wire.
+  func sessionName(of id: WorkerID) -> String { "\(instance)-\(id.number)" }
+
+  /// Opens a session, unless the worker does not fit in with those that are there.
+  mutating func admit(_ register: Register, from peer: PeerID, nowUnix: Int) throws(Status) -> Session {
+    let session = Session(id: WorkerID(lastID + 1), peer: peer, register: register)
+    let others = sessions.values.filter { $0.model == session.model && $0.register.workerID != register.workerID }
+    if let other = others.first(where: { $0.register.card != register.card }) {
+      throw Status(
+        .failedPrecondition,
+        "the model card differs from that of worker \(other.register.workerID) with the same fingerprint \(session.model.fingerprint)",
+        field: "card")
+    }
+    let twin = others.first {
+      $0.register.stage == register.stage && $0.register.componentFingerprint != register.componentFingerprint
+    }
+    if let twin {
+      throw Status(
+        .failedPrecondition,
+        "component_fingerprint is \(register.componentFingerprint), but worker \(twin.register.workerID) of the same stage and model has "
+          + twin.register.componentFingerprint,
+        field: "component_fingerprint")
+    }
+    lastID += 1
+    // A peer that registers again has given up its earlier session.
+    if let earlier = ids[peer] { sessions[earlier] = nil }
+    sessions[session.id] = session
+    ids[peer] = session.id
+    catalog.insert(register.card, nowUnix: nowUnix)
+    return session
+  }
+
+  mutating func note(_ heartbeat: Heartbeat, of id: WorkerID) {
+    sessions[id]?.heartbeat = heartbeat
+  }
+
+  mutating func remove(_ id: WorkerID) {
+    guard let session = sessions.removeValue(forKey: id) else { return }
+    if ids[session.peer] == id { ids[session.peer] = nil }
+  }
+
+  /// Takes note of which models are complete now.
+  mutating func update(_ status: ClusterStatus) { catalog.update(status) }
+}

@@ -1,0 +1,124 @@
+import AccessKeys
+import ClusterCore
+import Foundation
+import GatewayDispatch
+import Hummingbird
+import Journal
+import Logging
+import NIOCore
+import NIOPosix
+import Observability
+import Scheduling
+import ServiceLifecycle
+import Transport
+import UnixSignals
+
+/// A gateway from start to end.
+public enum GatewayProcess {
+  /// Serves until SIGTERM or SIGINT; then takes no more jobs, lets running ones end within the grace time, and returns.
+  ///
+  /// - Parameters:
+  ///   - configuration: where and how.
+  ///   - metrics: what `/metrics` shows.
+  ///   - logger: where it is told.
+  ///   - onRunning: called when requests are served, with the port.
+  public static func run(
+    _ configuration: GatewayConfiguration, metrics: PrometheusRegistry, logger: Logger,
+    onRunning: @escaping @Sendable (Int) async -> Void = { _ in }
+  ) async throws {
+    var transport = RouterConfiguration(endpoints: configuration.endpoints, security: try configuration.routerSecurity())
+    transport.logger = logger
+    let router = try await RouterSocket(transport)
+    let journal = try configuration.openJournal()
+    defer { journal.close() }
+    if journal.path == nil { logger.warning("there is no journal: jobs and results are lost when this process ends") }
+    let dispatcher = try await Dispatcher(configuration: configuration.dispatcher, journal: journal, router: router, logger: logger)
+    let keyring = try configuration.readKeys(logger: logger)
+    keyring?.follow { tenants in Task { await dispatcher.setTenants(tenants) } }
+    // From here on, and to the end: without it SIGHUP would end the process.
+    let hangups = await UnixSignalsSequence(trapping: .sighup)
+    defer { withExtendedLifetime(hangups) {} }
+    let server = GatewayServer.make(
+      dispatcher: dispatcher, keyring: keyring, address: .hostname(configuration.host, port: configuration.port),
+      limits: configuration.http, settings: configuration.server, metrics: metrics, logger: logger
+    ) { channel in
+      let port = channel.localAddress?.port ?? configuration.port
+      let endpoints = await router.endpoints
+      logger.info(
+        "serving",
+        metadata: [
+          "http": "\(configuration.host):\(port)", "workers": "\(endpoints.joined(separator: " "))",
+          "journal": "\(journal.path ?? "off")",
+          "keys": "\(keyring == nil ? "none: everybody may ask" : configuration.apiKeysFile)",
+        ])
+      await onRunning(port)
+    }
+    let http = HTTPService(server: server, host: configuration.host, port: configuration.port)
+    let drain = Drain(dispatcher: dispatcher, grace: configuration.shutdownGrace, logger: logger)
+    // Shut down from the last to the first: no more jobs, no more requests, no more workers.
+    let services: [any Service] = [dispatcher, http, drain, KeyReload(hangups: hangups, keyring: keyring)]
+    var group = ServiceGroupConfiguration(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+    // The last resort, should something hang.
+    group.maximumGracefulShutdownDuration = configuration.shutdownGrace + .seconds(15)
+    try await ServiceGroup(configuration: group).run()
+  }
+
+  /// Whether a gateway with this configuration answers `GET /healthz` on this machine.
+  public static func isHealthy(_ configuration: GatewayConfiguration) async -> Bool {
+    let host = ["0.0.0.0", "::", ""].contains(configuration.host) ? "127.0.0.1" : configuration.host
+    let request = ByteBuffer(string: "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    do {
+      let channel = try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup).connectTimeout(.seconds(3))
+        .connect(host: host, port: configuration.port) { channel in
+          channel.eventLoop.makeCompletedFuture {
+            try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+          }
+        }
+      let timeout = channel.channel.eventLoop.scheduleTask(in: .seconds(3)) { channel.channel.close(promise: nil) }
+      defer { timeout.cancel() }
+      return try await channel.executeThenClose { inbound, outbound in
+        try await outbound.write(request)
+        for try await buffer in inbound { return String(buffer: buffer).hasPrefix("HTTP/1.1 200") }
+        return false
+      }
+    } catch {
+      return false
+    }
+  }
+}
+
+/// Reads the API's keys again at every SIGHUP.
+private struct KeyReload: Service {
+  let hangups: UnixSignalsSequence
+  let keyring: Keyring?
+
+  func run() async {
+    for await _ in hangups.cancelOnGracefulShutdown() { keyring?.reload() }
+  }
+}
+
+/// Ends the jobs that a client waits for before the server ends: waits for them within the grace time, then cancels them. The others
+/// go on with the next run.
+package struct Drain: Service {
+  private let dispatcher: Dispatcher
+  private let grace: Duration
+  private let logger: Logger
+
+  package init(dispatcher: Dispatcher, grace: Duration, logger: Logger) {
+    self.dispatcher = dispatcher
+    self.grace = grace
+    self.logger = logger
+  }
+
+  package func run() async throws {
+    try await gracefulShutdown()
+    let reason = Status(.unavailable, "the gateway is shutting down")
+    await dispatcher.close(because: reason)
+    let images = await dispatcher.attachedImageCount
+    if images > 0 { logger.info("waiting for images to finish", metadata: ["images": "\(images)", "grace": "\(grace)"]) }
+    await dispatcher.waitUntilDetached(atMost: grace)
+    let left = await dispatcher.attachedImageCount
+    if left > 0 { logger.warning("cancelling images that have not finished", metadata: ["images": "\(left)"]) }
+    await dispatcher.cancelAttachedJobs(reason: reason)
+  }
+}

@@ -1,0 +1,127 @@
+import Foundation
+import GatewayDispatch
+import GatewayPipelines
+import Wire
+
+/// The answer to `POST /v1/images/generations`.
+struct ImagesResponse: Encodable {
+  /// Has either the image or its address.
+  struct Image: Encodable {
+    var b64Json: String?
+    var url: String?
+    var seed: UInt64
+  }
+
+  var created: Int
+  var model: String
+  var size: String
+  var outputFormat = "png"
+  var background = "opaque"
+  var quality = "auto"
+  var steps: Int
+  var trueCfgScale: Double
+  var data: [Image]
+  var usage: TokenUsage
+
+  /// - Parameters:
+  ///   - images: what was asked for.
+  ///   - results: the images, in the same order.
+  ///   - createdMs: when they were done, in milliseconds since 1970; nil: now.
+  ///   - urls: where the images are, to be sent instead of the images.
+  init(_ images: [ImageSpec], _ results: [EncodedImage], createdMs: Int64? = nil, urls: [String]? = nil) {
+    let job = images[0]
+    created = createdMs.map { Int($0 / 1000) } ?? Int(Date().timeIntervalSince1970)
+    model = job.card.model.id
+    size = "\(job.size)"
+    steps = job.steps
+    trueCfgScale = job.trueCFGScale
+    data = images.indices.map { index in
+      Image(b64Json: urls == nil ? results[index].base64 : nil, url: urls?[index], seed: images[index].seed)
+    }
+    usage = TokenUsage(Array(zip(images, results)))
+  }
+}
+
+/// Counts as OpenAI's API has them: text tokens in, image tokens out.
+struct TokenUsage: Encodable {
+  struct Details: Encodable {
+    var textTokens: Int
+    var imageTokens: Int
+  }
+
+  var inputTokens: Int
+  var inputTokensDetails: Details
+  var outputTokens: Int
+  var outputTokensDetails: Details
+  var totalTokens: Int
+
+  init(_ results: [(ImageSpec, EncodedImage)]) {
+    inputTokens = results.reduce(0) { $0 + $1.1.promptTokens }
+    outputTokens = results.reduce(0) { $0 + $1.0.tokenCount }
+    inputTokensDetails = Details(textTokens: inputTokens, imageTokens: 0)
+    outputTokensDetails = Details(textTokens: 0, imageTokens: outputTokens)
+    totalTokens = inputTokens + outputTokens
+  }
+}
+
+extension EncodedImage {
+  var base64: String { bytes.withUnsafeBytes { Data($0).base64EncodedString() } }
+}
+
+/// `image_generation.completed`: OpenAI's event, with the seed and the image's place in the request.
+struct CompletedEvent: Encodable {
+  var type = "image_generation.completed"
+  var b64Json: String?
+  var url: String?
+  var createdAt: Int
+  var size: String
+  var quality = "auto"
+  var background = "opaque"
+  var outputFormat = "png"
+  var usage: TokenUsage
+  var seed: UInt64
+  var imageIndex: Int
+  var jobId: String
+
+  init(_ ticket: JobTicket, index: Int, result: EncodedImage, url: String?) {
+    let image = ticket.images[index]
+    b64Json = url == nil ? result.base64 : nil
+    self.url = url
+    createdAt = Int(Date().timeIntervalSince1970)
+    size = "\(image.size)"
+    usage = TokenUsage([(image, result)])
+    seed = image.seed
+    imageIndex = index
+    jobId = ticket.id
+  }
+}
+
+/// `image_generation.progress`: an event of this server's own.
+struct ProgressEvent: Encodable {
+  var type: String
+  /// The image's place in the request.
+  var imageIndex: Int
+  var jobId: String
+  /// "queued", or the stage at work.
+  var stage: String
+  /// Steps done.
+  var step: Int
+  var steps: Int
+  var secondsLeft: Double?
+  /// From 1 while the job waits; null afterwards.
+  var queuePosition: Int?
+  /// Why a stage is being retried.
+  var retryReason: String?
+
+  init(_ type: String, job: String, index: Int, _ progress: ImageProgress) {
+    self.type = type
+    imageIndex = index
+    jobId = job
+    stage = progress.stage?.text ?? "queued"
+    step = progress.step
+    steps = progress.steps
+    secondsLeft = progress.secondsLeft
+    queuePosition = progress.queuePosition
+    retryReason = progress.retryReason
+  }
+}

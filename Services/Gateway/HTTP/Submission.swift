@@ -1,0 +1,155 @@
+import ClusterCore
+import Crypto
+import Foundation
+import GatewayAPI
+import GatewayDispatch
+import GatewayPipelines
+import HTTPTypes
+import Hummingbird
+import Journal
+import Observability
+import Scheduling
+import StrictJSON
+import Wire
+
+/// Makes a job of an HTTP request, for both `/v1/images/generations` and `/v1/jobs`.
+struct Submission: Sendable {
+  let dispatcher: Dispatcher
+  let limits: HTTPLimits
+  let aliases: ModelAliases
+
+  /// A request that has become a job, or has found its job.
+  struct Accepted: Sendable {
+    var ticket: JobTicket
+    /// Whether the client wants events.
+    var isStreamed: Bool
+    var resultFormat: GenerationRequest.ResultFormat
+  }
+
+  /// Reads the request, and submits it.
+  ///
+  /// - Parameters:
+  ///   - request: its body is taken.
+  ///   - isDetached: whether the job goes on when no client waits for it, unless the request says.
+  ///   - mayStream: whether the answer may be a stream of events.
+  func accept(
+    _ request: inout Request, _ context: GatewayContext, isDetached: Bool, mayStream: Bool
+  ) async throws -> Accepted {
+    guard await dispatcher.isOpen else { throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10) }
+    let text = try request.idempotencyKey()
+    let detachment = try request.detachment()
+    let body = try await request.takeJSONBody(limits, context)
+    let imageRequest = try GenerationRequest(body: body, pipelines: dispatcher.pipelines, maxPromptBytes: WireLimits().maxTextBytes)
+    guard mayStream || !imageRequest.isStreamed else {
+      throw APIError(.unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
+    }
+    let card = try await card(named: imageRequest.model)
+    // Below 2^53, so that every client can read it back exactly.
+    let images = try ImageSpec.images(of: imageRequest, card: card, randomSeed: UInt64.random(in: 0..<1 << 52))
+    try context.caller.check(images)
+    var job = JobRequest(images)
+    job.tenant = context.caller.tenant
+    job.priority = imageRequest.priority
+    job.traceparent = request.traceparent
+    job.key = try text.map { IdempotencyKey(text: $0, digest: try Self.digest(of: body)) }
+    // Who sends a key may come back with it.
+    job.isDetached = detachment ?? (isDetached || text != nil)
+    let ticket: JobTicket
+    do throws(Status) { ticket = try await dispatcher.submit(job) } catch { throw APIError(error) }
+    context.logger.info(ticket.isNew ? "job accepted" : "job known already", metadata: ["job": "\(ticket.id)"])
+    return Accepted(ticket: ticket, isStreamed: imageRequest.isStreamed, resultFormat: imageRequest.resultFormat)
+  }
+
+  /// The card of the model that a request asks for by one of its names; nil: for the first model.
+  private func card(named name: String?) async throws(APIError) -> ModelCard {
+    let known = await dispatcher.catalog.modelIDs
+    let model = name.map { aliases.model(named: $0, known: known) }
+    do throws(APIError) {
+      return try await dispatcher.card(named: model)
+    } catch {
+      guard let name, error.code == .modelNotFound else { throw error }
+      var error = error
+      error.message +=
+        model == name
+        ? "; an operator can let a model have this name as well: --models-aliases"
+        : " (the request says \"\(name.prefix(80))\", which stands for it)"
+      throw error
+    }
+  }
+
+  /// The same for the same fields in any order and spacing. Whether events are streamed or addresses are sent makes no
+  /// other image.
+  private static func digest(of body: [UInt8]) throws -> Data {
+    var canonical = ""
+    let value = try JSON(body)
+    guard case .object(var fields) = value else { return Data() }
+    fields["stream"] = nil
+    if fields["response_format"] == .string(GenerationRequest.ResultFormat.url.rawValue) { fields["response_format"] = nil }
+    append(.object(fields), to: &canonical)
+    return Data(SHA256.hash(data: Array(canonical.utf8)))
+  }
+
+  private static func append(_ value: JSON, to text: inout String) {
+    switch value {
+    case .object(let members):
+      text += "{"
+      for name in members.keys.sorted() {
+        guard let member = members[name], member != .null else { continue }
+        text += "\(name.utf8.count):\(name)="
+        append(member, to: &text)
+      }
+      text += "}"
+    case .array(let elements):
+      text += "["
+      for element in elements { append(element, to: &text) }
+      text += "]"
+    case .string(let string): text += "\(string.utf8.count):\(string)"
+    case .number(let number): text += "#\(number.text) "
+    case .bool(let flag): text += flag ? "true " : "false "
+    case .null: text += "null "
+    }
+  }
+}
+
+extension Response {
+  /// Says where the job is, and whether an earlier request with the same key has made it.
+  mutating func describe(_ ticket: JobTicket, _ links: Links) {
+    headers[.location] = links.path(Links.job(ticket.id))
+    if !ticket.isNew { headers[.idempotentReplayed] = "true" }
+  }
+}
+
+extension Request {
+  /// The header that makes a repeated request the same request.
+  fileprivate func idempotencyKey() throws(APIError) -> String? {
+    guard let key = headers[.idempotencyKey] else { return nil }
+    guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+      throw APIError(
+        .invalidValue, "Idempotency-Key has \(key.utf8.count) bytes, but must be 1 to 255 visible ASCII characters",
+        param: "Idempotency-Key")
+    }
+    return key
+  }
+
+  /// Whether the job is to live on without anybody who waits for it; nil: the request does not say.
+  fileprivate func detachment() throws(APIError) -> Bool? {
+    switch headers[.detach] {
+    case nil: return nil
+    case "true": return true
+    case "false": return false
+    case .some(let text): throw APIError(.invalidValue, "X-Detach is \"\(text.prefix(40))\", but must be true or false", param: "X-Detach")
+    }
+  }
+
+  /// The trace that the job belongs to: the client's, or a new one.
+  fileprivate var traceparent: String {
+    let client = headers[.traceparent].flatMap { TraceContext(traceparent: $0) }
+    return (client?.child() ?? .random()).traceparent
+  }
+}
+
+extension HTTPField.Name {
+  static let idempotencyKey = Self("idempotency-key")!
+  static let detach = Self("x-detach")!
+  static let idempotentReplayed = Self("idempotent-replayed")!
+}

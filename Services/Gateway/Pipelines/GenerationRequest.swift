@@ -1,0 +1,162 @@
+import ClusterCore
+import GatewayAPI
+import Scheduling
+import StrictJSON
+
+/// `POST /v1/images/generations` as it was sent: every field is of the right type, nothing was compared with a model yet.
+public struct GenerationRequest: Hashable, Sendable {
+  /// Levels of nesting that the body may have: the API knows two.
+  private static let maxDepth = 16
+
+  /// What to draw.
+  public var prompt: String
+  /// The model; nil: the cluster's.
+  public var model: String?
+  /// Images to make; image i has the seed `seed + i`.
+  public var imageCount = 1
+  /// Width and height in pixels; nil: the model's.
+  public var size: (width: Int, height: Int)? { width.flatMap { width in height.map { (width, $0) } } }
+  var width: Int?
+  var height: Int?
+  /// Whether the size came in the field `size`, for error messages.
+  var hasSizeField = false
+  /// Seed of the first image's noise; nil: a random one.
+  public var seed: Int?
+  /// Denoising steps; nil: the model's.
+  public var steps: Int?
+  /// The field that `steps` came in, for error messages.
+  var stepsField = "steps"
+  /// Scale of true classifier-free guidance; nil: the model's.
+  public var trueCFGScale: Double?
+  /// What not to draw; nil: the model's.
+  public var negativePrompt: String?
+  /// How urgent it is.
+  public var priority = JobPriority.interactive
+  /// Whether events are streamed.
+  public var isStreamed = false
+  /// What is asked for.
+  public var pipeline = PipelineName.textToImage
+  /// Fields of the pipeline's own.
+  public var options: [String: JSON] = [:]
+  /// How the images are answered.
+  public var resultFormat = ResultFormat.base64
+
+  /// How images are answered.
+  public enum ResultFormat: String, CaseIterable, Sendable {
+    /// In the answer.
+    case base64 = "b64_json"
+    /// By the addresses of their results.
+    case url
+  }
+
+  /// Reads the body of a request.
+  ///
+  /// - Parameters:
+  ///   - body: JSON as it came.
+  ///   - pipelines: those that this gateway knows.
+  ///   - maxPromptBytes: bound on the prompts before any model's own limit is known.
+  public init(body: [UInt8], pipelines: PipelineRegistry = .standard, maxPromptBytes: Int) throws(APIError) {
+    guard !body.isEmpty else { throw APIError(.invalidJSON, "the body is empty") }
+    let value: JSON
+    do { value = try JSON(body, maxDepth: Self.maxDepth) } catch { throw APIError(.invalidJSON, "the body is not JSON: \(error)") }
+    var fields = try FieldReader(value)
+
+    guard let prompt = try fields.string("prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong) else {
+      throw APIError(.missingField, "prompt is missing", param: "prompt")
+    }
+    guard !prompt.isEmpty else { throw APIError(.invalidValue, "prompt is empty", param: "prompt") }
+    self.prompt = prompt
+    model = try fields.nonEmptyString("model", maxBytes: 256)
+    imageCount = try fields.integer("n", in: 1...ImageSpec.maxImageCount) ?? 1
+    trueCFGScale = try fields.number("true_cfg_scale", in: 0...ModelLimits.maxTrueCFGScale)
+    negativePrompt = try fields.string("negative_prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong)
+    isStreamed = try fields.bool("stream") ?? false
+    priority = try fields.choice("priority", JobPriority.allCases.map(\.rawValue)).flatMap { JobPriority(rawValue: $0) } ?? .interactive
+    try readSize(&fields)
+    try readSteps(&fields)
+    try readSeed(&fields)
+    try readOpenAIFields(&fields)
+    let pipeline = try pipelines.pipeline(try fields.string("pipeline"))
+    self.pipeline = pipeline.name
+    options = try pipeline.readOptions(&fields)
+    try fields.refuseOthers()
+  }
+
+  private mutating func readSize(_ fields: inout FieldReader) throws(APIError) {
+    let text = try fields.nonEmptyString("size")
+    width = try fields.integer("width", in: 1...Int(UInt16.max))
+    height = try fields.integer("height", in: 1...Int(UInt16.max))
+    if (width == nil) != (height == nil) {
+      let missing = width == nil ? "width" : "height"
+      throw APIError(.missingField, "\(missing) is missing: width and height go together", param: missing)
+    }
+    guard let text, text != "auto" else { return }
+    let parts = text.split(separator: "x", omittingEmptySubsequences: false)
+    guard parts.count == 2, let w = Self.pixels(parts[0]), let h = Self.pixels(parts[1]) else {
+      throw APIError(
+        .invalidValue, "size is \"\(text.prefix(40))\", but must be \"auto\" or WIDTHxHEIGHT in pixels, such as \"1328x1328\"",
+        param: "size")
+    }
+    if let width, let height, (width, height) != (w, h) {
+      throw APIError(.invalidValue, "size is \(text), but width and height are \(width) and \(height): give one of them", param: "size")
+    }
+    (width, height) = (w, h)
+    hasSizeField = true
+  }
+
+  /// A whole number of pixels; one that is too large is for the model's limits to refuse.
+  private static func pixels(_ text: Substring) -> Int? {
+    guard (1...18).contains(text.utf8.count),
+      text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
+      text.first != "0"
+    else { return nil }
+    return Int(text)
+  }
+
+  private mutating func readSteps(_ fields: inout FieldReader) throws(APIError) {
+    let range: ClosedRange<Int> = 1...100_000
+    let short = try fields.integer("steps", in: range)
+    let long = try fields.integer("num_inference_steps", in: range)
+    if let short, let long, short != long {
+      throw APIError(.invalidValue, "steps is \(short), but num_inference_steps is \(long): give one of them", param: "steps")
+    }
+    steps = short ?? long
+    if short == nil { stepsField = "num_inference_steps" }
+  }
+
+  private mutating func readSeed(_ fields: inout FieldReader) throws(APIError) {
+    seed = try fields.integer("seed", in: 0...Int.max)
+    if let seed, seed > Int.max - Int(imageCount - 1) {
+      throw APIError(
+        .invalidValue, "seed is \(seed), but the last of \(imageCount) images would need a seed above \(Int.max)", param: "seed")
+    }
+  }
+
+  /// Fields of OpenAI's API, most of them without a meaning for this model: what changes nothing is taken, what would
+  /// give another result than asked
+  /// for is refused.
+  private mutating func readOpenAIFields(_ fields: inout FieldReader) throws(APIError) {
+    // By OpenAI's API these models answer with addresses unless asked otherwise, and programs with their names built in
+    // rely on that.
+    let standard = model?.hasPrefix("dall-e-") == true ? ResultFormat.url : .base64
+    let format = try fields.choice("response_format", ResultFormat.allCases.map(\.rawValue))
+    resultFormat = format.flatMap { ResultFormat(rawValue: $0) } ?? standard
+    let onlyPNG = "images are PNG only"
+    _ = try fields.choice(
+      "output_format", ["png"], unsupported: ["jpeg": onlyPNG, "webp": onlyPNG, "gif": onlyPNG, "svg": onlyPNG])
+    _ = try fields.integer("output_compression", in: 100...100)
+    _ = try fields.choice(
+      "background", ["auto", "opaque"], unsupported: ["transparent": "the model draws opaque images only"])
+    _ = try fields.choice("quality", ["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"])
+    _ = try fields.choice("complexity", ["low", "medium", "high"])
+    _ = try fields.choice("moderation", ["auto", "low"])
+    _ = try fields.choice("style", ["vivid", "natural"])
+    _ = try fields.string("user")
+    _ = try fields.string("safety_identifier")
+    if let count = try fields.integer("partial_images", in: 0...3), count > 0 {
+      throw APIError(
+        .unsupportedValue, "partial_images is \(count), but this server sends no partial images; use 0", param: "partial_images")
+    }
+    for name in ["frame_count", "frame_duration_ms", "svg"] { try fields.refuse(name, because: onlyPNG) }
+  }
+}

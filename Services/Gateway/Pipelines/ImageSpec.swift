@@ -1,0 +1,50 @@
+import ClusterCore
+import StrictJSON
+
+/// One image to generate: a request, checked against the model's card and with its defaults filled in. Everything that the image depends
+/// on, apart from the workers' numerics class.
+public struct ImageSpec: Hashable, Sendable {
+  /// Most images of one request.
+  public static let maxImageCount = 10
+
+  /// The model, with what it allows.
+  public var card: ModelCard
+  /// What is done with the fields below.
+  public var pipeline: PipelineName
+  /// What to draw.
+  public var prompt: String
+  /// What not to draw; nil: no true classifier-free guidance.
+  public var negativePrompt: String?
+  /// Width and height.
+  public var size: ImageSize
+  /// Denoising steps.
+  public var steps: Int
+  /// Scale of true classifier-free guidance; acts only with a negative prompt.
+  public var trueCFGScale: Double
+  /// Seed of the noise.
+  public var seed: UInt64
+  /// Fields of the pipeline's own, by their names in the API.
+  public var options: [String: JSON]
+
+  /// See the properties.
+  public init(
+    card: ModelCard, pipeline: PipelineName = .textToImage, prompt: String, negativePrompt: String?, size: ImageSize, steps: Int,
+    trueCFGScale: Double, seed: UInt64, options: [String: JSON] = [:]
+  ) {
+    self.card = card
+    self.pipeline = pipeline
+    self.prompt = prompt
+    self.negativePrompt = negativePrompt
+    self.size = size
+    self.steps = steps
+    self.trueCFGScale = trueCFGScale
+    self.seed = seed
+    self.options = options
+  }
+
+  /// Image tokens: what a step costs.
+  public var tokenCount: Int { latentsShape[0] }
+
+  /// Shape of the packed latents, [tokens, channels · patch²].
+  public var latentsShape: [Int] { card.latents.packedShape(of: size) }
+}

@@ -1,0 +1,24 @@
+import Journal
+import Scheduling
+
+/// A client's request: images that are submitted together.
+public struct JobRequest: Sendable {
+  /// Whose they are.
+  public var tenant = TenantID.anonymous
+  /// Equal but for their seeds; never empty.
+  public var images: [ImageSpec]
+  /// How urgent they are.
+  public var priority = JobPriority.interactive
+  /// Trace context of the request, by W3C.
+  public var traceparent: String?
+  /// Makes a repeated request the same request.
+  public var key: IdempotencyKey?
+  /// Whether they are made even when no client waits for them any more.
+  public var isDetached = false
+
+  /// A request for `images`, which are equal but for their seeds.
+  public init(_ images: [ImageSpec]) {
+    precondition(!images.isEmpty, "a request needs an image")
+    self.images = images
+  }
+}

@@ -1,0 +1,65 @@
+import ClusterCore
+import GatewayAPI
+import Scheduling
+import StrictJSON
+
+/// One kind of work that clients can ask for: the fields that a request takes beyond the common ones, and the tasks that it becomes.
+///
+/// Each is a value, declared in a file of its own in this folder, and one entry of ``PipelineRegistry/standard``. Scheduler, journal and
+/// dispatcher do not know any of them by name.
+public struct Pipeline: Sendable {
+  /// As model cards, requests and the journal name it.
+  public var name: PipelineName
+  /// Every stage that a request may need: a model is ready for the pipeline when each of them has a ready worker.
+  public var stages: [StageName]
+  /// Reads and checks the fields of the pipeline's own; what it returns becomes ``ImageSpec/options``.
+  public var readOptions: @Sendable (inout FieldReader) throws(APIError) -> [String: JSON]
+  /// The tasks of one image, each after those whose outputs it takes. The last one's output is the image, encoded.
+  public var tasks: @Sendable (ImageSpec) -> [PipelineTask]
+
+  /// See the properties.
+  public init(
+    name: PipelineName, stages: [StageName],
+    readOptions: @escaping @Sendable (inout FieldReader) throws(APIError) -> [String: JSON] = { _ in [:] },
+    tasks: @escaping @Sendable (ImageSpec) -> [PipelineTask]
+  ) {
+    self.name = name
+    self.stages = stages
+    self.readOptions = readOptions
+    self.tasks = tasks
+  }
+
+  /// What the scheduler is to do for one image.
+  public func plan(_ spec: ImageSpec) -> ImageJobPlan { ImageJobPlan(tasks(spec).map(\.plan)) }
+}
+
+/// The pipelines that a gateway knows, by name.
+public struct PipelineRegistry: Sendable {
+  /// In the order of their declaration.
+  public let pipelines: [Pipeline]
+
+  /// A registry of `pipelines`; a name that occurs twice is a programmer error.
+  public init(_ pipelines: [Pipeline]) {
+    precondition(Set(pipelines.map(\.name)).count == pipelines.count, "two pipelines of one name")
+    self.pipelines = pipelines
+  }
+
+  /// All pipelines of this program.
+  public static let standard = PipelineRegistry([.textToImage])
+
+  /// The pipeline called `name`; nil: there is none.
+  public subscript(_ name: PipelineName) -> Pipeline? { pipelines.first { $0.name == name } }
+
+  /// The pipeline that a request asks for; nil: text-to-image.
+  func pipeline(_ text: String?) throws(APIError) -> Pipeline {
+    let text = text ?? PipelineName.textToImage.text
+    guard let pipeline = pipelines.first(where: { $0.name.text == text }) else {
+      let list = pipelines.map { "\"\($0.name)\"" }.joined(separator: ", ")
+      throw APIError(.invalidValue, "pipeline is \"\(text.prefix(80))\", but must be one of \(list)", param: "pipeline")
+    }
+    return pipeline
+  }
+
+  /// Those pipelines of a model that this gateway knows.
+  public func pipelines(of card: ModelCard) -> [Pipeline] { card.pipelines.compactMap { self[$0] } }
+}

@@ -1,0 +1,95 @@
+import ClusterCore
+import Foundation
+import Scheduling
+import StrictJSON
+
+/// A request as the journal keeps it: JSON with a version, checked again when it is read. Keys are never renamed.
+package struct StoredRequest: Codable, Equatable {
+  /// Written by this program. 1 is what 0.1 has written: text-to-image only, and `pictureCount` for `imageCount`.
+  static let version = 2
+
+  var version = Self.version
+  var card: ModelCard
+  var pipeline: String?
+  var prompt: String
+  var negativePrompt: String?
+  var size: ImageSize
+  var steps: Int
+  var trueCFGScale: Double
+  /// Of the first image; the others' follow it.
+  var seed: UInt64
+  var options: [String: JSON]?
+  var imageCount: Int?
+  var pictureCount: Int?
+  var priority: String
+  var traceparent: String?
+  var isDetached: Bool
+}
+
+extension StoredRequest {
+  package init(_ request: JobRequest) {
+    let image = request.images[0]
+    card = image.card
+    pipeline = image.pipeline.text
+    prompt = image.prompt
+    negativePrompt = image.negativePrompt
+    size = image.size
+    steps = image.steps
+    trueCFGScale = image.trueCFGScale
+    seed = image.seed
+    options = image.options.isEmpty ? nil : image.options
+    imageCount = request.images.count
+    priority = request.priority.rawValue
+    traceparent = request.traceparent
+    isDetached = request.isDetached
+  }
+
+  package func encoded() throws(Status) -> Data {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys]
+    do { return try encoder.encode(self) } catch { throw Status(.internal, "the request cannot be encoded: \(error)") }
+  }
+
+  /// Reads what `encoded` has written.
+  ///
+  /// - Throws: DATA_LOSS for anything else.
+  package static func request(from data: Data, tenant: TenantID) throws(Status) -> JobRequest {
+    let stored: StoredRequest
+    do { stored = try JSONDecoder().decode(StoredRequest.self, from: data) } catch {
+      throw Status(.dataLoss, "the request in the journal cannot be read: \(error)")
+    }
+    let (pipeline, imageCount) = try stored.check()
+    let image = ImageSpec(
+      card: stored.card, pipeline: pipeline, prompt: stored.prompt, negativePrompt: stored.negativePrompt, size: stored.size,
+      steps: stored.steps, trueCFGScale: stored.trueCFGScale, seed: stored.seed, options: stored.options ?? [:])
+    var request = JobRequest(
+      (0..<imageCount).map { index in
+        var copy = image
+        copy.seed = stored.seed &+ UInt64(index)
+        return copy
+      })
+    request.tenant = tenant
+    request.priority = JobPriority(rawValue: stored.priority) ?? .interactive
+    request.traceparent = stored.traceparent
+    request.isDetached = stored.isDetached
+    return request
+  }
+
+  /// Whatever arithmetic is done with the numbers must not trap.
+  private func check() throws(Status) -> (pipeline: PipelineName, imageCount: Int) {
+    func check(_ field: String, _ value: Int, _ range: ClosedRange<Int>) throws(Status) {
+      guard range.contains(value) else {
+        throw Status(.dataLoss, "\(field) in the journal is \(value), but must be from \(range.lowerBound) to \(range.upperBound)")
+      }
+    }
+    try check("version", version, 1...Self.version)
+    let imageCount = imageCount ?? pictureCount ?? 0
+    try check("image_count", imageCount, 1...ImageSpec.maxImageCount)
+    try check("steps", steps, 1...100_000)
+    for (name, side) in [("width", size.widthPx), ("height", size.heightPx)] { try check(name, side, 1...65_535) }
+    guard trueCFGScale.isFinite else { throw Status(.dataLoss, "true_cfg_scale in the journal is \(trueCFGScale)") }
+    let text = pipeline ?? PipelineName.textToImage.text
+    guard let name = PipelineName(text) else { throw Status(.dataLoss, "pipeline in the journal is \"\(text.prefix(80))\"") }
+    return (name, imageCount)
+  }
+}

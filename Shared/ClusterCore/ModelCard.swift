@@ -1,0 +1,126 @@
+/// A model as clients name it, and exactly which checkpoint is meant. Stages with different fingerprints never serve one image together.
+public struct ModelIdentity: Hashable, Sendable, CustomStringConvertible {
+  /// The name: "Qwen/Qwen-Image".
+  public var id: String
+  /// Identifies the whole checkpoint.
+  public var fingerprint: String
+
+  /// The model `id` with the checkpoint `fingerprint`.
+  public init(id: String, fingerprint: String) {
+    self.id = id
+    self.fingerprint = fingerprint
+  }
+
+  /// For logs and messages.
+  public var description: String { "\(id) (\(fingerprint))" }
+}
+
+/// The sizes and counts that a model accepts.
+public struct ModelLimits: Hashable, Sendable {
+  /// The largest true CFG scale; useful ones are below 10.
+  public static let maxTrueCFGScale = 100.0
+
+  /// Width and height are multiples of this, in pixels.
+  public var sizeMultiplePx: Int
+  /// Shortest side, in pixels.
+  public var minSidePx: Int
+  /// Longest side, in pixels.
+  public var maxSidePx: Int
+  /// Most pixels of an image.
+  public var maxPixels: Int
+  /// Most denoising steps.
+  public var maxSteps: Int
+  /// Most tokens of a prompt, without its template.
+  public var maxPromptTokens: Int
+  /// Most UTF-8 bytes of a prompt.
+  public var maxPromptBytes: Int
+
+  /// See the properties.
+  public init(
+    sizeMultiplePx: Int, minSidePx: Int, maxSidePx: Int, maxPixels: Int, maxSteps: Int, maxPromptTokens: Int, maxPromptBytes: Int
+  ) {
+    self.sizeMultiplePx = sizeMultiplePx
+    self.minSidePx = minSidePx
+    self.maxSidePx = maxSidePx
+    self.maxPixels = maxPixels
+    self.maxSteps = maxSteps
+    self.maxPromptTokens = maxPromptTokens
+    self.maxPromptBytes = maxPromptBytes
+  }
+}
+
+/// What a request that leaves a value open gets.
+public struct GenerationDefaults: Hashable, Sendable {
+  /// The image's size.
+  public var size: ImageSize
+  /// Denoising steps.
+  public var steps: Int
+  /// Scale of true classifier-free guidance; it acts only above 1 and with a negative prompt.
+  public var trueCFGScale: Double
+  /// The negative prompt; empty: none.
+  public var negativePrompt: String
+
+  /// See the properties.
+  public init(size: ImageSize, steps: Int, trueCFGScale: Double, negativePrompt: String) {
+    self.size = size
+    self.steps = steps
+    self.trueCFGScale = trueCFGScale
+    self.negativePrompt = negativePrompt
+  }
+}
+
+/// The shape of packed latents: `[width · height / (downscale · patch)², channels · patch²]`.
+public struct LatentGeometry: Hashable, Sendable {
+  /// Channels of the VAE's latent space.
+  public var channels: Int
+  /// Pixels per latent element along one side.
+  public var downscale: Int
+  /// Latent elements per token along one side.
+  public var patch: Int
+
+  /// See the properties.
+  public init(channels: Int, downscale: Int, patch: Int) {
+    self.channels = channels
+    self.downscale = downscale
+    self.patch = patch
+  }
+
+  /// `[tokens, channels · patch²]` for an image of `size`, whose sides are multiples of `downscale · patch`.
+  public func packedShape(of size: ImageSize) -> [Int] {
+    let side = downscale * patch
+    return [(size.widthPx / side) * (size.heightPx / side), channels * patch * patch]
+  }
+}
+
+/// What everybody but the stages needs to know of a model: enough to check a request before any worker sees it. Stages make it of their
+/// checkpoint, send it when they register, and the gateway journals it with every job.
+public struct ModelCard: Hashable, Sendable {
+  /// The name that clients use, and the checkpoint.
+  public var model: ModelIdentity
+  /// `_class_name` of model_index.json: `QwenImagePipeline`.
+  public var pipelineClass: String
+  /// What the model can be asked for.
+  public var pipelines: [PipelineName]
+  /// What requests may ask for.
+  public var limits: ModelLimits
+  /// What requests that are silent get.
+  public var defaults: GenerationDefaults
+  /// Sizes that the model was trained for.
+  public var recommendedSizes: [ImageSize]
+  /// The shape of latents.
+  public var latents: LatentGeometry
+
+  /// See the properties.
+  public init(
+    model: ModelIdentity, pipelineClass: String, pipelines: [PipelineName], limits: ModelLimits, defaults: GenerationDefaults,
+    recommendedSizes: [ImageSize], latents: LatentGeometry
+  ) {
+    self.model = model
+    self.pipelineClass = pipelineClass
+    self.pipelines = pipelines
+    self.limits = limits
+    self.defaults = defaults
+    self.recommendedSizes = recommendedSizes
+    self.latents = latents
+  }
+}

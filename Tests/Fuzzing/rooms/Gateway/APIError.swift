@@ -1,1 +1,0 @@
-../../../../Services/Gateway/Errors/APIError.swift

@@ -1,1 +1,0 @@
-../../../../Services/Gateway/HTTP/FieldReader.swift

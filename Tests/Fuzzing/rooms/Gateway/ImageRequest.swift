@@ -1,1 +1,0 @@
-../../../../Services/Gateway/Images/ImageRequest.swift

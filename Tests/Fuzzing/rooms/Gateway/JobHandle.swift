@@ -1,1 +1,0 @@
-../../../../Services/Gateway/Cluster/JobHandle.swift

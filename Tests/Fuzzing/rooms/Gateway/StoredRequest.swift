@@ -1,1 +1,0 @@
-../../../../Services/Gateway/Journal/StoredRequest.swift

@@ -1,0 +1,7 @@
+import Testing
+
+/// Records one issue with all findings, one on each line.
+func expectNone(_ findings: [Finding], sourceLocation: SourceLocation = #_sourceLocation) {
+  guard !findings.isEmpty else { return }
+  Issue.record("\(findings.count) findings:\(findings.lines)", sourceLocation: sourceLocation)
+}
