@@ -25,17 +25,14 @@ func test(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [
 extension Target.Dependency {
   static let argumentParser = product(name: "ArgumentParser", package: "swift-argument-parser")
   static let asyncAlgorithms = product(name: "AsyncAlgorithms", package: "swift-async-algorithms")
-  static let asyncHTTPClient = product(name: "AsyncHTTPClient", package: "async-http-client")
   static let configuration = product(name: "Configuration", package: "swift-configuration")
   static let coreMetrics = product(name: "CoreMetrics", package: "swift-metrics")
-  static let crypto = product(name: "Crypto", package: "swift-crypto")
   static let deque = product(name: "DequeModule", package: "swift-collections")
   static let grdb = product(name: "GRDB", package: "GRDB.swift")
   static let heap = product(name: "HeapModule", package: "swift-collections")
   static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
   static let hummingbird = product(name: "Hummingbird", package: "hummingbird")
   static let hummingbirdCore = product(name: "HummingbirdCore", package: "hummingbird")
-  static let hummingbirdTesting = product(name: "HummingbirdTesting", package: "hummingbird")
   static let logging = product(name: "Logging", package: "swift-log")
   static let metrics = product(name: "Metrics", package: "swift-metrics")
   static let nioCore = product(name: "NIOCore", package: "swift-nio")
@@ -68,25 +65,25 @@ let package = Package(
     .kernels, .qwenImage,
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-    .package(url: "https://github.com/apple/swift-async-algorithms", from: "1.1.4"),
-    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
-    .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: ["JSON", "CommandLineArguments"]),
-    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
-    .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
-    .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
-    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
-    .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
-    .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.2"),
-    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
-    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
-    .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
-    .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
-    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
-    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
+    .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-async-algorithms", exact: "1.1.4"),
+    .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-configuration", exact: "1.4.0"),
+    .package(url: "https://github.com/apple/swift-http-types", exact: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-metrics", exact: "2.13.0"),
+    .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-extras", exact: "1.35.2"),
+    .package(url: "https://github.com/apple/swift-system", exact: "1.8.1"),
+    .package(url: "https://github.com/groue/GRDB.swift", exact: "7.10.0"),
+    .package(url: "https://github.com/hummingbird-project/hummingbird", exact: "2.28.1", traits: []),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", exact: "2.13.0"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", exact: "1.0.2"),
   ],
   targets: [
+    system("CCurl", apt: ["libcurl4-openssl-dev"]),
     system("COpenBLAS", apt: ["libopenblas-dev"]),
+    system("COpenSSL", apt: ["libssl-dev"]),
     system("CPNG", apt: ["libpng-dev"]),
     system("CProtobufC", apt: ["libprotobuf-c-dev"]),
     system("CZeroMQ", apt: ["libzmq3-dev"]),
@@ -99,11 +96,12 @@ let package = Package(
       linkerSettings: [.linkedLibrary("png")]),
     shared("ClusterCore"),
     shared("StrictJSON", [.orderedCollections]),
+    shared("Hashing", ["COpenSSL"]),
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
     shared("Weights", ["TensorCore", "Kernels", "StrictJSON", "CZlib"]),
     shared("ImageCodec", ["CImageCodec"]),
-    shared("QwenImage", ["TensorCore", "Kernels", "Weights", "ImageCodec", "StrictJSON", .crypto]),
+    shared("QwenImage", ["TensorCore", "Kernels", "Weights", "ImageCodec", "Hashing", "StrictJSON"]),
 
     // Messaging
     .target(
@@ -113,9 +111,10 @@ let package = Package(
     shared("Transport", ["Wire", "CZeroMQ", .logging, .metrics]),
     shared("Observability", [.logging, .coreMetrics]),
     shared("Settings", [.configuration, .systemPackage]),
+    shared("HTTPClient", ["CCurl"]),
     shared("Scheduling", ["ClusterCore", .orderedCollections]),
     shared("Journal", ["ClusterCore", "CZlib", .grdb]),
-    shared("AccessKeys", [.crypto]),
+    shared("AccessKeys", ["Hashing"]),
     shared("StageRuntime", ["ClusterCore", "Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
 
     // Services
@@ -134,8 +133,8 @@ let package = Package(
     .target(
       name: "Gateway",
       dependencies: [
-        "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "Journal", "Observability",
-        "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .asyncAlgorithms, .crypto,
+        "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "Hashing", "Journal", "Observability",
+        "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .asyncAlgorithms,
         .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes,
         .nioHTTPTypesHTTP1, .nioPosix, .serviceLifecycle, .unixSignals,
       ],
@@ -156,8 +155,7 @@ let package = Package(
     service(
       "QwenImageCLI",
       [
-        "AccessKeys", "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
-        .asyncHTTPClient, .nioCore, .nioHTTP1, .nioPosix,
+        "AccessKeys", "HTTPClient", "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
       ]),
 
     // Tests
@@ -166,6 +164,9 @@ let package = Package(
       path: "Tests/Fuzzing/Targets"),
     .target(
       name: "Simulation", dependencies: ["ClusterCore", "Scheduling", .heap, .orderedCollections], path: "Tests/Simulation/Simulator"),
+    .target(
+      name: "HTTPTesting", dependencies: ["HTTPClient", .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle],
+      path: "Tests/HTTPTesting"),
     .target(name: "TestSupport", path: "Tests/TestSupport"),
     .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
     test("AccessKeys", ["AccessKeys"]),
@@ -173,11 +174,13 @@ let package = Package(
     test(
       "Gateway",
       [
-        "AccessKeys", "ClusterCore", "Gateway", "GatewayAPI", "GatewayDispatch", "GatewayMain", "GatewayPipelines", "Journal",
+        "AccessKeys", "ClusterCore", "Gateway", "GatewayAPI", "GatewayDispatch", "GatewayMain", "GatewayPipelines", "HTTPTesting", "Journal",
         "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON",
-        "TensorCore", "Transport", "Wire", .hummingbird, .hummingbirdTesting, .httpTypes, .logging, .nioCore, .nioPosix,
+        "TensorCore", "Transport", "Wire", .hummingbird, .httpTypes, .logging, .nioCore, .nioPosix,
         .serviceLifecycle, .subprocess, .systemPackage,
       ]),
+    test("Hashing", ["Hashing", "TestSupport"]),
+    test("HTTPClient", ["HTTPClient"]),
     test("ImageCodec", ["ImageCodec", "TensorCore", "Weights", "CZlib"]),
     test("Journal", ["ClusterCore", "Journal", "TestSupport", .grdb]),
     test("Kernels", ["Kernels", "TensorCore"]),
@@ -189,9 +192,14 @@ let package = Package(
     test("StageRuntime", ["ClusterCore", "StageRuntime", "TensorCore", "Transport", "Wire", .serviceLifecycle]),
     test("StrictJSON", ["StrictJSON", "TestSupport"]),
     test("StageSupport", ["StageSupport"]),
-    test("Tidy"),
+    test("Tidy", ["Settings"]),
     test("Transport", ["TensorCore", "Transport", "Wire", "CZeroMQ"]),
     test("Weights", ["Weights", "Kernels", "TensorCore"]),
     test("Wire", ["ClusterCore", "TensorCore", "Wire"], resources: [.copy("Golden")]),
   ]
 )
+
+// The executables without what only the tests need, for compose/build-executables.sh: one plan, no test target.
+if Context.environment["QWEN_IMAGE_WITHOUT_TESTS"] != nil {
+  package.targets.removeAll { $0.path?.hasPrefix("Tests/") == true }
+}

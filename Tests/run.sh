@@ -1,21 +1,125 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them:
 #
-#   ./Tests/run.sh            everything
-#   ./Tests/run.sh FILTER     only the Swift tests whose name matches
+#   ./Tests/run.sh                       everything; ends with "N passed, N failed, N skipped"
+#   ./Tests/run.sh --list                the parts that there are
+#   ./Tests/run.sh PART ...              only these parts
+#   ./Tests/run.sh FILTER                only the Swift tests whose name matches a regular expression
+#
+#   --seed N                             the random numbers of an earlier run (or QWEN_IMAGE_TEST_SEED=N)
+#   --fuzz SECONDS                       also fuzz every target for so long
+#
+# A part that fails does not keep the others from running; what failed is printed again at the end. Logs: .build/test-logs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-./compose/install-packages.sh python3 python3-venv
-swift build -c release --build-tests
-if [ $# -gt 0 ]; then exec swift test -c release --skip-build --filter "$1"; fi
-
-# One process per room: tests of arithmetic fill all cores, and would starve the tests that watch sockets and clocks.
-for suite in Tests/*Tests; do
-  suite=$(basename "$suite")
-  echo "== $suite"
-  timeout 900 swift test -c release --skip-build --filter "^$suite\."
+suites=()
+for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
+scripts=(scripts reader cluster prompts page faults containers)
+fuzz_seconds=
+chosen=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --list) printf '%s\n' "${suites[@]}" "${scripts[@]}" fuzz; exit ;;
+    --seed) export QWEN_IMAGE_TEST_SEED=${2:?--seed needs a number}; shift ;;
+    --fuzz) fuzz_seconds=${2:?--fuzz needs a number of seconds}; shift ;;
+    -*) echo "unknown option $1; there are --list, --seed, --fuzz" >&2; exit 64 ;;
+    *) chosen+=("$1") ;;
+  esac
+  shift
 done
+export QWEN_IMAGE_TEST_SEED=${QWEN_IMAGE_TEST_SEED:-$((RANDOM << 15 | RANDOM))}
 
-Tests/Cluster/run.sh
-Tests/Cluster/containers.sh "$(swift build -c release --show-bin-path)"
+is_part() { [[ " ${suites[*]} ${scripts[*]} fuzz " == *" $1 "* ]]; }
+filter=
+if [ ${#chosen[@]} -eq 1 ] && ! is_part "${chosen[0]}"; then
+  filter=${chosen[0]}
+  chosen=(filter)
+fi
+for name in "${chosen[@]}"; do
+  [ -n "$filter" ] || is_part "$name" || { echo "there is no part $name; --list prints them" >&2; exit 64; }
+done
+is_chosen() { [ ${#chosen[@]} -eq 0 ] || [[ " ${chosen[*]} " == *" $1 "* ]]; }
+
+logs=$PWD/.build/test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+passed=0
+failed=0
+skipped=0
+failures=()
+running=
+
+stop() {
+  trap - EXIT INT TERM
+  if [ -n "$running" ]; then
+    kill "$running" 2>/dev/null || true
+    wait "$running" 2>/dev/null || true
+  fi
+}
+trap stop EXIT
+trap 'stop; exit 130' INT
+trap 'stop; exit 143' TERM
+
+# part NAME SECONDS COMMAND...: runs one part of the tests, for so long at most, and counts.
+part() {
+  local name=$1 limit=$2 log=$logs/$1.log status=0 counts
+  shift 2
+  is_chosen "$name" || return 0
+  echo "== $name"
+  : >"$log"
+  timeout --kill-after=60 "$limit" "$@" >"$log" 2>&1 &
+  running=$!
+  tail --follow --lines=+1 --sleep-interval=0.3 --pid="$running" "$log"
+  wait "$running" || status=$?
+  running=
+  [ $status -ne 124 ] || echo "FAIL $name: not done within $limit s" | tee -a "$log"
+  read -ra counts < <(python3 Tests/Support/test_log.py count "$log" "$status")
+  passed=$((passed + counts[0]))
+  failed=$((failed + counts[1]))
+  skipped=$((skipped + counts[2]))
+  [ "${counts[1]}" -eq 0 ] || failures+=("$name")
+  echo "-- $name: ${counts[0]} passed, ${counts[1]} failed, ${counts[2]} skipped"
+}
+
+./compose/install-packages.sh openssl python3 python3-venv
+needs_python=no
+for name in GatewayTests "${scripts[@]}"; do if is_chosen "$name"; then needs_python=yes; fi; done
+if [ -n "$filter" ] || [ $needs_python = yes ]; then
+  # GatewayTests run OpenAI's client by it.
+  QWEN_IMAGE_TEST_PYTHON=$(Tests/Support/python.sh)
+  export QWEN_IMAGE_TEST_PYTHON
+fi
+if is_chosen page; then
+  CHROMIUM=$(Tests/Support/chromium.sh "$QWEN_IMAGE_TEST_PYTHON")
+  export CHROMIUM
+fi
+swift build -c release --build-tests
+bin=$(swift build -c release --show-bin-path)
+
+# One process for each suite: tests of arithmetic fill all cores, and would starve the tests that watch sockets and clocks.
+for suite in "${suites[@]}"; do part "$suite" 1800 swift test -c release --skip-build --filter "^$suite\."; done
+if [ -n "$filter" ]; then part filter 3600 swift test -c release --skip-build --filter "$filter"; fi
+python=${QWEN_IMAGE_TEST_PYTHON:-}
+part scripts 600 "$python" Tests/Support/test_log_test.py
+part reader 1800 "$python" Tests/NanoModel/reader_test.py
+part cluster 3600 "$python" Tests/Cluster/cluster_test.py "$bin"
+part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
+part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
+part faults 3600 "$python" Tests/Cluster/faults_test.py "$bin"
+part containers 7200 Tests/Cluster/containers.sh "$bin"
+if [ -n "$fuzz_seconds" ] || [[ " ${chosen[*]} " == *" fuzz "* ]]; then
+  part fuzz 7200 Tests/Fuzzing/run.sh --seconds "${fuzz_seconds:-15}" --seed "$QWEN_IMAGE_TEST_SEED"
+fi
+
+for log in "$logs"/*.log; do
+  python3 Tests/Support/test_log.py skipped "$log" | sed "s|^|skipped: $(basename "$log" .log): |"
+done
+for name in "${failures[@]}"; do
+  echo "== failures of $name ($logs/$name.log)"
+  python3 Tests/Support/test_log.py failures "$logs/$name.log"
+  if [ "$name" = filter ]; then name="'$filter'"; fi
+  echo "-- to repeat it: ./Tests/run.sh --seed $QWEN_IMAGE_TEST_SEED $name"
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

@@ -1,10 +1,23 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building and running need, those that are missing only.
+# Installs the Debian packages that building and running need, those that are missing only:
+#
+#   install-packages.sh [--only] [PACKAGE ...]      the PACKAGEs as well; --only: nothing but them
+#
+# A|B: either will do, and A is installed when neither is there.
 set -euo pipefail
-packages=(libprotobuf-c-dev libzmq3-dev libopenblas-dev libpng-dev zlib1g-dev libsqlite3-dev protobuf-c-compiler protobuf-compiler "$@")
+packages=(
+  'libcurl4-openssl-dev|libcurl4-gnutls-dev' libopenblas-dev libpng-dev libprotobuf-c-dev libsqlite3-dev libssl-dev libzmq3-dev
+  protobuf-c-compiler protobuf-compiler zlib1g-dev
+)
+if [ "${1:-}" = --only ]; then packages=(); shift; fi
+packages+=("$@")
+
+is_there() { dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
 missing=()
 for package in "${packages[@]}"; do
-  dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+  found=no
+  for alternative in ${package//|/ }; do if is_there "$alternative"; then found=yes; fi; done
+  [ $found = yes ] || missing+=("${package%%|*}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 echo "installing ${missing[*]}"

@@ -30,12 +30,8 @@ stop() {
 trap stop EXIT
 
 build() {
-  ./compose/install-packages.sh
   say "building (the first time takes some minutes)"
-  for product in gateway text-encoder denoiser vae-decoder qwen-image; do
-    swift build -c release --product "$product" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; exit 1; }
-  done
-  bin=$(swift build -c release --show-bin-path)
+  bin=$(./compose/build-executables.sh)
 }
 
 start_processes() {

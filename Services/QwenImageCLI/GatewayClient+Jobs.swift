@@ -1,7 +1,5 @@
-import AsyncHTTPClient
 import Foundation
-import NIOCore
-import NIOHTTP1
+import HTTPClient
 
 extension GatewayClient {
   /// A job as `/v1/jobs` shows it.
@@ -43,10 +41,10 @@ extension GatewayClient {
   func submit(_ body: Body, key: String?) async throws -> Job {
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
-    var request = request(.POST, "/v1/jobs")
-    request.headers.add(name: "content-type", value: "application/json")
-    if let key { request.headers.add(name: "idempotency-key", value: key) }
-    request.body = .bytes(try encoder.encode(body))
+    var request = request("POST", "/v1/jobs")
+    request.headers.append(("content-type", "application/json"))
+    if let key { request.headers.append(("idempotency-key", key)) }
+    request.body = Array(try encoder.encode(body))
     return try decode(try await answer(to: request))
   }
 
@@ -69,7 +67,7 @@ extension GatewayClient {
   }
 
   /// Ends a job.
-  func cancel(_ id: String) async throws -> Job { try decode(try await answer(to: request(.DELETE, path(of: id)))) }
+  func cancel(_ id: String) async throws -> Job { try decode(try await answer(to: request("DELETE", path(of: id)))) }
 
   /// A finished image.
   func picture(of id: String, index: Int) async throws -> Data {
@@ -126,14 +124,14 @@ extension GatewayClient {
 
   /// Reports as events come; returns whether there was any.
   private func follow(_ id: String, _ lastEvent: inout String?, _ report: (Job) -> Void) async throws -> Bool {
-    var request = request(.GET, path(of: id) + "/events")
-    if let lastEvent { request.headers.add(name: "last-event-id", value: lastEvent) }
-    let response = try await http.execute(request, deadline: .distantFuture)
-    guard response.status == .ok else { return false }
+    var request = request("GET", path(of: id) + "/events")
+    if let lastEvent { request.headers.append(("last-event-id", lastEvent)) }
+    let response = try await http.execute(request)
+    guard response.status == 200 else { return false }
     var hasEvents = false
     var parser = ServerSentEvents(maxEventBytes: Self.maxEventBytes)
     for try await chunk in response.body {
-      for event in try parser.append(chunk.readableBytesView) {
+      for event in try parser.append(chunk) {
         (lastEvent, hasEvents) = (event.id, true)
         report(try await job(id))
       }
@@ -151,13 +149,13 @@ extension GatewayClient {
     name.addingPercentEncoding(withAllowedCharacters: unreserved) ?? ""
   }
 
-  private func data(_ path: String) async throws -> Data { try await answer(to: request(.GET, path)) }
+  private func data(_ path: String) async throws -> Data { try await answer(to: request("GET", path)) }
 
-  private func answer(to request: HTTPClientRequest) async throws -> Data {
+  private func answer(to request: HTTPClient.Request) async throws -> Data {
     // An image may take its time; the wait for the next bytes is bounded.
-    let response = try await http.execute(request, deadline: .distantFuture)
-    guard (200..<300).contains(response.status.code) else { throw await refusal(response) }
-    return Data(try await response.body.collect(upTo: Self.maxAnswerBytes).readableBytesView)
+    let response = try await http.execute(request)
+    guard (200..<300).contains(response.status) else { throw await refusal(response) }
+    return Data(try await response.body.collect(upTo: Self.maxAnswerBytes))
   }
 
   private func decode<Value: Decodable>(_ data: Data) throws -> Value {

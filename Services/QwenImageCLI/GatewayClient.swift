@@ -1,7 +1,6 @@
-import AsyncHTTPClient
 import Foundation
-import NIOCore
-import NIOHTTP1
+import HTTPClient
+import Settings
 
 /// A client of the gateway's `POST /v1/images/generations` with a stream of events.
 struct GatewayClient {
@@ -51,24 +50,19 @@ struct GatewayClient {
     self.address = address
     self.apiKey = apiKey
     self.timeoutSeconds = timeoutSeconds
-    var configuration = HTTPClient.Configuration()
-    let connect = min(timeoutSeconds, Self.maxConnectSeconds)
-    configuration.timeout = .init(
-      connect: .milliseconds(Int64(connect * 1000)), read: .milliseconds(Int64(timeoutSeconds * 1000)))
     // A redirected request would be another one: a GET, perhaps to another host.
-    configuration.redirectConfiguration = .disallow
-    // Where nothing listens, waiting does not help.
-    configuration.connectionPool.retryConnectionEstablishment = false
-    http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    http = HTTPClient(
+      userAgent: "qwen-image/\(SoftwareVersion.current)",
+      connectTimeout: .seconds(min(timeoutSeconds, Self.maxConnectSeconds)), silenceTimeout: .seconds(timeoutSeconds),
+      maxRedirections: 0)
   }
 
-  func shutdown() async throws { try await http.shutdown() }
+  func shutdown() { http.shutDown() }
 
   /// A request for `path` below the gateway's address.
-  func request(_ method: HTTPMethod, _ path: String) -> HTTPClientRequest {
-    var request = HTTPClientRequest(url: address.base + path)
-    request.method = method
-    if let apiKey { request.headers.add(name: "authorization", value: "Bearer \(apiKey)") }
+  func request(_ method: String, _ path: String) -> HTTPClient.Request {
+    var request = HTTPClient.Request(address.base + path, method: method)
+    if let apiKey { request.headers.append(("authorization", "Bearer \(apiKey)")) }
     return request
   }
 
@@ -90,19 +84,18 @@ struct GatewayClient {
   private func run(_ body: Body, _ report: (Event) -> Void) async throws {
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
-    var request = request(.POST, "/v1/images/generations")
-    request.headers.add(name: "content-type", value: "application/json")
-    request.headers.add(name: "accept", value: "text/event-stream")
-    request.body = .bytes(try encoder.encode(body))
+    var request = request("POST", "/v1/images/generations")
+    request.headers += [("content-type", "application/json"), ("accept", "text/event-stream")]
+    request.body = Array(try encoder.encode(body))
     // An image may take hours; the time between two signs of life is bounded.
-    let response = try await http.execute(request, deadline: .distantFuture)
-    guard response.status == .ok else { throw await refusal(response) }
-    guard response.headers.first(name: "content-type")?.hasPrefix("text/event-stream") ?? false else {
+    let response = try await http.execute(request)
+    guard response.status == 200 else { throw await refusal(response) }
+    guard response.header("content-type")?.hasPrefix("text/event-stream") ?? false else {
       throw GatewayClientError.notGateway(address, reason: "what answers there does not send a stream of events")
     }
     var parser = ServerSentEvents(maxEventBytes: Self.maxEventBytes)
     for try await chunk in response.body {
-      for event in try parser.append(chunk.readableBytesView) { try handle(event, report) }
+      for event in try parser.append(chunk) { try handle(event, report) }
     }
   }
 

@@ -1,8 +1,5 @@
-import AsyncHTTPClient
 import Foundation
-import NIOCore
-import NIOHTTP1
-import NIOPosix
+import HTTPClient
 
 /// What can go wrong between this program and a gateway.
 enum GatewayClientError: Error, CustomStringConvertible {
@@ -12,7 +9,7 @@ enum GatewayClientError: Error, CustomStringConvertible {
   case silent(GatewayAddress, seconds: Double)
   case notGateway(GatewayAddress, reason: String)
   case redirected(GatewayAddress, location: String)
-  case refused(status: UInt, message: String, retryAfterSeconds: Int?)
+  case refused(status: Int, message: String, retryAfterSeconds: Int?)
   case unauthorized(message: String, hadKey: Bool)
   case unsendable(reason: String)
   case failed(message: String)
@@ -51,76 +48,58 @@ extension GatewayClient {
   /// What an error of the libraries below means to a user; other errors as they are.
   func explained(_ error: any Error) -> any Error {
     switch error {
-    case let error as NIOConnectionError:
-      guard let first = error.connectionErrors.first?.error else {
-        return GatewayClientError.unreachable(address, reason: "the host \(error.host) is not known")
-      }
-      return GatewayClientError.unreachable(address, reason: Self.reason(first))
-    case let error as IOError where [ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT].contains(error.errnoCode):
-      return GatewayClientError.unreachable(address, reason: Self.reason(error))
-    case let error as IOError: return GatewayClientError.brokenConnection(address, reason: Self.reason(error))
-    case let error as HTTPClientError: return explained(error)
-    case is HTTPParserError:
-      return GatewayClientError.notGateway(
-        address, reason: "what answers there does not speak HTTP; if it speaks TLS, write https://")
-    case is NIOTooManyBytesError:
-      return GatewayClientError.notGateway(address, reason: "its answer is longer than \(Self.maxAnswerBytes) bytes")
-    case is DecodingError:
-      return GatewayClientError.notGateway(address, reason: "its answer lacks what a gateway's has")
-    // The library's types for TLS are not among this program's dependencies.
-    case let error where String(reflecting: type(of: error)).hasPrefix("NIOSSL."):
-      let isUntrusted = "\(error)".contains("CERTIFICATE_VERIFY_FAILED")
-      let reason =
-        isUntrusted
-        ? "its certificate is not one that this machine trusts"
-        : "what answers there does not speak TLS; try http:// instead"
-      return GatewayClientError.notGateway(address, reason: reason)
-    default: return error
+    case let error as HTTPClientError: explained(error)
+    case is DecodingError: GatewayClientError.notGateway(address, reason: "its answer lacks what a gateway's has")
+    default: error
     }
   }
 
-  private func explained(_ error: HTTPClientError) -> any Error {
-    switch error {
-    case .connectTimeout, .tlsHandshakeTimeout, .getConnectionFromPoolTimeout:
-      return GatewayClientError.unreachable(address, reason: "no answer within \(connectTimeoutSeconds.formatted()) s")
-    case .readTimeout, .deadlineExceeded: return GatewayClientError.silent(address, seconds: timeoutSeconds)
-    case .remoteConnectionClosed, .uncleanShutdown:
-      return GatewayClientError.brokenConnection(address, reason: "the other side has closed it")
-    default:
-      guard "\(error)".contains("invalidHeaderField") else { return error }
-      return GatewayClientError.unsendable(reason: "--api-key or --key holds a character that a request cannot carry")
+  private func explained(_ error: HTTPClientError) -> GatewayClientError {
+    switch error.kind {
+    case .unreachable: .unreachable(address, reason: Self.reason(error))
+    case .connectTimedOut: .unreachable(address, reason: "no answer within \(connectTimeoutSeconds.formatted()) s")
+    case .timedOut: .silent(address, seconds: timeoutSeconds)
+    case .broken: .brokenConnection(address, reason: "the other side has closed it (\(error))")
+    case .noHTTP: .notGateway(address, reason: "what answers there does not speak HTTP; if it speaks TLS, write https://")
+    case .noTLS: .notGateway(address, reason: "what answers there does not speak TLS; try http:// instead")
+    case .untrusted: .notGateway(address, reason: "its certificate is not one that this machine trusts")
+    case .tooLong: .notGateway(address, reason: "its answer is longer than \(Self.maxAnswerBytes) bytes")
+    case .badRequest: .unsendable(reason: "--api-key or --key holds a character that a request cannot carry")
     }
   }
 
-  private static func reason(_ error: any Error) -> String {
-    guard let error = error as? IOError else { return error is ChannelError ? "no answer" : "\(error)" }
-    return String(cString: strerror(error.errnoCode))
+  /// The system's words, with which those of the HTTP client end:
+  /// "Failed to connect to HOST port PORT after 0 ms: Couldn't connect to server: Connection refused".
+  private static func reason(_ error: HTTPClientError) -> String {
+    let text = error.message
+    if text.contains("resolve host") { return "its host is not known" }
+    return text.contains(": ") ? String(text.split(separator: ": ").last ?? "") : "nothing listens there (\(text))"
   }
 
   /// Why an answer other than a success came.
-  func refusal(_ response: HTTPClientResponse) async -> GatewayClientError {
+  func refusal(_ response: HTTPClient.Response) async -> GatewayClientError {
     let status = response.status
-    if (300..<400).contains(status.code), let location = response.headers.first(name: "location") {
+    if (300..<400).contains(status), let location = response.header("location") {
       return .redirected(address, location: String(location.prefix(200)))
     }
     guard let message = Self.message(in: await Self.beginning(of: response)) else {
-      let type = response.headers.first(name: "content-type").map { " and \($0.prefix(80))" } ?? ""
-      let hint = [502, 503, 504].contains(status.code) ? "; perhaps a proxy whose gateway is away" : ""
+      let type = response.header("content-type").map { " and \($0.prefix(80))" } ?? ""
+      let hint = [502, 503, 504].contains(status) ? "; perhaps a proxy whose gateway is away" : ""
       return .notGateway(
-        address, reason: "what answers there sent \(status.code) \(status.reasonPhrase.prefix(80))\(type)\(hint)")
+        address, reason: "what answers there sent the status \(status)\(type)\(hint)")
     }
-    if status == .unauthorized { return .unauthorized(message: message, hadKey: apiKey != nil) }
-    let seconds = response.headers.first(name: "retry-after").flatMap { Int($0) }.flatMap {
+    if status == 401 { return .unauthorized(message: message, hadKey: apiKey != nil) }
+    let seconds = response.header("retry-after").flatMap { Int($0) }.flatMap {
       (0...86_400).contains($0) ? $0 : nil
     }
-    return .refused(status: status.code, message: message, retryAfterSeconds: seconds)
+    return .refused(status: status, message: message, retryAfterSeconds: seconds)
   }
 
   /// The first bytes of a body, enough for an error.
-  private static func beginning(of response: HTTPClientResponse) async -> Data {
+  private static func beginning(of response: HTTPClient.Response) async -> Data {
     var bytes = Data()
     do {
-      for try await chunk in response.body where bytes.count < maxErrorBytes { bytes += chunk.readableBytesView }
+      for try await chunk in response.body where bytes.count < maxErrorBytes { bytes += chunk }
     } catch {}
     return bytes.prefix(maxErrorBytes)
   }

@@ -112,12 +112,10 @@ struct GatewayOptions: ParsableArguments {
   /// Calls `body` with a client, which is shut down afterwards.
   func withClient<Result>(_ body: (GatewayClient) async throws -> Result) async throws -> Result {
     let client = try client()
+    defer { client.shutdown() }
     do {
-      let result = try await body(client)
-      try await client.shutdown()
-      return result
+      return try await body(client)
     } catch {
-      try? await client.shutdown()
       throw client.explained(error)
     }
   }

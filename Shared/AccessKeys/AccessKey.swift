@@ -1,5 +1,5 @@
-import Crypto
 import Foundation
+import Hashing
 
 /// A key with which a client shows who it is: `qwk-ID-SECRET`. The identifier finds the entry; only a salted hash of the whole is kept.
 public struct AccessKey: Sendable {
@@ -57,7 +57,7 @@ public struct AccessEntry: Hashable, Sendable {
   public init(_ key: AccessKey, tenant: String, limits: AccessLimits) {
     var generator = SystemRandomNumberGenerator()
     let salt = (0..<16).map { _ in UInt8.random(in: 0...255, using: &generator) }
-    self.init(id: key.id, tenant: tenant, salt: salt, hash: Array(Self.code(key, salt)), limits: limits)
+    self.init(id: key.id, tenant: tenant, salt: salt, hash: HMACSHA256.code(for: Array(key.text.utf8), key: salt), limits: limits)
   }
 
   private init(id: String, tenant: String, salt: [UInt8], hash: [UInt8], limits: AccessLimits) {
@@ -74,28 +74,24 @@ public struct AccessEntry: Hashable, Sendable {
 
   /// Whether this is the key's entry, in a time that does not depend on where they differ.
   public func admits(_ key: AccessKey) -> Bool {
-    HMAC<SHA256>.isValidAuthenticationCode(hash, authenticating: Array(key.text.utf8), using: SymmetricKey(data: salt))
+    HMACSHA256.isValid(hash, for: Array(key.text.utf8), key: salt)
   }
 
   /// A code for `text` that only those can make who have the entry: 64 hexadecimal digits. It is good for as long as
   /// the entry is in the file, and says nothing of the key.
   public func signature(of text: String) -> String {
-    HMAC<SHA256>.authenticationCode(for: Self.signed(text), using: SymmetricKey(data: hash))
-      .map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    hexadecimal(HMACSHA256.code(for: Self.signed(text), key: hash))
   }
 
   /// Whether `signature` is that of `text`, in a time that does not depend on where they differ.
   public func isSignature(_ signature: String, of text: String) -> Bool {
     guard let code = Self.bytes(signature[...]) else { return false }
-    return HMAC<SHA256>.isValidAuthenticationCode(
-      code, authenticating: Self.signed(text), using: SymmetricKey(data: hash))
+    return HMACSHA256.isValid(code, for: Self.signed(text), key: hash)
   }
 
   /// Nothing else is ever authenticated under the hash, and what is in future will begin otherwise.
-  private static func signed(_ text: String) -> [UInt8] { Array("signature 1\n\(text)".utf8) }
-
-  private static func code(_ key: AccessKey, _ salt: [UInt8]) -> HMAC<SHA256>.MAC {
-    HMAC<SHA256>.authenticationCode(for: Array(key.text.utf8), using: SymmetricKey(data: salt))
+  private static func signed(_ text: String) -> [UInt8] {
+    Array("signature 1\n\(text)".utf8)
   }
 }
 

@@ -55,12 +55,13 @@ public enum SettingCommand<Settings: SettingGroup>: Sendable {
   ) async throws(SettingError) -> SettingCommand {
     let settings = await Settings.settings()
     if arguments.contains("--help") || arguments.contains("-h") { return .help(help(program, summary, settings)) }
+    if arguments.contains("--version") { return .help("\(program) \(SoftwareVersion.current)") }
     let actions = ["--check-config", "--health"]
     let flags = arguments.filter { !actions.contains($0) }
     var problems = unknown(flags, settings)
     let file = value(of: "--config", flags) ?? environment["QWEN_IMAGE_CONFIG"]
     var providers: [any ConfigProvider] = [
-      CommandLineArgumentsProvider(arguments: [program] + flags),
+      EnvironmentVariablesProvider(environmentVariables: variables(for: flags, settings)).prefixKeys(with: "qwenImage"),
       EnvironmentVariablesProvider(environmentVariables: environment).prefixKeys(with: "qwenImage"),
     ]
     if let file {
@@ -98,6 +99,22 @@ public enum SettingCommand<Settings: SettingGroup>: Sendable {
     return problems
   }
 
+  /// The flags as the environment variables that mean the same. `--list a --list b` is `--list a,b`; a flag without a value is true.
+  /// (swift-configuration has a provider for flags, but as a second trait of the package, and SwiftPM passes the traits of a package to
+  /// the compiler in an order that changes from run to run, whereupon it builds everything above the package again.)
+  private static func variables(for arguments: [String], _ settings: [Setting]) -> [String: String] {
+    let names = Dictionary(settings.map { ($0.flag, $0.variable) }, uniquingKeysWith: { first, _ in first })
+    var variables: [String: String] = [:]
+    for (index, argument) in arguments.enumerated() where argument.hasPrefix("--") {
+      let flag = argument.prefix { $0 != "=" }
+      guard let name = names[String(flag)] else { continue }
+      let next = index + 1 < arguments.count && !arguments[index + 1].hasPrefix("--") ? arguments[index + 1] : "true"
+      let value = flag.count < argument.count ? String(argument.dropFirst(flag.count + 1)) : next
+      variables[name] = variables[name].map { "\($0),\(value)" } ?? value
+    }
+    return variables
+  }
+
   private static func value(of flag: String, _ arguments: [String]) -> String? {
     for (index, argument) in arguments.enumerated() {
       if argument.hasPrefix(flag + "=") { return String(argument.dropFirst(flag.count + 1)) }
@@ -122,7 +139,7 @@ public enum SettingCommand<Settings: SettingGroup>: Sendable {
   private static func help(_ program: String, _ summary: String, _ settings: [Setting]) -> String {
     let keys = settings.map { "  \($0.flag), \($0.variable), \($0.key)\n      \($0.help). Default: \($0.defaultText)" }
     return """
-      Usage: \(program) [--config FILE] [--check-config | --health | --help] [FLAG VALUE]...
+      Usage: \(program) [--config FILE] [--check-config | --health | --version | --help] [FLAG VALUE]...
 
       \(summary)
 

@@ -1,5 +1,5 @@
 /// The release that this code belongs to.
 public enum SoftwareVersion {
   /// By semantic versioning.
-  public static let current = "0.1.0"
+  public static let current = "0.2.0"
 }

@@ -3,22 +3,60 @@
 import json
 import os
 import pathlib
+import pty
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 
 STAGES = ("text-encoder", "denoiser", "vae-decoder")
+# How long anything may take before a test gives up waiting for it; far longer than it takes on a slow and busy machine.
+PATIENCE_SECONDS = 180
 
 
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def wait_until(condition, what, timeout_seconds=PATIENCE_SECONDS, details=lambda: ""):
+    """Waits until `condition` holds; an AssertionError says `what` did not come true."""
+    end = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not {what} within {timeout_seconds} s\n{details()}")
+        time.sleep(0.05)
+
+
+class Terminal:
+    """A process whose standard error is a terminal, so that it shows its progress; `shown` is what it has written there."""
+
+    def __init__(self, arguments, **options):
+        self.shown = ""
+        controller, terminal = pty.openpty()
+        self.process = subprocess.Popen(list(map(str, arguments)), stdin=subprocess.DEVNULL, stderr=terminal, **options)
+        os.close(terminal)
+        self._thread = threading.Thread(target=self._read, args=(controller,), daemon=True)
+        self._thread.start()
+
+    def _read(self, controller):
+        try:
+            while data := os.read(controller, 1 << 12):
+                self.shown += data.decode(errors="replace")
+        except OSError:
+            pass  # closed by the last process that had it
+        os.close(controller)
+
+    def wait_for(self, text):
+        """Waits until the process has written `text`, and runs on."""
+        wait_until(lambda: text in self.shown or self.process.poll() is not None, f"{text} shown", details=lambda: self.shown)
+        assert text in self.shown and self.process.poll() is None, f"ended with {self.process.poll()}: {self.shown}"
 
 
 class Cluster:
@@ -101,16 +139,22 @@ class Cluster:
         except OSError:
             return 0, None
 
-    def wait_until_ready(self, timeout_seconds=60):
+    def metric(self, name):
+        """The sum of a metric of the gateway over all its labels."""
+        with urllib.request.urlopen(self.url + "/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + " ", name + "{")))
+
+    def workers(self, stage):
+        """The workers of a stage, as /v1/workers lists them."""
+        return [worker for worker in self.get("/v1/workers")[1]["data"] if worker["stage"] == stage]
+
+    def wait_until_ready(self, timeout_seconds=PATIENCE_SECONDS):
         self.wait(lambda: self.get("/readyz")[0] == 200, "ready", timeout_seconds)
 
-    def wait(self, condition, what, timeout_seconds=60):
-        end = time.monotonic() + timeout_seconds
-        while not condition():
-            if time.monotonic() > end:
-                logs = "\n".join(f"--- {name}\n{self.log(name)[-2000:]}" for name in self.processes)
-                raise AssertionError(f"not {what} within {timeout_seconds} s\n{logs}")
-            time.sleep(0.05)
+    def wait(self, condition, what, timeout_seconds=PATIENCE_SECONDS):
+        logs = lambda: "\n".join(f"--- {name}\n{self.log(name)[-2000:]}" for name in self.processes)
+        wait_until(condition, what, timeout_seconds, logs)
 
     def generate(self, output, **flags):
         """Runs `qwen-image generate`; returns the finished process."""

@@ -24,9 +24,9 @@ check() {
   local name=$1
   shift
   if "$@"; then
-    passed=$((passed + 1)) && echo "ok      $name"
+    passed=$((passed + 1)) && echo "ok   $name"
   else
-    failed=$((failed + 1)) && echo "FAILED  $name"
+    failed=$((failed + 1)) && echo "FAIL $name"
   fi
 }
 
@@ -93,10 +93,7 @@ key_sums() { compose run --rm -T --no-deps keys sh -c 'cd /keys && sha256sum gat
 build_image() {
   if [ -z "$bin" ]; then
     say "building the executables"
-    for product in gateway text-encoder denoiser vae-decoder qwen-image; do
-      swift build -c release --product "$product" >"$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; exit 1; }
-    done
-    bin=$(swift build -c release --show-bin-path)
+    bin=$(./compose/build-executables.sh)
   fi
   ./compose/pack-executables.sh "$bin"
   say "building the image"
@@ -302,5 +299,5 @@ test_gateway_kill
 test_remote
 test_stop
 ended=yes
-echo "$passed passed, $failed failed"
+echo "containers: $passed passed, $failed failed, 0 skipped"
 [ "$failed" -eq 0 ]

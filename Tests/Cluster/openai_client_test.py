@@ -3,13 +3,13 @@
 
     QWEN_IMAGE_BASE_URL=http://127.0.0.1:8080/v1 python3 openai_client_test.py
 
-Needs the package `openai`. Ends with status 0 when all is well; each failure is a line on the standard error.
-Knows nothing of the model but what /v1/models tells, so it runs against a cluster of any size.
+Needs the package `openai`. Ends with status 0 when all is well. Knows nothing of the model but what /v1/models tells, so it runs against a cluster of any size.
 """
 
 import asyncio
 import base64
 import os
+import pathlib
 import random
 import struct
 import sys
@@ -17,6 +17,9 @@ import traceback
 import urllib.request
 
 import openai
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "Support"))
+import testing  # noqa: E402
 
 BASE_URL = os.environ.get("QWEN_IMAGE_BASE_URL", "http://127.0.0.1:8080/v1")
 STEPS = int(os.environ.get("QWEN_IMAGE_TEST_STEPS", "2"))
@@ -207,17 +210,6 @@ def test_concurrent_requests_get_their_own_pictures():
     asyncio.run(run())
 
 
-def main():
-    failed = 0
-    for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
-        try:
-            test()
-            print(f"ok   {name}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAIL {name}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    random.seed(testing.seed())
+    sys.exit(testing.run("openai", testing.functions(globals())))

@@ -13,13 +13,17 @@ import sys
 
 from playwright.sync_api import expect, sync_playwright
 
-from cluster import Cluster
+from cluster import PATIENCE_SECONDS, Cluster
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "Tests/Support"))
+import testing  # noqa: E402
+
 BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release")
 MODEL = ROOT / "compose/models/nano-qwen-image"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-LONG_MS = 60_000
+LONG_MS = PATIENCE_SECONDS * 1000
+
 
 def ask(page, prompt, **fields):
     """Fills the form in and sends it; returns the job's article."""
@@ -35,7 +39,7 @@ def ask(page, prompt, **fields):
 
 def pictures(job, count):
     """The bytes of the job's pictures, as the browser saves them."""
-    expect(job.locator("img")).to_have_count(count, timeout=LONG_MS)
+    expect(job.locator("img")).to_have_count(count)
     expect(job.locator("progress")).to_have_count(0)
     saved = []
     for link in job.locator("figcaption a").all():
@@ -70,7 +74,7 @@ def test_a_seed_keeps_all_its_digits(page, cluster):
 
 def test_a_killed_gateway_is_waited_for(page, cluster):
     job = ask(page, "a green star", seed=11, size="256×256", steps=100)
-    expect(job.locator(".state")).to_contain_text("step", timeout=LONG_MS)
+    expect(job.locator(".state")).to_contain_text("step")
     cluster.stop("gateway", signal.SIGKILL)
     expect(job.locator(".state")).to_contain_text("cannot be reached")
     cluster.start_gateway()
@@ -87,7 +91,7 @@ def test_jobs_are_there_after_reloading_and_can_be_cancelled(page, cluster):
     expect(page.locator(".job")).to_have_count(count)
     job = page.locator(".job").first
     job.locator(".cancel").click()
-    expect(job.locator(".state")).to_have_text("cancelled", timeout=LONG_MS)
+    expect(job.locator(".state")).to_have_text("cancelled")
     expect(job.locator(".cancel")).to_be_hidden()
 
 
@@ -125,21 +129,24 @@ def test_a_key_is_asked_for(page, cluster):
 
 
 def main():
-    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+    expect.set_options(timeout=LONG_MS)
     with Cluster(BINARIES, MODEL) as cluster, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
+        page.set_default_timeout(LONG_MS)
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
         page.goto(cluster.url)
-        for name, test in tests:
+
+        def check(test):
             test(page, cluster)
             assert not errors, errors
-            print(f"ok {name}", flush=True)
+
+        status = testing.run("page", [(name, lambda test=test: check(test)) for name, test in testing.functions(globals())])
         browser.close()
-    print(f"{len(tests)} passed, 0 failed")
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import sys
-import time
 import urllib.request
 
 from PIL import Image
@@ -22,6 +21,8 @@ from cluster import Cluster
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "Tests/NanoModel"))
+sys.path.insert(0, str(ROOT / "Tests/Support"))
+import testing  # noqa: E402
 from reader import as_array, read_answer  # noqa: E402
 from world import WIDE, Request  # noqa: E402
 
@@ -73,18 +74,12 @@ def failures(precision: str) -> list[str]:
     return wrong
 
 
-def main() -> int:
-    status = 0
-    for precision in PRECISIONS:
-        start = time.monotonic()
-        wrong = failures(precision)
-        result = f"{len(REQUESTS) - len(wrong)} of {len(REQUESTS)} prompts followed at {precision}, {STEPS} steps"
-        print(f"{'FAIL' if wrong else 'ok  '} {result} ({time.monotonic() - start:.1f} s)", flush=True)
-        for line in wrong:
-            print(f"     {line}", flush=True)
-        status |= bool(wrong)
-    return status
+def check(precision: str) -> None:
+    wrong = failures(precision)
+    print(f"     {len(REQUESTS) - len(wrong)} of {len(REQUESTS)} prompts followed at {precision}, {STEPS} steps", flush=True)
+    assert not wrong, "\n".join(wrong)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tests = [(f"prompts_are_followed_at_{precision}", lambda precision=precision: check(precision)) for precision in PRECISIONS]
+    sys.exit(testing.run("prompts", tests))

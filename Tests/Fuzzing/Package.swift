@@ -17,8 +17,8 @@ let package = Package(
   name: "fuzzing",
   platforms: [.macOS(.v15)],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
-    .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-http-types", exact: "1.8.0"),
   ],
   targets: [
     .systemLibrary(name: "CPNG", path: "modules/CPNG"),
@@ -30,10 +30,11 @@ let package = Package(
       linkerSettings: [.linkedLibrary("protobuf-c")]),
     module("ClusterCore"),
     module("GatewayAPI", ["ClusterCore", "StrictJSON", .httpTypes]),
-    module("GatewayPipelines", ["ClusterCore", "GatewayAPI", "Journal", "Scheduling", "StrictJSON", "Wire"]),
+    module("GatewayPipelines", ["ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "Wire"]),
     module("ImageCodec", ["CImageCodec"]),
     module("Journal", ["ClusterCore"]),
     module("Scheduling", ["ClusterCore", .orderedCollections]),
+    module("Settings"),
     module("StrictJSON", [.orderedCollections]),
     module("TensorCore"),
     module("Weights", ["StrictJSON", "TensorCore"]),

@@ -1,24 +1,29 @@
 #!/usr/bin/env bash
 # Feeds the readers of bytes from outside with what libFuzzer makes up, see README.md:
 #
-#   Tests/Fuzzing/run.sh [--seconds N] [--keep] [TARGET ...]
+#   Tests/Fuzzing/run.sh [--seconds N] [--seed N] [--keep] [TARGET ...]
 #
-# N seconds for each target (15). What crashes, hangs or takes too much memory is left in Tests/Fuzzing/found/ and ends the run with an
-# error. --keep adds to the corpus what reached new code.
+# N seconds for each target (15). What crashes, hangs or takes too much memory is left in Tests/Fuzzing/found/; the other targets still
+# run, and the last line counts. The seed (of 32 bits) is drawn and printed unless given. --keep adds to the corpus what reached new code.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 seconds=15
+seed=$((RANDOM << 15 | RANDOM))
 keep=no
 targets=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --seconds) seconds=$2; shift ;;
+    --seconds) seconds=${2:?--seconds needs a number}; shift ;;
+    --seed) seed=${2:?--seed needs a number}; shift ;;
     --keep) keep=yes ;;
-    -*) echo "unknown option $1; there are --seconds and --keep" >&2; exit 64 ;;
+    -*) echo "unknown option $1; there are --seconds, --seed and --keep" >&2; exit 64 ;;
     *) targets+=("$1") ;;
   esac
   shift
+done
+for target in "${targets[@]}"; do
+  [ -d "corpus/$target" ] || { echo "there is no target $target; there are $(cd corpus && echo *)" >&2; exit 64; }
 done
 if [ ${#targets[@]} -eq 0 ]; then for corpus in corpus/*/; do targets+=("$(basename "$corpus")"); done; fi
 
@@ -27,13 +32,23 @@ fuzz=$(swift build -c release --sanitize fuzzer --show-bin-path)/fuzz
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p found
+passed=0
+failed=0
 for target in "${targets[@]}"; do
   echo "== $target"
   mkdir -p "$work/$target"
   limits=(-max_len=2048 -timeout=20 -rss_limit_mb=2048)
-  FUZZ_TARGET=$target "$fuzz" "${limits[@]}" -max_total_time="$seconds" -print_final_stats=1 \
+  : >"$work/log"
+  FUZZ_TARGET=$target "$fuzz" "${limits[@]}" -seed="$seed" -max_total_time="$seconds" -print_final_stats=1 \
     -artifact_prefix="found/$target-" "$work/$target" "corpus/$target" 2>&1 | tee "$work/log" | grep -E '^(Done|stat::|SUMMARY|==)' || true
-  if ! grep -q '^Done' "$work/log"; then tail -40 "$work/log" >&2; exit 1; fi
+  if ! grep -q '^Done' "$work/log"; then
+    failed=$((failed + 1))
+    echo "FAIL $target: seed $seed; to repeat it: Tests/Fuzzing/run.sh --seed $seed $target, or FUZZ_TARGET=$target $fuzz INPUT"
+    tail -40 "$work/log"
+    continue
+  fi
+  passed=$((passed + 1))
+  echo "ok   $target: seed $seed"
   if [ $keep = yes ]; then
     # Inputs are merged smallest first, and only those stay that add something.
     mkdir "$work/merged"
@@ -44,3 +59,5 @@ for target in "${targets[@]}"; do
   fi
 done
 rmdir found 2>/dev/null || true
+echo "fuzz: $passed passed, $failed failed, 0 skipped"
+[ "$failed" -eq 0 ]

@@ -3,9 +3,9 @@ import Foundation
 import Gateway
 import GatewayAPI
 import GatewayDispatch
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import Logging
 import NIOCore
 import Observability
@@ -44,7 +44,7 @@ struct APITests {
   {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let response = try await client.execute(uri: uri, method: method, headers: headers, body: ByteBuffer(string: body))
         #expect(response.status.code == status)
         #expect(response.headers[.contentType] == "application/json")
@@ -61,7 +61,7 @@ struct APITests {
 
   @Test func whatIsNotUTF8IsRefused() async throws {
     try await ToyCluster.run { cluster in
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let body = ByteBuffer(bytes: Array(#"{"prompt":""#.utf8) + [0xFF, 0xFE] + Array(#""}"#.utf8))
         let response = try await client.execute(uri: "/v1/images/generations", method: .post, headers: Self.json, body: body)
         #expect(response.status == .badRequest)
@@ -74,7 +74,7 @@ struct APITests {
   @Test func aByteOrderMarkIsIgnoredOrNamed() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let body = Array(#"{"prompt":"a cat","seed":1}"#.utf8)
         var ids: Set<String?> = []
         for mark in [[], [0xEF, 0xBB, 0xBF]] as [[UInt8]] {
@@ -102,7 +102,7 @@ struct APITests {
 
   @Test func beforeAllStagesAreThereItSaysWhichAreMissing() async throws {
     try await ToyCluster.run { cluster in
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let nobody = try await client.generate(#"{"prompt":"p"}"#)
         #expect(nobody.status == .serviceUnavailable)
         #expect(nobody.headers[.retryAfter] == "5")
@@ -139,7 +139,7 @@ struct APITests {
   @Test func aFullQueueAnswers429() async throws {
     try await ToyCluster.run({ $0.scheduling.maxJobs = 3 }) { cluster in
       _ = try await cluster.joinAll(stepTime: .milliseconds(100))
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         async let long = client.generate(#"{"prompt":"p","n":2,"steps":5,"seed":1}"#)
         try await wait("the job runs") { await cluster.dispatcher.status.startedImages == 1 }
         let refused = try await client.generate(#"{"prompt":"p","n":2}"#)
@@ -162,7 +162,7 @@ struct APITests {
   @Test func aJobThatTakesTooLongAnswers504() async throws {
     try await ToyCluster.run({ $0.jobTimeout = .milliseconds(1200) }) { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(100))
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let response = try await client.generate(#"{"prompt":"p","steps":50}"#)
         #expect(response.status == .gatewayTimeout)
         #expect(try response.error?["message"]?.text?.contains("of 50 steps") == true)
@@ -173,7 +173,7 @@ struct APITests {
 
   @Test func modelsAndWorkersAreListed() async throws {
     try await ToyCluster.run { cluster in
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         #expect(try await client.get("/v1/models").json["data"]?.count == 0)
         _ = try await cluster.joinAll()
         let list = try await client.get("/v1/models").json
@@ -205,7 +205,7 @@ struct APITests {
     try await ToyCluster.run { cluster in
       let metrics = PrometheusRegistry()
       metrics.makeCounter(label: "test_total", dimensions: [("a", "b")]).increment(by: 3)
-      try await cluster.app(metrics: metrics).test(.ahc()) { client in
+      try await cluster.app(metrics: metrics).test(.live) { client in
         let response = try await client.execute(uri: "/metrics", method: .get)
         #expect(response.headers[.contentType] == "text/plain; version=0.0.4; charset=utf-8")
         #expect(String(buffer: response.body).contains("test_total{a=\"b\"} 3"))
@@ -215,7 +215,7 @@ struct APITests {
 
   @Test func thePageLoadsFromHereAlone() async throws {
     try await ToyCluster.run { cluster in
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         for (uri, mediaType) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
           let response = try await client.execute(uri: uri, method: .get)
           #expect(response.status == .ok)
@@ -233,7 +233,7 @@ struct APITests {
   @Test func theDocumentTellsTheTruth() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let document = try await client.execute(uri: "/openapi.yaml", method: .get)
         #expect(document.headers[.contentType] == "application/yaml")
         let lines = String(buffer: document.body).components(separatedBy: "\n")
@@ -264,7 +264,7 @@ struct APITests {
   @Test func eventsAreStreamed() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll(stepTime: .milliseconds(10))
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let response = try await client.generate(#"{"prompt":"a cat","seed":5,"steps":6,"n":2,"stream":true}"#)
         #expect(response.status == .ok)
         #expect(response.headers[.contentType] == "text/event-stream; charset=utf-8")
@@ -292,7 +292,7 @@ struct APITests {
   @Test func errorsInAStreamAreEvents() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let long = String(repeating: "x", count: 101)
         let events = try Self.events(String(buffer: try await client.generate(#"{"prompt":"\#(long)","stream":true}"#).body))
         #expect(events.last?.name == "error")

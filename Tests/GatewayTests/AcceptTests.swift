@@ -1,8 +1,8 @@
 import Foundation
 import Gateway
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import Testing
 
@@ -31,7 +31,7 @@ struct AcceptTests {
   @Test func theAddressOfAnImageGivesTheImage() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let id = try #require(try await client.submit(#"{"prompt":"p","seed":1}"#).json["id"]?.text)
         _ = try await client.waitForEnd(id)
         let images = [

@@ -2,9 +2,9 @@ import AccessKeys
 import Foundation
 import Gateway
 import GatewayDispatch
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import StrictJSON
 import Synchronization
@@ -45,7 +45,7 @@ struct AccessTests {
     let keyring = try Keyring(path: keys.path, logger: Toy.logger, refresh: .milliseconds(10))
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app(keyring: keyring).test(.ahc()) { client in
+      try await cluster.app(keyring: keyring).test(.live) { client in
         #expect(
           try await client.generate(#"{"prompt":"p","seed":1}"#, headers: Self.headers(key)).image() == Toy.expected(prompt: "p", seed: 1)
         )
@@ -73,7 +73,7 @@ struct AccessTests {
     let keyring = try Keyring(path: keys.path, logger: Toy.logger, refresh: .zero)
     let second = try keys.add("acme")
     try await ToyCluster.run { cluster in
-      try await cluster.app(keyring: keyring).test(.ahc()) { client in
+      try await cluster.app(keyring: keyring).test(.live) { client in
         func status(_ key: AccessKey) async throws -> Int {
           try await client.execute(uri: "/v1/jobs", method: .get, headers: Self.headers(key)).status.code
         }
@@ -98,7 +98,7 @@ struct AccessTests {
     let keyring = try Keyring(path: keys.path, logger: Toy.logger)
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app(keyring: keyring).test(.ahc()) { client in
+      try await cluster.app(keyring: keyring).test(.live) { client in
         let id = try #require(try await client.submit(#"{"prompt":"p"}"#, Self.headers(acme)).json["id"]?.text)
         for uri in ["/v1/jobs/\(id)", "/v1/jobs/\(id)/events", "/v1/jobs/\(id)/result", "/v1/jobs?after=\(id)"] {
           #expect(try await client.execute(uri: uri, method: .get, headers: Self.headers(zeta)).status == .notFound, "\(uri)")
@@ -127,7 +127,7 @@ struct AccessTests {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll(stepTime: .milliseconds(50))
       keyring.follow { tenants in Task { await cluster.dispatcher.setTenants(tenants) } }
-      try await cluster.app(keyring: keyring).test(.ahc()) { client in
+      try await cluster.app(keyring: keyring).test(.live) { client in
         for (body, param) in [(#"{"prompt":"p","size":"128x64"}"#, "size"), (#"{"prompt":"p","steps":6}"#, "steps")] {
           let response = try await client.submit(body, Self.headers(small))
           #expect(response.status == .forbidden)

@@ -1,8 +1,8 @@
 import Foundation
 import Gateway
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import StrictJSON
 import Testing
@@ -68,7 +68,7 @@ struct AddressTests {
   @Test func aBasePathIsServedAndNamed() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app(settings: try Self.settings(basePath: "/qi")).test(.ahc()) { client in
+      try await cluster.app(settings: try Self.settings(basePath: "/qi")).test(.live) { client in
         for base in ["/qi", ""] {
           #expect(
             try await Self.addresses(client, base) == ["/qi/v1/jobs/ID"]
@@ -133,7 +133,7 @@ struct AddressTests {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       let trusting = try Self.settings(trustsForwarded: true)
-      try await cluster.app(settings: trusting).test(.ahc()) { client in
+      try await cluster.app(settings: trusting).test(.live) { client in
         let seen = try await Self.location(client, forwarded)
         #expect(seen == "/qi/v1/jobs/ID")
         for prefix in ["", "qi", "//evil.example", "/a/../b", "/a\\b", "https://evil.example"] {
@@ -144,12 +144,12 @@ struct AddressTests {
         }
       }
       let silent = try Self.settings()
-      try await cluster.app(settings: silent).test(.ahc()) { client in
+      try await cluster.app(settings: silent).test(.live) { client in
         let seen = try await Self.location(client, forwarded)
         #expect(seen == "/v1/jobs/ID")
       }
       let named = try Self.settings(publicURL: "https://A.example/x/y/", trustsForwarded: true)
-      try await cluster.app(settings: named).test(.ahc()) { client in
+      try await cluster.app(settings: named).test(.live) { client in
         let seen = try await Self.addresses(client, "", forwarded)
         #expect(seen[1] == "/x/y/v1/jobs/ID/result?index=0")
       }
@@ -160,10 +160,10 @@ struct AddressTests {
   @Test func aWrongBaseAddressIsNamed() async throws {
     try await ToyCluster.run { cluster in
       for (settings, base) in [
-        (try Self.settings(), "http://localhost:"), (try Self.settings(basePath: "/qi"), "http://localhost:"),
+        (try Self.settings(), "http://127.0.0.1:"), (try Self.settings(basePath: "/qi"), "http://127.0.0.1:"),
         (try Self.settings(publicURL: "https://a.example/x"), "https://a.example/x/v1,"),
       ] {
-        try await cluster.app(settings: settings).test(.ahc()) { client in
+        try await cluster.app(settings: settings).test(.live) { client in
           let prefix = settings.publicURL == nil ? settings.basePath.text : "/x"
           for (method, path, meant) in [
             (HTTPRequest.Method.post, "/images/generations", "/v1/images/generations"),
@@ -199,7 +199,7 @@ struct AddressTests {
   /// What the page asks for stays below the path at which it is shown.
   @Test func thePageHasRelativeAddressesOnly() async throws {
     try await ToyCluster.run { cluster in
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         for uri in ["/", "/page.js", "/page.css"] {
           let text = String(buffer: try await client.execute(uri: uri, method: .get).body)
           for absolute in ["\"/", "`/", "'/", "url(/", "=/"] {

@@ -1,8 +1,8 @@
 import Foundation
 import Gateway
 import GatewayDispatch
+import HTTPTesting
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import Scheduling
 import Testing
@@ -130,8 +130,7 @@ struct ConnectionTests {
 
   @Test func oneAddressCannotTakeAllConnections() async throws {
     var limits = HTTPLimits()
-    // One is the test client's own.
-    limits.maxConnectionsPerAddress = 4
+    limits.maxConnectionsPerAddress = 3
     try await Self.serve(limits) { _, _, port in
       let connections = try (0..<3).map { _ in try Self.socket(port) }
       for connection in connections { #expect(Self.health(connection).hasPrefix("HTTP/1.1 200")) }

@@ -1,8 +1,8 @@
 import Foundation
 import Gateway
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import StrictJSON
 import Testing
@@ -38,7 +38,7 @@ struct CrossOriginTests {
       // Browsers send preflights without a key.
       for keyring in [nil, keyring] {
         let settings = Self.settings(["https://a.example", Self.page])
-        try await cluster.app(keyring: keyring, settings: settings).test(.ahc()) { client in
+        try await cluster.app(keyring: keyring, settings: settings).test(.live) { client in
           for (uri, methods) in [
             ("/v1/images/generations", "POST"), ("/v1/jobs", "POST, GET, HEAD"),
             ("/v1/jobs/job-1", "GET, DELETE, HEAD"),
@@ -64,7 +64,7 @@ struct CrossOriginTests {
   /// Client libraries add header fields of their own; nonsense is not repeated.
   @Test func thePagesOwnHeaderFieldsAreAllowed() async throws {
     try await ToyCluster.run { cluster in
-      try await cluster.app(settings: Self.settings([Self.page])).test(.ahc()) { client in
+      try await cluster.app(settings: Self.settings([Self.page])).test(.live) { client in
         let own = "accept, authorization, content-type, idempotency-key, last-event-id, traceparent, x-detach"
         for (asked, answered) in [
           ("content-type, X-Stainless-OS , x-stainless-arch", "content-type, x-stainless-os, x-stainless-arch"),
@@ -86,7 +86,7 @@ struct CrossOriginTests {
   @Test func answersToAllowedPagesCanBeRead() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app(settings: Self.settings([Self.page])).test(.ahc()) { client in
+      try await cluster.app(settings: Self.settings([Self.page])).test(.live) { client in
         var headers = JobsTests.json
         headers[.origin] = Self.page
         let image = try await client.generate(#"{"prompt":"p","seed":1}"#, headers: headers)
@@ -122,7 +122,7 @@ struct CrossOriginTests {
 
   @Test func allOriginsAreAllowedWithoutCredentials() async throws {
     try await ToyCluster.run { cluster in
-      try await cluster.app(settings: Self.settings(["*"])).test(.ahc()) { client in
+      try await cluster.app(settings: Self.settings(["*"])).test(.live) { client in
         for origin in [Self.page, "null", "https://evil.example"] {
           let preflight = try await client.execute(
             uri: "/v1/jobs", method: .options, headers: Self.preflight("GET", origin: origin))
@@ -142,7 +142,7 @@ struct CrossOriginTests {
     allowed: [String]
   ) async throws {
     try await ToyCluster.run { cluster in
-      try await cluster.app(settings: Self.settings(allowed)).test(.ahc()) { client in
+      try await cluster.app(settings: Self.settings(allowed)).test(.live) { client in
         let response = try await client.execute(
           uri: "/v1/images/generations", method: .options, headers: Self.preflight("POST"))
         #expect(response.status == .forbidden && Self.hasNone(response))
@@ -165,7 +165,7 @@ struct CrossOriginTests {
     _ = try keys.add("acme")
     let keyring = try Keyring(path: keys.path, logger: Toy.logger)
     try await ToyCluster.run { cluster in
-      try await cluster.app(keyring: keyring, settings: Self.settings([Self.page])).test(.ahc()) { client in
+      try await cluster.app(keyring: keyring, settings: Self.settings([Self.page])).test(.live) { client in
         for method in [HTTPRequest.Method.get, .post, .delete, .head, .put] {
           let response = try await client.execute(uri: "/v1/jobs", method: method, headers: Self.preflight("POST"))
           #expect(response.status == .unauthorized, "\(method)")

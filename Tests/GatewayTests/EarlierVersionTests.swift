@@ -2,9 +2,9 @@ import ClusterCore
 import Foundation
 import GatewayDispatch
 import GatewayPipelines
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import Journal
 import NIOCore
 import Scheduling
@@ -80,7 +80,7 @@ struct EarlierVersionTests {
       let card = try await card(cluster)
       for stage in [StageName.textEncoder, .vaeDecoder, .denoiser] { try await cluster.join(stage, card: card, numericsClass: "other") }
       try await cluster.waitUntilReady()
-      try await cluster.app().test(.router) { client in
+      try await cluster.app().test(.live) { client in
         let headers: HTTPFields = [.contentType: "application/json", HTTPField.Name("idempotency-key")!: "order-17"]
         let body = ByteBuffer(string: #"{"prompt":"a red heart","seed":7,"steps":4}"#)
         let response = try await client.execute(uri: "/v1/jobs", method: .post, headers: headers, body: body)

@@ -1,8 +1,8 @@
 import Foundation
 import Gateway
 import GatewayDispatch
+import HTTPTesting
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import Testing
 

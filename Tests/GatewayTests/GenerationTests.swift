@@ -1,9 +1,9 @@
 import ClusterCore
 import Gateway
 import GatewayDispatch
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import Scheduling
 import Testing
@@ -14,7 +14,7 @@ struct GenerationTests {
   @Test func aRequestGivesItsPicture() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let response = try await client.generate(
           #"{"prompt":"a cat","model":"toy/model","negative_prompt":"a dog","seed":42,"num_inference_steps":6,"size":"128x64"}"#)
         #expect(response.status == .ok)
@@ -38,7 +38,7 @@ struct GenerationTests {
   @Test func severalPicturesHaveConsecutiveSeeds() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let response = try await client.generate(#"{"prompt":"a cat","seed":7,"n":4}"#)
         let data = try #require(try response.json["data"])
         #expect(data.count == 4)
@@ -53,7 +53,7 @@ struct GenerationTests {
   @Test func withoutASeedTheRandomOneIsTold() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         var seeds: Set<Int> = []
         for _ in 0..<3 {
           let response = try await client.generate(#"{"prompt":"a cat"}"#)
@@ -79,7 +79,7 @@ struct GenerationTests {
           await extra.crash()
         }
       }
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         try await withThrowingTaskGroup(of: Void.self) { group in
           for number in 0..<96 {
             group.addTask {
@@ -150,7 +150,7 @@ struct GenerationTests {
       try await cluster.join(.vaeDecoder)
       let broken = try await cluster.join(.denoiser) { _, _ in misbehaviour }
       try await cluster.waitUntilReady()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let response = try await client.generate(#"{"prompt":"a cat"}"#)
         #expect(response.status == .internalServerError)
         #expect(response.headers[HTTPField.Name("x-should-retry")!] == "false")
@@ -169,7 +169,7 @@ struct GenerationTests {
   @Test func whatAStageRefusesIsTheClientsError() async throws {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let long = String(repeating: "x", count: 101)
         for body in [#"{"prompt":"\#(long)"}"#, #"{"prompt":"\#(long)","n":3}"#] {
           let response = try await client.generate(body)

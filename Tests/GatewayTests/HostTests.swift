@@ -1,7 +1,7 @@
 import Foundation
 import Gateway
+import HTTPTesting
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import Testing
 

@@ -1,9 +1,9 @@
 import Foundation
 import Gateway
 import GatewayDispatch
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import Journal
 import NIOCore
 import Scheduling
@@ -20,7 +20,7 @@ struct JobsTests {
   @Test func aJobIsAcceptedFollowedAndFetched() async throws {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(20))
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let accepted = try await client.submit(#"{"prompt":"a cat","seed":5,"steps":10,"n":2,"priority":"batch"}"#)
         #expect(accepted.status == .accepted)
         let id = try #require(try accepted.json["id"]?.text)
@@ -51,7 +51,7 @@ struct JobsTests {
   @Test func jobsAreListedPageByPage() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         var ids: [String] = []
         for seed in 0..<5 { ids.append(try #require(try await client.submit(#"{"prompt":"p","seed":\#(seed)}"#).json["id"]?.text)) }
         let first = try await client.get("/v1/jobs?limit=2").json
@@ -76,7 +76,7 @@ struct JobsTests {
   @Test func aCancelledJobStopsAndStaysCancelled() async throws {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(30))
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let id = try #require(try await client.submit(#"{"prompt":"p","steps":50,"n":2}"#).json["id"]?.text)
         try await wait("it runs") { await workers.denoiser.log.steps > 1 }
         for _ in 0..<2 {
@@ -97,7 +97,7 @@ struct JobsTests {
   @Test func answersSayWhetherAnEarlierRequestHasMadeTheJob() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let replayed = HTTPField.Name("idempotent-replayed")!
         let body = #"{"prompt":"a cat"}"#
         let first = try await client.submit(body, Self.keyed("k"))
@@ -116,7 +116,7 @@ struct JobsTests {
   @Test func aRepeatedKeyGivesTheSameJob() async throws {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(5))
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         // Without a seed every job would have its own.
         let ids = try await withThrowingTaskGroup(of: String?.self) { group in
           for _ in 0..<8 { group.addTask { try await client.submit(#"{"prompt":"a cat","steps":8}"#, Self.keyed("k1")).json["id"]?.text } }
@@ -222,7 +222,7 @@ struct JobsTests {
     let seeds: [Int] = [1, 2, 3]
     let ids = try await ToyCluster.run(journal: folder + "/j") { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(20))
-      return try await cluster.app().test(.ahc()) { client in
+      return try await cluster.app().test(.live) { client in
         var ids: [String] = []
         for seed in seeds {
           let accepted = try await client.submit(
@@ -236,7 +236,7 @@ struct JobsTests {
     try await ToyCluster.run(journal: folder + "/j") { cluster in
       #expect(await cluster.dispatcher.openImageCount == 5)
       let workers = try await cluster.joinAll(stepTime: .milliseconds(2))
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let again = try await client.submit(#"{"prompt":"p","negative_prompt":"q","steps":20,"seed":2,"n":2}"#, Self.keyed("k2"))
         #expect(try again.json["id"]?.text == ids[1])
         for (id, seed) in zip(ids, seeds) {
@@ -255,7 +255,7 @@ struct JobsTests {
       #expect(await workers.encoder.log.tasks.isEmpty, "prompts are not encoded again")
     }
     try await ToyCluster.run(journal: folder + "/j") { cluster in
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         let job = try await client.get("/v1/jobs/\(ids[2])").json
         #expect(job["status"]?.text == "succeeded")
         let result = try await client.execute(uri: "/v1/jobs/\(ids[2])/result", method: .get)
@@ -270,7 +270,7 @@ struct JobsTests {
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let ids = try await ToyCluster.run(journal: folder + "/j") { cluster in
       _ = try await cluster.joinAll(stepTime: .seconds(60))
-      return try await cluster.app().test(.ahc()) { client in
+      return try await cluster.app().test(.live) { client in
         var ids: [String] = []
         for prompt in ["lost words", "kept words"] {
           ids.append(try #require(try await client.submit(#"{"prompt":"\#(prompt)","steps":2,"seed":1}"#).json["id"]?.text))
@@ -284,7 +284,7 @@ struct JobsTests {
     try file.write(to: URL(filePath: folder + "/j"))
     try await ToyCluster.run(journal: folder + "/j") { cluster in
       _ = try await cluster.joinAll(stepTime: .milliseconds(1))
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         #expect(try await client.waitForEnd(ids[1])["status"]?.text == "succeeded")
         let lost = try await client.get("/v1/jobs/\(ids[0])")
         #expect(lost.status == .internalServerError)
@@ -301,7 +301,7 @@ struct JobsTests {
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let id = try await ToyCluster.run(journal: folder + "/j") { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(20))
-      return try await cluster.app().test(.ahc()) { client in
+      return try await cluster.app().test(.live) { client in
         let id = try #require(try await client.submit(#"{"prompt":"p","steps":20,"seed":1}"#).json["id"]?.text)
         try await wait("steps are done") { await workers.denoiser.log.steps > 5 }
         return id
@@ -331,7 +331,7 @@ struct JobsTests {
     empty.close()
     try await ToyCluster.run(journal: folder + "/j", limits: limits) { cluster in
       _ = try await cluster.joinAll(stepTime: .milliseconds(1))
-      try await cluster.app().test(.ahc()) { client in
+      try await cluster.app().test(.live) { client in
         var accepted: [String] = []
         var refused: TestResponse?
         while refused == nil, accepted.count < 200 {

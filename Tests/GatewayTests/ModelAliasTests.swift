@@ -1,8 +1,8 @@
 import Foundation
 import Gateway
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import Testing
 
 @Suite("Further names of models", .timeLimit(.minutes(2)))
@@ -17,7 +17,7 @@ struct ModelAliasTests {
     let settings = try await Self.settings("dall-e-3=toy/model,gpt-image-1=toy/model,other=not/there")
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app(settings: settings).test(.ahc()) { client in
+      try await cluster.app(settings: settings).test(.live) { client in
         for name in ["toy/model", "gpt-image-1", "dall-e-3"] {
           let answer = try await client.generate(
             #"{"prompt":"p","seed":1,"model":"\#(name)","response_format":"b64_json"}"#)
@@ -47,7 +47,7 @@ struct ModelAliasTests {
     let settings = try await Self.settings("other=not/there,toy/model=some/model")
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app(settings: settings).test(.ahc()) { client in
+      try await cluster.app(settings: settings).test(.live) { client in
         #expect(try await client.generate(#"{"prompt":"p","model":"toy/model"}"#).status == .ok)
         #expect(try await client.get("/v1/models").json["data"]?.count == 1)
         for (name, text) in [

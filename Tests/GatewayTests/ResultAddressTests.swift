@@ -1,9 +1,9 @@
 import AccessKeys
 import Foundation
 import Gateway
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import StrictJSON
 import Testing
@@ -20,8 +20,8 @@ struct ResultAddressTests {
   @Test func anAddressIsAnsweredAndLeadsToTheImage() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app().test(.ahc()) { client in
-        let origin = "http://localhost:\(try #require(client.port))"
+      try await cluster.app().test(.live) { client in
+        let origin = "http://127.0.0.1:\(try #require(client.port))"
         let answer = try await client.generate(#"{"prompt":"a cat","seed":5,"n":2,"response_format":"url"}"#)
         #expect(answer.status == .ok)
         for index in 0..<2 {
@@ -60,7 +60,7 @@ struct ResultAddressTests {
         (try AddressTests.settings(publicURL: "https://a.example/x"), "https://a.example/x"),
         (try AddressTests.settings(basePath: "/qi", trustsForwarded: true), "https://b.example/p"),
       ] {
-        try await cluster.app(settings: settings).test(.ahc()) { client in
+        try await cluster.app(settings: settings).test(.live) { client in
           let answer = try await client.generate(#"{"prompt":"p","response_format":"url"}"#, headers: forwarded)
           _ = try Self.target(try answer.json["data"]?[0]?["url"]?.text, "\(origin)/v1/jobs/job-")
         }
@@ -87,7 +87,7 @@ struct ResultAddressTests {
     let keyring = try Keyring(path: keys.path, logger: Toy.logger, refresh: .zero)
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
-      try await cluster.app(keyring: keyring).test(.ahc()) { client in
+      try await cluster.app(keyring: keyring).test(.live) { client in
         func status(_ target: String, _ method: HTTPRequest.Method = .get, _ headers: HTTPFields = [:]) async throws
           -> Int
         {
@@ -95,7 +95,7 @@ struct ResultAddressTests {
         }
         let body = #"{"prompt":"p","seed":1,"n":2,"response_format":"url"}"#
         let answer = try await client.generate(body, headers: AccessTests.headers(first))
-        let origin = "http://localhost:\(try #require(client.port))"
+        let origin = "http://127.0.0.1:\(try #require(client.port))"
         let targets = try (0..<2).map { try Self.target(try answer.json["data"]?[$0]?["url"]?.text, origin) }
         for (index, target) in targets.enumerated() {
           let result = try await client.execute(uri: target, method: .get, headers: [.accept: "application/json"])

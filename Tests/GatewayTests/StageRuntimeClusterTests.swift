@@ -2,8 +2,8 @@ import ClusterCore
 import Foundation
 import Gateway
 import GatewayDispatch
+import HTTPTesting
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import Scheduling
 import StageRuntime
@@ -89,7 +89,7 @@ struct StageRuntimeClusterTests {
     try await ToyCluster.run { cluster in
       try await Self.withWorkers(cluster.endpoint, denoisers: 3) { denoisers in
         try await cluster.waitUntilReady()
-        try await cluster.app().test(.ahc()) { client in
+        try await cluster.app().test(.live) { client in
           try await withThrowingTaskGroup(of: Void.self) { group in
             for number in 0..<60 {
               group.addTask {

@@ -3,9 +3,9 @@ import Foundation
 import Gateway
 import GatewayDispatch
 import GatewayPipelines
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import Journal
 import NIOCore
 import Observability

@@ -3,9 +3,9 @@ import Foundation
 import GatewayAPI
 import GatewayDispatch
 import GatewayPipelines
+import HTTPTesting
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import Scheduling
 import StageRuntime
@@ -99,7 +99,7 @@ struct ToyPipelineTests {
       if mixer != nil {
         try await wait("the mixer is there") { await cluster.dispatcher.status.stages.contains(Mixing.stage) }
       }
-      try await cluster.app().test(.router) { try await body(cluster, $0) }
+      try await cluster.app().test(.live) { try await body(cluster, $0) }
     }
   }
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """The reader reads what the world draws, also blurred and noisy, and does not see what is not there. Needs numpy and Pillow."""
 
+import pathlib
 import random
+import sys
 import unittest
 
 import numpy as np
@@ -10,6 +12,9 @@ from PIL import Image
 from pictures import picture
 from reader import as_array, read_answer
 from world import COLOURS, NARROW, WIDE_MIX, Request, held_out, request, training_request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "Support"))
+import testing  # noqa: E402
 
 
 class ReaderTest(unittest.TestCase):
@@ -56,4 +61,4 @@ class ReaderTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    sys.exit(testing.run_unittest("reader"))

@@ -70,8 +70,8 @@ import Testing
     let page = FakeServer.answer("501 Unsupported method ('POST')", "text/html", Array("<html>\n<p>no</p>".utf8))
     let proxy = FakeServer.answer("502 Bad Gateway", "text/html", Array("<html>".utf8))
     let cases: [([UInt8], String)] = [
-      (page, "what answers there sent 501 Not Implemented and text/html"),
-      (proxy, "what answers there sent 502 Bad Gateway and text/html; perhaps a proxy whose gateway is away"),
+      (page, "what answers there sent the status 501 and text/html"),
+      (proxy, "what answers there sent the status 502 and text/html; perhaps a proxy whose gateway is away"),
       (FakeServer.answer("200 OK", "text/html", Array("<html>".utf8)), "its answer lacks what a gateway's has"),
       (FakeServer.json("{}"), "its answer lacks what a gateway's has"),
       (

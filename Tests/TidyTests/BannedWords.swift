@@ -21,7 +21,7 @@ struct BannedWord: Sendable {
     }
     // A name's part begins after what is no letter, or with a capital after a small letter.
     let start = "(?:(?<![A-Za-z])|(?<=[a-z0-9])(?=[A-Z]))"
-    let capitals = ([name] + forms).filter { !$0.contains(" ") }.map { "(?<![A-Za-z])\($0.uppercased())(?![A-Za-z])" }
+    let capitals = ([name] + forms).filter { !$0.contains(" ") }.map { "(?<![A-Za-z_])\($0.uppercased())(?![A-Za-z])" }
     let pattern = (["\(start)(?:\(alternatives.joined(separator: "|")))(?![a-z])"] + capitals).joined(separator: "|")
     expression = .known(pattern)
   }

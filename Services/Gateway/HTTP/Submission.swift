@@ -1,10 +1,10 @@
 import ClusterCore
-import Crypto
 import Foundation
 import GatewayAPI
 import GatewayDispatch
 import GatewayPipelines
 import HTTPTypes
+import Hashing
 import Hummingbird
 import Journal
 import Observability
@@ -86,7 +86,7 @@ struct Submission: Sendable {
     fields["stream"] = nil
     if fields["response_format"] == .string(GenerationRequest.ResultFormat.url.rawValue) { fields["response_format"] = nil }
     append(.object(fields), to: &canonical)
-    return Data(SHA256.hash(data: Array(canonical.utf8)))
+    return Data(SHA256.hash(canonical.utf8))
   }
 
   private static func append(_ value: JSON, to text: inout String) {

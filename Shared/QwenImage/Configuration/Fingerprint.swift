@@ -1,5 +1,5 @@
-import Crypto
 import Foundation
+import Hashing
 import Weights
 
 extension ModelDirectory {
@@ -58,20 +58,15 @@ extension ModelDirectory {
 }
 
 /// SHA-256 over labelled fields; lengths are hashed too, so that no two sequences of fields run together.
-private struct LabelledHash {
+private struct LabelledHash: ~Copyable {
   private var hash = SHA256()
 
   mutating func update(_ label: String, _ data: Data) {
     for part in [Data(label.utf8), data] {
-      hash.update(data: (0..<8).map { UInt8(truncatingIfNeeded: part.count >> (8 * $0)) })
-      hash.update(data: part)
+      hash.update((0..<8).map { UInt8(truncatingIfNeeded: part.count >> (8 * $0)) })
+      hash.update(part)
     }
   }
 
-  func hexDigest() -> String {
-    hash.finalize().map { byte in
-      let digits = String(byte, radix: 16)
-      return digits.count == 1 ? "0" + digits : digits
-    }.joined()
-  }
+  consuming func hexDigest() -> String { hexadecimal(hash.finalize()) }
 }

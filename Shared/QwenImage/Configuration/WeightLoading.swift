@@ -1,5 +1,5 @@
-import Crypto
 import Foundation
+import Hashing
 import Kernels
 import Weights
 
@@ -103,7 +103,7 @@ extension ModelDirectory {
   ) throws(WeightsError) -> WeightCache.Key {
     let files = weights.files.map { "\(URL(filePath: $0.path).lastPathComponent) \($0.fileByteCount) \($0.modificationTimeNs)" }
     let text = ([try componentFingerprint(component)] + files).joined(separator: "\n")
-    let digest = SHA256.hash(data: Data(text.utf8)).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    let digest = hexadecimal(SHA256.hash(text.utf8))
     return WeightCache.Key(
       component: component.rawValue, precision: precision.rawValue, source: url.standardizedFileURL.path, fingerprint: digest,
       rules: "layers \(LayerPrecision.version), layout \(Linear.layoutVersion)")

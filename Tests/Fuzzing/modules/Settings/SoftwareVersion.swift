@@ -1,0 +1,1 @@
+../../../../Shared/Settings/SoftwareVersion.swift
