@@ -50,7 +50,9 @@ extension Target.Dependency {
 /// What Tests/Benchmarks, a package of its own, imports.
 extension Product {
   static var kernels: Product { library(name: "Kernels", targets: ["TensorCore", "Kernels"]) }
-  static var qwenImage: Product { library(name: "QwenImage", targets: ["TensorCore", "Kernels", "Weights", "ImageCodec", "QwenImage"]) }
+  static var qwenImage: Product {
+    library(name: "QwenImage", targets: ["TensorCore", "Kernels", "Weights", "ImageCodec", "QwenImage"])
+  }
 }
 
 let package = Package(
@@ -115,25 +117,30 @@ let package = Package(
     shared("Scheduling", ["ClusterCore", .orderedCollections]),
     shared("Journal", ["ClusterCore", "CZlib", .grdb]),
     shared("AccessKeys", ["Hashing"]),
-    shared("StageRuntime", ["ClusterCore", "Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
+    shared(
+      "StageRuntime", ["ClusterCore", "Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
 
     // Services
     .target(name: "GatewayAPI", dependencies: ["ClusterCore", "StrictJSON", .httpTypes], path: "Services/Gateway/API"),
     .target(
       name: "GatewayPipelines",
-      dependencies: ["ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "Wire"],
+      dependencies: [
+        "ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "Wire",
+      ],
       path: "Services/Gateway/Pipelines"),
     .target(
       name: "GatewayDispatch",
       dependencies: [
-        "ClusterCore", "GatewayAPI", "GatewayPipelines", "Journal", "Observability", "Scheduling", "TensorCore", "Transport",
+        "ClusterCore", "GatewayAPI", "GatewayPipelines", "Journal", "Observability", "Scheduling", "TensorCore",
+        "Transport",
         "Wire", .deque, .logging, .metrics, .orderedCollections, .serviceLifecycle,
       ],
       path: "Services/Gateway/Dispatch"),
     .target(
       name: "Gateway",
       dependencies: [
-        "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "Hashing", "Journal", "Observability",
+        "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "Hashing", "Journal",
+        "Observability",
         "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .asyncAlgorithms,
         .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes,
         .nioHTTPTypesHTTP1, .nioPosix, .serviceLifecycle, .unixSignals,
@@ -143,29 +150,37 @@ let package = Package(
     .target(
       name: "StageSupport",
       dependencies: [
-        "ClusterCore", "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport", "Wire", .hummingbird,
+        "ClusterCore", "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport",
+        "Wire", .hummingbird,
         .hummingbirdCore,
         .logging, .metrics, .nioCore, .serviceLifecycle,
       ],
       path: "Services/StageSupport"),
     service("GatewayMain", ["Gateway", "Observability", "Settings", .logging, .metrics]),
-    service("TextEncoder", ["ClusterCore", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
+    service(
+      "TextEncoder", ["ClusterCore", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service("Denoiser", ["ClusterCore", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
-    service("VAEDecoder", ["ClusterCore", "ImageCodec", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
+    service(
+      "VAEDecoder",
+      ["ClusterCore", "ImageCodec", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service(
       "QwenImageCLI",
       [
-        "AccessKeys", "HTTPClient", "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
+        "AccessKeys", "HTTPClient", "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport",
+        "Weights", .argumentParser,
       ]),
 
     // Tests
     .target(
-      name: "FuzzTargets", dependencies: ["ClusterCore", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"],
+      name: "FuzzTargets",
+      dependencies: ["ClusterCore", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"],
       path: "Tests/Fuzzing/Targets"),
     .target(
-      name: "Simulation", dependencies: ["ClusterCore", "Scheduling", .heap, .orderedCollections], path: "Tests/Simulation/Simulator"),
+      name: "Simulation", dependencies: ["ClusterCore", "Scheduling", .heap, .orderedCollections],
+      path: "Tests/Simulation/Simulator"),
     .target(
-      name: "HTTPTesting", dependencies: ["HTTPClient", .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle],
+      name: "HTTPTesting",
+      dependencies: ["HTTPClient", .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle],
       path: "Tests/HTTPTesting"),
     .target(name: "TestSupport", path: "Tests/TestSupport"),
     .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
@@ -174,7 +189,8 @@ let package = Package(
     test(
       "Gateway",
       [
-        "AccessKeys", "ClusterCore", "Gateway", "GatewayAPI", "GatewayDispatch", "GatewayMain", "GatewayPipelines", "HTTPTesting", "Journal",
+        "AccessKeys", "ClusterCore", "Gateway", "GatewayAPI", "GatewayDispatch", "GatewayMain", "GatewayPipelines",
+        "HTTPTesting", "Journal",
         "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON",
         "TensorCore", "Transport", "Wire", .hummingbird, .httpTypes, .logging, .nioCore, .nioPosix,
         .serviceLifecycle, .subprocess, .systemPackage,

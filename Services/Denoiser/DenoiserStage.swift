@@ -42,7 +42,8 @@ struct DenoiserStage: Stage {
       throw Status(.unimplemented, "a denoiser does not answer \(task.request.name)")
     }
     guard (1...card.limits.maxSteps).contains(request.steps) else {
-      throw Status(.invalidArgument, "steps is \(request.steps); it must be between 1 and \(card.limits.maxSteps)", field: "steps")
+      throw Status(
+        .invalidArgument, "steps is \(request.steps); it must be between 1 and \(card.limits.maxSteps)", field: "steps")
     }
     let input = try input(of: task, request)
     let start = ContinuousClock.now
@@ -58,7 +59,8 @@ struct DenoiserStage: Stage {
           if isLast || isCheckpoint || reports.isDue(at: now) {
             let stepSeconds = (now - reported.at) / .seconds(1) / Double(completed - reported.steps)
             let progress = Progress(completedSteps: completed, steps: request.steps, stepSeconds: stepSeconds)
-            context.progress(.progress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
+            context.progress(
+              .progress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
             reported = (completed, now)
           }
           try context.checkCancelled()
@@ -72,14 +74,16 @@ struct DenoiserStage: Stage {
   private func input(of task: StageTask, _ request: DenoiseRequest) throws -> QwenImage.Denoiser.Input {
     let grid = try TokenGrid(request.size)
     guard request.size.widthPx * request.size.heightPx <= card.limits.maxPixels else {
-      throw Status(.invalidArgument, "size is \(request.size); the limit is \(card.limits.maxPixels) pixels", field: "size")
+      throw Status(
+        .invalidArgument, "size is \(request.size); the limit is \(card.limits.maxPixels) pixels", field: "size")
     }
     let latents: Tensor
     if request.firstStep > 0 {
       latents = try task.requiredTensor(TensorName.latents).tensor()
     } else {
       switch request.noise {
-      case .torchCPU: latents = InitialNoise.torchCPU(seed: request.seed, grid: grid, latentChannels: card.latents.channels)
+      case .torchCPU:
+        latents = InitialNoise.torchCPU(seed: request.seed, grid: grid, latentChannels: card.latents.channels)
       }
     }
     return QwenImage.Denoiser.Input(

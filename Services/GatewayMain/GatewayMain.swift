@@ -10,7 +10,8 @@ struct GatewayMain {
   static func main() async {
     do {
       let command = try await SettingCommand<GatewayConfiguration>.parse(
-        program: "gateway", summary: "Serves the HTTP API of a Qwen-Image cluster and hands the work to the stages that connect to it.",
+        program: "gateway",
+        summary: "Serves the HTTP API of a Qwen-Image cluster and hands the work to the stages that connect to it.",
         arguments: Array(CommandLine.arguments.dropFirst()), environment: ProcessInfo.processInfo.environment)
       switch command {
       case .help(let text): print(text)

@@ -24,11 +24,13 @@ struct AccuracyCommand: AsyncParsableCommand {
     let rows = try await onThread { () throws in
       let directory = try ModelDirectory(URL(filePath: model)), profile = try ModelProfile(directory)
       let imageRequest = profile.request(
-        prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale, steps: request.steps,
+        prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
+        steps: request.steps,
         width: request.width, height: request.height, seed: request.seed.fixed ?? 0)
       try profile.limits.validate(imageRequest)
       return try ModeAccuracy.measure(
-        directory, request: imageRequest, precisions: [.bf16, .int8, .q4], pool: ThreadPool(threads: threads), limits: profile.limits)
+        directory, request: imageRequest, precisions: [.bf16, .int8, .q4], pool: ThreadPool(threads: threads),
+        limits: profile.limits)
     }
     try Terminal.print("mode   prompt embeddings   transformer output   last latents")
     for row in rows {

@@ -60,7 +60,8 @@ extension GatewayClient {
     case .connectTimedOut: .unreachable(address, reason: "no answer within \(connectTimeoutSeconds.formatted()) s")
     case .timedOut: .silent(address, seconds: timeoutSeconds)
     case .broken: .brokenConnection(address, reason: "the other side has closed it (\(error))")
-    case .noHTTP: .notGateway(address, reason: "what answers there does not speak HTTP; if it speaks TLS, write https://")
+    case .noHTTP:
+      .notGateway(address, reason: "what answers there does not speak HTTP; if it speaks TLS, write https://")
     case .noTLS: .notGateway(address, reason: "what answers there does not speak TLS; try http:// instead")
     case .untrusted: .notGateway(address, reason: "its certificate is not one that this machine trusts")
     case .tooLong: .notGateway(address, reason: "its answer is longer than \(Self.maxAnswerBytes) bytes")

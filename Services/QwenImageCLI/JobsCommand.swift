@@ -81,7 +81,8 @@ struct JobsCommand: AsyncParsableCommand {
   }
 
   struct Watch: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Show a job's progress until it ends; Ctrl-C leaves it alone.")
+    static let configuration = CommandConfiguration(
+      abstract: "Show a job's progress until it ends; Ctrl-C leaves it alone.")
 
     @OptionGroup var gateway: GatewayOptions
     @Argument(help: "The job.") var job: String
@@ -113,7 +114,8 @@ struct JobsCommand: AsyncParsableCommand {
   }
 
   struct Cancel: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "End a job; the cluster stops working on it at the next step.")
+    static let configuration = CommandConfiguration(
+      abstract: "End a job; the cluster stops working on it at the next step.")
 
     @OptionGroup var gateway: GatewayOptions
     @Argument(help: "The job.") var job: String
@@ -135,7 +137,9 @@ struct JobsCommand: AsyncParsableCommand {
       }
     }
     progress.finish()
-    guard job.status == "succeeded" else { throw GatewayClientError.failed(message: "job \(id) has \(job.status); see `jobs show`") }
+    guard job.status == "succeeded" else {
+      throw GatewayClientError.failed(message: "job \(id) has \(job.status); see `jobs show`")
+    }
   }
 }
 

@@ -20,7 +20,8 @@ struct KeygenCommand: ParsableCommand {
   var worker = ["worker"]
 
   func validate() throws {
-    for name in worker where name.isEmpty || name.hasPrefix(".") || name.contains(where: { $0 == "/" || $0.isNewline }) {
+    for name in worker where name.isEmpty || name.hasPrefix(".") || name.contains(where: { $0 == "/" || $0.isNewline })
+    {
       throw ValidationError("--worker: \"\(name)\" cannot be part of a file name")
     }
   }

@@ -59,7 +59,8 @@ struct LocalCommand: AsyncParsableCommand {
     let directory = try ModelDirectory(URL(filePath: model))
     let profile = try ModelProfile(directory)
     let imageRequest = profile.request(
-      prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale, steps: request.steps,
+      prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
+      steps: request.steps,
       width: request.width, height: request.height,
       seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
     try profile.limits.validate(imageRequest)
@@ -74,7 +75,9 @@ struct LocalCommand: AsyncParsableCommand {
     progress.show("encoding")
     let picture = try pipeline(imageRequest, probe: recording?.probe ?? .none) { completed in
       guard !interruption.isInterrupted else { throw PipelineError.cancelled }
-      progress.show("denoising", completed: completed, total: imageRequest.steps, secondsLeft: clock.secondsLeft(afterStep: completed))
+      progress.show(
+        "denoising", completed: completed, total: imageRequest.steps,
+        secondsLeft: clock.secondsLeft(afterStep: completed))
     }
     progress.finish()
     if let recording { try tensorFile?.replace(by: recording.write(to:)) }

@@ -48,17 +48,23 @@ struct QuantizeCommand: AsyncParsableCommand {
     try Terminal.print("\(component.name): \(before) MB → \(after) MB")
     let columns = [("layers", 34), ("number", 8), ("in bf16", 9), ("median", 10)].map { padded($0, $1) }
     try Terminal.print("  \(columns.joined())greatest error")
-    let kinds = Dictionary(grouping: component.layers) { $0.name.split(separator: ".").filter { Int($0) == nil }.joined(separator: ".") }
+    let kinds = Dictionary(grouping: component.layers) {
+      $0.name.split(separator: ".").filter { Int($0) == nil }.joined(separator: ".")
+    }
     for (kind, layers) in kinds.sorted(by: { $0.key < $1.key }) {
       let errors = layers.compactMap(\.relativeError).sorted(), kept = layers.filter { $0.kept != $0.asked }.count
-      let name = kind.replacingOccurrences(of: "transformer_blocks.", with: "").replacingOccurrences(of: "model.layers.", with: "")
+      let name = kind.replacingOccurrences(of: "transformer_blocks.", with: "").replacingOccurrences(
+        of: "model.layers.", with: "")
       let (median, greatest) = (errors.isEmpty ? nil : errors[errors.count / 2], errors.last)
       try Terminal.print(
-        "  \(padded(name, 34))\(padded("\(layers.count)", 8))\(padded("\(kept)", 9))\(padded(percent(median), 10))\(percent(greatest))")
+        "  \(padded(name, 34))\(padded("\(layers.count)", 8))\(padded("\(kept)", 9))\(padded(percent(median), 10))\(percent(greatest))"
+      )
     }
   }
 
   private func percent(_ error: Double?) -> String { error.map { String(format: "%.3f %%", 100 * $0) } ?? "none" }
 
-  private func padded(_ text: String, _ width: Int) -> String { text.padding(toLength: width, withPad: " ", startingAt: 0) }
+  private func padded(_ text: String, _ width: Int) -> String {
+    text.padding(toLength: width, withPad: " ", startingAt: 0)
+  }
 }

@@ -29,7 +29,9 @@ struct ServerSentEvents {
       case UInt8(ascii: "\n"), UInt8(ascii: "\r"): if let event = endLine() { events.append(event) }
       default:
         line.append(byte)
-        guard line.count + dataBytes <= maxEventBytes else { throw GatewayClientError.tooLong(limitBytes: maxEventBytes) }
+        guard line.count + dataBytes <= maxEventBytes else {
+          throw GatewayClientError.tooLong(limitBytes: maxEventBytes)
+        }
       }
     }
     return events

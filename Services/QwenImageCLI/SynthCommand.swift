@@ -6,7 +6,8 @@ import QwenImage
 /// `qwen-image synth`: a checkpoint with random weights.
 struct SynthCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "synth", abstract: "Write a checkpoint with random weights, to measure speed and memory without a download.",
+    commandName: "synth",
+    abstract: "Write a checkpoint with random weights, to measure speed and memory without a download.",
     discussion: """
       The same seed gives the same files. The directory appears when it is complete; Ctrl-C leaves nothing behind. The published sizes take \
       58 GB in bf16 (55 GB packed), 29 GB in int8 and 20 GB in q4.
@@ -15,7 +16,9 @@ struct SynthCommand: AsyncParsableCommand {
   @Argument(help: "The directory to write; must not exist or be empty.")
   var directory: String
 
-  @Option(help: "Sizes: qwen-image (as published), tiny, or a checkpoint directory whose configuration and tokenizer are taken.")
+  @Option(
+    help:
+      "Sizes: qwen-image (as published), tiny, or a checkpoint directory whose configuration and tokenizer are taken.")
   var config = "qwen-image"
 
   @Option(parsing: .unconditional, help: "Seed of the weights, from 0.")
@@ -40,7 +43,8 @@ struct SynthCommand: AsyncParsableCommand {
   func run() async throws {
     let isKnown = ["qwen-image", "tiny"].contains(config)
     guard isKnown || FileManager.default.fileExists(atPath: config + "/model_index.json") else {
-      throw OutputError(name: "--config \(config)", reason: "it is neither qwen-image nor tiny nor a checkpoint directory")
+      throw OutputError(
+        name: "--config \(config)", reason: "it is neither qwen-image nor tiny nor a checkpoint directory")
     }
     let destination = try OutputDirectory.forNewDirectory(directory)
     try await writingCheckpoint("writing \(directory)") { progress in

@@ -14,7 +14,8 @@ enum MetricsServer {
   /// - Parameters:
   ///   - registry: what is shown.
   ///   - address: where to listen.
-  static func make(_ registry: PrometheusRegistry, address: MetricsAddress, logger: Logger) -> some ApplicationProtocol {
+  static func make(_ registry: PrometheusRegistry, address: MetricsAddress, logger: Logger) -> some ApplicationProtocol
+  {
     let router = Router()
     router.get("/metrics") { _, _ in
       Response(
@@ -37,11 +38,17 @@ struct MetricsAddress: Hashable, Sendable {
 
   /// Reads `HOST:PORT`; nil when it is something else.
   init?(_ text: String) {
-    guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]), (1...65_535).contains(port) else {
+    guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
+      (1...65_535).contains(port)
+    else {
       return nil
     }
     var host = text[..<colon]
-    if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() } else if host.contains(":") { return nil }
+    if host.hasPrefix("["), host.hasSuffix("]") {
+      host = host.dropFirst().dropLast()
+    } else if host.contains(":") {
+      return nil
+    }
     guard !host.isEmpty else { return nil }
     self.host = String(host)
     self.port = port

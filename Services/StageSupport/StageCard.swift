@@ -14,7 +14,8 @@ extension ModelCard {
         maxPixels: limits.maxPixels, maxSteps: limits.maxSteps, maxPromptTokens: limits.maxPromptTokens,
         maxPromptBytes: limits.maxPromptBytes),
       defaults: GenerationDefaults(
-        size: ImageSize(widthPx: profile.defaultSize.width, heightPx: profile.defaultSize.height), steps: profile.defaultSteps,
+        size: ImageSize(widthPx: profile.defaultSize.width, heightPx: profile.defaultSize.height),
+        steps: profile.defaultSteps,
         trueCFGScale: profile.defaultTrueCFGScale, negativePrompt: profile.defaultNegativePrompt),
       recommendedSizes: profile.recommendedSizes.map { ImageSize(widthPx: $0.width, heightPx: $0.height) },
       latents: LatentGeometry(channels: model.vae.zDim, downscale: VAEDecoder.spatialScale, patch: LatentPacking.patch))

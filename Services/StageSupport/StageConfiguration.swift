@@ -53,27 +53,35 @@ public struct StageConfiguration: SettingGroup {
     precision = await reader.choice(
       "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is laid out, else bf16")
     weightCache = await reader.text(
-      "model.weightCache", weightCache, "where laid-out weights are kept: a directory, none, or auto: beside a large model")
-    verifiesWeightCache = await reader.flag("model.verifyWeightCache", verifiesWeightCache, "check cached weights byte by byte at start")
+      "model.weightCache", weightCache,
+      "where laid-out weights are kept: a directory, none, or auto: beside a large model")
+    verifiesWeightCache = await reader.flag(
+      "model.verifyWeightCache", verifiesWeightCache, "check cached weights byte by byte at start")
     residentWeightBytes = await reader.integer(
       "model.residentWeightBytes", residentWeightBytes, in: 0...(1 << 50),
-      "bytes of laid-out weights that stay in memory, the others are read in every pass; 0: as many as there is room for")
+      "bytes of laid-out weights that stay in memory, the others are read in every pass; 0: as many as there is room for"
+    )
     threads = await reader.integer("compute.threads", threads, in: 0...4096, "compute threads; 0: one per processor")
-    gateways = await reader.list("worker.gateways", gateways, "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas")
+    gateways = await reader.list(
+      "worker.gateways", gateways, "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas")
     secretKeyFile = await reader.text("worker.secretKeyFile", secretKeyFile, "file with this worker's CURVE key pair")
-    gatewayKeyFile = await reader.text("worker.gatewayKeyFile", gatewayKeyFile, "file with the gateways' CURVE public key")
+    gatewayKeyFile = await reader.text(
+      "worker.gatewayKeyFile", gatewayKeyFile, "file with the gateways' CURVE public key")
     allowsPlaintext = await reader.flag(
       "worker.allowPlaintext", allowsPlaintext, "talk to gateways on other machines without encryption")
     credits = await reader.integer(
       "worker.credits", credits, in: 0...1024, "tasks at a time; 0: as many as the stage computes together")
-    batch.maxItems = await reader.integer("batch.maxTasks", batch.maxItems, in: 1...1024, "tasks computed together, at most")
+    batch.maxItems = await reader.integer(
+      "batch.maxTasks", batch.maxItems, in: 1...1024, "tasks computed together, at most")
     batch.maxWeight = await reader.integer(
       "batch.maxTokens", batch.maxWeight, in: 1...1_000_000, "tokens of tasks computed together, at most")
-    batch.wait = await reader.seconds("batch.waitSeconds", batch.wait, in: 0...10, "how long a task waits for others to be computed with")
+    batch.wait = await reader.seconds(
+      "batch.waitSeconds", batch.wait, in: 0...10, "how long a task waits for others to be computed with")
     drainGrace = await reader.seconds(
       "worker.drainGraceSeconds", drainGrace, in: 0...86_400, "how long running tasks may go on after SIGTERM")
     healthFile = await reader.text("worker.healthFile", healthFile, "where --health finds the worker's state")
-    metricsAddress = await reader.text("metrics.address", metricsAddress, "HOST:PORT of GET /metrics for Prometheus; empty: none")
+    metricsAddress = await reader.text(
+      "metrics.address", metricsAddress, "HOST:PORT of GET /metrics for Prometheus; empty: none")
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
     logFormat = await reader.choice("log.format", logFormat, "how log lines look")
     if secretKeyFile.isEmpty != gatewayKeyFile.isEmpty {

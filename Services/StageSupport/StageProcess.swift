@@ -55,7 +55,8 @@ public enum StageProcess {
   }
 
   private static func run(
-    _ program: String, _ configuration: StageConfiguration, _ load: @escaping @Sendable (StageLoading) throws -> any Stage
+    _ program: String, _ configuration: StageConfiguration,
+    _ load: @escaping @Sendable (StageLoading) throws -> any Stage
   ) async throws {
     bootstrapLogging(configuration.logFormat, level: configuration.logLevel)
     let logger = Logger(label: program)
@@ -67,7 +68,9 @@ public enum StageProcess {
     StageMetrics.describe(in: metrics)
     MetricsSystem.bootstrap(metrics)
     let start = ContinuousClock.now
-    logger.info("loading", metadata: ["model": "\(configuration.modelDirectory)", "precision": "\(configuration.precision.rawValue)"])
+    logger.info(
+      "loading",
+      metadata: ["model": "\(configuration.modelDirectory)", "precision": "\(configuration.precision.rawValue)"])
     let stage = try await onThread { () throws in
       let model = try ModelDirectory(URL(filePath: configuration.modelDirectory))
       return try load(
@@ -78,7 +81,8 @@ public enum StageProcess {
     if configuration.credits == 0 { worker.credits = stage.tasksAtATime }
     let statistics = ProcessStatistics.current()
     let loadSeconds = (ContinuousClock.now - start) / .seconds(1)
-    StageMetrics.noteLoad(seconds: loadSeconds, precision: configuration.precision.rawValue, numericsClass: stage.numericsClass)
+    StageMetrics.noteLoad(
+      seconds: loadSeconds, precision: configuration.precision.rawValue, numericsClass: stage.numericsClass)
     logger.info(
       "loaded",
       metadata: [
@@ -89,13 +93,15 @@ public enum StageProcess {
     if let address = MetricsAddress(configuration.metricsAddress) {
       services.append(MetricsServer.make(metrics, address: address, logger: logger))
     }
-    var group = ServiceGroupConfiguration(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+    var group = ServiceGroupConfiguration(
+      services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     group.maximumGracefulShutdownDuration = configuration.drainGrace + .seconds(30)
     try await ServiceGroup(configuration: group).run()
   }
 
   /// Loading blocks for as long as it takes to read the weights; it must not hold a thread of the concurrency pool.
-  private static func onThread<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+  private static func onThread<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result
+  {
     try await withCheckedThrowingContinuation { continuation in
       let thread = Thread { continuation.resume(with: Swift.Result(catching: body)) }
       thread.stackSize = 8 << 20

@@ -24,7 +24,8 @@ struct TextEncoderStage: Stage {
       try loading.model.componentFingerprint(.textEncoder) + "+" + loading.model.componentFingerprint(.tokenizer)
     tasksAtATime = loading.batch.maxItems
     let encoder = try PromptEncoder(
-      model: loading.model, loading: loading.weights, pool: loading.pool, maxPromptTokens: loading.profile.limits.maxPromptTokens)
+      model: loading.model, loading: loading.weights, pool: loading.pool,
+      maxPromptTokens: loading.profile.limits.maxPromptTokens)
     numericsClass = encoder.numericsClass
     self.encoder = encoder
     encode = Batcher(loading.batch) { waiting in
@@ -45,7 +46,8 @@ struct TextEncoderStage: Stage {
       try context.checkCancelled()
       throw Status(.cancelled, "the prompt is not wanted any more")
     }
-    let response = EncodeResponse(promptTokens: embeds.shape[0], computeSeconds: (ContinuousClock.now - start) / .seconds(1))
+    let response = EncodeResponse(
+      promptTokens: embeds.shape[0], computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.encodeResponse(response), tensors: [WireTensor(TensorName.promptEmbeds, embeds)])
   }
 }

@@ -33,7 +33,8 @@ struct VAEDecoderStage: Stage {
     let expected = Shape(card.latents.packedShape(of: request.size))
     guard latents.shape == expected, latents.dtype == .fp32 else {
       throw Status(
-        .invalidArgument, "latents is \(latents.dtype) \(latents.shape); expected F32 \(expected)", field: TensorName.latents)
+        .invalidArgument, "latents is \(latents.dtype) \(latents.shape); expected F32 \(expected)",
+        field: TensorName.latents)
     }
     let picture = RasterImage(decoded: decoder(LatentPacking.unpack(latents, grid)))
     try context.checkCancelled()

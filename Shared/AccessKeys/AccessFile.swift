@@ -40,13 +40,17 @@ public enum AccessFile {
       let fields = line.prefix { $0 != "#" }.split(whereSeparator: \.isWhitespace)
       guard !fields.isEmpty else { continue }
       let entry = try AccessEntry(fields, line: index + 1)
-      guard ids.insert(entry.id).inserted else { throw AccessFileError(line: index + 1, reason: "the id \(entry.id) is there twice") }
+      guard ids.insert(entry.id).inserted else {
+        throw AccessFileError(line: index + 1, reason: "the id \(entry.id) is there twice")
+      }
       guard limits[entry.tenant] ?? entry.limits == entry.limits else {
         throw AccessFileError(line: index + 1, reason: "the tenant \(entry.tenant) has other limits in an earlier line")
       }
       limits[entry.tenant] = entry.limits
       entries.append(entry)
-      guard entries.count <= maxEntries else { throw AccessFileError(line: index + 1, reason: "there are more than \(maxEntries) keys") }
+      guard entries.count <= maxEntries else {
+        throw AccessFileError(line: index + 1, reason: "there are more than \(maxEntries) keys")
+      }
     }
     return entries
   }
@@ -55,7 +59,8 @@ public enum AccessFile {
 extension AccessEntry {
   /// Letters, digits and a few marks, so that names are safe in logs, metrics and files.
   public static func isTenantName(_ text: some StringProtocol) -> Bool {
-    (1...64).contains(text.utf8.count) && text.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) }
+    (1...64).contains(text.utf8.count)
+      && text.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) }
   }
 
   /// The entry as a line of the file.
@@ -81,7 +86,9 @@ extension AccessEntry {
       }
     }
     func take(_ name: String) throws(AccessFileError) -> Substring {
-      guard let value = values.removeValue(forKey: Substring(name)) else { throw AccessFileError(line: line, reason: "\(name) is missing") }
+      guard let value = values.removeValue(forKey: Substring(name)) else {
+        throw AccessFileError(line: line, reason: "\(name) is missing")
+      }
       return value
     }
     func bytes(_ name: String, _ count: Int) throws(AccessFileError) -> [UInt8] {
@@ -94,7 +101,8 @@ extension AccessEntry {
       guard let text = values.removeValue(forKey: Substring(name)) else { return nil }
       guard let value = Int(text), range.contains(value) else {
         throw AccessFileError(
-          line: line, reason: "\(name) is \(text.prefix(40)), but must be from \(range.lowerBound) to \(range.upperBound)")
+          line: line,
+          reason: "\(name) is \(text.prefix(40)), but must be from \(range.lowerBound) to \(range.upperBound)")
       }
       return value
     }
@@ -119,7 +127,9 @@ extension AccessEntry {
     limits.maxPixels = try number("max-pixels", 1...(1 << 32))
     limits.maxSteps = try number("max-steps", 1...100_000)
     limits.requestsPerMinute = try number("requests-per-minute", 1...1_000_000)
-    if let unknown = values.keys.sorted().first { throw AccessFileError(line: line, reason: "unknown field \(unknown.prefix(40))") }
+    if let unknown = values.keys.sorted().first {
+      throw AccessFileError(line: line, reason: "unknown field \(unknown.prefix(40))")
+    }
   }
 
   private static func hex(_ bytes: [UInt8]) -> String {

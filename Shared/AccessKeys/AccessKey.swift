@@ -29,9 +29,11 @@ public struct AccessKey: Sendable {
 
   /// What a client has sent; nil: that is no key.
   public init?(_ text: String) {
-    guard text.utf8.count == Self.prefix.count + Self.idDigits + 1 + Self.secretDigits, text.hasPrefix(Self.prefix) else { return nil }
+    guard text.utf8.count == Self.prefix.count + Self.idDigits + 1 + Self.secretDigits, text.hasPrefix(Self.prefix)
+    else { return nil }
     let parts = text.dropFirst(Self.prefix.count).split(separator: "-", omittingEmptySubsequences: false)
-    guard parts.count == 2, parts[0].count == Self.idDigits, parts.allSatisfy({ $0.allSatisfy(\.isLowercaseHexDigit) }) else { return nil }
+    guard parts.count == 2, parts[0].count == Self.idDigits, parts.allSatisfy({ $0.allSatisfy(\.isLowercaseHexDigit) })
+    else { return nil }
     self.init(id: String(parts[0]), text: text)
   }
 }
@@ -57,7 +59,9 @@ public struct AccessEntry: Hashable, Sendable {
   public init(_ key: AccessKey, tenant: String, limits: AccessLimits) {
     var generator = SystemRandomNumberGenerator()
     let salt = (0..<16).map { _ in UInt8.random(in: 0...255, using: &generator) }
-    self.init(id: key.id, tenant: tenant, salt: salt, hash: HMACSHA256.code(for: Array(key.text.utf8), key: salt), limits: limits)
+    self.init(
+      id: key.id, tenant: tenant, salt: salt, hash: HMACSHA256.code(for: Array(key.text.utf8), key: salt),
+      limits: limits)
   }
 
   private init(id: String, tenant: String, salt: [UInt8], hash: [UInt8], limits: AccessLimits) {
@@ -70,7 +74,8 @@ public struct AccessEntry: Hashable, Sendable {
 
   /// An entry that no key fits, for comparisons whose result is known beforehand.
   public static let dummy = AccessEntry(
-    id: "", tenant: "", salt: Array(repeating: 0, count: 16), hash: Array(repeating: 0, count: 32), limits: AccessLimits())
+    id: "", tenant: "", salt: Array(repeating: 0, count: 16), hash: Array(repeating: 0, count: 32),
+    limits: AccessLimits())
 
   /// Whether this is the key's entry, in a time that does not depend on where they differ.
   public func admits(_ key: AccessKey) -> Bool {

@@ -36,7 +36,8 @@ extension ImageSize: CustomStringConvertible {
 
   /// A side of 1 to 9 digits without a leading zero.
   private static func side(_ text: some StringProtocol) -> Int? {
-    guard (1...9).contains(text.utf8.count), text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
+    guard (1...9).contains(text.utf8.count),
+      text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
       text.first != "0"
     else { return nil }
     return Int(text)

@@ -1,7 +1,8 @@
 /// A card as the journal keeps it: one flat object. Keys are never renamed; a journal of 0.1 has no `pipelines`.
 extension ModelCard: Codable {
   private enum CodingKeys: String, CodingKey {
-    case modelID, pipelineClass, fingerprint, pipelines, sizeMultiple, minSide, maxSide, maxPixels, recommendedSizes, maxSteps
+    case modelID, pipelineClass, fingerprint, pipelines, sizeMultiple, minSide, maxSide, maxPixels, recommendedSizes,
+      maxSteps
     case maxPromptTokens, maxPromptBytes, defaultSize, defaultSteps, defaultTrueCFGScale, defaultNegativePrompt
     case latentChannels, latentDownscale, latentPatch
   }
@@ -13,7 +14,8 @@ extension ModelCard: Codable {
       let value = try values.decode(Int.self, forKey: key)
       guard range.contains(value) else {
         throw DecodingError.dataCorruptedError(
-          forKey: key, in: values, debugDescription: "\(value), but \(range.lowerBound) to \(range.upperBound) is required")
+          forKey: key, in: values,
+          debugDescription: "\(value), but \(range.lowerBound) to \(range.upperBound) is required")
       }
       return value
     }
@@ -21,15 +23,18 @@ extension ModelCard: Codable {
     let names = try values.decodeIfPresent([String].self, forKey: .pipelines)
     self.init(
       model: ModelIdentity(
-        id: try values.decode(String.self, forKey: .modelID), fingerprint: try values.decode(String.self, forKey: .fingerprint)),
+        id: try values.decode(String.self, forKey: .modelID),
+        fingerprint: try values.decode(String.self, forKey: .fingerprint)),
       pipelineClass: try values.decode(String.self, forKey: .pipelineClass),
       pipelines: names?.compactMap { PipelineName($0) } ?? [.textToImage],
       limits: ModelLimits(
         sizeMultiplePx: try integer(.sizeMultiple, sides), minSidePx: try integer(.minSide, sides),
-        maxSidePx: try integer(.maxSide, sides), maxPixels: try integer(.maxPixels, 1...Int.max), maxSteps: try integer(.maxSteps, counts),
+        maxSidePx: try integer(.maxSide, sides), maxPixels: try integer(.maxPixels, 1...Int.max),
+        maxSteps: try integer(.maxSteps, counts),
         maxPromptTokens: try integer(.maxPromptTokens, counts), maxPromptBytes: try integer(.maxPromptBytes, counts)),
       defaults: GenerationDefaults(
-        size: try values.decode(ImageSize.self, forKey: .defaultSize), steps: try values.decode(Int.self, forKey: .defaultSteps),
+        size: try values.decode(ImageSize.self, forKey: .defaultSize),
+        steps: try values.decode(Int.self, forKey: .defaultSteps),
         trueCFGScale: try values.decode(Double.self, forKey: .defaultTrueCFGScale),
         negativePrompt: try values.decode(String.self, forKey: .defaultNegativePrompt)),
       recommendedSizes: try values.decode([ImageSize].self, forKey: .recommendedSizes),

@@ -37,7 +37,8 @@ public struct ModelLimits: Hashable, Sendable {
 
   /// See the properties.
   public init(
-    sizeMultiplePx: Int, minSidePx: Int, maxSidePx: Int, maxPixels: Int, maxSteps: Int, maxPromptTokens: Int, maxPromptBytes: Int
+    sizeMultiplePx: Int, minSidePx: Int, maxSidePx: Int, maxPixels: Int, maxSteps: Int, maxPromptTokens: Int,
+    maxPromptBytes: Int
   ) {
     self.sizeMultiplePx = sizeMultiplePx
     self.minSidePx = minSidePx
@@ -112,7 +113,8 @@ public struct ModelCard: Hashable, Sendable {
 
   /// See the properties.
   public init(
-    model: ModelIdentity, pipelineClass: String, pipelines: [PipelineName], limits: ModelLimits, defaults: GenerationDefaults,
+    model: ModelIdentity, pipelineClass: String, pipelines: [PipelineName], limits: ModelLimits,
+    defaults: GenerationDefaults,
     recommendedSizes: [ImageSize], latents: LatentGeometry
   ) {
     self.model = model

@@ -94,7 +94,8 @@ public struct Status: Error, Hashable, Sendable {
 
   /// An error of kind `code`.
   public init(
-    _ code: StatusCode, _ message: String, field: String? = nil, retryAfterSeconds: Double? = nil, resource: Resource? = nil
+    _ code: StatusCode, _ message: String, field: String? = nil, retryAfterSeconds: Double? = nil,
+    resource: Resource? = nil
   ) {
     self.code = code
     self.message = message
@@ -110,7 +111,9 @@ extension Status {
     guard let field, field != name else { return self }
     var status = self
     status.field = name
-    if message.hasPrefix("\(field) ") || message.hasPrefix("\(field):") { status.message = name + message.dropFirst(field.count) }
+    if message.hasPrefix("\(field) ") || message.hasPrefix("\(field):") {
+      status.message = name + message.dropFirst(field.count)
+    }
     return status
   }
 }

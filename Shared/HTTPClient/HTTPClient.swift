@@ -136,13 +136,15 @@ public final class HTTPClient: Sendable {
   ///   - maxBufferedBytes: as much of a body may wait to be read; then the server must wait.
   ///   - environment: of the process.
   public init(
-    userAgent: String, connectTimeout: Duration = .seconds(10), silenceTimeout: Duration? = nil, maxRedirections: Int = 5,
+    userAgent: String, connectTimeout: Duration = .seconds(10), silenceTimeout: Duration? = nil,
+    maxRedirections: Int = 5,
     maxConnectionsPerHost: Int = 8, maxBufferedBytes: Int = 1 << 20,
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) {
     loop = TransferLoop(
       TransferLoop.Options(
-        userAgent: userAgent, connectTimeout: connectTimeout, silenceTimeout: silenceTimeout, maxRedirections: maxRedirections,
+        userAgent: userAgent, connectTimeout: connectTimeout, silenceTimeout: silenceTimeout,
+        maxRedirections: maxRedirections,
         maxConnectionsPerHost: maxConnectionsPerHost,
         maxBufferedBytes: maxBufferedBytes,
         authorities: environment["SSL_CERT_FILE"].flatMap { $0.isEmpty ? nil : $0 }))
@@ -164,7 +166,8 @@ public final class HTTPClient: Sendable {
     for (name, value) in request.headers {
       let isSound = !name.isEmpty && name.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: ":") }
       guard isSound, value.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7f || $0 == 0x09 }) else {
-        throw HTTPClientError(kind: .badRequest, message: "the header field \(name) has characters that no header field may have")
+        throw HTTPClientError(
+          kind: .badRequest, message: "the header field \(name) has characters that no header field may have")
       }
     }
     let lease = TransferLease(Transfer(loop: loop, maxBufferedBytes: loop.options.maxBufferedBytes))

@@ -107,7 +107,9 @@ final class TransferLoop: Sendable {
       curl_multi_perform(multi, &running)
       var left: CInt = 0
       while let message = curl_multi_info_read(multi, &left) {
-        guard message.pointee.msg == CURLMSG_DONE, let easy = message.pointee.easy_handle, let exchange = exchanges[easy] else { continue }
+        guard message.pointee.msg == CURLMSG_DONE, let easy = message.pointee.easy_handle,
+          let exchange = exchanges[easy]
+        else { continue }
         let code = message.pointee.data.result
         let error = HTTPClientError(code, exchange.message(for: code), isConnected: ccurl_is_connected(easy))
         end(exchange, code == CURLE_OK ? .success(()) : .failure(error))
@@ -116,7 +118,9 @@ final class TransferLoop: Sendable {
       if let limit = options.silenceTimeout {
         for exchange in Array(exchanges.values) where !exchange.transfer.isPaused {
           let left = limit - (.now - exchange.heardAt)
-          if left <= .zero { end(exchange, .failure(HTTPClientError(kind: .timedOut, message: "nothing came for \(limit)"))) }
+          if left <= .zero {
+            end(exchange, .failure(HTTPClientError(kind: .timedOut, message: "nothing came for \(limit)")))
+          }
           waitMs = min(waitMs, CInt(clamping: Int(left / .milliseconds(1)) + 1))
         }
       }

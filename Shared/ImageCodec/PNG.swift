@@ -20,7 +20,8 @@ public enum PNGError: Error, Equatable, Sendable, CustomStringConvertible {
     switch self {
     case .notPNG: "not a PNG file"
     case .tooManyBytes(let found, let limit): "a PNG file of \(found) bytes, the limit is \(limit)"
-    case .tooManyPixels(let width, let height, let limit): "a PNG image of \(width)×\(height) pixels, the limit is \(limit) pixels"
+    case .tooManyPixels(let width, let height, let limit):
+      "a PNG image of \(width)×\(height) pixels, the limit is \(limit) pixels"
     case .malformed(let reason): "malformed PNG file: \(reason)"
     case .invalidText(let keyword, let reason): "PNG text \"\(keyword)\": \(reason)"
     case .cannotEncode(let reason): "cannot encode a PNG image: \(reason)"
@@ -64,7 +65,8 @@ public enum PNG {
   /// pixels.
   public static func encode(_ image: RasterImage, texts: [Text] = []) throws(PNGError) -> [UInt8] {
     for text in texts { try check(text) }
-    guard let width = UInt32(exactly: image.width), let height = UInt32(exactly: image.height), width <= Int32.max, height <= Int32.max
+    guard let width = UInt32(exactly: image.width), let height = UInt32(exactly: image.height), width <= Int32.max,
+      height <= Int32.max
     else {
       throw .cannotEncode(reason: "\(image.width)×\(image.height) pixels are more than the format allows")
     }
@@ -78,7 +80,9 @@ public enum PNG {
   }
 
   /// Decodes an image of any PNG type to 8-bit RGB, or RGBA if it has transparency, with its text chunks in order.
-  public static func decode(_ file: [UInt8], limits: Limits = Limits()) throws(PNGError) -> (image: RasterImage, texts: [Text]) {
+  public static func decode(_ file: [UInt8], limits: Limits = Limits()) throws(PNGError) -> (
+    image: RasterImage, texts: [Text]
+  ) {
     guard file.count <= limits.maxBytes else { throw .tooManyBytes(found: file.count, limit: limits.maxBytes) }
     var result = png_codec_result()
     defer { png_codec_free(&result) }
@@ -86,11 +90,13 @@ public enum PNG {
     switch status {
     case PNG_CODEC_OK: break
     case PNG_CODEC_NOT_PNG: throw .notPNG
-    case PNG_CODEC_TOO_LARGE: throw .tooManyPixels(width: Int(result.width), height: Int(result.height), limit: limits.maxPixels)
+    case PNG_CODEC_TOO_LARGE:
+      throw .tooManyPixels(width: Int(result.width), height: Int(result.height), limit: limits.maxPixels)
     default: throw .malformed(reason: message(result))
     }
     let pixels = Array(UnsafeBufferPointer(start: result.bytes, count: result.byte_count))
-    let image = RasterImage(width: Int(result.width), height: Int(result.height), channels: Int(result.channels), pixels: pixels)
+    let image = RasterImage(
+      width: Int(result.width), height: Int(result.height), channels: Int(result.channels), pixels: pixels)
     return (image, texts(result))
   }
 
@@ -98,14 +104,22 @@ public enum PNG {
 
   private static func check(_ text: Text) throws(PNGError) {
     let keyword = Array(text.keyword.utf8)
-    guard (1...79).contains(keyword.count), keyword.allSatisfy({ (0x20...0x7e).contains($0) }), keyword.first != 0x20, keyword.last != 0x20,
+    guard (1...79).contains(keyword.count), keyword.allSatisfy({ (0x20...0x7e).contains($0) }), keyword.first != 0x20,
+      keyword.last != 0x20,
       !zip(keyword, keyword.dropFirst()).contains(where: { $0 == 0x20 && $1 == 0x20 })
-    else { throw .invalidText(keyword: text.keyword, reason: "a keyword is 1 to 79 printable ASCII characters with single spaces inside") }
-    guard !text.text.utf8.contains(0) else { throw .invalidText(keyword: text.keyword, reason: "the text contains NUL") }
+    else {
+      throw .invalidText(
+        keyword: text.keyword, reason: "a keyword is 1 to 79 printable ASCII characters with single spaces inside")
+    }
+    guard !text.text.utf8.contains(0) else {
+      throw .invalidText(keyword: text.keyword, reason: "the text contains NUL")
+    }
   }
 
   /// Calls `body` with the texts as C strings, which live as long as the call.
-  private static func withCTexts<Result>(_ texts: [Text], _ body: (UnsafeBufferPointer<png_codec_text>) -> Result) -> Result {
+  private static func withCTexts<Result>(_ texts: [Text], _ body: (UnsafeBufferPointer<png_codec_text>) -> Result)
+    -> Result
+  {
     var bytes: [CChar] = []
     var offsets: [(keyword: Int, text: Int, international: Bool)] = []
     for text in texts {
@@ -122,7 +136,8 @@ public enum PNG {
     return bytes.withUnsafeBufferPointer { strings in
       let chunks = offsets.map {
         png_codec_text(
-          keyword: strings.baseAddress! + $0.keyword, text: strings.baseAddress! + $0.text, international: $0.international ? 1 : 0)
+          keyword: strings.baseAddress! + $0.keyword, text: strings.baseAddress! + $0.text,
+          international: $0.international ? 1 : 0)
       }
       return chunks.withUnsafeBufferPointer(body)
     }
@@ -139,10 +154,15 @@ public enum PNG {
   private static func texts(_ result: png_codec_result) -> [Text] {
     var texts: [Text] = []
     var rest = UnsafeBufferPointer(start: result.texts, count: result.texts_byte_count)[...]
-    while let kind = rest.first, let keywordEnd = rest.firstIndex(of: 0), let textEnd = rest[(keywordEnd + 1)...].firstIndex(of: 0) {
+    while let kind = rest.first, let keywordEnd = rest.firstIndex(of: 0),
+      let textEnd = rest[(keywordEnd + 1)...].firstIndex(of: 0)
+    {
       let text = rest[(keywordEnd + 1)..<textEnd]
       let isUTF8 = kind == UInt8(ascii: "U")
-      texts.append(Text(latin1(rest[(rest.startIndex + 1)..<keywordEnd]), isUTF8 ? String(decoding: text, as: UTF8.self) : latin1(text)))
+      texts.append(
+        Text(
+          latin1(rest[(rest.startIndex + 1)..<keywordEnd]),
+          isUTF8 ? String(decoding: text, as: UTF8.self) : latin1(text)))
       rest = rest[(textEnd + 1)...]
     }
     return texts

@@ -7,7 +7,8 @@ final class FileLock: Sendable {
 
   init(_ path: String) throws(JournalError) {
     try? FileManager.default.createDirectory(
-      at: URL(filePath: path).deletingLastPathComponent(), withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+      at: URL(filePath: path).deletingLastPathComponent(), withIntermediateDirectories: true,
+      attributes: [.posixPermissions: 0o700])
     let file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     guard file >= 0 else { throw .failed(operation: "open \(path)", reason: String(cString: strerror(errno))) }
     guard flock(file, LOCK_EX | LOCK_NB) == 0 else {

@@ -42,7 +42,9 @@ extension JournalStore {
       try database.write { db in
         for job in damaged {
           let failure = Status(code, "\(JournalError.corrupt(what: job.damage))")
-          for index in try Int.fetchAll(db, sql: "SELECT picture FROM pictures WHERE job = ? AND state <> 1", arguments: [job.number]) {
+          for index in try Int.fetchAll(
+            db, sql: "SELECT picture FROM pictures WHERE job = ? AND state <> 1", arguments: [job.number])
+          {
             try Self.fail(job.number, index, failure, atMs, db)
           }
           try db.execute(sql: "UPDATE jobs SET ended_ms = ? WHERE number = ?", arguments: [atMs, job.number])
@@ -64,7 +66,8 @@ extension JournalStore {
       guard let number = try openImage(image, db) else { return }
       try insert(result, db)
       try db.execute(
-        sql: "UPDATE pictures SET state = 1, result = ?, result_bytes = ?, prompt_tokens = ? WHERE job = ? AND picture = ?",
+        sql:
+          "UPDATE pictures SET state = 1, result = ?, result_bytes = ?, prompt_tokens = ? WHERE job = ? AND picture = ?",
         arguments: [Int64(bitPattern: result.id), result.bytes.count, promptTokens, number, image.index])
       try end(number, image.index, atMs, db)
     case .fail(let image, let failure, let atMs):
@@ -75,7 +78,8 @@ extension JournalStore {
 
   private static func fail(_ number: Int64, _ index: Int, _ failure: Status, _ atMs: Int64, _ db: Database) throws {
     try db.execute(
-      sql: "UPDATE pictures SET state = 2, failure_code = ?, failure_message = ?, failure_field = ? WHERE job = ? AND picture = ?",
+      sql:
+        "UPDATE pictures SET state = 2, failure_code = ?, failure_message = ?, failure_field = ? WHERE job = ? AND picture = ?",
       arguments: [failure.code.rawValue, String(failure.message.prefix(2000)), failure.field, number, index])
     try end(number, index, atMs, db)
   }
@@ -86,7 +90,8 @@ extension JournalStore {
         INSERT INTO jobs (id, tenant, submitted_ms, deadline_ms, picture_count, request, request_crc) VALUES (?, ?, ?, ?, ?, ?, ?)
         """,
       arguments: [
-        job.id, job.tenant, job.submittedAtMs, job.deadlineAtMs, job.imageCount, job.request, Int64(checksum(job.request)),
+        job.id, job.tenant, job.submittedAtMs, job.deadlineAtMs, job.imageCount, job.request,
+        Int64(checksum(job.request)),
       ])
     let number = db.lastInsertedRowID
     for index in 0..<job.imageCount {
@@ -109,9 +114,11 @@ extension JournalStore {
   private static func insert(_ payload: StoredPayload, _ db: Database) throws {
     // One encoded prompt may serve several images.
     try db.execute(
-      sql: "INSERT INTO payloads (id, name, dtype, shape, crc, bytes) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+      sql:
+        "INSERT INTO payloads (id, name, dtype, shape, crc, bytes) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
       arguments: [
-        Int64(bitPattern: payload.id), payload.name, payload.dtype, payload.shape.map(String.init).joined(separator: ","),
+        Int64(bitPattern: payload.id), payload.name, payload.dtype,
+        payload.shape.map(String.init).joined(separator: ","),
         Int64(checksum(payload.bytes)), payload.bytes,
       ])
   }
@@ -145,13 +152,15 @@ extension JournalStore {
     let key: StatementArguments = [number, index]
     var payloads: [Int64] = []
     for table in ["outputs", "checkpoints"] {
-      payloads += try Int64.fetchAll(db, sql: "SELECT payload FROM \(table) WHERE job = ? AND picture = ?", arguments: key)
+      payloads += try Int64.fetchAll(
+        db, sql: "SELECT payload FROM \(table) WHERE job = ? AND picture = ?", arguments: key)
       try db.execute(sql: "DELETE FROM \(table) WHERE job = ? AND picture = ?", arguments: key)
     }
     try db.execute(sql: "DELETE FROM attempts WHERE job = ? AND picture = ?", arguments: key)
     try deleteUnused(payloads, db)
     try db.execute(
-      sql: "UPDATE jobs SET ended_ms = ? WHERE number = ? AND NOT EXISTS (SELECT 1 FROM pictures WHERE job = number AND state = 0)",
+      sql:
+        "UPDATE jobs SET ended_ms = ? WHERE number = ? AND NOT EXISTS (SELECT 1 FROM pictures WHERE job = number AND state = 0)",
       arguments: [atMs, number])
   }
 
@@ -170,7 +179,9 @@ extension JournalStore {
   // MARK: Bounds
 
   static func checksum(_ data: Data) -> UInt32 {
-    data.withUnsafeBytes { UInt32(truncatingIfNeeded: crc32_z(0, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count)) }
+    data.withUnsafeBytes {
+      UInt32(truncatingIfNeeded: crc32_z(0, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count))
+    }
   }
 
   private static func check(_ change: JournalChange) throws(JournalError) {

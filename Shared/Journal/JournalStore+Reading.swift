@@ -16,7 +16,9 @@ extension JournalStore {
   /// so that nobody can tell any more what was asked for: see ``fail(_:code:atMs:)``.
   ///
   /// A checkpoint or output that is damaged is left out: it is made again.
-  public func openJobs() throws(JournalError) -> (jobs: [(record: StoredRecord, images: [OpenImage])], damaged: [DamagedJob]) {
+  public func openJobs() throws(JournalError) -> (
+    jobs: [(record: StoredRecord, images: [OpenImage])], damaged: [DamagedJob]
+  ) {
     try JournalError.wrap("read open jobs") {
       try database.read { db in
         var jobs: [(record: StoredRecord, images: [OpenImage])] = [], damaged: [DamagedJob] = []
@@ -36,7 +38,9 @@ extension JournalStore {
   public func record(of job: String, tenant: String?) throws(JournalError) -> StoredRecord? {
     try JournalError.wrap("read a job") {
       try database.read { db in
-        guard let row = try Row.fetchOne(db, sql: "SELECT * FROM jobs WHERE id = ?", arguments: [job]) else { return nil }
+        guard let row = try Row.fetchOne(db, sql: "SELECT * FROM jobs WHERE id = ?", arguments: [job]) else {
+          return nil
+        }
         let record = try Self.record(row, db)
         return tenant == nil || record.job.tenant == tenant ? record : nil
       }
@@ -56,7 +60,8 @@ extension JournalStore {
         var arguments: StatementArguments = [number ?? Int64.max]
         if let tenant { arguments += [tenant] }
         let rows = try Row.fetchAll(
-          db, sql: "SELECT * FROM jobs WHERE number < ?1 \(filter) ORDER BY number DESC LIMIT \(max(0, limit))", arguments: arguments)
+          db, sql: "SELECT * FROM jobs WHERE number < ?1 \(filter) ORDER BY number DESC LIMIT \(max(0, limit))",
+          arguments: arguments)
         return try rows.compactMap { row in
           do { return try Self.record(row, db) } catch JournalError.corrupt { return nil }
         }
@@ -149,18 +154,23 @@ extension JournalStore {
     let id: String = try row.value("id")
     let request: Data = try row.value("request")
     let imageCount: Int = try row.value("picture_count")
-    guard try Int64(checksum(request)) == row.value("request_crc") else { throw JournalError.corrupt(what: "the request of job \(id)") }
+    guard try Int64(checksum(request)) == row.value("request_crc") else {
+      throw JournalError.corrupt(what: "the request of job \(id)")
+    }
     let number: Int64 = try row.value("number")
     let rows = try Row.fetchAll(db, sql: "SELECT * FROM pictures WHERE job = ? ORDER BY picture", arguments: [number])
-    guard (1...ValueLimits.maxImages).contains(imageCount), try rows.map({ try $0.value("picture") as Int }) == Array(0..<imageCount)
+    guard (1...ValueLimits.maxImages).contains(imageCount),
+      try rows.map({ try $0.value("picture") as Int }) == Array(0..<imageCount)
     else {
       throw JournalError.corrupt(what: "the images of job \(id)")
     }
-    let key = try Row.fetchOne(db, sql: "SELECT key, digest FROM idempotency_keys WHERE job = ?", arguments: [number]).map {
-      IdempotencyKey(text: try $0.value("key"), digest: try $0.value("digest"))
-    }
+    let key = try Row.fetchOne(db, sql: "SELECT key, digest FROM idempotency_keys WHERE job = ?", arguments: [number])
+      .map {
+        IdempotencyKey(text: try $0.value("key"), digest: try $0.value("digest"))
+      }
     let job = StoredJob(
-      id: id, tenant: try row.value("tenant"), submittedAtMs: try row.value("submitted_ms"), deadlineAtMs: try row.optional("deadline_ms"),
+      id: id, tenant: try row.value("tenant"), submittedAtMs: try row.value("submitted_ms"),
+      deadlineAtMs: try row.optional("deadline_ms"),
       request: request, imageCount: imageCount, key: key)
     return StoredRecord(
       number: number, job: job, outcomes: try rows.map { try outcome($0, id) }, endedAtMs: try row.optional("ended_ms"))
@@ -194,7 +204,8 @@ extension JournalStore {
       // What is damaged is made again.
       try? StoredProgress(
         task: bounded(row.value("task"), 0..<ValueLimits.maxTasks, "task"),
-        completedSteps: row.optional("steps").map { try bounded($0, 1..<ValueLimits.maxSteps, "steps") }, payload: payload(row),
+        completedSteps: row.optional("steps").map { try bounded($0, 1..<ValueLimits.maxSteps, "steps") },
+        payload: payload(row),
         numericsClass: row.value("numerics_class"))
     }
   }
@@ -203,7 +214,8 @@ extension JournalStore {
     let rows = try Row.fetchAll(
       db, sql: "SELECT task, number FROM attempts WHERE job = ? AND picture = ?", arguments: [number, index])
     return try rows.reduce(into: [:]) { attempts, row in
-      attempts[try bounded(row.value("task"), 0..<ValueLimits.maxTasks, "task")] = UInt32(clamping: try row.value("number") as Int64)
+      attempts[try bounded(row.value("task"), 0..<ValueLimits.maxTasks, "task")] = UInt32(
+        clamping: try row.value("number") as Int64)
     }
   }
 
@@ -224,7 +236,8 @@ extension JournalStore {
       throw JournalError.corrupt(what: "the \(bytes.count) bytes of payload \(id)")
     }
     return StoredPayload(
-      id: UInt64(bitPattern: id), name: try row.value("name"), dtype: dtype, shape: shape.compactMap { $0 }, bytes: bytes)
+      id: UInt64(bitPattern: id), name: try row.value("name"), dtype: dtype, shape: shape.compactMap { $0 },
+      bytes: bytes)
   }
 }
 

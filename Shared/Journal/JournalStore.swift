@@ -96,11 +96,14 @@ public final class JournalStore: Sendable {
     if size == 0 {
       try JournalError.wrap("make \(path)") {
         let folder = URL(filePath: path).deletingLastPathComponent()
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        try FileManager.default.createDirectory(
+          at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         let database = try DatabaseQueue(path: path)
         try database.writeWithoutTransaction { db in
           // Before the first table; the file takes it over with it.
-          try db.execute(sql: "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA synchronous = FULL; PRAGMA application_id = \(applicationID)")
+          try db.execute(
+            sql: "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA synchronous = FULL; PRAGMA application_id = \(applicationID)"
+          )
         }
         try database.close()
         // Prompts and images are private.
@@ -130,7 +133,9 @@ public final class JournalStore: Sendable {
         UPDATE facts SET epoch = epoch + 1,
           run = CASE WHEN EXISTS (SELECT 1 FROM jobs WHERE ended_ms IS NULL) THEN run + 1 ELSE 0 END
         """)
-    guard let row = try Row.fetchOne(db, sql: "SELECT epoch, run FROM facts") else { throw JournalError.corrupt(what: "facts is empty") }
+    guard let row = try Row.fetchOne(db, sql: "SELECT epoch, run FROM facts") else {
+      throw JournalError.corrupt(what: "facts is empty")
+    }
     return (try row.value("epoch"), try row.value("run"))
   }
 }

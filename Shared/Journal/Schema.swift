@@ -22,7 +22,9 @@ enum Schema {
       }
     }
     if let unknown = applied.first(where: { !versions.contains($0) }) {
-      throw .foreign(path: path, reason: "its schema has the version \(unknown), this program knows \(versions.joined(separator: ", "))")
+      throw .foreign(
+        path: path,
+        reason: "its schema has the version \(unknown), this program knows \(versions.joined(separator: ", "))")
     }
   }
 

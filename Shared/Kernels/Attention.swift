@@ -6,7 +6,8 @@ extension Compute {
   ///
   /// Head h reads the keys of kv head h/(heads/kvHeads). When causal, query i sees the keys j ≤ i + m - n; a query that sees none
   /// gives zeros. Inputs are of ``activationDType``, or fp32, which is rounded to it. Scores exist only in tiles (online softmax).
-  public func attention(q: Tensor, k: Tensor, v: Tensor, heads: Int, kvHeads: Int, headDim: Int, causal: Bool) -> Tensor {
+  public func attention(q: Tensor, k: Tensor, v: Tensor, heads: Int, kvHeads: Int, headDim: Int, causal: Bool) -> Tensor
+  {
     let n = q.shape.rowExtents.rows, m = k.shape.rowExtents.rows
     precondition(heads > 0 && kvHeads > 0 && heads % kvHeads == 0, "\(heads) heads over \(kvHeads) kv heads")
     precondition(q.shape.rowExtents.width == heads * headDim, "queries \(q.shape) of \(heads) heads of \(headDim)")

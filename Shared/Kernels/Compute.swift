@@ -38,7 +38,9 @@ public struct Compute: Sendable {
   let table: KernelTable
 
   /// Arithmetic on the threads of `pool`. `instructionSet` must be one of ``InstructionSet/available``.
-  public init(precision: Precision, pool: ThreadPool, instructionSet: InstructionSet = .best, matrixLibrary: MatrixLibrary = .own) {
+  public init(
+    precision: Precision, pool: ThreadPool, instructionSet: InstructionSet = .best, matrixLibrary: MatrixLibrary = .own
+  ) {
     self.precision = precision
     self.instructionSet = instructionSet
     self.matrixLibrary = matrixLibrary

@@ -29,7 +29,8 @@ extension Compute {
   /// takes 36/9 of its fp32 size.
   public func prepareConvolution(weight: Tensor, bias: Tensor) -> Convolution {
     let shape = weight.shape
-    precondition(shape.rank == 4 && shape[2] == shape[3] && (shape[2] == 1 || shape[2] == 3), "convolution weight \(shape)")
+    precondition(
+      shape.rank == 4 && shape[2] == shape[3] && (shape[2] == 1 || shape[2] == 3), "convolution weight \(shape)")
     precondition(bias.elementCount == shape[0], "bias \(bias.shape) for convolution weight \(shape)")
     let prepared: PreparedKernel =
       if matrixLibrary == .openBLAS {
@@ -39,7 +40,8 @@ extension Compute {
       } else {
         .winograd(transformed(fp32(weight)))
       }
-    return Convolution(outChannels: shape[0], inChannels: shape[1], kernelSize: shape[2], weight: prepared, bias: fp32(bias))
+    return Convolution(
+      outChannels: shape[0], inChannels: shape[1], kernelSize: shape[2], weight: prepared, bias: fp32(bias))
   }
 
   private func transformed(_ weight: Tensor) -> Tensor {

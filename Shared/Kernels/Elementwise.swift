@@ -29,7 +29,8 @@ extension Compute {
   /// x / √(mean(x²) + ε) ⊙ weight over the rows of x [M, D] fp32, with fp32 statistics; weight [D] of any floating-point type.
   public func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Float, output: DType? = nil) -> Tensor {
     let (rows, width) = x.shape.rowExtents
-    precondition(x.dtype == .fp32 && weight.elementCount == width, "rmsNorm of \(x.dtype) \(x.shape) with weight \(weight.shape)")
+    precondition(
+      x.dtype == .fp32 && weight.elementCount == width, "rmsNorm of \(x.dtype) \(x.shape) with weight \(weight.shape)")
     let weight = fp32(weight)
     return filled(x.shape, output ?? activationDType, reading: x, weight) { result in
       parallelRows(rows, bytesPerRow: width * 8) { range in
@@ -58,7 +59,9 @@ extension Compute {
     let (rows, width) = x.shape.rowExtents
     result.requireRoom(rows, width, from: start, for: "layerNormModulate")
     precondition(x.dtype == .fp32 && shift.dtype == .fp32 && scale.dtype == .fp32, "layerNormModulate takes fp32")
-    precondition(shift.elementCount == width && scale.elementCount == width, "shift \(shift.shape), scale \(scale.shape) for \(x.shape)")
+    precondition(
+      shift.elementCount == width && scale.elementCount == width,
+      "shift \(shift.shape), scale \(scale.shape) for \(x.shape)")
     result.write(reading: x, shift, scale) { result in
       parallelRows(rows, bytesPerRow: width * 8) { range in
         let first = range.lowerBound * width, count = range.count * width
@@ -73,7 +76,8 @@ extension Compute {
   /// silu(gate) ⊙ up, of equal shapes and types → ``activationDType``.
   public func siluMultiply(_ gate: Tensor, _ up: Tensor) -> Tensor {
     precondition(
-      gate.shape == up.shape && gate.dtype == up.dtype, "siluMultiply of \(gate.dtype) \(gate.shape) and \(up.dtype) \(up.shape)")
+      gate.shape == up.shape && gate.dtype == up.dtype,
+      "siluMultiply of \(gate.dtype) \(gate.shape) and \(up.dtype) \(up.shape)")
     return filled(gate.shape, activationDType, reading: gate, up) { result in
       parallelRows(gate.elementCount, bytesPerRow: 8, grain: 16) { range in
         let first = range.lowerBound, count = range.count
@@ -120,7 +124,8 @@ extension Compute {
     precondition(
       rotary.cos.shape == [rows.count, half],
       "rotary table \(rotary.cos.shape) for \(rows) of \(shape) in \(heads) heads")
-    precondition(weight.map { $0.elementCount == headDim } ?? true, "norm weight \(normWeight!.shape) for heads of \(headDim)")
+    precondition(
+      weight.map { $0.elementCount == headDim } ?? true, "norm weight \(normWeight!.shape) for heads of \(headDim)")
     x.write(reading: weight, rotary.cos, rotary.sin) { x in
       parallelRows(rows.count, bytesPerRow: width * x.dtype.byteWidth * 2) { range in
         let start = (rows.lowerBound + range.lowerBound) * width, angle = range.lowerBound * half

@@ -64,7 +64,9 @@ extension Compute {
   /// Calls `body` with the panel numbers of a weight [out, in] and the rows that each holds, in parallel.
   private func parallelPanels(_ weight: Tensor, _ matmul: ck_matmul, _ body: (Int, Range<Int>) -> Void) {
     let out = weight.shape[0], columns = matmul.panel_columns
-    pool.parallel((out + columns - 1) / columns) { panel in body(panel, panel * columns..<min(out, (panel + 1) * columns)) }
+    pool.parallel((out + columns - 1) / columns) { panel in
+      body(panel, panel * columns..<min(out, (panel + 1) * columns))
+    }
   }
 
   /// A weight [out, in] as panels of the operand type of `matmul`, which is a floating-point one.
@@ -82,7 +84,8 @@ extension Compute {
 
   private func packedInt8(_ weight: Tensor) -> PreparedWeight {
     precondition(weight.shape[1] <= 1 << 16, "\(weight.shape[1]) inputs: 32-bit sums of 8-bit products might overflow")
-    let out = weight.shape[0], depth = weight.shape[1], matmul = functions.int8, panelBytes = matmul.packed_b_bytes(1, depth)
+    let out = weight.shape[0], depth = weight.shape[1], matmul = functions.int8,
+      panelBytes = matmul.packed_b_bytes(1, depth)
     var scales = MutableTensor(uninitialized: [out]), offsets = MutableTensor(uninitialized: [out], .int32)
     var panels = MutableTensor(uninitialized: [matmul.packed_b_bytes(out, depth)], .uint8)
     panels.write(reading: weight) { panels in
@@ -138,20 +141,26 @@ extension Compute {
   public func linear(_ x: Tensor, _ w: Linear, addingTo residual: inout Tensor, gate: Tensor? = nil) {
     precondition(residual.dtype == .fp32, "residual of type \(residual.dtype)")
     precondition(
-      gate.map { $0.dtype == .fp32 && $0.elementCount == w.outFeatures } ?? true, "gate \(gate!.shape) for \(w.outFeatures) outputs")
+      gate.map { $0.dtype == .fp32 && $0.elementCount == w.outFeatures } ?? true,
+      "gate \(gate!.shape) for \(w.outFeatures) outputs")
     add(x, w, to: &residual, Treatment(gate: gate?.pointer(count: w.outFeatures), mode: Int32(CK_ADD)))
     withExtendedLifetime(gate) {}
   }
 
   /// As ``linear(_:_:addingTo:gate:)`` with gates [out] of their own for ranges of rows, which follow one another from the first row to
   /// the last.
-  public func linear(_ x: Tensor, _ w: Linear, addingTo residual: inout Tensor, gates: [(rows: Range<Int>, gate: Tensor)]) {
-    if gates.count == 1, gates[0].rows == 0..<residual.shape[0] { return linear(x, w, addingTo: &residual, gate: gates[0].gate) }
+  public func linear(
+    _ x: Tensor, _ w: Linear, addingTo residual: inout Tensor, gates: [(rows: Range<Int>, gate: Tensor)]
+  ) {
+    if gates.count == 1, gates[0].rows == 0..<residual.shape[0] {
+      return linear(x, w, addingTo: &residual, gate: gates[0].gate)
+    }
     precondition(residual.dtype == .fp32, "residual of type \(residual.dtype)")
     var pointers: [UnsafePointer<Float>?] = []
     for (rows, gate) in gates {
       precondition(rows.lowerBound == pointers.count, "gate for rows \(rows) after \(pointers.count)")
-      precondition(gate.dtype == .fp32 && gate.elementCount == w.outFeatures, "gate \(gate.shape) for \(w.outFeatures) outputs")
+      precondition(
+        gate.dtype == .fp32 && gate.elementCount == w.outFeatures, "gate \(gate.shape) for \(w.outFeatures) outputs")
       pointers += Array(repeating: gate.pointer(count: w.outFeatures), count: rows.count)
     }
     precondition(pointers.count == residual.shape[0], "gates for \(pointers.count) rows of \(residual.shape)")
@@ -263,7 +272,8 @@ extension Compute {
 
   private func multiplySlab(_ gemm: ck_gemm, _ matmul: ck_matmul) {
     let panelCount = (gemm.n + matmul.panel_columns - 1) / matmul.panel_columns
-    let rowTiles = (gemm.m + Self.tileRows - 1) / Self.tileRows, columnTiles = (panelCount + Self.tilePanels - 1) / Self.tilePanels
+    let rowTiles = (gemm.m + Self.tileRows - 1) / Self.tileRows,
+      columnTiles = (panelCount + Self.tilePanels - 1) / Self.tilePanels
     pool.parallel(rowTiles * columnTiles) { index in
       let row = index % rowTiles * Self.tileRows, panel = index / rowTiles * Self.tilePanels
       let height = min(Self.tileRows, gemm.m - row), panels = min(Self.tilePanels, panelCount - panel)

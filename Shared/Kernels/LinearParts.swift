@@ -34,7 +34,8 @@ extension Linear {
     func part(_ name: String, _ dtype: DType, count: Int) throws(KernelError) -> Tensor {
       guard let tensor = parts[name] else { throw .invalidPart(name, reason: "is missing") }
       guard tensor.dtype == dtype, tensor.elementCount == count else {
-        throw .invalidPart(name, reason: "is \(tensor.dtype.rawValue) \(tensor.shape), expected \(count) × \(dtype.rawValue)")
+        throw .invalidPart(
+          name, reason: "is \(tensor.dtype.rawValue) \(tensor.shape), expected \(count) × \(dtype.rawValue)")
       }
       return tensor
     }
@@ -43,8 +44,10 @@ extension Linear {
     }
     let functions = KernelTable(.portable).functions
     switch precision {
-    case .fp32: weight = .fp32(try part("panels", .uint8, count: functions.fp32.packed_b_bytes(outFeatures, inFeatures)))
-    case .bf16: weight = .bf16(try part("panels", .uint8, count: functions.bf16.packed_b_bytes(outFeatures, inFeatures)))
+    case .fp32:
+      weight = .fp32(try part("panels", .uint8, count: functions.fp32.packed_b_bytes(outFeatures, inFeatures)))
+    case .bf16:
+      weight = .bf16(try part("panels", .uint8, count: functions.bf16.packed_b_bytes(outFeatures, inFeatures)))
     case .q4: weight = .q4(try part("panels", .uint8, count: functions.q4_bytes(outFeatures, inFeatures)))
     case .int8:
       weight = .int8(

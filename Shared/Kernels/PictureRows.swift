@@ -75,7 +75,8 @@ extension Compute {
     _ x: PictureRows, _ w: Convolution, upsampled: Bool = false, rows: Range<Int>, into out: inout MutableImageRows,
     adds: Bool = false
   ) {
-    let scale = upsampled ? 2 : 1, halo = w.kernelSize / 2, (width, grain) = (x.pixels.shape[1], Self.convolutionRowGrain)
+    let scale = upsampled ? 2 : 1, halo = w.kernelSize / 2,
+      (width, grain) = (x.pixels.shape[1], Self.convolutionRowGrain)
     let (outShape, outRange, height) = (out.shape, out.range, out.height)
     precondition(x.pixels.shape[2] == w.inChannels, "convolution of \(x.pixels.shape), \(w.inChannels) channels")
     precondition(
@@ -165,12 +166,16 @@ extension Compute {
     case .winograd: preconditionFailure("not a matrix product")
     case .panels(let panels):
       let source = x[part.rows], pixels: Shape = [source.shape[0] * source.shape[1], w.inChannels]
-      multiply(source.reshaped(pixels), PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outChannels, epilogue)
+      multiply(
+        source.reshaped(pixels), PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outChannels,
+        epilogue)
     case .rowMajor(let weight): product(x, rowMajor: weight, w, rows: part.rows, epilogue)
     }
   }
 
-  private func product(_ x: PictureRows, rowMajor weight: Tensor, _ w: Convolution, rows: Range<Int>, _ epilogue: ck_epilogue) {
+  private func product(
+    _ x: PictureRows, rowMajor weight: Tensor, _ w: Convolution, rows: Range<Int>, _ epilogue: ck_epilogue
+  ) {
     let width = x.pixels.shape[1], depth = w.kernelSize * w.kernelSize * w.inChannels, tile = Sgemm.tileRows
     let pixels = rows.count * width
     pool.parallel((pixels + tile - 1) / tile) { index in

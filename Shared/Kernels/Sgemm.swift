@@ -19,11 +19,13 @@ enum Sgemm {
 
   /// acc[rows, columns] = a[rows, depth] · w[columns, depth]ᵀ, acc dense.
   static func tile(
-    _ acc: UnsafeMutablePointer<Float>, _ a: UnsafePointer<Float>, lda: Int, _ w: UnsafePointer<Float>, ldw: Int, rows: Int,
+    _ acc: UnsafeMutablePointer<Float>, _ a: UnsafePointer<Float>, lda: Int, _ w: UnsafePointer<Float>, ldw: Int,
+    rows: Int,
     columns: Int, depth: Int
   ) {
     cblas_sgemm(
-      CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rows), Int32(columns), Int32(depth), 1, a, Int32(lda), w, Int32(ldw), 0, acc,
+      CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rows), Int32(columns), Int32(depth), 1, a, Int32(lda), w,
+      Int32(ldw), 0, acc,
       Int32(columns))
   }
 }

@@ -9,7 +9,9 @@ public final class ThreadPool: @unchecked Sendable {
   /// Starts `threads - 1` threads; whoever calls ``parallel(_:_:)`` is the last one. Where the system refuses more threads the
   /// pool is smaller, which changes no result.
   public init(threads: Int) {
-    guard let handle = ck_pool_create(Int32(clamping: threads)) else { fatalError("out of memory creating a pool of \(threads) threads") }
+    guard let handle = ck_pool_create(Int32(clamping: threads)) else {
+      fatalError("out of memory creating a pool of \(threads) threads")
+    }
     self.handle = handle
   }
 

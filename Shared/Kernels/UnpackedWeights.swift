@@ -19,8 +19,10 @@ extension Compute {
 
   /// ‖W′ − W‖ / ‖W‖ (Frobenius) of the weight W [out, in] and what `layer` made of it, W′; 0 for a weight of zeros that stayed zeros.
   public func relativeError(of layer: Linear, from original: Tensor) -> Double {
-    precondition(original.shape == [layer.outFeatures, layer.inFeatures], "weight \(original.shape) of a layer of another size")
-    let depth = layer.inFeatures, columns = functions.bf16.panel_columns, panels = (layer.outFeatures + columns - 1) / columns
+    precondition(
+      original.shape == [layer.outFeatures, layer.inFeatures], "weight \(original.shape) of a layer of another size")
+    let depth = layer.inFeatures, columns = functions.bf16.panel_columns,
+      panels = (layer.outFeatures + columns - 1) / columns
     var scratch = ScratchLayout()
     let found = scratch.add(columns * depth * 4), expected = scratch.add(columns * depth * 4)
     // One pair of sums per panel, added up in order: the result does not depend on the threads.
@@ -107,7 +109,9 @@ extension Compute {
     _ value: (_ row: Int, Element) -> Float
   ) {
     for row in 0..<rows {
-      for k in 0..<depth { target[row * depth + k] = value(row, source[(k / group * columns + row) * group + k % group]) }
+      for k in 0..<depth {
+        target[row * depth + k] = value(row, source[(k / group * columns + row) * group + k % group])
+      }
     }
   }
 

@@ -163,7 +163,8 @@ public struct PlainLogHandler: LogHandler {
   /// See `LogHandler`.
   public func log(event: LogEvent) {
     let record = LogRecord(event, label: label, handler: metadata, provider: metadataProvider)
-    var line = "\(LogRecord.timestamp(LogRecord.now()).dropFirst(11).dropLast()) \(event.level.rawValue) \(label): \(record.message)"
+    var line =
+      "\(LogRecord.timestamp(LogRecord.now()).dropFirst(11).dropLast()) \(event.level.rawValue) \(label): \(record.message)"
     for (key, value) in record.metadata {
       let text = "\(value)"
       line += " \(key)=" + (text.contains(" ") ? "\"\(text)\"" : text)

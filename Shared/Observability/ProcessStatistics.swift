@@ -24,7 +24,8 @@ public struct ProcessStatistics: Sendable {
     let seconds = { (time: timeval) in Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
     let resident = residentBytesNow() ?? peak
     return ProcessStatistics(
-      residentBytes: resident, peakResidentBytes: max(peak, resident), cpuSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+      residentBytes: resident, peakResidentBytes: max(peak, resident),
+      cpuSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
       openDescriptors: try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count)
   }
 

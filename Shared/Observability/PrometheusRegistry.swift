@@ -8,7 +8,9 @@ import Synchronization
 /// anywhere. Timers and aggregating recorders become histograms (timers in seconds). Labels are the dimensions.
 public final class PrometheusRegistry: MetricsFactory {
   /// Bucket bounds of histograms, in seconds for timers, that have no bounds of their own.
-  public static let defaultBuckets: [Double] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800]
+  public static let defaultBuckets: [Double] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800,
+  ]
 
   enum Kind: String {
     case counter
@@ -76,7 +78,8 @@ public final class PrometheusRegistry: MetricsFactory {
         for (labels, series) in family.series.sorted(by: { $0.key < $1.key }) { series.write(name, labels, to: &text) }
       }
       if state.droppedSeries > 0 {
-        text += "# TYPE prometheus_dropped_series_total counter\nprometheus_dropped_series_total \(state.droppedSeries)\n"
+        text +=
+          "# TYPE prometheus_dropped_series_total counter\nprometheus_dropped_series_total \(state.droppedSeries)\n"
       }
       return text
     }
@@ -126,23 +129,32 @@ public final class PrometheusRegistry: MetricsFactory {
 
 extension PrometheusRegistry {
   /// See `MetricsFactory`.
-  public func makeCounter(label: String, dimensions: [(String, String)]) -> any CounterHandler { series(label, dimensions, .counter) }
-  /// See `MetricsFactory`.
-  public func makeFloatingPointCounter(label: String, dimensions: [(String, String)]) -> any FloatingPointCounterHandler {
+  public func makeCounter(label: String, dimensions: [(String, String)]) -> any CounterHandler {
     series(label, dimensions, .counter)
   }
   /// See `MetricsFactory`.
-  public func makeMeter(label: String, dimensions: [(String, String)]) -> any MeterHandler { series(label, dimensions, .gauge) }
+  public func makeFloatingPointCounter(label: String, dimensions: [(String, String)]) -> any FloatingPointCounterHandler
+  {
+    series(label, dimensions, .counter)
+  }
+  /// See `MetricsFactory`.
+  public func makeMeter(label: String, dimensions: [(String, String)]) -> any MeterHandler {
+    series(label, dimensions, .gauge)
+  }
   /// See `MetricsFactory`.
   public func makeRecorder(label: String, dimensions: [(String, String)], aggregate: Bool) -> any RecorderHandler {
     series(label, dimensions, aggregate ? .histogram : .gauge)
   }
   /// See `MetricsFactory`.
-  public func makeTimer(label: String, dimensions: [(String, String)]) -> any TimerHandler { series(label, dimensions, .histogram) }
+  public func makeTimer(label: String, dimensions: [(String, String)]) -> any TimerHandler {
+    series(label, dimensions, .histogram)
+  }
   /// See `MetricsFactory`.
   public func destroyCounter(_ handler: any CounterHandler) { (handler as? Series).map(remove) }
   /// See `MetricsFactory`.
-  public func destroyFloatingPointCounter(_ handler: any FloatingPointCounterHandler) { (handler as? Series).map(remove) }
+  public func destroyFloatingPointCounter(_ handler: any FloatingPointCounterHandler) {
+    (handler as? Series).map(remove)
+  }
   /// See `MetricsFactory`.
   public func destroyMeter(_ handler: any MeterHandler) { (handler as? Series).map(remove) }
   /// See `MetricsFactory`.
@@ -166,7 +178,8 @@ extension PrometheusRegistry {
   private static func sanitized(_ text: String, allowing extra: String) -> String {
     var result = ""
     for scalar in text.unicodeScalars {
-      let isLetter = scalar.isASCII && (scalar.properties.isAlphabetic || scalar == "_" || extra.unicodeScalars.contains(scalar))
+      let isLetter =
+        scalar.isASCII && (scalar.properties.isAlphabetic || scalar == "_" || extra.unicodeScalars.contains(scalar))
       let isDigit = ("0"..."9").contains(scalar)
       if result.isEmpty && isDigit { result = "_" }
       result.unicodeScalars.append(isLetter || isDigit ? scalar : "_")

@@ -39,11 +39,14 @@ final class ModuleReader {
 
   /// `name.weight` [output, input, kernel, kernel]. Convolutions that are stored with a time axis keep only the last of their
   /// taps: the causal padding in front of a single frame is zero, so the others see nothing (SPEC §7).
-  func convolution(_ name: String, input: Int, output: Int, kernel: Int, storedTimeTaps: Int? = nil) throws(WeightsError) -> Convolution {
+  func convolution(_ name: String, input: Int, output: Int, kernel: Int, storedTimeTaps: Int? = nil)
+    throws(WeightsError) -> Convolution
+  {
     defer { weights.releasePages(of: "\(name).weight") }
     let bias = try tensor("\(name).bias", [output])
     guard let taps = storedTimeTaps else {
-      return compute.prepareConvolution(weight: try tensor("\(name).weight", [output, input, kernel, kernel]), bias: bias)
+      return compute.prepareConvolution(
+        weight: try tensor("\(name).weight", [output, input, kernel, kernel]), bias: bias)
     }
     let stored = try tensor("\(name).weight", [output, input, taps, kernel, kernel])
     return compute.prepareConvolution(weight: lastTimeTap(of: stored), bias: bias)

@@ -68,7 +68,8 @@ extension Scheduler {
   public func status(now: Instant) -> ClusterStatus {
     let startedImages = jobs.values.count { $0.isStarted }
     return ClusterStatus(
-      workers: workers.values.map { status(of: $0, now: now) }, queuedImages: jobs.count - startedImages, startedImages: startedImages,
+      workers: workers.values.map { status(of: $0, now: now) }, queuedImages: jobs.count - startedImages,
+      startedImages: startedImages,
       unadmittedImages: admissions.count, endingImages: endings.count, pendingEntries: pending.count,
       cacheBytes: cache.byteCount, cacheEntries: cache.count, cacheHits: cache.hits, cacheMisses: cache.misses)
   }

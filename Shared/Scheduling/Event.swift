@@ -141,7 +141,9 @@ public struct Offer: Hashable, Sendable {
   public var deadline: Instant?
 
   /// An offer of `attempt`.
-  public init(attempt: AttemptID, job: ImageJobID, index: Int, inputs: [Payload], resume: Checkpoint?, deadline: Instant?) {
+  public init(
+    attempt: AttemptID, job: ImageJobID, index: Int, inputs: [Payload], resume: Checkpoint?, deadline: Instant?
+  ) {
     self.attempt = attempt
     self.job = job
     self.index = index

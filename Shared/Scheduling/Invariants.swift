@@ -9,15 +9,21 @@ extension Scheduler {
     check(cache.byteCount <= configuration.maxCacheBytes, "the cache holds \(cache.byteCount) bytes")
     for (id, worker) in workers {
       let live = worker.attempts.filter { $0.value.state != .revoked }
-      check(live.count <= worker.registration.credits, "\(id) runs \(live.count) attempts with \(worker.registration.credits) credits")
+      check(
+        live.count <= worker.registration.credits,
+        "\(id) runs \(live.count) attempts with \(worker.registration.credits) credits")
       for attempt in live.keys {
         let task = tasks[attempt.task]
-        check(task?.state == .running(id) && task?.attemptNumber == attempt.number, "\(attempt) is live at \(id) but not current")
+        check(
+          task?.state == .running(id) && task?.attemptNumber == attempt.number,
+          "\(attempt) is live at \(id) but not current")
       }
     }
     for (id, task) in tasks {
       check(!task.waiters.isEmpty, "nobody waits for \(id)")
-      check(task.waiters.allSatisfy { jobs[$0]?.tasks.contains(id) ?? false }, "\(id) is waited for by a job that does not know it")
+      check(
+        task.waiters.allSatisfy { jobs[$0]?.tasks.contains(id) ?? false },
+        "\(id) is waited for by a job that does not know it")
       check(task.failures.count < configuration.maxAttempts, "\(id) failed \(task.failures.count) times")
       check(task.checkpoint == nil || task.numericsClass != nil, "\(id) has a checkpoint of no class")
       if let key = task.key { check(shared[key] == id, "\(id) is shared but not found") }
@@ -28,7 +34,9 @@ extension Scheduler {
     }
     for (id, job) in jobs {
       for (index, task) in job.tasks.enumerated() {
-        if let task { check(tasks[task]?.waiters.contains(id) ?? false, "\(id) waits for task \(index), which does not know it") }
+        if let task {
+          check(tasks[task]?.waiters.contains(id) ?? false, "\(id) waits for task \(index), which does not know it")
+        }
       }
     }
     checkLedger(&broken)

@@ -17,7 +17,8 @@ public struct TaskPlan: Hashable, Sendable {
 
   /// A task for `stage`.
   public init(
-    stage: StageName, inputs: [Int] = [], content: String? = nil, stepCount: Int = 0, cost: Double = 1, field: String? = nil
+    stage: StageName, inputs: [Int] = [], content: String? = nil, stepCount: Int = 0, cost: Double = 1,
+    field: String? = nil
   ) {
     self.field = field
     self.stage = stage
@@ -51,8 +52,12 @@ public struct ImageJobPlan: Hashable, Sendable {
   private static func problem(of tasks: [TaskPlan]) -> String? {
     if tasks.isEmpty { return "a job needs a task" }
     for (index, task) in tasks.enumerated() {
-      if !task.inputs.allSatisfy({ (0..<index).contains($0) }) { return "task \(index) takes an output that does not come before it" }
-      if task.content != nil, !task.inputs.isEmpty { return "task \(index) is shared, so it must not take another's output" }
+      if !task.inputs.allSatisfy({ (0..<index).contains($0) }) {
+        return "task \(index) takes an output that does not come before it"
+      }
+      if task.content != nil, !task.inputs.isEmpty {
+        return "task \(index) is shared, so it must not take another's output"
+      }
       if task.stepCount < 0 { return "task \(index) has \(task.stepCount) steps" }
       if !(task.cost >= 0 && task.cost.isFinite) { return "task \(index) costs \(task.cost)" }
     }

@@ -50,7 +50,8 @@ public struct RestoredTask: Hashable, Sendable {
 
   /// What is known of task `index`.
   public init(
-    index: Int, attemptNumber: UInt32 = 0, output: Payload? = nil, checkpoint: Checkpoint? = nil, numericsClass: String? = nil
+    index: Int, attemptNumber: UInt32 = 0, output: Payload? = nil, checkpoint: Checkpoint? = nil,
+    numericsClass: String? = nil
   ) {
     self.index = index
     self.attemptNumber = attemptNumber

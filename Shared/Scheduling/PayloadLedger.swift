@@ -8,7 +8,9 @@ struct PayloadLedger: Hashable, Sendable {
 
   /// Gives one claim up. Returns whether it was the last.
   mutating func release(_ payload: Payload) -> Bool {
-    guard let count = counts[payload] else { preconditionFailure("payload \(payload.id) is released more often than retained") }
+    guard let count = counts[payload] else {
+      preconditionFailure("payload \(payload.id) is released more often than retained")
+    }
     counts[payload] = count == 1 ? nil : count - 1
     return count == 1
   }

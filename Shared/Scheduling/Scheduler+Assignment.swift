@@ -43,7 +43,9 @@ extension Scheduler {
     return best?.registration.id
   }
 
-  private mutating func offer(_ id: TaskID, _ task: ImageTask, number index: Int, of owner: ImageJobID, to worker: WorkerID, now: Instant) {
+  private mutating func offer(
+    _ id: TaskID, _ task: ImageTask, number index: Int, of owner: ImageJobID, to worker: WorkerID, now: Instant
+  ) {
     guard let job = jobs[owner] else { return }
     let attempt = AttemptID(task: id, number: max(task.attemptNumber + 1, firstAttemptNumber))
     let deadlines = task.waiters.map { jobs[$0]?.submission.deadline }
@@ -51,7 +53,8 @@ extension Scheduler {
     tasks[id]?.state = .running(worker)
     workers[worker]?.attempts[attempt] = Attempt(offeredAt: now, completedSteps: task.checkpoint?.completedSteps ?? 0)
     let offer = Offer(
-      attempt: attempt, job: owner, index: index, inputs: task.plan.inputs.compactMap { job.outputs[$0]?.payload }, resume: task.checkpoint,
+      attempt: attempt, job: owner, index: index, inputs: task.plan.inputs.compactMap { job.outputs[$0]?.payload },
+      resume: task.checkpoint,
       deadline: deadlines.contains(nil) ? nil : deadlines.compactMap { $0 }.max())
     journalAttempt(attempt)
     effects.append(.offer(offer, to: worker))
@@ -68,7 +71,9 @@ extension Scheduler {
     guard isOrderNew else { return }
     refreshOrder()
     isOrderNew = false
-    let credits = Dictionary(grouping: workers.values.map(\.registration), by: \.stage).mapValues { $0.reduce(0) { $0 + $1.credits } }
+    let credits = Dictionary(grouping: workers.values.map(\.registration), by: \.stage).mapValues {
+      $0.reduce(0) { $0 + $1.credits }
+    }
     var position = 0
     var aheadSeconds: Double? = 0
     for id in order {
@@ -115,7 +120,9 @@ extension Scheduler {
   func secondsToNextFreePlace(of tenant: TenantID? = nil) -> Double? {
     jobs.values.compactMap { job in
       if let tenant, job.submission.tenant != tenant { return nil }
-      return remainingSeconds(of: job, job.plan.tasks[job.plan.principal]).map { $0 + secondsAfterPrincipal(of: job.submission.id) }
+      return remainingSeconds(of: job, job.plan.tasks[job.plan.principal]).map {
+        $0 + secondsAfterPrincipal(of: job.submission.id)
+      }
     }.min()
   }
 }

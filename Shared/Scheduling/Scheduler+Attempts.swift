@@ -11,7 +11,8 @@ extension Scheduler {
 
   mutating func progress(_ id: AttemptID, by worker: WorkerID, _ report: StepReport, now: Instant) {
     guard isCurrent(id, by: worker), let task = tasks[id.task], var attempt = workers[worker]?.attempts[id],
-      report.completedSteps > attempt.completedSteps || omissions.contains(.stepOrder), report.completedSteps <= task.plan.stepCount
+      report.completedSteps > attempt.completedSteps || omissions.contains(.stepOrder),
+      report.completedSteps <= task.plan.stepCount
     else {
       if let latents = report.checkpoint { discard(latents) }
       return
@@ -31,7 +32,8 @@ extension Scheduler {
       let secondsLeft = left + secondsAfterPrincipal(of: job)
       effects.append(
         .image(
-          job, .progressed(completedSteps: report.completedSteps, stepCount: task.plan.stepCount, secondsLeft: secondsLeft)))
+          job,
+          .progressed(completedSteps: report.completedSteps, stepCount: task.plan.stepCount, secondsLeft: secondsLeft)))
     }
   }
 
@@ -99,7 +101,8 @@ extension Scheduler {
 
   mutating func fail(_ id: AttemptID, by worker: WorkerID, _ failure: Status, now: Instant) {
     let isCurrent = isCurrent(id, by: worker)
-    guard let attempt = workers[worker]?.attempts.removeValue(forKey: id), isCurrent, let record = workers[worker] else { return }
+    guard let attempt = workers[worker]?.attempts.removeValue(forKey: id), isCurrent, let record = workers[worker]
+    else { return }
     let name = record.registration.name
     if attempt.state == .offered, failure.code == .resourceExhausted || failure.code == .unavailable {
       // It has no room for the task, whatever we know of its credits: nobody's fault. Its next report says how things are.
@@ -127,7 +130,9 @@ extension Scheduler {
   }
 
   /// Makes the task ready for another attempt, or fails its jobs after too many.
-  mutating func retry(_ id: AttemptID, _ failure: Status, by workerName: String, isBlameless: Bool = false, now: Instant) {
+  mutating func retry(
+    _ id: AttemptID, _ failure: Status, by workerName: String, isBlameless: Bool = false, now: Instant
+  ) {
     guard let task = tasks[id.task], task.attemptNumber == id.number else { return }
     var failures = task.failures
     if !isBlameless { failures.append(failure) }

@@ -21,7 +21,8 @@ extension Scheduler {
     }
     guard pending.count < configuration.maxJournalEntries else {
       return Status(
-        .unavailable, "the journal is behind: \(pending.count) entries wait to be written, the limit is \(configuration.maxJournalEntries)",
+        .unavailable,
+        "the journal is behind: \(pending.count) entries wait to be written, the limit is \(configuration.maxJournalEntries)",
         retryAfterSeconds: 5)
     }
     guard submissions.count <= configuration.maxJobs - placesTaken else {
@@ -38,7 +39,8 @@ extension Scheduler {
       guard let limit = policy(of: tenant).maxJobs else { continue }
       let wanted = submissions.count { $0.tenant == tenant }
       let present =
-        jobs.values.count { $0.submission.tenant == tenant } + admissions.values.count { $0.submission.tenant == tenant }
+        jobs.values.count { $0.submission.tenant == tenant }
+        + admissions.values.count { $0.submission.tenant == tenant }
         + endings.values.count { $0.tenant == tenant }
       guard wanted > limit - present else { continue }
       return Status(
@@ -63,7 +65,9 @@ extension Scheduler {
       job.tasks.append(isDue[index] ? place(TaskID(job: submission.id, index: index), of: &job, restored) : nil)
     }
     let principal = job.plan.principal
-    job.isStarted = !isDue[principal] || restored.tasks.contains { $0.index == principal && ($0.attemptNumber > 0 || $0.checkpoint != nil) }
+    job.isStarted =
+      !isDue[principal]
+      || restored.tasks.contains { $0.index == principal && ($0.attemptNumber > 0 || $0.checkpoint != nil) }
     jobs[submission.id] = job
     isOrderNew = true
     if job.tasks[job.plan.tasks.count - 1] == nil {
@@ -80,7 +84,8 @@ extension Scheduler {
     var isDue = job.outputs.map { _ in false }
     for index in job.plan.tasks.indices.reversed() where job.outputs[index] == nil {
       let isLast = index == job.plan.tasks.count - 1
-      isDue[index] = isLast || job.plan.tasks.indices.contains { isDue[$0] && job.plan.tasks[$0].inputs.contains(index) }
+      isDue[index] =
+        isLast || job.plan.tasks.indices.contains { isDue[$0] && job.plan.tasks[$0].inputs.contains(index) }
     }
     return isDue
   }
@@ -127,7 +132,9 @@ extension Scheduler {
     }
     for (index, output) in job.outputs.enumerated() {
       guard let output else { continue }
-      let isNeeded = job.plan.tasks.indices.contains { job.tasks[$0] != nil && job.plan.tasks[$0].inputs.contains(index) }
+      let isNeeded = job.plan.tasks.indices.contains {
+        job.tasks[$0] != nil && job.plan.tasks[$0].inputs.contains(index)
+      }
       if !isNeeded {
         jobs[id]?.outputs[index] = nil
         release(output.payload)

@@ -76,7 +76,9 @@ extension Scheduler {
     }
     guard let first = places.first, let output = jobs[first.job]?.outputs[first.index] else { return }
     for place in places { jobs[place.job]?.outputs[place.index]?.isJournalled = true }
-    journal(.taskFinished(places: places, output: output.payload, numericsClass: output.numericsClass), .output(places: places))
+    journal(
+      .taskFinished(places: places, output: output.payload, numericsClass: output.numericsClass),
+      .output(places: places))
   }
 
   /// The task's places in the plans of the jobs that wait for it.
@@ -156,7 +158,8 @@ extension Scheduler {
     case .end(let id):
       guard let ending = endings[id] else { return }
       if ending.refusals == 0 { effects.append(.image(id, .held(failure))) }
-      let pause = doubled(configuration.journalRetryDelay, times: ending.refusals, atMost: configuration.maxJournalRetryDelay)
+      let pause = doubled(
+        configuration.journalRetryDelay, times: ending.refusals, atMost: configuration.maxJournalRetryDelay)
       endings[id]?.refusals += 1
       endings[id]?.retryAt = now + pause
     }

@@ -50,7 +50,10 @@ extension Scheduler {
           best = tenant
           continue
         }
-        let isEarlier = (clocks[tenant], rank(of: queues[tenant][next[tenant]])) < (clocks[other], rank(of: queues[other][next[other]]))
+        let isEarlier =
+          (clocks[tenant], rank(of: queues[tenant][next[tenant]])) < (
+            clocks[other], rank(of: queues[other][next[other]])
+          )
         if isEarlier { best = tenant }
       }
       guard let best else { return }

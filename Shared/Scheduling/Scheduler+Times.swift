@@ -12,7 +12,8 @@ extension Scheduler {
     for (id, worker) in workers {
       for attempt in worker.attempts.keys {
         // Read afresh: an earlier round may have revoked it.
-        guard let record = workers[id]?.attempts[attempt], let failure = overdue(record, of: attempt, at: worker, now: now)
+        guard let record = workers[id]?.attempts[attempt],
+          let failure = overdue(record, of: attempt, at: worker, now: now)
         else { continue }
         revoke(attempt, at: id, reason: failure.message)
         countFault(of: id, failure, now: now)
@@ -73,14 +74,16 @@ extension Scheduler {
         else { continue }
         let pace = record.ownStepSeconds / Double(record.ownSteps) * Double(task.plan.stepCount) / task.plan.cost
         let isBetter = { (other: WorkerSession) in
-          other.freeCredits > 0 && !other.isDraining && !other.isQuarantined(now: now) && other.pace.map { $0 * factor < pace } ?? false
+          other.freeCredits > 0 && !other.isDraining && !other.isQuarantined(now: now)
+            && other.pace.map { $0 * factor < pace } ?? false
             && other.registration.stage == task.plan.stage && other.registration.model == task.model
             && other.registration.numericsClass == worker.registration.numericsClass
             && !task.failedOn.contains(other.registration.name)
         }
         guard let other = workers.values.first(where: isBetter) else { continue }
         let name = worker.registration.name
-        let reason = "worker \(name) is more than \(factor) times as slow as worker \(other.registration.name), which is free"
+        let reason =
+          "worker \(name) is more than \(factor) times as slow as worker \(other.registration.name), which is free"
         revoke(attempt, at: id, reason: reason)
         retry(attempt, Status(.unavailable, reason), by: name, isBlameless: true, now: now)
         tasks[attempt.task]?.failedOn.append(name)

@@ -33,7 +33,8 @@ extension Scheduler {
     }
     for session in earlier {
       // The process lives, so whatever was lost is not the task's fault.
-      loseWorker(session.registration.id, reason: "worker \(registration.name) registered again", isBlameless: true, now: now)
+      loseWorker(
+        session.registration.id, reason: "worker \(registration.name) registered again", isBlameless: true, now: now)
     }
     workers[registration.id] = worker
     effects.append(.worker(registration.id, .joined))
@@ -79,7 +80,8 @@ extension Scheduler {
       guard record.missedReports + 1 >= configuration.maxMissedReports else { continue }
       workers[id]?.attempts[attempt] = nil
       if record.state == .running {
-        let failure = Status(.unavailable, "worker \(worker.registration.name) does not run the task any more, and its answer is lost")
+        let failure = Status(
+          .unavailable, "worker \(worker.registration.name) does not run the task any more, and its answer is lost")
         retry(attempt, failure, by: worker.registration.name, now: now)
       }
     }
@@ -95,7 +97,9 @@ extension Scheduler {
     effects.append(.worker(id, .gone(reason: reason)))
     for (attempt, record) in worker.attempts where record.state != .revoked {
       let name = worker.registration.name
-      retry(attempt, Status(.unavailable, "worker \(name) is gone: \(reason)"), by: name, isBlameless: isBlameless, now: now)
+      retry(
+        attempt, Status(.unavailable, "worker \(name) is gone: \(reason)"), by: name, isBlameless: isBlameless, now: now
+      )
     }
   }
 
@@ -105,7 +109,8 @@ extension Scheduler {
     let faults = worker.faults + 1
     workers[id]?.faults = faults
     guard faults >= configuration.maxWorkerFaults else { return }
-    let pause = doubled(configuration.quarantine, times: faults - configuration.maxWorkerFaults, atMost: configuration.maxQuarantine)
+    let pause = doubled(
+      configuration.quarantine, times: faults - configuration.maxWorkerFaults, atMost: configuration.maxQuarantine)
     workers[id]?.quarantinedUntil = now + pause
     let reason = "\(faults) faults in a row, the last one: \(failure.message)"
     effects.append(.worker(id, .quarantined(until: now + pause, reason: reason)))

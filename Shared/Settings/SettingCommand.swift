@@ -127,7 +127,9 @@ public enum SettingCommand<Settings: SettingGroup>: Sendable {
     let known = Set(settings.map(\.key))
     let data: Data
     do { data = try Data(contentsOf: URL(filePath: path)) } catch { throw SettingError(problems: ["cannot be read"]) }
-    guard let document = try? JSONSerialization.jsonObject(with: data) else { throw SettingError(problems: ["is not JSON"]) }
+    guard let document = try? JSONSerialization.jsonObject(with: data) else {
+      throw SettingError(problems: ["is not JSON"])
+    }
     return keys(of: document, under: "").filter { !known.contains($0) }.sorted().map { "\(path): unknown key \($0)" }
   }
 

@@ -14,8 +14,10 @@ public struct SettingReader {
   }
 
   /// An integer within `range`.
-  public mutating func integer(_ key: String, _ standard: Int, in range: ClosedRange<Int>, _ help: String) async -> Int {
-    settings.append(Setting(key: key, defaultText: "\(standard)", help: "\(help) (\(range.lowerBound)…\(range.upperBound))"))
+  public mutating func integer(_ key: String, _ standard: Int, in range: ClosedRange<Int>, _ help: String) async -> Int
+  {
+    settings.append(
+      Setting(key: key, defaultText: "\(standard)", help: "\(help) (\(range.lowerBound)…\(range.upperBound))"))
     do {
       return check(key, try await reader.fetchInt(forKey: ConfigKey(key)) ?? standard, range, else: standard)
     } catch {
@@ -24,8 +26,11 @@ public struct SettingReader {
   }
 
   /// A number within `range`.
-  public mutating func number(_ key: String, _ standard: Double, in range: ClosedRange<Double>, _ help: String) async -> Double {
-    settings.append(Setting(key: key, defaultText: "\(standard)", help: "\(help) (\(range.lowerBound)…\(range.upperBound))"))
+  public mutating func number(_ key: String, _ standard: Double, in range: ClosedRange<Double>, _ help: String) async
+    -> Double
+  {
+    settings.append(
+      Setting(key: key, defaultText: "\(standard)", help: "\(help) (\(range.lowerBound)…\(range.upperBound))"))
     do {
       return check(key, try await reader.fetchDouble(forKey: ConfigKey(key)) ?? standard, range, else: standard)
     } catch {
@@ -34,7 +39,9 @@ public struct SettingReader {
   }
 
   /// A duration in seconds.
-  public mutating func seconds(_ key: String, _ standard: Duration, in range: ClosedRange<Double>, _ help: String) async -> Duration {
+  public mutating func seconds(_ key: String, _ standard: Duration, in range: ClosedRange<Double>, _ help: String) async
+    -> Duration
+  {
     .seconds(await number(key, standard / .seconds(1), in: range, help))
   }
 
@@ -59,7 +66,9 @@ public struct SettingReader {
   }
 
   /// One of a few words.
-  public mutating func choice<Value: RawRepresentable<String> & CaseIterable>(_ key: String, _ standard: Value, _ help: String) async
+  public mutating func choice<Value: RawRepresentable<String> & CaseIterable>(
+    _ key: String, _ standard: Value, _ help: String
+  ) async
     -> Value
   {
     let values = Value.allCases.map(\.rawValue).joined(separator: ", ")
@@ -71,7 +80,8 @@ public struct SettingReader {
 
   /// Texts separated by commas.
   public mutating func list(_ key: String, _ standard: [String], _ help: String) async -> [String] {
-    settings.append(Setting(key: key, defaultText: standard.isEmpty ? "none" : standard.joined(separator: ","), help: help))
+    settings.append(
+      Setting(key: key, defaultText: standard.isEmpty ? "none" : standard.joined(separator: ","), help: help))
     do {
       return try await reader.fetchStringArray(forKey: ConfigKey(key)) ?? standard
     } catch {
@@ -82,14 +92,17 @@ public struct SettingReader {
   /// Notes what is wrong with settings that fit their types, but not each other.
   public mutating func complain(_ problem: String) { problems.append(problem) }
 
-  private mutating func check<Value: Comparable>(_ key: String, _ value: Value, _ range: ClosedRange<Value>, else standard: Value) -> Value
-  {
+  private mutating func check<Value: Comparable>(
+    _ key: String, _ value: Value, _ range: ClosedRange<Value>, else standard: Value
+  ) -> Value {
     if range.contains(value) { return value }
     problems.append("\(key) is \(value), but must be from \(range.lowerBound) to \(range.upperBound)")
     return standard
   }
 
-  private mutating func complain<Value>(_ key: String, _ expected: String, _ error: any Error, _ standard: Value) -> Value {
+  private mutating func complain<Value>(_ key: String, _ expected: String, _ error: any Error, _ standard: Value)
+    -> Value
+  {
     problems.append("\(key) must be \(expected): \(error)")
     return standard
   }

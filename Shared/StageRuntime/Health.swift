@@ -76,10 +76,12 @@ public struct HealthFile: Sendable {
     }
     let ageSeconds = (Double(UnixTime.nowMs) - Double(report.unixMs)) / 1000
     guard ageSeconds <= maxAgeSeconds else {
-      return Verdict(isHealthy: false, message: "\(report.stage): no sign of life for \(Int(ageSeconds)) s (process \(report.pid))")
+      return Verdict(
+        isHealthy: false, message: "\(report.stage): no sign of life for \(Int(ageSeconds)) s (process \(report.pid))")
     }
     return Verdict(
       isHealthy: report.state == .ready || report.state == .draining,
-      message: "\(report.stage): \(report.state.rawValue), \(report.running) tasks, \(report.registeredGateways) gateways")
+      message:
+        "\(report.stage): \(report.state.rawValue), \(report.running) tasks, \(report.registeredGateways) gateways")
   }
 }

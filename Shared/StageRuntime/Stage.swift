@@ -47,7 +47,9 @@ public struct StageTask: Sendable {
   ///
   /// - Throws: INVALID_ARGUMENT naming the tensor when it is not there.
   public func requiredTensor(_ name: String) throws(Status) -> WireTensor {
-    guard let tensor = tensor(name) else { throw Status(.invalidArgument, "the tensor \(name) is missing", field: name) }
+    guard let tensor = tensor(name) else {
+      throw Status(.invalidArgument, "the tensor \(name) is missing", field: name)
+    }
     return tensor
   }
 

@@ -15,7 +15,8 @@ public final class TaskContext: Sendable {
 
   /// A context whose progress goes to `report`.
   public init(
-    deadlineUnixMs: UInt64? = nil, traceparent: String? = nil, report: @escaping @Sendable (Body, [WireTensor]) -> Void = { _, _ in }
+    deadlineUnixMs: UInt64? = nil, traceparent: String? = nil,
+    report: @escaping @Sendable (Body, [WireTensor]) -> Void = { _, _ in }
   ) {
     self.deadlineUnixMs = deadlineUnixMs
     self.traceparent = traceparent

@@ -87,7 +87,8 @@ public actor Worker: Service {
       throw error
     }
     compute = ComputeThreads(count: configuration.credits, name: stage.name.text)
-    logger.info("worker started", metadata: ["gateways": "\(configuration.gateways)", "credits": "\(configuration.credits)"])
+    logger.info(
+      "worker started", metadata: ["gateways": "\(configuration.gateways)", "credits": "\(configuration.credits)"])
     await withTaskGroup(of: Void.self) { group in
       for (index, acknowledgement) in acknowledgements.enumerated() {
         let socket = links[index].socket
@@ -231,7 +232,9 @@ public actor Worker: Service {
     for task in running.values.sorted(by: { $0.reference.description < $1.reference.description }) {
       let status = Status(.unavailable, "the worker left before the step ended: \(reason)")
       await send(
-        Envelope(inReplyTo: task.requestMessageID, task: task.reference, traceparent: task.context.traceparent, body: .failed(status)),
+        Envelope(
+          inReplyTo: task.requestMessageID, task: task.reference, traceparent: task.context.traceparent,
+          body: .failed(status)),
         link: task.link)
     }
     for index in links.indices where links[index].registered != nil {

@@ -41,17 +41,22 @@ public struct WorkerConfiguration: Sendable {
 
   /// Checks the values before anything is opened; every message names the setting.
   public func validate() throws(WorkerConfigurationError) {
-    guard !gateways.isEmpty else { throw WorkerConfigurationError(setting: "gateways", reason: "at least one address is required") }
+    guard !gateways.isEmpty else {
+      throw WorkerConfigurationError(setting: "gateways", reason: "at least one address is required")
+    }
     guard Set(gateways).count == gateways.count else {
       throw WorkerConfigurationError(setting: "gateways", reason: "an address is listed twice")
     }
     let ranges: [(String, Int, ClosedRange<Int>)] = [
-      ("credits", credits, 1...1024), ("drainGraceMs", drainGraceMs, 0...86_400_000), ("stopWaitMs", stopWaitMs, 0...3_600_000),
-      ("registrationRetryMs", registrationRetryMs, 10...3_600_000), ("orphanTimeoutMs", orphanTimeoutMs, 0...86_400_000),
+      ("credits", credits, 1...1024), ("drainGraceMs", drainGraceMs, 0...86_400_000),
+      ("stopWaitMs", stopWaitMs, 0...3_600_000),
+      ("registrationRetryMs", registrationRetryMs, 10...3_600_000),
+      ("orphanTimeoutMs", orphanTimeoutMs, 0...86_400_000),
       ("tickMs", tickMs, 1...10_000),
     ]
     for (setting, value, range) in ranges where !range.contains(value) {
-      throw WorkerConfigurationError(setting: setting, reason: "\(value), but \(range.lowerBound)…\(range.upperBound) is required")
+      throw WorkerConfigurationError(
+        setting: setting, reason: "\(value), but \(range.lowerBound)…\(range.upperBound) is required")
     }
   }
 }

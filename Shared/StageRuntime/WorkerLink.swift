@@ -55,7 +55,8 @@ struct RunningTask {
   var steps = 0
 
   func activity(_ now: ContinuousClock.Instant) -> TaskActivity {
-    TaskActivity(task: reference, completedSteps: completedSteps, steps: steps, stepSeconds: max(0, (now - stepAt) / .seconds(1)))
+    TaskActivity(
+      task: reference, completedSteps: completedSteps, steps: steps, stepSeconds: max(0, (now - stepAt) / .seconds(1)))
   }
 }
 

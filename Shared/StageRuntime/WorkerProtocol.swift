@@ -23,7 +23,8 @@ extension Worker {
     case .malformed(let malformed):
       guard malformed.header.messageID > 0 || malformed.header.task != nil else { return }
       let inReplyTo = malformed.header.messageID > 0 ? malformed.header.messageID : nil
-      await send(Envelope(inReplyTo: inReplyTo, task: malformed.header.task, body: .failed(malformed.error.status)), link: index)
+      await send(
+        Envelope(inReplyTo: inReplyTo, task: malformed.header.task, body: .failed(malformed.error.status)), link: index)
     }
   }
 
@@ -34,7 +35,8 @@ extension Worker {
     case .encodeRequest, .denoiseRequest, .decodeRequest, .runRequest: await take(envelope, link: index)
     case .cancel(let reason): await cancel(envelope, reason: reason, link: index)
     case .failed(let status): await refused(envelope, status, link: index)
-    case .register, .heartbeat, .accepted, .draining, .goodbye, .encodeResponse, .progress, .denoiseResponse, .decodeResponse, .runResponse:
+    case .register, .heartbeat, .accepted, .draining, .goodbye, .encodeResponse, .progress, .denoiseResponse,
+      .decodeResponse, .runResponse:
       let status = Status(.unimplemented, "a worker does not take \(envelope.body.name)")
       await send(Envelope(inReplyTo: envelope.messageID, task: envelope.task, body: .failed(status)), link: index)
     }
@@ -55,7 +57,8 @@ extension Worker {
 
   func register(link index: Int) async {
     let registration = Register(
-      workerID: configuration.workerID, stage: stage.name, card: stage.card, componentFingerprint: stage.componentFingerprint,
+      workerID: configuration.workerID, stage: stage.name, card: stage.card,
+      componentFingerprint: stage.componentFingerprint,
       numericsClass: stage.numericsClass, credits: configuration.credits, host: configuration.host,
       pid: UInt64(ProcessInfo.processInfo.processIdentifier), softwareVersion: configuration.softwareVersion,
       running: tasks(of: index).prefix(256).sorted { $0.description < $1.description })
@@ -86,7 +89,9 @@ extension Worker {
   /// A `Failed` from the gateway: it refuses the registration, or it does not know our session.
   private func refused(_ envelope: Envelope, _ status: Status, link index: Int) async {
     let metadata: Logger.Metadata = ["gateway": "\(links[index].endpoint)", "status": "\(status)"]
-    if case .registering = links[index].session, let number = envelope.inReplyTo, links[index].registrations?.contains(number) == true {
+    if case .registering = links[index].session, let number = envelope.inReplyTo,
+      links[index].registrations?.contains(number) == true
+    {
       logger.error("the gateway refuses this worker", metadata: metadata)
       links[index].session = .unregistered(retryAt: .now + .milliseconds(configuration.registrationRetryMs))
     } else if status.code == .failedPrecondition, envelope.task == nil, links[index].registered != nil {
@@ -113,12 +118,14 @@ extension Worker {
       if isNew { start(reference, envelope, link: index) }
       // Said again to a gateway that asks again.
       await send(
-        Envelope(inReplyTo: envelope.messageID, task: reference, traceparent: envelope.traceparent, body: .accepted), link: index)
+        Envelope(inReplyTo: envelope.messageID, task: reference, traceparent: envelope.traceparent, body: .accepted),
+        link: index)
       if isNew { compute(reference, envelope) }
     } catch {
       logger.warning("refused a task", metadata: ["task": "\(envelope.task?.description ?? "")", "status": "\(error)"])
       await send(
-        Envelope(inReplyTo: envelope.messageID, task: envelope.task, traceparent: envelope.traceparent, body: .failed(error)),
+        Envelope(
+          inReplyTo: envelope.messageID, task: envelope.task, traceparent: envelope.traceparent, body: .failed(error)),
         link: index)
     }
   }
@@ -134,7 +141,9 @@ extension Worker {
         .notFound, "model \"\(request.modelID)\" is not served here, but \"\(stage.card.model.id)\"", field: "model_id")
     }
     if running[reference] != nil || pending[reference] != nil { return reference }
-    if let newest = running.keys.filter({ $0.jobID == reference.jobID && $0.taskID == reference.taskID }).map(\.attempt).max() {
+    if let newest = running.keys.filter({ $0.jobID == reference.jobID && $0.taskID == reference.taskID }).map(\.attempt)
+      .max()
+    {
       guard newest < reference.attempt else {
         throw Status(.aborted, "attempt \(reference.attempt) is superseded by attempt \(newest)")
       }
@@ -152,7 +161,8 @@ extension Worker {
   }
 
   private func start(_ reference: TaskReference, _ envelope: Envelope, link index: Int) {
-    let context = TaskContext(deadlineUnixMs: envelope.deadlineUnixMs, traceparent: envelope.traceparent) { [mailbox] body, tensors in
+    let context = TaskContext(deadlineUnixMs: envelope.deadlineUnixMs, traceparent: envelope.traceparent) {
+      [mailbox] body, tensors in
       mailbox.yield(.progress(reference, body, tensors))
     }
     var task = RunningTask(reference: reference, link: index, requestMessageID: envelope.messageID, context: context)
@@ -196,7 +206,8 @@ extension Worker {
       await send(Envelope(inReplyTo: envelope.messageID, task: reference, body: .failed(status)), link: index)
     } else {
       await send(
-        Envelope(inReplyTo: envelope.messageID, task: reference, body: .failed(Status(.cancelled, reason))), link: index)
+        Envelope(inReplyTo: envelope.messageID, task: reference, body: .failed(Status(.cancelled, reason))), link: index
+      )
     }
   }
 
@@ -212,7 +223,8 @@ extension Worker {
     guard links[task.link].registered != nil else { return }
     await send(
       Envelope(
-        inReplyTo: task.requestMessageID, task: reference, traceparent: task.context.traceparent, body: body, tensors: tensors),
+        inReplyTo: task.requestMessageID, task: reference, traceparent: task.context.traceparent, body: body,
+        tensors: tensors),
       link: task.link)
   }
 
@@ -228,12 +240,14 @@ extension Worker {
       answer.tensors = output.tensors
     case .failure(let status):
       outcome = status.code == .ok ? .internal : status.code
-      answer.body = .failed(Status(outcome, Self.bounded(status.message, 4000), field: status.field.map { Self.bounded($0, 250) }))
+      answer.body = .failed(
+        Status(outcome, Self.bounded(status.message, 4000), field: status.field.map { Self.bounded($0, 250) }))
     }
     if outcome == .ok { tasksDone += 1 } else { tasksFailed += 1 }
     metrics.finished(outcome.name, seconds: seconds)
     metrics.running(running.count)
-    logger.info("task ended", metadata: ["task": "\(reference)", "outcome": "\(outcome.name)", "seconds": "\(seconds)"])
+    logger.info(
+      "task ended", metadata: ["task": "\(reference)", "outcome": "\(outcome.name)", "seconds": "\(seconds)"])
     pending[reference] = PendingAnswer(link: task.link, envelope: answer)
     await deliver(reference)
   }

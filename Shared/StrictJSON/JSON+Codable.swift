@@ -47,7 +47,8 @@ extension JSON: Codable {
       } else if let double = number.double {
         try encode(double, to: encoder)
       } else {
-        throw EncodingError.invalidValue(number, .init(codingPath: encoder.codingPath, debugDescription: "\(number.text) is out of range"))
+        throw EncodingError.invalidValue(
+          number, .init(codingPath: encoder.codingPath, debugDescription: "\(number.text) is out of range"))
       }
     }
   }

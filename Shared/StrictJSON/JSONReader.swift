@@ -146,7 +146,9 @@ public struct JSONReader: Sendable {
   public mutating func string() throws(JSONError) -> String {
     try expect(UInt8(ascii: "\""))
     let start = position
-    while position < bytes.count, bytes[position] != UInt8(ascii: "\""), bytes[position] != UInt8(ascii: "\\"), bytes[position] >= 0x20 {
+    while position < bytes.count, bytes[position] != UInt8(ascii: "\""), bytes[position] != UInt8(ascii: "\\"),
+      bytes[position] >= 0x20
+    {
       position += 1
     }
     if current == UInt8(ascii: "\"") {
@@ -203,7 +205,9 @@ public struct JSONReader: Sendable {
   private mutating func hexQuad() throws(JSONError) -> UInt32 {
     var code: UInt32 = 0
     for _ in 0..<4 {
-      guard let digit = Character(Unicode.Scalar(current)).hexDigitValue else { throw failure("expected four hexadecimal digits") }
+      guard let digit = Character(Unicode.Scalar(current)).hexDigitValue else {
+        throw failure("expected four hexadecimal digits")
+      }
       code = code << 4 | UInt32(digit)
       position += 1
     }

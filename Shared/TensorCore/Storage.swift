@@ -45,7 +45,8 @@
 
   /// Sizes are rounded so that blocks can be used again: huge ones to huge pages, others to 4 KiB.
   private static func blockBytes(_ byteCount: Int) -> Int {
-    let unit = byteCount >= hugePageThreshold ? hugePageBytes : byteCount >= BlockRecycler.smallestBlockBytes ? 4096 : 64
+    let unit =
+      byteCount >= hugePageThreshold ? hugePageBytes : byteCount >= BlockRecycler.smallestBlockBytes ? 4096 : 64
     return max(byteCount + unit - 1, unit) / unit * unit
   }
 
@@ -59,6 +60,10 @@
   deinit {
     guard owner == nil else { return }
     let blockBytes = Self.blockBytes(byteCount)
-    if blockBytes >= BlockRecycler.smallestBlockBytes { BlockRecycler.shared.give(base, byteCount: blockBytes) } else { free(base) }
+    if blockBytes >= BlockRecycler.smallestBlockBytes {
+      BlockRecycler.shared.give(base, byteCount: blockBytes)
+    } else {
+      free(base)
+    }
   }
 }

@@ -13,7 +13,9 @@ public struct Tensor: Sendable {
 
   /// Views `storage` from `byteOffset`, which must leave room for `shape`.
   @_spi(TensorMemory) public init(shape: Shape, dtype: DType, storage: TensorStorage, byteOffset: Int) {
-    precondition(byteOffset >= 0 && byteOffset + shape.elementCount * dtype.byteWidth <= storage.byteCount, "view outside its storage")
+    precondition(
+      byteOffset >= 0 && byteOffset + shape.elementCount * dtype.byteWidth <= storage.byteCount,
+      "view outside its storage")
     self.shape = shape
     self.dtype = dtype
     self.storage = storage

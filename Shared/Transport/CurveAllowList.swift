@@ -85,7 +85,9 @@ public final class CurveAllowList: Sendable {
     } catch {
       throw .key(path: directory, reason: "the directory cannot be read")
     }
-    guard names.count <= maxKeys else { throw .key(path: directory, reason: "holds \(names.count) keys, at most \(maxKeys) are read") }
+    guard names.count <= maxKeys else {
+      throw .key(path: directory, reason: "holds \(names.count) keys, at most \(maxKeys) are read")
+    }
     var keys: [CurvePublicKey: String] = [:]
     var problems: [TransportError] = []
     for name in names {

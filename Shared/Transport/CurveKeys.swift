@@ -10,7 +10,9 @@ public struct CurvePublicKey: Sendable, Hashable, CustomStringConvertible {
   ///
   /// - Throws: `TransportError.key` when it is not 40 characters of Z85.
   public init(z85: String) throws(TransportError) {
-    guard Z85.isKey(z85) else { throw .key(path: "public key", reason: "\"\(z85.prefix(60))\" is not 40 characters of Z85") }
+    guard Z85.isKey(z85) else {
+      throw .key(path: "public key", reason: "\"\(z85.prefix(60))\" is not 40 characters of Z85")
+    }
     self.z85 = z85
   }
 
@@ -69,7 +71,8 @@ public struct CurveKeyPair: Sendable, CustomStringConvertible, CustomDebugString
 
   /// Writes both keys to a new file that only the owner may read.
   public func write(to path: String) throws(TransportError) {
-    let text = "# CURVE key pair of the Qwen-Image cluster: keep it secret\npublic \(publicKey.z85)\nsecret \(secretZ85)\n"
+    let text =
+      "# CURVE key pair of the Qwen-Image cluster: keep it secret\npublic \(publicKey.z85)\nsecret \(secretZ85)\n"
     try KeyFile.write(text, to: path, mode: 0o600)
   }
 
@@ -82,7 +85,8 @@ public struct CurveKeyPair: Sendable, CustomStringConvertible, CustomDebugString
 }
 
 private enum Z85 {
-  static let alphabet = Set("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#".utf8)
+  static let alphabet = Set(
+    "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#".utf8)
 
   static func isKey(_ text: String) -> Bool {
     guard text.utf8.count == 40, text.utf8.allSatisfy(alphabet.contains) else { return false }
@@ -123,17 +127,23 @@ enum KeyFile {
     var status = stat()
     guard stat(path, &status) == 0 else { throw .key(path: path, reason: String(cString: strerror(errno))) }
     guard status.st_mode & 0o077 == 0 else {
-      throw .key(path: path, reason: "others than its owner may use it (mode \(String(status.st_mode & 0o777, radix: 8)), must be 600)")
+      throw .key(
+        path: path,
+        reason: "others than its owner may use it (mode \(String(status.st_mode & 0o777, radix: 8)), must be 600)")
     }
   }
 
   /// Creates the file with `mode` from the start, so that a secret is never readable by others.
   static func write(_ text: String, to path: String, mode: mode_t) throws(TransportError) {
     let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
-    guard descriptor >= 0 else { throw .key(path: path, reason: "cannot be created: \(String(cString: strerror(errno)))") }
+    guard descriptor >= 0 else {
+      throw .key(path: path, reason: "cannot be created: \(String(cString: strerror(errno)))")
+    }
     defer { close(descriptor) }
     let bytes = Array(text.utf8)
-    guard fchmod(descriptor, mode) == 0, Foundation.write(descriptor, bytes, bytes.count) == bytes.count, fsync(descriptor) == 0 else {
+    guard fchmod(descriptor, mode) == 0, Foundation.write(descriptor, bytes, bytes.count) == bytes.count,
+      fsync(descriptor) == 0
+    else {
       // A part of a key would be taken for the key that is there.
       defer { unlink(path) }
       throw .key(path: path, reason: "cannot be written: \(String(cString: strerror(errno)))")

@@ -49,7 +49,8 @@ public actor DealerSocket {
     log = RateLimitedLog(configuration.logger)
     events = TransportEvents(
       queue: EventQueue(
-        capacityMessages: options.inboundCapacityMessages, capacityBytes: options.inboundCapacityBytes, resume: { thread.wake() }))
+        capacityMessages: options.inboundCapacityMessages, capacityBytes: options.inboundCapacityBytes,
+        resume: { thread.wake() }))
     try open(configuration)
   }
 

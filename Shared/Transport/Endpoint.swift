@@ -24,7 +24,9 @@ struct Endpoint {
     guard !address.isEmpty else { throw .invalidEndpoint(text, reason: "lacks an address") }
     if scheme == .tcp { try checkPort() }
     // sockaddr_un holds 108 bytes with the final NUL.
-    if scheme == .ipc, address.utf8.count > 107 { throw .invalidEndpoint(text, reason: "the path is longer than 107 bytes") }
+    if scheme == .ipc, address.utf8.count > 107 {
+      throw .invalidEndpoint(text, reason: "the path is longer than 107 bytes")
+    }
   }
 
   private func checkPort() throws(TransportError) {
@@ -32,7 +34,9 @@ struct Endpoint {
       throw .invalidEndpoint(text, reason: "lacks a host or a port")
     }
     let port = address[address.index(after: colon)...]
-    guard port == "*" || (UInt16(port) ?? 0) > 0 else { throw .invalidEndpoint(text, reason: "\"\(port)\" is not a port") }
+    guard port == "*" || (UInt16(port) ?? 0) > 0 else {
+      throw .invalidEndpoint(text, reason: "\"\(port)\" is not a port")
+    }
   }
 
   /// Whether messages stay on this machine.

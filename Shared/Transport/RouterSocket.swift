@@ -62,7 +62,8 @@ public actor RouterSocket {
     log = RateLimitedLog(configuration.logger)
     events = TransportEvents(
       queue: EventQueue(
-        capacityMessages: options.inboundCapacityMessages, capacityBytes: options.inboundCapacityBytes, resume: { thread.wake() }))
+        capacityMessages: options.inboundCapacityMessages, capacityBytes: options.inboundCapacityBytes,
+        resume: { thread.wake() }))
     if case .curve(_, let list) = configuration.security { allowList = list } else { allowList = nil }
     try open(configuration)
   }
@@ -96,7 +97,9 @@ public actor RouterSocket {
   }
 
   private func open(_ configuration: RouterConfiguration) throws(TransportError) {
-    guard !configuration.endpoints.isEmpty else { throw .invalidEndpoint("", reason: "a router needs at least one endpoint") }
+    guard !configuration.endpoints.isEmpty else {
+      throw .invalidEndpoint("", reason: "a router needs at least one endpoint")
+    }
     let context = try configuration.context.orNew(configuration.options)
     let core = try SocketCore(type: ZMQ_ROUTER, context: context, options: configuration.options)
     do throws(TransportError) {
@@ -108,7 +111,9 @@ public actor RouterSocket {
       }
       for text in configuration.endpoints {
         let endpoint = try Endpoint(text)
-        if case .plaintext(allowRemote: false) = configuration.security, !endpoint.isLocal { throw .plaintextRefused(endpoint: text) }
+        if case .plaintext(allowRemote: false) = configuration.security, !endpoint.isLocal {
+          throw .plaintextRefused(endpoint: text)
+        }
         endpoints.append(try core.bind(text))
       }
     } catch {
@@ -145,8 +150,11 @@ public actor RouterSocket {
     remember(peer, connection: received.connection, core)
     var authenticatedName: String?
     if let allowList {
-      guard let user = received.userID, let key = try? CurvePublicKey(z85: user), let name = allowList.name(of: key) else {
-        log.warning("dropped a message of a client whose key has been revoked", ["peer": "\(peer)", "key": "\(received.userID ?? "")"])
+      guard let user = received.userID, let key = try? CurvePublicKey(z85: user), let name = allowList.name(of: key)
+      else {
+        log.warning(
+          "dropped a message of a client whose key has been revoked",
+          ["peer": "\(peer)", "key": "\(received.userID ?? "")"])
         metrics.refused.increment()
         return
       }

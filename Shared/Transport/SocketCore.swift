@@ -64,11 +64,15 @@ final class SocketCore {
 
   func set(_ option: Int32, _ value: Int, _ name: String) throws(TransportError) {
     var value = Int32(clamping: value)
-    guard zmq_setsockopt(socket, option, &value, MemoryLayout<Int32>.size) == 0 else { throw .lastError("zmq_setsockopt(\(name))") }
+    guard zmq_setsockopt(socket, option, &value, MemoryLayout<Int32>.size) == 0 else {
+      throw .lastError("zmq_setsockopt(\(name))")
+    }
   }
 
   func set(_ option: Int32, _ value: String, _ name: String) throws(TransportError) {
-    guard zmq_setsockopt(socket, option, value, value.utf8.count) == 0 else { throw .lastError("zmq_setsockopt(\(name))") }
+    guard zmq_setsockopt(socket, option, value, value.utf8.count) == 0 else {
+      throw .lastError("zmq_setsockopt(\(name))")
+    }
   }
 
   func bind(_ endpoint: String) throws(TransportError) -> String {
@@ -78,7 +82,9 @@ final class SocketCore {
     }
     var text = [CChar](repeating: 0, count: 512)
     var count = text.count
-    guard zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, &text, &count) == 0 else { throw .lastError("zmq_getsockopt(LAST_ENDPOINT)") }
+    guard zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, &text, &count) == 0 else {
+      throw .lastError("zmq_getsockopt(LAST_ENDPOINT)")
+    }
     return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
@@ -89,7 +95,9 @@ final class SocketCore {
   /// Connects again to an endpoint that ZeroMQ may have given up; one it has not given up is left first, so that there is one
   /// connection in the end.
   func reconnect(_ endpoint: String) throws(TransportError) {
-    guard zmq_disconnect(socket, endpoint) == 0 || zmq_errno() == ENOENT else { throw .lastError("disconnect \(endpoint)") }
+    guard zmq_disconnect(socket, endpoint) == 0 || zmq_errno() == ENOENT else {
+      throw .lastError("disconnect \(endpoint)")
+    }
     try connect(endpoint)
   }
 
@@ -164,7 +172,8 @@ extension SocketCore {
       }
       let hasMore = zmq_msg_more(message) != 0
       if isRouter && isFirst {
-        received.peer = PeerID(bytes: Array(UnsafeRawBufferPointer(start: zmq_msg_data(message), count: zmq_msg_size(message))))
+        received.peer = PeerID(
+          bytes: Array(UnsafeRawBufferPointer(start: zmq_msg_data(message), count: zmq_msg_size(message))))
         zmq_msg_close(message)
         message.deallocate()
       } else {

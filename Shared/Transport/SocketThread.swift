@@ -92,7 +92,9 @@ final class SocketThread: SerialExecutor, @unchecked Sendable {
     var items = [zmq_pollitem_t(socket: nil, fd: wakeReader, events: Int16(ZMQ_POLLIN), revents: 0)]
     if let core {
       if isReading { items.append(zmq_pollitem_t(socket: core.socket, fd: 0, events: Int16(ZMQ_POLLIN), revents: 0)) }
-      if let monitor = core.monitor { items.append(zmq_pollitem_t(socket: monitor, fd: 0, events: Int16(ZMQ_POLLIN), revents: 0)) }
+      if let monitor = core.monitor {
+        items.append(zmq_pollitem_t(socket: monitor, fd: 0, events: Int16(ZMQ_POLLIN), revents: 0))
+      }
     }
     guard zmq_poll(&items, Int32(items.count), -1) > 0 else { return false }
     if items[0].revents != 0 {

@@ -15,7 +15,8 @@ enum ZAPHandler {
     var linger: Int32 = 0
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, MemoryLayout<Int32>.size)
     guard zmq_bind(socket, endpoint) == 0 else {
-      let error: TransportError = zmq_errno() == EADDRINUSE ? .addressInUse(endpoint: endpoint) : .lastError("bind \(endpoint)")
+      let error: TransportError =
+        zmq_errno() == EADDRINUSE ? .addressInUse(endpoint: endpoint) : .lastError("bind \(endpoint)")
       zmq_close(socket)
       throw error
     }
@@ -35,19 +36,27 @@ enum ZAPHandler {
   }
 
   /// Frames of a request: version, request id, domain, address, routing id, mechanism, credentials.
-  private static func answer(_ request: [[UInt8]], _ allowList: CurveAllowList, _ log: inout RateLimitedLog) -> [[UInt8]] {
+  private static func answer(_ request: [[UInt8]], _ allowList: CurveAllowList, _ log: inout RateLimitedLog)
+    -> [[UInt8]]
+  {
     let text = { (frame: [UInt8]) in String(decoding: frame, as: UTF8.self) }
     func reply(_ code: String, _ reason: String, user: String = "") -> [[UInt8]] {
-      [Array("1.0".utf8), request.count > 1 ? request[1] : [], Array(code.utf8), Array(reason.utf8), Array(user.utf8), []]
+      [
+        Array("1.0".utf8), request.count > 1 ? request[1] : [], Array(code.utf8), Array(reason.utf8), Array(user.utf8),
+        [],
+      ]
     }
-    guard request.count == 7, text(request[0]) == "1.0", text(request[2]) == domain, text(request[5]) == "CURVE", request[6].count == 32
+    guard request.count == 7, text(request[0]) == "1.0", text(request[2]) == domain, text(request[5]) == "CURVE",
+      request[6].count == 32
     else { return reply("500", "unexpected request") }
     var encoded = [CChar](repeating: 0, count: 41)
     guard zmq_z85_encode(&encoded, request[6], 32) != nil,
-      let key = try? CurvePublicKey(z85: String(decoding: encoded.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self))
+      let key = try? CurvePublicKey(
+        z85: String(decoding: encoded.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self))
     else { return reply("500", "no key") }
     guard allowList.name(of: key) != nil else {
-      log.warning("refused a client whose key is not in the allow-list", ["address": "\(text(request[3]))", "key": "\(key)"])
+      log.warning(
+        "refused a client whose key is not in the allow-list", ["address": "\(text(request[3]))", "key": "\(key)"])
       return reply("400", "unknown key")
     }
     return reply("200", "OK", user: key.z85)

@@ -52,7 +52,9 @@ public enum AvailableMemory {
 
   private static func lines(of path: String) -> [String] {
     // Files of the kernel say that they are empty: read until the end.
-    guard let file = FileHandle(forReadingAtPath: path), let data = try? file.read(upToCount: maxFileBytes) else { return [] }
+    guard let file = FileHandle(forReadingAtPath: path), let data = try? file.read(upToCount: maxFileBytes) else {
+      return []
+    }
     return String(decoding: data, as: UTF8.self).split(separator: "\n").map(String.init)
   }
 }

@@ -53,7 +53,8 @@ public struct ComponentWeights: Sendable {
     func locate(_ storedName: String, _ file: Int, in path: String) throws(WeightsError) {
       let name = rename(storedName)
       if let other = locations.updateValue(Location(file: file, storedName: storedName), forKey: name) {
-        throw .malformedEntry(file: path, tensor: storedName, reason: "and \"\(other.storedName)\" both stand for \"\(name)\"")
+        throw .malformedEntry(
+          file: path, tensor: storedName, reason: "and \"\(other.storedName)\" both stand for \"\(name)\"")
       }
     }
     switch try Self.find(in: directory, baseName: baseName, preferring: preference) {
@@ -145,7 +146,8 @@ public struct ComponentWeights: Sendable {
     }
     guard let dtype = entry.dtype, Self.weightDTypes.contains(dtype) else {
       throw .unsupportedDType(
-        file: file.path, tensor: location.storedName, found: entry.dtypeName, supported: Self.weightDTypes.map(\.rawValue))
+        file: file.path, tensor: location.storedName, found: entry.dtypeName,
+        supported: Self.weightDTypes.map(\.rawValue))
     }
     return try file.tensor(location.storedName)
   }
@@ -204,11 +206,14 @@ public struct ComponentWeights: Sendable {
     _ name: String, output: Int, input: Int, bias: Tensor?, compute: Compute
   ) throws(WeightsError) -> Linear? {
     for component in overlay {
-      if let layer = try component.packedLayer(name, output: output, input: input, bias: bias, compute: compute) { return layer }
+      if let layer = try component.packedLayer(name, output: output, input: input, bias: bias, compute: compute) {
+        return layer
+      }
     }
     guard let layer = packed[name] else { return nil }
     guard packedPrecision == compute.precision else {
-      throw .packedForAnotherMode(component: directory, packed: packedPrecision?.rawValue ?? "", asked: compute.precision.rawValue)
+      throw .packedForAnotherMode(
+        component: directory, packed: packedPrecision?.rawValue ?? "", asked: compute.precision.rawValue)
     }
     guard layer.shape == [output, input] else {
       throw .misshapenTensor(file: file(ofPacked: name), tensor: name, expected: [output, input], found: layer.shape)
@@ -245,12 +250,14 @@ public struct ComponentWeights: Sendable {
       guard let packing = try PackedFormat.read(file.header, file: file.path) else { continue }
       if let mode, mode != packing.precision {
         throw .malformedHeader(
-          file: file.path, reason: "\(PackedFormat.precisionKey) is \(packing.precision.rawValue), another shard's is \(mode.rawValue)")
+          file: file.path,
+          reason: "\(PackedFormat.precisionKey) is \(packing.precision.rawValue), another shard's is \(mode.rawValue)")
       }
       mode = packing.precision
       for (name, layer) in packing.layers {
         guard file.header.entries["\(name).panels"] != nil else {
-          throw .malformedEntry(file: file.path, tensor: name, reason: "is said to be packed, but the file has no \(name).panels")
+          throw .malformedEntry(
+            file: file.path, tensor: name, reason: "is said to be packed, but the file has no \(name).panels")
         }
         layers[rename(name)] = layer
       }
@@ -278,7 +285,9 @@ public struct ComponentWeights: Sendable {
     if preference == .singleFile, present.contains(single) { return .single(directory.appending(path: single)) }
     if present.contains(index) { return .sharded(index: directory.appending(path: index)) }
     if present.contains(single) { return .single(directory.appending(path: single)) }
-    let variants = present.filter { isVariant($0, between: "\(baseName).", and: ".safetensors") && !$0.contains("-of-") }
+    let variants = present.filter {
+      isVariant($0, between: "\(baseName).", and: ".safetensors") && !$0.contains("-of-")
+    }
     let variantIndexes = present.filter { isVariant($0, between: "\(baseName).safetensors.index.", and: ".json") }
     switch (variantIndexes.count, variants.count) {
     case (0, 0): throw .noWeights(directory: directory.path, baseName: baseName, others: Self.likeWeights(present))
@@ -312,11 +321,14 @@ public struct ComponentWeights: Sendable {
     var shardOfTensor: [String: String] = [:]
     for (name, value) in map {
       guard case .string(let shard) = value else {
-        throw .malformedIndex(file: index.path, reason: "weight_map[\"\(name)\"] is \(value.kind), expected a file name")
+        throw .malformedIndex(
+          file: index.path, reason: "weight_map[\"\(name)\"] is \(value.kind), expected a file name")
       }
       // The index comes from outside: it may only name files beside itself.
-      guard !shard.isEmpty, !shard.hasPrefix("."), !shard.contains(where: { $0 == "/" || $0 == "\\" || $0 == "\0" }) else {
-        throw .malformedIndex(file: index.path, reason: "weight_map[\"\(name)\"] is \"\(shard)\", expected a plain file name")
+      guard !shard.isEmpty, !shard.hasPrefix("."), !shard.contains(where: { $0 == "/" || $0 == "\\" || $0 == "\0" })
+      else {
+        throw .malformedIndex(
+          file: index.path, reason: "weight_map[\"\(name)\"] is \"\(shard)\", expected a plain file name")
       }
       shardOfTensor[name] = shard
     }

@@ -178,10 +178,14 @@ struct OpenFile: ~Copyable {
     var buffer = [UInt8](repeating: 0, count: count)
     var done = 0
     while done < count {
-      let got = buffer.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress! + done, count - done, off_t(offset + done)) }
+      let got = buffer.withUnsafeMutableBytes {
+        pread(descriptor, $0.baseAddress! + done, count - done, off_t(offset + done))
+      }
       if got < 0, errno == EINTR { continue }
       guard got >= 0 else { throw .cannotRead(file: path, reason: systemError()) }
-      guard got > 0 else { throw .truncated(file: path, expectedBytes: UInt64(offset + count), foundBytes: UInt64(offset + done)) }
+      guard got > 0 else {
+        throw .truncated(file: path, expectedBytes: UInt64(offset + count), foundBytes: UInt64(offset + done))
+      }
       done += got
     }
     return buffer

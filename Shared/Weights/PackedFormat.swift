@@ -33,16 +33,20 @@ enum PackedFormat {
   }
 
   /// What a file's metadata say: the mode it was packed for and its packed weights, or nil for a file of plain tensors.
-  static func read(_ header: SafetensorsHeader, file: String) throws(WeightsError) -> (precision: Precision, layers: [String: Layer])? {
+  static func read(_ header: SafetensorsHeader, file: String) throws(WeightsError) -> (
+    precision: Precision, layers: [String: Layer]
+  )? {
     guard let version = header.metadata[versionKey] else { return nil }
     let again = "; make it again from the original checkpoint"
     guard version == "\(Self.version)" else {
-      throw .malformedHeader(file: file, reason: "\(versionKey) is \"\(version.prefix(20))\", this program reads \(Self.version)\(again)")
+      throw .malformedHeader(
+        file: file, reason: "\(versionKey) is \"\(version.prefix(20))\", this program reads \(Self.version)\(again)")
     }
     let layout = header.metadata[layoutKey] ?? ""
     guard layout == "\(Linear.layoutVersion)" else {
       throw .malformedHeader(
-        file: file, reason: "\(layoutKey) is \"\(layout.prefix(20))\", this program reads \(Linear.layoutVersion)\(again)")
+        file: file,
+        reason: "\(layoutKey) is \"\(layout.prefix(20))\", this program reads \(Linear.layoutVersion)\(again)")
     }
     let mode = header.metadata[precisionKey] ?? ""
     guard let precision = Precision(rawValue: mode) else {
@@ -53,7 +57,8 @@ enum PackedFormat {
     for (key, value) in header.metadata where key.hasPrefix(layerPrefix) {
       let name = String(key.dropFirst(layerPrefix.count))
       guard let layer = Layer(value) else {
-        throw .malformedEntry(file: file, tensor: name, reason: "\"\(value.prefix(60))\" does not say how it is packed: q4 [3072, 12288]")
+        throw .malformedEntry(
+          file: file, tensor: name, reason: "\"\(value.prefix(60))\" does not say how it is packed: q4 [3072, 12288]")
       }
       layers[name] = layer
     }
@@ -68,7 +73,8 @@ extension PackedFormat.Layer {
   /// `q4 [3072, 12288]`.
   init?(_ text: String) {
     let words = text.split(separator: " ", omittingEmptySubsequences: false)
-    guard words.count == 3, let precision = Precision(rawValue: String(words[0])), words[1].first == "[", words[1].last == ",",
+    guard words.count == 3, let precision = Precision(rawValue: String(words[0])), words[1].first == "[",
+      words[1].last == ",",
       words[2].last == "]", let output = Int(words[1].dropFirst().dropLast()), let input = Int(words[2].dropLast()),
       (1...Self.maxExtent).contains(output), (1...Self.maxExtent).contains(input)
     else { return nil }

@@ -27,7 +27,8 @@ public struct RandomWeights: WeightSource {
     let rowCount = max(shape[0], 1), width = shape.elementCount / rowCount
     let (scale, offset) = Self.distribution(name, shape)
     let stream =
-      Self.mixed(seed &+ 0x9e37_79b9_7f4a_7c15) ^ name.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+      Self.mixed(seed &+ 0x9e37_79b9_7f4a_7c15)
+      ^ name.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
     let first = range.lowerBound * width
     return pool.tensor(
       Shape([range.count] + shape.dimensions.dropFirst()), .bf16, of: UInt16.self, pieceElements: 1 << 16

@@ -26,10 +26,13 @@ public struct SafetensorsFile: Sendable {
     if let kind = FileKind(beginning: beginning, isTextExpected: false) {
       throw .foreignFile(file: path, expected: "a safetensors file", kind: kind)
     }
-    guard file.byteCount >= 8 else { throw .truncated(file: path, expectedBytes: 8, foundBytes: UInt64(file.byteCount)) }
+    guard file.byteCount >= 8 else {
+      throw .truncated(file: path, expectedBytes: 8, foundBytes: UInt64(file.byteCount))
+    }
     let headerByteCount = beginning[..<8].reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     guard headerByteCount <= SafetensorsHeader.maxHeaderBytes else {
-      throw .malformedHeader(file: path, reason: "length \(headerByteCount), the limit is \(SafetensorsHeader.maxHeaderBytes)")
+      throw .malformedHeader(
+        file: path, reason: "length \(headerByteCount), the limit is \(SafetensorsHeader.maxHeaderBytes)")
     }
     dataOffset = 8 + Int(headerByteCount)
     guard dataOffset <= file.byteCount else {
@@ -69,7 +72,8 @@ public struct SafetensorsFile: Sendable {
   public func tensor(_ name: String) throws(WeightsError) -> Tensor {
     let entry = try entry(name)
     guard let dtype = entry.dtype else {
-      throw .unsupportedDType(file: path, tensor: name, found: entry.dtypeName, supported: DType.allCases.map(\.rawValue))
+      throw .unsupportedDType(
+        file: path, tensor: name, found: entry.dtypeName, supported: DType.allCases.map(\.rawValue))
     }
     return mapping.tensor(range(entry), shape: entry.shape, dtype: dtype)
   }

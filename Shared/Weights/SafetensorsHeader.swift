@@ -57,7 +57,9 @@ public struct SafetensorsHeader: Sendable, Equatable {
       if name == "__metadata__" {
         metadata = try Self.metadata(value, file: file)
       } else {
-        do { entries[name] = try Self.entry(value) } catch { throw .malformedEntry(file: file, tensor: name, reason: error.reason) }
+        do { entries[name] = try Self.entry(value) } catch {
+          throw .malformedEntry(file: file, tensor: name, reason: error.reason)
+        }
       }
     }
     self.entries = entries
@@ -85,16 +87,22 @@ public struct SafetensorsHeader: Sendable, Equatable {
   }
 
   private static func entry(_ value: JSON) throws(EntryError) -> Entry {
-    guard case .object(let fields) = value else { throw EntryError(reason: "entry is \(value.kind), expected an object") }
+    guard case .object(let fields) = value else {
+      throw EntryError(reason: "entry is \(value.kind), expected an object")
+    }
     if let unknown = fields.keys.sorted().first(where: { !["dtype", "shape", "data_offsets"].contains($0) }) {
       throw EntryError(reason: "unknown field \"\(unknown)\"")
     }
     guard case .string(let dtypeName)? = fields["dtype"] else { throw EntryError(reason: "dtype is not a string") }
     guard let width = widths[dtypeName] else { throw EntryError(reason: "unknown dtype \"\(dtypeName.prefix(40))\"") }
     let dimensions = try integers(fields["shape"], "shape")
-    guard dimensions.count <= maxRank else { throw EntryError(reason: "rank \(dimensions.count), the limit is \(maxRank)") }
+    guard dimensions.count <= maxRank else {
+      throw EntryError(reason: "rank \(dimensions.count), the limit is \(maxRank)")
+    }
     let offsets = try integers(fields["data_offsets"], "data_offsets")
-    guard offsets.count == 2, offsets[0] <= offsets[1] else { throw EntryError(reason: "data_offsets \(offsets) is not [begin, end]") }
+    guard offsets.count == 2, offsets[0] <= offsets[1] else {
+      throw EntryError(reason: "data_offsets \(offsets) is not [begin, end]")
+    }
 
     // Zero extents are left out of the overflow check: code that multiplies in another order must be safe too.
     var byteCount = width
@@ -106,7 +114,9 @@ public struct SafetensorsHeader: Sendable, Equatable {
     if dimensions.contains(0) { byteCount = 0 }
     guard byteCount == offsets[1] - offsets[0] else {
       throw EntryError(
-        reason: "\(dtypeName) of shape \(dimensions) takes \(byteCount) bytes, data_offsets \(offsets) span \(offsets[1] - offsets[0])")
+        reason:
+          "\(dtypeName) of shape \(dimensions) takes \(byteCount) bytes, data_offsets \(offsets) span \(offsets[1] - offsets[0])"
+      )
     }
     return Entry(dtypeName: dtypeName, shape: Shape(dimensions), begin: offsets[0], byteCount: byteCount)
   }
@@ -126,11 +136,13 @@ public struct SafetensorsHeader: Sendable, Equatable {
   /// The entries must cover the data exactly: no hole, no overlap, nothing outside, nothing left over.
   private func checkCoverage(file: String) throws(WeightsError) {
     var end = 0
-    for (name, entry) in entries.sorted(by: { ($0.value.begin, $0.value.byteCount, $0.key) < ($1.value.begin, $1.value.byteCount, $1.key) })
-    {
+    for (name, entry) in entries.sorted(by: {
+      ($0.value.begin, $0.value.byteCount, $0.key) < ($1.value.begin, $1.value.byteCount, $1.key)
+    }) {
       guard entry.begin == end else {
         let what = entry.begin < end ? "overlaps its neighbour" : "leaves a hole"
-        throw .malformedEntry(file: file, tensor: name, reason: "data_offsets begin at \(entry.begin) and \(what), expected \(end)")
+        throw .malformedEntry(
+          file: file, tensor: name, reason: "data_offsets begin at \(entry.begin) and \(what), expected \(end)")
       }
       end = entry.begin + entry.byteCount
       guard end <= dataByteCount else {

@@ -37,7 +37,8 @@ public final class SafetensorsWriter: Sendable {
   /// - Parameters:
   ///   - headerCapacity: Bytes reserved for the header; an entry takes about 80 bytes and the tensor's name.
   public init(_ url: URL, metadata: [String: String] = [:], headerCapacity: Int = 1 << 20) throws(WeightsError) {
-    precondition(headerCapacity % 8 == 0 && headerCapacity > 0, "a header capacity of \(headerCapacity) would misalign the data")
+    precondition(
+      headerCapacity % 8 == 0 && headerCapacity > 0, "a header capacity of \(headerCapacity) would misalign the data")
     self.url = url
     self.headerCapacity = headerCapacity
     let unique = String(UInt64.random(in: 0...UInt64.max), radix: 36)
@@ -48,7 +49,8 @@ public final class SafetensorsWriter: Sendable {
     let fixed = Self.header(entries: [], metadata: metadata).count
     guard fixed <= headerCapacity else {
       try? FileManager.default.removeItem(at: partial)
-      throw .cannotWrite(file: url.path, reason: "metadata takes \(fixed) bytes, \(headerCapacity) are reserved for the header")
+      throw .cannotWrite(
+        file: url.path, reason: "metadata takes \(fixed) bytes, \(headerCapacity) are reserved for the header")
     }
     do {
       let handle = try FileHandle(forWritingTo: partial)
@@ -69,7 +71,8 @@ public final class SafetensorsWriter: Sendable {
   }
 
   /// Writes all of `tensors` to `url` at once, with a header no larger than needed, widest elements first so that all are aligned.
-  public static func write(_ tensors: [(name: String, tensor: Tensor)], to url: URL, metadata: [String: String] = [:]) throws(WeightsError)
+  public static func write(_ tensors: [(name: String, tensor: Tensor)], to url: URL, metadata: [String: String] = [:])
+    throws(WeightsError)
   {
     let ordered = tensors.sorted { ($1.tensor.dtype.byteWidth, $0.name) < ($0.tensor.dtype.byteWidth, $1.name) }
     var begin = 0
@@ -86,16 +89,20 @@ public final class SafetensorsWriter: Sendable {
 
   /// Writes one tensor. Names must be unique and not `__metadata__`.
   public func append(_ name: String, _ tensor: Tensor) throws(WeightsError) {
-    try append(name, tensor.shape, tensor.dtype, rowsAtATime: max(tensor.shape.dimensions.first ?? 1, 1)) { _ in tensor }
+    try append(name, tensor.shape, tensor.dtype, rowsAtATime: max(tensor.shape.dimensions.first ?? 1, 1)) { _ in tensor
+    }
   }
 
   /// Writes one tensor of which only some rows are in memory at a time: `rows` makes those of a range of the outermost dimension.
   public func append(
-    _ name: String, _ shape: Shape, _ dtype: DType, rowsAtATime: Int, _ rows: (Range<Int>) throws(WeightsError) -> Tensor
+    _ name: String, _ shape: Shape, _ dtype: DType, rowsAtATime: Int,
+    _ rows: (Range<Int>) throws(WeightsError) -> Tensor
   ) throws(WeightsError) {
     let byteCount = shape.elementCount * dtype.byteWidth, count = shape.dimensions.first ?? 1
     try state.withLock { state throws(WeightsError) in
-      guard let handle = state.handle else { throw .cannotWrite(file: url.path, reason: "\"\(name)\" written after the end") }
+      guard let handle = state.handle else {
+        throw .cannotWrite(file: url.path, reason: "\"\(name)\" written after the end")
+      }
       guard name != "__metadata__", state.names.insert(name).inserted else {
         throw .cannotWrite(file: url.path, reason: "a second tensor or a reserved word as name: \"\(name)\"")
       }
@@ -105,7 +112,9 @@ public final class SafetensorsWriter: Sendable {
       var written = 0
       for start in stride(from: 0, to: count, by: max(rowsAtATime, 1)) {
         let tensor = try rows(start..<min(start + rowsAtATime, count))
-        precondition(tensor.dtype == dtype && written + tensor.byteCount <= byteCount, "rows of another tensor than \(dtype) \(shape)")
+        precondition(
+          tensor.dtype == dtype && written + tensor.byteCount <= byteCount,
+          "rows of another tensor than \(dtype) \(shape)")
         try write(tensor, to: handle, &state.dataChecksum)
         written += tensor.byteCount
       }
@@ -118,14 +127,17 @@ public final class SafetensorsWriter: Sendable {
   /// Adds or replaces a pair of the header's metadata.
   public func setMetadata(_ key: String, _ value: String) throws(WeightsError) {
     try state.withLock { state throws(WeightsError) in
-      try reserve(Self.quoted(key).utf8.count + Self.quoted(value).utf8.count + 2 + (state.metadata.isEmpty ? 20 : 0), for: key, &state)
+      try reserve(
+        Self.quoted(key).utf8.count + Self.quoted(value).utf8.count + 2 + (state.metadata.isEmpty ? 20 : 0), for: key,
+        &state)
       state.metadata[key] = value
     }
   }
 
   private func reserve(_ byteCount: Int, for name: String, _ state: inout State) throws(WeightsError) {
     guard state.headerByteCount + byteCount <= headerCapacity else {
-      throw .cannotWrite(file: url.path, reason: "the \(headerCapacity) bytes reserved for the header are full at \"\(name)\"")
+      throw .cannotWrite(
+        file: url.path, reason: "the \(headerCapacity) bytes reserved for the header are full at \"\(name)\"")
     }
     state.headerByteCount += byteCount
   }
@@ -157,13 +169,16 @@ public final class SafetensorsWriter: Sendable {
         try handle.synchronize()
         try handle.close()
         state.handle = nil
-        guard rename(partial.path, url.path) == 0 else { throw WeightsError.cannotWrite(file: url.path, reason: systemError()) }
+        guard rename(partial.path, url.path) == 0 else {
+          throw WeightsError.cannotWrite(file: url.path, reason: systemError())
+        }
       } catch {
         try? FileManager.default.removeItem(at: partial)
         throw error as? WeightsError ?? .cannotWrite(file: url.path, reason: error.localizedDescription)
       }
       return Summary(
-        fileByteCount: 8 + headerCapacity + state.dataByteCount, headerChecksum: CRC32.of(header), dataChecksum: state.dataChecksum.value)
+        fileByteCount: 8 + headerCapacity + state.dataByteCount, headerChecksum: CRC32.of(header),
+        dataChecksum: state.dataChecksum.value)
     }
   }
 
@@ -176,7 +191,8 @@ public final class SafetensorsWriter: Sendable {
   }
 
   private static func entry(_ name: String, _ shape: Shape, _ dtype: DType, begin: Int) -> String {
-    let extents = shape.dimensions.map(String.init).joined(separator: ","), end = begin + shape.elementCount * dtype.byteWidth
+    let extents = shape.dimensions.map(String.init).joined(separator: ","),
+      end = begin + shape.elementCount * dtype.byteWidth
     return quoted(name) + ":{\"dtype\":\"\(dtype.rawValue)\",\"shape\":[\(extents)],\"data_offsets\":[\(begin),\(end)]}"
   }
 

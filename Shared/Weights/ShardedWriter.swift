@@ -35,7 +35,8 @@ public final class ShardedWriter {
   ///   - packedFor: the mode that layers are packed for; nil for a component of plain tensors.
   ///   - tensorsMax: most tensors that will come, for the room that headers need.
   public init(
-    _ directory: URL, baseName: String, packedFor precision: Precision? = nil, tensorsMax: Int, shardBytesMax: Int = publishedShardBytesMax
+    _ directory: URL, baseName: String, packedFor precision: Precision? = nil, tensorsMax: Int,
+    shardBytesMax: Int = publishedShardBytesMax
   ) {
     // Up to four entries of about a hundred bytes and a long name each; data behind them begins at a multiple of 4096.
     headerCapacity = (8 + 1024 + tensorsMax * 4 * 200 + 4095) / 4096 * 4096 - 8
@@ -56,7 +57,8 @@ public final class ShardedWriter {
 
   /// Writes a tensor piece by piece; see `SafetensorsWriter`.
   public func append(
-    _ name: String, _ shape: Shape, _ dtype: DType, rowsAtATime: Int, _ rows: (Range<Int>) throws(WeightsError) -> Tensor
+    _ name: String, _ shape: Shape, _ dtype: DType, rowsAtATime: Int,
+    _ rows: (Range<Int>) throws(WeightsError) -> Tensor
   ) throws(WeightsError) {
     let byteCount = shape.elementCount * dtype.byteWidth
     try room(for: byteCount).append(name, shape, dtype, rowsAtATime: rowsAtATime, rows)
@@ -100,7 +102,8 @@ public final class ShardedWriter {
   private func room(for byteCount: Int) throws(WeightsError) -> SafetensorsWriter {
     if shardBytes > 0, shardBytes + byteCount > shardBytesMax { try closeShard() }
     if let shard { return shard }
-    let next = try SafetensorsWriter(temporaryURL(summaries.count + 1), metadata: metadata, headerCapacity: headerCapacity)
+    let next = try SafetensorsWriter(
+      temporaryURL(summaries.count + 1), metadata: metadata, headerCapacity: headerCapacity)
     shard = next
     return next
   }
@@ -120,7 +123,9 @@ public final class ShardedWriter {
 
   private func temporaryURL(_ number: Int) -> URL { directory.appending(path: ".\(baseName)-\(number).safetensors") }
 
-  private static func digits(_ number: Int) -> String { String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)" }
+  private static func digits(_ number: Int) -> String {
+    String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)"
+  }
 
   private func writeIndex(_ names: [String]) throws(WeightsError) {
     let map = Dictionary(uniqueKeysWithValues: shardOfTensor.map { ($0.name, names[$0.shard]) })

@@ -89,12 +89,17 @@ public struct WeightCache: Sendable {
   private func open(_ entry: URL, _ key: Key) throws(WeightsError) -> ComponentWeights {
     let path = entry.appending(path: "manifest.json").path
     let manifest: Manifest
-    do { manifest = try JSONDecoder().decode(Manifest.self, from: Data(readSmallFile(path, maxBytes: 1 << 20))) } catch {
+    do { manifest = try JSONDecoder().decode(Manifest.self, from: Data(readSmallFile(path, maxBytes: 1 << 20))) } catch
+    {
       throw error as? WeightsError ?? .cannotRead(file: path, reason: "is not a manifest of packed weights")
     }
-    guard manifest.key == key else { throw .staleCache(file: path, reason: "was made from another version of the checkpoint or program") }
+    guard manifest.key == key else {
+      throw .staleCache(file: path, reason: "was made from another version of the checkpoint or program")
+    }
     let weights = try ComponentWeights(directory: entry, baseName: Self.baseName)
-    guard weights.files.count == manifest.files.count else { throw .staleCache(file: path, reason: "lists other files than there are") }
+    guard weights.files.count == manifest.files.count else {
+      throw .staleCache(file: path, reason: "lists other files than there are")
+    }
     for (file, expected) in zip(weights.files, manifest.files) {
       guard file.fileByteCount == expected.fileByteCount, file.headerChecksum == expected.headerChecksum else {
         throw .staleCache(file: file.path, reason: "is not the file that was written")
@@ -114,7 +119,8 @@ public struct WeightCache: Sendable {
     try? files.removeItem(at: entry)
     do {
       try files.createDirectory(at: partial, withIntermediateDirectories: false)
-      let writer = ShardedWriter(partial, baseName: Self.baseName, packedFor: .init(rawValue: key.precision), tensorsMax: tensorsMax)
+      let writer = ShardedWriter(
+        partial, baseName: Self.baseName, packedFor: .init(rawValue: key.precision), tensorsMax: tensorsMax)
       try build(writer)
       let written = try writer.finish().map {
         Manifest.File(
@@ -122,7 +128,9 @@ public struct WeightCache: Sendable {
           dataChecksum: $0.summary.dataChecksum)
       }
       try writeJSON(Manifest(key: key, files: written), to: partial.appending(path: "manifest.json"))
-      guard rename(partial.path, entry.path) == 0 else { throw WeightsError.cannotWrite(file: entry.path, reason: systemError()) }
+      guard rename(partial.path, entry.path) == 0 else {
+        throw WeightsError.cannotWrite(file: entry.path, reason: systemError())
+      }
     } catch {
       try? files.removeItem(at: partial)
       throw error
@@ -145,7 +153,8 @@ public struct WeightCache: Sendable {
     let free = freeBytes(directory)
     guard free.map({ $0 > byteCount + byteCount / 50 }) ?? true else {
       throw .cannotWrite(
-        file: directory.path, reason: "about \(byteCount / 1_000_000) MB are needed, \((free ?? 0) / 1_000_000) MB are free")
+        file: directory.path,
+        reason: "about \(byteCount / 1_000_000) MB are needed, \((free ?? 0) / 1_000_000) MB are free")
     }
   }
 }

@@ -100,7 +100,8 @@ extension Compute {
   ) -> (layer: Linear, report: PackedLayerReport) {
     func report(_ kept: Precision, _ error: Double?) -> PackedLayerReport {
       PackedLayerReport(
-        name: name, shape: weight.shape.dimensions, asked: precision.rawValue, kept: kept.rawValue, relativeError: error)
+        name: name, shape: weight.shape.dimensions, asked: precision.rawValue, kept: kept.rawValue, relativeError: error
+      )
     }
     // Sums of more products of 8-bit numbers may not fit into 32 bits.
     if precision == .int8, weight.shape[1] > Self.int8InputsMax {
@@ -170,10 +171,13 @@ public struct WeightPacker: Sendable {
     return report
   }
 
-  private func copy(_ tensor: PlannedTensor, from source: some WeightSource, to writer: ShardedWriter) throws(WeightsError) {
+  private func copy(_ tensor: PlannedTensor, from source: some WeightSource, to writer: ShardedWriter)
+    throws(WeightsError)
+  {
     let dtype = try source.dtype(of: tensor.name, tensor.shape), rows = tensor.shape.dimensions.first ?? 1
     let rowBytes = max(tensor.shape.elementCount / max(rows, 1) * dtype.byteWidth, 1)
-    try writer.append(tensor.name, tensor.shape, dtype, rowsAtATime: max(1, Self.pieceBytes / rowBytes)) { range throws(WeightsError) in
+    try writer.append(tensor.name, tensor.shape, dtype, rowsAtATime: max(1, Self.pieceBytes / rowBytes)) {
+      range throws(WeightsError) in
       defer { source.releasePages(of: tensor.name) }
       return try source.rows(range, of: tensor.name, tensor.shape)
     }

@@ -46,7 +46,8 @@ public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
     return switch self {
     case .cannotRead(let file, let reason): "cannot read \(file): \(reason)"
     case .cannotWrite(let file, let reason): "cannot write \(file): \(reason)"
-    case .truncated(let file, let expected, let found): "\(file) is truncated: \(expected) bytes expected, \(found) found"
+    case .truncated(let file, let expected, let found):
+      "\(file) is truncated: \(expected) bytes expected, \(found) found"
     case .foreignFile(let file, let expected, let kind): "\(file) is not \(expected): it is \(kind)"
     case .malformedHeader(let file, let reason): "\(file): malformed safetensors header: \(reason)"
     case .malformedEntry(let file, let tensor, let reason): "\(file): tensor \(name(tensor)): \(reason)"

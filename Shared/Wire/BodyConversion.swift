@@ -99,11 +99,13 @@ extension Body {
       self = .register(try .required(envelope.registration, "registration", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_REGISTERED:
       self = .registered(try .required(envelope.registered, "registered", of: fields))
-    case QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT: self = .heartbeat(try .required(envelope.heartbeat, "heartbeat", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT:
+      self = .heartbeat(try .required(envelope.heartbeat, "heartbeat", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT_REPLY: self = .heartbeatReply
     case QWENIMAGE__V1__ENVELOPE__BODY_ACCEPTED: self = .accepted
     case QWENIMAGE__V1__ENVELOPE__BODY_CANCEL: self = .cancel(reason: String(field: envelope.cancel.pointee.reason))
-    case QWENIMAGE__V1__ENVELOPE__BODY_DRAINING: self = .draining(reason: String(field: envelope.draining.pointee.reason))
+    case QWENIMAGE__V1__ENVELOPE__BODY_DRAINING:
+      self = .draining(reason: String(field: envelope.draining.pointee.reason))
     case QWENIMAGE__V1__ENVELOPE__BODY_GOODBYE: self = .goodbye(reason: String(field: envelope.goodbye.pointee.reason))
     case QWENIMAGE__V1__ENVELOPE__BODY_FAILED:
       self = .failed(try .required(envelope.failed.pointee.status, "status", of: fields.inside("failed")))
@@ -121,7 +123,8 @@ extension Body {
       self = .decodeRequest(try .required(envelope.decode_request, "decode_request", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE:
       self = .decodeResponse(try .required(envelope.decode_response, "decode_response", of: fields))
-    case QWENIMAGE__V1__ENVELOPE__BODY_RUN_REQUEST: self = .runRequest(try .required(envelope.run_request, "run_request", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_RUN_REQUEST:
+      self = .runRequest(try .required(envelope.run_request, "run_request", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_RUN_RESPONSE:
       self = .runResponse(try .required(envelope.run_response, "run_response", of: fields))
     default: throw .missing(field: "body")

@@ -43,7 +43,9 @@ public final class FrameBuffer: @unchecked Sendable {
 
   /// A copy of the elements of `array`, as they lie in memory.
   public convenience init<Element: BitwiseCopyable>(copying array: [Element]) {
-    self.init(byteCount: array.count * MemoryLayout<Element>.stride) { bytes in array.withUnsafeBytes { bytes.copyMemory(from: $0) } }
+    self.init(byteCount: array.count * MemoryLayout<Element>.stride) { bytes in
+      array.withUnsafeBytes { bytes.copyMemory(from: $0) }
+    }
   }
 
   deinit { release(start) }

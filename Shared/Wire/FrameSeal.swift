@@ -21,7 +21,9 @@ extension WireCodec {
     }
     let described = seal.withUnsafeBytes { UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self)) }
     let computed = crc32(of: first)
-    guard described == computed else { throw .brokenSeal(reason: "frame 0 has the CRC-32 \(computed), its seal says \(described)") }
+    guard described == computed else {
+      throw .brokenSeal(reason: "frame 0 has the CRC-32 \(computed), its seal says \(described)")
+    }
     return Array(frames.dropLast())
   }
 }

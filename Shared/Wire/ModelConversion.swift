@@ -2,7 +2,9 @@ import CWire
 import ClusterCore
 
 extension ImageSize: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__ImageSize>) { qwenimage__v1__image_size__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__ImageSize>) {
+    qwenimage__v1__image_size__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) { try fields.size(self) }
 
@@ -37,7 +39,8 @@ extension GenerationDefaults: WireMessage {
 
   init(_ message: Qwenimage__V1__GenerationDefaults, _ fields: FieldCheck) throws(WireError) {
     self.init(
-      size: try .required(message.size, "size", of: fields), steps: Int(message.steps), trueCFGScale: message.true_cfg_scale,
+      size: try .required(message.size, "size", of: fields), steps: Int(message.steps),
+      trueCFGScale: message.true_cfg_scale,
       negativePrompt: String(field: message.negative_prompt))
   }
 }
@@ -65,14 +68,18 @@ extension LatentGeometry: WireMessage {
 }
 
 extension ModelCard: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__ModelCard>) { qwenimage__v1__model_card__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__ModelCard>) {
+    qwenimage__v1__model_card__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("model_id", model.id)
     try fields.identifier("pipeline_class", pipelineClass)
     try fields.identifier("model_fingerprint", model.fingerprint)
     try limits.check(fields)
-    try fields.list("recommended_sizes", recommendedSizes) { (element, size) throws(WireError) in try size.check(element) }
+    try fields.list("recommended_sizes", recommendedSizes) { (element, size) throws(WireError) in
+      try size.check(element)
+    }
     try defaults.check(fields.inside("defaults"))
     try latents.check(fields.inside("latents"))
     try fields.list("pipelines", pipelines) { (_, _) throws(WireError) in }
@@ -96,17 +103,22 @@ extension ModelCard: WireMessage {
       model: ModelIdentity(id: String(field: message.model_id), fingerprint: String(field: message.model_fingerprint)),
       pipelineClass: String(field: message.pipeline_class), pipelines: try Self.pipelines(message, fields),
       limits: ModelLimits(message), defaults: try .required(message.defaults, "defaults", of: fields),
-      recommendedSizes: try ImageSize.list(message.recommended_sizes, message.n_recommended_sizes, "recommended_sizes", of: fields),
+      recommendedSizes: try ImageSize.list(
+        message.recommended_sizes, message.n_recommended_sizes, "recommended_sizes", of: fields),
       latents: try .required(message.latents, "latents", of: fields))
   }
 
   /// Workers of 0.1 list none: they serve text-to-image.
-  private static func pipelines(_ message: Qwenimage__V1__ModelCard, _ fields: FieldCheck) throws(WireError) -> [PipelineName] {
+  private static func pipelines(_ message: Qwenimage__V1__ModelCard, _ fields: FieldCheck) throws(WireError)
+    -> [PipelineName]
+  {
     guard message.n_pipelines > 0 else { return [.textToImage] }
     var pipelines: [PipelineName] = []
     for index in 0..<message.n_pipelines {
       let text = String(field: message.pipelines[index])
-      guard let name = PipelineName(text) else { throw .notAName(field: fields.name("pipelines[\(index)]"), value: text) }
+      guard let name = PipelineName(text) else {
+        throw .notAName(field: fields.name("pipelines[\(index)]"), value: text)
+      }
       pipelines.append(name)
     }
     return pipelines
@@ -136,14 +148,17 @@ extension ModelLimits {
 
   fileprivate init(_ message: Qwenimage__V1__ModelCard) {
     self.init(
-      sizeMultiplePx: Int(message.size_multiple_px), minSidePx: Int(message.min_side_px), maxSidePx: Int(message.max_side_px),
+      sizeMultiplePx: Int(message.size_multiple_px), minSidePx: Int(message.min_side_px),
+      maxSidePx: Int(message.max_side_px),
       maxPixels: Int(clamping: message.max_pixels), maxSteps: Int(message.max_steps),
       maxPromptTokens: Int(message.max_prompt_tokens), maxPromptBytes: Int(message.max_prompt_bytes))
   }
 }
 
 extension Parameter: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Parameter>) { qwenimage__v1__parameter__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Parameter>) {
+    qwenimage__v1__parameter__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("name", name)
@@ -186,7 +201,9 @@ extension Parameter: WireMessage {
 }
 
 extension Status: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Status>) { qwenimage__v1__status__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Status>) {
+    qwenimage__v1__status__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     guard code != .ok else { throw .outOfRange(field: fields.name("code"), value: "OK", allowed: "an error code") }
@@ -203,6 +220,7 @@ extension Status: WireMessage {
   init(_ message: Qwenimage__V1__Status, _ fields: FieldCheck) throws(WireError) {
     let field = String(field: message.field)
     self.init(
-      try enumeration(message.code.rawValue, "code", of: fields), String(field: message.message), field: field.isEmpty ? nil : field)
+      try enumeration(message.code.rawValue, "code", of: fields), String(field: message.message),
+      field: field.isEmpty ? nil : field)
   }
 }

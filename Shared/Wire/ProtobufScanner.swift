@@ -12,7 +12,9 @@ struct ProtobufScanner {
   let limits: WireLimits
 
   /// Checks that `bytes` is a message of the type that `descriptor` describes. `path` names it in errors; empty for the outermost.
-  func scan(_ bytes: UnsafeRawBufferPointer, as descriptor: ProtobufCMessageDescriptor, path: String = "") throws(WireError) {
+  func scan(_ bytes: UnsafeRawBufferPointer, as descriptor: ProtobufCMessageDescriptor, path: String = "")
+    throws(WireError)
+  {
     var reader = ProtobufReader(bytes)
     var tally = FieldTally()
     while !reader.isAtEnd {
@@ -43,7 +45,8 @@ struct ProtobufScanner {
   }
 
   private func scanValue(
-    of field: ProtobufCFieldDescriptor, wireType: ProtobufReader.WireType, _ reader: inout ProtobufReader, _ path: String
+    of field: ProtobufCFieldDescriptor, wireType: ProtobufReader.WireType, _ reader: inout ProtobufReader,
+    _ path: String
   ) throws(WireError) {
     guard wireType == Self.wireType(of: field.type) else {
       throw .malformed(field: path, reason: "wire type \(wireType.rawValue) does not fit the field")
@@ -61,7 +64,9 @@ struct ProtobufScanner {
       guard isKnown else { throw .unknownValue(field: path, value: Int(value)) }
     case PROTOBUF_C_TYPE_UINT32:
       let value = try reader.varint(path)
-      guard value <= UInt32.max else { throw .outOfRange(field: path, value: "\(value)", allowed: "at most \(UInt32.max)") }
+      guard value <= UInt32.max else {
+        throw .outOfRange(field: path, value: "\(value)", allowed: "at most \(UInt32.max)")
+      }
     case PROTOBUF_C_TYPE_BOOL:
       let value = try reader.varint(path)
       guard value <= 1 else { throw .outOfRange(field: path, value: "\(value)", allowed: "0 or 1") }
@@ -71,8 +76,12 @@ struct ProtobufScanner {
   }
 
   private func scanText(_ bytes: UnsafeRawBufferPointer, _ path: String) throws(WireError) {
-    guard bytes.count <= limits.maxTextBytes else { throw .tooLarge(field: path, bytes: bytes.count, limit: limits.maxTextBytes) }
-    guard String(validating: bytes, as: UTF8.self) != nil else { throw .invalidText(field: path, reason: "is not valid UTF-8") }
+    guard bytes.count <= limits.maxTextBytes else {
+      throw .tooLarge(field: path, bytes: bytes.count, limit: limits.maxTextBytes)
+    }
+    guard String(validating: bytes, as: UTF8.self) != nil else {
+      throw .invalidText(field: path, reason: "is not valid UTF-8")
+    }
     guard !bytes.contains(0) else { throw .invalidText(field: path, reason: "holds a NUL character") }
   }
 
@@ -103,7 +112,8 @@ private struct FieldTally {
     unknown += 1
     guard unknown <= ProtobufScanner.maxUnknownFields else {
       throw .tooMany(
-        field: path.isEmpty ? "unknown fields" : "\(path): unknown fields", count: unknown, limit: ProtobufScanner.maxUnknownFields)
+        field: path.isEmpty ? "unknown fields" : "\(path): unknown fields", count: unknown,
+        limit: ProtobufScanner.maxUnknownFields)
     }
   }
 

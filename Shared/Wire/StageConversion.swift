@@ -2,7 +2,9 @@ import CWire
 import ClusterCore
 
 extension RunRequest: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__RunRequest>) { qwenimage__v1__run_request__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__RunRequest>) {
+    qwenimage__v1__run_request__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("model_id", modelID)
@@ -27,13 +29,16 @@ extension RunRequest: WireMessage {
     guard let stage = StageName(text) else { throw .notAName(field: fields.name("stage"), value: text) }
     self.init(
       stage: stage, modelID: String(field: message.model_id),
-      parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields), steps: Int(message.steps),
+      parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields),
+      steps: Int(message.steps),
       firstStep: Int(message.first_step), checkpointIntervalSeconds: message.checkpoint_interval_seconds)
   }
 }
 
 extension RunResponse: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__RunResponse>) { qwenimage__v1__run_response__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__RunResponse>) {
+    qwenimage__v1__run_response__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
@@ -54,7 +59,9 @@ extension RunResponse: WireMessage {
 }
 
 extension EncodeRequest: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__EncodeRequest>) { qwenimage__v1__encode_request__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__EncodeRequest>) {
+    qwenimage__v1__encode_request__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("model_id", modelID)
@@ -77,7 +84,9 @@ extension EncodeRequest: WireMessage {
 }
 
 extension EncodeResponse: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__EncodeResponse>) { qwenimage__v1__encode_response__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__EncodeResponse>) {
+    qwenimage__v1__encode_response__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.range("prompt_tokens", promptTokens, 0...1_000_000)
@@ -91,12 +100,15 @@ extension EncodeResponse: WireMessage {
   }
 
   init(_ message: Qwenimage__V1__EncodeResponse, _ fields: FieldCheck) {
-    self.init(promptTokens: Int(message.prompt_tokens), cached: message.cached != 0, computeSeconds: message.compute_seconds)
+    self.init(
+      promptTokens: Int(message.prompt_tokens), cached: message.cached != 0, computeSeconds: message.compute_seconds)
   }
 }
 
 extension DenoiseRequest: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DenoiseRequest>) { qwenimage__v1__denoise_request__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DenoiseRequest>) {
+    qwenimage__v1__denoise_request__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("model_id", modelID)
@@ -124,7 +136,8 @@ extension DenoiseRequest: WireMessage {
 
   init(_ message: Qwenimage__V1__DenoiseRequest, _ fields: FieldCheck) throws(WireError) {
     self.init(
-      modelID: String(field: message.model_id), size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
+      modelID: String(field: message.model_id),
+      size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
       steps: Int(message.steps), trueCFGScale: message.true_cfg_scale, seed: message.seed,
       noise: try enumeration(message.noise.rawValue, "noise", of: fields), firstStep: Int(message.first_step),
       checkpointIntervalSeconds: message.checkpoint_interval_seconds,
@@ -133,7 +146,9 @@ extension DenoiseRequest: WireMessage {
 }
 
 extension Progress: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Progress>) { qwenimage__v1__progress__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Progress>) {
+    qwenimage__v1__progress__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.range("steps", steps, 1...FieldCheck.maxSteps)
@@ -148,12 +163,15 @@ extension Progress: WireMessage {
   }
 
   init(_ message: Qwenimage__V1__Progress, _ fields: FieldCheck) {
-    self.init(completedSteps: Int(message.completed_steps), steps: Int(message.steps), stepSeconds: message.step_seconds)
+    self.init(
+      completedSteps: Int(message.completed_steps), steps: Int(message.steps), stepSeconds: message.step_seconds)
   }
 }
 
 extension DenoiseResponse: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DenoiseResponse>) { qwenimage__v1__denoise_response__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DenoiseResponse>) {
+    qwenimage__v1__denoise_response__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.range("steps", steps, 1...FieldCheck.maxSteps)
@@ -171,7 +189,9 @@ extension DenoiseResponse: WireMessage {
 }
 
 extension TextEntry: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TextEntry>) { qwenimage__v1__text_entry__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TextEntry>) {
+    qwenimage__v1__text_entry__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("keyword", keyword)
@@ -190,7 +210,9 @@ extension TextEntry: WireMessage {
 }
 
 extension DecodeRequest: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DecodeRequest>) { qwenimage__v1__decode_request__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DecodeRequest>) {
+    qwenimage__v1__decode_request__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("model_id", modelID)
@@ -212,7 +234,8 @@ extension DecodeRequest: WireMessage {
 
   init(_ message: Qwenimage__V1__DecodeRequest, _ fields: FieldCheck) throws(WireError) {
     self.init(
-      modelID: String(field: message.model_id), size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
+      modelID: String(field: message.model_id),
+      size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
       format: try enumeration(message.format.rawValue, "format", of: fields),
       textEntries: try TextEntry.list(message.text_entries, message.n_text_entries, "text_entries", of: fields),
       parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields))
@@ -220,7 +243,9 @@ extension DecodeRequest: WireMessage {
 }
 
 extension DecodeResponse: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DecodeResponse>) { qwenimage__v1__decode_response__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__DecodeResponse>) {
+    qwenimage__v1__decode_response__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("media_type", mediaType)
@@ -237,7 +262,8 @@ extension DecodeResponse: WireMessage {
 
   init(_ message: Qwenimage__V1__DecodeResponse, _ fields: FieldCheck) {
     self.init(
-      mediaType: String(field: message.media_type), size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
+      mediaType: String(field: message.media_type),
+      size: ImageSize(widthPx: Int(message.width_px), heightPx: Int(message.height_px)),
       computeSeconds: message.compute_seconds)
   }
 }

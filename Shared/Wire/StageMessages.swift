@@ -191,7 +191,8 @@ public struct DecodeRequest: Sendable, Equatable {
 
   /// See the properties.
   public init(
-    modelID: String, size: ImageSize, format: ImageFormat = .png, textEntries: [TextEntry] = [], parameters: [Parameter] = []
+    modelID: String, size: ImageSize, format: ImageFormat = .png, textEntries: [TextEntry] = [],
+    parameters: [Parameter] = []
   ) {
     self.modelID = modelID
     self.size = size

@@ -20,7 +20,8 @@ public enum WireCodec {
   /// The frames of `envelope`: frame 0 is the packed envelope, the others are its tensors' own buffers, not copied.
   ///
   /// - Throws: what `decode` would throw at the receiver: nothing is sent that the peer must refuse.
-  public static func encode(_ envelope: Envelope, limits: WireLimits = WireLimits()) throws(WireError) -> [FrameBuffer] {
+  public static func encode(_ envelope: Envelope, limits: WireLimits = WireLimits()) throws(WireError) -> [FrameBuffer]
+  {
     try check(envelope, limits)
     let arena = CArena()
     var message = Qwenimage__V1__Envelope()
@@ -61,7 +62,9 @@ public enum WireCodec {
         throw .unsupportedVersion(found: header.protocolVersion, supported: Envelope.protocolVersion)
       }
       try ProtobufScanner(limits: limits).scan(bytes, as: qwenimage__v1__envelope__descriptor)
-      guard let message = qwenimage__v1__envelope__unpack(nil, bytes.count, bytes.bindMemory(to: UInt8.self).baseAddress) else {
+      guard
+        let message = qwenimage__v1__envelope__unpack(nil, bytes.count, bytes.bindMemory(to: UInt8.self).baseAddress)
+      else {
         throw .malformed(field: "envelope", reason: "protobuf-c cannot unpack it")
       }
       defer { qwenimage__v1__envelope__free_unpacked(message, nil) }
@@ -79,7 +82,9 @@ public enum WireCodec {
 
   /// CRC-32 (ISO-HDLC) of `buffer`.
   public static func crc32(of buffer: FrameBuffer) -> UInt32 {
-    buffer.withUnsafeBytes { UInt32(truncatingIfNeeded: crc32_z(0, $0.bindMemory(to: UInt8.self).baseAddress, $0.count)) }
+    buffer.withUnsafeBytes {
+      UInt32(truncatingIfNeeded: crc32_z(0, $0.bindMemory(to: UInt8.self).baseAddress, $0.count))
+    }
   }
 }
 
@@ -117,7 +122,8 @@ extension WireCodec {
       throw .tooMany(field: fields.name("shape"), count: tensor.shape.count, limit: fields.limits.maxDimensions)
     }
     guard let byteCount = WireTensor.byteCount(shape: tensor.shape, dtype: tensor.dtype) else {
-      throw .outOfRange(field: fields.name("shape"), value: "\(tensor.shape)", allowed: "a product that fits into memory")
+      throw .outOfRange(
+        field: fields.name("shape"), value: "\(tensor.shape)", allowed: "a product that fits into memory")
     }
     guard byteCount <= fields.limits.maxTensorBytes else {
       throw .tooLarge(field: "tensor \(tensor.name)", bytes: byteCount, limit: fields.limits.maxTensorBytes)
@@ -127,8 +133,12 @@ extension WireCodec {
     }
   }
 
-  private static func descriptor(of tensor: WireTensor, _ arena: CArena) -> UnsafeMutablePointer<Qwenimage__V1__TensorDescriptor> {
-    let pointer: UnsafeMutablePointer<Qwenimage__V1__TensorDescriptor> = arena.message { qwenimage__v1__tensor_descriptor__init($0) }
+  private static func descriptor(of tensor: WireTensor, _ arena: CArena) -> UnsafeMutablePointer<
+    Qwenimage__V1__TensorDescriptor
+  > {
+    let pointer: UnsafeMutablePointer<Qwenimage__V1__TensorDescriptor> = arena.message {
+      qwenimage__v1__tensor_descriptor__init($0)
+    }
     pointer.pointee.name = arena.text(tensor.name)
     pointer.pointee.dtype = Qwenimage__V1__DType(rawValue: tensor.dtype.wireNumber)
     pointer.pointee.n_shape = tensor.shape.count
@@ -145,7 +155,9 @@ extension WireCodec {
     guard message.n_tensors <= limits.maxTensors else {
       throw .tooMany(field: "tensors", count: message.n_tensors, limit: limits.maxTensors)
     }
-    guard frames.count == 1 + message.n_tensors else { throw .frameCount(expected: 1 + message.n_tensors, found: frames.count) }
+    guard frames.count == 1 + message.n_tensors else {
+      throw .frameCount(expected: 1 + message.n_tensors, found: frames.count)
+    }
     var tensors: [WireTensor] = []
     for index in 0..<message.n_tensors {
       guard let descriptor = message.tensors[index] else { throw .missing(field: "tensors[\(index)]") }
@@ -165,7 +177,8 @@ extension WireCodec {
     var shape: [Int] = []
     for index in 0..<message.n_shape {
       guard let dimension = Int(exactly: message.shape[index]) else {
-        throw .outOfRange(field: fields.name("shape[\(index)]"), value: "\(message.shape[index])", allowed: "at most \(Int.max)")
+        throw .outOfRange(
+          field: fields.name("shape[\(index)]"), value: "\(message.shape[index])", allowed: "at most \(Int.max)")
       }
       shape.append(dimension)
     }
@@ -178,7 +191,9 @@ extension WireCodec {
       throw .sizeMismatch(tensor: name, expected: Int(clamping: message.byte_count), found: frame.count)
     }
     let computed = crc32(of: frame)
-    guard computed == message.crc32 else { throw .checksumMismatch(tensor: name, described: message.crc32, computed: computed) }
+    guard computed == message.crc32 else {
+      throw .checksumMismatch(tensor: name, described: message.crc32, computed: computed)
+    }
     return tensor
   }
 
@@ -203,8 +218,11 @@ extension WireCodec {
 
   private static func taskReference(_ bytes: UnsafeRawBufferPointer) -> TaskReference? {
     let limits = WireLimits()
-    guard (try? ProtobufScanner(limits: limits).scan(bytes, as: qwenimage__v1__task_reference__descriptor, path: "task")) != nil,
-      let message = qwenimage__v1__task_reference__unpack(nil, bytes.count, bytes.bindMemory(to: UInt8.self).baseAddress)
+    guard
+      (try? ProtobufScanner(limits: limits).scan(bytes, as: qwenimage__v1__task_reference__descriptor, path: "task"))
+        != nil,
+      let message = qwenimage__v1__task_reference__unpack(
+        nil, bytes.count, bytes.bindMemory(to: UInt8.self).baseAddress)
     else { return nil }
     defer { qwenimage__v1__task_reference__free_unpacked(message, nil) }
     let task = TaskReference(message.pointee, FieldCheck(limits: limits))

@@ -40,13 +40,15 @@ extension WireError: CustomStringConvertible {
     case .unsupportedVersion(let found, let supported): "protocol_version: \(found), only \(supported) is supported"
     case .invalidText(let field, let reason): "\(field): \(reason)"
     case .unknownValue(let field, let value): "\(field): unknown value \(value)"
-    case .notAName(let field, let value): "\(field): \(value.prefix(80)), but a name of a–z, 0–9 and hyphens is required"
+    case .notAName(let field, let value):
+      "\(field): \(value.prefix(80)), but a name of a–z, 0–9 and hyphens is required"
     case .missing(let field): "\(field): missing"
     case .outOfRange(let field, let value, let allowed): "\(field): \(value), but \(allowed) is required"
     case .checksumMismatch(let tensor, let described, let computed):
       "tensor \(tensor): CRC-32 \(described) described, \(computed) computed"
     case .brokenSeal(let reason): "message: \(reason)"
-    case .sizeMismatch(let tensor, let expected, let found): "tensor \(tensor): \(expected) bytes expected, \(found) found"
+    case .sizeMismatch(let tensor, let expected, let found):
+      "tensor \(tensor): \(expected) bytes expected, \(found) found"
     case .frameCount(let expected, let found): "message: \(expected) frames expected, \(found) found"
     }
   }

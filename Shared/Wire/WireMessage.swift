@@ -25,14 +25,17 @@ extension WireMessage {
   }
 
   /// The message that a field must hold.
-  static func required(_ pointer: UnsafeMutablePointer<CMessage>?, _ field: String, of fields: FieldCheck) throws(WireError) -> Self {
+  static func required(_ pointer: UnsafeMutablePointer<CMessage>?, _ field: String, of fields: FieldCheck)
+    throws(WireError) -> Self
+  {
     guard let pointer else { throw .missing(field: fields.name(field)) }
     return try Self(pointer.pointee, fields.inside(field))
   }
 
   /// The messages of a repeated field.
   static func list(
-    _ pointers: UnsafeMutablePointer<UnsafeMutablePointer<CMessage>?>?, _ count: Int, _ field: String, of fields: FieldCheck
+    _ pointers: UnsafeMutablePointer<UnsafeMutablePointer<CMessage>?>?, _ count: Int, _ field: String,
+    of fields: FieldCheck
   ) throws(WireError) -> [Self] {
     var list: [Self] = []
     list.reserveCapacity(count)
@@ -42,7 +45,9 @@ extension WireMessage {
 }
 
 /// The Swift case of a C enumeration's value; 0 means that the field is absent.
-func enumeration<Value: RawRepresentable<Int32>>(_ number: UInt32, _ field: String, of fields: FieldCheck) throws(WireError) -> Value {
+func enumeration<Value: RawRepresentable<Int32>>(_ number: UInt32, _ field: String, of fields: FieldCheck)
+  throws(WireError) -> Value
+{
   let rawValue = Int32(bitPattern: number)
   if let value = Value(rawValue: rawValue) { return value }
   guard rawValue != 0 else { throw .missing(field: fields.name(field)) }

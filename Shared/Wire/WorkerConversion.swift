@@ -2,7 +2,9 @@ import CWire
 import ClusterCore
 
 extension TaskReference: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TaskReference>) { qwenimage__v1__task_reference__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TaskReference>) {
+    qwenimage__v1__task_reference__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("job_id", jobID)
@@ -22,7 +24,9 @@ extension TaskReference: WireMessage {
 }
 
 extension Register: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Register>) { qwenimage__v1__register__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Register>) {
+    qwenimage__v1__register__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("worker_id", workerID)
@@ -53,15 +57,18 @@ extension Register: WireMessage {
   init(_ message: Qwenimage__V1__Register, _ fields: FieldCheck) throws(WireError) {
     self.init(
       workerID: String(field: message.worker_id), stage: try Self.stage(message, fields),
-      card: try .required(message.card, "card", of: fields), componentFingerprint: String(field: message.component_fingerprint),
-      numericsClass: String(field: message.numerics_class), credits: Int(message.credits), host: String(field: message.host),
+      card: try .required(message.card, "card", of: fields),
+      componentFingerprint: String(field: message.component_fingerprint),
+      numericsClass: String(field: message.numerics_class), credits: Int(message.credits),
+      host: String(field: message.host),
       pid: message.pid, softwareVersion: String(field: message.software_version),
       running: try TaskReference.list(message.running, message.n_running, "running", of: fields))
   }
 
   /// The stages that 0.1 knows by number.
   private static let kinds: [(name: StageName, kind: Qwenimage__V1__StageKind)] = [
-    (.textEncoder, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_TEXT_ENCODER), (.denoiser, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_DENOISER),
+    (.textEncoder, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_TEXT_ENCODER),
+    (.denoiser, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_DENOISER),
     (.vaeDecoder, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_VAE_DECODER),
   ]
 
@@ -69,13 +76,17 @@ extension Register: WireMessage {
     let text = String(field: message.stage_name)
     if let name = StageName(text) { return name }
     guard text.isEmpty else { throw .notAName(field: fields.name("stage_name"), value: text) }
-    guard let known = kinds.first(where: { $0.kind == message.stage }) else { throw .missing(field: fields.name("stage_name")) }
+    guard let known = kinds.first(where: { $0.kind == message.stage }) else {
+      throw .missing(field: fields.name("stage_name"))
+    }
     return known.name
   }
 }
 
 extension Registered: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Registered>) { qwenimage__v1__registered__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Registered>) {
+    qwenimage__v1__registered__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("session_id", sessionID)
@@ -97,7 +108,9 @@ extension Registered: WireMessage {
 }
 
 extension TaskActivity: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TaskActivity>) { qwenimage__v1__task_activity__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__TaskActivity>) {
+    qwenimage__v1__task_activity__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try task.check(fields.inside("task"))
@@ -115,13 +128,16 @@ extension TaskActivity: WireMessage {
 
   init(_ message: Qwenimage__V1__TaskActivity, _ fields: FieldCheck) throws(WireError) {
     self.init(
-      task: try .required(message.task, "task", of: fields), completedSteps: Int(message.completed_steps), steps: Int(message.steps),
+      task: try .required(message.task, "task", of: fields), completedSteps: Int(message.completed_steps),
+      steps: Int(message.steps),
       stepSeconds: message.step_seconds)
   }
 }
 
 extension Heartbeat: WireMessage {
-  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Heartbeat>) { qwenimage__v1__heartbeat__init(message) }
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Heartbeat>) {
+    qwenimage__v1__heartbeat__init(message)
+  }
 
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.identifier("session_id", sessionID)
@@ -143,8 +159,10 @@ extension Heartbeat: WireMessage {
 
   init(_ message: Qwenimage__V1__Heartbeat, _ fields: FieldCheck) throws(WireError) {
     self.init(
-      sessionID: String(field: message.session_id), freeCredits: Int(message.free_credits), residentBytes: message.resident_bytes,
+      sessionID: String(field: message.session_id), freeCredits: Int(message.free_credits),
+      residentBytes: message.resident_bytes,
       peakResidentBytes: message.peak_resident_bytes, tasksDone: message.tasks_done, tasksFailed: message.tasks_failed,
-      running: try TaskActivity.list(message.running, message.n_running, "running", of: fields), draining: message.draining != 0)
+      running: try TaskActivity.list(message.running, message.n_running, "running", of: fields),
+      draining: message.draining != 0)
   }
 }

@@ -25,7 +25,8 @@ public struct Register: Sendable, Equatable {
 
   /// See the properties.
   public init(
-    workerID: String, stage: StageName, card: ModelCard, componentFingerprint: String, numericsClass: String, credits: Int,
+    workerID: String, stage: StageName, card: ModelCard, componentFingerprint: String, numericsClass: String,
+    credits: Int,
     host: String, pid: UInt64, softwareVersion: String, running: [TaskReference] = []
   ) {
     self.workerID = workerID
@@ -99,7 +100,8 @@ public struct Heartbeat: Sendable, Equatable {
 
   /// See the properties.
   public init(
-    sessionID: String, freeCredits: Int, residentBytes: UInt64 = 0, peakResidentBytes: UInt64 = 0, tasksDone: UInt64 = 0,
+    sessionID: String, freeCredits: Int, residentBytes: UInt64 = 0, peakResidentBytes: UInt64 = 0,
+    tasksDone: UInt64 = 0,
     tasksFailed: UInt64 = 0, running: [TaskActivity] = [], draining: Bool = false
   ) {
     self.sessionID = sessionID

@@ -18,9 +18,14 @@ struct AccessKeyTests {
 
   @Test func entriesSurviveTheFile() throws {
     var limits = AccessLimits()
-    (limits.weight, limits.maxJobs, limits.maxPixels, limits.maxSteps, limits.requestsPerMinute) = (2.5, 7, 1 << 20, 40, 60)
+    (limits.weight, limits.maxJobs, limits.maxPixels, limits.maxSteps, limits.requestsPerMinute) = (
+      2.5, 7, 1 << 20, 40, 60
+    )
     let key = AccessKey.generate()
-    let entries = [AccessEntry(key, tenant: "acme", limits: limits), AccessEntry(.generate(), tenant: "b-1_2.c", limits: AccessLimits())]
+    let entries = [
+      AccessEntry(key, tenant: "acme", limits: limits),
+      AccessEntry(.generate(), tenant: "b-1_2.c", limits: AccessLimits()),
+    ]
     let text = "# keys\n\n" + entries.map { $0.line + "   # comment\n" }.joined(separator: "\n")
     let read = try AccessFile.parse(text)
     #expect(read == entries)
@@ -48,7 +53,10 @@ struct AccessKeyTests {
 
   @Test func textsThatAreNoKeysAreRefused() {
     let good = AccessKey.generate().text
-    for text in ["", "sk-x", String(good.dropLast()), good + "0", good.uppercased(), good.replacing("-", with: "_"), "qwk--" + good] {
+    for text in [
+      "", "sk-x", String(good.dropLast()), good + "0", good.uppercased(), good.replacing("-", with: "_"),
+      "qwk--" + good,
+    ] {
       #expect(AccessKey(text) == nil, "\(text)")
     }
     #expect(AccessKey(good)?.text == good)
@@ -60,7 +68,8 @@ struct AccessKeyTests {
       ("acme", "is not NAME=VALUE"), (line + " weight=0", "weight is 0"), (line + " weight=nan", "weight is nan"),
       (line + " max-steps=-1", "max-steps is -1"), (line + " bogus=1", "unknown field bogus"),
       (line + " tenant=b", "tenant is there twice"),
-      (line.replacing("tenant=acme", with: "tenant=a/b"), "tenant must be"), (line.replacing("tenant=acme", with: ""), "tenant is missing"),
+      (line.replacing("tenant=acme", with: "tenant=a/b"), "tenant must be"),
+      (line.replacing("tenant=acme", with: ""), "tenant is missing"),
       (String(line.dropLast()), "hmac-sha256 must have 64"), (line.replacing("id=", with: "id=zz"), "id must have"),
       (line + "\n" + line, "is there twice"), ("x=" + String(repeating: "x", count: 9 << 20), "the limit is"),
     ]
@@ -71,6 +80,8 @@ struct AccessKeyTests {
     var limits = AccessLimits()
     limits.maxJobs = 3
     let other = AccessEntry(.generate(), tenant: "acme", limits: limits).line
-    #expect { try AccessFile.parse(line + "\n" + other) } throws: { "\($0)".contains("other limits in an earlier line") }
+    #expect { try AccessFile.parse(line + "\n" + other) } throws: {
+      "\($0)".contains("other limits in an earlier line")
+    }
   }
 }

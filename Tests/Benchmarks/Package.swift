@@ -9,7 +9,9 @@ let package = Package(
   targets: [
     .target(name: "CCeilings", cSettings: [.unsafeFlags(["-O2"])]),
     .target(name: "Measuring", dependencies: ["CCeilings", .product(name: "Kernels", package: "qwen-image-cluster")]),
-    .executableTarget(name: "KernelBenchmark", dependencies: ["Measuring", .product(name: "Kernels", package: "qwen-image-cluster")]),
-    .executableTarget(name: "ModelBenchmark", dependencies: ["Measuring", .product(name: "QwenImage", package: "qwen-image-cluster")]),
+    .executableTarget(
+      name: "KernelBenchmark", dependencies: ["Measuring", .product(name: "Kernels", package: "qwen-image-cluster")]),
+    .executableTarget(
+      name: "ModelBenchmark", dependencies: ["Measuring", .product(name: "QwenImage", package: "qwen-image-cluster")]),
   ]
 )

@@ -24,13 +24,16 @@ let package = Package(
     .systemLibrary(name: "CPNG", path: "modules/CPNG"),
     .systemLibrary(name: "CProtobufC", path: "modules/CProtobufC"),
     .systemLibrary(name: "CZlib", path: "modules/CZlib"),
-    .target(name: "CImageCodec", dependencies: ["CPNG"], path: "modules/CImageCodec", linkerSettings: [.linkedLibrary("png")]),
+    .target(
+      name: "CImageCodec", dependencies: ["CPNG"], path: "modules/CImageCodec", linkerSettings: [.linkedLibrary("png")]),
     .target(
       name: "CWire", dependencies: ["CProtobufC"], path: "modules/CWire", cSettings: [.headerSearchPath("include")],
       linkerSettings: [.linkedLibrary("protobuf-c")]),
     module("ClusterCore"),
     module("GatewayAPI", ["ClusterCore", "StrictJSON", .httpTypes]),
-    module("GatewayPipelines", ["ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "Wire"]),
+    module(
+      "GatewayPipelines",
+      ["ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "Wire"]),
     module("ImageCodec", ["CImageCodec"]),
     module("Journal", ["ClusterCore"]),
     module("Scheduling", ["ClusterCore", .orderedCollections]),
@@ -40,9 +43,11 @@ let package = Package(
     module("Weights", ["StrictJSON", "TensorCore"]),
     module("Wire", ["ClusterCore", "CWire", "CZlib", "TensorCore"]),
     .target(
-      name: "FuzzTargets", dependencies: ["ClusterCore", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"],
+      name: "FuzzTargets",
+      dependencies: ["ClusterCore", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"],
       path: "Targets"),
     // libFuzzer brings main.
-    .executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], path: "Main", swiftSettings: [.unsafeFlags(["-parse-as-library"])]),
+    .executableTarget(
+      name: "fuzz", dependencies: ["FuzzTargets"], path: "Main", swiftSettings: [.unsafeFlags(["-parse-as-library"])]),
   ]
 )

@@ -10,8 +10,10 @@ struct CorpusTests {
     .appending(path: "Fuzzing/corpus")
 
   private func inputs(_ target: FuzzTarget) throws -> [[UInt8]] {
-    try FileManager.default.contentsOfDirectory(at: Self.corpus.appending(path: target.rawValue), includingPropertiesForKeys: nil)
-      .sorted { $0.lastPathComponent < $1.lastPathComponent }.map { [UInt8](try Data(contentsOf: $0)) }
+    try FileManager.default.contentsOfDirectory(
+      at: Self.corpus.appending(path: target.rawValue), includingPropertiesForKeys: nil
+    )
+    .sorted { $0.lastPathComponent < $1.lastPathComponent }.map { [UInt8](try Data(contentsOf: $0)) }
   }
 
   /// A trap ends the process, and so the test.

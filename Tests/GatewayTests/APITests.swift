@@ -21,14 +21,26 @@ struct APITests {
 
   @Test(
     arguments: [
-      (HTTPRequest.Method.get, "/nothing", [:], "", 404, "route_not_found"), (.get, "/v1/models/other", [:], "", 404, "model_not_found"),
-      (.get, "/v1/images/generations", [:], "", 405, "method_not_allowed"), (.delete, "/v1/models", [:], "", 405, "method_not_allowed"),
-      (.post, "/healthz", [:], "{}", 405, "method_not_allowed"), (.post, "/v1/images/edits", APITests.json, "{}", 404, "route_not_found"),
+      (HTTPRequest.Method.get, "/nothing", [:], "", 404, "route_not_found"),
+      (.get, "/v1/models/other", [:], "", 404, "model_not_found"),
+      (.get, "/v1/images/generations", [:], "", 405, "method_not_allowed"),
+      (.delete, "/v1/models", [:], "", 405, "method_not_allowed"),
+      (.post, "/healthz", [:], "{}", 405, "method_not_allowed"),
+      (.post, "/v1/images/edits", APITests.json, "{}", 404, "route_not_found"),
       (.post, "/v1/images/generations", [:], "{}", 415, "unsupported_media_type"),
       (.post, "/v1/images/generations", [.contentType: "text/plain"], "{}", 415, "unsupported_media_type"),
-      (.post, "/v1/images/generations", [.contentType: "application/json; charset=latin1"], "{}", 415, "unsupported_media_type"),
-      (.post, "/v1/images/generations", [.contentType: "application/json", .contentEncoding: "gzip"], "{}", 415, "unsupported_media_type"),
-      (.post, "/v1/images/generations", [.contentType: "application/json; charset=UTF-8"], "{}", 400, "missing_required_parameter"),
+      (
+        .post, "/v1/images/generations", [.contentType: "application/json; charset=latin1"], "{}", 415,
+        "unsupported_media_type"
+      ),
+      (
+        .post, "/v1/images/generations", [.contentType: "application/json", .contentEncoding: "gzip"], "{}", 415,
+        "unsupported_media_type"
+      ),
+      (
+        .post, "/v1/images/generations", [.contentType: "application/json; charset=UTF-8"], "{}", 400,
+        "missing_required_parameter"
+      ),
       (
         .post, "/v1/images/generations", [.contentType: "application/json;charset=\"utf8\""], "{}", 400,
         "missing_required_parameter"
@@ -36,16 +48,21 @@ struct APITests {
       (.post, "/v1/images/generations", APITests.json, "", 400, "invalid_json"),
       (.post, "/v1/images/generations", APITests.json, "nonsense", 400, "invalid_json"),
       (.post, "/v1/images/generations", APITests.json, #"{"prompt":"p","steps":0}"#, 400, "invalid_value"),
-      (.post, "/v1/images/generations", APITests.json, #"{"prompt":"p","model":"gpt-image-1"}"#, 404, "model_not_found"),
+      (
+        .post, "/v1/images/generations", APITests.json, #"{"prompt":"p","model":"gpt-image-1"}"#, 404, "model_not_found"
+      ),
       (.post, "/v1/images/generations", APITests.json, #"{"prompt":"p","size":"63x64"}"#, 400, "invalid_value"),
     ] as [(HTTPRequest.Method, String, HTTPFields, String, Int, String)])
-  func errorsHaveOneShape(method: HTTPRequest.Method, uri: String, headers: HTTPFields, body: String, status: Int, code: String)
+  func errorsHaveOneShape(
+    method: HTTPRequest.Method, uri: String, headers: HTTPFields, body: String, status: Int, code: String
+  )
     async throws
   {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       try await cluster.app().test(.live) { client in
-        let response = try await client.execute(uri: uri, method: method, headers: headers, body: ByteBuffer(string: body))
+        let response = try await client.execute(
+          uri: uri, method: method, headers: headers, body: ByteBuffer(string: body))
         #expect(response.status.code == status)
         #expect(response.headers[.contentType] == "application/json")
         #expect(response.headers[HTTPField.Name("x-should-retry")!] == "false")
@@ -63,7 +80,8 @@ struct APITests {
     try await ToyCluster.run { cluster in
       try await cluster.app().test(.live) { client in
         let body = ByteBuffer(bytes: Array(#"{"prompt":""#.utf8) + [0xFF, 0xFE] + Array(#""}"#.utf8))
-        let response = try await client.execute(uri: "/v1/images/generations", method: .post, headers: Self.json, body: body)
+        let response = try await client.execute(
+          uri: "/v1/images/generations", method: .post, headers: Self.json, body: body)
         #expect(response.status == .badRequest)
         #expect(try response.error?["message"]?.text == "the body is not JSON: string is not valid UTF-8 at byte 11")
       }
@@ -108,7 +126,9 @@ struct APITests {
         #expect(nobody.headers[.retryAfter] == "5")
         #expect(nobody.headers[HTTPField.Name("x-should-retry")!] == nil)
         #expect(try nobody.error?["code"]?.text == "not_ready")
-        #expect(try nobody.error?["message"]?.text == "no worker has registered yet: a text-encoder, a denoiser, a vae-decoder are needed")
+        #expect(
+          try nobody.error?["message"]?.text
+            == "no worker has registered yet: a text-encoder, a denoiser, a vae-decoder are needed")
         #expect(try await client.get("/readyz").status == .serviceUnavailable)
         #expect(try await client.get("/healthz").status == .ok)
 
@@ -220,9 +240,11 @@ struct APITests {
           let response = try await client.execute(uri: uri, method: .get)
           #expect(response.status == .ok)
           #expect(response.headers[.contentType] == "\(mediaType); charset=utf-8")
-          #expect(response.headers[.contentSecurityPolicy]?.hasPrefix("default-src 'none'; script-src 'self'; ") == true)
+          #expect(
+            response.headers[.contentSecurityPolicy]?.hasPrefix("default-src 'none'; script-src 'self'; ") == true)
           let text = String(buffer: response.body)
-          #expect(text.utf8.count > 1000 && !text.contains("http:") && !text.contains("https:") && !text.contains("style="))
+          #expect(
+            text.utf8.count > 1000 && !text.contains("http:") && !text.contains("https:") && !text.contains("style="))
         }
         #expect(try await client.execute(uri: "/", method: .post).status == .methodNotAllowed)
       }
@@ -237,16 +259,20 @@ struct APITests {
         let document = try await client.execute(uri: "/openapi.yaml", method: .get)
         #expect(document.headers[.contentType] == "application/yaml")
         let lines = String(buffer: document.body).components(separatedBy: "\n")
-        let paths = lines.filter { $0.hasPrefix("  /") }.map { $0.trimmingCharacters(in: CharacterSet(charactersIn: " :")) }
+        let paths = lines.filter { $0.hasPrefix("  /") }.map {
+          $0.trimmingCharacters(in: CharacterSet(charactersIn: " :"))
+        }
         #expect(paths.count == 13)
         let accepted = try await client.generate(#"{"prompt":"p"}"#)
         let job = try #require(accepted.headers[.location]?.split(separator: "/").last)
         for path in paths {
-          let uri = path.replacingOccurrences(of: "{model}", with: "toy/model").replacingOccurrences(of: "{job}", with: job)
+          let uri = path.replacingOccurrences(of: "{model}", with: "toy/model").replacingOccurrences(
+            of: "{job}", with: job)
           let isPost = path.contains("images")
           let method: HTTPRequest.Method = isPost ? .post : .get
           let response = try await client.execute(
-            uri: uri, method: method, headers: isPost ? Self.json : [:], body: ByteBuffer(string: isPost ? #"{"prompt":"p"}"# : ""))
+            uri: uri, method: method, headers: isPost ? Self.json : [:],
+            body: ByteBuffer(string: isPost ? #"{"prompt":"p"}"# : ""))
           #expect(response.status == .ok, "\(path)")
         }
         for code in APIError.Code.allCases { #expect(lines.contains("                - \(code.rawValue)"), "\(code)") }
@@ -294,7 +320,8 @@ struct APITests {
       _ = try await cluster.joinAll()
       try await cluster.app().test(.live) { client in
         let long = String(repeating: "x", count: 101)
-        let events = try Self.events(String(buffer: try await client.generate(#"{"prompt":"\#(long)","stream":true}"#).body))
+        let events = try Self.events(
+          String(buffer: try await client.generate(#"{"prompt":"\#(long)","stream":true}"#).body))
         #expect(events.last?.name == "error")
         #expect(events.last?.data["error"]?["message"]?.text == "the prompt has 101 tokens, the limit is 100")
         #expect(events.last?.data["error"]?["code"]?.text == "prompt_too_long")
@@ -317,10 +344,14 @@ struct APITests {
 
   @Test func everyCodeHasItsRowAndEveryStatusItsCode() throws {
     let expected: [(StatusCode, APIError.Code)] = [
-      (.cancelled, .cancelled), (.unknown, .internalError), (.invalidArgument, .invalidValue), (.deadlineExceeded, .deadlineExceeded),
-      (.notFound, .notFound), (.alreadyExists, .conflict), (.permissionDenied, .permissionDenied), (.resourceExhausted, .queueFull),
-      (.failedPrecondition, .invalidValue), (.aborted, .conflict), (.outOfRange, .invalidValue), (.unimplemented, .unimplemented),
-      (.internal, .internalError), (.unavailable, .unavailable), (.dataLoss, .internalError), (.unauthenticated, .authenticationRequired),
+      (.cancelled, .cancelled), (.unknown, .internalError), (.invalidArgument, .invalidValue),
+      (.deadlineExceeded, .deadlineExceeded),
+      (.notFound, .notFound), (.alreadyExists, .conflict), (.permissionDenied, .permissionDenied),
+      (.resourceExhausted, .queueFull),
+      (.failedPrecondition, .invalidValue), (.aborted, .conflict), (.outOfRange, .invalidValue),
+      (.unimplemented, .unimplemented),
+      (.internal, .internalError), (.unavailable, .unavailable), (.dataLoss, .internalError),
+      (.unauthenticated, .authenticationRequired),
     ]
     #expect(expected.map(\.0) == StatusCode.allCases.filter { $0 != .ok })
     for (status, code) in expected { #expect(APIError(Status(status, "x")).code == code) }
@@ -345,14 +376,19 @@ struct APITests {
     }
   }
 
-  private static func drain(_ cluster: ToyCluster, grace: Duration, steps: Int) async throws -> Result<[UInt8], any Error> {
-    let group = ServiceGroup(services: [Drain(dispatcher: cluster.dispatcher, grace: grace, logger: Toy.logger)], logger: Toy.logger)
+  private static func drain(_ cluster: ToyCluster, grace: Duration, steps: Int) async throws -> Result<
+    [UInt8], any Error
+  > {
+    let group = ServiceGroup(
+      services: [Drain(dispatcher: cluster.dispatcher, grace: grace, logger: Toy.logger)], logger: Toy.logger)
     let picture = Task { try await cluster.image("p", seed: 1, steps: steps) }
     try await wait("the job runs") { await cluster.dispatcher.status.startedImages == 1 }
     let running = Task { try await group.run() }
     await group.triggerGracefulShutdown()
     try await wait("no more jobs are taken") { await !cluster.dispatcher.isOpen }
-    await #expect(throws: Status(.unavailable, "the gateway is shutting down")) { try await cluster.image("q", seed: 2) }
+    await #expect(throws: Status(.unavailable, "the gateway is shutting down")) {
+      try await cluster.image("q", seed: 2)
+    }
     try await running.value
     #expect(await cluster.dispatcher.openImageCount == 0)
     return await picture.result

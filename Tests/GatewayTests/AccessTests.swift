@@ -37,7 +37,9 @@ struct AccessTests {
     }
   }
 
-  static func headers(_ key: AccessKey) -> HTTPFields { [.authorization: "Bearer \(key.text)", .contentType: "application/json"] }
+  static func headers(_ key: AccessKey) -> HTTPFields {
+    [.authorization: "Bearer \(key.text)", .contentType: "application/json"]
+  }
 
   @Test func onlyKeysOfTheFileAreLetIn() async throws {
     let keys = Keys()
@@ -47,9 +49,13 @@ struct AccessTests {
       _ = try await cluster.joinAll()
       try await cluster.app(keyring: keyring).test(.live) { client in
         #expect(
-          try await client.generate(#"{"prompt":"p","seed":1}"#, headers: Self.headers(key)).image() == Toy.expected(prompt: "p", seed: 1)
+          try await client.generate(#"{"prompt":"p","seed":1}"#, headers: Self.headers(key)).image()
+            == Toy.expected(prompt: "p", seed: 1)
         )
-        for header in [nil, "", "Bearer", "Bearer \(AccessKey.generate().text)", "Basic \(key.text)", key.text, "Bearer \(key.text)0"] {
+        for header in [
+          nil, "", "Bearer", "Bearer \(AccessKey.generate().text)", "Basic \(key.text)", key.text,
+          "Bearer \(key.text)0",
+        ] {
           var headers = JobsTests.json
           headers[.authorization] = header
           for uri in ["/v1/models", "/v1/jobs", "/v1/workers"] {
@@ -101,13 +107,17 @@ struct AccessTests {
       try await cluster.app(keyring: keyring).test(.live) { client in
         let id = try #require(try await client.submit(#"{"prompt":"p"}"#, Self.headers(acme)).json["id"]?.text)
         for uri in ["/v1/jobs/\(id)", "/v1/jobs/\(id)/events", "/v1/jobs/\(id)/result", "/v1/jobs?after=\(id)"] {
-          #expect(try await client.execute(uri: uri, method: .get, headers: Self.headers(zeta)).status == .notFound, "\(uri)")
+          #expect(
+            try await client.execute(uri: uri, method: .get, headers: Self.headers(zeta)).status == .notFound, "\(uri)")
         }
-        #expect(try await client.execute(uri: "/v1/jobs/\(id)", method: .delete, headers: Self.headers(zeta)).status == .notFound)
+        #expect(
+          try await client.execute(uri: "/v1/jobs/\(id)", method: .delete, headers: Self.headers(zeta)).status
+            == .notFound)
         let list = try await client.execute(uri: "/v1/jobs", method: .get, headers: Self.headers(zeta))
         #expect(try list.json["data"]?.elements?.isEmpty == true)
         // Keys of one tenant are the same tenant.
-        #expect(try await client.execute(uri: "/v1/jobs/\(id)", method: .get, headers: Self.headers(acmeToo)).status == .ok)
+        #expect(
+          try await client.execute(uri: "/v1/jobs/\(id)", method: .get, headers: Self.headers(acmeToo)).status == .ok)
         // The same idempotency key of another tenant is another key.
         let ids = try await [acme, zeta].asyncMap { key in
           var headers = Self.headers(key)
@@ -140,7 +150,9 @@ struct AccessTests {
           return first.status == .accepted && second.status == .tooManyRequests
         }
         var codes: [Int] = []
-        for _ in 0..<4 { codes.append(try await client.execute(uri: "/v1/jobs", method: .get, headers: Self.headers(slow)).status.code) }
+        for _ in 0..<4 {
+          codes.append(try await client.execute(uri: "/v1/jobs", method: .get, headers: Self.headers(slow)).status.code)
+        }
         #expect(codes == [200, 200, 200, 429])
         let refused = try await client.execute(uri: "/v1/jobs", method: .get, headers: Self.headers(slow))
         #expect(try refused.error?["code"]?.text == "rate_limit_exceeded")
@@ -155,7 +167,8 @@ struct AccessTests {
     let key = try keys.add("acme")
     let stranger = AccessKey.generate()
     let ended = try await GatewayProgram.serving([
-      "--http-port=0", "--cluster-endpoints", ToyCluster.freshEndpoint, "--http-api-keys-file", keys.path, "--log-level", "trace",
+      "--http-port=0", "--cluster-endpoints", ToyCluster.freshEndpoint, "--http-api-keys-file", keys.path,
+      "--log-level", "trace",
     ]) { _, port in
       for text in [key.text, stranger.text] {
         let answer = try await RawClient.exchange(

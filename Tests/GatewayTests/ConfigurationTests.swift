@@ -5,13 +5,17 @@ import Testing
 
 @Suite("Configuration")
 struct ConfigurationTests {
-  static func parse(_ arguments: [String], _ environment: [String: String] = [:]) async throws(SettingError) -> SettingCommand<
-    GatewayConfiguration
-  > {
+  static func parse(_ arguments: [String], _ environment: [String: String] = [:]) async throws(SettingError)
+    -> SettingCommand<
+      GatewayConfiguration
+    >
+  {
     try await .parse(program: "gateway", summary: "", arguments: arguments, environment: environment)
   }
 
-  static func configuration(_ arguments: [String], _ environment: [String: String] = [:]) async throws -> GatewayConfiguration {
+  static func configuration(_ arguments: [String], _ environment: [String: String] = [:]) async throws
+    -> GatewayConfiguration
+  {
     guard case .run(let configuration) = try await parse(arguments, environment) else {
       throw SettingError(problems: ["is no configuration"])
     }
@@ -37,7 +41,9 @@ struct ConfigurationTests {
     let path = try Self.file(
       #"{"http":{"port":1001,"host":"h1","maxConnections":11,"bodyTimeoutSeconds":3},"cluster":{"endpoints":["ipc:///tmp/a","tcp://127.0.0.1:1"],"allowPlaintext":true},"log":{"level":"debug"}}"#
     )
-    let environment = ["QWEN_IMAGE_HTTP_PORT": "1002", "QWEN_IMAGE_HTTP_HOST": "h2", "QWEN_IMAGE_CONFIG": path, "PATH": "/bin"]
+    let environment = [
+      "QWEN_IMAGE_HTTP_PORT": "1002", "QWEN_IMAGE_HTTP_HOST": "h2", "QWEN_IMAGE_CONFIG": path, "PATH": "/bin",
+    ]
     let configuration = try await Self.configuration(["--http-port", "1003"], environment)
     #expect(configuration.port == 1003)
     #expect(configuration.host == "h2")
@@ -73,18 +79,27 @@ struct ConfigurationTests {
   }
 
   @Test func listsAreSeparatedByCommas() async throws {
-    #expect(try await Self.configuration(["--cluster-endpoints", "tcp://*:1,ipc:///x"]).endpoints == ["tcp://*:1", "ipc:///x"])
     #expect(
-      try await Self.configuration([], ["QWEN_IMAGE_CLUSTER_ENDPOINTS": "tcp://*:1,ipc:///x"]).endpoints == ["tcp://*:1", "ipc:///x"])
+      try await Self.configuration(["--cluster-endpoints", "tcp://*:1,ipc:///x"]).endpoints == [
+        "tcp://*:1", "ipc:///x",
+      ])
+    #expect(
+      try await Self.configuration([], ["QWEN_IMAGE_CLUSTER_ENDPOINTS": "tcp://*:1,ipc:///x"]).endpoints == [
+        "tcp://*:1", "ipc:///x",
+      ])
   }
 
   @Test(arguments: [
     (["--http-prot", "1"], "unknown flag --http-prot"), (["8080"], "unexpected argument \"8080\""),
     (["--http-port", "x"], "http.port must be an integer"),
-    (["--http-port", "70000"], "http.port is 70000, but must be from 0 to 65535"), (["--http-port"], "http.port must be an integer"),
-    (["--http-port=1", "2"], "unexpected argument \"2\""), (["--jobs-step-slowdown", "nan"], "jobs.stepSlowdown is nan"),
-    (["--log-level", "loud"], "log.level is \"loud\", but must be one of trace"), (["--log-format", "xml"], "log.format is \"xml\""),
-    (["--cluster-lease-seconds", "1"], "cluster.leaseSeconds must be at least twice"), (["--cluster-secret-key-file", "k"], "go together"),
+    (["--http-port", "70000"], "http.port is 70000, but must be from 0 to 65535"),
+    (["--http-port"], "http.port must be an integer"),
+    (["--http-port=1", "2"], "unexpected argument \"2\""),
+    (["--jobs-step-slowdown", "nan"], "jobs.stepSlowdown is nan"),
+    (["--log-level", "loud"], "log.level is \"loud\", but must be one of trace"),
+    (["--log-format", "xml"], "log.format is \"xml\""),
+    (["--cluster-lease-seconds", "1"], "cluster.leaseSeconds must be at least twice"),
+    (["--cluster-secret-key-file", "k"], "go together"),
     (["--http-allowed-hosts", "a.example,b.example:80"], "http.allowedHosts has \"b.example:80\""),
     (["--http-allowed-hosts", "http://a.example"], "http.allowedHosts has \"http://a.example\""),
     (["--http-allowed-origins", "http://a.example,a.example"], "http.allowedOrigins has \"a.example\""),
@@ -105,7 +120,8 @@ struct ConfigurationTests {
     let problems = await Self.problems(["--config", path, "--bogus"], ["QWEN_IMAGE_HTTP_PORT": "-1"])
     #expect(
       problems == [
-        "unknown flag --bogus; see --help", "\(path): unknown key http.prot", "http.port is -1, but must be from 0 to 65535",
+        "unknown flag --bogus; see --help", "\(path): unknown key http.prot",
+        "http.port is -1, but must be from 0 to 65535",
         "jobs.maxCount is 0, but must be from 1 to 100000",
       ])
     let broken = try Self.file("{")
@@ -113,7 +129,9 @@ struct ConfigurationTests {
   }
 
   @Test func everyKeyIsDocumented() async throws {
-    guard case .help(let help) = try await Self.parse(["--help", "--bogus"]) else { throw SettingError(problems: ["no help"]) }
+    guard case .help(let help) = try await Self.parse(["--help", "--bogus"]) else {
+      throw SettingError(problems: ["no help"])
+    }
     let settings = await GatewayConfiguration.settings()
     #expect(settings.count > 25)
     #expect(Set(settings.map(\.key)).count == settings.count)
@@ -138,13 +156,18 @@ struct ConfigurationTests {
       ]
       if texts.contains(setting.key) { continue }
       #expect(await Self.problems([setting.flag, value]).contains { $0.hasPrefix(setting.key) }, "\(setting.flag)")
-      #expect(await Self.problems([], [setting.variable: value]).contains { $0.hasPrefix(setting.key) }, "\(setting.variable)")
+      #expect(
+        await Self.problems([], [setting.variable: value]).contains { $0.hasPrefix(setting.key) }, "\(setting.variable)"
+      )
     }
   }
 
   @Test func actionsAreToldApart() async throws {
     if case .checkConfiguration = try await Self.parse(["--check-config"]) {} else { Issue.record("no check") }
-    if case .health = try await Self.parse(["--health", "--http-port", "1"]) {} else { Issue.record("no health check") }
+    if case .health = try await Self.parse(["--health", "--http-port", "1"]) {
+    } else {
+      Issue.record("no health check")
+    }
   }
 
   @Test func withoutAGatewayThereIsNoHealth() async {

@@ -17,14 +17,17 @@ struct ConnectionTests {
   ) async throws {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll(stepTime: stepTime)
-      try await cluster.app(limits).test(.live) { client in try await body(cluster, workers.denoiser, #require(client.port)) }
+      try await cluster.app(limits).test(.live) { client in
+        try await body(cluster, workers.denoiser, #require(client.port))
+      }
     }
   }
 
   @Test(arguments: [false, true]) func aClientThatLeavesCancelsItsJobs(isStreamed: Bool) async throws {
     try await Self.serve { cluster, denoiser, port in
       try await RawClient.connect(port) { inbound, outbound in
-        try await outbound.write(ByteBuffer(string: RawClient.post(#"{"prompt":"a cat","n":3,"steps":50,"stream":\#(isStreamed)}"#)))
+        try await outbound.write(
+          ByteBuffer(string: RawClient.post(#"{"prompt":"a cat","n":3,"steps":50,"stream":\#(isStreamed)}"#)))
         try await wait("steps are done") { await denoiser.log.steps > 2 }
         #expect(await cluster.dispatcher.openImageCount == 3)
         if isStreamed {
@@ -114,7 +117,9 @@ struct ConnectionTests {
     address.sin_port = in_port_t(port).bigEndian
     address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
     let status = withUnsafePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
     }
     try #require(status == 0)
     return descriptor
@@ -217,7 +222,8 @@ struct ConnectionTests {
   /// The rest of the connection is no HTTP, but the answer that is being made arrives whole.
   @Test func nonsenseBehindARequestDoesNotSpoilItsAnswer() async throws {
     try await Self.serve { _, _, port in
-      let answer = try await RawClient.exchange(port, RawClient.post(#"{"prompt":"a cat","seed":1}"#) + "\u{0}\u{1}\r\n\r\n")
+      let answer = try await RawClient.exchange(
+        port, RawClient.post(#"{"prompt":"a cat","seed":1}"#) + "\u{0}\u{1}\r\n\r\n")
       #expect(answer.hasPrefix("HTTP/1.1 "))
       #expect(answer.components(separatedBy: "HTTP/1.1 ").count == 2)
     }

@@ -48,9 +48,13 @@ struct EarlierVersionTests {
       #expect(job.endedAtMs != nil)
       for (id, index) in [(Self.finishedJob, 0), (Self.openJob, 0)] {
         let image = try #require(try await cluster.dispatcher.result(of: id, index: index))
-        #expect(image.bytes.withUnsafeBytes { Array($0.prefix(8)) } == [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A])
+        #expect(
+          image.bytes.withUnsafeBytes { Array($0.prefix(8)) } == [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A])
       }
-      #expect(try await cluster.dispatcher.jobs(of: .anonymous, after: nil, limit: 10)?.map(\.id) == [Self.openJob, Self.finishedJob])
+      #expect(
+        try await cluster.dispatcher.jobs(of: .anonymous, after: nil, limit: 10)?.map(\.id) == [
+          Self.openJob, Self.finishedJob,
+        ])
     }
   }
 
@@ -78,7 +82,9 @@ struct EarlierVersionTests {
   func idempotencyKeys() async throws {
     try await withJournal { cluster in
       let card = try await card(cluster)
-      for stage in [StageName.textEncoder, .vaeDecoder, .denoiser] { try await cluster.join(stage, card: card, numericsClass: "other") }
+      for stage in [StageName.textEncoder, .vaeDecoder, .denoiser] {
+        try await cluster.join(stage, card: card, numericsClass: "other")
+      }
       try await cluster.waitUntilReady()
       try await cluster.app().test(.live) { client in
         let headers: HTTPFields = [.contentType: "application/json", HTTPField.Name("idempotency-key")!: "order-17"]

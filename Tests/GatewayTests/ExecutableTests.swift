@@ -10,7 +10,9 @@ import Wire
 /// The program as it is installed.
 struct GatewayProgram: Sendable {
   private static let executable = Executable.path(
-    FilePath(URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().appendingPathComponent("gateway").path))
+    FilePath(
+      URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().appendingPathComponent("gateway").path)
+  )
 
   let log: String
   let signal: @Sendable (Int32) -> Void
@@ -23,7 +25,8 @@ struct GatewayProgram: Sendable {
   /// Runs it to its end.
   static func run(_ arguments: [String]) async throws -> (status: TerminationStatus, output: String) {
     let result = try await Subprocess.run(
-      executable, arguments: Arguments(["--journal-path=off"] + arguments), output: .string(limit: 1 << 20), error: .combinedWithOutput)
+      executable, arguments: Arguments(["--journal-path=off"] + arguments), output: .string(limit: 1 << 20),
+      error: .combinedWithOutput)
     return (result.terminationStatus, result.standardOutput)
   }
 
@@ -32,7 +35,8 @@ struct GatewayProgram: Sendable {
     _ arguments: [String], _ body: @Sendable (GatewayProgram, Int) async throws -> Void
   ) async throws -> (status: TerminationStatus, output: String) {
     let log = NSTemporaryDirectory() + "gateway-\(UInt32.random(in: 0 ... .max)).log"
-    let file = try FileDescriptor.open(FilePath(log), .writeOnly, options: [.create, .append], permissions: .ownerReadWrite)
+    let file = try FileDescriptor.open(
+      FilePath(log), .writeOnly, options: [.create, .append], permissions: .ownerReadWrite)
     let result = try await Subprocess.run(
       executable, arguments: Arguments(["--journal-path=off"] + arguments), input: .none,
       output: .fileDescriptor(file, closeAfterSpawningProcess: true),
@@ -72,13 +76,17 @@ struct ExecutableTests {
         let metrics = try await get("/metrics")
         #expect(metrics.contains(#"qwenimage_gateway_jobs_total{outcome="finished"} 1"#), "\(metrics)")
         #expect(metrics.contains("process_resident_memory_bytes"))
-        #expect(metrics.contains(#"qwenimage_http_requests_total{endpoint="/v1/images/generations",method="POST",status="200"} 1"#))
+        #expect(
+          metrics.contains(
+            #"qwenimage_http_requests_total{endpoint="/v1/images/generations",method="POST",status="200"} 1"#))
 
         async let last = RawClient.exchange(port, request)
         try await wait("the job runs") { try await get("/v1/workers").contains(#""started_jobs":1"#) }
         gateway.terminate()
         #expect(try await last.contains(picture))
-        try await wait("it is gone") { try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == .exited(1) }
+        try await wait("it is gone") {
+          try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == .exited(1)
+        }
       }
     }
     #expect(ended.status == .exited(0))

@@ -16,12 +16,15 @@ struct GenerationTests {
       _ = try await cluster.joinAll()
       try await cluster.app().test(.live) { client in
         let response = try await client.generate(
-          #"{"prompt":"a cat","model":"toy/model","negative_prompt":"a dog","seed":42,"num_inference_steps":6,"size":"128x64"}"#)
+          #"{"prompt":"a cat","model":"toy/model","negative_prompt":"a dog","seed":42,"num_inference_steps":6,"size":"128x64"}"#
+        )
         #expect(response.status == .ok)
         #expect(response.headers[.contentType] == "application/json")
         #expect(response.headers[HTTPField.Name("x-request-id")!] != nil)
         let size = ImageSize(widthPx: 128, heightPx: 64)
-        #expect(try response.image() == Toy.expected(prompt: "a cat", negativePrompt: "a dog", seed: 42, steps: 6, size: size))
+        #expect(
+          try response.image() == Toy.expected(prompt: "a cat", negativePrompt: "a dog", seed: 42, steps: 6, size: size)
+        )
         let json = try response.json
         #expect(json["data"]?[0]?["seed"]?.integer == 42)
         #expect(json["model"]?.text == "toy/model")
@@ -74,7 +77,8 @@ struct GenerationTests {
       try await cluster.join(.vaeDecoder, credits: 2)
       let comings = Task {
         for round in 0..<12 where !Task.isCancelled {
-          let extra = try await cluster.join(.denoiser, name: "extra-\(round)", credits: 1 + round % 3, stepTime: .milliseconds(3))
+          let extra = try await cluster.join(
+            .denoiser, name: "extra-\(round)", credits: 1 + round % 3, stepTime: .milliseconds(3))
           try await Task.sleep(for: .milliseconds(40))
           await extra.crash()
         }
@@ -84,10 +88,12 @@ struct GenerationTests {
           for number in 0..<96 {
             group.addTask {
               let prompt = "prompt \(number % 7)"
-              let response = try await client.generate(#"{"prompt":"\#(prompt)","seed":\#(number),"steps":\#(2 + number % 5)}"#)
+              let response = try await client.generate(
+                #"{"prompt":"\#(prompt)","seed":\#(number),"steps":\#(2 + number % 5)}"#)
               #expect(response.status == .ok, "\(String(buffer: response.body))")
               #expect(
-                try response.image() == Toy.expected(prompt: prompt, seed: UInt64(number), steps: 2 + number % 5), "request \(number)")
+                try response.image() == Toy.expected(prompt: prompt, seed: UInt64(number), steps: 2 + number % 5),
+                "request \(number)")
             }
           }
           try await group.waitForAll()
@@ -113,7 +119,9 @@ struct GenerationTests {
       let firstSteps = await second.log.firstSteps
       #expect(firstSteps.count == 1)
       // The last message may have been lost with the connection.
-      #expect((done - 2...done).contains(firstSteps.first ?? 0), "\(done) steps were done, the next denoiser began after \(firstSteps)")
+      #expect(
+        (done - 2...done).contains(firstSteps.first ?? 0),
+        "\(done) steps were done, the next denoiser began after \(firstSteps)")
       #expect(await second.log.steps == 12 - (firstSteps.first ?? 0))
     }
   }
@@ -140,7 +148,8 @@ struct GenerationTests {
     .answer(.denoiseResponse(DenoiseResponse(steps: 4)), [Toy.tensor(TensorName.latents, [1, 2], shape: [1, 2])]),
     .answer(.decodeResponse(DecodeResponse(mediaType: "image/png", size: Toy.card.defaults.size)), []),
     .answer(
-      .progress(Progress(completedSteps: 1, steps: 4, stepSeconds: 0)), [Toy.tensor(TensorName.latents, [1], shape: [1, 1])]),
+      .progress(Progress(completedSteps: 1, steps: 4, stepSeconds: 0)),
+      [Toy.tensor(TensorName.latents, [1], shape: [1, 1])]),
   ])
   func whatAWorkerAnswersIsChecked(misbehaviour: ToyWorker.Misbehaviour) async throws {
     try await ToyCluster.run({
@@ -161,7 +170,8 @@ struct GenerationTests {
         // With a sound one beside it the same request succeeds.
         try await cluster.join(.denoiser)
         try await wait("it has joined") { await cluster.dispatcher.status.workers.count == 4 }
-        #expect(try await client.generate(#"{"prompt":"a cat","seed":1}"#).image() == Toy.expected(prompt: "a cat", seed: 1))
+        #expect(
+          try await client.generate(#"{"prompt":"a cat","seed":1}"#).image() == Toy.expected(prompt: "a cat", seed: 1))
       }
     }
   }

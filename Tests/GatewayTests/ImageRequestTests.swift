@@ -92,7 +92,8 @@ struct ImageRequestTests {
   /// As in the reference: guidance acts with a scale above 1 and a negative prompt, even an empty one.
   @Test(
     arguments: [
-      (#"{"prompt":"p"}"#, nil), (#"{"prompt":"p","negative_prompt":""}"#, ""), (#"{"prompt":"p","negative_prompt":"x"}"#, "x"),
+      (#"{"prompt":"p"}"#, nil), (#"{"prompt":"p","negative_prompt":""}"#, ""),
+      (#"{"prompt":"p","negative_prompt":"x"}"#, "x"),
       (#"{"prompt":"p","negative_prompt":"x","true_cfg_scale":1}"#, nil),
       (#"{"prompt":"p","negative_prompt":"x","true_cfg_scale":1.5}"#, "x"),
       (#"{"prompt":"p","negative_prompt":null}"#, nil),
@@ -120,9 +121,11 @@ struct ImageRequestTests {
     Bad(#"{}"#, .missingField, "prompt"), Bad(#"{"prompt":null}"#, .missingField, "prompt"),
     Bad(#"{"prompt":""}"#, .invalidValue, "prompt"),
     Bad(#"{"prompt":3}"#, .invalidType, "prompt"), Bad(#"{"prompt":["p"]}"#, .invalidType, "prompt"),
-    Bad(#"{"prompt":"a\u0000b"}"#, .invalidValue, "prompt"), Bad(#"{"prompt":"p","negative_prompt":1}"#, .invalidType, "negative_prompt"),
+    Bad(#"{"prompt":"a\u0000b"}"#, .invalidValue, "prompt"),
+    Bad(#"{"prompt":"p","negative_prompt":1}"#, .invalidType, "negative_prompt"),
     Bad(#"{"prompt":"\#(String(repeating: "x", count: 1001))"}"#, .promptTooLong, "prompt"),
-    Bad(#"{"prompt":"p","negative_prompt":"\#(String(repeating: "x", count: 1001))"}"#, .promptTooLong, "negative_prompt"),
+    Bad(
+      #"{"prompt":"p","negative_prompt":"\#(String(repeating: "x", count: 1001))"}"#, .promptTooLong, "negative_prompt"),
     Bad(#"{"prompt":"\#(String(repeating: "x", count: 65_537))"}"#, .promptTooLong, "prompt"),
     Bad(
       #"{"prompt":"p","negative_prompt":"\#(String(repeating: "x", count: 65_537))"}"#, .promptTooLong,
@@ -135,45 +138,60 @@ struct ImageRequestTests {
     Bad(#"{"prompt":"p","n":0}"#, .invalidValue, "n"), Bad(#"{"prompt":"p","n":11}"#, .invalidValue, "n"),
     Bad(#"{"prompt":"p","n":"2"}"#, .invalidType, "n"),
     Bad(#"{"prompt":"p","n":1.0}"#, .invalidType, "n"), Bad(#"{"prompt":"p","n":true}"#, .invalidType, "n"),
-    Bad(#"{"prompt":"p","steps":0}"#, .invalidValue, "steps"), Bad(#"{"prompt":"p","steps":-1}"#, .invalidValue, "steps"),
+    Bad(#"{"prompt":"p","steps":0}"#, .invalidValue, "steps"),
+    Bad(#"{"prompt":"p","steps":-1}"#, .invalidValue, "steps"),
     Bad(#"{"prompt":"p","steps":51}"#, .invalidValue, "steps"),
     Bad(#"{"prompt":"p","num_inference_steps":1e2}"#, .invalidType, "num_inference_steps"),
     Bad(#"{"prompt":"p","steps":3,"num_inference_steps":4}"#, .invalidValue, "steps"),
-    Bad(#"{"prompt":"p","true_cfg_scale":NaN}"#, .invalidJSON, nil), Bad(#"{"prompt":"p","true_cfg_scale":Infinity}"#, .invalidJSON, nil),
+    Bad(#"{"prompt":"p","true_cfg_scale":NaN}"#, .invalidJSON, nil),
+    Bad(#"{"prompt":"p","true_cfg_scale":Infinity}"#, .invalidJSON, nil),
     Bad(#"{"prompt":"p","true_cfg_scale":"NaN"}"#, .invalidType, "true_cfg_scale"),
     Bad(#"{"prompt":"p","true_cfg_scale":1e999}"#, .invalidValue, "true_cfg_scale"),
     Bad(#"{"prompt":"p","true_cfg_scale":-1}"#, .invalidValue, "true_cfg_scale"),
     Bad(#"{"prompt":"p","true_cfg_scale":101}"#, .invalidValue, "true_cfg_scale"),
-    Bad(#"{"prompt":"p","seed":-1}"#, .invalidValue, "seed"), Bad(#"{"prompt":"p","seed":9223372036854775808}"#, .invalidValue, "seed"),
+    Bad(#"{"prompt":"p","seed":-1}"#, .invalidValue, "seed"),
+    Bad(#"{"prompt":"p","seed":9223372036854775808}"#, .invalidValue, "seed"),
     Bad(#"{"prompt":"p","seed":1.5}"#, .invalidType, "seed"), Bad(#"{"prompt":"p","seed":"1"}"#, .invalidType, "seed"),
     Bad(#"{"prompt":"p","seed":9223372036854775807,"n":2}"#, .invalidValue, "seed"),
-    Bad(#"{"prompt":"p","size":"big"}"#, .invalidValue, "size"), Bad(#"{"prompt":"p","size":"64"}"#, .invalidValue, "size"),
-    Bad(#"{"prompt":"p","size":"64x64x64"}"#, .invalidValue, "size"), Bad(#"{"prompt":"p","size":"-64x64"}"#, .invalidValue, "size"),
-    Bad(#"{"prompt":"p","size":"064x64"}"#, .invalidValue, "size"), Bad(#"{"prompt":"p","size":"64X64"}"#, .invalidValue, "size"),
-    Bad(#"{"prompt":"p","size":"999999999999x64"}"#, .invalidValue, "size"), Bad(#"{"prompt":"p","size":"６４x64"}"#, .invalidValue, "size"),
-    Bad(#"{"prompt":"p","size":64}"#, .invalidType, "size"), Bad(#"{"prompt":"p","size":"72x64"}"#, .invalidValue, "size"),
-    Bad(#"{"prompt":"p","size":"32x64"}"#, .invalidValue, "size"), Bad(#"{"prompt":"p","size":"512x64"}"#, .invalidValue, "size"),
-    Bad(#"{"prompt":"p","size":"256x256"}"#, .invalidValue, "size"), Bad(#"{"prompt":"p","size":"0x64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"big"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"64x64x64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"-64x64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"064x64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"64X64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"999999999999x64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"６４x64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":64}"#, .invalidType, "size"),
+    Bad(#"{"prompt":"p","size":"72x64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"32x64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"512x64"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"256x256"}"#, .invalidValue, "size"),
+    Bad(#"{"prompt":"p","size":"0x64"}"#, .invalidValue, "size"),
     Bad(#"{"prompt":"p","width":65,"height":64}"#, .invalidValue, "width"),
     Bad(#"{"prompt":"p","width":64,"height":512}"#, .invalidValue, "height"),
     Bad(#"{"prompt":"p","num_inference_steps":51}"#, .invalidValue, "num_inference_steps"),
-    Bad(#"{"prompt":"p","width":64}"#, .missingField, "height"), Bad(#"{"prompt":"p","height":64}"#, .missingField, "width"),
+    Bad(#"{"prompt":"p","width":64}"#, .missingField, "height"),
+    Bad(#"{"prompt":"p","height":64}"#, .missingField, "width"),
     Bad(#"{"prompt":"p","width":64.0,"height":64}"#, .invalidType, "width"),
     Bad(#"{"prompt":"p","width":64,"height":64,"size":"64x80"}"#, .invalidValue, "size"),
     Bad(#"{"prompt":"p","response_format":"x"}"#, .invalidValue, "response_format"),
     Bad(#"{"prompt":"p","output_format":"webp"}"#, .unsupportedValue, "output_format"),
     Bad(#"{"prompt":"p","background":"transparent"}"#, .unsupportedValue, "background"),
-    Bad(#"{"prompt":"p","quality":"best"}"#, .invalidValue, "quality"), Bad(#"{"prompt":"p","style":"noir"}"#, .invalidValue, "style"),
+    Bad(#"{"prompt":"p","quality":"best"}"#, .invalidValue, "quality"),
+    Bad(#"{"prompt":"p","style":"noir"}"#, .invalidValue, "style"),
     Bad(#"{"prompt":"p","moderation":"off"}"#, .invalidValue, "moderation"),
     Bad(#"{"prompt":"p","output_compression":50}"#, .invalidValue, "output_compression"),
     Bad(#"{"prompt":"p","partial_images":2}"#, .unsupportedValue, "partial_images"),
     Bad(#"{"prompt":"p","partial_images":4}"#, .invalidValue, "partial_images"),
     Bad(#"{"prompt":"p","frame_count":3}"#, .unsupportedValue, "frame_count"),
     Bad(#"{"prompt":"p","svg":{"model":"m"}}"#, .unsupportedValue, "svg"),
-    Bad(#"{"prompt":"p","stream":"yes"}"#, .invalidType, "stream"), Bad(#"{"prompt":"p","stream":1}"#, .invalidType, "stream"),
+    Bad(#"{"prompt":"p","stream":"yes"}"#, .invalidType, "stream"),
+    Bad(#"{"prompt":"p","stream":1}"#, .invalidType, "stream"),
     Bad(#"{"prompt":"p","user":7}"#, .invalidType, "user"),
     Bad(#"{"prompt":"p","user":"\#(String(repeating: "x", count: 513))"}"#, .invalidValue, "user"),
-    Bad(#"{"prompt":"p","x":\#(String(repeating: "[", count: 40))\#(String(repeating: "]", count: 40))}"#, .invalidJSON, nil),
+    Bad(
+      #"{"prompt":"p","x":\#(String(repeating: "[", count: 40))\#(String(repeating: "]", count: 40))}"#, .invalidJSON,
+      nil),
   ])
   func refuses(bad: Bad) {
     do throws(APIError) {
@@ -196,7 +214,10 @@ struct ImageRequestTests {
         try Self.jobs(#"{"prompt":"p","size":"\#(size)"}"#)
       }
     }
-    #expect(throws: APIError(.invalidValue, "size is 256x256, which is 65536 pixels; the limit of toy/model is 49152", param: "size")) {
+    #expect(
+      throws: APIError(
+        .invalidValue, "size is 256x256, which is 65536 pixels; the limit of toy/model is 49152", param: "size")
+    ) {
       try Self.jobs(#"{"prompt":"p","size":"256x256"}"#)
     }
   }

@@ -15,7 +15,9 @@ import Wire
 struct JobsTests {
   static let json: HTTPFields = [.contentType: "application/json"]
 
-  static func keyed(_ key: String) -> HTTPFields { [.contentType: "application/json", HTTPField.Name("idempotency-key")!: key] }
+  static func keyed(_ key: String) -> HTTPFields {
+    [.contentType: "application/json", HTTPField.Name("idempotency-key")!: key]
+  }
 
   @Test func aJobIsAcceptedFollowedAndFetched() async throws {
     try await ToyCluster.run { cluster in
@@ -40,7 +42,8 @@ struct JobsTests {
           #expect(result.headers[.contentType] == "image/png")
           #expect(Array(buffer: result.body) == Toy.expected(prompt: "a cat", seed: UInt64(5 + index), steps: 10))
         }
-        let all = try await client.execute(uri: "/v1/jobs/\(id)/result", method: .get, headers: [.accept: "application/json"])
+        let all = try await client.execute(
+          uri: "/v1/jobs/\(id)/result", method: .get, headers: [.accept: "application/json"])
         #expect(try all.image(1) == Toy.expected(prompt: "a cat", seed: 6, steps: 10))
         #expect(try all.json["usage"]?["input_tokens"]?.integer == 10)
         #expect(await cluster.dispatcher.openImageCount == 0)
@@ -53,7 +56,9 @@ struct JobsTests {
       _ = try await cluster.joinAll()
       try await cluster.app().test(.live) { client in
         var ids: [String] = []
-        for seed in 0..<5 { ids.append(try #require(try await client.submit(#"{"prompt":"p","seed":\#(seed)}"#).json["id"]?.text)) }
+        for seed in 0..<5 {
+          ids.append(try #require(try await client.submit(#"{"prompt":"p","seed":\#(seed)}"#).json["id"]?.text))
+        }
         let first = try await client.get("/v1/jobs?limit=2").json
         #expect(first["data"]?.elements?.map { $0["id"]?.text } == [ids[4], ids[3]])
         #expect(first["has_more"] == .bool(true))
@@ -62,7 +67,8 @@ struct JobsTests {
         #expect(rest["has_more"] == .bool(false))
         #expect(try await client.submit(#"{"prompt":"p","stream":true}"#).status == .badRequest)
         for uri in [
-          "/v1/jobs?limit=0", "/v1/jobs?limit=x", "/v1/jobs?bogus=1", "/v1/jobs/\(ids[0])?x=1", "/v1/jobs/\(ids[0])/result?index=1",
+          "/v1/jobs?limit=0", "/v1/jobs?limit=x", "/v1/jobs?bogus=1", "/v1/jobs/\(ids[0])?x=1",
+          "/v1/jobs/\(ids[0])/result?index=1",
         ] {
           #expect(try await client.get(uri).status == .badRequest, "\(uri)")
         }
@@ -119,7 +125,11 @@ struct JobsTests {
       try await cluster.app().test(.live) { client in
         // Without a seed every job would have its own.
         let ids = try await withThrowingTaskGroup(of: String?.self) { group in
-          for _ in 0..<8 { group.addTask { try await client.submit(#"{"prompt":"a cat","steps":8}"#, Self.keyed("k1")).json["id"]?.text } }
+          for _ in 0..<8 {
+            group.addTask {
+              try await client.submit(#"{"prompt":"a cat","steps":8}"#, Self.keyed("k1")).json["id"]?.text
+            }
+          }
           return try await group.reduce(into: Set<String?>()) { $0.insert($1) }
         }
         #expect(ids.count == 1)
@@ -131,7 +141,8 @@ struct JobsTests {
         let picture = try same.image()
         // After its end, too.
         #expect(try await client.waitForEnd(id)["status"]?.text == "succeeded")
-        #expect(try await client.generate(#"{"prompt":"a cat","steps":8}"#, headers: Self.keyed("k1")).image() == picture)
+        #expect(
+          try await client.generate(#"{"prompt":"a cat","steps":8}"#, headers: Self.keyed("k1")).image() == picture)
         #expect(await workers.denoiser.log.tasks.count == 1)
         for body in [#"{"prompt":"a dog","steps":8}"#, #"{"prompt":"a cat","steps":9}"#] {
           let other = try await client.submit(body, Self.keyed("k1"))
@@ -147,16 +158,19 @@ struct JobsTests {
   }
 
   @Test(arguments: [
-    ("", true), ("x-detach: true\r\n", false), ("idempotency-key: k\r\n", false), ("idempotency-key: k\r\nx-detach: false\r\n", true),
+    ("", true), ("x-detach: true\r\n", false), ("idempotency-key: k\r\n", false),
+    ("idempotency-key: k\r\nx-detach: false\r\n", true),
   ])
   func aClientThatLeavesCancelsOnlyJobsThatAreNotDetached(headers: String, isCancelled: Bool) async throws {
     try await ConnectionTests.serve(stepTime: .milliseconds(20)) { cluster, denoiser, port in
       try await RawClient.connect(port) { _, outbound in
-        try await outbound.write(ByteBuffer(string: RawClient.post(#"{"prompt":"a cat","steps":30,"seed":1}"#, headers: headers)))
+        try await outbound.write(
+          ByteBuffer(string: RawClient.post(#"{"prompt":"a cat","steps":30,"seed":1}"#, headers: headers)))
         try await wait("steps are done") { await denoiser.log.steps > 2 }
       }
       try await wait("the job has ended") { await cluster.dispatcher.openImageCount == 0 }
-      let job = try await RawClient.exchange(port, "GET /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+      let job = try await RawClient.exchange(
+        port, "GET /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
       #expect(job.contains(isCancelled ? #""status":"cancelled""# : #""status":"succeeded""#), "\(job)")
     }
   }
@@ -169,7 +183,9 @@ struct JobsTests {
       var fields: [String: String] = [:]
       for line in block.split(separator: "\n") {
         let parts = line.split(separator: ":", maxSplits: 1)
-        if parts.count == 2, !parts[0].isEmpty { fields[String(parts[0])] = parts[1].trimmingCharacters(in: .whitespaces) }
+        if parts.count == 2, !parts[0].isEmpty {
+          fields[String(parts[0])] = parts[1].trimmingCharacters(in: .whitespaces)
+        }
       }
       guard let name = fields["event"], let data = fields["data"] else { return nil }
       return (fields["id"] ?? "", name, try JSON(Array(data.utf8)))
@@ -183,7 +199,8 @@ struct JobsTests {
   @Test func whoAttachesAgainMissesNothing() async throws {
     try await ConnectionTests.serve(stepTime: .milliseconds(20)) { cluster, denoiser, port in
       let accepted = try await RawClient.exchange(
-        port, RawClient.post(#"{"prompt":"p","steps":30,"seed":1}"#, path: "/v1/jobs", headers: "connection: close\r\n"))
+        port, RawClient.post(#"{"prompt":"p","steps":30,"seed":1}"#, path: "/v1/jobs", headers: "connection: close\r\n")
+      )
       let id = try #require(accepted.firstMatch(of: /job-[0-9a-f]{32}/)).output
       let first = try await RawClient.connect(port) { inbound, outbound in
         try await outbound.write(ByteBuffer(string: Self.get("/v1/jobs/\(id)/events")))
@@ -202,7 +219,9 @@ struct JobsTests {
       #expect(missed.last?.id == "end" && missed.last?.data["status"]?.text == "succeeded")
       // To whoever knows the end: do not come again. To everybody else the end is told again.
       #expect(
-        try await RawClient.exchange(port, Self.get("/v1/jobs/\(id)/events", "last-event-id: end\r\nconnection: close\r\n")).hasPrefix(
+        try await RawClient.exchange(
+          port, Self.get("/v1/jobs/\(id)/events", "last-event-id: end\r\nconnection: close\r\n")
+        ).hasPrefix(
           "HTTP/1.1 204"))
       for headers in ["", "last-event-id: 99-7\r\n", "last-event-id: nonsense\r\n"] {
         let told = try Self.events(try await RawClient.exchange(port, Self.get("/v1/jobs/\(id)/events", headers)))
@@ -237,7 +256,8 @@ struct JobsTests {
       #expect(await cluster.dispatcher.openImageCount == 5)
       let workers = try await cluster.joinAll(stepTime: .milliseconds(2))
       try await cluster.app().test(.live) { client in
-        let again = try await client.submit(#"{"prompt":"p","negative_prompt":"q","steps":20,"seed":2,"n":2}"#, Self.keyed("k2"))
+        let again = try await client.submit(
+          #"{"prompt":"p","negative_prompt":"q","steps":20,"seed":2,"n":2}"#, Self.keyed("k2"))
         #expect(try again.json["id"]?.text == ids[1])
         for (id, seed) in zip(ids, seeds) {
           let job = try await client.waitForEnd(id)
@@ -248,7 +268,8 @@ struct JobsTests {
             #expect(Array(buffer: result.body) == expected)
           }
         }
-        let first = try await client.execute(uri: "/v1/jobs/\(ids[0])/result", method: .get, headers: [.accept: "application/json"])
+        let first = try await client.execute(
+          uri: "/v1/jobs/\(ids[0])/result", method: .get, headers: [.accept: "application/json"])
         #expect(try first.json["usage"]?["input_tokens"]?.integer == 4)
       }
       #expect(await workers.denoiser.log.firstSteps.max() ?? 0 >= 6, "one picture goes on from its checkpoint")
@@ -273,7 +294,8 @@ struct JobsTests {
       return try await cluster.app().test(.live) { client in
         var ids: [String] = []
         for prompt in ["lost words", "kept words"] {
-          ids.append(try #require(try await client.submit(#"{"prompt":"\#(prompt)","steps":2,"seed":1}"#).json["id"]?.text))
+          ids.append(
+            try #require(try await client.submit(#"{"prompt":"\#(prompt)","steps":2,"seed":1}"#).json["id"]?.text))
         }
         return ids
       }
@@ -336,8 +358,13 @@ struct JobsTests {
         var refused: TestResponse?
         while refused == nil, accepted.count < 200 {
           let prompt = String(repeating: "x", count: 90)
-          let response = try await client.submit(#"{"prompt":"\#(prompt)","steps":2,"n":10,"seed":\#(accepted.count * 10)}"#)
-          if response.status == .accepted { accepted.append(try #require(try response.json["id"]?.text)) } else { refused = response }
+          let response = try await client.submit(
+            #"{"prompt":"\#(prompt)","steps":2,"n":10,"seed":\#(accepted.count * 10)}"#)
+          if response.status == .accepted {
+            accepted.append(try #require(try response.json["id"]?.text))
+          } else {
+            refused = response
+          }
           if response.status == .tooManyRequests {
             refused = nil
             try await Task.sleep(for: .milliseconds(200))

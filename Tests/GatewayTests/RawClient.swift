@@ -10,9 +10,12 @@ struct RawClient {
   /// Connects, runs `body`, and closes the connection.
   static func connect<Result>(
     _ port: Int,
-    _ body: (inout NIOAsyncChannelInboundStream<ByteBuffer>.AsyncIterator, NIOAsyncChannelOutboundWriter<ByteBuffer>) async throws -> Result
+    _ body: (inout NIOAsyncChannelInboundStream<ByteBuffer>.AsyncIterator, NIOAsyncChannelOutboundWriter<ByteBuffer>)
+      async throws -> Result
   ) async throws -> Result {
-    let channel = try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup).connect(host: "127.0.0.1", port: port) {
+    let channel = try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup).connect(
+      host: "127.0.0.1", port: port
+    ) {
       channel in
       channel.eventLoop.makeCompletedFuture {
         try NIOAsyncChannel<ByteBuffer, ByteBuffer>(

@@ -28,24 +28,30 @@ struct ToyStage: Stage {
       let embeddings = Toy.embeddings(request.prompt)
       guard embeddings.count <= card.limits.maxPromptTokens else {
         throw Status(
-          .invalidArgument, "the prompt has \(embeddings.count) tokens, the limit is \(card.limits.maxPromptTokens)", field: "prompt")
+          .invalidArgument, "the prompt has \(embeddings.count) tokens, the limit is \(card.limits.maxPromptTokens)",
+          field: "prompt")
       }
       let tensor = Toy.tensor(TensorName.promptEmbeds, embeddings, shape: [embeddings.count, 1])
       return StageOutput(.encodeResponse(EncodeResponse(promptTokens: embeddings.count)), tensors: [tensor])
     case .denoiseRequest(let request): return try denoise(request, task, context)
     case .decodeRequest(let request):
       let bytes = Toy.image(Toy.values(try task.requiredTensor(TensorName.latents))[0], request.size)
-      let image = WireTensor(name: TensorName.image, dtype: .uint8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
+      let image = WireTensor(
+        name: TensorName.image, dtype: .uint8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
       return StageOutput(.decodeResponse(DecodeResponse(mediaType: "image/png", size: request.size)), tensors: [image])
     default: throw Status(.unimplemented, "not a toy's task")
     }
   }
 
   private func denoise(_ request: DenoiseRequest, _ task: StageTask, _ context: TaskContext) throws -> StageOutput {
-    let embeddings = [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].compactMap { task.tensor($0) }.flatMap(Toy.values)
-    var state = request.firstStep == 0 ? Toy.hash(request.seed, 1) : Toy.values(try task.requiredTensor(TensorName.latents))[0]
+    let embeddings = [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].compactMap { task.tensor($0) }.flatMap(
+      Toy.values)
+    var state =
+      request.firstStep == 0 ? Toy.hash(request.seed, 1) : Toy.values(try task.requiredTensor(TensorName.latents))[0]
     let shape = card.latents.packedShape(of: request.size)
-    var latents: WireTensor { Toy.tensor(TensorName.latents, Array(repeating: state, count: shape[0] * shape[1]), shape: shape) }
+    var latents: WireTensor {
+      Toy.tensor(TensorName.latents, Array(repeating: state, count: shape[0] * shape[1]), shape: shape)
+    }
     for step in request.firstStep + 1...request.steps {
       try context.checkCancelled()
       Thread.sleep(forTimeInterval: stepSeconds)
@@ -57,7 +63,9 @@ struct ToyStage: Stage {
   }
 
   /// A worker for the gateway at `endpoint`, running until the task is cancelled.
-  func start(_ endpoint: String, credits: Int = 1) -> Task<Void, any Error> { Toy.start(self, endpoint, credits: credits) }
+  func start(_ endpoint: String, credits: Int = 1) -> Task<Void, any Error> {
+    Toy.start(self, endpoint, credits: credits)
+  }
 }
 
 extension Toy {
@@ -77,9 +85,12 @@ extension Toy {
 struct StageRuntimeClusterTests {
   /// Runs `body` with toy workers of each stage at `endpoint`.
   static func withWorkers<Result>(
-    _ endpoint: String, denoisers: Int = 1, stepSeconds: Double = 0.002, _ body: ([Task<Void, any Error>]) async throws -> Result
+    _ endpoint: String, denoisers: Int = 1, stepSeconds: Double = 0.002,
+    _ body: ([Task<Void, any Error>]) async throws -> Result
   ) async throws -> Result {
-    var workers = [ToyStage(name: .textEncoder).start(endpoint, credits: 2), ToyStage(name: .vaeDecoder).start(endpoint, credits: 2)]
+    var workers = [
+      ToyStage(name: .textEncoder).start(endpoint, credits: 2), ToyStage(name: .vaeDecoder).start(endpoint, credits: 2),
+    ]
     for _ in 0..<denoisers { workers.append(ToyStage(name: .denoiser, stepSeconds: stepSeconds).start(endpoint)) }
     defer { for worker in workers { worker.cancel() } }
     return try await body(Array(workers.suffix(denoisers)))
@@ -94,9 +105,12 @@ struct StageRuntimeClusterTests {
             for number in 0..<60 {
               group.addTask {
                 let prompt = "prompt \(number % 5)"
-                let response = try await client.generate(#"{"prompt":"\#(prompt)","negative_prompt":" ","seed":\#(number),"steps":6}"#)
+                let response = try await client.generate(
+                  #"{"prompt":"\#(prompt)","negative_prompt":" ","seed":\#(number),"steps":6}"#)
                 #expect(response.status == .ok, "\(String(buffer: response.body))")
-                #expect(try response.image() == Toy.expected(prompt: prompt, negativePrompt: " ", seed: UInt64(number), steps: 6))
+                #expect(
+                  try response.image()
+                    == Toy.expected(prompt: prompt, negativePrompt: " ", seed: UInt64(number), steps: 6))
               }
             }
             group.addTask {
@@ -148,7 +162,9 @@ struct StageRuntimeClusterTests {
   }
 
   /// OpenAI's own client, when a Python that has it is there: QWEN_IMAGE_TEST_PYTHON, or python3.
-  @Test(.enabled("no Python with the package openai") { await OpenAIClient.isThere() }) func theOpenAIClientWorks() async throws {
+  @Test(.enabled("no Python with the package openai") { await OpenAIClient.isThere() }) func theOpenAIClientWorks()
+    async throws
+  {
     try await ToyCluster.run { cluster in
       try await Self.withWorkers(cluster.endpoint, denoisers: 2) { _ in
         try await cluster.waitUntilReady()
@@ -177,7 +193,8 @@ enum OpenAIClient {
       .appendingPathComponent("Cluster/openai_client_test.py")
     let result = try await Subprocess.run(
       python, arguments: Arguments([script.path]),
-      environment: .inherit.updating(["QWEN_IMAGE_BASE_URL": "http://127.0.0.1:\(port)/v1"]), output: .string(limit: 1 << 20),
+      environment: .inherit.updating(["QWEN_IMAGE_BASE_URL": "http://127.0.0.1:\(port)/v1"]),
+      output: .string(limit: 1 << 20),
       error: .combinedWithOutput)
     return (result.terminationStatus, result.standardOutput)
   }

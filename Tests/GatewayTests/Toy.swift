@@ -13,8 +13,10 @@ enum Toy {
   static let card = ModelCard(
     model: ModelIdentity(id: "toy/model", fingerprint: "f1"), pipelineClass: "ToyPipeline", pipelines: [.textToImage],
     limits: ModelLimits(
-      sizeMultiplePx: 16, minSidePx: 64, maxSidePx: 256, maxPixels: 256 * 192, maxSteps: 50, maxPromptTokens: 100, maxPromptBytes: 1000),
-    defaults: GenerationDefaults(size: ImageSize(widthPx: 64, heightPx: 64), steps: 4, trueCFGScale: 4, negativePrompt: ""),
+      sizeMultiplePx: 16, minSidePx: 64, maxSidePx: 256, maxPixels: 256 * 192, maxSteps: 50, maxPromptTokens: 100,
+      maxPromptBytes: 1000),
+    defaults: GenerationDefaults(
+      size: ImageSize(widthPx: 64, heightPx: 64), steps: 4, trueCFGScale: 4, negativePrompt: ""),
     recommendedSizes: [ImageSize(widthPx: 64, heightPx: 64)],
     latents: LatentGeometry(channels: 4, downscale: 8, patch: 2))
 
@@ -43,7 +45,9 @@ enum Toy {
   }
 
   /// What a run without faults gives.
-  static func expected(prompt: String, negativePrompt: String? = nil, seed: UInt64, steps: Int = 4, size: ImageSize = card.defaults.size)
+  static func expected(
+    prompt: String, negativePrompt: String? = nil, seed: UInt64, steps: Int = 4, size: ImageSize = card.defaults.size
+  )
     -> [UInt8]
   {
     let embeddings = embeddings(prompt).map { $0 & ~0 } + (negativePrompt.map { Toy.embeddings($0) } ?? [])
@@ -55,7 +59,9 @@ enum Toy {
     WireTensor(name: name, dtype: .int64, shape: shape, bytes: FrameBuffer(copying: values))
   }
 
-  static func values(_ tensor: WireTensor) -> [UInt64] { tensor.bytes.withUnsafeBytes { Array($0.bindMemory(to: UInt64.self)) } }
+  static func values(_ tensor: WireTensor) -> [UInt64] {
+    tensor.bytes.withUnsafeBytes { Array($0.bindMemory(to: UInt64.self)) }
+  }
 
   static var logger: Logger {
     var logger = Logger(label: "test")
@@ -92,15 +98,18 @@ actor ToyWorker {
   private var loop: Task<Void, Never>?
 
   init(
-    _ stage: StageName, name: String, endpoint: String, card: ModelCard = Toy.card, numericsClass: String = "toy", credits: Int = 1,
+    _ stage: StageName, name: String, endpoint: String, card: ModelCard = Toy.card, numericsClass: String = "toy",
+    credits: Int = 1,
     componentFingerprint: String = "c",
-    stepTime: Duration = .milliseconds(2), misbehave: @escaping @Sendable (TaskReference, Body) -> Misbehaviour? = { _, _ in nil }
+    stepTime: Duration = .milliseconds(2),
+    misbehave: @escaping @Sendable (TaskReference, Body) -> Misbehaviour? = { _, _ in nil }
   ) async throws {
     var configuration = DealerConfiguration(endpoint: endpoint, security: .plaintext())
     configuration.logger = Toy.logger
     socket = try await DealerSocket(configuration)
     register = Register(
-      workerID: name, stage: stage, card: card, componentFingerprint: componentFingerprint, numericsClass: numericsClass, credits: credits,
+      workerID: name, stage: stage, card: card, componentFingerprint: componentFingerprint,
+      numericsClass: numericsClass, credits: credits,
       host: "test", pid: 1, softwareVersion: "1")
     self.stepTime = stepTime
     self.misbehave = misbehave
@@ -156,10 +165,14 @@ actor ToyWorker {
   private func heartbeat() {
     guard let registered else { return }
     Task {
-      while (try? await Task.sleep(for: .milliseconds(registered.heartbeatIntervalMs))) != nil, loop?.isCancelled == false {
+      while (try? await Task.sleep(for: .milliseconds(registered.heartbeatIntervalMs))) != nil,
+        loop?.isCancelled == false
+      {
         let activities = running.keys.map { TaskActivity(task: $0, completedSteps: 0, steps: 0, stepSeconds: 0) }
         await send(
-          .heartbeat(Heartbeat(sessionID: registered.sessionID, freeCredits: register.credits - running.count, running: activities)))
+          .heartbeat(
+            Heartbeat(
+              sessionID: registered.sessionID, freeCredits: register.credits - running.count, running: activities)))
       }
     }
   }
@@ -179,8 +192,10 @@ actor ToyWorker {
     case .decodeRequest(let request):
       let state = envelope.tensor(TensorName.latents).map(Toy.values)?.first ?? 0
       let bytes = Toy.image(state, request.size)
-      let image = WireTensor(name: TensorName.image, dtype: .uint8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
-      await send(.decodeResponse(DecodeResponse(mediaType: "image/png", size: request.size)), task: reference, tensors: [image])
+      let image = WireTensor(
+        name: TensorName.image, dtype: .uint8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
+      await send(
+        .decodeResponse(DecodeResponse(mediaType: "image/png", size: request.size)), task: reference, tensors: [image])
     default: break
     }
   }
@@ -197,10 +212,15 @@ actor ToyWorker {
 
   private func denoise(_ request: DenoiseRequest, _ envelope: Envelope, _ reference: TaskReference) async {
     log.firstSteps.append(request.firstStep)
-    let embeddings = [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].compactMap { envelope.tensor($0) }.flatMap(Toy.values)
-    var state = request.firstStep == 0 ? Toy.hash(request.seed, 1) : envelope.tensor(TensorName.latents).map(Toy.values)?.first ?? 0
+    let embeddings = [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].compactMap { envelope.tensor($0) }
+      .flatMap(Toy.values)
+    var state =
+      request.firstStep == 0
+      ? Toy.hash(request.seed, 1) : envelope.tensor(TensorName.latents).map(Toy.values)?.first ?? 0
     let shape = register.card.latents.packedShape(of: request.size)
-    var latents: WireTensor { Toy.tensor(TensorName.latents, Array(repeating: state, count: shape[0] * shape[1]), shape: shape) }
+    var latents: WireTensor {
+      Toy.tensor(TensorName.latents, Array(repeating: state, count: shape[0] * shape[1]), shape: shape)
+    }
     for step in request.firstStep + 1...request.steps {
       try? await Task.sleep(for: stepTime)
       if Task.isCancelled { return await send(.failed(Status(.cancelled, "stopped")), task: reference) }

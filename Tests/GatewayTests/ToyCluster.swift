@@ -40,8 +40,10 @@ struct ToyCluster: Sendable {
 
   /// Runs `body` with a dispatcher, without workers.
   static func run<Result: Sendable>(
-    _ configure: (inout DispatcherConfiguration) -> Void = { _ in }, endpoint: String = "tcp://127.0.0.1:*", journal: String? = nil,
-    limits: JournalLimits = JournalLimits(), pipelines: PipelineRegistry = .standard, _ body: (ToyCluster) async throws -> Result
+    _ configure: (inout DispatcherConfiguration) -> Void = { _ in }, endpoint: String = "tcp://127.0.0.1:*",
+    journal: String? = nil,
+    limits: JournalLimits = JournalLimits(), pipelines: PipelineRegistry = .standard,
+    _ body: (ToyCluster) async throws -> Result
   ) async throws -> Result {
     var configuration = DispatcherConfiguration()
     configuration.heartbeatInterval = .milliseconds(200)
@@ -67,12 +69,15 @@ struct ToyCluster: Sendable {
 
   @discardableResult
   func join(
-    _ stage: StageName, name: String? = nil, card: ModelCard = Toy.card, numericsClass: String = "toy", credits: Int = 1,
+    _ stage: StageName, name: String? = nil, card: ModelCard = Toy.card, numericsClass: String = "toy",
+    credits: Int = 1,
     componentFingerprint: String = "c",
-    stepTime: Duration = .milliseconds(2), misbehave: @escaping @Sendable (TaskReference, Body) -> ToyWorker.Misbehaviour? = { _, _ in nil }
+    stepTime: Duration = .milliseconds(2),
+    misbehave: @escaping @Sendable (TaskReference, Body) -> ToyWorker.Misbehaviour? = { _, _ in nil }
   ) async throws -> ToyWorker {
     let worker = try await ToyWorker(
-      stage, name: name ?? "\(stage.text)-\(UInt32.random(in: 0 ... .max))", endpoint: endpoint, card: card, numericsClass: numericsClass,
+      stage, name: name ?? "\(stage.text)-\(UInt32.random(in: 0 ... .max))", endpoint: endpoint, card: card,
+      numericsClass: numericsClass,
       credits: credits,
       componentFingerprint: componentFingerprint, stepTime: stepTime, misbehave: misbehave)
     await workers.append(worker)
@@ -125,7 +130,9 @@ struct ToyCluster: Sendable {
 }
 
 /// Waits until `condition` holds, for 20 seconds at most.
-func wait(_ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ condition: () async throws -> Bool) async throws {
+func wait(_ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ condition: () async throws -> Bool)
+  async throws
+{
   for _ in 0..<2000 {
     if try await condition() { return }
     try await Task.sleep(for: .milliseconds(10))

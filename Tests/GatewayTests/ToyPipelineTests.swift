@@ -39,7 +39,8 @@ enum Mixing {
       let plan = TaskPlan(stage: stage, inputs: [0], stepCount: steps, cost: 1, field: "strength")
       let mix = PipelineTask(plan: plan, output: mixed, checkpoint: mixed) { input in
         let request = RunRequest(
-          stage: stage, modelID: spec.card.model.id, parameters: [Parameter("strength", .number(spec.options["strength"]?.double ?? 0))],
+          stage: stage, modelID: spec.card.model.id,
+          parameters: [Parameter("strength", .number(spec.options["strength"]?.double ?? 0))],
           steps: steps, firstStep: input.resume?.completedSteps ?? 0)
         let prompt = input.inputs[0].renamed(TensorName.promptEmbeds)
         return TaskMessage(.runRequest(request), [prompt] + (input.resume.map { [$0.state.renamed(state)] } ?? []))
@@ -68,7 +69,8 @@ struct MixerStage: Stage {
   var failsAfterStep: Int?
 
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
-    guard case .runRequest(let request) = task.request, case .number(let strength)? = request.parameter("strength") else {
+    guard case .runRequest(let request) = task.request, case .number(let strength)? = request.parameter("strength")
+    else {
       throw Status(.invalidArgument, "strength is missing", field: "strength")
     }
     let embeddings = Toy.values(try task.requiredTensor(TensorName.promptEmbeds))
@@ -77,7 +79,8 @@ struct MixerStage: Stage {
     for step in request.firstStep + 1...request.steps {
       try context.checkCancelled()
       state = Mixing.step(state, step, embeddings, strength)
-      context.progress(.progress(Progress(completedSteps: step, steps: request.steps, stepSeconds: 0)), tensors: [output])
+      context.progress(
+        .progress(Progress(completedSteps: step, steps: request.steps, stepSeconds: 0)), tensors: [output])
       if step == failsAfterStep, request.firstStep == 0 { throw Status(.internal, "the mixer broke") }
     }
     return StageOutput(.runResponse(RunResponse()), tensors: [output])
@@ -88,7 +91,9 @@ struct MixerStage: Stage {
 struct ToyPipelineTests {
   private static let registry = PipelineRegistry(PipelineRegistry.standard.pipelines + [Mixing.pipeline])
 
-  private func withCluster(_ mixer: MixerStage?, _ body: @escaping @Sendable (ToyCluster, any TestClientProtocol) async throws -> Void)
+  private func withCluster(
+    _ mixer: MixerStage?, _ body: @escaping @Sendable (ToyCluster, any TestClientProtocol) async throws -> Void
+  )
     async throws
   {
     try await ToyCluster.run(pipelines: Self.registry) { cluster in

@@ -24,7 +24,8 @@ import Testing
     #expect(try await response.body.collect(upTo: 5) == Array("hello".utf8))
     let (header, body) = try #require(seen.withLock { $0 })
     #expect(header.hasPrefix("POST /a/b?c=d%20e HTTP/1.1\r\n"))
-    for field in ["Host: 127.0.0.1:\(server.port)", "User-Agent: test/1", "content-type: application/json", "x-empty:"] {
+    for field in ["Host: 127.0.0.1:\(server.port)", "User-Agent: test/1", "content-type: application/json", "x-empty:"]
+    {
       #expect(header.contains("\r\n\(field)\r\n"), "\(field) in \(header)")
     }
     #expect(!header.lowercased().contains("expect:"))
@@ -126,7 +127,9 @@ import Testing
 
   @Test func aConnectionThatIsClosedAtOnceIsAnError() async throws {
     let server = ScriptedServer { connection in _ = connection.readRequest() }
-    let error = await #expect(throws: HTTPClientError.self) { try await client.execute(HTTPClient.Request(server.url())) }
+    let error = await #expect(throws: HTTPClientError.self) {
+      try await client.execute(HTTPClient.Request(server.url()))
+    }
     #expect(error?.kind == .broken)
   }
 
@@ -135,24 +138,32 @@ import Testing
       _ = connection.readRequest()
       connection.write("SSH-2.0-OpenSSH_9.2\r\n")
     }
-    let error = await #expect(throws: HTTPClientError.self) { try await client.execute(HTTPClient.Request(server.url())) }
+    let error = await #expect(throws: HTTPClientError.self) {
+      try await client.execute(HTTPClient.Request(server.url()))
+    }
     #expect(error?.kind == .noHTTP)
   }
 
   @Test func aPortWhereNothingListensIsNamed() async throws {
     let port = ScriptedServer { _ in }.port
-    let error = await #expect(throws: HTTPClientError.self) { try await client.execute(HTTPClient.Request("http://127.0.0.1:\(port)/")) }
+    let error = await #expect(throws: HTTPClientError.self) {
+      try await client.execute(HTTPClient.Request("http://127.0.0.1:\(port)/"))
+    }
     #expect(error?.kind == .unreachable)
     #expect(error?.message.contains("127.0.0.1 port \(port)") == true, "\(error?.message ?? "")")
   }
 
   @Test func aNameThatIsNoHostsIsNamed() async throws {
-    let error = await #expect(throws: HTTPClientError.self) { try await client.execute(HTTPClient.Request("http://no-such-host.invalid/")) }
+    let error = await #expect(throws: HTTPClientError.self) {
+      try await client.execute(HTTPClient.Request("http://no-such-host.invalid/"))
+    }
     #expect(error?.kind == .unreachable)
     #expect(error?.message.contains("no-such-host.invalid") == true)
   }
 
-  @Test(arguments: ["ftp://127.0.0.1/", "file:///etc/passwd", "http://", "http://127.0.0.1:99999/", "http://127.0.0.1/a b"])
+  @Test(arguments: [
+    "ftp://127.0.0.1/", "file:///etc/passwd", "http://", "http://127.0.0.1:99999/", "http://127.0.0.1/a b",
+  ])
   func malformedAddressesAreRefused(url: String) async throws {
     let error = await #expect(throws: HTTPClientError.self) { try await client.execute(HTTPClient.Request(url)) }
     #expect(error?.kind == .badRequest, "\(url): \(error?.message ?? "")")
@@ -170,7 +181,9 @@ import Testing
   @Test func theTimeLimitBoundsTheHeaderAndTheBody() async throws {
     let server = ScriptedServer { connection in
       let request = connection.readRequest()
-      if request?.header.hasPrefix("GET /body") == true { connection.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf") }
+      if request?.header.hasPrefix("GET /body") == true {
+        connection.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+      }
       _ = connection.waitUntilClosed()
     }
     let early = await #expect(throws: HTTPClientError.self) {
@@ -178,7 +191,8 @@ import Testing
     }
     #expect(early?.kind == .timedOut)
     let late = await #expect(throws: HTTPClientError.self) {
-      try await client.execute(HTTPClient.Request(server.url("/body"), timeout: .milliseconds(500))).body.collect(upTo: 10)
+      try await client.execute(HTTPClient.Request(server.url("/body"), timeout: .milliseconds(500))).body.collect(
+        upTo: 10)
     }
     #expect(late?.kind == .timedOut)
   }
@@ -204,7 +218,9 @@ import Testing
       _ = connection.readRequest()
       connection.write("HTTP/1.1 302 Found\r\nlocation: file:///etc/passwd\r\ncontent-length: 0\r\n\r\n")
     }
-    let error = await #expect(throws: HTTPClientError.self) { try await client.execute(HTTPClient.Request(server.url())) }
+    let error = await #expect(throws: HTTPClientError.self) {
+      try await client.execute(HTTPClient.Request(server.url()))
+    }
     #expect(error?.kind == .noHTTP)
   }
 
@@ -219,7 +235,9 @@ import Testing
   }
 
   /// Before the header, between pieces, and when the response is dropped: the server sees its connection closed.
-  @Test(arguments: ["/header", "/body", "/dropped"]) func aReaderThatLeavesClosesTheConnection(path: String) async throws {
+  @Test(arguments: ["/header", "/body", "/dropped"]) func aReaderThatLeavesClosesTheConnection(path: String)
+    async throws
+  {
     let (events, continuation) = AsyncStream<String>.makeStream()
     let server = ScriptedServer { connection in
       _ = connection.readRequest()
@@ -232,7 +250,9 @@ import Testing
       #expect(try await client.execute(HTTPClient.Request(server.url(path))).status == 200)
       #expect(await iterator.next() == "reached")
     } else {
-      let task = Task { [client] in try await client.execute(HTTPClient.Request(server.url(path))).body.collect(upTo: 100) }
+      let task = Task { [client] in
+        try await client.execute(HTTPClient.Request(server.url(path))).body.collect(upTo: 100)
+      }
       #expect(await iterator.next() == "reached")
       task.cancel()
       await #expect(throws: CancellationError.self) { try await task.value }

@@ -16,7 +16,9 @@ final class ScriptedServer: Sendable {
         bytes.append(byte)
       }
       let header = String(decoding: bytes, as: UTF8.self)
-      let length = header.lowercased().split(separator: "\r\n").first { $0.hasPrefix("content-length: ") }.flatMap { Int($0.dropFirst(16)) }
+      let length = header.lowercased().split(separator: "\r\n").first { $0.hasPrefix("content-length: ") }.flatMap {
+        Int($0.dropFirst(16))
+      }
       var body: [UInt8] = []
       while body.count < length ?? 0 {
         guard let piece = read(1 << 16) else { return nil }
@@ -41,7 +43,9 @@ final class ScriptedServer: Sendable {
     func write(_ bytes: [UInt8]) -> Bool {
       var sent = 0
       while sent < bytes.count {
-        let count = bytes.withUnsafeBytes { send(descriptor, $0.baseAddress! + sent, bytes.count - sent, Int32(MSG_NOSIGNAL)) }
+        let count = bytes.withUnsafeBytes {
+          send(descriptor, $0.baseAddress! + sent, bytes.count - sent, Int32(MSG_NOSIGNAL))
+        }
         guard count > 0 else { return false }
         sent += count
       }

@@ -29,7 +29,8 @@ public protocol TestClientProtocol: Sendable {
 
   /// Sends a request and waits for the whole response.
   @discardableResult
-  func execute(uri: String, method: HTTPRequest.Method, headers: HTTPFields, body: ByteBuffer?) async throws -> TestResponse
+  func execute(uri: String, method: HTTPRequest.Method, headers: HTTPFields, body: ByteBuffer?) async throws
+    -> TestResponse
 }
 
 extension TestClientProtocol {
@@ -62,7 +63,9 @@ extension ApplicationProtocol {
       }
       let http = HTTPClient(userAgent: "test")
       let result: Result<Value, any Error>
-      do { result = .success(try await body(LiveClient(http: http, listeningPort: port))) } catch { result = .failure(error) }
+      do { result = .success(try await body(LiveClient(http: http, listeningPort: port))) } catch {
+        result = .failure(error)
+      }
       http.shutDown()
       await services.triggerGracefulShutdown()
       try await group.waitForAll()
@@ -99,8 +102,11 @@ private struct LiveClient: TestClientProtocol {
 
   var port: Int? { listeningPort }
 
-  func execute(uri: String, method: HTTPRequest.Method, headers: HTTPFields, body: ByteBuffer?) async throws -> TestResponse {
-    var request = HTTPClient.Request("http://127.0.0.1:\(listeningPort)\(uri)", method: method.rawValue, timeout: Self.timeout)
+  func execute(uri: String, method: HTTPRequest.Method, headers: HTTPFields, body: ByteBuffer?) async throws
+    -> TestResponse
+  {
+    var request = HTTPClient.Request(
+      "http://127.0.0.1:\(listeningPort)\(uri)", method: method.rawValue, timeout: Self.timeout)
     request.headers = headers.map { ($0.name.rawName, $0.value) }
     request.body = body.map { Array($0.readableBytesView) }
     let response = try await http.execute(request)

@@ -5,7 +5,8 @@ import TensorCore
 import Testing
 import Weights
 
-private let golden = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "Golden")
+private let golden = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(
+  path: "Golden")
 
 /// A generator whose sequence is the same in every run (SplitMix64).
 private struct SeededGenerator: RandomNumberGenerator {
@@ -20,13 +21,15 @@ private struct SeededGenerator: RandomNumberGenerator {
   }
 }
 
-private func randomImage(width: Int, height: Int, channels: Int, using generator: inout SeededGenerator) -> RasterImage {
+private func randomImage(width: Int, height: Int, channels: Int, using generator: inout SeededGenerator) -> RasterImage
+{
   let pixels = (0..<(width * height * channels)).map { _ in UInt8.random(in: 0...255, using: &generator) }
   return RasterImage(width: width, height: height, channels: channels, pixels: pixels)
 }
 
 private let texts = [
-  PNG.Text("Software", "qwen-image"), PNG.Text("parameters", "{\"prompt\": \"山间的清晨 🦊\", \"seed\": 42}\nsecond line"), PNG.Text("empty", ""),
+  PNG.Text("Software", "qwen-image"), PNG.Text("parameters", "{\"prompt\": \"山间的清晨 🦊\", \"seed\": 42}\nsecond line"),
+  PNG.Text("empty", ""),
   PNG.Text("a b", "caf\u{e9} \u{7f}"), PNG.Text("latin", "na\u{ef}ve\u{a0}\u{ff}"),
 ]
 
@@ -125,7 +128,8 @@ private let texts = [
   @Test func readsWhatPillowReads() throws {
     let directory = golden.appending(path: "png")
     let expected = try #require(
-      try JSONSerialization.jsonObject(with: Data(contentsOf: directory.appending(path: "expected.json"))) as? [String: [String: Any]])
+      try JSONSerialization.jsonObject(with: Data(contentsOf: directory.appending(path: "expected.json")))
+        as? [String: [String: Any]])
     #expect(expected.count == 12)
     for (name, values) in expected {
       let (image, texts) = try PNG.decode(Array(Data(contentsOf: directory.appending(path: "\(name).png"))))
@@ -156,7 +160,9 @@ private let texts = [
   @Test func enforcesLimits() throws {
     let file = try PNG.encode(RasterImage(width: 20, height: 10, pixels: [UInt8](repeating: 7, count: 600)))
     _ = try PNG.decode(file, limits: PNG.Limits(maxBytes: file.count, maxPixels: 200))
-    #expect(throws: PNGError.tooManyPixels(width: 20, height: 10, limit: 199)) { try PNG.decode(file, limits: PNG.Limits(maxPixels: 199)) }
+    #expect(throws: PNGError.tooManyPixels(width: 20, height: 10, limit: 199)) {
+      try PNG.decode(file, limits: PNG.Limits(maxPixels: 199))
+    }
     #expect(throws: PNGError.tooManyBytes(found: file.count, limit: file.count - 1)) {
       try PNG.decode(file, limits: PNG.Limits(maxBytes: file.count - 1))
     }

@@ -12,9 +12,13 @@ struct JournalStoreTests {
       let path = "\(folder)/state/journal"
       let store = try JournalStore(path: path)
       try store.apply([.admit(Sample.job("a", images: 2, key: "k"))])
-      try store.apply([Sample.progress("a", task: 0, steps: nil, Sample.payload(1)), Sample.progress("a", steps: 3, Sample.payload(2))])
+      try store.apply([
+        Sample.progress("a", task: 0, steps: nil, Sample.payload(1)), Sample.progress("a", steps: 3, Sample.payload(2)),
+      ])
       try store.apply([Sample.fail("a", 1)])
-      for number: UInt32 in [1, 4097] { try store.apply([.attempt(ImageReference(job: "a", index: 0), task: 1, number: number)]) }
+      for number: UInt32 in [1, 4097] {
+        try store.apply([.attempt(ImageReference(job: "a", index: 0), task: 1, number: number)])
+      }
       let before = try Snapshot(store)
       store.close()
       let again = try JournalStore(path: path)
@@ -25,7 +29,8 @@ struct JournalStoreTests {
       #expect(job.record.outcomes == [.open, .failed(Status(StatusCode(rawValue: 13)!, "no", field: "prompt"))])
       #expect(job.images.map(\.progress.count) == [2])
       #expect(
-        job.images[0].progress[0] == StoredProgress(task: 0, completedSteps: nil, payload: Sample.payload(1), numericsClass: "avx512"))
+        job.images[0].progress[0]
+          == StoredProgress(task: 0, completedSteps: nil, payload: Sample.payload(1), numericsClass: "avx512"))
       #expect(job.images[0].progress[1].completedSteps == 3)
       #expect(job.images[0].attempts == [1: 4097])
       #expect(try again.lastPayloadID() == 2)
@@ -105,11 +110,14 @@ struct JournalStoreTests {
   @Test func valuesAreBounded() throws {
     let store = try JournalStore(path: nil)
     for job in [
-      Sample.job("a", request: String(repeating: "x", count: (4 << 20) + 1)), Sample.job(String(repeating: "x", count: 300)),
+      Sample.job("a", request: String(repeating: "x", count: (4 << 20) + 1)),
+      Sample.job(String(repeating: "x", count: 300)),
       Sample.job("a", tenant: String(repeating: "x", count: 300)), Sample.job("a", images: 1001),
       Sample.job("a", key: String(repeating: "x", count: 300)),
     ] {
-      #expect { try store.apply([.admit(job)]) } throws: { if case .some(.tooLarge) = $0 as? JournalError { true } else { false } }
+      #expect { try store.apply([.admit(job)]) } throws: {
+        if case .some(.tooLarge) = $0 as? JournalError { true } else { false }
+      }
     }
     #expect(try store.counts() == (0, 0))
   }
@@ -126,7 +134,9 @@ struct JournalStoreTests {
       try database.close()
       for path in [text, other] {
         let before = try Data(contentsOf: URL(filePath: path))
-        #expect { try JournalStore(path: path) } throws: { if case .some(.foreign) = $0 as? JournalError { true } else { false } }
+        #expect { try JournalStore(path: path) } throws: {
+          if case .some(.foreign) = $0 as? JournalError { true } else { false }
+        }
         #expect(try Data(contentsOf: URL(filePath: path)) == before)
       }
     }
@@ -162,7 +172,10 @@ struct JournalStoreTests {
   @Test func damagedBytesAreNoticed() throws {
     let store = try JournalStore(path: nil)
     try store.apply([.admit(Sample.job("a", images: 2)), Sample.finish("a", 0, Sample.payload(1))])
-    try store.apply([Sample.progress("a", 1, task: 0, steps: nil, Sample.payload(2)), Sample.progress("a", 1, steps: 2, Sample.payload(3))])
+    try store.apply([
+      Sample.progress("a", 1, task: 0, steps: nil, Sample.payload(2)),
+      Sample.progress("a", 1, steps: 2, Sample.payload(3)),
+    ])
     try store.database.write { try $0.execute(sql: "UPDATE payloads SET bytes = zeroblob(100) WHERE id != 2") }
     #expect(throws: JournalError.corrupt(what: "the 100 bytes of payload 1")) {
       try store.result(of: ImageReference(job: "a", index: 0))
@@ -180,7 +193,9 @@ struct JournalStoreTests {
     ("UPDATE pictures SET state = 7 WHERE picture = 1", true), ("UPDATE attempts SET task = -1", true),
   ]) func aDamagedJobFailsAndTheOthersStay(damage: String, isReadable: Bool) throws {
     let store = try JournalStore(path: nil)
-    for (job, pictures) in [("a", 1), ("b", 2), ("c", 1)] { try store.apply([.admit(Sample.job(job, images: pictures))]) }
+    for (job, pictures) in [("a", 1), ("b", 2), ("c", 1)] {
+      try store.apply([.admit(Sample.job(job, images: pictures))])
+    }
     let attempt = JournalChange.attempt(ImageReference(job: "b", index: 0), task: 1, number: 4)
     try store.apply([Sample.progress("b", 0, steps: 2, Sample.payload(1)), attempt])
     try store.database.write { try $0.execute(sql: damage) }
@@ -192,9 +207,12 @@ struct JournalStoreTests {
     #expect(try store.counts() == (open: 2, all: 3))
     // Its checkpoint is gone with it.
     #expect(!(try store.problems().contains { $0.contains("belongs to nothing") }))
-    #expect(try store.records(tenant: nil, before: nil, limit: 10).map(\.job.id) == (isReadable ? ["c", "b", "a"] : ["c", "a"]))
+    #expect(
+      try store.records(tenant: nil, before: nil, limit: 10).map(\.job.id)
+        == (isReadable ? ["c", "b", "a"] : ["c", "a"]))
     if isReadable {
-      let record = try #require(try store.record(of: "b", tenant: nil)), failure = "the journal is damaged: \(damaged[0].damage)"
+      let record = try #require(try store.record(of: "b", tenant: nil)),
+        failure = "the journal is damaged: \(damaged[0].damage)"
       #expect(record.endedAtMs == 3_000)
       #expect(record.outcomes == [.failed(Status(.dataLoss, failure)), .failed(Status(.dataLoss, failure))])
     } else {
@@ -209,7 +227,9 @@ struct JournalStoreTests {
       do {
         let store = try JournalStore(path: path)
         for number in 0..<6 { try store.apply([.admit(Sample.job("\(number)", images: 2, key: "\(number)"))]) }
-        for number in 0..<6 { try store.apply([Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 3000))]) }
+        for number in 0..<6 {
+          try store.apply([Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 3000))])
+        }
         try store.apply([Sample.finish("0", Sample.payload(10, 2000)), Sample.fail("0", 1)])
         store.close()
       }

@@ -4,7 +4,9 @@ import Testing
 
 @Suite("Room in the journal")
 struct RoomTests {
-  private static func isFull(_ error: any Error) -> Bool { if case .some(.full) = error as? JournalError { true } else { false } }
+  private static func isFull(_ error: any Error) -> Bool {
+    if case .some(.full) = error as? JournalError { true } else { false }
+  }
 
   @Test func oldJobsAreForgottenAndTheirRoomIsGivenBack() throws {
     try withFolder { folder in
@@ -14,13 +16,17 @@ struct RoomTests {
       let store = try JournalStore(path: path, limits: limits)
       for number in 0..<20 {
         try store.apply([.admit(Sample.job("\(number)", key: "\(number)"))])
-        try store.apply([Sample.finish("\(number)", Sample.payload(UInt64(number + 1), 300_000), atMs: Int64(number) * 1000)])
+        try store.apply([
+          Sample.finish("\(number)", Sample.payload(UInt64(number + 1), 300_000), atMs: Int64(number) * 1000)
+        ])
       }
       try store.apply([.admit(Sample.job("open"))])
       let before = try store.room().usedBytes
       // 110.5 s after the first: those that ended before 10.5 s.
       #expect(try store.forgetOldJobs(nowMs: 110_500) == 11)
-      #expect(try store.records(tenant: "t", before: nil, limit: 100).map(\.job.id) == ["open"] + (11..<20).reversed().map { "\($0)" })
+      #expect(
+        try store.records(tenant: "t", before: nil, limit: 100).map(\.job.id) == ["open"]
+          + (11..<20).reversed().map { "\($0)" })
       #expect(try store.job(ofKey: "3", tenant: "t") == nil, "a key lives as long as its job")
       #expect(try store.job(ofKey: "15", tenant: "t")?.job == "15")
       #expect(try store.room().usedBytes < before - 10 * 300_000)
@@ -38,7 +44,8 @@ struct RoomTests {
     let store = try JournalStore(path: nil, limits: limits)
     for number in 0..<10 {
       try store.apply([
-        .admit(Sample.job("\(number)")), Sample.finish("\(number)", Sample.payload(UInt64(number + 1), 1_000), atMs: 1_000),
+        .admit(Sample.job("\(number)")),
+        Sample.finish("\(number)", Sample.payload(UInt64(number + 1), 1_000), atMs: 1_000),
       ])
     }
     #expect(try store.forgetOldJobs(nowMs: 2_000) == 5)
@@ -56,7 +63,8 @@ struct RoomTests {
       while refusal == nil, number < 100 {
         do {
           try store.apply([
-            .admit(Sample.job("\(number)")), Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 200_000)),
+            .admit(Sample.job("\(number)")),
+            Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 200_000)),
           ])
           number += 1
         } catch { refusal = error }
@@ -101,7 +109,9 @@ struct RoomTests {
     }
   }
 
-  @Test(.enabled(if: geteuid() == 0, "only root can mount a small disk")) func aFullDiskRefusesAndDamagesNothing() throws {
+  @Test(.enabled(if: geteuid() == 0, "only root can mount a small disk")) func aFullDiskRefusesAndDamagesNothing()
+    throws
+  {
     try withFolder { folder in
       let disk = folder + "/disk"
       try FileManager.default.createDirectory(atPath: disk, withIntermediateDirectories: true)

@@ -13,9 +13,12 @@ func withFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
 }
 
 enum Sample {
-  static func job(_ id: String, tenant: String = "t", images: Int = 1, key: String? = nil, request: String = "a cat") -> StoredJob {
+  static func job(_ id: String, tenant: String = "t", images: Int = 1, key: String? = nil, request: String = "a cat")
+    -> StoredJob
+  {
     StoredJob(
-      id: id, tenant: tenant, submittedAtMs: 1_000, deadlineAtMs: 90_000, request: Data(request.utf8), imageCount: images,
+      id: id, tenant: tenant, submittedAtMs: 1_000, deadlineAtMs: 90_000, request: Data(request.utf8),
+      imageCount: images,
       key: key.map { IdempotencyKey(text: $0, digest: Data("digest of \($0)".utf8)) })
   }
 
@@ -28,7 +31,9 @@ enum Sample {
     return StoredPayload(id: id, name: "latents", dtype: 2, shape: [byteCount / 2, 1], bytes: Data(bytes))
   }
 
-  static func progress(_ job: String, _ index: Int = 0, task: Int = 1, steps: Int?, _ payload: StoredPayload) -> JournalChange {
+  static func progress(_ job: String, _ index: Int = 0, task: Int = 1, steps: Int?, _ payload: StoredPayload)
+    -> JournalChange
+  {
     .progress(
       ImageReference(job: job, index: index),
       StoredProgress(task: task, completedSteps: steps, payload: payload, numericsClass: "avx512"))
@@ -38,7 +43,9 @@ enum Sample {
     .finish(ImageReference(job: job, index: index), result: payload, promptTokens: 7, atMs: atMs)
   }
 
-  static func finish(_ job: String, _ payload: StoredPayload, atMs: Int64 = 2_000) -> JournalChange { finish(job, 0, payload, atMs: atMs) }
+  static func finish(_ job: String, _ payload: StoredPayload, atMs: Int64 = 2_000) -> JournalChange {
+    finish(job, 0, payload, atMs: atMs)
+  }
 
   static func fail(_ job: String, _ index: Int = 0, atMs: Int64 = 2_000) -> JournalChange {
     .fail(ImageReference(job: job, index: index), Status(StatusCode(rawValue: 13)!, "no", field: "prompt"), atMs: atMs)

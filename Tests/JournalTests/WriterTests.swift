@@ -55,7 +55,9 @@ struct WriterTests {
   }
 
   /// Runs until something kills it; says on `acknowledgements` what is durable.
-  static func writeUntilKilled(_ path: String, from start: Int, killAfterMicroseconds: UInt32, acknowledgements: String) throws {
+  static func writeUntilKilled(_ path: String, from start: Int, killAfterMicroseconds: UInt32, acknowledgements: String)
+    throws
+  {
     let file = open(acknowledgements, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
     var limits = JournalLimits()
     limits.retentionSeconds = 1 << 40
@@ -91,8 +93,12 @@ struct WriterTests {
       let start = written
       let delay = UInt32.random(in: 0...60_000, using: &random)
       await #expect(processExitsWith: .signal(SIGKILL)) {
-        [path = path as String, start = start as Int, delay = delay as UInt32, acknowledgements = acknowledgements as String] in
-        try WriterTests.writeUntilKilled(path, from: start, killAfterMicroseconds: delay, acknowledgements: acknowledgements)
+        [
+          path = path as String, start = start as Int, delay = delay as UInt32,
+          acknowledgements = acknowledgements as String
+        ] in
+        try WriterTests.writeUntilKilled(
+          path, from: start, killAfterMicroseconds: delay, acknowledgements: acknowledgements)
       }
       kills += 1
       let text = (try? String(contentsOfFile: acknowledgements, encoding: .utf8)) ?? ""
@@ -112,7 +118,8 @@ struct WriterTests {
         written += 1
         isFound = try Snapshot(mirror, limit: 4) == found
       }
-      try #require(isFound, "after \(kills) kills the journal is no beginning of what was written, \(acknowledged) acknowledged")
+      try #require(
+        isFound, "after \(kills) kills the journal is no beginning of what was written, \(acknowledged) acknowledged")
     }
     print("journal: \(kills) kills, \(written) changes")
     #expect(written > 100)

@@ -7,8 +7,10 @@ import Testing
   typealias Case = Reference.AttentionCase
 
   static let cases = [
-    Case(n: 1, m: 1, heads: 1, kvHeads: 1, headDim: 1, causal: false), Case(n: 5, m: 7, heads: 3, kvHeads: 3, headDim: 16, causal: false),
-    Case(n: 37, m: 37, heads: 4, kvHeads: 2, headDim: 16, causal: true), Case(n: 3, m: 50, heads: 2, kvHeads: 1, headDim: 13, causal: true),
+    Case(n: 1, m: 1, heads: 1, kvHeads: 1, headDim: 1, causal: false),
+    Case(n: 5, m: 7, heads: 3, kvHeads: 3, headDim: 16, causal: false),
+    Case(n: 37, m: 37, heads: 4, kvHeads: 2, headDim: 16, causal: true),
+    Case(n: 3, m: 50, heads: 2, kvHeads: 1, headDim: 13, causal: true),
     Case(n: 50, m: 3, heads: 1, kvHeads: 1, headDim: 8, causal: true),
     Case(n: 130, m: 1001, heads: 1, kvHeads: 1, headDim: 24, causal: false),
     Case(n: 300, m: 600, heads: 2, kvHeads: 1, headDim: 128, causal: true),
@@ -37,7 +39,8 @@ import Testing
   @Test(arguments: floatingComputes) func matchesDoubles(_ compute: Compute) {
     for (index, c) in Self.cases.enumerated() {
       let seed = UInt64(index) * 3, (q, k, v) = Self.inputs(c, compute.activationDType, seed: seed)
-      let result = compute.attention(q: q, k: k, v: v, heads: c.heads, kvHeads: c.kvHeads, headDim: c.headDim, causal: c.causal)
+      let result = compute.attention(
+        q: q, k: k, v: v, heads: c.heads, kvHeads: c.kvHeads, headDim: c.headDim, causal: c.causal)
       #expect(result.shape == q.shape && result.dtype == compute.activationDType)
       // In bf16 the weights are rounded, and so is the result: two independent roundings of at most 2^-8 each.
       let error = relativeError(result, Self.reference(c, compute.activationDType, seed: seed))
@@ -54,7 +57,8 @@ import Testing
         heads: kvHeads * .random(in: 1...3, using: &generator),
         kvHeads: kvHeads, headDim: .random(in: 1...70, using: &generator), causal: .random(using: &generator))
       let seed = UInt64(round) * 3 + 1000, (q, k, v) = Self.inputs(c, compute.activationDType, seed: seed)
-      let result = compute.attention(q: q, k: k, v: v, heads: c.heads, kvHeads: c.kvHeads, headDim: c.headDim, causal: c.causal)
+      let result = compute.attention(
+        q: q, k: k, v: v, heads: c.heads, kvHeads: c.kvHeads, headDim: c.headDim, causal: c.causal)
       let error = relativeError(result, Self.reference(c, compute.activationDType, seed: seed))
       #expect(error < (compute.precision == .fp32 ? 2e-6 : 0x1p-8), "\(compute.numericsClass) \(c): \(error)")
     }

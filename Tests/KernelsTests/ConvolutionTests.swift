@@ -6,15 +6,18 @@ import Testing
 @Suite struct ConvolutionTests {
   static let references = SharedReferences<Int, [Double]>()
 
-  @Test(arguments: floatingComputes + [Compute(precision: .fp32, pool: testPool, matrixLibrary: .openBLAS)]) func matchesDoubles(
+  @Test(arguments: floatingComputes + [Compute(precision: .fp32, pool: testPool, matrixLibrary: .openBLAS)])
+  func matchesDoubles(
     _ compute: Compute
   ) {
     let shapes: [(h: Int, w: Int, i: Int, o: Int, size: Int)] = [
-      (1, 1, 1, 1, 3), (2, 3, 3, 5, 3), (9, 7, 16, 12, 3), (17, 23, 24, 3, 3), (5, 6, 16, 24, 1), (8, 8, 96, 50, 3), (13, 4, 7, 97, 1),
+      (1, 1, 1, 1, 3), (2, 3, 3, 5, 3), (9, 7, 16, 12, 3), (17, 23, 24, 3, 3), (5, 6, 16, 24, 1), (8, 8, 96, 50, 3),
+      (13, 4, 7, 97, 1),
       (33, 29, 20, 100, 3), (4, 4, 17, 1, 3), (30, 31, 5, 9, 1),
     ]
     for (index, s) in shapes.enumerated() {
-      let x = randomTensor([s.h, s.w, s.i], seed: UInt64(index)), weight = randomTensor([s.o, s.i, s.size, s.size], .bf16, seed: 50)
+      let x = randomTensor([s.h, s.w, s.i], seed: UInt64(index)),
+        weight = randomTensor([s.o, s.i, s.size, s.size], .bf16, seed: 50)
       let bias = randomTensor([s.o], seed: 51)
       let layer = compute.prepareConvolution(weight: weight, bias: bias)
       let result = compute.convolution(x, layer)
@@ -39,12 +42,14 @@ import Testing
   @Test(arguments: everyCompute([.fp32])) func partsMakeTheWhole(_ compute: Compute) {
     for (height, width, size, upsampled) in [(37, 22, 3, false), (19, 13, 3, true), (11, 9, 1, false)] {
       let x = randomTensor([height, width, 20], seed: 60), scale = upsampled ? 2 : 1
-      let layer = compute.prepareConvolution(weight: randomTensor([50, 20, size, size], seed: 61), bias: randomTensor([50], seed: 62))
+      let layer = compute.prepareConvolution(
+        weight: randomTensor([50, 20, size, size], seed: 61), bias: randomTensor([50], seed: 62))
       let whole = compute.convolution(x, layer, upsampled: upsampled), rows = whole.shape[0]
       for part in [4, 8, 20] {
         var result = MutableTensor(zeros: whole.shape)
         for start in stride(from: 0, to: rows, by: part) {
-          let end = min(rows, start + part), needed = max(0, start - 1) / scale..<(min(rows, end + 1) + scale - 1) / scale
+          let end = min(rows, start + part),
+            needed = max(0, start - 1) / scale..<(min(rows, end + 1) + scale - 1) / scale
           let source = PictureRows(x.rows(needed).copied(), first: needed.lowerBound, height: height)
           var target = MutableImageRows(
             MutableTensor(zeros: [end - start, whole.shape[1], 50]), first: start, height: rows)
@@ -59,7 +64,8 @@ import Testing
   }
 
   @Test func channelNormWorksInPlace() {
-    let compute = Compute(precision: .fp32, pool: testPool), x = randomTensor([7, 9, 100], seed: 63), gamma = randomTensor([100], seed: 64)
+    let compute = Compute(precision: .fp32, pool: testPool), x = randomTensor([7, 9, 100], seed: 63),
+      gamma = randomTensor([100], seed: 64)
     let expected = compute.channelRMSNorm(x, gamma: gamma, silu: true)
     var inPlace = MutableTensor(zeros: [9, 9, 100])
     inPlace.copy(x, toRowsFrom: 1)
@@ -76,13 +82,16 @@ import Testing
   @Test(arguments: floatingComputes) func channelNormMatchesDoubles(_ compute: Compute) {
     for channels in [1, 12, 16, 96, 100] {
       for silu in [false, true] {
-        let x = randomTensor([3, 5, channels], scale: 3, seed: UInt64(channels)), gamma = randomTensor([channels, 1, 1], .bf16, seed: 2)
+        let x = randomTensor([3, 5, channels], scale: 3, seed: UInt64(channels)),
+          gamma = randomTensor([channels, 1, 1], .bf16, seed: 2)
         let result = compute.channelRMSNorm(x, gamma: gamma, silu: silu)
         let expected = Reference.channelRMSNorm(x.doubles, gamma: gamma.doubles, silu: silu)
         #expect(relativeError(result, expected) < 5e-7)
       }
     }
-    #expect(compute.channelRMSNorm(Tensor.zeros([1, 1, 8]), gamma: randomTensor([8], seed: 1), silu: true).floats().allSatisfy { $0 == 0 })
+    #expect(
+      compute.channelRMSNorm(Tensor.zeros([1, 1, 8]), gamma: randomTensor([8], seed: 1), silu: true).floats().allSatisfy
+      { $0 == 0 })
   }
 
   @Test(arguments: everyCompute([.fp32])) func upsamplingRepeatsPixels(_ compute: Compute) {

@@ -5,10 +5,12 @@ import Testing
 @Suite struct DeterminismTests {
   /// What the operations are tried on; made once per activation type.
   struct Inputs: Sendable {
-    let x = randomTensor([301, 130], seed: 1), weight = randomTensor([611, 130], .bf16, seed: 2), bias = randomTensor([611], seed: 3)
+    let x = randomTensor([301, 130], seed: 1), weight = randomTensor([611, 130], .bf16, seed: 2),
+      bias = randomTensor([611], seed: 3)
     let residual = randomTensor([301, 611], seed: 4), gate = randomTensor([611], seed: 5)
     let q: Tensor, k: Tensor, v: Tensor, heads: Tensor
-    let picture = randomTensor([33, 29, 40], seed: 9), kernel = randomTensor([70, 40, 3, 3], seed: 10), shift = randomTensor([70], seed: 11)
+    let picture = randomTensor([33, 29, 40], seed: 9), kernel = randomTensor([70, 40, 3, 3], seed: 10),
+      shift = randomTensor([70], seed: 11)
     let rotary = RotaryTable(cos: randomTensor([301, 16], seed: 13), sin: randomTensor([301, 16], seed: 14))
     let norm = randomTensor([130], seed: 15), gamma = randomTensor([40], seed: 16)
 
@@ -29,13 +31,15 @@ import Testing
     let convolution = compute.prepareConvolution(weight: inputs.kernel, bias: inputs.shift)
     var residual = inputs.residual.copied(), rotated = inputs.heads.copied()
     compute.linear(inputs.x, layer, addingTo: &residual, gate: inputs.gate)
-    compute.headNormRotary(&rotated, heads: 2, normWeight: nil, epsilon: 1e-6, rotary: inputs.rotary, style: .interleaved)
+    compute.headNormRotary(
+      &rotated, heads: 2, normWeight: nil, epsilon: 1e-6, rotary: inputs.rotary, style: .interleaved)
     return [
       compute.linear(inputs.x, layer, activation: .geluTanh), residual,
       compute.attention(q: inputs.q, k: inputs.k, v: inputs.v, heads: 4, kvHeads: 2, headDim: 24, causal: true),
       compute.convolution(inputs.picture, convolution), rotated,
       compute.rmsNorm(inputs.x, weight: inputs.norm, epsilon: 1e-6),
-      compute.channelRMSNorm(inputs.picture, gamma: inputs.gamma, silu: true), compute.upsampleNearest2x(inputs.picture),
+      compute.channelRMSNorm(inputs.picture, gamma: inputs.gamma, silu: true),
+      compute.upsampleNearest2x(inputs.picture),
     ]
   }
 
@@ -48,7 +52,9 @@ import Testing
       let pool = ThreadPool(threads: threads)
       for _ in 0..<3 {
         let results = Self.results(
-          Compute(precision: compute.precision, pool: pool, instructionSet: compute.instructionSet, matrixLibrary: compute.matrixLibrary))
+          Compute(
+            precision: compute.precision, pool: pool, instructionSet: compute.instructionSet,
+            matrixLibrary: compute.matrixLibrary))
         for (index, result) in results.enumerated() {
           #expect(result.isIdentical(to: alone[index]), "\(compute.numericsClass), \(threads) threads, result \(index)")
         }

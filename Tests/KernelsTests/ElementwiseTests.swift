@@ -8,7 +8,8 @@ import Testing
     var generator = SeededGenerator(1)
     var values = (0..<4096).map { _ in Float(bitPattern: UInt32.random(in: 0...UInt32.max, using: &generator)) }
     values += [
-      0, -0.0, .infinity, -.infinity, .nan, .signalingNaN, .greatestFiniteMagnitude, -.greatestFiniteMagnitude, .leastNonzeroMagnitude,
+      0, -0.0, .infinity, -.infinity, .nan, .signalingNaN, .greatestFiniteMagnitude, -.greatestFiniteMagnitude,
+      .leastNonzeroMagnitude,
     ]
     values += (0..<64).map { Float(bitPattern: 0x3f80_0000 + UInt32($0) * 0x4000) }  // ties in both directions
     values += [Float(bitPattern: 0x7f80_0001), Float(bitPattern: 0xffff_ffff), Float(bitPattern: 0x7fff_ffff)]
@@ -28,7 +29,10 @@ import Testing
   }
 
   @Test(arguments: everyCompute([.fp32])) func siluIsAccurate(_ compute: Compute) {
-    let values = Array(stride(from: Float(-110), through: 110, by: 0.0137)) + [0, -0.0, 1e-30, -1e-30, .infinity, .greatestFiniteMagnitude]
+    let values =
+      Array(stride(from: Float(-110), through: 110, by: 0.0137)) + [
+        0, -0.0, 1e-30, -1e-30, .infinity, .greatestFiniteMagnitude,
+      ]
     let results = compute.silu(Tensor(values, shape: [values.count])).floats()
     var worst = 0.0
     for (x, y) in zip(values, results) where x.isFinite {
@@ -44,7 +48,8 @@ import Testing
   @Test(arguments: floatingComputes) func rmsNormMatchesDoubles(_ compute: Compute) {
     for (rows, width) in [(1, 1), (3, 7), (5, 16), (2, 100), (4, 3072), (1, 3584)] {
       for weightType in [DType.fp32, .bf16, .fp16] {
-        let x = randomTensor([rows, width], scale: 3, seed: UInt64(width)), weight = randomTensor([width], weightType, seed: 5)
+        let x = randomTensor([rows, width], scale: 3, seed: UInt64(width)),
+          weight = randomTensor([width], weightType, seed: 5)
         let result = compute.rmsNorm(x, weight: weight, epsilon: 1e-6)
         #expect(result.dtype == compute.activationDType)
         let expected = Reference.rmsNorm(x.doubles, weight: weight.doubles, epsilon: 1e-6)
@@ -95,8 +100,10 @@ import Testing
           let half = headDim / 2, input = x.doubles, weight = randomTensor([headDim], .bf16, seed: 9)
           let angles = randomTensor([rows, half], scale: 3, seed: 6).floats()
           let table = RotaryTable(
-            cos: Tensor(angles.map { cos($0) }, shape: [rows, half]), sin: Tensor(angles.map { sin($0) }, shape: [rows, half]))
-          compute.headNormRotary(&x, heads: heads, normWeight: normed ? weight : nil, epsilon: 1e-6, rotary: table, style: style)
+            cos: Tensor(angles.map { cos($0) }, shape: [rows, half]),
+            sin: Tensor(angles.map { sin($0) }, shape: [rows, half]))
+          compute.headNormRotary(
+            &x, heads: heads, normWeight: normed ? weight : nil, epsilon: 1e-6, rotary: table, style: style)
           let expected = Reference.headNormRotary(
             input, heads: heads, headDim: headDim, weight: normed ? weight.doubles : nil, epsilon: 1e-6,
             cos: table.cos.doubles,
@@ -113,12 +120,15 @@ import Testing
     let w = randomTensor([205], seed: 3), s = randomTensor([205], seed: 4)
     let results = computes.map { compute in
       [
-        compute.silu(x), compute.rmsNorm(x, weight: w, epsilon: 1e-6), compute.layerNormModulate(x, shift: w, scale: s, epsilon: 1e-6),
+        compute.silu(x), compute.rmsNorm(x, weight: w, epsilon: 1e-6),
+        compute.layerNormModulate(x, shift: w, scale: s, epsilon: 1e-6),
         compute.siluMultiply(x, y), compute.channelRMSNorm(x, gamma: w, silu: true),
       ]
     }
     for result in results {
-      for (index, tensor) in result.enumerated() { #expect(tensor.isIdentical(to: results[0][index]), "operation \(index)") }
+      for (index, tensor) in result.enumerated() {
+        #expect(tensor.isIdentical(to: results[0][index]), "operation \(index)")
+      }
     }
   }
 }

@@ -28,7 +28,9 @@ struct LinearReference: Sendable {
   /// The weights [out, in] that a layer without bias stands for: its products with the unit vectors.
   static func weights(of layer: Linear) -> Tensor {
     let n = layer.inFeatures, identity = Tensor((0..<n * n).map { $0 / n == $0 % n ? 1 : 0 }, shape: [n, n])
-    let columns = Compute(precision: .bf16, pool: testPool, instructionSet: .portable).linear(identity, layer, output: .fp32).floats()
+    let columns = Compute(precision: .bf16, pool: testPool, instructionSet: .portable).linear(
+      identity, layer, output: .fp32
+    ).floats()
     let out = layer.outFeatures
     return Tensor((0..<out * n).map { columns[$0 % n * out + $0 / n] }, shape: [out, n])
   }
@@ -36,14 +38,16 @@ struct LinearReference: Sendable {
   static let references = SharedReferences<[String], LinearReference>()
 
   static let shapes: [(m: Int, n: Int, k: Int)] = [
-    (1, 1, 1), (1, 3, 16), (5, 12, 42), (37, 24, 48), (7, 64, 64), (13, 50, 63), (2, 97, 3420), (25, 48, 65), (400, 49, 17), (3, 200, 301),
+    (1, 1, 1), (1, 3, 16), (5, 12, 42), (37, 24, 48), (7, 64, 64), (13, 50, 63), (2, 97, 3420), (25, 48, 65),
+    (400, 49, 17), (3, 200, 301),
   ]
 
   @Test(arguments: everyComputeAndBLAS) func matchesDoubles(_ compute: Compute) {
     for (index, shape) in Self.shapes.enumerated() {
       for weightType in [DType.fp32, .bf16, .fp16] {
         let seed = UInt64(index * 10)
-        let x = randomTensor([shape.m, shape.k], compute.activationDType, seed: seed), bias = randomTensor([shape.n], .bf16, seed: seed + 2)
+        let x = randomTensor([shape.m, shape.k], compute.activationDType, seed: seed),
+          bias = randomTensor([shape.n], .bf16, seed: seed + 2)
         let weight = randomTensor([shape.n, shape.k], weightType, scale: 0.3, seed: seed + 1)
         let layer = compute.prepareLinear(weight: weight, bias: bias)
         #expect(layer.precision == compute.precision)
@@ -76,7 +80,8 @@ struct LinearReference: Sendable {
   }
 
   @Test(arguments: everyComputeAndBLAS) func fusesActivations(_ compute: Compute) {
-    let x = randomTensor([19, 77], seed: 1), weight = randomTensor([53, 77], scale: 0.3, seed: 2), bias = randomTensor([53], seed: 3)
+    let x = randomTensor([19, 77], seed: 1), weight = randomTensor([53, 77], scale: 0.3, seed: 2),
+      bias = randomTensor([53], seed: 3)
     let layer = compute.prepareLinear(weight: weight, bias: bias)
     let plain = compute.linear(x, layer, output: .fp32).doubles
     expectClose(compute.linear(x, layer, activation: .silu, output: .fp32), plain.map(Reference.silu)) {
@@ -91,19 +96,23 @@ struct LinearReference: Sendable {
 
   @Test(arguments: everyComputeAndBLAS) func addsToResidualThroughGate(_ compute: Compute) {
     for gated in [true, false] {
-      let x = randomTensor([21, 34], seed: 1), weight = randomTensor([70, 34], seed: 2), bias = randomTensor([70], seed: 3)
+      let x = randomTensor([21, 34], seed: 1), weight = randomTensor([70, 34], seed: 2),
+        bias = randomTensor([70], seed: 3)
       let layer = compute.prepareLinear(weight: weight, bias: bias), gate = randomTensor([70], seed: 4)
       let start = randomTensor([21, 70], seed: 5)
       var residual = start.copied()
       compute.linear(x, layer, addingTo: &residual, gate: gated ? gate : nil)
       let product = compute.linear(x, layer, output: .fp32).doubles, g = gate.doubles, before = start.doubles
       let added = product.indices.map { (gated ? g[$0 % 70] : 1) * product[$0] }
-      expectClose(residual, zip(before, added).map { $0 + $1 }) { 0x1p-23 * (abs(before[$0]) + abs(added[$0]) + abs($1)) }
+      expectClose(residual, zip(before, added).map { $0 + $1 }) {
+        0x1p-23 * (abs(before[$0]) + abs(added[$0]) + abs($1))
+      }
     }
   }
 
   @Test(arguments: everyComputeAndBLAS) func writesIntoRowsOfALargerTensor(_ compute: Compute) {
-    let x = randomTensor([9, 40], seed: 1), layer = compute.prepareLinear(weight: randomTensor([30, 40], seed: 2), bias: nil)
+    let x = randomTensor([9, 40], seed: 1),
+      layer = compute.prepareLinear(weight: randomTensor([30, 40], seed: 2), bias: nil)
     for dtype in [DType.fp32, .bf16] {
       let background = [UInt8](repeating: 0xa5, count: 20 * 30 * dtype.byteWidth)
       var target = MutableTensor(uninitialized: [20, 30], dtype)
@@ -123,7 +132,8 @@ struct LinearReference: Sendable {
       let whole = compute.linear(x, layer, output: .fp32)
       for range in [0..<1, 5..<6, 36..<37, 400..<401, 436..<437, 0..<37, 17..<229] {
         let part = compute.linear(x.rows(range), layer, output: .fp32)
-        #expect(part.isIdentical(to: whole.rows(range)), "\(compute.numericsClass) rows \(range) of 437, n \(n), k \(k)")
+        #expect(
+          part.isIdentical(to: whole.rows(range)), "\(compute.numericsClass) rows \(range) of 437, n \(n), k \(k)")
       }
     }
   }
@@ -168,10 +178,13 @@ struct LinearReference: Sendable {
   }
 
   @Test func everyTableMultipliesInt8Alike() {
-    let computes = everyCompute([.int8]), x = randomTensor([29, 301], seed: 1), weight = randomTensor([70, 301], seed: 2)
+    let computes = everyCompute([.int8]), x = randomTensor([29, 301], seed: 1),
+      weight = randomTensor([70, 301], seed: 2)
     let bias = randomTensor([70], seed: 3)
     let results = computes.map { $0.linear(x, $0.prepareLinear(weight: weight, bias: bias), output: .fp32) }
-    for (compute, result) in zip(computes, results) { #expect(result.isIdentical(to: results[0]), "\(compute.numericsClass)") }
+    for (compute, result) in zip(computes, results) {
+      #expect(result.isIdentical(to: results[0]), "\(compute.numericsClass)")
+    }
   }
 
   @Test(arguments: Precision.allCases) func layersComeBackFromTheirParts(_ precision: Precision) throws {
@@ -189,10 +202,16 @@ struct LinearReference: Sendable {
           try Linear(precision: precision, outFeatures: 50, inFeatures: 77, parts: damaged)
         }
         damaged[name] = Tensor.zeros([3])
-        #expect(throws: KernelError.self) { try Linear(precision: precision, outFeatures: 50, inFeatures: 77, parts: damaged) }
+        #expect(throws: KernelError.self) {
+          try Linear(precision: precision, outFeatures: 50, inFeatures: 77, parts: damaged)
+        }
       }
-      #expect(throws: KernelError.self) { try Linear(precision: precision, outFeatures: 50, inFeatures: 78 + 64, parts: parts) }
-      #expect(throws: KernelError.self) { try Linear(precision: precision, outFeatures: 0, inFeatures: 77, parts: parts) }
+      #expect(throws: KernelError.self) {
+        try Linear(precision: precision, outFeatures: 50, inFeatures: 78 + 64, parts: parts)
+      }
+      #expect(throws: KernelError.self) {
+        try Linear(precision: precision, outFeatures: 0, inFeatures: 77, parts: parts)
+      }
     }
   }
 }
@@ -212,7 +231,8 @@ struct LinearReference: Sendable {
   @Test(arguments: [Precision.bf16, .int8, .q4]) func theErrorIsThatOfTheNumbers(_ precision: Precision) {
     for (n, k) in [(1, 5), (50, 96), (101, 77)] {
       let weight = randomTensor([n, k], .bf16, seed: 2)
-      let alone = Compute(precision: precision, pool: ThreadPool(threads: 1)), compute = Compute(precision: precision, pool: testPool)
+      let alone = Compute(precision: precision, pool: ThreadPool(threads: 1)),
+        compute = Compute(precision: precision, pool: testPool)
       let layer = compute.prepareLinear(weight: weight), error = compute.relativeError(of: layer, from: weight)
       #expect(abs(error - relativeError(compute.weight(of: layer), weight.doubles)) < 1e-6)
       #expect(error == alone.relativeError(of: layer, from: weight), "threads change the error")

@@ -62,13 +62,17 @@ extension Tensor {
 
 /// Records the first element that is further from its reference than its bound.
 func expectClose(
-  _ result: Tensor, _ reference: [Double], _ comment: @autoclosure () -> String = "", sourceLocation: SourceLocation = #_sourceLocation,
+  _ result: Tensor, _ reference: [Double], _ comment: @autoclosure () -> String = "",
+  sourceLocation: SourceLocation = #_sourceLocation,
   within bound: (Int, Double) -> Double
 ) {
   let values = result.doubles
   #expect(values.count == reference.count, sourceLocation: sourceLocation)
-  for (index, (value, expected)) in zip(values, reference).enumerated() where !(abs(value - expected) <= bound(index, expected)) {
-    Issue.record("\(comment()): element \(index) is \(value), not \(expected) ± \(bound(index, expected))", sourceLocation: sourceLocation)
+  for (index, (value, expected)) in zip(values, reference).enumerated()
+  where !(abs(value - expected) <= bound(index, expected)) {
+    Issue.record(
+      "\(comment()): element \(index) is \(value), not \(expected) ± \(bound(index, expected))",
+      sourceLocation: sourceLocation)
     return
   }
 }

@@ -30,7 +30,9 @@ struct LogTests {
       logger.warning("step done", metadata: ["step": "3", "sizes": ["1", "2"], "task": ["id": "t"]])
     }
     #expect(record["level"] as? String == "warning" && record["logger"] as? String == "test")
-    #expect(record["message"] as? String == "step done" && record["job"] as? String == "job-1" && record["step"] as? String == "3")
+    #expect(
+      record["message"] as? String == "step done" && record["job"] as? String == "job-1"
+        && record["step"] as? String == "3")
     #expect(record["sizes"] as? [String] == ["1", "2"])
     #expect((record["task"] as? [String: String]) == ["id": "t"])
     let time = try #require(record["time"] as? String)
@@ -47,9 +49,12 @@ struct LogTests {
     #expect(record["message"] as? String == nasty)
     #expect(record["key \"\n"] as? String == nasty)
     let plain = Lines()
-    Logger(label: "test") { PlainLogHandler(label: $0, level: .trace, sink: plain.sink) }.error("\(nasty)", metadata: ["k": "x y"])
+    Logger(label: "test") { PlainLogHandler(label: $0, level: .trace, sink: plain.sink) }.error(
+      "\(nasty)", metadata: ["k": "x y"])
     let line = try #require(plain.all.first)
-    #expect(line.dropLast().unicodeScalars.allSatisfy { $0.properties.generalCategory != .control } && line.hasSuffix("k=\"x y\"\n"))
+    #expect(
+      line.dropLast().unicodeScalars.allSatisfy { $0.properties.generalCategory != .control }
+        && line.hasSuffix("k=\"x y\"\n"))
   }
 
   @Test("are bounded")
@@ -71,10 +76,18 @@ struct LogTests {
   @Test("never show what a secret's key holds, nor lose the record's own keys")
   func secrets() throws {
     let record = try json {
-      $0.info("x", metadata: ["Authorization": "Bearer s3cret", "headers": ["api_key": "s3cret"], "level": "mine", "prompt_tokens": "7"])
+      $0.info(
+        "x",
+        metadata: [
+          "Authorization": "Bearer s3cret", "headers": ["api_key": "s3cret"], "level": "mine", "prompt_tokens": "7",
+        ])
     }
-    #expect(record["Authorization"] as? String == "[redacted]" && (record["headers"] as? [String: String]) == ["api_key": "[redacted]"])
-    #expect(record["level"] as? String == "info" && record["level_"] as? String == "mine" && record["prompt_tokens"] as? String == "7")
+    #expect(
+      record["Authorization"] as? String == "[redacted]"
+        && (record["headers"] as? [String: String]) == ["api_key": "[redacted]"])
+    #expect(
+      record["level"] as? String == "info" && record["level_"] as? String == "mine"
+        && record["prompt_tokens"] as? String == "7")
   }
 }
 
@@ -84,7 +97,8 @@ struct TraceContextTests {
   func roundTrip() throws {
     let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     let context = try #require(TraceContext(traceparent: header))
-    #expect(context.traceparent == header && context.traceIDText == "0af7651916cd43dd8448eb211c80319c" && context.flags == 1)
+    #expect(
+      context.traceparent == header && context.traceIDText == "0af7651916cd43dd8448eb211c80319c" && context.flags == 1)
     let child = context.child()
     #expect(child.traceID == context.traceID && child.parentID != context.parentID && child.flags == 1)
     for _ in 0..<100 {
@@ -103,11 +117,16 @@ struct TraceContextTests {
   @Test(
     "what is not valid starts a new trace",
     arguments: [
-      "", "00", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-      "00-00000000000000000000000000000000-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-      "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
-      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1",
-      "00-0af7651916cd43dd8448eb211c80319g-b7ad6b7169203331-01", " 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+      "", "00", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+      "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+      "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+      "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+      "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+      "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
+      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1",
+      "00-0af7651916cd43dd8448eb211c80319g-b7ad6b7169203331-01",
+      " 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ])
   func refused(header: String) { #expect(TraceContext(traceparent: header) == nil) }
 }

@@ -6,10 +6,13 @@ import Testing
 import Weights
 
 private let pool = ThreadPool(threads: 2)
-private let nano = golden.deletingLastPathComponent().deletingLastPathComponent().appending(path: "compose/models/nano-qwen-image")
+private let nano = golden.deletingLastPathComponent().deletingLastPathComponent().appending(
+  path: "compose/models/nano-qwen-image")
 
 /// A tiny synthetic checkpoint in `directory`.
-private func synthesise(_ name: String, _ precision: Precision, in directory: borrowing TemporaryDirectory) throws -> URL {
+private func synthesise(_ name: String, _ precision: Precision, in directory: borrowing TemporaryDirectory) throws
+  -> URL
+{
   let url = directory.url.appending(path: name)
   try SyntheticCheckpoint.write(.tiny, seed: 5, precision: precision, to: url, pool: pool) { _, _ in }
   return url
@@ -22,7 +25,8 @@ private func latents(_ model: URL, _ loading: WeightLoading) throws -> [Float] {
   let denoiser = try Denoiser(model: directory, loading: loading, pool: pool)
   let noise = InitialNoise.torchCPU(seed: 1, grid: grid, latentChannels: 16)
   let input = Denoiser.Input(
-    promptEmbeds: try encoder.encode("a red heart"), negativePromptEmbeds: nil, latents: noise, grid: grid, steps: 2, trueCFGScale: 1)
+    promptEmbeds: try encoder.encode("a red heart"), negativePromptEmbeds: nil, latents: noise, grid: grid, steps: 2,
+    trueCFGScale: 1)
   return try denoiser(input).floats()
 }
 
@@ -39,21 +43,27 @@ private func names(in directory: URL) -> [String] {
     #expect(result.allSatisfy(\.isFinite) && result.contains { abs($0) > 0.1 })
     // Quantised beforehand or while loading: the same bytes.
     let original = try synthesise("original", .bf16, in: directory)
-    #expect(try latents(original, WeightLoading(precision: try #require(PrecisionChoice(rawValue: precision.rawValue)))) == result)
+    #expect(
+      try latents(original, WeightLoading(precision: try #require(PrecisionChoice(rawValue: precision.rawValue))))
+        == result)
     // Two of a seed are alike.
     let again = try synthesise("again", precision, in: directory)
     #expect(names(in: model) == names(in: again))
     for name in names(in: model) where name.contains(".") {
-      #expect(try Data(contentsOf: model.appending(path: name)) == Data(contentsOf: again.appending(path: name)), "\(name)")
+      #expect(
+        try Data(contentsOf: model.appending(path: name)) == Data(contentsOf: again.appending(path: name)), "\(name)")
     }
   }
 
   @Test func configurationsMayComeFromACheckpoint() throws {
     let directory = try TemporaryDirectory(), model = directory.url.appending(path: "m")
-    try SyntheticCheckpoint.write(.directory(Golden.tinyCheckpoint), seed: 1, precision: .bf16, to: model, pool: pool) { _, _ in }
+    try SyntheticCheckpoint.write(.directory(Golden.tinyCheckpoint), seed: 1, precision: .bf16, to: model, pool: pool) {
+      _, _ in
+    }
     #expect(try ModelDirectory(model).fingerprint == ModelDirectory(Golden.tinyCheckpoint).fingerprint)
     #expect(
-      try ModelDirectory(model).componentFingerprint(.tokenizer) == ModelDirectory(Golden.tinyCheckpoint).componentFingerprint(.tokenizer))
+      try ModelDirectory(model).componentFingerprint(.tokenizer)
+        == ModelDirectory(Golden.tinyCheckpoint).componentFingerprint(.tokenizer))
     #expect(try latents(model, WeightLoading()).allSatisfy(\.isFinite))
   }
 
@@ -102,7 +112,8 @@ private func names(in directory: URL) -> [String] {
   }
 
   @Test(arguments: [Precision.int8, .q4]) func quantisingReportsEveryLayer(_ precision: Precision) throws {
-    let directory = try TemporaryDirectory(), target = directory.url.appending(path: "m"), source = try ModelDirectory(nano)
+    let directory = try TemporaryDirectory(), target = directory.url.appending(path: "m"),
+      source = try ModelDirectory(nano)
     var last = (done: 0, total: 0)
     let report = try QuantisedCheckpoint.write(source, precision: precision, to: target, pool: pool) { last = ($0, $1) }
     #expect(last.done == last.total && last.total > 5_000_000)
@@ -127,7 +138,8 @@ private func names(in directory: URL) -> [String] {
   }
 
   @Test func layingOutInBF16ChangesNothing() throws {
-    let directory = try TemporaryDirectory(), target = directory.url.appending(path: "m"), source = try ModelDirectory(nano)
+    let directory = try TemporaryDirectory(), target = directory.url.appending(path: "m"),
+      source = try ModelDirectory(nano)
     let report = try QuantisedCheckpoint.write(source, precision: .bf16, to: target, pool: pool) { _, _ in }
     let layers = report.components.flatMap(\.layers)
     // All of the text encoder's two layers, and of the transformer's five blocks what runs in every step.
@@ -135,14 +147,18 @@ private func names(in directory: URL) -> [String] {
     #expect(layers.count { $0.name.hasPrefix("transformer_blocks.") } == 5 * 12)
     #expect(layers.allSatisfy { $0.kept == "bf16" && $0.relativeError == nil && !$0.name.contains("_mod.") })
     let model = try ModelDirectory(target)
-    #expect(try model.weights(of: .transformer).packedPrecision == .bf16 && model.weights(of: .vae).packedPrecision == nil)
+    #expect(
+      try model.weights(of: .transformer).packedPrecision == .bf16 && model.weights(of: .vae).packedPrecision == nil)
     #expect(try latents(target, WeightLoading()) == latents(nano, WeightLoading(precision: .bf16)))
     #expect(throws: WeightsError.self) { _ = try model.open(.transformer, pool: pool, WeightLoading(precision: .int8)) }
 
     let synthetic = directory.url.appending(path: "synthetic")
-    try SyntheticCheckpoint.write(.tiny, seed: 5, precision: .bf16, isLaidOut: true, to: synthetic, pool: pool) { _, _ in }
+    try SyntheticCheckpoint.write(.tiny, seed: 5, precision: .bf16, isLaidOut: true, to: synthetic, pool: pool) {
+      _, _ in
+    }
     #expect(try ModelDirectory(synthetic).weights(of: .textEncoder).packedPrecision == .bf16)
-    #expect(try latents(synthetic, WeightLoading()) == latents(synthesise("plain", .bf16, in: directory), WeightLoading()))
+    #expect(
+      try latents(synthetic, WeightLoading()) == latents(synthesise("plain", .bf16, in: directory), WeightLoading()))
   }
 
   @Test func quantisedCheckpointsRunInTheirModeOnly() throws {
@@ -154,7 +170,8 @@ private func names(in directory: URL) -> [String] {
       let error = #expect(throws: WeightsError.self) {
         _ = try model.open(.textEncoder, pool: pool, WeightLoading(precision: choice))
       }
-      #expect(error?.description.contains("text_encoder is laid out for q4 and cannot run in \(choice.rawValue)") == true)
+      #expect(
+        error?.description.contains("text_encoder is laid out for q4 and cannot run in \(choice.rawValue)") == true)
     }
     #expect(try ModelDirectory(nano).open(.transformer, pool: pool, WeightLoading()).compute.precision == .bf16)
   }
@@ -163,10 +180,14 @@ private func names(in directory: URL) -> [String] {
     let directory = try TemporaryDirectory(), cache = directory.url.appending(path: "cache")
     let plain = try latents(nano, WeightLoading(precision: choice))
     for _ in 0..<2 {
-      #expect(try latents(nano, WeightLoading(precision: choice, cache: .directory(cache.path), verifiesCache: true)) == plain)
+      #expect(
+        try latents(nano, WeightLoading(precision: choice, cache: .directory(cache.path), verifiesCache: true)) == plain
+      )
     }
     let model = try ModelDirectory(nano)
-    let weights = try model.open(.transformer, pool: pool, WeightLoading(precision: choice, cache: .directory(cache.path))).weights
+    let weights = try model.open(
+      .transformer, pool: pool, WeightLoading(precision: choice, cache: .directory(cache.path))
+    ).weights
     #expect(weights.isPacked("transformer_blocks.1.attn.to_q.weight"))
     #expect(weights.isPacked("transformer_blocks.1.img_mod.1.weight") == (choice != .bf16))
     #expect(names(in: cache).filter { $0.hasSuffix("manifest.json") }.count == 2)
@@ -176,7 +197,9 @@ private func names(in directory: URL) -> [String] {
     let reports = Reports()
     let loading = WeightLoading(precision: .int8, cache: .directory("/proc/nothing"), report: { reports.add($0) })
     #expect(try latents(nano, loading) == latents(nano, WeightLoading(precision: .int8)))
-    #expect(reports.all.count == 2 && reports.all.allSatisfy { $0.contains("/proc/nothing") && $0.hasSuffix("going on without it") })
+    #expect(
+      reports.all.count == 2
+        && reports.all.allSatisfy { $0.contains("/proc/nothing") && $0.hasSuffix("going on without it") })
     #expect(WeightLoading.CacheLocation("none") == .none && WeightLoading.CacheLocation("auto") == .besideModel)
   }
 }
@@ -194,17 +217,22 @@ private func names(in directory: URL) -> [String] {
     #expect(rows.map(\.precision) == [.bf16, .int8, .q4])
     for (row, bound) in zip(rows, bounds) { #expect(row.velocity > 0 && row.velocity < bound, "\(row)") }
     #expect(rows[0].velocity < rows[1].velocity && rows[1].velocity < rows[2].velocity)
-    #expect(rows[0].promptEmbeds < rows[1].promptEmbeds && rows[1].promptEmbeds < rows[2].promptEmbeds && rows[2].promptEmbeds < 0.25)
+    #expect(
+      rows[0].promptEmbeds < rows[1].promptEmbeds && rows[1].promptEmbeds < rows[2].promptEmbeds
+        && rows[2].promptEmbeds < 0.25)
   }
 
   @Test func theRuleKeepsEntrancesExitsAndFirstLayers() {
     for mode in [Precision.int8, .q4] {
       for name in [
-        "img_in.weight", "txt_in.weight", "proj_out.weight", "norm_out.linear.weight", "time_text_embed.timestep_embedder.linear_1.weight",
-        "transformer_blocks.0.attn.to_q.weight", "model.layers.0.mlp.down_proj.weight", "lm_head.weight", "visual.blocks.3.attn.qkv.weight",
+        "img_in.weight", "txt_in.weight", "proj_out.weight", "norm_out.linear.weight",
+        "time_text_embed.timestep_embedder.linear_1.weight",
+        "transformer_blocks.0.attn.to_q.weight", "model.layers.0.mlp.down_proj.weight", "lm_head.weight",
+        "visual.blocks.3.attn.qkv.weight",
       ] { #expect(LayerPrecision.precision(of: name, in: mode) == .bf16, "\(name)") }
       for name in [
-        "transformer_blocks.10.attn.to_q.weight", "transformer_blocks.59.txt_mlp.net.2.weight", "model.layers.27.mlp.up_proj.weight",
+        "transformer_blocks.10.attn.to_q.weight", "transformer_blocks.59.txt_mlp.net.2.weight",
+        "model.layers.27.mlp.up_proj.weight",
       ] {
         #expect(LayerPrecision.precision(of: name, in: mode) == mode, "\(name)")
       }

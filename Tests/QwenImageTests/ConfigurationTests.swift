@@ -35,7 +35,8 @@ import Weights
       + #""rms_norm_eps":1e-06,"vocab_size":152064,"max_position_embeddings":128000,"hidden_act":"silu","use_sliding_window":false"#
     let flat = try directory.write(
       #"{"model_type":"qwen2_5_vl",\#(text),"rope_theta":1000000.0,"tie_word_embeddings":false,"#
-        + #""rope_scaling":{"mrope_section":[16,24,24],"rope_type":"default","type":"default"},"image_token_id":151655}"#, as: "flat.json")
+        + #""rope_scaling":{"mrope_section":[16,24,24],"rope_type":"default","type":"default"},"image_token_id":151655}"#,
+      as: "flat.json")
     let nested = try directory.write(
       #"{"model_type":"qwen2_5_vl","text_config":{\#(text),"#
         + #""rope_parameters":{"mrope_section":[16,24,24],"rope_theta":1000000.0,"rope_type":"default"}},"image_token_id":151655}"#,
@@ -53,23 +54,45 @@ import Weights
     ("model_index.json", "AutoencoderKLQwenImage", "AutoencoderKL", "vae \"AutoencoderKL\""),
     ("model_index.json", "\"vae\"", "\"vea\"", "vae is missing"),
     ("transformer/config.json", "\"num_layers\": 2", "\"num_layers\": 0", "num_layers is 0, must be in 1...1024"),
-    ("transformer/config.json", "\"num_layers\": 2", "\"num_layers\": 2.5", "num_layers is a number, expected an integer"),
-    ("transformer/config.json", "\"num_layers\": 2", "\"num_layers\": \"2\"", "num_layers is a string, expected an integer"),
+    (
+      "transformer/config.json", "\"num_layers\": 2", "\"num_layers\": 2.5",
+      "num_layers is a number, expected an integer"
+    ),
+    (
+      "transformer/config.json", "\"num_layers\": 2", "\"num_layers\": \"2\"",
+      "num_layers is a string, expected an integer"
+    ),
     ("transformer/config.json", "\"num_layers\": 2", "\"num_layers\": null", "num_layers is missing"),
     ("transformer/config.json", "\"num_layers\": 2", "\"num_layers\": 99999999999999999999", "num_layers"),
     ("transformer/config.json", "\"num_layers\": 2,", "", "num_layers is missing"),
-    ("transformer/config.json", "\"num_layers\": 2,", "\"num_layers\": 2,\"num_layers\": 2,", "duplicate key \"num_layers\""),
-    ("transformer/config.json", "\"num_attention_heads\": 3", "\"num_attention_heads\": -3", "num_attention_heads is -3"),
+    (
+      "transformer/config.json", "\"num_layers\": 2,", "\"num_layers\": 2,\"num_layers\": 2,",
+      "duplicate key \"num_layers\""
+    ),
+    (
+      "transformer/config.json", "\"num_attention_heads\": 3", "\"num_attention_heads\": -3",
+      "num_attention_heads is -3"
+    ),
     ("transformer/config.json", "\"in_channels\": 64", "\"in_channels\": 68", "in_channels is 68, must be 64"),
-    ("transformer/config.json", "\"guidance_embeds\": false", "\"guidance_embeds\": true", "guidance_embeds true is not supported"),
+    (
+      "transformer/config.json", "\"guidance_embeds\": false", "\"guidance_embeds\": true",
+      "guidance_embeds true is not supported"
+    ),
     ("transformer/config.json", "\"guidance_embeds\": false", "\"guidance_embeds\": 0", "guidance_embeds is a number"),
-    ("transformer/config.json", "\"guidance_embeds\": false", "\"zero_cond_t\": true", "zero_cond_t true is not supported"),
+    (
+      "transformer/config.json", "\"guidance_embeds\": false", "\"zero_cond_t\": true",
+      "zero_cond_t true is not supported"
+    ),
     ("transformer/config.json", "    4,\n    6,", "    5,\n    5,", "axes_dims_rope is [5, 5, 6]"),
     ("transformer/config.json", "    4,\n", "", "axes_dims_rope is 2 elements long, must be 3"),
-    ("transformer/config.json", "\"joint_attention_dim\": 64", "\"joint_attention_dim\": 65", "the text encoder's hidden_size 64"),
+    (
+      "transformer/config.json", "\"joint_attention_dim\": 64", "\"joint_attention_dim\": 65",
+      "the text encoder's hidden_size 64"
+    ),
     ("transformer/config.json", "{", "[{", "expected"),
     ("vae/config.json", "\"z_dim\": 16", "\"z_dim\": 15", "latents_mean is 16 elements long, must be 15"),
-    ("vae/config.json", "2.8184", "0", "latents_std[0] is 0.0"), ("vae/config.json", "2.8184", "\"2\"", "latents_std[0] is a string"),
+    ("vae/config.json", "2.8184", "0", "latents_std[0] is 0.0"),
+    ("vae/config.json", "2.8184", "\"2\"", "latents_std[0] is a string"),
     ("vae/config.json", "\"attn_scales\": []", "\"attn_scales\": [1.0]", "attn_scales"),
     ("vae/config.json", "    false,\n", "", "temperal_downsample is 2 elements long"),
     (
@@ -82,32 +105,60 @@ import Weights
       "text_config.quantization_config without quant_method (8 bits) is not supported"
     ),
     ("transformer/config.json", "\"num_layers\": 2,", "\"num_layers\": 2,,", "expected a string as key in line "),
-    ("text_encoder/config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 5", "num_attention_heads is 5, must be a divisor"),
-    ("text_encoder/config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "num_key_value_heads is 3, must be a divisor"),
+    (
+      "text_encoder/config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 5",
+      "num_attention_heads is 5, must be a divisor"
+    ),
+    (
+      "text_encoder/config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3",
+      "num_key_value_heads is 3, must be a divisor"
+    ),
     ("text_encoder/config.json", "\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 0", "text_config.rms_norm_eps is 0.0"),
-    ("text_encoder/config.json", "\"rope_type\": \"default\"", "\"rope_type\": \"yarn\"", "text_config.rope_scaling.rope_type \"yarn\""),
+    (
+      "text_encoder/config.json", "\"rope_type\": \"default\"", "\"rope_type\": \"yarn\"",
+      "text_config.rope_scaling.rope_type \"yarn\""
+    ),
     ("text_encoder/config.json", "      3,\n", "      4,\n", "mrope_section is [2, 4, 3], must be 8 in sum"),
-    ("text_encoder/config.json", "\"use_sliding_window\": false", "\"use_sliding_window\": true", "use_sliding_window true"),
+    (
+      "text_encoder/config.json", "\"use_sliding_window\": false", "\"use_sliding_window\": true",
+      "use_sliding_window true"
+    ),
     ("text_encoder/config.json", "\"silu\"", "\"gelu\"", "hidden_act \"gelu\""),
-    ("text_encoder/config.json", "\"image_token_id\": 579", "\"image_token_id\": 640", "image_token_id is 640, must be in 0...639"),
-    ("text_encoder/config.json", "\"text_config\": {", "\"text_config\": 1, \"x\": {", "text_config is a number, expected an object"),
-    ("scheduler/scheduler_config.json", "\"shift_terminal\": 0.02", "\"shift_terminal\": true", "shift_terminal is a boolean"),
+    (
+      "text_encoder/config.json", "\"image_token_id\": 579", "\"image_token_id\": 640",
+      "image_token_id is 640, must be in 0...639"
+    ),
+    (
+      "text_encoder/config.json", "\"text_config\": {", "\"text_config\": 1, \"x\": {",
+      "text_config is a number, expected an object"
+    ),
+    (
+      "scheduler/scheduler_config.json", "\"shift_terminal\": 0.02", "\"shift_terminal\": true",
+      "shift_terminal is a boolean"
+    ),
     ("scheduler/scheduler_config.json", "\"shift_terminal\": 0.02", "\"shift_terminal\": 1.5", "shift_terminal is 1.5"),
     (
-      "scheduler/scheduler_config.json", "\"max_image_seq_len\": 8192", "\"max_image_seq_len\": 256", "must be above base_image_seq_len 256"
+      "scheduler/scheduler_config.json", "\"max_image_seq_len\": 8192", "\"max_image_seq_len\": 256",
+      "must be above base_image_seq_len 256"
     ),
     ("scheduler/scheduler_config.json", "\"max_shift\": 0.9", "\"max_shift\": 1000", "max_shift is 1000.0"),
     ("scheduler/scheduler_config.json", "\"exponential\"", "\"cosine\"", "time_shift_type \"cosine\""),
-    ("scheduler/scheduler_config.json", "\"use_karras_sigmas\": false", "\"use_karras_sigmas\": true", "use_karras_sigmas true"),
+    (
+      "scheduler/scheduler_config.json", "\"use_karras_sigmas\": false", "\"use_karras_sigmas\": true",
+      "use_karras_sigmas true"
+    ),
     ("scheduler/scheduler_config.json", "FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler", "_class_name"),
   ]
 
   private static let files = [
-    "model_index.json", "transformer/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json",
+    "model_index.json", "transformer/config.json", "vae/config.json", "text_encoder/config.json",
+    "scheduler/scheduler_config.json",
   ]
 
   private func copyOfConfigurations(to directory: borrowing TemporaryDirectory) throws {
-    for file in Self.files { _ = try directory.write(try String(contentsOf: checkpoint.appending(path: file), encoding: .utf8), as: file) }
+    for file in Self.files {
+      _ = try directory.write(try String(contentsOf: checkpoint.appending(path: file), encoding: .utf8), as: file)
+    }
   }
 
   @Test(arguments: broken.indices) func namesFileAndField(index: Int) throws {
@@ -159,7 +210,8 @@ import Weights
   @Test func shiftTerminalMayBeSwitchedOff() throws {
     let directory = try TemporaryDirectory()
     for off in ["false", "null", "0", "0.0"] {
-      let url = try directory.write("{\"shift_terminal\": \(off), \"time_shift_type\": \"linear\"}", as: "scheduler.json")
+      let url = try directory.write(
+        "{\"shift_terminal\": \(off), \"time_shift_type\": \"linear\"}", as: "scheduler.json")
       let configuration = try SchedulerConfiguration(contentsOf: url)
       #expect(configuration.shiftTerminal == nil)
       #expect(configuration.timeShiftType == .linear)
@@ -177,7 +229,8 @@ import Weights
     #expect(original.fingerprint.count == 64)
     let scheduler = copy.appending(path: "scheduler/scheduler_config.json")
     let text = try String(contentsOf: scheduler, encoding: .utf8)
-    try Data(text.replacingOccurrences(of: "0.36.0.dev0", with: "1.0").replacingOccurrences(of: "\n", with: "").utf8).write(to: scheduler)
+    try Data(text.replacingOccurrences(of: "0.36.0.dev0", with: "1.0").replacingOccurrences(of: "\n", with: "").utf8)
+      .write(to: scheduler)
     #expect(try ModelDirectory(copy).fingerprint == original.fingerprint)
     try Data(text.replacingOccurrences(of: "0.02", with: "0.03").utf8).write(to: scheduler)
     #expect(try ModelDirectory(copy).fingerprint != original.fingerprint)
@@ -196,9 +249,12 @@ import Weights
     // The same weights in one file instead of six, then with one element of one tensor changed.
     let weights = try original.weights(of: .transformer)
     var tensors: [(name: String, tensor: Tensor)] = []
-    for name in weights.names { tensors.append((name, try weights.tensor(name, try #require(weights.entry(name)).shape))) }
+    for name in weights.names {
+      tensors.append((name, try weights.tensor(name, try #require(weights.entry(name)).shape)))
+    }
     let transformer = model.url(of: .transformer)
-    try FileManager.default.removeItem(at: transformer.appending(path: "diffusion_pytorch_model.safetensors.index.json"))
+    try FileManager.default.removeItem(
+      at: transformer.appending(path: "diffusion_pytorch_model.safetensors.index.json"))
     let single = transformer.appending(path: "diffusion_pytorch_model.safetensors")
     try SafetensorsWriter.write(tensors, to: single)
     #expect(try model.componentFingerprint(.transformer) == original.componentFingerprint(.transformer))

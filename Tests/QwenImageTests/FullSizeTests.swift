@@ -17,7 +17,8 @@ import Weights
       .synthetic("transformer"), configuration: configuration, compute: compute(precision))
     let recording = Recording()
     let promptEmbeds = Tensor(SyntheticWeights.uniforms("input.prompt_embeds", count: 45 * 3584), shape: [45, 3584])
-    let latents = Tensor(SyntheticWeights.uniforms("input.latents", count: grid.tokenCount * 64), shape: [grid.tokenCount, 64])
+    let latents = Tensor(
+      SyntheticWeights.uniforms("input.latents", count: grid.tokenCount * 64), shape: [grid.tokenCount, 64])
     let branch = MMDiT.Branch(
       latents: latents, conditioning: transformer.condition(promptEmbeds: promptEmbeds, grid: grid),
       modulation: transformer.modulation(times: [0.7]), step: 0)
@@ -39,7 +40,9 @@ import Weights
   @Test func vaeDecoder() throws {
     let decoder = try VAEDecoder(.synthetic("vae"), configuration: .published, compute: compute(.fp32))
     let recording = Recording()
-    _ = decoder(Tensor(SyntheticWeights.uniforms("input.latents", count: 16 * 12 * 20), shape: [16, 12, 20]), probe: recording.probe)
+    _ = decoder(
+      Tensor(SyntheticWeights.uniforms("input.latents", count: 16 * 12 * 20), shape: [16, 12, 20]),
+      probe: recording.probe)
     try compare(recording, "fullsize_vae_decoder", .fp32)
   }
 
@@ -49,7 +52,8 @@ import Weights
     var expected: [Float]?
     for (pixels, threads) in [(1, 2), (700, 1), (2500, 3), (1 << 30, 2)] {
       let decoder = try VAEDecoder(
-        .synthetic("vae"), configuration: .published, compute: Compute(precision: .fp32, pool: ThreadPool(threads: threads)),
+        .synthetic("vae"), configuration: .published,
+        compute: Compute(precision: .fp32, pool: ThreadPool(threads: threads)),
         bandPixels: pixels)
       let picture = decoder(latents)
       #expect(picture.shape == [104, 72, 3])
@@ -59,7 +63,9 @@ import Weights
     }
   }
 
-  private func compute(_ precision: Precision) -> Compute { Compute(precision: precision, pool: ThreadPool(threads: 2)) }
+  private func compute(_ precision: Precision) -> Compute {
+    Compute(precision: precision, pool: ThreadPool(threads: 2))
+  }
 
   /// fp32 within 1e-4; other precisions within 1.5 times torch's bf16 error, as recorded.
   private func compare(_ recording: Recording, _ name: String, _ precision: Precision) throws {
@@ -70,7 +76,9 @@ import Weights
       let samples = Swift.stride(from: 0, to: values.count, by: Self.stride).map { values[$0] }
       let error = relativeError(samples, try reference.floats(tensorName))
       let tolerance = precision == .fp32 ? 1e-4 : 1.5 * Double(try reference.floats("bf16.\(tensorName)")[0])
-      try #require(error <= tolerance, "first diverging tensor: \(tensorName) \(tensor.shape), relative error \(error), limit \(tolerance)")
+      try #require(
+        error <= tolerance,
+        "first diverging tensor: \(tensorName) \(tensor.shape), relative error \(error), limit \(tolerance)")
       compared += 1
     }
     #expect(compared == reference.names.filter { $0.hasPrefix("bf16.") }.count)

@@ -60,10 +60,12 @@ func expectAgreement(
     compared.insert(name)
     let error = relativeError(tensor.floats(), try reference.floats(name))
     guard error <= tolerance else {
-      Issue.record("first diverging tensor: \(name) \(tensor.shape), relative error \(error)", sourceLocation: sourceLocation)
+      Issue.record(
+        "first diverging tensor: \(name) \(tensor.shape), relative error \(error)", sourceLocation: sourceLocation)
       return
     }
   }
   let missing = reference.names.subtracting(compared).filter { !notRecorded($0) }.sorted()
-  #expect(missing.isEmpty, "reference tensors that nothing was compared with: \(missing)", sourceLocation: sourceLocation)
+  #expect(
+    missing.isEmpty, "reference tensors that nothing was compared with: \(missing)", sourceLocation: sourceLocation)
 }

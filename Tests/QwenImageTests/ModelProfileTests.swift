@@ -19,7 +19,8 @@ import Weights
   }
 
   @Test(arguments: [
-    (#"{"width": 100}"#, "width"), (#"{"steps": 0}"#, "steps"), (#"{"recommended_sizes": ["64"]}"#, "recommended_sizes"),
+    (#"{"width": 100}"#, "width"), (#"{"steps": 0}"#, "steps"),
+    (#"{"recommended_sizes": ["64"]}"#, "recommended_sizes"),
     (#"{"id": 3}"#, "generation_defaults.json"), ("[", "generation_defaults.json"),
     (#"{"widht": 64}"#, "there is no field \"widht\"; known are id, width, height"),
     (#"{"width": "64"}"#, "width is a string, expected an integer"), (#"{"max_steps": 0}"#, "max_steps is 0"),
@@ -39,8 +40,10 @@ import Weights
 
   @Test func everyFieldOutOfRangeIsNamed() {
     let changes: [(String, (inout ImageRequest) -> Void)] = [
-      ("width", { $0.width = 65 }), ("width", { $0.width = 0 }), ("height", { $0.height = 1 << 20 }), ("steps", { $0.steps = 0 }),
-      ("steps", { $0.steps = 1000 }), ("true_cfg_scale", { $0.trueCFGScale = .nan }), ("true_cfg_scale", { $0.trueCFGScale = -1 }),
+      ("width", { $0.width = 65 }), ("width", { $0.width = 0 }), ("height", { $0.height = 1 << 20 }),
+      ("steps", { $0.steps = 0 }),
+      ("steps", { $0.steps = 1000 }), ("true_cfg_scale", { $0.trueCFGScale = .nan }),
+      ("true_cfg_scale", { $0.trueCFGScale = -1 }),
       ("prompt", { $0.prompt = String(repeating: "x", count: 40_000) }), ("prompt", { $0.prompt = "a\0b" }),
       ("negative_prompt", { $0.negativePrompt = "\0" }),
       (
@@ -79,7 +82,8 @@ import Weights
     let embeds = Tensor(SyntheticWeights.uniforms("embeds", count: 9 * 64), shape: [9, 64])
     let noise = InitialNoise.torchCPU(seed: 8, grid: grid, latentChannels: 16)
     var input = Denoiser.Input(
-      promptEmbeds: embeds, negativePromptEmbeds: embeds.rows(0..<4), latents: noise, grid: grid, steps: 5, trueCFGScale: 3)
+      promptEmbeds: embeds, negativePromptEmbeds: embeds.rows(0..<4), latents: noise, grid: grid, steps: 5,
+      trueCFGScale: 3)
     var checkpoints: [Tensor] = []
     let whole = try denoiser(input) { _, latents in checkpoints.append(latents.copied()) }
     #expect(checkpoints.count == 5)
@@ -92,5 +96,6 @@ import Weights
 }
 
 private func loadTinyPipeline() throws -> QwenImagePipeline {
-  try QwenImagePipeline(model: ModelDirectory(Golden.tinyCheckpoint), loading: WeightLoading(), pool: ThreadPool(threads: 2))
+  try QwenImagePipeline(
+    model: ModelDirectory(Golden.tinyCheckpoint), loading: WeightLoading(), pool: ThreadPool(threads: 2))
 }

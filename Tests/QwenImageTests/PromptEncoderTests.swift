@@ -6,12 +6,15 @@ import Weights
 
 @Suite struct PromptEncoderTests {
   private static let prompts = [
-    "a cat", "", "\n\nwith blank lines in front", "ein Bär, <|im_start|>, 猫 and many more words, so that its rows are of several tiles",
+    "a cat", "", "\n\nwith blank lines in front",
+    "ein Bär, <|im_start|>, 猫 and many more words, so that its rows are of several tiles",
     String(repeating: "a very long prompt, ", count: 70), " ",
   ]
 
   /// Batched and after the remembered prefix, as alone and without it. The probe makes the encoder run whole sequences.
-  @Test(arguments: [PrecisionChoice.fp32, .bf16, .int8, .q4]) func batchesGiveTheBytesOfSinglePrompts(_ precision: PrecisionChoice) throws {
+  @Test(arguments: [PrecisionChoice.fp32, .bf16, .int8, .q4]) func batchesGiveTheBytesOfSinglePrompts(
+    _ precision: PrecisionChoice
+  ) throws {
     let model = try ModelDirectory(Golden.tinyCheckpoint)
     let encoder = try PromptEncoder(
       model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2), maxPromptTokens: 2000)
@@ -38,7 +41,8 @@ import Weights
       compute: Compute(precision: precision, pool: ThreadPool(threads: 2)))
     let ids = (0..<900).map { $0 * 37 % 1024 }, whole = model(ids)
     for count in [1, 34, 191, 385] {
-      let rest = model([Array(ids[count...]), Array(ids[count..<count + 3])], after: model.prefix(Array(ids[..<count])))
+      let rest = model(
+        [Array(ids[count...]), Array(ids[count..<count + 3])], after: model.prefix(Array(ids[..<count])))
       #expect(rest[0].floats() == whole.rows(count..<ids.count).floats(), "after \(count) at \(precision)")
       #expect(rest[1].floats() == whole.rows(count..<count + 3).floats(), "after \(count) at \(precision)")
     }

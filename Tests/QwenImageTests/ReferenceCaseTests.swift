@@ -72,7 +72,8 @@ private func isNotRecorded(_ name: String) -> Bool {
     let request = try #require(try reference.requests().first)
     let picture = try loadPipeline(.fp32, lightning: reference.isLightning)(request, probe: recording.probe)
     try expectAgreement(
-      recording, with: ReferenceTensors(Golden.reference("\(reference.name).safetensors")), tolerance: 1e-4, notRecorded: isNotRecorded)
+      recording, with: ReferenceTensors(Golden.reference("\(reference.name).safetensors")), tolerance: 1e-4,
+      notRecorded: isNotRecorded)
     try expectSamePicture(picture, Golden.reference("\(reference.name).png"))
   }
 
@@ -103,7 +104,9 @@ private func isNotRecorded(_ name: String) -> Bool {
   }
 
   /// Padding is at the end of each sample, so a sample's valid part is the front of its slice.
-  private func slice(_ reference: ReferenceTensors, _ name: String, _ index: Int, of samples: Int, count: Int?) throws -> [Float] {
+  private func slice(_ reference: ReferenceTensors, _ name: String, _ index: Int, of samples: Int, count: Int?) throws
+    -> [Float]
+  {
     let all = try reference.floats(name)
     let stride = all.count / samples
     let start = samples == 1 ? 0 : index * stride
@@ -130,7 +133,8 @@ private func isNotRecorded(_ name: String) -> Bool {
   /// At most 1/255 off in at most 0.1 % of the values.
   private func expectSamePicture(_ picture: RasterImage, _ url: URL) throws {
     let expected = try PNG.decode([UInt8](Data(contentsOf: url))).image
-    #expect(picture.width == expected.width && picture.height == expected.height && picture.channels == expected.channels)
+    #expect(
+      picture.width == expected.width && picture.height == expected.height && picture.channels == expected.channels)
     let differences = zip(picture.pixels, expected.pixels).map { abs(Int($0) - Int($1)) }
     let wrong = differences.filter { $0 > 0 }.count
     #expect(differences.max() ?? 0 <= 1, "a value is off by \(differences.max() ?? 0)/255")

@@ -15,7 +15,8 @@ import Weights
     guard case .object(let recorded)? = document["configs"] else { throw CocoaError(.fileReadCorruptFile) }
     var configurations: [String: SchedulerConfiguration] = [:]
     for name in recorded.keys {
-      let object = try JSONSerialization.jsonObject(with: Data(contentsOf: golden.appending(path: "tiny/reference/scheduler.json")))
+      let object = try JSONSerialization.jsonObject(
+        with: Data(contentsOf: golden.appending(path: "tiny/reference/scheduler.json")))
       let config = try #require(((object as? [String: Any])?["configs"] as? [String: Any])?[name])
       let text = String(decoding: try JSONSerialization.data(withJSONObject: config), as: UTF8.self)
       configurations[name] = try SchedulerConfiguration(contentsOf: directory.write(text, as: "\(name).json"))
@@ -91,7 +92,8 @@ import Weights
     var latents = try file.tensor("prepare_latents.0")
     for step in 0..<(sigmas.count - 1) {
       let velocity = trueCFG(
-        conditional: try file.tensor("dit.step\(step).cond.out"), unconditional: try file.tensor("dit.step\(step).uncond.out"), scale: scale
+        conditional: try file.tensor("dit.step\(step).cond.out"),
+        unconditional: try file.tensor("dit.step\(step).uncond.out"), scale: scale
       )
       latents = FlowMatchSchedule.step(
         latents: latents.reshaped(velocity.shape), velocity: velocity, from: sigmas[step], to: sigmas[step + 1])
@@ -108,7 +110,8 @@ import Weights
     #expect(trueCFG(conditional: conditional, unconditional: unconditional, scale: 4).floats() == [0, 0, 3, 4])
     // 2·cond − uncond = 0 although cond is not.
     #expect(
-      trueCFG(conditional: Tensor([1, 1], shape: [1, 2]), unconditional: Tensor([2, 2], shape: [1, 2]), scale: 2).floats() == [0, 0])
+      trueCFG(conditional: Tensor([1, 1], shape: [1, 2]), unconditional: Tensor([2, 2], shape: [1, 2]), scale: 2)
+        .floats() == [0, 0])
   }
 }
 
@@ -168,7 +171,9 @@ import Weights
     var generator = SeededGenerator(state: 5)
     var worst = 0.0
     for index in 0..<200_000 {
-      let u = index < 64 ? Double(sign: .plus, exponent: -index, significand: 1) : Double.random(in: 0x1p-53...1, using: &generator)
+      let u =
+        index < 64
+        ? Double(sign: .plus, exponent: -index, significand: 1) : Double.random(in: 0x1p-53...1, using: &generator)
       worst = max(worst, abs(PortableMath.log(u) - log(u)) / max(log(u).ulp.magnitude, 0x1p-1074))
       let angle = index <= 64 ? Double(index) * .pi / 32 : Double.random(in: 0...(2 * .pi), using: &generator)
       let (sin, cos) = PortableMath.sinCos(angle)

@@ -5,7 +5,9 @@ import Testing
 import Weights
 
 @Suite struct SharedPassTests {
-  private static func compute(_ precision: Precision) -> Compute { Compute(precision: precision, pool: ThreadPool(threads: 2)) }
+  private static func compute(_ precision: Precision) -> Compute {
+    Compute(precision: precision, pool: ThreadPool(threads: 2))
+  }
 
   private static func uniforms(_ name: String, _ rows: Int, _ columns: Int) -> Tensor {
     Tensor(SyntheticWeights.uniforms(name, count: rows * columns), shape: [rows, columns])
@@ -17,7 +19,8 @@ import Weights
     let transformer = try MMDiT(model.weights(of: .transformer), configuration: model.transformer, compute: compute)
     let channels = model.transformer.inChannels, width = model.transformer.jointAttentionDim
     let tables = [transformer.modulation(times: [1, 0.6, 0.1]), transformer.modulation(times: [0.9, 0.3])]
-    let branches = [(4, 4, 7, 0, 0), (5, 7, 1, 1, 1), (4, 4, 30, 0, 2), (20, 15, 12, 1, 0)].enumerated().map { index, shape in
+    let branches = [(4, 4, 7, 0, 0), (5, 7, 1, 1, 1), (4, 4, 30, 0, 2), (20, 15, 12, 1, 0)].enumerated().map {
+      index, shape in
       let (rows, columns, text, table, step) = shape, grid = TokenGrid(height: rows, width: columns)
       return MMDiT.Branch(
         latents: Self.uniforms("latents.\(index)", grid.tokenCount, channels),
@@ -26,7 +29,9 @@ import Weights
     }
     let alone = branches.map { transformer($0).floats() }
     for count in 1...branches.count {
-      #expect(transformer(Array(branches.prefix(count))).map { $0.floats() } == Array(alone.prefix(count)), "\(count) at \(precision)")
+      #expect(
+        transformer(Array(branches.prefix(count))).map { $0.floats() } == Array(alone.prefix(count)),
+        "\(count) at \(precision)")
     }
     #expect(transformer(branches.reversed()).map { $0.floats() } == alone.reversed())
     #expect(transformer([]).isEmpty)
@@ -34,13 +39,17 @@ import Weights
   }
 
   /// Recording makes the denoiser run the branches of guidance one by one.
-  @Test(arguments: [PrecisionChoice.fp32, .bf16, .int8, .q4]) func guidanceInOnePass(_ precision: PrecisionChoice) throws {
+  @Test(arguments: [PrecisionChoice.fp32, .bf16, .int8, .q4]) func guidanceInOnePass(_ precision: PrecisionChoice)
+    throws
+  {
     let model = try ModelDirectory(Golden.tinyCheckpoint)
-    let denoiser = try Denoiser(model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2))
+    let denoiser = try Denoiser(
+      model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2))
     let grid = TokenGrid(height: 6, width: 5), width = model.transformer.jointAttentionDim
     let input = Denoiser.Input(
       promptEmbeds: Self.uniforms("prompt", 11, width), negativePromptEmbeds: Self.uniforms("negative", 6, width),
-      latents: Self.uniforms("latents", grid.tokenCount, model.transformer.inChannels), grid: grid, steps: 3, trueCFGScale: 4)
+      latents: Self.uniforms("latents", grid.tokenCount, model.transformer.inChannels), grid: grid, steps: 3,
+      trueCFGScale: 4)
     #expect(try denoiser(input).floats() == denoiser(input, probe: Recording().probe).floats())
   }
 }

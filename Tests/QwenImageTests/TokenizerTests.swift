@@ -22,7 +22,8 @@ private let published: Result<Tokenizer, any Error> = Result {
   /// Recorded texts and ids: special tokens, templates with a prompt in place, and single texts.
   private func check(_ tokenizer: Tokenizer, vectors: URL) throws {
     let document = try JSON(Array(try Data(contentsOf: vectors)))
-    guard case .object(let specials)? = document["specials"], case .object(let templates)? = document["templates"] else {
+    guard case .object(let specials)? = document["specials"], case .object(let templates)? = document["templates"]
+    else {
       Issue.record("\(vectors.path) has no specials or templates")
       return
     }
@@ -74,12 +75,15 @@ private let published: Result<Tokenizer, any Error> = Result {
   @Test func decodesWhatItEncodes() throws {
     let tokenizer = try published.get()
     for text in ["", "Hello, world!", "山间的清晨，薄雾", "👩‍👩‍👧‍👦 <|im_start|>user\n\u{0}\u{7f}", "a\u{0301}"] {
-      #expect(tokenizer.decode(tokenizer.encode(text)).utf8.elementsEqual(text.precomposedStringWithCanonicalMapping.utf8))
+      #expect(
+        tokenizer.decode(tokenizer.encode(text)).utf8.elementsEqual(text.precomposedStringWithCanonicalMapping.utf8))
     }
     #expect(tokenizer.decode([-1, Int.max, 151_664]) == "<|file_sep|>")
   }
 
-  @Test(arguments: ["a", "ab", "中", "!", " ", "\n", "a\u{0301}\u{0323}", "1"]) func longTextsTakeLinearithmicTime(unit: String) throws {
+  @Test(arguments: ["a", "ab", "中", "!", " ", "\n", "a\u{0301}\u{0323}", "1"]) func longTextsTakeLinearithmicTime(
+    unit: String
+  ) throws {
     let tokenizer = try published.get()
     // Processor time of this thread: other tests run at the same time.
     func seconds(_ byteCount: Int) -> Double {
@@ -120,7 +124,9 @@ private func threadSeconds() -> Double {
     for code in 0..<0x110000 {
       guard let scalar = Unicode.Scalar(UInt32(code)) else { continue }
       let expected: ReferenceUnicode.Class =
-        if letters[code] { .letter } else if numbers[code] { .number } else if code == 10 || code == 13 { .newline } else if spaces[code] {
+        if letters[code] { .letter } else if numbers[code] { .number } else if code == 10 || code == 13 {
+          .newline
+        } else if spaces[code] {
           .blank
         } else { .other }
       if ReferenceUnicode.class(scalar) != expected { wrong.append(String(code, radix: 16)) }
@@ -174,10 +180,14 @@ private func threadSeconds() -> Double {
 
   /// The tiny tokenizer as `tokenizer.json`, with merges as pairs or as strings.
   private func combined(pairs: Bool) throws -> [String: Any] {
-    func object(_ file: String) throws -> Any { try JSONSerialization.jsonObject(with: Data(contentsOf: tiny.appending(path: file))) }
-    let merges = try String(contentsOf: tiny.appending(path: "merges.txt"), encoding: .utf8).split(separator: "\n").dropFirst()
+    func object(_ file: String) throws -> Any {
+      try JSONSerialization.jsonObject(with: Data(contentsOf: tiny.appending(path: file)))
+    }
+    let merges = try String(contentsOf: tiny.appending(path: "merges.txt"), encoding: .utf8).split(separator: "\n")
+      .dropFirst()
     let added = try #require(try object("added_tokens.json") as? [String: Int])
-    let pattern = #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
+    let pattern =
+      #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
     return [
       "normalizer": ["type": "NFC"],
       "pre_tokenizer": [
@@ -201,7 +211,9 @@ private func threadSeconds() -> Double {
     _ = try directory.write(String(decoding: document, as: UTF8.self), as: "tokenizer.json")
     let expected = try Tokenizer(directory: tiny)
     let found = try Tokenizer(directory: directory.url)
-    for text in ["A small red fox, isn't it?  <|im_start|>user\n12", "山间的清晨\t\n é"] { #expect(found.encode(text) == expected.encode(text)) }
+    for text in ["A small red fox, isn't it?  <|im_start|>user\n12", "山间的清晨\t\n é"] {
+      #expect(found.encode(text) == expected.encode(text))
+    }
   }
 
   private static let texts = [
@@ -283,7 +295,9 @@ private func threadSeconds() -> Double {
 
   @Test func refusesOtherTokenizers() throws {
     let directory = try TemporaryDirectory()
-    for (key, value) in [("normalizer", ["type": "NFKC"]), ("pre_tokenizer", ["type": "Whitespace"]), ("model", ["type": "Unigram"])]
+    for (key, value) in [
+      ("normalizer", ["type": "NFKC"]), ("pre_tokenizer", ["type": "Whitespace"]), ("model", ["type": "Unigram"]),
+    ]
       as [(String, Any)]
     {
       var document = try combined(pairs: true)
@@ -292,20 +306,25 @@ private func threadSeconds() -> Double {
       _ = try directory.write(String(decoding: data, as: UTF8.self), as: "tokenizer.json")
       let error = #expect(throws: TokenizerError.self) { try Tokenizer(directory: directory.url) }
       #expect(
-        error?.description.contains("tokenizer.json") == true && error?.description.contains(key) == true, "\(String(describing: error))")
+        error?.description.contains("tokenizer.json") == true && error?.description.contains(key) == true,
+        "\(String(describing: error))")
     }
   }
 
   @Test(arguments: [
     ("vocab.json", "\"!\": 0", "\"!\": 1", "id 1 occurs twice"), ("vocab.json", "\"!\": 0", "\"!\": -1", "id -1"),
-    ("vocab.json", "\"!\": 0", "\"!\": 99999999", "id 99999999"), ("vocab.json", "\"!\": 0", "\"!\": 0.5", "expected an integer"),
+    ("vocab.json", "\"!\": 0", "\"!\": 99999999", "id 99999999"),
+    ("vocab.json", "\"!\": 0", "\"!\": 0.5", "expected an integer"),
     ("vocab.json", "\"!\": 0", "\"!!!!\": 0", "no token for the byte 33"),
     ("vocab.json", "\"!\": 0", "\"中\": 0", "not spelled in the byte alphabet"),
     ("vocab.json", "\"!\": 0", "\"\\\"\": 0", "occurs twice"), ("vocab.json", "{", "[", "expected"),
-    ("merges.txt", "i n\n", "i n x\n", "line 2 is not two tokens"), ("merges.txt", "i n\n", "in\n", "line 2 is not two tokens"),
+    ("merges.txt", "i n\n", "i n x\n", "line 2 is not two tokens"),
+    ("merges.txt", "i n\n", "in\n", "line 2 is not two tokens"),
     ("merges.txt", "i n\n", "中 n\n", "line 2"), ("merges.txt", "i n\n", "~ ~\n", "not in the vocabulary"),
-    ("merges.txt", "i n\n", "i n\ni n\n", "repeats an earlier merge"), ("added_tokens.json", "568", "567", "contradicts"),
-    ("added_tokens.json", "568", "0", "takes id 0 from the vocabulary"), ("added_tokens.json", "568", "\"x\"", "has no id"),
+    ("merges.txt", "i n\n", "i n\ni n\n", "repeats an earlier merge"),
+    ("added_tokens.json", "568", "567", "contradicts"),
+    ("added_tokens.json", "568", "0", "takes id 0 from the vocabulary"),
+    ("added_tokens.json", "568", "\"x\"", "has no id"),
     ("added_tokens.json", "568", "-1", "has no id"),
     ("tokenizer_config.json", "\"add_prefix_space\": false", "\"add_prefix_space\": true", "add_prefix_space"),
     ("tokenizer_config.json", "\"567\"", "\"566\"", "contradicts"),
@@ -316,7 +335,9 @@ private func threadSeconds() -> Double {
     try copy(to: directory)
     let text = try String(contentsOf: tiny.appending(path: file), encoding: .utf8)
     let range = try #require(text.range(of: old))
-    if file == "added_tokens.json" { try FileManager.default.removeItem(at: directory.url.appending(path: "tokenizer_config.json")) }
+    if file == "added_tokens.json" {
+      try FileManager.default.removeItem(at: directory.url.appending(path: "tokenizer_config.json"))
+    }
     _ = try directory.write(text.replacingCharacters(in: range, with: new), as: file)
     let error = #expect(throws: TokenizerError.self) { try Tokenizer(directory: directory.url) }
     let message = try #require(error).description
@@ -337,7 +358,8 @@ private func threadSeconds() -> Double {
     let decoder =
       #""added_tokens_decoder": { "600": {"content": "<e\u0301>", "normalized": true},"#
       + #" "601": {"content": "<o\u0301>", "normalized": false},"#
-    _ = try directory.write(config.replacingOccurrences(of: #""added_tokens_decoder": {"#, with: decoder), as: "tokenizer_config.json")
+    _ = try directory.write(
+      config.replacingOccurrences(of: #""added_tokens_decoder": {"#, with: decoder), as: "tokenizer_config.json")
     let tokenizer = try Tokenizer(directory: directory.url)
     #expect(tokenizer.encode("<e\u{301}>") == [600] && tokenizer.encode("<\u{e9}>") == [600])
     #expect(tokenizer.encode("<o\u{301}>") == [601] && tokenizer.encode("<\u{f3}>") != [601])

@@ -13,7 +13,9 @@ import Weights
   /// The small model, laid out for `precision`.
   private func laidOut(_ precision: Precision, in directory: URL) throws -> ModelDirectory {
     let url = directory.appending(path: "m")
-    _ = try QuantisedCheckpoint.write(ModelDirectory(Self.nano), precision: precision, to: url, pool: Self.pool) { _, _ in }
+    _ = try QuantisedCheckpoint.write(ModelDirectory(Self.nano), precision: precision, to: url, pool: Self.pool) {
+      _, _ in
+    }
     return try ModelDirectory(url)
   }
 
@@ -58,7 +60,8 @@ import Weights
     // Weights that are laid out in memory stay there.
     let plain = try ModelDirectory(Self.nano)
     #expect(
-      try MMDiT(plain.weights(of: .transformer), configuration: plain.transformer, compute: compute, residentMax: 0).streaming == nil)
+      try MMDiT(plain.weights(of: .transformer), configuration: plain.transformer, compute: compute, residentMax: 0)
+        .streaming == nil)
   }
 
   @Test func anyFewLayersLieEvenly() {

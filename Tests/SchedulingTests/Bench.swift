@@ -25,7 +25,9 @@ struct Bench {
   }
 
   @discardableResult
-  mutating func send(_ event: Event, after wait: Duration = .zero, sourceLocation: SourceLocation = #_sourceLocation) -> [Effect] {
+  mutating func send(_ event: Event, after wait: Duration = .zero, sourceLocation: SourceLocation = #_sourceLocation)
+    -> [Effect]
+  {
     now = now + wait
     let effects = scheduler.step(event, now: now)
     for case .release(let payload) in effects {
@@ -49,7 +51,8 @@ struct Bench {
   }
 
   func registration(
-    _ stage: StageName, id: UInt64, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32", model: ModelIdentity = model,
+    _ stage: StageName, id: UInt64, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32",
+    model: ModelIdentity = model,
     running: [AttemptID] = []
   ) -> WorkerRegistration {
     WorkerRegistration(
@@ -60,7 +63,8 @@ struct Bench {
   /// A worker joins; returns what follows from it.
   @discardableResult
   mutating func join(
-    _ stage: StageName, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32", model: ModelIdentity = model,
+    _ stage: StageName, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32",
+    model: ModelIdentity = model,
     running: [AttemptID] = []
   ) -> (worker: WorkerID, effects: [Effect]) {
     nextWorker += 1
@@ -82,7 +86,10 @@ struct Bench {
     _ id: String, prompt: String? = nil, negativePrompt: String? = nil, steps: Int = 4, deadline: Instant? = nil,
     model: ModelIdentity = model
   ) -> [Effect] {
-    send(.imagesSubmitted([submission(id, prompt: prompt, negativePrompt: negativePrompt, steps: steps, deadline: deadline, model: model)]))
+    send(
+      .imagesSubmitted([
+        submission(id, prompt: prompt, negativePrompt: negativePrompt, steps: steps, deadline: deadline, model: model)
+      ]))
   }
 
   func submission(
@@ -95,7 +102,9 @@ struct Bench {
 
   /// The worker accepts the offer and finishes the task.
   @discardableResult
-  mutating func complete(_ offer: (offer: Offer, worker: WorkerID)?, after wait: Duration = .seconds(1), bytes: Int = 100) throws
+  mutating func complete(
+    _ offer: (offer: Offer, worker: WorkerID)?, after wait: Duration = .seconds(1), bytes: Int = 100
+  ) throws
     -> [Effect]
   {
     let (offer, worker) = try #require(offer)
@@ -105,13 +114,16 @@ struct Bench {
 
   /// The worker reports a step with a checkpoint; returns the checkpoint.
   @discardableResult
-  mutating func step(_ offer: (offer: Offer, worker: WorkerID)?, _ completedSteps: Int, after wait: Duration = .seconds(1)) throws
+  mutating func step(
+    _ offer: (offer: Offer, worker: WorkerID)?, _ completedSteps: Int, after wait: Duration = .seconds(1)
+  ) throws
     -> Payload
   {
     let (offer, worker) = try #require(offer)
     let latents = payload()
     send(
-      .taskProgressed(offer.attempt, by: worker, StepReport(completedSteps: completedSteps, stepSeconds: 1, checkpoint: latents)),
+      .taskProgressed(
+        offer.attempt, by: worker, StepReport(completedSteps: completedSteps, stepSeconds: 1, checkpoint: latents)),
       after: wait)
     return latents
   }

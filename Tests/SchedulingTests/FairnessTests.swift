@@ -6,7 +6,8 @@ struct FairnessTests {
   /// Jobs in the order in which the only denoiser takes them, with the tenant as the first letter of their names.
   private func served(_ bench: inout Bench, count: Int) throws -> [String] {
     var order: [String] = []
-    var queue = offers(bench.join(.textEncoder, credits: 64).effects) + offers(bench.join(.vaeDecoder, credits: 64).effects)
+    var queue =
+      offers(bench.join(.textEncoder, credits: 64).effects) + offers(bench.join(.vaeDecoder, credits: 64).effects)
     let (denoiser, effects) = bench.join(.denoiser)
     queue += offers(effects)
     while order.count < count, !queue.isEmpty {
@@ -19,7 +20,9 @@ struct FairnessTests {
     return order
   }
 
-  private func submit(_ bench: inout Bench, _ id: String, steps: Int = 4, priority: JobPriority = .interactive) -> [Effect] {
+  private func submit(_ bench: inout Bench, _ id: String, steps: Int = 4, priority: JobPriority = .interactive)
+    -> [Effect]
+  {
     var submission = bench.submission(id, steps: steps)
     submission.tenant = TenantID(String(id.prefix(1)))
     submission.priority = priority
@@ -104,13 +107,16 @@ struct FairnessTests {
 
 @Suite("Slow and sleeping processes")
 struct PaceTests {
-  private func progress(_ bench: inout Bench, _ offer: (offer: Offer, worker: WorkerID), step: Int, seconds: Double) -> [Effect] {
+  private func progress(_ bench: inout Bench, _ offer: (offer: Offer, worker: WorkerID), step: Int, seconds: Double)
+    -> [Effect]
+  {
     let report = StepReport(completedSteps: step, stepSeconds: seconds, checkpoint: bench.payload())
     return bench.send(.taskProgressed(offer.offer.attempt, by: offer.worker, report), after: .seconds(seconds))
   }
 
   /// A fast denoiser that has shown its pace, and a slow one that has a job of its own.
-  private func slowAndFast(_ factor: Double?) throws -> (Bench, slow: (offer: Offer, worker: WorkerID), fast: WorkerID) {
+  private func slowAndFast(_ factor: Double?) throws -> (Bench, slow: (offer: Offer, worker: WorkerID), fast: WorkerID)
+  {
     var bench = Bench {
       $0.slowWorkerFactor = factor
       $0.lease = .seconds(10_000)

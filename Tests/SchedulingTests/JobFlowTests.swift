@@ -73,7 +73,10 @@ struct JobFlowTests {
     for id in ["a", "b", "c"] { bench.submit(id) }
     var order: [ImageJobID] = []
     var queue: [(offer: Offer, worker: WorkerID)] = [
-      (Offer(attempt: attempt("a", 0, 1), job: ImageJobID("a"), index: 0, inputs: [], resume: nil, deadline: nil), WorkerID(1))
+      (
+        Offer(attempt: attempt("a", 0, 1), job: ImageJobID("a"), index: 0, inputs: [], resume: nil, deadline: nil),
+        WorkerID(1)
+      )
     ]
     while !queue.isEmpty {
       let next = queue.removeFirst()

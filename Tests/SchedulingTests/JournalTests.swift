@@ -48,7 +48,8 @@ struct JournalTests {
     bench.submit("a")
     #expect(bench.send(.imageCancelled(ImageJobID("a"), reason: reason)).isEmpty)
     let durable = bench.send(.journalled(through: JournalSequence(1)))
-    #expect(durable == [.admitted(ImageJobID("a")), .journal(JournalSequence(2), .imageFailed(ImageJobID("a"), reason))])
+    #expect(
+      durable == [.admitted(ImageJobID("a")), .journal(JournalSequence(2), .imageFailed(ImageJobID("a"), reason))])
     #expect(events(bench.send(.journalled(through: JournalSequence(2))), of: "a") == [.failed(reason)])
   }
 
@@ -156,14 +157,18 @@ struct JournalTests {
   }
 
   private func checkpoints(_ bench: Bench, since count: Int) -> [Int] {
-    bench.entries[count...].compactMap { if case .checkpointed(_, let checkpoint, _) = $0 { checkpoint.completedSteps } else { nil } }
+    bench.entries[count...].compactMap {
+      if case .checkpointed(_, let checkpoint, _) = $0 { checkpoint.completedSteps } else { nil }
+    }
   }
 }
 
 @Suite("After a restart")
 struct RestartTests {
   /// What the journal knows of a job that lost its gateway after `completedSteps` steps.
-  private func restored(_ bench: inout Bench, _ id: String, completedSteps: Int, steps: Int = 4, attemptNumber: UInt32 = 1)
+  private func restored(
+    _ bench: inout Bench, _ id: String, completedSteps: Int, steps: Int = 4, attemptNumber: UInt32 = 1
+  )
     -> RestoredImageJob
   {
     let embeddings = RestoredTask(index: 0, attemptNumber: 1, output: bench.payload(), numericsClass: "fp32")
@@ -211,7 +216,9 @@ struct RestartTests {
   }
 
   @Test func numbersOfAttemptsNeverComeAgain() {
-    for (run, expected) in [(UInt32(0), UInt32(1)), (1, 4097), (5, 20481), (Scheduler.maxRun, Scheduler.maxRun * 4096 + 1)] {
+    for (run, expected) in [
+      (UInt32(0), UInt32(1)), (1, 4097), (5, 20481), (Scheduler.maxRun, Scheduler.maxRun * 4096 + 1),
+    ] {
       var bench = Bench(run: run)
       bench.join(.textEncoder)
       #expect(offers(bench.submit("a")).map(\.offer.attempt.number) == [expected])
@@ -252,7 +259,8 @@ struct RestartTests {
     // The latents are finished, and the journal has forgotten the embeddings.
     let latents = bench.payload()
     let job = RestoredImageJob(
-      submission: bench.submission("a"), tasks: [RestoredTask(index: 1, attemptNumber: 1, output: latents, numericsClass: "fp32")])
+      submission: bench.submission("a"),
+      tasks: [RestoredTask(index: 1, attemptNumber: 1, output: latents, numericsClass: "fp32")])
     let decode = offers(bench.send(.restored([job])))
     #expect(decode.map(\.offer.inputs) == [[latents]])
     let finished = try bench.complete(decode.first)

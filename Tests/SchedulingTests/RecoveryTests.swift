@@ -18,7 +18,9 @@ struct RecoveryTests {
     #expect(second.offer.resume == Checkpoint(completedSteps: 2, latents: latents))
     #expect(second.offer.inputs == denoise.offer.inputs)
     #expect(
-      events(effects, of: "a").contains { if case .retrying(.denoiser, let why) = $0 { why.message.contains("crash") } else { false } })
+      events(effects, of: "a").contains {
+        if case .retrying(.denoiser, let why) = $0 { why.message.contains("crash") } else { false }
+      })
 
     // The first attempt's answers come too late: they change nothing.
     let late = bench.payload()
@@ -104,7 +106,8 @@ struct RecoveryTests {
     let why = Status(.invalidArgument, "prompt has 2000 tokens; the limit is 1024", field: "prompt")
     let effects = bench.send(.taskFailed(encode.offer.attempt, by: encode.worker, why))
     #expect(
-      failure(effects, of: "a") == Status(.invalidArgument, "negative_prompt has 2000 tokens; the limit is 1024", field: "negative_prompt"))
+      failure(effects, of: "a")
+        == Status(.invalidArgument, "negative_prompt has 2000 tokens; the limit is 1024", field: "negative_prompt"))
     #expect(failure(effects, of: "b") == why)
     #expect(failure(effects, of: "c") == why)
     // What blames no field, or says it in other words, is passed on as it is.
@@ -161,7 +164,9 @@ struct RecoveryTests {
       denoise = try #require(offers(effects).first)
       #expect(denoise.offer.resume?.completedSteps == step)
     }
-    #expect(failure(bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Status(.internal, "again"))), of: "a") != nil)
+    #expect(
+      failure(bench.send(.taskFailed(denoise.offer.attempt, by: denoise.worker, Status(.internal, "again"))), of: "a")
+        != nil)
   }
 
   @Test(arguments: [StatusCode.resourceExhausted, .unavailable])
@@ -180,7 +185,8 @@ struct RecoveryTests {
     #expect(offers(effects).map(\.offer.attempt) == [attempt("a", 0, 2)])
     // Once it has accepted, the same is a failure.
     bench.send(.taskAccepted(attempt("a", 0, 2), by: encoder))
-    #expect(failure(bench.send(.taskFailed(attempt("a", 0, 2), by: encoder, Status(code, "no memory"))), of: "a") != nil)
+    #expect(
+      failure(bench.send(.taskFailed(attempt("a", 0, 2), by: encoder, Status(code, "no memory"))), of: "a") != nil)
   }
 
   @Test func prefersAWorkerThatHasNotFailedWithTheTask() throws {
@@ -207,11 +213,15 @@ struct RecoveryTests {
     bench.submit("a")
     bench.send(.taskFailed(attempt("a", 0, 1), by: bad, Status(.internal, "no")))
     let second = bench.send(.taskFailed(attempt("a", 0, 2), by: bad, Status(.internal, "no")))
-    #expect(second.contains { if case .worker(bad, .quarantined(let until, _)) = $0 { until == bench.now + .seconds(10) } else { false } })
+    #expect(
+      second.contains {
+        if case .worker(bad, .quarantined(let until, _)) = $0 { until == bench.now + .seconds(10) } else { false }
+      })
     #expect(offers(second).isEmpty)
     #expect(bench.scheduler.status(now: bench.now).workers[0].state == .quarantined)
     #expect(
-      bench.scheduler.status(now: bench.now).missingStages(of: model, stages: [.textEncoder, .denoiser, .vaeDecoder]) == [.textEncoder])
+      bench.scheduler.status(now: bench.now).missingStages(of: model, stages: [.textEncoder, .denoiser, .vaeDecoder])
+        == [.textEncoder])
     let after = bench.send(.tick, after: .seconds(10))
     #expect(offers(after).first?.offer.attempt == attempt("a", 0, 3))
     // A success makes it a worker like any other.
@@ -277,7 +287,8 @@ struct RecoveryTests {
     try bench.step(denoise, 1, after: .seconds(4))
     bench.send(
       .taskProgressed(
-        denoise.offer.attempt, by: denoise.worker, StepReport(completedSteps: 2, stepSeconds: 4, checkpoint: bench.payload())),
+        denoise.offer.attempt, by: denoise.worker,
+        StepReport(completedSteps: 2, stepSeconds: 4, checkpoint: bench.payload())),
       after: .seconds(4))
     #expect(offers(bench.send(.tick, after: .seconds(20))).isEmpty)
     let effects = bench.send(.tick, after: .seconds(1))
@@ -333,7 +344,10 @@ struct SessionTests {
     var registration = bench.registration(.textEncoder, id: bench.nextWorker, name: "text-encoder-1")
     registration.keepsConnection = true
     let effects = bench.send(.workerRegistered(registration))
-    #expect(effects == [.worker(newest, .gone(reason: "worker text-encoder-1 registered again")), .worker(registration.id, .joined)])
+    #expect(
+      effects == [
+        .worker(newest, .gone(reason: "worker text-encoder-1 registered again")), .worker(registration.id, .joined),
+      ])
     bench.send(.taskAccepted(attempt("a", 0, 5), by: registration.id))
     let finished = bench.send(.taskFinished(attempt("a", 0, 5), by: registration.id, output: bench.payload()))
     #expect(offers(finished).map(\.offer.attempt) == [attempt("a", 1, 1)])
@@ -383,7 +397,8 @@ struct SessionTests {
     let late = bench.payload()
     #expect(bench.send(.taskFinished(denoise.offer.attempt, by: third, output: late)) == [.release(late)])
     #expect(bench.scheduler.status(now: bench.now).workers.last?.freeCredits == 1)
-    let second = Offer(attempt: attempt("a", 1, 2), job: ImageJobID("a"), index: 1, inputs: [], resume: nil, deadline: nil)
+    let second = Offer(
+      attempt: attempt("a", 1, 2), job: ImageJobID("a"), index: 1, inputs: [], resume: nil, deadline: nil)
     #expect(offers(try bench.complete((second, other))).count == 1)
   }
 

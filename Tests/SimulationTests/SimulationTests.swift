@@ -23,10 +23,14 @@ struct SimulationTests {
   /// The run is worth something only if the faults really happened.
   private func expectCoverage(_ coverage: Coverage) {
     let expected = [
-      "adoptions": 1000, "answers of closed sessions": 200, "client retries": 10_000, "crashes": 1000, "disk stalls": 100,
-      "drains": 100, "drops": 1000, "drops by partitions": 1000, "duplicates": 1000, "entries refused": 1000, "failures": 100,
-      "finished": 10_000, "freezes": 500, "full disks": 500, "gateway freezes": 300, "gateway kills": 1000, "held ends": 100,
-      "jobs refused for want of room": 500, "lost writes": 100, "partitions": 500, "quarantines": 50, "reorderings": 1000,
+      "adoptions": 1000, "answers of closed sessions": 200, "client retries": 10_000, "crashes": 1000,
+      "disk stalls": 100,
+      "drains": 100, "drops": 1000, "drops by partitions": 1000, "duplicates": 1000, "entries refused": 1000,
+      "failures": 100,
+      "finished": 10_000, "freezes": 500, "full disks": 500, "gateway freezes": 300, "gateway kills": 1000,
+      "held ends": 100,
+      "jobs refused for want of room": 500, "lost writes": 100, "partitions": 500, "quarantines": 50,
+      "reorderings": 1000,
       "requests known by their key": 1000, "resets": 300, "restored jobs": 2000, "resumes": 500, "retries": 1000,
       "sick workers": 200, "slow workers": 200, "stale answers": 1000, "stuck steps": 50, "torn writes": 50,
     ]
@@ -55,10 +59,12 @@ struct SimulationTests {
 
   /// The switches that leave rules out are for the simulator alone.
   @Test func nothingElseLeavesRulesOut() throws {
-    let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent()
     for floor in ["Services", "Shared"] {
       let files = FileManager.default.enumerator(at: root.appending(path: floor), includingPropertiesForKeys: nil)
-      for case let file as URL in files ?? .init() where file.pathExtension == "swift" && !file.path.contains("Shared/Scheduling/") {
+      for case let file as URL in files ?? .init()
+      where file.pathExtension == "swift" && !file.path.contains("Shared/Scheduling/") {
         #expect(try !String(contentsOf: file, encoding: .utf8).contains("omissions"), "\(file.lastPathComponent)")
       }
     }

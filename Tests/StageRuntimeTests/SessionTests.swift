@@ -18,7 +18,8 @@ struct SessionTests {
         try context.checkCancelled()
         usleep(1000)
       }
-      return StageOutput(.denoiseResponse(DenoiseResponse(steps: 1)), tensors: [.latents(Array(task.reference.jobID.utf8))])
+      return StageOutput(
+        .denoiseResponse(DenoiseResponse(steps: 1)), tensors: [.latents(Array(task.reference.jobID.utf8))])
     }
     var configuration = quickConfiguration([first.endpoint])
     configuration.credits = 2
@@ -53,7 +54,8 @@ struct SessionTests {
     let gateway = try await ScriptedGateway()
     try await withWorker(FakeStage.denoiser(), quickConfiguration([gateway.endpoint])) { _, _ in
       let (peer, _) = try await gateway.admitWorker(leaseMs: 1000)
-      try await gateway.send(Envelope(inReplyTo: 99, body: .failed(Status(.failedPrecondition, "unknown session"))), to: peer)
+      try await gateway.send(
+        Envelope(inReplyTo: 99, body: .failed(Status(.failedPrecondition, "unknown session"))), to: peer)
       _ = try await gateway.admitWorker(leaseMs: 1000)
       await gateway.stopAnsweringHeartbeats()
       let start = ContinuousClock.now
@@ -110,11 +112,17 @@ struct SessionTests {
       let first = try await gateway.nextMessage()
       let second = try await gateway.nextMessage()
       guard case .register = second.envelope.body else { throw Unexpected("not registered again") }
-      try await gateway.reply(.registered(Registered(sessionID: "late", heartbeatIntervalMs: 20, leaseMs: 60_000)), to: first)
-      for _ in 0..<100 where await gateway.heartbeats.last?.sessionID != "late" { _ = try? await gateway.nextMessage(seconds: 0.2) }
+      try await gateway.reply(
+        .registered(Registered(sessionID: "late", heartbeatIntervalMs: 20, leaseMs: 60_000)), to: first)
+      for _ in 0..<100 where await gateway.heartbeats.last?.sessionID != "late" {
+        _ = try? await gateway.nextMessage(seconds: 0.2)
+      }
       #expect(await gateway.heartbeats.last?.sessionID == "late")
-      try await gateway.reply(.registered(Registered(sessionID: "newer", heartbeatIntervalMs: 20, leaseMs: 60_000)), to: second)
-      for _ in 0..<100 where await gateway.heartbeats.last?.sessionID != "newer" { _ = try? await gateway.nextMessage(seconds: 0.2) }
+      try await gateway.reply(
+        .registered(Registered(sessionID: "newer", heartbeatIntervalMs: 20, leaseMs: 60_000)), to: second)
+      for _ in 0..<100 where await gateway.heartbeats.last?.sessionID != "newer" {
+        _ = try? await gateway.nextMessage(seconds: 0.2)
+      }
       #expect(await gateway.heartbeats.last?.sessionID == "newer")
     }
     await gateway.close()
@@ -139,7 +147,8 @@ struct SessionTests {
   @Test("a worker that dies is noticed at once, another one takes its place")
   func workerDies() async throws {
     let gateway = try await ScriptedGateway()
-    let victim = try await withWorker(FakeStage.denoiser(stepMs: 5), quickConfiguration([gateway.endpoint])) { _, running in
+    let victim = try await withWorker(FakeStage.denoiser(stepMs: 5), quickConfiguration([gateway.endpoint])) {
+      _, running in
       let (peer, _) = try await gateway.admitWorker()
       try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 10_000)), on: peer)
       return peer
@@ -154,7 +163,8 @@ struct SessionTests {
       let (peer, registration) = try await gateway.admitWorker()
       #expect(peer != victim && registration.running.isEmpty)
       try await gateway.send(Envelope(task: task("a", attempt: 2), body: denoise(steps: 4)), to: peer)
-      #expect(try await gateway.conversation(task("a", attempt: 2)).last?.body == .denoiseResponse(DenoiseResponse(steps: 4)))
+      #expect(
+        try await gateway.conversation(task("a", attempt: 2)).last?.body == .denoiseResponse(DenoiseResponse(steps: 4)))
     }
     await gateway.close()
   }
@@ -189,7 +199,8 @@ struct SessionTests {
     let server = try CurveKeyPair.generate()
     let worker = try CurveKeyPair.generate()
     try worker.publicKey.write(to: directory + "/w.public")
-    let gateway = try await ScriptedGateway(security: .curve(server, allowList: try CurveAllowList(directory: directory)))
+    let gateway = try await ScriptedGateway(
+      security: .curve(server, allowList: try CurveAllowList(directory: directory)))
     let configuration = quickConfiguration([gateway.endpoint], security: .curve(worker, server: server.publicKey))
     try await withWorker(FakeStage.denoiser(), configuration) { _, _ in
       let (peer, _) = try await gateway.admitWorker()
@@ -236,7 +247,9 @@ struct DrainTests {
       let (peer, _) = try await gateway.admitWorker()
       try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 10_000)), on: peer)
       worker.drain(reason: "stop")
-      guard case .failed(let status) = try await gateway.conversation(task("a")).last?.body else { throw Unexpected("not failed") }
+      guard case .failed(let status) = try await gateway.conversation(task("a")).last?.body else {
+        throw Unexpected("not failed")
+      }
       #expect(status.code == .unavailable)
       try await ends(running, within: 60)
     }
@@ -258,7 +271,9 @@ struct DrainTests {
       let (peer, _) = try await gateway.admitWorker()
       try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 1)), on: peer)
       worker.drain(reason: "stop")
-      guard case .failed(let status) = try await gateway.conversation(task("a")).last?.body else { throw Unexpected("not failed") }
+      guard case .failed(let status) = try await gateway.conversation(task("a")).last?.body else {
+        throw Unexpected("not failed")
+      }
       #expect(status.code == .unavailable && status.message.contains("left before"))
       try await ends(running, within: 60)
     }
@@ -301,7 +316,9 @@ struct DrainTests {
     #expect((await error { $0.gateways += $0.gateways } as? WorkerConfigurationError)?.setting == "gateways")
     #expect((await error { $0.credits = 0 } as? WorkerConfigurationError)?.setting == "credits")
     #expect((await error { $0.tickMs = 0 } as? WorkerConfigurationError)?.setting == "tickMs")
-    #expect(await error { $0.gateways = ["tcp://10.0.0.1:1"] } as? TransportError == .plaintextRefused(endpoint: "tcp://10.0.0.1:1"))
+    #expect(
+      await error { $0.gateways = ["tcp://10.0.0.1:1"] } as? TransportError
+        == .plaintextRefused(endpoint: "tcp://10.0.0.1:1"))
   }
 }
 

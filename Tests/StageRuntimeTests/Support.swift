@@ -59,7 +59,9 @@ actor ScriptedGateway {
         return try await group.next() ?? nil
       }
       guard let event else { throw Unexpected("the router is closed") }
-      guard case .message(let inbound) = event, case .heartbeat(let heartbeat) = inbound.envelope.body else { return event }
+      guard case .message(let inbound) = event, case .heartbeat(let heartbeat) = inbound.envelope.body else {
+        return event
+      }
       heartbeats.append(heartbeat)
       // The worker may have left since.
       if answersHeartbeats { try? await reply(.heartbeatReply, to: inbound) }
@@ -79,7 +81,9 @@ actor ScriptedGateway {
   }
 
   /// Waits for a worker and lets it in.
-  func admitWorker(heartbeatIntervalMs: Int = 50, leaseMs: Int = 60_000) async throws -> (peer: PeerID, registration: Register) {
+  func admitWorker(heartbeatIntervalMs: Int = 50, leaseMs: Int = 60_000) async throws -> (
+    peer: PeerID, registration: Register
+  ) {
     admitted = [:]
     while true {
       let inbound = try await nextMessage()
@@ -174,11 +178,13 @@ extension WireTensor {
 
 extension ModelCard {
   static let test = ModelCard(
-    model: ModelIdentity(id: "test-model", fingerprint: "f"), pipelineClass: "QwenImagePipeline", pipelines: [.textToImage],
+    model: ModelIdentity(id: "test-model", fingerprint: "f"), pipelineClass: "QwenImagePipeline",
+    pipelines: [.textToImage],
     limits: ModelLimits(
       sizeMultiplePx: 16, minSidePx: 16, maxSidePx: 2048, maxPixels: 4_194_304, maxSteps: 1000, maxPromptTokens: 512,
       maxPromptBytes: 4096),
-    defaults: GenerationDefaults(size: ImageSize(widthPx: 64, heightPx: 64), steps: 4, trueCFGScale: 4, negativePrompt: ""),
+    defaults: GenerationDefaults(
+      size: ImageSize(widthPx: 64, heightPx: 64), steps: 4, trueCFGScale: 4, negativePrompt: ""),
     recommendedSizes: [],
     latents: LatentGeometry(channels: 16, downscale: 8, patch: 2))
 }
@@ -186,10 +192,13 @@ extension ModelCard {
 func denoise(steps: Int, firstStep: Int = 0, model: String = "test-model") -> Body {
   .denoiseRequest(
     DenoiseRequest(
-      modelID: model, size: ImageSize(widthPx: 64, heightPx: 64), steps: steps, trueCFGScale: 4, seed: 1, firstStep: firstStep))
+      modelID: model, size: ImageSize(widthPx: 64, heightPx: 64), steps: steps, trueCFGScale: 4, seed: 1,
+      firstStep: firstStep))
 }
 
-func task(_ job: String, attempt: UInt32 = 1) -> TaskReference { TaskReference(jobID: job, taskID: "denoise", attempt: attempt) }
+func task(_ job: String, attempt: UInt32 = 1) -> TaskReference {
+  TaskReference(jobID: job, taskID: "denoise", attempt: attempt)
+}
 
 /// Settings that do not keep a test waiting.
 func quickConfiguration(_ endpoints: [String], security: DealerSecurity = .plaintext()) -> WorkerConfiguration {
@@ -205,7 +214,8 @@ func quickConfiguration(_ endpoints: [String], security: DealerSecurity = .plain
 
 /// Runs a worker while `body` runs.
 func withWorker<Result>(
-  _ stage: any Stage, _ configuration: WorkerConfiguration, _ body: (Worker, Task<Void, any Error>) async throws -> Result
+  _ stage: any Stage, _ configuration: WorkerConfiguration,
+  _ body: (Worker, Task<Void, any Error>) async throws -> Result
 ) async throws -> Result {
   let worker = Worker(stage: stage, configuration: configuration)
   let running = Task { try await worker.run() }

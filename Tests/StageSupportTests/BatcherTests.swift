@@ -5,7 +5,9 @@ import Testing
 
 @Suite struct BatcherTests {
   /// Calls `body` with every number in `items`, each on a thread of its own, and returns what it gave in the same order.
-  private static func onThreads<Result: Sendable>(_ items: [Int], _ body: @escaping @Sendable (Int) -> Result) -> [Result?] {
+  private static func onThreads<Result: Sendable>(_ items: [Int], _ body: @escaping @Sendable (Int) -> Result)
+    -> [Result?]
+  {
     let results = Mutex([Result?](repeating: nil, count: items.count)), group = DispatchGroup()
     for (index, item) in items.enumerated() {
       group.enter()
@@ -33,7 +35,8 @@ import Testing
   }
 
   @Test func everyCallerGetsTheOutputOfItsItem() {
-    let batches = Batches(), encode = batcher(BatchLimits(maxItems: 5, maxWeight: 1000, wait: .milliseconds(1)), batches)
+    let batches = Batches(),
+      encode = batcher(BatchLimits(maxItems: 5, maxWeight: 1000, wait: .milliseconds(1)), batches)
     let items = Array(0..<64), outputs = Self.onThreads(items) { encode($0, weight: 1) }
     #expect(outputs == items.map { "\($0)!" })
     let computed = batches.sizes.withLock { $0 }
@@ -50,7 +53,8 @@ import Testing
   }
 
   @Test func weightsAreLimited() {
-    let batches = Batches(), encode = batcher(BatchLimits(maxItems: 100, maxWeight: 10, wait: .milliseconds(50)), batches)
+    let batches = Batches(),
+      encode = batcher(BatchLimits(maxItems: 100, maxWeight: 10, wait: .milliseconds(50)), batches)
     _ = Self.onThreads([6, 6, 4, 4, 2, 12]) { encode($0, weight: $0) }
     let computed = batches.sizes.withLock { $0 }
     #expect(computed.flatMap { $0 }.sorted() == [2, 4, 4, 6, 6, 12])
@@ -59,7 +63,8 @@ import Testing
 
   /// Those who ask again and again are computed together, without waiting, and go on when others leave.
   @Test(.timeLimit(.minutes(1))) func participantsStayTogether() {
-    let batches = Batches(), predict = batcher(BatchLimits(maxItems: 100, maxWeight: 1000, wait: .seconds(3600)), batches)
+    let batches = Batches(),
+      predict = batcher(BatchLimits(maxItems: 100, maxWeight: 1000, wait: .seconds(3600)), batches)
     let entered = DispatchSemaphore(value: 0), go = DispatchSemaphore(value: 0)
     DispatchQueue.global().async {
       for _ in 0..<3 { entered.wait() }
@@ -74,11 +79,14 @@ import Testing
     }
     #expect(outputs == [1, 2, 3].map { Array(repeating: "\($0)!", count: $0 * 4) })
     let sizes = batches.sizes.withLock { $0.map { $0.sorted() } }
-    #expect(sizes == Array(repeating: [1, 2, 3], count: 4) + Array(repeating: [2, 3], count: 4) + Array(repeating: [3], count: 4))
+    #expect(
+      sizes == Array(repeating: [1, 2, 3], count: 4) + Array(repeating: [2, 3], count: 4)
+        + Array(repeating: [3], count: 4))
   }
 
   @Test func whoComesMeanwhileMakesTheNextBatch() {
-    let batches = Batches(), encode = batcher(BatchLimits(maxItems: 8, maxWeight: 1000, wait: .zero), batches, seconds: 0.3)
+    let batches = Batches(),
+      encode = batcher(BatchLimits(maxItems: 8, maxWeight: 1000, wait: .zero), batches, seconds: 0.3)
     _ = Self.onThreads([0, 1, 2, 3]) { item in
       Thread.sleep(forTimeInterval: item == 0 ? 0 : 0.1)
       return encode(item, weight: 1)

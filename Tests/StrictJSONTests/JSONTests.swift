@@ -18,9 +18,12 @@ struct JSONTests {
   }
 
   @Test(arguments: [
-    "", " ", "nul", "nulll", "NaN", "Infinity", "-Infinity", "-", "+1", "01", "1.", ".5", "1e", "0x10", "1_000", "'a'", "\"a", "\"\\",
-    "\"\\x\"", "\"\\u12\"", "\"\\uD800\"", "\"\\ud800\\u0041\"", "\"\\uDC00\\uD800\"", "\"\\uD83Dx\"", "\"\u{1}\"", "\"a\nb\"", "[1,]",
-    "[1 2]", "[", "{", "{\"a\"}", "{\"a\":}", "{a:1}", "{1:2}", "{\"a\" 1}", "{\"a\":1,}", "{\"a\":1,\"a\":2}", "{\"a\":1}{", "1 1",
+    "", " ", "nul", "nulll", "NaN", "Infinity", "-Infinity", "-", "+1", "01", "1.", ".5", "1e", "0x10", "1_000", "'a'",
+    "\"a", "\"\\",
+    "\"\\x\"", "\"\\u12\"", "\"\\uD800\"", "\"\\ud800\\u0041\"", "\"\\uDC00\\uD800\"", "\"\\uD83Dx\"", "\"\u{1}\"",
+    "\"a\nb\"", "[1,]",
+    "[1 2]", "[", "{", "{\"a\"}", "{\"a\":}", "{a:1}", "{1:2}", "{\"a\" 1}", "{\"a\":1,}", "{\"a\":1,\"a\":2}",
+    "{\"a\":1}{", "1 1",
     "\u{FEFF}{}", "//x\n1", "/**/1",
   ])
   func refuses(text: String) {
@@ -58,9 +61,12 @@ struct JSONTests {
   }
 
   /// Foundation's parser is the oracle for documents both should read.
-  @Test(arguments: ["transformer/config.json", "text_encoder/config.json", "tokenizer/vocab.json", "tokenizer/tokenizer_config.json"])
+  @Test(arguments: [
+    "transformer/config.json", "text_encoder/config.json", "tokenizer/vocab.json", "tokenizer/tokenizer_config.json",
+  ])
   func agreesWithFoundation(file: String) throws {
-    let golden = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "Golden")
+    let golden = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(
+      path: "Golden")
     let data = try Data(contentsOf: golden.appending(path: "tiny/checkpoint/\(file)"))
     let expected = try #require(try JSONSerialization.jsonObject(with: data) as? NSDictionary)
     #expect(foundationObject(try JSON(Array(data))) as? NSDictionary == expected)

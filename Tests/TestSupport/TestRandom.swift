@@ -11,7 +11,9 @@ public struct TestRandom: RandomNumberGenerator {
   /// The seed of this process.
   public static let seed: UInt64 = {
     let text = ProcessInfo.processInfo.environment[variable] ?? ""
-    guard text.isEmpty || UInt64(text) != nil else { fatalError("\(variable) is \"\(text)\", but must be an integer from 0 to 2^64 - 1") }
+    guard text.isEmpty || UInt64(text) != nil else {
+      fatalError("\(variable) is \"\(text)\", but must be an integer from 0 to 2^64 - 1")
+    }
     let seed = UInt64(text) ?? UInt64.random(in: 0...UInt64(UInt32.max))
     // Unbuffered, so that it is there when a test crashes.
     FileHandle.standardError.write(Data("\(variable)=\(seed) repeats the random numbers of this run\n".utf8))

@@ -200,7 +200,9 @@ struct LifecycleTests {
     #expect(after <= before + 60)
   }
 
-  private func openDescriptors() -> Int { (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? 0 }
+  private func openDescriptors() -> Int {
+    (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? 0
+  }
 
   @Test("waiting for events ends with the task that waits")
   func cancellation() async throws {

@@ -5,7 +5,8 @@ import Wire
 
 @Suite("Messages between routers and dealers", .serialized, .timeLimit(.minutes(5)))
 struct MessagingTests {
-  @Test("tensors of 1 KiB to 64 MiB there and back over tcp", arguments: [1 << 10, 100_003, 1 << 20, 16 << 20, 64 << 20])
+  @Test(
+    "tensors of 1 KiB to 64 MiB there and back over tcp", arguments: [1 << 10, 100_003, 1 << 20, 16 << 20, 64 << 20])
   func sizes(byteCount: Int) async throws {
     let router = try await makeRouter()
     let dealer = try await makeDealer(try #require(await router.endpoints.first))
@@ -13,7 +14,9 @@ struct MessagingTests {
     let sent = envelope(bytes: byteCount)
     let number = try await dealer.send(sent)
     let inbound = try await nextMessage(router)
-    #expect(inbound.envelope.messageID == number && inbound.envelope.tensors == sent.tensors && inbound.envelope.task == sent.task)
+    #expect(
+      inbound.envelope.messageID == number && inbound.envelope.tensors == sent.tensors
+        && inbound.envelope.task == sent.task)
     #expect(inbound.authenticatedName == nil)
 
     var reply = inbound.envelope
@@ -94,7 +97,9 @@ struct MessagingTests {
     let dealer = try await makeDealer(try #require(await router.endpoints.first))
     try await waitUntilConnected(dealer)
     for step in 1...200 {
-      while try await !trySend(Envelope(body: .cancel(reason: "\(step)")), by: dealer) { try await Task.sleep(for: .milliseconds(2)) }
+      while try await !trySend(Envelope(body: .cancel(reason: "\(step)")), by: dealer) {
+        try await Task.sleep(for: .milliseconds(2))
+      }
     }
     await dealer.close()
     var peer: PeerID?
@@ -111,7 +116,9 @@ struct MessagingTests {
       return
     }
     #expect(lost == peer)
-    await #expect(throws: TransportError.peerUnreachable(lost)) { try await router.send(Envelope(body: .accepted), to: lost) }
+    await #expect(throws: TransportError.peerUnreachable(lost)) {
+      try await router.send(Envelope(body: .accepted), to: lost)
+    }
     await router.close()
   }
 
@@ -191,7 +198,9 @@ struct MessagingTests {
     let router = try await makeRouter()
     let endpoint = try #require(await router.endpoints.first)
     let nobody = PeerID(bytes: [0, 1, 2, 3, 4])
-    await #expect(throws: TransportError.peerUnreachable(nobody)) { try await router.send(Envelope(body: .accepted), to: nobody) }
+    await #expect(throws: TransportError.peerUnreachable(nobody)) {
+      try await router.send(Envelope(body: .accepted), to: nobody)
+    }
     await #expect(throws: TransportError.unsendable(.missing(field: "encode_request.model_id"))) {
       try await router.send(Envelope(body: .encodeRequest(EncodeRequest(modelID: "", prompt: ""))), to: nobody)
     }

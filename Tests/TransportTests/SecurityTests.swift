@@ -112,7 +112,8 @@ struct SecurityTests {
     var options = quickOptions
     options.handshakeTimeoutMs = 200
     let site = try await Site(options: options)
-    let (host, port) = try #require(site.endpoint.wholeMatch(of: /tcp:\/\/([0-9.]+):([0-9]+)/).map { ($0.1, UInt16($0.2) ?? 0) })
+    let (host, port) = try #require(
+      site.endpoint.wholeMatch(of: /tcp:\/\/([0-9.]+):([0-9]+)/).map { ($0.1, UInt16($0.2) ?? 0) })
     let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     defer { close(descriptor) }
     var address = sockaddr_in()
@@ -120,7 +121,9 @@ struct SecurityTests {
     address.sin_port = port.bigEndian
     address.sin_addr.s_addr = inet_addr(String(host))
     let connected = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
     }
     #expect(connected == 0)
     var limit = timeval(tv_sec: 5, tv_usec: 0)
@@ -137,7 +140,9 @@ struct SecurityTests {
   func plaintextEndpoints() async throws {
     for endpoint in ["tcp://*:0", "tcp://0.0.0.0:5999", "tcp://192.0.2.1:5999", "tcp://127.0.0.1.example.com:5999"]
     where endpoint != "tcp://*:0" {
-      await #expect(throws: TransportError.plaintextRefused(endpoint: endpoint)) { _ = try await makeRouter([endpoint]) }
+      await #expect(throws: TransportError.plaintextRefused(endpoint: endpoint)) {
+        _ = try await makeRouter([endpoint])
+      }
       await #expect(throws: TransportError.plaintextRefused(endpoint: endpoint)) { _ = try await makeDealer(endpoint) }
     }
     let allowed = try await makeRouter(["tcp://0.0.0.0:*"], security: .plaintext(allowRemote: true))
@@ -150,7 +155,8 @@ struct SecurityTests {
   func badEndpoints() async throws {
     let long = "ipc:///" + String(repeating: "x", count: 108)
     for endpoint in [
-      "", "127.0.0.1:5555", "udp://127.0.0.1:1", "tcp://", "tcp://127.0.0.1", "tcp://:5", "tcp://h:0", "tcp://h:65536", "tcp://a b:1", long,
+      "", "127.0.0.1:5555", "udp://127.0.0.1:1", "tcp://", "tcp://127.0.0.1", "tcp://:5", "tcp://h:0", "tcp://h:65536",
+      "tcp://a b:1", long,
     ] {
       await #expect {
         _ = try await makeRouter([endpoint])
@@ -206,7 +212,9 @@ struct KeyFileTests {
     #expect(try attempt("secret short\n") != nil)
     #expect(try attempt("secret \(String(repeating: "~", count: 40))\n") != nil)
     #expect(try attempt("secret a b\n") != nil)
-    #expect(try attempt(good.replacingOccurrences(of: keys.publicKey.z85, with: try CurveKeyPair.generate().publicKey.z85)) != nil)
+    #expect(
+      try attempt(good.replacingOccurrences(of: keys.publicKey.z85, with: try CurveKeyPair.generate().publicKey.z85))
+        != nil)
     #expect(try attempt(String(repeating: "# comment\n", count: 1000)) != nil)
     #expect(throws: TransportError.self) { try CurveKeyPair(contentsOf: directory.path + "/missing") }
     #expect(throws: TransportError.self) { try CurveAllowList(directory: directory.path + "/missing") }
@@ -218,7 +226,8 @@ struct KeyFileTests {
     let keys = try CurveKeyPair.generate()
     try keys.write(to: directory.path + "/k")
     let secret = try #require(
-      String(contentsOfFile: directory.path + "/k", encoding: .utf8).split(separator: "\n").last?.split(separator: " ").last)
+      String(contentsOfFile: directory.path + "/k", encoding: .utf8).split(separator: "\n").last?.split(separator: " ")
+        .last)
     var dumped = ""
     dump(keys, to: &dumped)
     for text in [

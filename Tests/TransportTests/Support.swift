@@ -79,7 +79,8 @@ func privateLoopback() -> String {
 }
 
 func makeRouter(
-  _ endpoints: [String] = [privateLoopback()], security: RouterSecurity = .plaintext(), options: SocketOptions = quickOptions,
+  _ endpoints: [String] = [privateLoopback()], security: RouterSecurity = .plaintext(),
+  options: SocketOptions = quickOptions,
   context: TransportContext? = nil
 ) async throws -> RouterSocket {
   var configuration = RouterConfiguration(endpoints: endpoints, security: security)
@@ -90,7 +91,8 @@ func makeRouter(
 }
 
 func makeDealer(
-  _ endpoint: String, security: DealerSecurity = .plaintext(), options: SocketOptions = quickOptions, context: TransportContext? = nil
+  _ endpoint: String, security: DealerSecurity = .plaintext(), options: SocketOptions = quickOptions,
+  context: TransportContext? = nil
 ) async throws -> DealerSocket {
   var configuration = DealerConfiguration(endpoint: endpoint, security: security)
   configuration.options = options
@@ -150,6 +152,8 @@ final class RawDealer {
   }
 
   func sendUnsealed(_ frames: [[UInt8]]) {
-    for (index, frame) in frames.enumerated() { zmq_send(socket, frame, frame.count, index + 1 < frames.count ? ZMQ_SNDMORE : 0) }
+    for (index, frame) in frames.enumerated() {
+      zmq_send(socket, frame, frame.count, index + 1 < frames.count ? ZMQ_SNDMORE : 0)
+    }
   }
 }

@@ -40,7 +40,8 @@ import Weights
     #expect(weights.mapped { $0 == "norm" || $0 == "a.weight.panels" }.byteCount == 0)
 
     let compute = Compute(precision: .bf16, pool: testPool)
-    let layer = try #require(try weights.packedLayer("a.weight", output: 1024, input: 4096, bias: nil, compute: compute))
+    let layer = try #require(
+      try weights.packedLayer("a.weight", output: 1024, input: 4096, bias: nil, compute: compute))
     let before = compute.weight(of: layer).floats()
     mapped.evict()
     // A file system in memory keeps what it has.
@@ -52,7 +53,9 @@ import Weights
   }
 
   private func isInMemory(_ url: URL) throws -> Bool {
-    let mounts = try String(contentsOfFile: "/proc/mounts", encoding: .utf8).split(separator: "\n").map { $0.split(separator: " ") }
+    let mounts = try String(contentsOfFile: "/proc/mounts", encoding: .utf8).split(separator: "\n").map {
+      $0.split(separator: " ")
+    }
     let path = url.resolvingSymlinksInPath().path
     let mount = mounts.filter { path.hasPrefix($0[1]) }.max { $0[1].count < $1[1].count }
     return ["tmpfs", "ramfs"].contains(mount?[2])
@@ -67,7 +70,8 @@ import Weights
     _ = try writer.finish()
     let original = try ComponentWeights(directory: plain, baseName: "model")
     #expect(original.mapped { _ in true }.byteCount == 0)
-    let cached = original.overlaid(by: try ComponentWeights(directory: url.deletingLastPathComponent(), baseName: "model"))
+    let cached = original.overlaid(
+      by: try ComponentWeights(directory: url.deletingLastPathComponent(), baseName: "model"))
     #expect(cached.mapped { $0 == "a.weight" }.byteCount == 22 * 48 * 4096 * 2)
   }
 }
@@ -90,7 +94,9 @@ import Weights
     #expect(try available([:]) == nil)
     #expect(try available(["proc/meminfo": Self.meminfo]) == 23_000_000 * 1024)
     // In a container, whose own group is the root that it sees.
-    let container = ["proc/meminfo": Self.meminfo, "proc/self/cgroup": "0::/\n", "cgroup/memory.stat": "anon 1000\nfile 500000\n"]
+    let container = [
+      "proc/meminfo": Self.meminfo, "proc/self/cgroup": "0::/\n", "cgroup/memory.stat": "anon 1000\nfile 500000\n",
+    ]
     #expect(try available(container.merging(["cgroup/memory.max": "9000\n"]) { $1 }) == 8000)
     #expect(try available(container.merging(["cgroup/memory.max": "500\n"]) { $1 }) == 0)
     #expect(try available(container.merging(["cgroup/memory.max": "max\n"]) { $1 }) == 23_000_000 * 1024)
@@ -100,7 +106,8 @@ import Weights
   @Test func groupsAroundTheProcesssOwnCountToo() throws {
     let files = [
       "proc/meminfo": Self.meminfo, "proc/self/cgroup": "1:cpu:/other\n0::/machine.slice/denoiser.service\n",
-      "cgroup/machine.slice/denoiser.service/memory.max": "max\n", "cgroup/machine.slice/denoiser.service/memory.stat": "anon 10\n",
+      "cgroup/machine.slice/denoiser.service/memory.max": "max\n",
+      "cgroup/machine.slice/denoiser.service/memory.stat": "anon 10\n",
       "cgroup/machine.slice/memory.max": "70000\n", "cgroup/machine.slice/memory.stat": "file 1\nanon 20000\n",
     ]
     #expect(try available(files) == 50_000)
@@ -125,5 +132,7 @@ import Weights
 }
 
 extension FileManager {
-  fileprivate func fileSize(_ url: URL) -> UInt64? { (try? attributesOfItem(atPath: url.path)[.size] as? NSNumber)?.uint64Value }
+  fileprivate func fileSize(_ url: URL) -> UInt64? {
+    (try? attributesOfItem(atPath: url.path)[.size] as? NSNumber)?.uint64Value
+  }
 }

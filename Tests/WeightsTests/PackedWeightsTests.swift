@@ -32,7 +32,9 @@ let testPool = ThreadPool(threads: 2)
     #expect(try weights.tensor("norm", [3]).floats() == [1, 2, 3])
     let bias = Tensor((0..<50).map(Float.init), shape: [50])
     let found = try #require(try weights.packedLayer("a.weight", output: 50, input: 77, bias: bias, compute: compute))
-    #expect(found.precision == precision && found.parts?.keys.sorted() == (["bias"] + (layer.parts?.keys.map { $0 } ?? [])).sorted())
+    #expect(
+      found.precision == precision
+        && found.parts?.keys.sorted() == (["bias"] + (layer.parts?.keys.map { $0 } ?? [])).sorted())
     #expect(compute.weight(of: found).floats() == compute.weight(of: layer).floats())
     #expect(try weights.packedLayer("norm", output: 1, input: 3, bias: nil, compute: compute) == nil)
     try weights.requireOnly(["norm", "a.weight"])
@@ -56,7 +58,9 @@ let testPool = ThreadPool(threads: 2)
         == .misshapenTensor(file: weights.files[0].path, tensor: "a.weight", expected: [77, 50], found: [50, 77]))
     #expect(layer(50, 77, .int8) == .packedForAnotherMode(component: weights.directory, packed: "q4", asked: "int8"))
     #expect(layer(50, 77, .bf16)?.description.contains("is laid out for q4 and cannot run in bf16") == true)
-    #expect(weightsError { _ = try weights.tensor("a.weight", [50, 77]) }?.description.contains("packed as q4 [50, 77]") == true)
+    #expect(
+      weightsError { _ = try weights.tensor("a.weight", [50, 77]) }?.description.contains("packed as q4 [50, 77]")
+        == true)
   }
 
   /// Sums over more inputs might overflow 32 bits.
@@ -98,23 +102,30 @@ let testPool = ThreadPool(threads: 2)
     try bytes.write(to: file)
     let error = weightsError {
       let weights = try ComponentWeights(directory: directory.url, baseName: "model")
-      _ = try weights.packedLayer("a.weight", output: 50, input: 77, bias: nil, compute: Compute(precision: .q4, pool: testPool))
+      _ = try weights.packedLayer(
+        "a.weight", output: 50, input: 77, bias: nil, compute: Compute(precision: .q4, pool: testPool))
     }
     let text = try #require(error).description
     #expect(text.contains(message) && text.contains(directory.url.path), "\(text)")
   }
 
   @Test func shardsAreCutNamedAndIndexed() throws {
-    let directory = try TemporaryDirectory(), writer = ShardedWriter(directory.url, baseName: "model", tensorsMax: 9, shardBytesMax: 1000)
-    for index in 0..<5 { try writer.append("t\(index)", Tensor([Float](repeating: Float(index), count: 100), shape: [10, 10])) }
+    let directory = try TemporaryDirectory(),
+      writer = ShardedWriter(directory.url, baseName: "model", tensorsMax: 9, shardBytesMax: 1000)
+    for index in 0..<5 {
+      try writer.append("t\(index)", Tensor([Float](repeating: Float(index), count: 100), shape: [10, 10]))
+    }
     #expect(writer.byteCount == 2000)
     let files = try writer.finish()
     #expect(
-      files.map(\.name) == ["model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"])
+      files.map(\.name) == [
+        "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors",
+      ])
     #expect(directory.contents == files.map(\.name) + ["model.safetensors.index.json"])
     let weights = try ComponentWeights(directory: directory.url, baseName: "model")
     for (file, written) in zip(weights.files, files) {
-      #expect(file.fileByteCount == written.summary.fileByteCount && file.headerChecksum == written.summary.headerChecksum)
+      #expect(
+        file.fileByteCount == written.summary.fileByteCount && file.headerChecksum == written.summary.headerChecksum)
       #expect(file.dataChecksum() == written.summary.dataChecksum)
     }
     #expect(try weights.tensor("t4", [10, 10]).floats() == [Float](repeating: 4, count: 100))
@@ -127,7 +138,8 @@ let testPool = ThreadPool(threads: 2)
     // One far larger weight per row leaves the others few levels.
     let ordinary = randomTensor([50, 1024], seed: 3)
     let outliers = Tensor(ordinary.floats().enumerated().map { $0 % 1024 == 0 ? 1 : $1 }, shape: [50, 1024])
-    try SafetensorsWriter.write([("a", ordinary), ("b", outliers), ("c", ordinary)], to: source.url.appending(path: "model.safetensors"))
+    try SafetensorsWriter.write(
+      [("a", ordinary), ("b", outliers), ("c", ordinary)], to: source.url.appending(path: "model.safetensors"))
     let plan = [
       PlannedTensor("a", [50, 1024], .packed(.int8)), PlannedTensor("b", [50, 1024], .packed(.int8)),
       PlannedTensor("c", [50, 1024], .copied),
@@ -137,7 +149,8 @@ let testPool = ThreadPool(threads: 2)
       let packer = WeightPacker(compute: Compute(precision: .bf16, pool: testPool), laysOutKeptLayers: laysOut)
       var seen: [Int] = []
       let reports = try packer.write(
-        plan, from: ComponentWeights(directory: source.url, baseName: "model"), to: writer, progress: { seen.append($0) })
+        plan, from: ComponentWeights(directory: source.url, baseName: "model"), to: writer,
+        progress: { seen.append($0) })
       _ = try writer.finish()
       #expect(seen.last == 3 * 51_200 && seen == seen.sorted())
       #expect(reports.map(\.name) == ["a", "b"] && reports.map(\.kept) == ["int8", "bf16"])

@@ -11,7 +11,8 @@ import Weights
 
   @Test func readsTensors() throws {
     let directory = try TemporaryDirectory()
-    let file = try SafetensorsFile(try directory.write(safetensors(Self.header + "   ", data: Self.data), as: "x.safetensors"))
+    let file = try SafetensorsFile(
+      try directory.write(safetensors(Self.header + "   ", data: Self.data), as: "x.safetensors"))
     #expect(file.names == ["a", "b", "empty"])
     #expect(file.header.metadata == ["format": "pt"])
     #expect(try file.tensor("a").floats() == [1, -2])
@@ -21,7 +22,8 @@ import Weights
     #expect(try file.withBytes(of: "a") { $0.withUnsafeBytes { Array($0) } } == Array(Self.data.prefix(8)))
     #expect(try file.readBytes(of: "b", in: 2..<6) == Array(Self.data[10..<14]))
     #expect(try file.readBytes(of: "empty", in: 0..<0).isEmpty)
-    #expect(weightsError { _ = try file.tensor("c") } == .missingTensor(component: file.path, tensor: "c", expected: nil))
+    #expect(
+      weightsError { _ = try file.tensor("c") } == .missingTensor(component: file.path, tensor: "c", expected: nil))
   }
 
   /// The reference implementation takes null for no metadata.
@@ -63,15 +65,18 @@ import Weights
   /// Every rule of the format, broken once: header, data, and what the error must name.
   private static let broken: [(header: String, dataBytes: Int, names: String)] = [
     ("[]", 0, "does not start with '{'"), (" {}", 0, "does not start with '{'"), ("", 0, "does not start with '{'"),
-    ("{}x", 0, "after the document"), ("{\"a\":1}", 0, "\"a\""), ("{}", 1, "cover 0 bytes"), ("{\"__metadata__\":1}", 0, "__metadata__"),
+    ("{}x", 0, "after the document"), ("{\"a\":1}", 0, "\"a\""), ("{}", 1, "cover 0 bytes"),
+    ("{\"__metadata__\":1}", 0, "__metadata__"),
     ("{}\0\0", 0, "padded with NUL bytes"), ("{}\0 ", 0, "after the document"),
     (#"{"__metadata__":{"k":1}}"#, 0, "__metadata__.k"),
     (
-      #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 4,
+      #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#,
+      4,
       "duplicate key \"a\""
     ),
     (#"{"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 4, "duplicate key \"dtype\""),
-    (#"{"a":{"shape":[1],"data_offsets":[0,4]}}"#, 4, "dtype"), (#"{"a":{"dtype":7,"shape":[1],"data_offsets":[0,4]}}"#, 4, "dtype"),
+    (#"{"a":{"shape":[1],"data_offsets":[0,4]}}"#, 4, "dtype"),
+    (#"{"a":{"dtype":7,"shape":[1],"data_offsets":[0,4]}}"#, 4, "dtype"),
     (#"{"a":{"dtype":"F33","shape":[1],"data_offsets":[0,4]}}"#, 4, "unknown dtype \"F33\""),
     (#"{"a":{"dtype":"F32","data_offsets":[0,4]}}"#, 4, "shape"),
     (#"{"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}"#, 4, "shape"),
@@ -87,8 +92,14 @@ import Weights
     (#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 3, "end at 4"),
     (#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 5, "cover 4"),
     (#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8, "hole"),
-    (#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}"#, 6, "\"b\""),
-    (#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#, 12, "\"b\""),
+    (
+      #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}"#,
+      6, "\"b\""
+    ),
+    (
+      #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#,
+      12, "\"b\""
+    ),
     (#"{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,4]}}"#, 4, "overflows"),
     (#"{"a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#, 0, "overflows"),
     (#"{"a":{"dtype":"U8","shape":[0,4294967296,4294967296],"data_offsets":[0,0]}}"#, 0, "overflows"),
@@ -101,7 +112,8 @@ import Weights
   @Test(arguments: broken.indices) func namesWhatIsWrong(index: Int) throws {
     let (header, dataBytes, names) = Self.broken[index]
     let directory = try TemporaryDirectory()
-    let url = try directory.write(safetensors(header, data: [UInt8](repeating: 0, count: dataBytes)), as: "broken.safetensors")
+    let url = try directory.write(
+      safetensors(header, data: [UInt8](repeating: 0, count: dataBytes)), as: "broken.safetensors")
     let error = weightsError { _ = try SafetensorsFile(url) }
     let message = try #require(error).description
     #expect(message.contains("broken.safetensors"))
@@ -115,7 +127,9 @@ import Weights
       #expect(weightsError { _ = try SafetensorsFile(url) }?.description.contains("the limit is 100000000") == true)
     }
     let short = try directory.write(safetensors("{}", length: 3), as: "short.safetensors")
-    #expect(weightsError { _ = try SafetensorsFile(short) } == .truncated(file: short.path, expectedBytes: 11, foundBytes: 10))
+    #expect(
+      weightsError { _ = try SafetensorsFile(short) } == .truncated(file: short.path, expectedBytes: 11, foundBytes: 10)
+    )
     #expect(weightsError { _ = try SafetensorsFile(directory.url) }?.description.contains("not a regular file") == true)
     let absent = directory.url.appending(path: "absent.safetensors")
     #expect(weightsError { _ = try SafetensorsFile(absent) }?.description.contains("No such file") == true)
@@ -150,7 +164,8 @@ import Weights
         let length = bytes.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
         guard bytes.count >= 8, length <= UInt64(bytes.count - 8) else { continue }
         let body = Array(bytes.dropFirst(8))
-        let header = try SafetensorsHeader(json: Array(body.prefix(Int(length))), dataByteCount: body.count - Int(length), file: "x")
+        let header = try SafetensorsHeader(
+          json: Array(body.prefix(Int(length))), dataByteCount: body.count - Int(length), file: "x")
         #expect(header.entries.values.reduce(0) { $0 + $1.byteCount } == header.dataByteCount)
         #expect(header.entries.values.allSatisfy { $0.begin >= 0 && $0.begin + $0.byteCount <= header.dataByteCount })
       } catch { refused += 1 }
@@ -161,7 +176,8 @@ import Weights
   @Test func mutatedFilesNeverCrash() throws {
     let directory = try TemporaryDirectory()
     var generator = SeededGenerator(state: 2)
-    let source = golden.appending(path: "tiny/checkpoint/transformer/diffusion_pytorch_model-00006-of-00006.safetensors")
+    let source = golden.appending(
+      path: "tiny/checkpoint/transformer/diffusion_pytorch_model-00006-of-00006.safetensors")
     let whole = Array(try Data(contentsOf: source))
     let headerEnd = 8 + Int(whole[0]) + Int(whole[1]) << 8
     var refused = 0

@@ -70,7 +70,9 @@ import Weights
     try writer.append("a", tensor)
     #expect(weightsError { try writer.append("a", tensor) }?.description.contains("\"a\"") == true)
     #expect(weightsError { try writer.append("__metadata__", tensor) }?.description.contains("__metadata__") == true)
-    #expect(weightsError { try writer.append(String(repeating: "b", count: 60), tensor) }?.description.contains("128 bytes") == true)
+    #expect(
+      weightsError { try writer.append(String(repeating: "b", count: 60), tensor) }?.description.contains("128 bytes")
+        == true)
     try writer.finish()
     #expect(weightsError { try writer.finish() }?.description.contains("finished twice") == true)
     #expect(weightsError { try writer.append("c", tensor) }?.description.contains("after the end") == true)

@@ -9,7 +9,9 @@ import Weights
   private let directory = try? TemporaryDirectoryBox()
   private let compute = Compute(precision: .int8, pool: testPool)
 
-  private func key(fingerprint: String = "0123456789abcdef01", source: String = "/m", rules: String = "1") -> WeightCache.Key {
+  private func key(fingerprint: String = "0123456789abcdef01", source: String = "/m", rules: String = "1")
+    -> WeightCache.Key
+  {
     WeightCache.Key(component: "transformer", precision: "int8", source: source, fingerprint: fingerprint, rules: rules)
   }
 
@@ -19,7 +21,8 @@ import Weights
   ) throws -> (made: Int, reports: [String], weights: ComponentWeights) {
     let cache = WeightCache(try #require(directory).url, verifiesContents: verifies)
     var (made, reports) = (0, [String]())
-    let weights = try cache.component(key, tensorsMax: 1, byteCount: byteCount, report: { reports.append($0) }) { writer in
+    let weights = try cache.component(key, tensorsMax: 1, byteCount: byteCount, report: { reports.append($0) }) {
+      writer in
       made += 1
       try writer.append(weight: "a.weight", of: compute.prepareLinear(weight: randomTensor([60, 70], seed: seed)))
     }
@@ -35,7 +38,8 @@ import Weights
     #expect(try open(key()).made == 1)
     let again = try open(key(), verifies: true)
     #expect(again.made == 0 && again.reports.isEmpty)
-    let layer = try #require(try again.weights.packedLayer("a.weight", output: 60, input: 70, bias: nil, compute: compute))
+    let layer = try #require(
+      try again.weights.packedLayer("a.weight", output: 60, input: 70, bias: nil, compute: compute))
     let expected = compute.prepareLinear(weight: randomTensor([60, 70], seed: 1))
     #expect(compute.weight(of: layer).floats() == compute.weight(of: expected).floats())
 
@@ -54,7 +58,9 @@ import Weights
     #expect(try open(key(fingerprint: "0123456789abcdefff", rules: "2")).made == 1)
   }
 
-  @Test(arguments: ["header", "size", "manifest", "missing", "contents"]) func damageIsFoundAndRepaired(_ what: String) throws {
+  @Test(arguments: ["header", "size", "manifest", "missing", "contents"]) func damageIsFoundAndRepaired(_ what: String)
+    throws
+  {
     _ = try open(key())
     let entry = try #require(directory).url.appending(path: entries[0])
     let file = entry.appending(path: "packed.safetensors"), manifest = entry.appending(path: "manifest.json")
@@ -95,7 +101,9 @@ import Weights
     let full = weightsError { _ = try open(key(), byteCount: 1 << 60) }
     #expect(full?.description.contains("MB are needed") == true && entries.isEmpty)
     let forbidden = weightsError {
-      _ = try WeightCache(URL(filePath: "/proc/nothing")).component(key(), tensorsMax: 1, byteCount: 1, report: { _ in }) { _ in }
+      _ = try WeightCache(URL(filePath: "/proc/nothing")).component(
+        key(), tensorsMax: 1, byteCount: 1, report: { _ in }
+      ) { _ in }
     }
     #expect(forbidden?.description.contains("/proc/nothing") == true)
   }

@@ -10,7 +10,8 @@ import Wire
 struct GoldenTests {
   static let task = TaskReference(jobID: "job-1", taskID: "denoise", attempt: .max)
   static let parameters = [
-    Parameter("n", .number(-0.5)), Parameter("i", .integer(.min)), Parameter("t", .text("")), Parameter("f", .flag(false)),
+    Parameter("n", .number(-0.5)), Parameter("i", .integer(.min)), Parameter("t", .text("")),
+    Parameter("f", .flag(false)),
   ]
   static let card = ModelCard(
     model: ModelIdentity(id: "Qwen/Qwen-Image", fingerprint: "sha256:ab"), pipelineClass: "QwenImagePipeline",
@@ -18,21 +19,25 @@ struct GoldenTests {
     limits: ModelLimits(
       sizeMultiplePx: 16, minSidePx: 64, maxSidePx: 2048, maxPixels: 4_194_304, maxSteps: 100, maxPromptTokens: 1024,
       maxPromptBytes: 8192),
-    defaults: GenerationDefaults(size: ImageSize(widthPx: 1328, heightPx: 1328), steps: 50, trueCFGScale: 4, negativePrompt: " "),
+    defaults: GenerationDefaults(
+      size: ImageSize(widthPx: 1328, heightPx: 1328), steps: 50, trueCFGScale: 4, negativePrompt: " "),
     recommendedSizes: [ImageSize(widthPx: 1328, heightPx: 1328), ImageSize(widthPx: 1664, heightPx: 928)],
     latents: LatentGeometry(channels: 16, downscale: 8, patch: 2))
 
   static let bodies: [Body] = [
     .register(
       Register(
-        workerID: "w-1", stage: .denoiser, card: card, componentFingerprint: "cf", numericsClass: "bf16", credits: 2, host: "node-7",
+        workerID: "w-1", stage: .denoiser, card: card, componentFingerprint: "cf", numericsClass: "bf16", credits: 2,
+        host: "node-7",
         pid: 4711, softwareVersion: "0.1.0", running: [TaskReference(jobID: "j", taskID: "t", attempt: 3)])),
     .registered(Registered(sessionID: "s-9", heartbeatIntervalMs: 1000, leaseMs: 5000)),
     .heartbeat(
       Heartbeat(
-        sessionID: "s-9", freeCredits: 1, residentBytes: 16 << 30, peakResidentBytes: 32 << 30, tasksDone: 12, tasksFailed: 1,
+        sessionID: "s-9", freeCredits: 1, residentBytes: 16 << 30, peakResidentBytes: 32 << 30, tasksDone: 12,
+        tasksFailed: 1,
         running: [
-          TaskActivity(task: TaskReference(jobID: "j", taskID: "t", attempt: 1), completedSteps: 3, steps: 50, stepSeconds: 12.25)
+          TaskActivity(
+            task: TaskReference(jobID: "j", taskID: "t", attempt: 1), completedSteps: 3, steps: 50, stepSeconds: 12.25)
         ], draining: true)),
     .heartbeatReply,
     .accepted,
@@ -44,18 +49,22 @@ struct GoldenTests {
     .encodeResponse(EncodeResponse(promptTokens: 2, cached: true, computeSeconds: 0.125)),
     .denoiseRequest(
       DenoiseRequest(
-        modelID: "m", size: ImageSize(widthPx: 1328, heightPx: 928), steps: 50, trueCFGScale: 4, seed: .max, firstStep: 7,
+        modelID: "m", size: ImageSize(widthPx: 1328, heightPx: 928), steps: 50, trueCFGScale: 4, seed: .max,
+        firstStep: 7,
         checkpointIntervalSeconds: 0.25, parameters: parameters)),
     .progress(Progress(completedSteps: 8, steps: 50, stepSeconds: 3.5)),
     .denoiseResponse(DenoiseResponse(steps: 50, computeSeconds: 175)),
     .decodeRequest(
       DecodeRequest(
-        modelID: "m", size: ImageSize(widthPx: 64, heightPx: 80), textEntries: [TextEntry(keyword: "prompt", text: "A café")],
+        modelID: "m", size: ImageSize(widthPx: 64, heightPx: 80),
+        textEntries: [TextEntry(keyword: "prompt", text: "A café")],
         parameters: parameters)),
-    .decodeResponse(DecodeResponse(mediaType: "image/png", size: ImageSize(widthPx: 64, heightPx: 80), computeSeconds: 0.5)),
+    .decodeResponse(
+      DecodeResponse(mediaType: "image/png", size: ImageSize(widthPx: 64, heightPx: 80), computeSeconds: 0.5)),
     .runRequest(
       RunRequest(
-        stage: StageName("vae-encoder")!, modelID: "m", parameters: parameters, steps: 8, firstStep: 3, checkpointIntervalSeconds: 0.25)),
+        stage: StageName("vae-encoder")!, modelID: "m", parameters: parameters, steps: 8, firstStep: 3,
+        checkpointIntervalSeconds: 0.25)),
     .runResponse(RunResponse(parameters: parameters, computeSeconds: 1.5)),
   ]
 
@@ -76,7 +85,8 @@ struct GoldenTests {
   func golden(body: Body) throws {
     let envelope = Envelope(
       messageID: .max, inReplyTo: 300, task: Self.task, deadlineUnixMs: 1_763_705_000_123,
-      traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", body: body, tensors: Self.tensors(of: body))
+      traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", body: body,
+      tensors: Self.tensors(of: body))
     let url = try #require(Bundle.module.url(forResource: body.name, withExtension: "bin", subdirectory: "Golden"))
     let golden = Array(try Data(contentsOf: url))
     let frames = try WireCodec.encode(envelope)
@@ -88,7 +98,8 @@ struct GoldenTests {
   @Test(
     "frames of 0.1 are still understood",
     arguments: [
-      "registration", "heartbeat", "accepted", "draining", "goodbye", "failed", "encode_request", "encode_response", "denoise_request",
+      "registration", "heartbeat", "accepted", "draining", "goodbye", "failed", "encode_request", "encode_response",
+      "denoise_request",
       "denoise_progress", "denoise_response", "decode_request", "decode_response",
     ])
   func earlierVersion(name: String) throws {

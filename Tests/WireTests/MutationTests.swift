@@ -94,7 +94,8 @@ struct MutationTests {
   func flippedTensor() throws {
     let bytes = (0..<96).map { UInt8($0) }
     let envelope = Envelope(
-      messageID: 1, body: .accepted, tensors: [WireTensor(name: "image", dtype: .uint8, shape: [96], bytes: FrameBuffer(copying: bytes))])
+      messageID: 1, body: .accepted,
+      tensors: [WireTensor(name: "image", dtype: .uint8, shape: [96], bytes: FrameBuffer(copying: bytes))])
     let frames = try WireCodec.encode(envelope)
     for bit in 0..<bytes.count * 8 {
       var mutant = bytes

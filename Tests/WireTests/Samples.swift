@@ -31,7 +31,8 @@ struct EnvelopeGenerator {
   mutating func envelope(kind: Int? = nil) -> Envelope {
     let kind = kind ?? integer(0...Self.bodyKinds - 1)
     return Envelope(
-      messageID: .random(in: 1...UInt64.max, using: &random), inReplyTo: maybe { .random(in: 1...UInt64.max, using: &$0.random) },
+      messageID: .random(in: 1...UInt64.max, using: &random),
+      inReplyTo: maybe { .random(in: 1...UInt64.max, using: &$0.random) },
       task: maybe { $0.task() }, deadlineUnixMs: maybe { .random(in: 1...UInt64.max, using: &$0.random) },
       traceparent: maybe { $0.identifier() }, body: body(kind), tensors: tensors())
   }
@@ -40,7 +41,9 @@ struct EnvelopeGenerator {
     switch kind {
     case 0: .register(register())
     case 1:
-      .registered(Registered(sessionID: identifier(), heartbeatIntervalMs: integer(1...1000), leaseMs: integer(1000...86_400_000)))
+      .registered(
+        Registered(sessionID: identifier(), heartbeatIntervalMs: integer(1...1000), leaseMs: integer(1000...86_400_000))
+      )
     case 2: .heartbeat(heartbeat())
     case 3: .heartbeatReply
     case 4: .accepted
@@ -49,9 +52,12 @@ struct EnvelopeGenerator {
     case 7: .draining(reason: text(200))
     case 8: .goodbye(reason: text(200))
     case 9:
-      .failed(Status(StatusCode.allCases.dropFirst().randomElement(using: &random)!, text(4096), field: maybe { $0.identifier() }))
+      .failed(
+        Status(
+          StatusCode.allCases.dropFirst().randomElement(using: &random)!, text(4096), field: maybe { $0.identifier() }))
     case 10: .encodeRequest(EncodeRequest(modelID: identifier(), prompt: text(65_536), parameters: parameters()))
-    case 11: .encodeResponse(EncodeResponse(promptTokens: integer(0...1_000_000), cached: flag(), computeSeconds: seconds()))
+    case 11:
+      .encodeResponse(EncodeResponse(promptTokens: integer(0...1_000_000), cached: flag(), computeSeconds: seconds()))
     case 12: .denoiseRequest(denoiseRequest())
     case 13:
       {
@@ -62,7 +68,8 @@ struct EnvelopeGenerator {
     case 15:
       .decodeRequest(
         DecodeRequest(
-          modelID: identifier(), size: size(), textEntries: many(4) { TextEntry(keyword: $0.identifier(60), text: $0.text(500)) },
+          modelID: identifier(), size: size(),
+          textEntries: many(4) { TextEntry(keyword: $0.identifier(60), text: $0.text(500)) },
           parameters: parameters()))
     case 16: .decodeResponse(DecodeResponse(mediaType: "image/png", size: size(), computeSeconds: seconds()))
     default: .runResponse(RunResponse(parameters: parameters(), computeSeconds: seconds()))
@@ -72,7 +79,8 @@ struct EnvelopeGenerator {
   private mutating func register() -> Register {
     Register(
       workerID: identifier(), stage: stage(), card: card(), componentFingerprint: identifier(),
-      numericsClass: identifier(), credits: integer(1...1024), host: text(200), pid: random.next(), softwareVersion: text(100),
+      numericsClass: identifier(), credits: integer(1...1024), host: text(200), pid: random.next(),
+      softwareVersion: text(100),
       running: many(5) { $0.task() })
   }
 
@@ -82,7 +90,8 @@ struct EnvelopeGenerator {
       model: ModelIdentity(id: identifier(), fingerprint: identifier()), pipelineClass: identifier(),
       pipelines: [.textToImage] + many(4) { PipelineName($0.name())! },
       limits: ModelLimits(
-        sizeMultiplePx: integer(1...64), minSidePx: integer(1...maxSide), maxSidePx: maxSide, maxPixels: integer(1...65_535 * 65_535),
+        sizeMultiplePx: integer(1...64), minSidePx: integer(1...maxSide), maxSidePx: maxSide,
+        maxPixels: integer(1...65_535 * 65_535),
         maxSteps: integer(1...100_000), maxPromptTokens: integer(1...1_000_000), maxPromptBytes: integer(1...65_536)),
       defaults: GenerationDefaults(
         size: size(), steps: integer(1...1000), trueCFGScale: number(), negativePrompt: text(100)),
@@ -92,11 +101,13 @@ struct EnvelopeGenerator {
 
   private mutating func heartbeat() -> Heartbeat {
     Heartbeat(
-      sessionID: identifier(), freeCredits: integer(0...1024), residentBytes: random.next(), peakResidentBytes: random.next(),
+      sessionID: identifier(), freeCredits: integer(0...1024), residentBytes: random.next(),
+      peakResidentBytes: random.next(),
       tasksDone: random.next(), tasksFailed: random.next(),
       running: many(3) {
         let steps = $0.integer(0...1000)
-        return TaskActivity(task: $0.task(), completedSteps: $0.integer(0...steps), steps: steps, stepSeconds: $0.seconds())
+        return TaskActivity(
+          task: $0.task(), completedSteps: $0.integer(0...steps), steps: steps, stepSeconds: $0.seconds())
       }, draining: flag())
   }
 
@@ -119,7 +130,8 @@ struct EnvelopeGenerator {
   private mutating func denoiseRequest() -> DenoiseRequest {
     let steps = integer(1...100_000)
     return DenoiseRequest(
-      modelID: identifier(), size: size(), steps: steps, trueCFGScale: number(), seed: random.next(), firstStep: integer(0...(steps - 1)),
+      modelID: identifier(), size: size(), steps: steps, trueCFGScale: number(), seed: random.next(),
+      firstStep: integer(0...(steps - 1)),
       checkpointIntervalSeconds: seconds(), parameters: parameters())
   }
 
@@ -141,7 +153,9 @@ struct EnvelopeGenerator {
     return (0..<count).map { index in
       let dtype = DType.allCases.randomElement(using: &random)!
       let shape = many(3) { $0.integer(0...7) }
-      let bytes = (0..<WireTensor.byteCount(shape: shape, dtype: dtype)!).map { _ in UInt8.random(in: 0...255, using: &random) }
+      let bytes = (0..<WireTensor.byteCount(shape: shape, dtype: dtype)!).map { _ in
+        UInt8.random(in: 0...255, using: &random)
+      }
       return WireTensor(name: "tensor \(index)", dtype: dtype, shape: shape, bytes: FrameBuffer(copying: bytes))
     }
   }
@@ -189,7 +203,9 @@ struct EnvelopeGenerator {
     return text
   }
 
-  private mutating func maybe<Value>(_ make: (inout EnvelopeGenerator) -> Value) -> Value? { flag() ? make(&self) : nil }
+  private mutating func maybe<Value>(_ make: (inout EnvelopeGenerator) -> Value) -> Value? {
+    flag() ? make(&self) : nil
+  }
 
   private mutating func many<Value>(_ limit: Int, _ make: (inout EnvelopeGenerator) -> Value) -> [Value] {
     let count = integer(0...limit)

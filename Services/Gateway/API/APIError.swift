@@ -78,28 +78,36 @@ extension APIError.Code {
   /// The table of errors.
   public var row: Row {
     switch self {
-    case .invalidJSON, .missingField, .unknownField, .invalidType, .invalidValue, .unsupportedValue, .promptTooLong, .malformedRequest:
+    case .invalidJSON, .missingField, .unknownField, .invalidType, .invalidValue, .unsupportedValue, .promptTooLong,
+      .malformedRequest:
       Row(code: .invalidArgument, status: .badRequest, type: "invalid_request_error")
     case .authenticationRequired: Row(code: .unauthenticated, status: .unauthorized, type: "authentication_error")
-    case .permissionDenied, .originNotAllowed: Row(code: .permissionDenied, status: .forbidden, type: "permission_error")
+    case .permissionDenied, .originNotAllowed:
+      Row(code: .permissionDenied, status: .forbidden, type: "permission_error")
     case .hostNotAllowed: Row(code: .permissionDenied, status: .misdirectedRequest, type: "invalid_request_error")
-    case .routeNotFound, .modelNotFound, .notFound: Row(code: .notFound, status: .notFound, type: "invalid_request_error")
+    case .routeNotFound, .modelNotFound, .notFound:
+      Row(code: .notFound, status: .notFound, type: "invalid_request_error")
     case .methodNotAllowed: Row(code: .unimplemented, status: .methodNotAllowed, type: "invalid_request_error")
     case .requestTimeout: Row(code: .deadlineExceeded, status: .requestTimeout, type: "invalid_request_error")
     case .conflict: Row(code: .alreadyExists, status: .conflict, type: "invalid_request_error")
     case .notFinished: Row(code: .unavailable, status: .conflict, type: "invalid_request_error")
     case .keyReused: Row(code: .alreadyExists, status: .unprocessableContent, type: "invalid_request_error")
     case .bodyTooLarge: Row(code: .invalidArgument, status: .contentTooLarge, type: "invalid_request_error")
-    case .unsupportedMediaType: Row(code: .invalidArgument, status: .unsupportedMediaType, type: "invalid_request_error")
+    case .unsupportedMediaType:
+      Row(code: .invalidArgument, status: .unsupportedMediaType, type: "invalid_request_error")
     case .expectationFailed: Row(code: .invalidArgument, status: .expectationFailed, type: "invalid_request_error")
     case .storageFull:
-      Row(code: .resourceExhausted, status: .init(code: 507, reasonPhrase: "Insufficient Storage"), type: "server_error")
+      Row(
+        code: .resourceExhausted, status: .init(code: 507, reasonPhrase: "Insufficient Storage"), type: "server_error")
     case .queueFull, .rateLimited: Row(code: .resourceExhausted, status: .tooManyRequests, type: "rate_limit_error")
-    case .headersTooLarge: Row(code: .invalidArgument, status: .requestHeaderFieldsTooLarge, type: "invalid_request_error")
-    case .cancelled: Row(code: .cancelled, status: .init(code: 499, reasonPhrase: "Client Closed Request"), type: "cancelled")
+    case .headersTooLarge:
+      Row(code: .invalidArgument, status: .requestHeaderFieldsTooLarge, type: "invalid_request_error")
+    case .cancelled:
+      Row(code: .cancelled, status: .init(code: 499, reasonPhrase: "Client Closed Request"), type: "cancelled")
     case .internalError: Row(code: .internal, status: .internalServerError, type: "server_error")
     case .unimplemented: Row(code: .unimplemented, status: .notImplemented, type: "server_error")
-    case .unavailable, .notReady, .shuttingDown: Row(code: .unavailable, status: .serviceUnavailable, type: "server_error")
+    case .unavailable, .notReady, .shuttingDown:
+      Row(code: .unavailable, status: .serviceUnavailable, type: "server_error")
     case .deadlineExceeded: Row(code: .deadlineExceeded, status: .gatewayTimeout, type: "server_error")
     }
   }
@@ -122,7 +130,8 @@ extension APIError {
     // A full queue always says when to come back, even before anything was measured.
     let seconds = status.retryAfterSeconds ?? (code == .queueFull ? 10 : nil)
     self.init(
-      code, status.message, param: status.field, retryAfterSeconds: seconds.map { Int(min(max($0, 1), 3600).rounded(.up)) })
+      code, status.message, param: status.field,
+      retryAfterSeconds: seconds.map { Int(min(max($0, 1), 3600).rounded(.up)) })
   }
 
   /// Runs `body`; a failure becomes what clients learn.

@@ -33,7 +33,9 @@ public struct FieldReader {
   ) throws(APIError) -> String? {
     guard let value = value(name) else { return nil }
     guard case .string(let text) = value else { throw wrongType(name, "a string", value) }
-    guard !text.utf8.contains(0) else { throw APIError(.invalidValue, "\(name) must not contain the character U+0000", param: name) }
+    guard !text.utf8.contains(0) else {
+      throw APIError(.invalidValue, "\(name) must not contain the character U+0000", param: name)
+    }
     guard text.utf8.count <= maxBytes else {
       throw APIError(tooLong, "\(name) has \(text.utf8.count) bytes, the limit is \(maxBytes)", param: name)
     }
@@ -61,7 +63,9 @@ public struct FieldReader {
     }
     guard let integer = number.integer, range.contains(integer) else {
       throw APIError(
-        .invalidValue, "\(name) is \(number.text.prefix(40)), but must be from \(range.lowerBound) to \(range.upperBound)", param: name)
+        .invalidValue,
+        "\(name) is \(number.text.prefix(40)), but must be from \(range.lowerBound) to \(range.upperBound)", param: name
+      )
     }
     return integer
   }
@@ -72,15 +76,21 @@ public struct FieldReader {
     guard case .number(let number) = value else { throw wrongType(name, "a number", value) }
     guard let double = number.double, range.contains(double) else {
       throw APIError(
-        .invalidValue, "\(name) is \(number.text.prefix(40)), but must be from \(range.lowerBound) to \(range.upperBound)", param: name)
+        .invalidValue,
+        "\(name) is \(number.text.prefix(40)), but must be from \(range.lowerBound) to \(range.upperBound)", param: name
+      )
     }
     return double
   }
 
   /// One of `values`; those that the API knows but this server does not do are refused with `unsupported`'s words.
-  public mutating func choice(_ name: String, _ values: [String], unsupported: [String: String] = [:]) throws(APIError) -> String? {
+  public mutating func choice(_ name: String, _ values: [String], unsupported: [String: String] = [:]) throws(APIError)
+    -> String?
+  {
     guard let text = try nonEmptyString(name) else { return nil }
-    if let reason = unsupported[text] { throw APIError(.unsupportedValue, "\(name) \"\(text)\": \(reason)", param: name) }
+    if let reason = unsupported[text] {
+      throw APIError(.unsupportedValue, "\(name) \"\(text)\": \(reason)", param: name)
+    }
     guard values.contains(text) else {
       let list = values.map { "\"\($0)\"" }.joined(separator: ", ")
       throw APIError(.invalidValue, "\(name) is \"\(text.prefix(40))\", but must be one of \(list)", param: name)

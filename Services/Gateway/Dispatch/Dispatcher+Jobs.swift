@@ -26,10 +26,12 @@ extension Dispatcher {
     var images: [ImageJobID: JobRegistry.Image] = [:]
     let submissions = request.images.enumerated().map { index, spec in
       let image = JobRegistry.Image(
-        reference: ImageReference(job: job.id, index: index), spec: spec, tasks: pipeline.tasks(spec), traceparent: request.traceparent)
+        reference: ImageReference(job: job.id, index: index), spec: spec, tasks: pipeline.tasks(spec),
+        traceparent: request.traceparent)
       images[ImageJobID(image.reference)] = image
       return ImageJobSubmission(
-        id: ImageJobID(image.reference), model: spec.card.model, plan: image.plan, deadline: now + configuration.jobTimeout,
+        id: ImageJobID(image.reference), model: spec.card.model, plan: image.plan,
+        deadline: now + configuration.jobTimeout,
         tenant: request.tenant, priority: request.priority)
     }
     jobs.insert(job, images: images)
@@ -70,7 +72,9 @@ extension Dispatcher {
   }
 
   private static func reused(_ key: IdempotencyKey) -> Status {
-    Status(.alreadyExists, "the key \"\(key.text.prefix(80))\" was sent before with another request", field: APIError.keyField)
+    Status(
+      .alreadyExists, "the key \"\(key.text.prefix(80))\" was sent before with another request",
+      field: APIError.keyField)
   }
 
   // MARK: Events
@@ -88,7 +92,9 @@ extension Dispatcher {
   /// What happens to a job: first what was missed since the event `last`, or the state, then what comes.
   ///
   /// - Returns: nil when the tenant has no such job.
-  public func events(of id: String, tenant: TenantID, after last: String?) async throws(Status) -> AsyncStream<JobEventRecord>? {
+  public func events(of id: String, tenant: TenantID, after last: String?) async throws(Status) -> AsyncStream<
+    JobEventRecord
+  >? {
     if jobs.jobs[id] != nil { return jobs.job(id, of: tenant).map { listen(to: $0.id, after: last) } }
     let outcomes: [(StoredOutcome, StoredPayload?)]? = try await journal.read { store throws(JournalError) in
       guard let record = try store.record(of: id, tenant: tenant.text) else { return nil }
@@ -103,7 +109,8 @@ extension Dispatcher {
     for (index, (outcome, payload)) in outcomes.enumerated() {
       let update: ImageUpdate =
         switch (outcome, payload?.tensor) {
-        case (.finished(_, let promptTokens), let tensor?): .finished(EncodedImage(bytes: tensor.bytes, promptTokens: promptTokens))
+        case (.finished(_, let promptTokens), let tensor?):
+          .finished(EncodedImage(bytes: tensor.bytes, promptTokens: promptTokens))
         case (.failed(let status), _): .failed(status)
         default: .failed(Status(.dataLoss, "the result of job \(id) cannot be read"))
         }
@@ -141,14 +148,20 @@ extension Dispatcher {
     guard let records else { return nil }
     var snapshots: [JobSnapshot] = []
     for record in records {
-      if let open = jobs.jobs[record.job.id] { snapshots.append(open.snapshot) } else { snapshots.append(try JobSnapshot(record)) }
+      if let open = jobs.jobs[record.job.id] {
+        snapshots.append(open.snapshot)
+      } else {
+        snapshots.append(try JobSnapshot(record))
+      }
     }
     return snapshots
   }
 
   /// The result number `index` of a job; nil: it is not there.
   public func result(of id: String, index: Int) async throws(Status) -> EncodedImage? {
-    let stored = try await journal.read { store throws(JournalError) in try store.result(of: ImageReference(job: id, index: index)) }
+    let stored = try await journal.read { store throws(JournalError) in
+      try store.result(of: ImageReference(job: id, index: index))
+    }
     return stored?.tensor.map { EncodedImage(bytes: $0.bytes, promptTokens: 0) }
   }
 

@@ -16,12 +16,15 @@ extension Dispatcher {
     let inputs = offer.inputs.compactMap { payloads[$0] }
     let promptTokens = zip(task.plan.inputs, inputs).map { image.tasks[$0].promptTokens($1) }
     if promptTokens.contains(where: { $0 > 0 }) { jobs.setPromptTokens(promptTokens.reduce(0, +), of: offer.job) }
-    let resume = offer.resume.flatMap { checkpoint in payloads[checkpoint.latents].map { (checkpoint.completedSteps, $0) } }
+    let resume = offer.resume.flatMap { checkpoint in
+      payloads[checkpoint.latents].map { (checkpoint.completedSteps, $0) }
+    }
     let message = task.message(
       TaskInput(inputs: inputs, resume: resume, checkpointInterval: configuration.checkpointInterval))
     send(
       Envelope(
-        task: TaskReference(offer.attempt), deadlineUnixMs: offer.deadline.map(unixMs), traceparent: image.traceparent, body: message.body,
+        task: TaskReference(offer.attempt), deadlineUnixMs: offer.deadline.map(unixMs), traceparent: image.traceparent,
+        body: message.body,
         tensors: message.tensors),
       to: worker)
     return nil
@@ -51,7 +54,8 @@ extension Dispatcher {
       guard let worker = message.worker else { return }
       switch (error, message.envelope.task?.attemptID) {
       case (.peerUnreachable, _), (.closed, _): process(.workerLeft(worker, reason: "\(error)"))
-      case (.unsendable, .some(let attempt)): process(.taskFailed(attempt, by: worker, Status(.invalidArgument, "\(error)")))
+      case (.unsendable, .some(let attempt)):
+        process(.taskFailed(attempt, by: worker, Status(.invalidArgument, "\(error)")))
       case (_, .some(let attempt)): process(.taskFailed(attempt, by: worker, Status(.unavailable, "\(error)")))
       case (_, nil): break
       }
@@ -78,7 +82,9 @@ extension Dispatcher {
     case .message(let inbound): receive(inbound.envelope, from: inbound.peer)
     case .malformed(let peer, let malformed): refuse(malformed, from: peer)
     case .disconnected(let peer):
-      if let session = workers.session(of: peer) { process(.workerLeft(session.id, reason: "the connection is closed")) }
+      if let session = workers.session(of: peer) {
+        process(.workerLeft(session.id, reason: "the connection is closed"))
+      }
     }
   }
 
@@ -88,7 +94,8 @@ extension Dispatcher {
       return
     }
     guard let session = workers.session(of: peer) else {
-      answer(.failed(Status(.failedPrecondition, "this connection has no session: register first")), to: envelope, at: peer)
+      answer(
+        .failed(Status(.failedPrecondition, "this connection has no session: register first")), to: envelope, at: peer)
       return
     }
     switch envelope.body {
@@ -97,7 +104,8 @@ extension Dispatcher {
       logger.info("worker draining", metadata: ["worker": "\(session.register.workerID)", "reason": "\(reason)"])
       process(.workerDraining(session.id))
     case .goodbye(let reason): process(.workerLeft(session.id, reason: reason.isEmpty ? "the worker has left" : reason))
-    case .accepted, .failed, .progress, .encodeResponse, .denoiseResponse, .decodeResponse, .runResponse: takeAnswer(envelope, session)
+    case .accepted, .failed, .progress, .encodeResponse, .denoiseResponse, .decodeResponse, .runResponse:
+      takeAnswer(envelope, session)
     case .register, .registered, .heartbeatReply, .cancel, .encodeRequest, .denoiseRequest, .decodeRequest, .runRequest:
       answer(.failed(Status(.unimplemented, "a gateway takes no \(envelope.body.name)")), to: envelope, at: peer)
     }
@@ -121,7 +129,8 @@ extension Dispatcher {
       return
     }
     let registered = Registered(
-      sessionID: workers.sessionName(of: session.id), heartbeatIntervalMs: Int(configuration.heartbeatInterval / .milliseconds(1)),
+      sessionID: workers.sessionName(of: session.id),
+      heartbeatIntervalMs: Int(configuration.heartbeatInterval / .milliseconds(1)),
       leaseMs: Int(configuration.scheduling.lease / .milliseconds(1)))
     answer(.registered(registered), to: envelope, at: peer)
     let running = register.running.compactMap(\.attemptID)
@@ -136,7 +145,8 @@ extension Dispatcher {
 
   private func take(_ heartbeat: Heartbeat, _ envelope: Envelope, _ session: WorkerDirectory.Session) {
     guard heartbeat.sessionID == workers.sessionName(of: session.id) else {
-      let status = Status(.failedPrecondition, "session \(heartbeat.sessionID) is over: register again", field: "session_id")
+      let status = Status(
+        .failedPrecondition, "session \(heartbeat.sessionID) is over: register again", field: "session_id")
       answer(.failed(status), to: envelope, at: session.peer)
       return
     }
@@ -154,10 +164,12 @@ extension Dispatcher {
   private func takeAnswer(_ envelope: Envelope, _ session: WorkerDirectory.Session) {
     guard let attempt = envelope.task?.attemptID else {
       if case .failed(let status) = envelope.body {
-        logger.warning("a worker reports an error", metadata: ["worker": "\(session.register.workerID)", "error": "\(status)"])
+        logger.warning(
+          "a worker reports an error", metadata: ["worker": "\(session.register.workerID)", "error": "\(status)"])
       } else {
         answer(
-          .failed(Status(.invalidArgument, "the message is about no task of this gateway", field: "task")), to: envelope, at: session.peer)
+          .failed(Status(.invalidArgument, "the message is about no task of this gateway", field: "task")),
+          to: envelope, at: session.peer)
       }
       return
     }
@@ -183,7 +195,8 @@ extension Dispatcher {
       if let rule = task.checkpoint, !envelope.tensors.isEmpty {
         checkpoint = payloads.insert(try rule.tensor(of: envelope, stage: task.plan.stage))
       }
-      let report = StepReport(completedSteps: progress.completedSteps, stepSeconds: progress.stepSeconds, checkpoint: checkpoint)
+      let report = StepReport(
+        completedSteps: progress.completedSteps, stepSeconds: progress.stepSeconds, checkpoint: checkpoint)
       process(.taskProgressed(attempt, by: session.id, report))
     } catch {
       // The worker is still at it.
@@ -210,11 +223,14 @@ extension Dispatcher {
   private func refuse(_ malformed: Malformed, from peer: PeerID) {
     let id = malformed.header.messageID
     let session = workers.session(of: peer)
-    let envelope = Envelope(inReplyTo: id == 0 ? nil : id, task: malformed.header.task, body: .failed(malformed.error.status))
+    let envelope = Envelope(
+      inReplyTo: id == 0 ? nil : id, task: malformed.header.task, body: .failed(malformed.error.status))
     outbox.append(envelope, worker: session?.id, peer: peer)
     guard let session, let attempt = malformed.header.task?.attemptID else { return }
     let name = session.register.workerID
-    process(.taskFailed(attempt, by: session.id, Status(.dataLoss, "worker \(name) sent a message that is broken: \(malformed.error)")))
+    process(
+      .taskFailed(
+        attempt, by: session.id, Status(.dataLoss, "worker \(name) sent a message that is broken: \(malformed.error)")))
   }
 }
 

@@ -33,7 +33,8 @@ public actor Dispatcher: Service {
   ///
   /// - Throws: when the journal cannot be read.
   public init(
-    configuration: DispatcherConfiguration, pipelines: PipelineRegistry = .standard, journal: JournalStore, router: RouterSocket,
+    configuration: DispatcherConfiguration, pipelines: PipelineRegistry = .standard, journal: JournalStore,
+    router: RouterSocket,
     time: any TimeSource = SystemTime(), logger: Logger
   ) async throws(Status) {
     self.configuration = configuration
@@ -41,10 +42,12 @@ public actor Dispatcher: Service {
     self.logger = logger
     self.time = time
     self.journal = JournalLink(journal)
-    scheduler = Scheduler(configuration: configuration.scheduling, run: UInt32(min(journal.run, Int64(Scheduler.maxRun))))
+    scheduler = Scheduler(
+      configuration: configuration.scheduling, run: UInt32(min(journal.run, Int64(Scheduler.maxRun))))
     jobs = JobRegistry(epoch: journal.epoch, isDurable: journal.path != nil)
     workers = WorkerDirectory(instance: RandomName.make(), catalog: ModelCatalog(pipelines: pipelines))
-    payloads = PayloadStore(lastID: try await self.journal.read { store throws(JournalError) in try store.lastPayloadID() })
+    payloads = PayloadStore(
+      lastID: try await self.journal.read { store throws(JournalError) in try store.lastPayloadID() })
     outbox = Outbox(router)
     metrics = DispatcherMetrics(stages: pipelines.pipelines.flatMap(\.stages))
     try await restore()
@@ -61,7 +64,9 @@ public actor Dispatcher: Service {
     await cancelWhenGracefulShutdown {
       await withTaskGroup(of: Void.self) { group in
         group.addTask { for await event in self.outbox.router.events { await self.receive(event) } }
-        group.addTask { while (try? await self.time.sleep(for: self.configuration.tickInterval)) != nil { await self.tick() } }
+        group.addTask {
+          while (try? await self.time.sleep(for: self.configuration.tickInterval)) != nil { await self.tick() }
+        }
         await group.waitForAll()
       }
     }
@@ -148,7 +153,8 @@ public actor Dispatcher: Service {
       }
     case .failed(let status):
       DispatcherMetrics.jobsFailed.increment()
-      logger.info("job failed", metadata: ["job": "\(id)", "code": "\(status.code.name)", "reason": "\(status.message)"])
+      logger.info(
+        "job failed", metadata: ["job": "\(id)", "code": "\(status.code.name)", "reason": "\(status.message)"])
       jobs.notify(id, .failed(status))
     }
   }
@@ -171,13 +177,16 @@ public actor Dispatcher: Service {
     }
     if !failed.isEmpty { try await fail(failed) }
     guard !submissions.isEmpty else { return }
-    logger.info("resuming jobs of an earlier run", metadata: ["jobs": "\(jobs.jobs.count)", "images": "\(submissions.count)"])
+    logger.info(
+      "resuming jobs of an earlier run", metadata: ["jobs": "\(jobs.jobs.count)", "images": "\(submissions.count)"])
     process(.restored(submissions))
   }
 
   private func fail(_ damaged: [DamagedJob]) async throws(Status) {
     let atMs = time.unixMs
-    for job in damaged { logger.error("a job of an earlier run is damaged and fails", metadata: ["reason": "\(job.damage)"]) }
+    for job in damaged {
+      logger.error("a job of an earlier run is damaged and fails", metadata: ["reason": "\(job.damage)"])
+    }
     try await journal.read { store throws(JournalError) in try store.fail(damaged, code: .dataLoss, atMs: atMs) }
   }
 

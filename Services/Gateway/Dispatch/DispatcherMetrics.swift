@@ -18,7 +18,8 @@ public struct DispatcherMetrics {
     registry.describe("qwenimage_gateway_workers", "Workers that are connected, by stage.")
     registry.describe("qwenimage_gateway_free_credits", "Tasks that workers could take now, by stage.")
     registry.describe("qwenimage_http_requests_total", "HTTP requests, by endpoint and status.")
-    registry.describe("qwenimage_http_request_seconds", "Time to answer HTTP requests, without the streaming of events.")
+    registry.describe(
+      "qwenimage_http_request_seconds", "Time to answer HTTP requests, without the streaming of events.")
   }
 
   /// Stages that gauges exist for: a stage whose last worker has left is shown with 0.
@@ -37,7 +38,8 @@ public struct DispatcherMetrics {
       let workers = status.workers.filter { $0.registration.stage == stage }
       let dimensions = [("stage", stage.text)]
       Gauge(label: "qwenimage_gateway_workers", dimensions: dimensions).record(workers.count)
-      Gauge(label: "qwenimage_gateway_free_credits", dimensions: dimensions).record(workers.reduce(0) { $0 + $1.freeCredits })
+      Gauge(label: "qwenimage_gateway_free_credits", dimensions: dimensions).record(
+        workers.reduce(0) { $0 + $1.freeCredits })
     }
   }
 }

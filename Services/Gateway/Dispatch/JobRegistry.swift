@@ -115,7 +115,9 @@ struct JobRegistry {
 
   /// The events of an open job from now on, after those that were missed since `last`. When the stream is cancelled, `onLeave` is called
   /// with the listener's number.
-  mutating func listen(to id: String, after last: String?, onLeave: @escaping @Sendable (UInt64) -> Void) -> AsyncStream<JobEventRecord> {
+  mutating func listen(to id: String, after last: String?, onLeave: @escaping @Sendable (UInt64) -> Void)
+    -> AsyncStream<JobEventRecord>
+  {
     lastListener += 1
     let listener = lastListener
     let (events, continuation) = AsyncStream<JobEventRecord>.makeStream()

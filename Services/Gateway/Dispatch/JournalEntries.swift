@@ -22,14 +22,17 @@ extension JournalEntry {
       return Self.progress(places, completedSteps: checkpoint.completedSteps, payload, numericsClass, jobs)
     case .imageFinished(let id, let output):
       let image = try jobs.image(id)
-      return [.finish(image.reference, result: try payloads.stored(output), promptTokens: image.promptTokens, atMs: nowMs)]
+      return [
+        .finish(image.reference, result: try payloads.stored(output), promptTokens: image.promptTokens, atMs: nowMs)
+      ]
     case .imageFailed(let id, let status): return [.fail(try jobs.image(id).reference, status, atMs: nowMs)]
     }
   }
 
   /// One row for the images of one request.
   private static func job(of submissions: [ImageJobSubmission], _ jobs: JobRegistry) throws(Status) -> StoredJob {
-    guard let first = submissions.first, let job = jobs.jobs[try jobs.image(first.id).reference.job], job.images.count == submissions.count
+    guard let first = submissions.first, let job = jobs.jobs[try jobs.image(first.id).reference.job],
+      job.images.count == submissions.count
     else { throw Status(.internal, "the images of an entry are not those of one request") }
     return StoredJob(
       id: job.id, tenant: job.request.tenant.text, submittedAtMs: job.submittedAtMs, deadlineAtMs: job.deadlineAtMs,

@@ -67,7 +67,9 @@ extension StoredPayload {
 
   /// The tensor; nil when the description and the bytes do not agree.
   var tensor: WireTensor? {
-    guard let dtype = DType(wireNumber: UInt32(clamping: dtype)), WireTensor.byteCount(shape: shape, dtype: dtype) == bytes.count else {
+    guard let dtype = DType(wireNumber: UInt32(clamping: dtype)),
+      WireTensor.byteCount(shape: shape, dtype: dtype) == bytes.count
+    else {
       return nil
     }
     return WireTensor(name: name, dtype: dtype, shape: shape, bytes: bytes.withUnsafeBytes { FrameBuffer(copying: $0) })

@@ -69,7 +69,9 @@ public struct ModelCatalog: Sendable {
       if entries.isEmpty { throw notReady(nil, status) }
       let known = modelIDs.map { "\"\($0)\"" }.joined(separator: ", ")
       throw APIError(
-        .modelNotFound, "the model \"\(name.prefix(80))\" does not exist; there is \(known.isEmpty ? "none yet" : known)", param: "model")
+        .modelNotFound,
+        "the model \"\(name.prefix(80))\" does not exist; there is \(known.isEmpty ? "none yet" : known)",
+        param: "model")
     }
     let best = candidates.filter { $0.completedAt > 0 }
       .max { (isReady($0.card, status) ? 1 : 0, $0.completedAt) < (isReady($1.card, status) ? 1 : 0, $1.completedAt) }
@@ -83,7 +85,9 @@ public struct ModelCatalog: Sendable {
 
   /// The stages that a model lacks: those of the pipeline that lacks the fewest.
   public func missingStages(_ card: ModelCard, _ status: ClusterStatus) -> [StageName] {
-    pipelines.pipelines(of: card).map { status.missingStages(of: card.model, stages: $0.stages) }.min { $0.count < $1.count } ?? []
+    pipelines.pipelines(of: card).map { status.missingStages(of: card.model, stages: $0.stages) }.min {
+      $0.count < $1.count
+    } ?? []
   }
 
   /// Says what keeps the cluster from serving a model.
@@ -93,8 +97,10 @@ public struct ModelCatalog: Sendable {
       return "no worker has registered yet: a \(stages.joined(separator: ", a ")) are needed"
     }
     guard !pipelines.pipelines(of: card).isEmpty else {
-      return "this gateway knows none of the pipelines of model \(card.model): \(card.pipelines.map(\.text).joined(separator: ", "))"
+      return
+        "this gateway knows none of the pipelines of model \(card.model): \(card.pipelines.map(\.text).joined(separator: ", "))"
     }
-    return "no ready worker for: \(missingStages(card, status).map(\.text).joined(separator: ", ")) (model \(card.model))"
+    return
+      "no ready worker for: \(missingStages(card, status).map(\.text).joined(separator: ", ")) (model \(card.model))"
   }
 }

@@ -133,7 +133,9 @@ struct OpenJob {
   }
 
   /// Sends everything from now on to `continuation`, and first what came after the event `last`, if that is known.
-  mutating func attach(_ continuation: AsyncStream<JobEventRecord>.Continuation, as listener: UInt64, after last: String?, epoch: Int64) {
+  mutating func attach(
+    _ continuation: AsyncStream<JobEventRecord>.Continuation, as listener: UInt64, after last: String?, epoch: Int64
+  ) {
     listeners[listener] = continuation
     let number = last.flatMap { $0.hasPrefix("\(epoch)-") ? UInt64($0.dropFirst("\(epoch)-".count)) : nil }
     let first = events.first?.number ?? lastEvent + 1

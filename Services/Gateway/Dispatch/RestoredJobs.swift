@@ -18,12 +18,15 @@ struct RestoredJob {
   ///   - now: on the scheduler's clock, and `nowMs` on the wall's, in milliseconds since 1970.
   /// - Throws: DATA_LOSS when the request cannot be read, UNIMPLEMENTED when its pipeline is not known.
   init(
-    _ record: StoredRecord, _ openImages: [OpenImage], pipelines: PipelineRegistry, _ payloads: inout PayloadStore, now: Instant,
+    _ record: StoredRecord, _ openImages: [OpenImage], pipelines: PipelineRegistry, _ payloads: inout PayloadStore,
+    now: Instant,
     nowMs: Int64
   ) throws(Status) {
     var request = try JobRequest(record.job)
     guard request.images.count == record.outcomes.count else {
-      throw Status(.dataLoss, "job \(record.job.id) in the journal has \(record.outcomes.count) images, not \(request.images.count)")
+      throw Status(
+        .dataLoss,
+        "job \(record.job.id) in the journal has \(record.outcomes.count) images, not \(request.images.count)")
     }
     let name = request.images[0].pipeline
     guard let pipeline = pipelines[name] else {
@@ -31,7 +34,9 @@ struct RestoredJob {
     }
     // A client that waited on a connection has lost it; the job was accepted all the same.
     request.isDetached = true
-    job = OpenJob(id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs, deadlineAtMs: record.job.deadlineAtMs)
+    job = OpenJob(
+      id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs,
+      deadlineAtMs: record.job.deadlineAtMs)
     job.isAdmitted = true
     job.images = zip(request.images, record.outcomes).map { ImageProgress(steps: $0.steps, $1) }
     // Whatever the column holds: the difference must not overflow.
@@ -39,7 +44,9 @@ struct RestoredJob {
     for image in openImages { restore(image, pipeline, deadline: deadline, &payloads) }
   }
 
-  private mutating func restore(_ open: OpenImage, _ pipeline: Pipeline, deadline: Instant?, _ payloads: inout PayloadStore) {
+  private mutating func restore(
+    _ open: OpenImage, _ pipeline: Pipeline, deadline: Instant?, _ payloads: inout PayloadStore
+  ) {
     let spec = job.request.images[open.reference.index]
     let id = ImageJobID(open.reference)
     var image = JobRegistry.Image(
@@ -65,8 +72,10 @@ struct RestoredJob {
     }
     images[id] = image
     let submission = ImageJobSubmission(
-      id: id, model: spec.card.model, plan: image.plan, deadline: deadline, tenant: job.request.tenant, priority: job.request.priority)
-    submissions.append(RestoredImageJob(submission: submission, tasks: restored.keys.sorted().compactMap { restored[$0] }))
+      id: id, model: spec.card.model, plan: image.plan, deadline: deadline, tenant: job.request.tenant,
+      priority: job.request.priority)
+    submissions.append(
+      RestoredImageJob(submission: submission, tasks: restored.keys.sorted().compactMap { restored[$0] }))
   }
 }
 

@@ -105,7 +105,8 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
   func channelWritabilityChanged(context: ChannelHandlerContext) {
     let channel = context.channel
     writeDeadline?.cancel()
-    writeDeadline = channel.isWritable ? nil : channel.eventLoop.scheduleTask(in: writeTimeout) { channel.close(promise: nil) }
+    writeDeadline =
+      channel.isWritable ? nil : channel.eventLoop.scheduleTask(in: writeTimeout) { channel.close(promise: nil) }
     context.fireChannelWritabilityChanged()
   }
 }

@@ -78,12 +78,14 @@ struct ErrorMiddleware: RouterMiddleware {
     let method = context.endpointPath == nil ? "unknown" : request.method.rawValue
     let dimensions = [("method", method), ("endpoint", endpoint), ("status", "\(response.status.code)")]
     Counter(label: "qwenimage_http_requests_total", dimensions: dimensions).increment()
-    Metrics.Timer(label: "qwenimage_http_request_seconds", dimensions: [("endpoint", endpoint)]).recordNanoseconds(Int64(seconds * 1e9))
+    Metrics.Timer(label: "qwenimage_http_request_seconds", dimensions: [("endpoint", endpoint)]).recordNanoseconds(
+      Int64(seconds * 1e9))
     let isProbe = ["/healthz", "/readyz", "/metrics"].contains(endpoint)
     context.logger.log(
       level: isProbe ? .debug : .info, "request",
       metadata: [
-        "method": "\(request.method.rawValue)", "path": "\(request.uri.path.prefix(200))", "status": "\(response.status.code)",
+        "method": "\(request.method.rawValue)", "path": "\(request.uri.path.prefix(200))",
+        "status": "\(response.status.code)",
         "seconds": "\((seconds * 1000).rounded() / 1000)",
       ])
   }

@@ -26,13 +26,15 @@ public enum GatewayProcess {
     _ configuration: GatewayConfiguration, metrics: PrometheusRegistry, logger: Logger,
     onRunning: @escaping @Sendable (Int) async -> Void = { _ in }
   ) async throws {
-    var transport = RouterConfiguration(endpoints: configuration.endpoints, security: try configuration.routerSecurity())
+    var transport = RouterConfiguration(
+      endpoints: configuration.endpoints, security: try configuration.routerSecurity())
     transport.logger = logger
     let router = try await RouterSocket(transport)
     let journal = try configuration.openJournal()
     defer { journal.close() }
     if journal.path == nil { logger.warning("there is no journal: jobs and results are lost when this process ends") }
-    let dispatcher = try await Dispatcher(configuration: configuration.dispatcher, journal: journal, router: router, logger: logger)
+    let dispatcher = try await Dispatcher(
+      configuration: configuration.dispatcher, journal: journal, router: router, logger: logger)
     let keyring = try configuration.readKeys(logger: logger)
     keyring?.follow { tenants in Task { await dispatcher.setTenants(tenants) } }
     // From here on, and to the end: without it SIGHUP would end the process.
@@ -57,7 +59,8 @@ public enum GatewayProcess {
     let drain = Drain(dispatcher: dispatcher, grace: configuration.shutdownGrace, logger: logger)
     // Shut down from the last to the first: no more jobs, no more requests, no more workers.
     let services: [any Service] = [dispatcher, http, drain, KeyReload(hangups: hangups, keyring: keyring)]
-    var group = ServiceGroupConfiguration(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+    var group = ServiceGroupConfiguration(
+      services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     // The last resort, should something hang.
     group.maximumGracefulShutdownDuration = configuration.shutdownGrace + .seconds(15)
     try await ServiceGroup(configuration: group).run()
@@ -115,7 +118,9 @@ package struct Drain: Service {
     let reason = Status(.unavailable, "the gateway is shutting down")
     await dispatcher.close(because: reason)
     let images = await dispatcher.attachedImageCount
-    if images > 0 { logger.info("waiting for images to finish", metadata: ["images": "\(images)", "grace": "\(grace)"]) }
+    if images > 0 {
+      logger.info("waiting for images to finish", metadata: ["images": "\(images)", "grace": "\(grace)"])
+    }
     await dispatcher.waitUntilDetached(atMost: grace)
     let left = await dispatcher.attachedImageCount
     if left > 0 { logger.warning("cancelling images that have not finished", metadata: ["images": "\(left)"]) }

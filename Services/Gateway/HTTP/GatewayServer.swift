@@ -26,7 +26,8 @@ public enum GatewayServer {
     onServerRunning: @escaping @Sendable (any Channel) async -> Void = { _ in }
   ) -> some ApplicationProtocol {
     let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
-      maxHeaderFieldSize: limits.maxHeaderBytes, maxHeaderListSize: limits.maxHeaderBytes, maxHeaderFieldCount: limits.maxHeaderFields)
+      maxHeaderFieldSize: limits.maxHeaderBytes, maxHeaderListSize: limits.maxHeaderBytes,
+      maxHeaderFieldCount: limits.maxHeaderFields)
     let counter = ConnectionCounter(limit: limits.maxConnectionsPerAddress)
     let channel = HTTP1Channel.Configuration(
       additionalChannelHandlers: [ConnectionGuard(counter: counter, limits: limits), ParserErrorHandler()],

@@ -71,7 +71,8 @@ private struct ImageEvents {
   func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
     var states = ticket.images.map { ImageProgress(steps: $0.steps) }
     var open = states.count
-    let isOver = try await ServerSentEvent.write(ticket.events, to: &writer, keepAliveInterval: keepAliveInterval) { record in
+    let isOver = try await ServerSentEvent.write(ticket.events, to: &writer, keepAliveInterval: keepAliveInterval) {
+      record in
       states[record.index].apply(record.update)
       switch record.update {
       case .finished(let result):
@@ -80,12 +81,14 @@ private struct ImageEvents {
         return (try ServerSentEvent.event(event.type, event), isLast: open == 0)
       case .failed(let failure): return (try ServerSentEvent.error(APIError(failure)), isLast: true)
       case .queued, .started, .progressed, .retrying:
-        let event = ProgressEvent("image_generation.progress", job: ticket.id, index: record.index, states[record.index])
+        let event = ProgressEvent(
+          "image_generation.progress", job: ticket.id, index: record.index, states[record.index])
         return (try ServerSentEvent.event(event.type, event), isLast: false)
       }
     }
     guard !isOver, open > 0 else { return }
-    let error = APIError(.shuttingDown, "the gateway is shutting down; job \(ticket.id) goes on when it is back", retryAfterSeconds: 10)
+    let error = APIError(
+      .shuttingDown, "the gateway is shutting down; job \(ticket.id) goes on when it is back", retryAfterSeconds: 10)
     try await writer.write(ServerSentEvent.error(error))
   }
 }

@@ -57,7 +57,9 @@ extension Response {
     if let seconds = error.retryAfterSeconds { response.headers[.retryAfter] = "\(seconds)" }
     if row.status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
     if !row.isRetryable { response.headers[.shouldRetry] = "false" }
-    if !error.allowedMethods.isEmpty { response.headers[.allow] = error.allowedMethods.map(\.rawValue).joined(separator: ", ") }
+    if !error.allowedMethods.isEmpty {
+      response.headers[.allow] = error.allowedMethods.map(\.rawValue).joined(separator: ", ")
+    }
     return response
   }
 }

@@ -110,7 +110,9 @@ extension JobBody.Image {
     queuePosition = progress.queuePosition
     secondsLeft = progress.secondsLeft
     retryReason = progress.retryReason
-    if case .finished = progress.outcome { result = links.path(ResultAddress(job: job, index: "\(index)").path(signedBy: Caller())) }
+    if case .finished = progress.outcome {
+      result = links.path(ResultAddress(job: job, index: "\(index)").path(signedBy: Caller()))
+    }
     if case .failed(let failure) = progress.outcome { error = ErrorEnvelope(APIError(failure)).error }
   }
 }

@@ -48,7 +48,8 @@ struct JobsRoutes: Sendable {
   @Sendable private func cancel(_ request: Request, _ context: GatewayContext) async throws -> Response {
     try request.checkQuery([])
     let id = try await snapshot(context.jobID, context).id
-    await dispatcher.cancel(id, tenant: context.caller.tenant, reason: Status(.cancelled, "the job was cancelled by its owner"))
+    await dispatcher.cancel(
+      id, tenant: context.caller.tenant, reason: Status(.cancelled, "the job was cancelled by its owner"))
     return try .json(JobBody(try await snapshot(id, context), context.links))
   }
 
@@ -125,9 +126,12 @@ struct JobsRoutes: Sendable {
     case .failed(let failure): throw APIError(failure)
     case .open:
       let seconds = Int((job.images[index].secondsLeft ?? 5).rounded(.up))
-      throw APIError(.notFinished, "image \(index) of job \(job.id) is not done", retryAfterSeconds: min(max(seconds, 1), 60))
+      throw APIError(
+        .notFinished, "image \(index) of job \(job.id) is not done", retryAfterSeconds: min(max(seconds, 1), 60))
     case .finished(let promptTokens):
-      let stored = try await APIError.wrap { () async throws(Status) in try await dispatcher.result(of: job.id, index: index) }
+      let stored = try await APIError.wrap { () async throws(Status) in
+        try await dispatcher.result(of: job.id, index: index)
+      }
       guard var result = stored else { throw APIError(.notFound, "the result of job \(job.id) is not kept any more") }
       result.promptTokens = promptTokens
       return result
@@ -172,7 +176,8 @@ extension Request {
   func checkQuery(_ known: Set<String>) throws(APIError) {
     for (name, _) in uri.queryParameters where !known.contains(String(name)) {
       let list = known.isEmpty ? "there are none" : "known are \(known.sorted().joined(separator: ", "))"
-      throw APIError(.unknownField, "unknown query parameter \"\(name.prefix(80))\"; \(list)", param: String(name.prefix(80)))
+      throw APIError(
+        .unknownField, "unknown query parameter \"\(name.prefix(80))\"; \(list)", param: String(name.prefix(80)))
     }
   }
 
@@ -180,7 +185,8 @@ extension Request {
     guard let text = uri.queryParameters[name[...]] else { return nil }
     guard text.utf8.count < 20, let value = Int(text), range.contains(value) else {
       throw APIError(
-        .invalidValue, "\(name) is \"\(text.prefix(40))\", but must be from \(range.lowerBound) to \(range.upperBound)", param: name)
+        .invalidValue, "\(name) is \"\(text.prefix(40))\", but must be from \(range.lowerBound) to \(range.upperBound)",
+        param: name)
     }
     return value
   }

@@ -38,7 +38,9 @@ final class ParserErrorHandler: ChannelDuplexHandler, RemovableChannelHandler {
     let body = (try? JSONOutput.encode(ErrorEnvelope(apiError))) ?? Data()
     let head = HTTPResponse(
       status: apiError.code.row.status,
-      headerFields: [.contentType: "application/json", .contentLength: "\(body.count)", .connection: "close", .shouldRetry: "false"])
+      headerFields: [
+        .contentType: "application/json", .contentLength: "\(body.count)", .connection: "close", .shouldRetry: "false",
+      ])
     context.write(wrapOutboundOut(.head(head)), promise: nil)
     context.write(wrapOutboundOut(.body(ByteBuffer(bytes: body))), promise: nil)
     let channel = context.channel

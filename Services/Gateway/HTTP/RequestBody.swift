@@ -50,7 +50,9 @@ extension Request {
         !$0.hasPrefix("charset=") || Self.utf8Names.contains($0.dropFirst("charset=".count))
       })
     else {
-      throw APIError(.unsupportedMediaType, "the content type is \"\(contentType.prefix(80))\", but must be application/json in UTF-8")
+      throw APIError(
+        .unsupportedMediaType,
+        "the content type is \"\(contentType.prefix(80))\", but must be application/json in UTF-8")
     }
     if let encoding = headers[.contentEncoding], encoding.lowercased() != "identity" {
       throw APIError(.unsupportedMediaType, "the content encoding \"\(encoding.prefix(40))\" is not supported")
@@ -63,7 +65,9 @@ extension Request {
 
 extension Substring {
   fileprivate func trimmingWhitespace() -> Substring {
-    guard let start = firstIndex(where: { !$0.isWhitespace }), let end = lastIndex(where: { !$0.isWhitespace }) else { return "" }
+    guard let start = firstIndex(where: { !$0.isWhitespace }), let end = lastIndex(where: { !$0.isWhitespace }) else {
+      return ""
+    }
     return self[start...end]
   }
 }

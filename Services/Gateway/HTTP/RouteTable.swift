@@ -12,10 +12,12 @@ extension Router where Context == GatewayContext {
       on(path, method: method, use: handler)
       if method == .get { on(path, method: .head, use: handler) }
     }
-    for method in [HTTPRequest.Method.get, .head, .post, .put, .delete, .patch, .options, .trace] where !allowed.contains(method) {
+    for method in [HTTPRequest.Method.get, .head, .post, .put, .delete, .patch, .options, .trace]
+    where !allowed.contains(method) {
       on(path, method: method) { request, context -> Response in
         if method == .options, let preflight = context.preflight { return try Self.answer(preflight, allowed) }
-        var error = APIError(.methodNotAllowed, "\(request.uri.path.prefix(200)) takes \(allowed.map(\.rawValue).joined(separator: ", "))")
+        var error = APIError(
+          .methodNotAllowed, "\(request.uri.path.prefix(200)) takes \(allowed.map(\.rawValue).joined(separator: ", "))")
         error.allowedMethods = allowed
         throw error
       }

@@ -35,13 +35,17 @@ struct Submission: Sendable {
   func accept(
     _ request: inout Request, _ context: GatewayContext, isDetached: Bool, mayStream: Bool
   ) async throws -> Accepted {
-    guard await dispatcher.isOpen else { throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10) }
+    guard await dispatcher.isOpen else {
+      throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10)
+    }
     let text = try request.idempotencyKey()
     let detachment = try request.detachment()
     let body = try await request.takeJSONBody(limits, context)
-    let imageRequest = try GenerationRequest(body: body, pipelines: dispatcher.pipelines, maxPromptBytes: WireLimits().maxTextBytes)
+    let imageRequest = try GenerationRequest(
+      body: body, pipelines: dispatcher.pipelines, maxPromptBytes: WireLimits().maxTextBytes)
     guard mayStream || !imageRequest.isStreamed else {
-      throw APIError(.unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
+      throw APIError(
+        .unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
     }
     let card = try await card(named: imageRequest.model)
     // Below 2^53, so that every client can read it back exactly.
@@ -84,7 +88,9 @@ struct Submission: Sendable {
     let value = try JSON(body)
     guard case .object(var fields) = value else { return Data() }
     fields["stream"] = nil
-    if fields["response_format"] == .string(GenerationRequest.ResultFormat.url.rawValue) { fields["response_format"] = nil }
+    if fields["response_format"] == .string(GenerationRequest.ResultFormat.url.rawValue) {
+      fields["response_format"] = nil
+    }
     append(.object(fields), to: &canonical)
     return Data(SHA256.hash(canonical.utf8))
   }
@@ -137,7 +143,8 @@ extension Request {
     case nil: return nil
     case "true": return true
     case "false": return false
-    case .some(let text): throw APIError(.invalidValue, "X-Detach is \"\(text.prefix(40))\", but must be true or false", param: "X-Detach")
+    case .some(let text):
+      throw APIError(.invalidValue, "X-Detach is \"\(text.prefix(40))\", but must be true or false", param: "X-Detach")
     }
   }
 

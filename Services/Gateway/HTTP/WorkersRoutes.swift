@@ -73,7 +73,8 @@ extension WorkersRoutes.Worker {
     running = status.running.map { attempt in
       let activity = heartbeat?.running.first { $0.task.attemptID == attempt }
       return .init(
-        job: attempt.task.job.text, attempt: attempt.number, step: activity?.completedSteps ?? 0, steps: activity?.steps ?? 0)
+        job: attempt.task.job.text, attempt: attempt.number, step: activity?.completedSteps ?? 0,
+        steps: activity?.steps ?? 0)
     }
     host = register.host
     pid = register.pid

@@ -58,7 +58,9 @@ public struct GenerationRequest: Hashable, Sendable {
   public init(body: [UInt8], pipelines: PipelineRegistry = .standard, maxPromptBytes: Int) throws(APIError) {
     guard !body.isEmpty else { throw APIError(.invalidJSON, "the body is empty") }
     let value: JSON
-    do { value = try JSON(body, maxDepth: Self.maxDepth) } catch { throw APIError(.invalidJSON, "the body is not JSON: \(error)") }
+    do { value = try JSON(body, maxDepth: Self.maxDepth) } catch {
+      throw APIError(.invalidJSON, "the body is not JSON: \(error)")
+    }
     var fields = try FieldReader(value)
 
     guard let prompt = try fields.string("prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong) else {
@@ -71,7 +73,9 @@ public struct GenerationRequest: Hashable, Sendable {
     trueCFGScale = try fields.number("true_cfg_scale", in: 0...ModelLimits.maxTrueCFGScale)
     negativePrompt = try fields.string("negative_prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong)
     isStreamed = try fields.bool("stream") ?? false
-    priority = try fields.choice("priority", JobPriority.allCases.map(\.rawValue)).flatMap { JobPriority(rawValue: $0) } ?? .interactive
+    priority =
+      try fields.choice("priority", JobPriority.allCases.map(\.rawValue)).flatMap { JobPriority(rawValue: $0) }
+      ?? .interactive
     try readSize(&fields)
     try readSteps(&fields)
     try readSeed(&fields)
@@ -94,11 +98,14 @@ public struct GenerationRequest: Hashable, Sendable {
     let parts = text.split(separator: "x", omittingEmptySubsequences: false)
     guard parts.count == 2, let w = Self.pixels(parts[0]), let h = Self.pixels(parts[1]) else {
       throw APIError(
-        .invalidValue, "size is \"\(text.prefix(40))\", but must be \"auto\" or WIDTHxHEIGHT in pixels, such as \"1328x1328\"",
+        .invalidValue,
+        "size is \"\(text.prefix(40))\", but must be \"auto\" or WIDTHxHEIGHT in pixels, such as \"1328x1328\"",
         param: "size")
     }
     if let width, let height, (width, height) != (w, h) {
-      throw APIError(.invalidValue, "size is \(text), but width and height are \(width) and \(height): give one of them", param: "size")
+      throw APIError(
+        .invalidValue, "size is \(text), but width and height are \(width) and \(height): give one of them",
+        param: "size")
     }
     (width, height) = (w, h)
     hasSizeField = true
@@ -118,7 +125,8 @@ public struct GenerationRequest: Hashable, Sendable {
     let short = try fields.integer("steps", in: range)
     let long = try fields.integer("num_inference_steps", in: range)
     if let short, let long, short != long {
-      throw APIError(.invalidValue, "steps is \(short), but num_inference_steps is \(long): give one of them", param: "steps")
+      throw APIError(
+        .invalidValue, "steps is \(short), but num_inference_steps is \(long): give one of them", param: "steps")
     }
     steps = short ?? long
     if short == nil { stepsField = "num_inference_steps" }
@@ -128,7 +136,8 @@ public struct GenerationRequest: Hashable, Sendable {
     seed = try fields.integer("seed", in: 0...Int.max)
     if let seed, seed > Int.max - Int(imageCount - 1) {
       throw APIError(
-        .invalidValue, "seed is \(seed), but the last of \(imageCount) images would need a seed above \(Int.max)", param: "seed")
+        .invalidValue, "seed is \(seed), but the last of \(imageCount) images would need a seed above \(Int.max)",
+        param: "seed")
     }
   }
 
@@ -155,7 +164,8 @@ public struct GenerationRequest: Hashable, Sendable {
     _ = try fields.string("safety_identifier")
     if let count = try fields.integer("partial_images", in: 0...3), count > 0 {
       throw APIError(
-        .unsupportedValue, "partial_images is \(count), but this server sends no partial images; use 0", param: "partial_images")
+        .unsupportedValue, "partial_images is \(count), but this server sends no partial images; use 0",
+        param: "partial_images")
     }
     for name in ["frame_count", "frame_duration_ms", "svg"] { try fields.refuse(name, because: onlyPNG) }
   }

@@ -17,13 +17,15 @@ extension ImageSpec {
         .invalidValue, "pipeline is \"\(request.pipeline)\", but \(card.model.id) serves \(list)", param: "pipeline")
     }
     try checkPrompt(request.prompt, "prompt", card)
-    let negativePrompt = request.negativePrompt ?? (card.defaults.negativePrompt.isEmpty ? nil : card.defaults.negativePrompt)
+    let negativePrompt =
+      request.negativePrompt ?? (card.defaults.negativePrompt.isEmpty ? nil : card.defaults.negativePrompt)
     if let negativePrompt { try checkPrompt(negativePrompt, "negative_prompt", card) }
     let trueCFGScale = request.trueCFGScale ?? card.defaults.trueCFGScale
     let steps = request.steps ?? card.defaults.steps
     guard steps <= card.limits.maxSteps else {
       throw APIError(
-        .invalidValue, "\(request.stepsField) is \(steps), but must be from 1 to \(card.limits.maxSteps)", param: request.stepsField)
+        .invalidValue, "\(request.stepsField) is \(steps), but must be from 1 to \(card.limits.maxSteps)",
+        param: request.stepsField)
     }
     let first = ImageSpec(
       card: card, pipeline: request.pipeline, prompt: request.prompt,
@@ -40,7 +42,8 @@ extension ImageSpec {
   private static func checkPrompt(_ prompt: String, _ name: String, _ card: ModelCard) throws(APIError) {
     guard prompt.utf8.count <= card.limits.maxPromptBytes else {
       throw APIError(
-        .promptTooLong, "\(name) has \(prompt.utf8.count) bytes, the limit of \(card.model.id) is \(card.limits.maxPromptBytes)",
+        .promptTooLong,
+        "\(name) has \(prompt.utf8.count) bytes, the limit of \(card.model.id) is \(card.limits.maxPromptBytes)",
         param: name)
     }
   }
@@ -51,16 +54,20 @@ extension ImageSpec {
     for (name, side) in [("width", width), ("height", height)] {
       let field = request.hasSizeField ? "size" : name
       guard side.isMultiple(of: limits.sizeMultiplePx) else {
-        throw APIError(.invalidValue, "\(name) is \(side), but must be a multiple of \(limits.sizeMultiplePx)", param: field)
+        throw APIError(
+          .invalidValue, "\(name) is \(side), but must be a multiple of \(limits.sizeMultiplePx)", param: field)
       }
       guard (limits.minSidePx...limits.maxSidePx).contains(side) else {
-        throw APIError(.invalidValue, "\(name) is \(side), but must be from \(limits.minSidePx) to \(limits.maxSidePx)", param: field)
+        throw APIError(
+          .invalidValue, "\(name) is \(side), but must be from \(limits.minSidePx) to \(limits.maxSidePx)", param: field
+        )
       }
     }
     let size = ImageSize(widthPx: width, heightPx: height)
     guard size.pixelCount <= limits.maxPixels else {
       throw APIError(
-        .invalidValue, "size is \(size), which is \(size.pixelCount) pixels; the limit of \(card.model.id) is \(limits.maxPixels)",
+        .invalidValue,
+        "size is \(size), which is \(size.pixelCount) pixels; the limit of \(card.model.id) is \(limits.maxPixels)",
         param: "size")
     }
     return size

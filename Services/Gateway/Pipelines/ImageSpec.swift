@@ -28,7 +28,8 @@ public struct ImageSpec: Hashable, Sendable {
 
   /// See the properties.
   public init(
-    card: ModelCard, pipeline: PipelineName = .textToImage, prompt: String, negativePrompt: String?, size: ImageSize, steps: Int,
+    card: ModelCard, pipeline: PipelineName = .textToImage, prompt: String, negativePrompt: String?, size: ImageSize,
+    steps: Int,
     trueCFGScale: Double, seed: UInt64, options: [String: JSON] = [:]
   ) {
     self.card = card

@@ -18,7 +18,8 @@ public struct PipelineTask: Sendable {
 
   /// See the properties.
   public init(
-    plan: TaskPlan, output: TensorRule, checkpoint: TensorRule? = nil, message: @escaping @Sendable (TaskInput) -> TaskMessage
+    plan: TaskPlan, output: TensorRule, checkpoint: TensorRule? = nil,
+    message: @escaping @Sendable (TaskInput) -> TaskMessage
   ) {
     self.plan = plan
     self.message = message
@@ -37,7 +38,9 @@ public struct TaskInput: Sendable {
   public var checkpointInterval: Duration
 
   /// See the properties.
-  public init(inputs: [WireTensor], resume: (completedSteps: Int, state: WireTensor)? = nil, checkpointInterval: Duration) {
+  public init(
+    inputs: [WireTensor], resume: (completedSteps: Int, state: WireTensor)? = nil, checkpointInterval: Duration
+  ) {
     self.inputs = inputs
     self.resume = resume
     self.checkpointInterval = checkpointInterval

@@ -36,7 +36,8 @@ extension PipelineTask {
       cost: Double(spec.steps) * Double(spec.tokenCount) * Double(prompts.count))
     return PipelineTask(plan: plan, output: rule, checkpoint: rule) { input in
       let request = DenoiseRequest(
-        modelID: spec.card.model.id, size: spec.size, steps: spec.steps, trueCFGScale: spec.trueCFGScale, seed: spec.seed,
+        modelID: spec.card.model.id, size: spec.size, steps: spec.steps, trueCFGScale: spec.trueCFGScale,
+        seed: spec.seed,
         firstStep: input.resume?.completedSteps ?? 0, checkpointIntervalSeconds: input.checkpointInterval / .seconds(1))
       var tensors = zip(input.inputs, [TensorName.promptEmbeds, TensorName.negativePromptEmbeds]).map { $0.renamed($1) }
       if let resume = input.resume { tensors.append(resume.state.renamed(TensorName.latents)) }
@@ -49,7 +50,8 @@ extension PipelineTask {
   /// - Parameter latents: place of the task that gives the latents.
   static func decode(_ spec: ImageSpec, latents: Int) -> PipelineTask {
     let rule = TensorRule(TensorName.image) { tensor in
-      tensor.dtype == .uint8 && tensor.bytes.count > 0 ? nil : "is \(tensor.dtype.rawValue) \(tensor.shape), not the bytes of a file"
+      tensor.dtype == .uint8 && tensor.bytes.count > 0
+        ? nil : "is \(tensor.dtype.rawValue) \(tensor.shape), not the bytes of a file"
     } problemOfBody: { body in
       guard case .decodeResponse(let response) = body else { return "decode_response was expected" }
       return response.mediaType == "image/png" && response.size == spec.size

@@ -60,7 +60,8 @@ extension StoredRequest {
     }
     let (pipeline, imageCount) = try stored.check()
     let image = ImageSpec(
-      card: stored.card, pipeline: pipeline, prompt: stored.prompt, negativePrompt: stored.negativePrompt, size: stored.size,
+      card: stored.card, pipeline: pipeline, prompt: stored.prompt, negativePrompt: stored.negativePrompt,
+      size: stored.size,
       steps: stored.steps, trueCFGScale: stored.trueCFGScale, seed: stored.seed, options: stored.options ?? [:])
     var request = JobRequest(
       (0..<imageCount).map { index in
@@ -79,7 +80,8 @@ extension StoredRequest {
   private func check() throws(Status) -> (pipeline: PipelineName, imageCount: Int) {
     func check(_ field: String, _ value: Int, _ range: ClosedRange<Int>) throws(Status) {
       guard range.contains(value) else {
-        throw Status(.dataLoss, "\(field) in the journal is \(value), but must be from \(range.lowerBound) to \(range.upperBound)")
+        throw Status(
+          .dataLoss, "\(field) in the journal is \(value), but must be from \(range.lowerBound) to \(range.upperBound)")
       }
     }
     try check("version", version, 1...Self.version)
@@ -89,7 +91,9 @@ extension StoredRequest {
     for (name, side) in [("width", size.widthPx), ("height", size.heightPx)] { try check(name, side, 1...65_535) }
     guard trueCFGScale.isFinite else { throw Status(.dataLoss, "true_cfg_scale in the journal is \(trueCFGScale)") }
     let text = pipeline ?? PipelineName.textToImage.text
-    guard let name = PipelineName(text) else { throw Status(.dataLoss, "pipeline in the journal is \"\(text.prefix(80))\"") }
+    guard let name = PipelineName(text) else {
+      throw Status(.dataLoss, "pipeline in the journal is \"\(text.prefix(80))\"")
+    }
     return (name, imageCount)
   }
 }

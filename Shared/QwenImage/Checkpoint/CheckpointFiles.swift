@@ -21,10 +21,12 @@ struct CheckpointFiles {
   }
 
   private static let published = Sizes(
-    layers: "60", heads: "24", headDim: "128", ropeAxes: "[16, 56, 56]", vocabulary: 152_064, hidden: 3584, intermediate: 18_944,
+    layers: "60", heads: "24", headDim: "128", ropeAxes: "[16, 56, 56]", vocabulary: 152_064, hidden: 3584,
+    intermediate: 18_944,
     encoderLayers: 28, encoderHeads: 28, keyValueHeads: 4, mrope: "[16, 24, 24]", vaeBaseDim: 96)
   private static let tiny = Sizes(
-    layers: "2", heads: "3", headDim: "16", ropeAxes: "[4, 6, 6]", vocabulary: 640, hidden: 64, intermediate: 160, encoderLayers: 3,
+    layers: "2", heads: "3", headDim: "16", ropeAxes: "[4, 6, 6]", vocabulary: 640, hidden: 64, intermediate: 160,
+    encoderLayers: 3,
     encoderHeads: 4, keyValueHeads: 2, mrope: "[2, 3, 3]", vaeBaseDim: 6)
 
   /// Writes or copies everything but the weights into `directory`.
@@ -57,15 +59,18 @@ struct CheckpointFiles {
     var files: [String: Data] = [:]
     for folder in [""] + folders {
       let directory = folder.isEmpty ? source : source.appending(path: folder)
-      for name in (try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? [] where !name.hasPrefix(".") {
+      for name in (try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? []
+      where !name.hasPrefix(".") {
         let file = directory.appending(path: name)
         if let target = danglingTarget(file.path) {
           throw PipelineError.checkpoint("\(file.path) is a symbolic link to \(target), which does not exist")
         }
         let values = try file.resolvingSymlinksInPath().resourceValues(forKeys: [.isRegularFileKey, .fileSizeKey])
-        guard values.isRegularFile == true, !name.hasSuffix(".safetensors"), !name.contains(".safetensors.index.") else { continue }
+        guard values.isRegularFile == true, !name.hasSuffix(".safetensors"), !name.contains(".safetensors.index.")
+        else { continue }
         guard values.fileSize ?? 0 <= maxFileBytes else {
-          throw PipelineError.checkpoint("\(file.path) has \(values.fileSize ?? 0) bytes; the limit for such files is \(maxFileBytes)")
+          throw PipelineError.checkpoint(
+            "\(file.path) has \(values.fileSize ?? 0) bytes; the limit for such files is \(maxFileBytes)")
         }
         files[folder.isEmpty ? name : "\(folder)/\(name)"] = try Data(contentsOf: file)
       }
@@ -77,7 +82,8 @@ struct CheckpointFiles {
     let tokenizer = SyntheticTokenizer(vocabularySize: sizes.vocabulary)
     let texts = [
       "model_index.json": modelIndex, "scheduler/scheduler_config.json": scheduler, "vae/config.json": vae(sizes),
-      "transformer/config.json": transformer(sizes), "text_encoder/config.json": textEncoder(sizes, imageTokenID: tokenizer.imageTokenID),
+      "transformer/config.json": transformer(sizes),
+      "text_encoder/config.json": textEncoder(sizes, imageTokenID: tokenizer.imageTokenID),
     ]
     var files = texts.mapValues { Data(($0 + "\n").utf8) }
     if withTokenizer { for (name, data) in try tokenizer.files() { files["tokenizer/\(name)"] = data } }

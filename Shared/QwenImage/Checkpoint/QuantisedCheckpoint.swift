@@ -33,7 +33,8 @@ public enum QuantisedCheckpoint {
   ///   - progress: called with the values read, and their total; it may throw to stop, which leaves nothing behind.
   /// - Throws: ``PipelineError/checkpoint(_:)``, `WeightsError` naming what is missing or misshapen, or what `progress` throws.
   public static func write(
-    _ source: ModelDirectory, precision: Precision, to destination: URL, pool: ThreadPool, limits: PrecisionLimits = .standard,
+    _ source: ModelDirectory, precision: Precision, to destination: URL, pool: ThreadPool,
+    limits: PrecisionLimits = .standard,
     progress: (_ done: Int, _ total: Int) throws -> Void
   ) throws -> Report {
     precondition(precision != .fp32, "checkpoints are not laid out for fp32")
@@ -52,14 +53,18 @@ public enum QuantisedCheckpoint {
     var before = 0, components: [Report.Component] = []
     for (component, weights, plan) in parts {
       let writer = ShardedWriter(
-        staged.url.appending(path: component.rawValue), baseName: component.weightsBaseName, packedFor: precision, tensorsMax: plan.count)
+        staged.url.appending(path: component.rawValue), baseName: component.weightsBaseName, packedFor: precision,
+        tensorsMax: plan.count)
       let layers = try packer.write(plan, from: weights, to: writer) { try progress(before + $0, total) }
       _ = try writer.finish()
       before += plan.reduce(0) { $0 + $1.shape.elementCount }
       components.append(
-        .init(name: component.rawValue, layers: layers, originalByteCount: weights.fileByteCount, byteCount: writer.byteCount))
+        .init(
+          name: component.rawValue, layers: layers, originalByteCount: weights.fileByteCount,
+          byteCount: writer.byteCount))
     }
-    let report = Report(precision: precision.rawValue, errorLimits: ["int8": limits.int8, "q4": limits.q4], components: components)
+    let report = Report(
+      precision: precision.rawValue, errorLimits: ["int8": limits.int8, "q4": limits.q4], components: components)
     try writeJSON(report, to: staged.url.appending(path: "quantisation.json"))
     try staged.commit()
     return report
@@ -79,7 +84,8 @@ public enum QuantisedCheckpoint {
     _ source: ModelDirectory, _ component: ModelComponent, _ weights: ComponentWeights, _ precision: Precision
   ) throws -> [PlannedTensor] {
     if let packed = weights.packedPrecision {
-      throw PipelineError.checkpoint("\(weights.directory) is laid out for \(packed.rawValue) already; begin with the original")
+      throw PipelineError.checkpoint(
+        "\(weights.directory) is laid out for \(packed.rawValue) already; begin with the original")
     }
     let inventory = source.inventory(of: component).parameters.filter { !TextEncoderConfiguration.isUnused($0.name) }
     for parameter in inventory { _ = try weights.tensor(parameter.name, parameter.shape) }
@@ -91,7 +97,8 @@ public enum QuantisedCheckpoint {
   }
 
   private static func copyWeights(of component: ModelComponent, from source: ModelDirectory, to directory: URL) throws {
-    for name in try FileManager.default.contentsOfDirectory(atPath: source.url(of: component).path) where name.contains(".safetensors") {
+    for name in try FileManager.default.contentsOfDirectory(atPath: source.url(of: component).path)
+    where name.contains(".safetensors") {
       let file = source.url(of: component).appending(path: name).resolvingSymlinksInPath()
       try FileManager.default.copyItem(at: file, to: directory.appending(path: "\(component.rawValue)/\(name)"))
     }

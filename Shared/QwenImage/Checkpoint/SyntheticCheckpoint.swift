@@ -13,7 +13,8 @@ public enum SyntheticCheckpoint {
   ///   - progress: called with the values written, and their total; it may throw to stop, which leaves nothing behind.
   /// - Throws: ``PipelineError/checkpoint(_:)``, `ConfigurationError`, `WeightsError`, or what `progress` throws.
   public static func write(
-    _ configuration: SyntheticConfiguration, seed: UInt64, precision: Precision, isLaidOut: Bool = false, tokenizer: URL? = nil,
+    _ configuration: SyntheticConfiguration, seed: UInt64, precision: Precision, isLaidOut: Bool = false,
+    tokenizer: URL? = nil,
     to destination: URL, pool: ThreadPool, progress: (_ done: Int, _ total: Int) throws -> Void
   ) throws {
     precondition(precision != .fp32, "checkpoints are not written in fp32")
@@ -24,12 +25,14 @@ public enum SyntheticCheckpoint {
     let plans = ModelComponent.withWeights.map { ($0, plan(model, $0, laidOutFor: mode)) }
     try requireRoom(plans.flatMap(\.1), in: staged.url)
 
-    let packer = WeightPacker(compute: Compute(precision: .bf16, pool: pool)), source = RandomWeights(seed: seed, pool: pool)
+    let packer = WeightPacker(compute: Compute(precision: .bf16, pool: pool)),
+      source = RandomWeights(seed: seed, pool: pool)
     let total = plans.flatMap(\.1).reduce(0) { $0 + $1.shape.elementCount }
     var before = 0
     for (component, plan) in plans {
       let writer = ShardedWriter(
-        model.url(of: component), baseName: component.weightsBaseName, packedFor: component == .vae ? nil : mode, tensorsMax: plan.count)
+        model.url(of: component), baseName: component.weightsBaseName, packedFor: component == .vae ? nil : mode,
+        tensorsMax: plan.count)
       _ = try packer.write(plan, from: source, to: writer) { try progress(before + $0, total) }
       _ = try writer.finish()
       before += plan.reduce(0) { $0 + $1.shape.elementCount }
@@ -37,7 +40,9 @@ public enum SyntheticCheckpoint {
     try staged.commit()
   }
 
-  private static func plan(_ model: ModelDirectory, _ component: ModelComponent, laidOutFor mode: Precision?) -> [PlannedTensor] {
+  private static func plan(_ model: ModelDirectory, _ component: ModelComponent, laidOutFor mode: Precision?)
+    -> [PlannedTensor]
+  {
     // The inventory knows the published vision tower only; smaller models do without one.
     let hasVision = model.textEncoder.hiddenSize == TextEncoderConfiguration.published.hiddenSize
     return model.inventory(of: component).parameters

@@ -27,7 +27,9 @@ struct ConfigurationFields {
     }
     let document: JSON
     do { document = try JSON(bytes) } catch { throw .malformed(file: url.path, reason: Self.explain(error, in: bytes)) }
-    guard case .object(let members) = document else { throw .malformed(file: url.path, reason: "is \(document.kind), not an object") }
+    guard case .object(let members) = document else {
+      throw .malformed(file: url.path, reason: "is \(document.kind), not an object")
+    }
     self.members = members
   }
 
@@ -79,7 +81,9 @@ struct ConfigurationFields {
 
   /// These fields, with absent ones taken from `other`.
   func falling(backOn other: ConfigurationFields) -> ConfigurationFields {
-    ConfigurationFields(file: file, prefix: prefix, members: members.filter { $0.value != .null }.merging(other.members) { own, _ in own })
+    ConfigurationFields(
+      file: file, prefix: prefix, members: members.filter { $0.value != .null }.merging(other.members) { own, _ in own }
+    )
   }
 
   private func required<Value>(_ field: String, _ fallback: Value?) throws(ConfigurationError) -> Value {
@@ -88,7 +92,9 @@ struct ConfigurationFields {
   }
 
   /// An integer in `range`.
-  func integer(_ field: String, in range: ClosedRange<Int>, default fallback: Int? = nil) throws(ConfigurationError) -> Int {
+  func integer(_ field: String, in range: ClosedRange<Int>, default fallback: Int? = nil) throws(ConfigurationError)
+    -> Int
+  {
     guard let value = value(field) else { return try required(field, fallback) }
     guard let integer = value.integer else { throw wrongType(field, "an integer", value) }
     guard range.contains(integer) else { throw outOfRange(field, integer, "in \(range)") }
@@ -96,7 +102,9 @@ struct ConfigurationFields {
   }
 
   /// A number in `range`.
-  func number(_ field: String, in range: ClosedRange<Double>, default fallback: Double? = nil) throws(ConfigurationError) -> Double {
+  func number(_ field: String, in range: ClosedRange<Double>, default fallback: Double? = nil)
+    throws(ConfigurationError) -> Double
+  {
     guard let value = value(field) else { return try required(field, fallback) }
     guard case .number(let text) = value, let number = text.double else { throw wrongType(field, "a number", value) }
     guard range.contains(number) else { throw outOfRange(field, number, "in \(range)") }
@@ -118,7 +126,9 @@ struct ConfigurationFields {
   }
 
   /// `count` integers, each in `range`.
-  func integers(_ field: String, count: ClosedRange<Int>, in range: ClosedRange<Int>) throws(ConfigurationError) -> [Int] {
+  func integers(_ field: String, count: ClosedRange<Int>, in range: ClosedRange<Int>) throws(ConfigurationError)
+    -> [Int]
+  {
     try elements(field, count: count).enumerated().map { (index, element) throws(ConfigurationError) in
       guard let integer = element.integer else { throw wrongType("\(field)[\(index)]", "an integer", element) }
       guard range.contains(integer) else { throw outOfRange("\(field)[\(index)]", integer, "in \(range)") }
@@ -127,9 +137,13 @@ struct ConfigurationFields {
   }
 
   /// `count` numbers, each in `range`.
-  func numbers(_ field: String, count: ClosedRange<Int>, in range: ClosedRange<Double>) throws(ConfigurationError) -> [Double] {
+  func numbers(_ field: String, count: ClosedRange<Int>, in range: ClosedRange<Double>) throws(ConfigurationError)
+    -> [Double]
+  {
     try elements(field, count: count).enumerated().map { (index, element) throws(ConfigurationError) in
-      guard case .number(let text) = element, let number = text.double else { throw wrongType("\(field)[\(index)]", "a number", element) }
+      guard case .number(let text) = element, let number = text.double else {
+        throw wrongType("\(field)[\(index)]", "a number", element)
+      }
       guard range.contains(number) else { throw outOfRange("\(field)[\(index)]", number, "in \(range)") }
       return number
     }

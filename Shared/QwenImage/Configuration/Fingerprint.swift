@@ -10,7 +10,9 @@ extension ModelDirectory {
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     func bytes(_ configuration: some Encodable) -> Data {
       // Only non-finite numbers cannot be encoded, and the configurations refuse them when they are read.
-      guard let data = try? encoder.encode(configuration) else { preconditionFailure("configuration with a non-finite number") }
+      guard let data = try? encoder.encode(configuration) else {
+        preconditionFailure("configuration with a non-finite number")
+      }
       return data
     }
     var hash = LabelledHash()

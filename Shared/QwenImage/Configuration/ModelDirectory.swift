@@ -38,7 +38,9 @@ public struct ModelDirectory: Sendable {
     guard transformer.jointAttentionDim == textEncoder.hiddenSize else {
       throw .inconsistent(
         file: file,
-        reason: "joint_attention_dim is \(transformer.jointAttentionDim), the text encoder's hidden_size \(textEncoder.hiddenSize)")
+        reason:
+          "joint_attention_dim is \(transformer.jointAttentionDim), the text encoder's hidden_size \(textEncoder.hiddenSize)"
+      )
     }
     guard transformer.outChannels == vae.zDim else {
       throw .inconsistent(file: file, reason: "out_channels is \(transformer.outChannels), the VAE's z_dim \(vae.zDim)")

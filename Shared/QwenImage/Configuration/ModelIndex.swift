@@ -43,7 +43,8 @@ public struct ModelIndex: Sendable, Equatable, Codable {
     }
     if pair.count == 3 { try requireOwn(component, pair[2], fields) }
     guard supported.contains(className) else {
-      throw .unsupported(file: fields.file, field: component, value: "\"\(className.prefix(80))\"", supported: supported)
+      throw .unsupported(
+        file: fields.file, field: component, value: "\"\(className.prefix(80))\"", supported: supported)
     }
   }
 

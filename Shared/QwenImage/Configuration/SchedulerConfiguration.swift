@@ -30,7 +30,8 @@ public struct SchedulerConfiguration: Sendable, Equatable, Codable {
 
   /// The values published with Qwen-Image.
   public static let published = SchedulerConfiguration(
-    baseImageSeqLen: 256, maxImageSeqLen: 8192, baseShift: 0.5, maxShift: 0.9, shift: 1, shiftTerminal: 0.02, numTrainTimesteps: 1000,
+    baseImageSeqLen: 256, maxImageSeqLen: 8192, baseShift: 0.5, maxShift: 0.9, shift: 1, shiftTerminal: 0.02,
+    numTrainTimesteps: 1000,
     timeShiftType: .exponential, useDynamicShifting: true)
 
   /// This schedule as the 4- and 8-step Lightning distillations are sampled: a constant shift of ln 3 and no terminal stretch.
@@ -46,7 +47,9 @@ public struct SchedulerConfiguration: Sendable, Equatable, Codable {
   public init(contentsOf url: URL) throws(ConfigurationError) {
     let fields = try ConfigurationFields(contentsOf: url)
     try fields.require("_class_name", oneOf: ["FlowMatchEulerDiscreteScheduler"])
-    for flag in ["invert_sigmas", "stochastic_sampling", "use_beta_sigmas", "use_exponential_sigmas", "use_karras_sigmas"] {
+    for flag in [
+      "invert_sigmas", "stochastic_sampling", "use_beta_sigmas", "use_exponential_sigmas", "use_karras_sigmas",
+    ] {
       try fields.requireOff(flag)
     }
     baseImageSeqLen = try fields.integer("base_image_seq_len", in: 1...16_777_216, default: 256)
@@ -62,7 +65,8 @@ public struct SchedulerConfiguration: Sendable, Equatable, Codable {
     useDynamicShifting = try fields.boolean("use_dynamic_shifting", default: false)
     shiftTerminal = try Self.shiftTerminal(fields)
     try fields.require("time_shift_type", oneOf: TimeShiftType.allCases.map(\.rawValue))
-    timeShiftType = TimeShiftType(rawValue: try fields.string("time_shift_type", default: "exponential")) ?? .exponential
+    timeShiftType =
+      TimeShiftType(rawValue: try fields.string("time_shift_type", default: "exponential")) ?? .exponential
   }
 
   /// The reference switches the stretch off for anything that Python holds for false: null, false and 0.
@@ -76,7 +80,8 @@ public struct SchedulerConfiguration: Sendable, Equatable, Codable {
   }
 
   init(
-    baseImageSeqLen: Int, maxImageSeqLen: Int, baseShift: Double, maxShift: Double, shift: Double, shiftTerminal: Double?,
+    baseImageSeqLen: Int, maxImageSeqLen: Int, baseShift: Double, maxShift: Double, shift: Double,
+    shiftTerminal: Double?,
     numTrainTimesteps: Int, timeShiftType: TimeShiftType, useDynamicShifting: Bool
   ) {
     self.baseImageSeqLen = baseImageSeqLen

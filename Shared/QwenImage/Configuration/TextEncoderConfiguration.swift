@@ -31,8 +31,10 @@ public struct TextEncoderConfiguration: Sendable, Equatable, Codable {
 
   /// The values published with Qwen-Image (Qwen2.5-VL-7B-Instruct).
   public static let published = TextEncoderConfiguration(
-    hiddenSize: 3584, intermediateSize: 18944, layerCount: 28, headCount: 28, keyValueHeadCount: 4, headDim: 128, rmsNormEpsilon: 1e-6,
-    ropeTheta: 1e6, mropeSection: [16, 24, 24], vocabularySize: 152_064, maxPositions: 128_000, tieWordEmbeddings: false,
+    hiddenSize: 3584, intermediateSize: 18944, layerCount: 28, headCount: 28, keyValueHeadCount: 4, headDim: 128,
+    rmsNormEpsilon: 1e-6,
+    ropeTheta: 1e6, mropeSection: [16, 24, 24], vocabularySize: 152_064, maxPositions: 128_000,
+    tieWordEmbeddings: false,
     imageTokenID: 151_655)
 
   /// Reads the configuration in either of its two shapes: text fields at the top level (as published) or in `text_config` only, with
@@ -83,8 +85,10 @@ public struct TextEncoderConfiguration: Sendable, Equatable, Codable {
   }
 
   init(
-    hiddenSize: Int, intermediateSize: Int, layerCount: Int, headCount: Int, keyValueHeadCount: Int, headDim: Int, rmsNormEpsilon: Double,
-    ropeTheta: Double, mropeSection: [Int], vocabularySize: Int, maxPositions: Int, tieWordEmbeddings: Bool, imageTokenID: Int
+    hiddenSize: Int, intermediateSize: Int, layerCount: Int, headCount: Int, keyValueHeadCount: Int, headDim: Int,
+    rmsNormEpsilon: Double,
+    ropeTheta: Double, mropeSection: [Int], vocabularySize: Int, maxPositions: Int, tieWordEmbeddings: Bool,
+    imageTokenID: Int
   ) {
     self.hiddenSize = hiddenSize
     self.intermediateSize = intermediateSize

@@ -58,12 +58,14 @@ public struct TransformerConfiguration: Sendable, Equatable, Codable {
     }
     // The sampler adds the prediction to the packed latents, so both have the same channels.
     guard inChannels == outChannels * patchSize * patchSize else {
-      throw fields.outOfRange("in_channels", inChannels, "\(outChannels * patchSize * patchSize), out_channels times patch_size squared")
+      throw fields.outOfRange(
+        "in_channels", inChannels, "\(outChannels * patchSize * patchSize), out_channels times patch_size squared")
     }
   }
 
   init(
-    patchSize: Int, inChannels: Int, outChannels: Int, layerCount: Int, headDim: Int, headCount: Int, jointAttentionDim: Int,
+    patchSize: Int, inChannels: Int, outChannels: Int, layerCount: Int, headDim: Int, headCount: Int,
+    jointAttentionDim: Int,
     ropeAxes: [Int], guidanceEmbeds: Bool, zeroCondT: Bool, useAdditionalTCond: Bool, useLayer3DRope: Bool
   ) {
     self.patchSize = patchSize

@@ -26,11 +26,13 @@ public struct VAEConfiguration: Sendable, Equatable, Codable {
   public static let published = VAEConfiguration(
     baseDim: 96, zDim: 16, dimMultipliers: [1, 2, 4, 4], resBlockCount: 2,
     latentsMean: [
-      -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503,
+      -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922,
+      -0.9497, 0.2503,
       -0.2921,
     ],
     latentsStd: [
-      2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+      2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253,
+      2.8251, 1.9160,
     ],
     inputChannels: 3, temporalDownsample: [false, true, true])
 
@@ -49,7 +51,8 @@ public struct VAEConfiguration: Sendable, Equatable, Codable {
     }
     resBlockCount = try fields.integer("num_res_blocks", in: 1...64)
     // diffusers spells it so.
-    temporalDownsample = try fields.booleans("temperal_downsample", count: (dimMultipliers.count - 1)...(dimMultipliers.count - 1))
+    temporalDownsample = try fields.booleans(
+      "temperal_downsample", count: (dimMultipliers.count - 1)...(dimMultipliers.count - 1))
     latentsMean = try fields.numbers("latents_mean", count: zDim...zDim, in: -1e6...1e6)
     latentsStd = try fields.numbers("latents_std", count: zDim...zDim, in: 1e-6...1e6)
     inputChannels = try fields.integer("input_channels", in: 3...4, default: 3)
@@ -65,7 +68,8 @@ public struct VAEConfiguration: Sendable, Equatable, Codable {
   }
 
   init(
-    baseDim: Int, zDim: Int, dimMultipliers: [Int], resBlockCount: Int, latentsMean: [Double], latentsStd: [Double], inputChannels: Int,
+    baseDim: Int, zDim: Int, dimMultipliers: [Int], resBlockCount: Int, latentsMean: [Double], latentsStd: [Double],
+    inputChannels: Int,
     temporalDownsample: [Bool]
   ) {
     self.baseDim = baseDim

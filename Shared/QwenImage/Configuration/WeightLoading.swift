@@ -38,7 +38,8 @@ public struct WeightLoading: Sendable {
 
   /// See the properties.
   public init(
-    precision: PrecisionChoice = .auto, cache: CacheLocation = .none, verifiesCache: Bool = false, residentMax: Int? = nil,
+    precision: PrecisionChoice = .auto, cache: CacheLocation = .none, verifiesCache: Bool = false,
+    residentMax: Int? = nil,
     report: @escaping @Sendable (String) -> Void = { _ in }
   ) {
     self.precision = precision
@@ -75,9 +76,11 @@ extension ModelDirectory {
     do {
       let key = try cacheKey(component, weights, compute.precision)
       let plan = cachePlan(component, compute.precision), byteCount = plan.reduce(0) { $0 + $1.packedBytes }
-      let cached = try cache.component(key, tensorsMax: plan.count, byteCount: byteCount, report: loading.report) { writer in
+      let cached = try cache.component(key, tensorsMax: plan.count, byteCount: byteCount, report: loading.report) {
+        writer in
         loading.report(
-          "laying out \(component.rawValue) for \(compute.precision.rawValue) in \(cache.directory.path), about \(byteCount >> 20) MiB")
+          "laying out \(component.rawValue) for \(compute.precision.rawValue) in \(cache.directory.path), about \(byteCount >> 20) MiB"
+        )
         _ = try WeightPacker(compute: compute, laysOutKeptLayers: true).write(plan, from: weights, to: writer) { _ in }
       }
       return (weights.overlaid(by: cached), compute)
@@ -101,11 +104,14 @@ extension ModelDirectory {
   private func cacheKey(
     _ component: ModelComponent, _ weights: ComponentWeights, _ precision: Precision
   ) throws(WeightsError) -> WeightCache.Key {
-    let files = weights.files.map { "\(URL(filePath: $0.path).lastPathComponent) \($0.fileByteCount) \($0.modificationTimeNs)" }
+    let files = weights.files.map {
+      "\(URL(filePath: $0.path).lastPathComponent) \($0.fileByteCount) \($0.modificationTimeNs)"
+    }
     let text = ([try componentFingerprint(component)] + files).joined(separator: "\n")
     let digest = hexadecimal(SHA256.hash(text.utf8))
     return WeightCache.Key(
-      component: component.rawValue, precision: precision.rawValue, source: url.standardizedFileURL.path, fingerprint: digest,
+      component: component.rawValue, precision: precision.rawValue, source: url.standardizedFileURL.path,
+      fingerprint: digest,
       rules: "layers \(LayerPrecision.version), layout \(Linear.layoutVersion)")
   }
 

@@ -46,7 +46,8 @@ public struct Denoiser: Sendable {
 
     /// See the properties.
     public init(
-      promptEmbeds: Tensor, negativePromptEmbeds: Tensor?, latents: Tensor, grid: TokenGrid, steps: Int, firstStep: Int = 0,
+      promptEmbeds: Tensor, negativePromptEmbeds: Tensor?, latents: Tensor, grid: TokenGrid, steps: Int,
+      firstStep: Int = 0,
       trueCFGScale: Double
     ) {
       self.promptEmbeds = promptEmbeds
@@ -68,7 +69,8 @@ public struct Denoiser: Sendable {
   /// - Returns: packed latents [N, 64], fp32.
   /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the input does not fit the model, or what `afterStep` throws.
   public func callAsFunction(
-    _ input: Input, probe: Probe = .none, afterStep: (_ completedSteps: Int, _ latents: Tensor) throws -> Void = { _, _ in }
+    _ input: Input, probe: Probe = .none,
+    afterStep: (_ completedSteps: Int, _ latents: Tensor) throws -> Void = { _, _ in }
   ) throws -> Tensor {
     try validate(input)
     let schedule = try schedule(input)
@@ -81,9 +83,12 @@ public struct Denoiser: Sendable {
 
     var latents = input.latents
     for step in input.firstStep..<input.steps {
-      let branches = prompts.map { MMDiT.Branch(latents: latents, conditioning: $0, modulation: modulation, step: step) }
+      let branches = prompts.map {
+        MMDiT.Branch(latents: latents, conditioning: $0, modulation: modulation, step: step)
+      }
       let velocity = velocity(branches, input, stepProbe(probe, step))
-      latents = FlowMatchSchedule.step(latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
+      latents = FlowMatchSchedule.step(
+        latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
       probe.record("latents.step\(step)", latents)
       try afterStep(step + 1, latents)
     }
@@ -115,16 +120,22 @@ public struct Denoiser: Sendable {
 
   private func validate(_ input: Input) throws(PipelineError) {
     let configuration = transformer.configuration
-    let embeds = [("prompt_embeds", input.promptEmbeds)] + (input.negativePromptEmbeds.map { [("negative_prompt_embeds", $0)] } ?? [])
+    let embeds =
+      [("prompt_embeds", input.promptEmbeds)]
+      + (input.negativePromptEmbeds.map { [("negative_prompt_embeds", $0)] } ?? [])
     for (field, tensor) in embeds {
-      guard tensor.shape.rank == 2, tensor.shape[0] > 0, tensor.shape[1] == configuration.jointAttentionDim, tensor.dtype == .fp32 else {
+      guard tensor.shape.rank == 2, tensor.shape[0] > 0, tensor.shape[1] == configuration.jointAttentionDim,
+        tensor.dtype == .fp32
+      else {
         throw .invalidRequest(
-          field: field, reason: "is \(tensor.dtype) \(tensor.shape); expected F32 [tokens, \(configuration.jointAttentionDim)]")
+          field: field,
+          reason: "is \(tensor.dtype) \(tensor.shape); expected F32 [tokens, \(configuration.jointAttentionDim)]")
       }
     }
     let expected: Shape = [input.grid.tokenCount, configuration.inChannels]
     guard input.latents.shape == expected, input.latents.dtype == .fp32 else {
-      throw .invalidRequest(field: "latents", reason: "is \(input.latents.dtype) \(input.latents.shape); expected F32 \(expected)")
+      throw .invalidRequest(
+        field: "latents", reason: "is \(input.latents.dtype) \(input.latents.shape); expected F32 \(expected)")
     }
     guard input.steps >= 1, (0...input.steps).contains(input.firstStep) else {
       throw .invalidRequest(field: "first_step", reason: "is \(input.firstStep) of \(input.steps) steps")

@@ -83,27 +83,32 @@ public struct ModelLimits: Sendable, Equatable {
     try validateSide("width", request.width)
     try validateSide("height", request.height)
     guard request.width * request.height <= maxPixels else {
-      throw .invalidRequest(field: "size", reason: "has \(request.width * request.height) pixels; the limit is \(maxPixels)")
+      throw .invalidRequest(
+        field: "size", reason: "has \(request.width * request.height) pixels; the limit is \(maxPixels)")
     }
     guard (1...maxSteps).contains(request.steps) else {
       throw .invalidRequest(field: "steps", reason: "is \(request.steps); it must be between 1 and \(maxSteps)")
     }
     guard request.trueCFGScale.isFinite, (0...maxTrueCFGScale).contains(request.trueCFGScale) else {
-      throw .invalidRequest(field: "true_cfg_scale", reason: "is \(request.trueCFGScale); it must be between 0 and \(maxTrueCFGScale)")
+      throw .invalidRequest(
+        field: "true_cfg_scale", reason: "is \(request.trueCFGScale); it must be between 0 and \(maxTrueCFGScale)")
     }
     for (field, text) in [("prompt", request.prompt), ("negative_prompt", request.negativePrompt ?? "")] {
       guard text.utf8.count <= maxPromptBytes else {
         throw .invalidRequest(field: field, reason: "has \(text.utf8.count) bytes; the limit is \(maxPromptBytes)")
       }
       // Neither a PNG text chunk nor a protobuf-c string can hold it.
-      guard !text.utf8.contains(0) else { throw .invalidRequest(field: field, reason: "must not contain the character U+0000") }
+      guard !text.utf8.contains(0) else {
+        throw .invalidRequest(field: field, reason: "must not contain the character U+0000")
+      }
     }
   }
 
   private func validateSide(_ field: String, _ value: Int) throws(PipelineError) {
     guard (minSide...maxSide).contains(value), value % Self.sizeMultiple == 0 else {
       throw .invalidRequest(
-        field: field, reason: "is \(value); it must be a multiple of \(Self.sizeMultiple) between \(minSide) and \(maxSide) pixels")
+        field: field,
+        reason: "is \(value); it must be a multiple of \(Self.sizeMultiple) between \(minSide) and \(maxSide) pixels")
     }
   }
 }

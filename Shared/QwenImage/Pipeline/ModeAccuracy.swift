@@ -25,7 +25,8 @@ public struct ModeAccuracy: Sendable, Equatable {
       let run = try Run(model, request, precision, pool, limits)
       let forced = try run.velocities(exact.embeds, at: expected.inputs, request)
       return ModeAccuracy(
-        precision: precision, promptEmbeds: error(run.embeds, exact.embeds), velocity: error(forced, expected.velocities),
+        precision: precision, promptEmbeds: error(run.embeds, exact.embeds),
+        velocity: error(forced, expected.velocities),
         latents: error([try run.denoise(run.embeds, noise, request).latents], [expected.latents]))
     }
   }
@@ -47,9 +48,13 @@ public struct ModeAccuracy: Sendable, Equatable {
     let scheduler: SchedulerConfiguration
     let embeds: [Tensor]
 
-    init(_ model: ModelDirectory, _ request: ImageRequest, _ precision: PrecisionChoice, _ pool: ThreadPool, _ limits: ModelLimits) throws {
+    init(
+      _ model: ModelDirectory, _ request: ImageRequest, _ precision: PrecisionChoice, _ pool: ThreadPool,
+      _ limits: ModelLimits
+    ) throws {
       let loading = WeightLoading(precision: precision)
-      let encoder = try PromptEncoder(model: model, loading: loading, pool: pool, maxPromptTokens: limits.maxPromptTokens)
+      let encoder = try PromptEncoder(
+        model: model, loading: loading, pool: pool, maxPromptTokens: limits.maxPromptTokens)
       let prompts = [request.prompt] + (request.usesTrueCFG ? [request.negativePrompt ?? ""] : [])
       embeds = try prompts.map { try encoder.encode($0) }
       let (weights, compute) = try model.open(.transformer, pool: pool, loading)
@@ -62,7 +67,8 @@ public struct ModeAccuracy: Sendable, Equatable {
     ) throws -> (latents: Tensor, inputs: [Tensor], velocities: [Tensor]) {
       var inputs = [noise]
       let input = Denoiser.Input(
-        promptEmbeds: embeds[0], negativePromptEmbeds: embeds.count > 1 ? embeds[1] : nil, latents: noise, grid: request.tokenGrid,
+        promptEmbeds: embeds[0], negativePromptEmbeds: embeds.count > 1 ? embeds[1] : nil, latents: noise,
+        grid: request.tokenGrid,
         steps: request.steps, trueCFGScale: request.trueCFGScale)
       let denoiser = Denoiser(transformer: transformer, scheduler: scheduler)
       let latents = try denoiser(input) { _, latents in inputs.append(latents) }
@@ -71,11 +77,14 @@ public struct ModeAccuracy: Sendable, Equatable {
     }
 
     func velocities(_ embeds: [Tensor], at inputs: [Tensor], _ request: ImageRequest) throws -> [Tensor] {
-      let schedule = try FlowMatchSchedule(configuration: scheduler, steps: request.steps, imageTokens: request.tokenGrid.tokenCount)
+      let schedule = try FlowMatchSchedule(
+        configuration: scheduler, steps: request.steps, imageTokens: request.tokenGrid.tokenCount)
       let modulation = transformer.modulation(times: schedule.timesteps.map { $0 / 1000 })
       let conditions = embeds.map { transformer.condition(promptEmbeds: $0, grid: request.tokenGrid) }
       return inputs.enumerated().flatMap { step, latents in
-        conditions.map { transformer(MMDiT.Branch(latents: latents, conditioning: $0, modulation: modulation, step: step)) }
+        conditions.map {
+          transformer(MMDiT.Branch(latents: latents, conditioning: $0, modulation: modulation, step: step))
+        }
       }
     }
   }

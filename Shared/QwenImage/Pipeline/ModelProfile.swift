@@ -59,7 +59,8 @@ public struct ModelProfile: Sendable, Equatable {
     prompt: String, negativePrompt: String?, trueCFGScale: Double?, steps: Int?, width: Int?, height: Int?, seed: UInt64
   ) -> ImageRequest {
     ImageRequest(
-      prompt: prompt, negativePrompt: negativePrompt ?? defaultNegativePrompt, trueCFGScale: trueCFGScale ?? defaultTrueCFGScale,
+      prompt: prompt, negativePrompt: negativePrompt ?? defaultNegativePrompt,
+      trueCFGScale: trueCFGScale ?? defaultTrueCFGScale,
       steps: steps ?? defaultSteps, width: width ?? defaultSize.width, height: height ?? defaultSize.height, seed: seed)
   }
 
@@ -105,7 +106,8 @@ public struct ModelProfile: Sendable, Equatable {
 
   private func check(_ file: String) throws(PipelineError) {
     do {
-      try limits.validate(request(prompt: "", negativePrompt: nil, trueCFGScale: nil, steps: nil, width: nil, height: nil, seed: 0))
+      try limits.validate(
+        request(prompt: "", negativePrompt: nil, trueCFGScale: nil, steps: nil, width: nil, height: nil, seed: 0))
     } catch {
       throw .checkpoint("\(file): \(error)")
     }

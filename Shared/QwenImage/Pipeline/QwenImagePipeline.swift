@@ -24,7 +24,8 @@ public struct QwenImagePipeline: Sendable {
     scheduler: SchedulerConfiguration? = nil
   ) throws {
     self.limits = limits
-    promptEncoder = try PromptEncoder(model: model, loading: loading, pool: pool, maxPromptTokens: limits.maxPromptTokens)
+    promptEncoder = try PromptEncoder(
+      model: model, loading: loading, pool: pool, maxPromptTokens: limits.maxPromptTokens)
     denoiser = try Denoiser(model: model, loading: loading, pool: pool, scheduler: scheduler)
     decoder = try VAEDecoder(model: model, pool: pool)
   }
@@ -36,7 +37,8 @@ public struct QwenImagePipeline: Sendable {
   ///   - probe: receives intermediates under the reference's names.
   ///   - afterStep: called after every step with the number of finished steps; it may throw to stop.
   public func callAsFunction(
-    _ request: ImageRequest, latents: Tensor? = nil, probe: Probe = .none, afterStep: (_ completedSteps: Int) throws -> Void = { _ in }
+    _ request: ImageRequest, latents: Tensor? = nil, probe: Probe = .none,
+    afterStep: (_ completedSteps: Int) throws -> Void = { _ in }
   ) throws -> RasterImage {
     try limits.validate(request)
     let (promptEmbeds, negativePromptEmbeds) = try encodePrompts(request, probe: probe)
@@ -77,7 +79,8 @@ extension PromptEncoder {
       weights, configuration: model.textEncoder, compute: compute, residentMax: loading.roomForWeights)
     loading.reportStreaming(languageModel.streaming, of: .textEncoder, layerCount: model.textEncoder.layerCount)
     try self.init(
-      tokenizer: Tokenizer(directory: model.url(of: .tokenizer)), model: languageModel, maxPromptTokens: maxPromptTokens)
+      tokenizer: Tokenizer(directory: model.url(of: .tokenizer)), model: languageModel, maxPromptTokens: maxPromptTokens
+    )
   }
 }
 
@@ -87,7 +90,8 @@ extension Denoiser {
     model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, scheduler: SchedulerConfiguration? = nil
   ) throws {
     let (weights, compute) = try model.open(.transformer, pool: pool, loading)
-    let transformer = try MMDiT(weights, configuration: model.transformer, compute: compute, residentMax: loading.roomForWeights)
+    let transformer = try MMDiT(
+      weights, configuration: model.transformer, compute: compute, residentMax: loading.roomForWeights)
     loading.reportStreaming(transformer.streaming, of: .transformer, layerCount: model.transformer.layerCount)
     self.init(transformer: transformer, scheduler: scheduler ?? model.scheduler)
   }

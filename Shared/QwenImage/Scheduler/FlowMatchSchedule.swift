@@ -43,7 +43,9 @@ public struct FlowMatchSchedule: Sendable, Equatable {
   /// The schedule for an output image of `imageTokens` tokens (condition images do not count).
   public init(configuration: SchedulerConfiguration, steps: Int, imageTokens: Int) throws(ScheduleError) {
     guard imageTokens > 0 else { throw .noImageTokens(imageTokens: imageTokens) }
-    try self.init(configuration: configuration, steps: steps, mu: Self.shift(configuration: configuration, imageTokens: imageTokens))
+    try self.init(
+      configuration: configuration, steps: steps, mu: Self.shift(configuration: configuration, imageTokens: imageTokens)
+    )
   }
 
   /// The schedule for a given shift `mu`, which is ignored unless the configuration shifts dynamically.
@@ -73,7 +75,8 @@ public struct FlowMatchSchedule: Sendable, Equatable {
   /// The shift for an image of `imageTokens` tokens, on the line through the configuration's two points.
   public static func shift(configuration: SchedulerConfiguration, imageTokens: Int) -> Double {
     let slope =
-      (configuration.maxShift - configuration.baseShift) / Double(configuration.maxImageSeqLen - configuration.baseImageSeqLen)
+      (configuration.maxShift - configuration.baseShift)
+      / Double(configuration.maxImageSeqLen - configuration.baseImageSeqLen)
     let intercept = configuration.baseShift - slope * Double(configuration.baseImageSeqLen)
     return Double(imageTokens) * slope + intercept
   }
@@ -91,7 +94,8 @@ public struct FlowMatchSchedule: Sendable, Equatable {
   /// Both tensors are fp32 and of one shape, which the result has too.
   public static func step(latents: Tensor, velocity: Tensor, from: Float, to: Float) -> Tensor {
     precondition(
-      latents.dtype == .fp32 && velocity.dtype == .fp32 && latents.shape == velocity.shape, "\(latents.shape) and \(velocity.shape)")
+      latents.dtype == .fp32 && velocity.dtype == .fp32 && latents.shape == velocity.shape,
+      "\(latents.shape) and \(velocity.shape)")
     let delta = to - from
     var result = MutableTensor(uninitialized: latents.shape)
     latents.withElements(as: Float.self) { x in

@@ -10,7 +10,8 @@ import TensorCore
 ///   - scale: Guidance scale; 1 gives `conditional` back.
 public func trueCFG(conditional: Tensor, unconditional: Tensor, scale: Float) -> Tensor {
   precondition(
-    conditional.dtype == .fp32 && unconditional.dtype == .fp32 && conditional.shape == unconditional.shape && conditional.shape.rank > 0,
+    conditional.dtype == .fp32 && unconditional.dtype == .fp32 && conditional.shape == unconditional.shape
+      && conditional.shape.rank > 0,
     "\(conditional.shape) and \(unconditional.shape)")
   let channels = conditional.shape[-1]
   var result = MutableTensor(uninitialized: conditional.shape)

@@ -18,7 +18,8 @@ package enum PortableMath {
     var series = 0.0
     for k in stride(from: 21, through: 3, by: -2) { series = (series + 1 / Double(k)) * square }
     // The upper part of ln 2 has zeros enough that its product with the exponent is exact.
-    return Double(exponent) * 0x1.62e42feep-1 + (Double(exponent) * 0x1.a39ef35793c76p-33 + (2 * ratio * series + 2 * ratio))
+    return Double(exponent) * 0x1.62e42feep-1
+      + (Double(exponent) * 0x1.a39ef35793c76p-33 + (2 * ratio * series + 2 * ratio))
   }
 
   /// Sine and cosine of an angle in 0…2π.

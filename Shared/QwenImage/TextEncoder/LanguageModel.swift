@@ -26,7 +26,8 @@ public struct LanguageModel: Sendable {
     let reader = ModuleReader(weights, compute: compute)
     self.configuration = configuration
     self.compute = compute
-    embedding = try reader.tensor("model.embed_tokens.weight", [configuration.vocabularySize, configuration.hiddenSize])
+    embedding = try reader.tensor(
+      "model.embed_tokens.weight", [configuration.vocabularySize, configuration.hiddenSize])
     var layers: [DecoderLayer] = []
     for index in 0..<configuration.layerCount { layers.append(try DecoderLayer(index, reader, configuration)) }
     self.layers = layers
@@ -68,7 +69,9 @@ public struct LanguageModel: Sendable {
   ///   - sequences: token ids of each, without those of `prefix`.
   ///   - prefix: the tokens that all of them begin with.
   /// - Returns: per sequence the hidden states after the final norm, [n, hidden], fp32: the same bytes as alone and without a prefix.
-  public func callAsFunction(_ sequences: [[Int]], after prefix: Prefix) -> [Tensor] { run(sequences, after: prefix, probe: .none) }
+  public func callAsFunction(_ sequences: [[Int]], after prefix: Prefix) -> [Tensor] {
+    run(sequences, after: prefix, probe: .none)
+  }
 
   /// One layer between embedding and final norm, to be timed by itself.
   @_spi(Benchmarks) public func runLayer(_ index: Int, _ sequences: [[Int]], after prefix: Prefix? = nil) -> [Tensor] {
@@ -83,7 +86,9 @@ public struct LanguageModel: Sendable {
     precondition(ids.allSatisfy { (0..<configuration.vocabularySize).contains($0) }, "token id outside the vocabulary")
     let start = prefix?.ids.count ?? 0
     var parts: [Range<Int>] = []
-    for sequence in sequences { parts.append((parts.last?.upperBound ?? 0)..<(parts.last?.upperBound ?? 0) + sequence.count) }
+    for sequence in sequences {
+      parts.append((parts.last?.upperBound ?? 0)..<(parts.last?.upperBound ?? 0) + sequence.count)
+    }
     var x = compute.gatherRows(embedding, ids)
     probe.record("inputs_embeds", x)
     probe.record("position_ids", Tensor((0..<3 * ids.count).map { Float($0 % ids.count) }, shape: [3, ids.count]))
@@ -102,7 +107,9 @@ public struct LanguageModel: Sendable {
   /// Tables for text at `positions`. M-RoPE gives it the same position on all three axes, which makes it ordinary RoPE.
   static func rotary(_ configuration: TextEncoderConfiguration, positions: [Int]) -> RotaryTable {
     let half = configuration.headDim / 2
-    let frequencies = (0..<half).map { 1 / Float(pow(configuration.ropeTheta, Double(Float(2 * $0) / Float(2 * half)))) }
+    let frequencies = (0..<half).map {
+      1 / Float(pow(configuration.ropeTheta, Double(Float(2 * $0) / Float(2 * half))))
+    }
     var (cosines, sines) = ([Float](), [Float]())
     for position in positions {
       for frequency in frequencies {
@@ -111,7 +118,8 @@ public struct LanguageModel: Sendable {
         sines.append(Float(sin(angle)))
       }
     }
-    return RotaryTable(cos: Tensor(cosines, shape: [positions.count, half]), sin: Tensor(sines, shape: [positions.count, half]))
+    return RotaryTable(
+      cos: Tensor(cosines, shape: [positions.count, half]), sin: Tensor(sines, shape: [positions.count, half]))
   }
 }
 
@@ -131,7 +139,9 @@ struct DecoderLayer: Sendable {
   init(_ index: Int, _ reader: ModuleReader, _ configuration: TextEncoderConfiguration) throws(WeightsError) {
     let prefix = "model.layers.\(index)"
     let (hidden, inner) = (configuration.hiddenSize, configuration.intermediateSize)
-    let (queryDim, keyDim) = (configuration.headCount * configuration.headDim, configuration.keyValueHeadCount * configuration.headDim)
+    let (queryDim, keyDim) = (
+      configuration.headCount * configuration.headDim, configuration.keyValueHeadCount * configuration.headDim
+    )
     self.configuration = configuration
     inputNorm = try reader.tensor("\(prefix).input_layernorm.weight", [hidden])
     query = try reader.linear("\(prefix).self_attn.q_proj", input: hidden, output: queryDim)
@@ -151,7 +161,8 @@ struct DecoderLayer: Sendable {
   ///   - past: keys and values of the tokens before every sequence, rotated.
   ///   - remember: receives the keys and values of `x`, rotated.
   func callAsFunction(
-    _ x: inout Tensor, parts: [Range<Int>], past: (keys: Tensor, values: Tensor)?, rotary: RotaryTable, compute: Compute,
+    _ x: inout Tensor, parts: [Range<Int>], past: (keys: Tensor, values: Tensor)?, rotary: RotaryTable,
+    compute: Compute,
     remember: (_ keys: Tensor, _ values: Tensor) -> Void
   ) {
     let epsilon = Float(configuration.rmsNormEpsilon)

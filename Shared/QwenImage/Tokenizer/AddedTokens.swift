@@ -33,7 +33,8 @@ struct AddedTokens: Sendable {
     var start = 0
     var position = 0
     while position < bytes.count {
-      guard let match = candidates[Int(bytes[position])].first(where: { bytes[position...].starts(with: $0.bytes) }) else {
+      guard let match = candidates[Int(bytes[position])].first(where: { bytes[position...].starts(with: $0.bytes) })
+      else {
         position += 1
         continue
       }

@@ -71,7 +71,9 @@ private struct CandidateHeap {
     var parent = 0
     while true {
       var smallest = parent
-      for child in [2 * parent + 1, 2 * parent + 2] where child < keys.count && keys[child] < keys[smallest] { smallest = child }
+      for child in [2 * parent + 1, 2 * parent + 2] where child < keys.count && keys[child] < keys[smallest] {
+        smallest = child
+      }
       guard smallest != parent else { return result }
       keys.swapAt(parent, smallest)
       parent = smallest

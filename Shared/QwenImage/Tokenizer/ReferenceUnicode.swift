@@ -67,7 +67,8 @@ extension ReferenceUnicode {
 
   private static func appendDecomposition(of scalar: Unicode.Scalar, to characters: inout [Classified]) {
     // ASCII, ideographs and Hangul syllables (which stay as they are, being composed arithmetically) are most of what comes.
-    let isPlain = scalar.value < 0xc0 || (0x4e00..<0xa000).contains(scalar.value) || (0xac00..<0xd7a4).contains(scalar.value)
+    let isPlain =
+      scalar.value < 0xc0 || (0x4e00..<0xa000).contains(scalar.value) || (0xac00..<0xd7a4).contains(scalar.value)
     guard !isPlain, isAssigned(scalar, major: 9) else { return characters.append((scalar, 0)) }
     for part in String(scalar).decomposedStringWithCanonicalMapping.unicodeScalars {
       characters.append((part, part.properties.canonicalCombiningClass.rawValue))
@@ -93,7 +94,9 @@ extension ReferenceUnicode {
     var lastClass: UInt8 = 0
     for (scalar, combiningClass) in characters {
       // Blocked by anything between of class 0 or of the same or a higher class.
-      if let starter, starter == result.count - 1 || lastClass < combiningClass, let composite = composite(result[starter], scalar) {
+      if let starter, starter == result.count - 1 || lastClass < combiningClass,
+        let composite = composite(result[starter], scalar)
+      {
         result[starter] = composite
         continue
       }

@@ -33,7 +33,8 @@ public struct Tokenizer: Sendable {
     for literal in files.literals {
       let bytes = Array(literal.content.utf8)
       guard bytesOfTokens[Int(literal.id)].isEmpty || bytesOfTokens[Int(literal.id)] == bytes else {
-        throw .malformed(file: directory.path, reason: "added token \"\(literal.content)\" takes id \(literal.id) from the vocabulary")
+        throw .malformed(
+          file: directory.path, reason: "added token \"\(literal.content)\" takes id \(literal.id) from the vocabulary")
       }
       bytesOfTokens[Int(literal.id)] = bytes
       idsOfLiterals[bytes] = Int(literal.id)

@@ -54,9 +54,15 @@ struct TokenizerFiles {
     idsInUse.reserveCapacity(160_000)
     try reader.forEachMember { (key, reader) throws(JSONError) in
       let id = try reader.integer()
-      guard (0...Self.maxTokenID).contains(id) else { throw reader.failure("id \(id) of \"\(key)\" is outside 0...\(Self.maxTokenID)") }
-      guard let bytes = ByteAlphabet.bytes(of: key) else { throw reader.failure("token \"\(key)\" is not spelled in the byte alphabet") }
-      guard vocabulary.updateValue(UInt32(id), forKey: bytes) == nil else { throw reader.failure("token \"\(key)\" occurs twice") }
+      guard (0...Self.maxTokenID).contains(id) else {
+        throw reader.failure("id \(id) of \"\(key)\" is outside 0...\(Self.maxTokenID)")
+      }
+      guard let bytes = ByteAlphabet.bytes(of: key) else {
+        throw reader.failure("token \"\(key)\" is not spelled in the byte alphabet")
+      }
+      guard vocabulary.updateValue(UInt32(id), forKey: bytes) == nil else {
+        throw reader.failure("token \"\(key)\" occurs twice")
+      }
       guard idsInUse.insert(UInt32(id)).inserted else { throw reader.failure("id \(id) occurs twice") }
     }
     self.vocabulary = vocabulary
@@ -64,22 +70,31 @@ struct TokenizerFiles {
 
   private mutating func readMerges() throws(TokenizerError) {
     let file = path("merges.txt")
-    guard let text = String(validating: try read("merges.txt"), as: UTF8.self) else { throw .malformed(file: file, reason: "is not UTF-8") }
+    guard let text = String(validating: try read("merges.txt"), as: UTF8.self) else {
+      throw .malformed(file: file, reason: "is not UTF-8")
+    }
     merges = BytePairMerges(capacity: 160_000)
     for (index, line) in text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
-      guard let line = Substring(line.last == UInt8(ascii: "\r") ? line.dropLast() : line) as Substring? else { continue }
+      guard let line = Substring(line.last == UInt8(ascii: "\r") ? line.dropLast() : line) as Substring? else {
+        continue
+      }
       if line.isEmpty || line.utf8.starts(with: "#version".utf8) { continue }
       let parts = line.utf8.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
-      guard parts.count == 2 else { throw .malformed(file: file, reason: "line \(index + 1) is not two tokens: \"\(line.prefix(80))\"") }
+      guard parts.count == 2 else {
+        throw .malformed(file: file, reason: "line \(index + 1) is not two tokens: \"\(line.prefix(80))\"")
+      }
       try appendMerge(Substring(parts[0]), Substring(parts[1]), file: file, place: "line \(index + 1)")
     }
   }
 
-  private mutating func appendMerge(_ left: Substring, _ right: Substring, file: String, place: String) throws(TokenizerError) {
+  private mutating func appendMerge(_ left: Substring, _ right: Substring, file: String, place: String)
+    throws(TokenizerError)
+  {
     func token(_ bytes: [UInt8]?) throws(TokenizerError) -> UInt32 {
       guard let bytes, let id = vocabulary[bytes] else {
         throw .malformed(
-          file: file, reason: "\(place), \"\(left.prefix(80)) \(right.prefix(80))\", has a token that is not in the vocabulary")
+          file: file,
+          reason: "\(place), \"\(left.prefix(80)) \(right.prefix(80))\", has a token that is not in the vocabulary")
       }
       return id
     }
@@ -87,7 +102,8 @@ struct TokenizerFiles {
     let rightBytes = ByteAlphabet.bytes(of: right)
     let merged = try token((leftBytes ?? []) + (rightBytes ?? []))
     guard merges.append(left: try token(leftBytes), right: try token(rightBytes), merged: merged) else {
-      throw .malformed(file: file, reason: "\(place), \"\(left.prefix(80)) \(right.prefix(80))\", repeats an earlier merge")
+      throw .malformed(
+        file: file, reason: "\(place), \"\(left.prefix(80)) \(right.prefix(80))\", repeats an earlier merge")
     }
   }
 
@@ -124,13 +140,15 @@ struct TokenizerFiles {
     for flag in ["lstrip", "rstrip", "single_word"] where flags[flag] == .bool(true) {
       throw .unsupported(file: file, setting: "\(flag) of \"\(content.prefix(80))\"", value: "on", supported: "off")
     }
-    let literal = AddedTokens.Literal(content: content, id: UInt32(id), isNormalized: flags["normalized"] == .bool(true))
+    let literal = AddedTokens.Literal(
+      content: content, id: UInt32(id), isNormalized: flags["normalized"] == .bool(true))
     if let index = literals.firstIndex(where: { $0.content.utf8.elementsEqual(content.utf8) || $0.id == literal.id }) {
       guard literals[index].content.utf8.elementsEqual(content.utf8), literals[index].id == literal.id else {
         throw .malformed(
           file: file,
           reason:
-            "added token \"\(content.prefix(80))\" with id \(id) contradicts \"\(literals[index].content)\" with id \(literals[index].id)")
+            "added token \"\(content.prefix(80))\" with id \(id) contradicts \"\(literals[index].content)\" with id \(literals[index].id)"
+        )
       }
       literals[index] = literal
     } else {
@@ -153,14 +171,17 @@ struct TokenizerFiles {
       }
       vocabulary[bytes] = UInt32(id)
     }
-    guard Set(vocabulary.values).count == tokens.count else { throw .malformed(file: file, reason: "model.vocab has ids that occur twice") }
+    guard Set(vocabulary.values).count == tokens.count else {
+      throw .malformed(file: file, reason: "model.vocab has ids that occur twice")
+    }
 
     merges = BytePairMerges(capacity: pairs.count)
     for (index, pair) in pairs.enumerated() {
       let parts: [Substring]
       switch pair {
       case .string(let text): parts = text.split(separator: " ", omittingEmptySubsequences: false)
-      case .array(let elements): parts = elements.compactMap { if case .string(let text) = $0 { text[...] } else { nil } }
+      case .array(let elements):
+        parts = elements.compactMap { if case .string(let text) = $0 { text[...] } else { nil } }
       default: parts = []
       }
       guard parts.count == 2 else { throw .malformed(file: file, reason: "model.merges[\(index)] is not two tokens") }
@@ -183,7 +204,8 @@ struct TokenizerFiles {
       }
     }
     guard case .object(let model)? = document["model"], case .object(var normalizer)? = document["normalizer"],
-      case .object(let preTokenizer)? = document["pre_tokenizer"], case .array(let steps)? = preTokenizer["pretokenizers"],
+      case .object(let preTokenizer)? = document["pre_tokenizer"],
+      case .array(let steps)? = preTokenizer["pretokenizers"],
       steps.count == 2, case .object(let split) = steps[0], case .object(let byteLevel) = steps[1]
     else { throw .malformed(file: file, reason: "model, normalizer or pre_tokenizer is not that of a Qwen2 tokenizer") }
     try require("model.type", model["type"], .string("BPE"))
@@ -238,7 +260,9 @@ struct TokenizerFiles {
     let document: JSON
     let bytes = try read(name)
     do { document = try JSON(bytes) } catch { throw .malformed(file: path(name), reason: error.description) }
-    guard case .object(let members) = document else { throw .malformed(file: path(name), reason: "is \(document.kind), not an object") }
+    guard case .object(let members) = document else {
+      throw .malformed(file: path(name), reason: "is \(document.kind), not an object")
+    }
     return members
   }
 }

@@ -36,7 +36,8 @@ public struct MMDiT: Sendable {
     var blocks: [TransformerBlock] = []
     for index in 0..<configuration.layerCount { blocks.append(try TransformerBlock(index, reader, configuration)) }
     self.blocks = blocks
-    out = try reader.linear("proj_out", input: dim, output: configuration.patchSize * configuration.patchSize * configuration.outChannels)
+    out = try reader.linear(
+      "proj_out", input: dim, output: configuration.patchSize * configuration.patchSize * configuration.outChannels)
     streaming = residentMax.flatMap { max in
       WeightStreaming(blocks.indices.map { reader.mapped(prefix: "transformer_blocks.\($0).") }, residentMax: max)
     }
@@ -54,7 +55,8 @@ public struct MMDiT: Sendable {
   /// Prepares a prompt's embeddings [L, jointAttentionDim] for pictures of `grid` tokens.
   public func condition(promptEmbeds: Tensor, grid: TokenGrid) -> Conditioning {
     let rotary = JointRotary.table(
-      axes: configuration.ropeAxes, grids: [.init(frame: 0, height: grid.height, width: grid.width)], textCount: promptEmbeds.shape[0])
+      axes: configuration.ropeAxes, grids: [.init(frame: 0, height: grid.height, width: grid.width)],
+      textCount: promptEmbeds.shape[0])
     let text = compute.linear(normalised(promptEmbeds), textIn, output: .fp32)
     return Conditioning(text: text, rotary: rotary, promptEmbeds: promptEmbeds)
   }
@@ -146,17 +148,22 @@ public struct MMDiT: Sendable {
 
   /// Runs all blocks, or those of `range`; the text behind the last one is needed by nobody but recordings and benchmarks.
   @_spi(Benchmarks) public func runBlocks(
-    _ streams: inout Streams, _ branches: [Branch], range: Range<Int>? = nil, updatesLastText: Bool, probe: Probe = .none
+    _ streams: inout Streams, _ branches: [Branch], range: Range<Int>? = nil, updatesLastText: Bool,
+    probe: Probe = .none
   ) {
-    let (image, text) = (Self.rows(branches.map { $0.latents.shape[0] }), Self.rows(branches.map { $0.conditioning.text.shape[0] }))
+    let (image, text) = (
+      Self.rows(branches.map { $0.latents.shape[0] }), Self.rows(branches.map { $0.conditioning.text.shape[0] })
+    )
     for index in range ?? blocks.indices {
       let parts = branches.indices.map {
         TransformerBlock.Branch(
-          imageRows: image[$0], textRows: text[$0], modulation: branches[$0].modulation.block(index, step: branches[$0].step),
+          imageRows: image[$0], textRows: text[$0],
+          modulation: branches[$0].modulation.block(index, step: branches[$0].step),
           rotary: branches[$0].conditioning.rotary)
       }
       blocks[index](
-        image: &streams.image, text: &streams.text, branches: parts, updatesText: index + 1 < blocks.count || updatesLastText,
+        image: &streams.image, text: &streams.text, branches: parts,
+        updatesText: index + 1 < blocks.count || updatesLastText,
         compute: compute, probe: probe)
       streaming?.ended(index)
     }

@@ -44,7 +44,9 @@ public struct ModulationTable: Sendable {
   public var stepCount: Int { timeEmbedding.shape[0] }
 
   func block(_ index: Int, step: Int) -> BlockModulation {
-    BlockModulation(image: StreamModulation(image[index].rows(step..<step + 1)), text: StreamModulation(text[index].rows(step..<step + 1)))
+    BlockModulation(
+      image: StreamModulation(image[index].rows(step..<step + 1)),
+      text: StreamModulation(text[index].rows(step..<step + 1)))
   }
 
   /// The vectors [inner] of the output norm at one step.
@@ -86,14 +88,16 @@ struct TimestepModulation: Sendable {
   /// Computes the table for model times `t` in [0, 1], one per step.
   func table(times: [Float], compute: Compute, isMemoryShort: Bool) -> ModulationTable {
     let sinusoid = Self.sinusoid(times)
-    let embedding = compute.linear(compute.linear(sinusoid, hidden, activation: .silu, output: .fp32), output, output: .fp32)
+    let embedding = compute.linear(
+      compute.linear(sinusoid, hidden, activation: .silu, output: .fp32), output, output: .fp32)
     let input = compute.silu(embedding)
     func project(_ source: LinearSource) -> Tensor {
       defer { source.releasePages(isMemoryShort: isMemoryShort) }
       return compute.linear(input, source.layer(compute), output: .fp32)
     }
     return ModulationTable(
-      image: blocks.map { project($0.image) }, text: blocks.map { project($0.text) }, times: times, timeEmbedding: embedding,
+      image: blocks.map { project($0.image) }, text: blocks.map { project($0.text) }, times: times,
+      timeEmbedding: embedding,
       final: project(final))
   }
 

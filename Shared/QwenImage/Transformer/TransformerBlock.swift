@@ -36,7 +36,9 @@ struct TransformerBlock: Sendable {
 
   init(_ index: Int, _ reader: ModuleReader, _ configuration: TransformerConfiguration) throws(WeightsError) {
     let prefix = "transformer_blocks.\(index)"
-    func stream(q: String, k: String, v: String, out: String, norms: (String, String), mlp: String) throws(WeightsError) -> Stream {
+    func stream(q: String, k: String, v: String, out: String, norms: (String, String), mlp: String) throws(WeightsError)
+      -> Stream
+    {
       let dim = configuration.innerDim
       func attention(_ name: String) throws(WeightsError) -> Linear {
         try reader.linear("\(prefix).attn.\(name)", input: dim, output: dim)
@@ -52,7 +54,8 @@ struct TransformerBlock: Sendable {
     self.configuration = configuration
     image = try stream(q: "to_q", k: "to_k", v: "to_v", out: "to_out.0", norms: ("norm_q", "norm_k"), mlp: "img_mlp")
     text = try stream(
-      q: "add_q_proj", k: "add_k_proj", v: "add_v_proj", out: "to_add_out", norms: ("norm_added_q", "norm_added_k"), mlp: "txt_mlp")
+      q: "add_q_proj", k: "add_k_proj", v: "add_v_proj", out: "to_add_out", norms: ("norm_added_q", "norm_added_k"),
+      mlp: "txt_mlp")
   }
 
   /// Advances both residual streams in place. Branches share the products with weights and nothing else: no row depends on the
@@ -74,14 +77,16 @@ struct TransformerBlock: Sendable {
 
     let image = gather { $0.textRows.count..<$0.textRows.count + $0.imageRows.count }
     probe.record("attn.img", compute.linear(image, self.image.output, output: .fp32))
-    compute.linear(image, self.image.output, addingTo: &x, gates: branches.map { ($0.imageRows, $0.modulation.image.attentionGate) })
+    compute.linear(
+      image, self.image.output, addingTo: &x, gates: branches.map { ($0.imageRows, $0.modulation.image.attentionGate) })
     mlp(&x, self.image, branches.map { ($0.imageRows, $0.modulation.image) }, name: "img_mlp", compute, probe)
     probe.record("img", x)
 
     guard updatesText else { return }
     let text = gather { 0..<$0.textRows.count }
     probe.record("attn.txt", compute.linear(text, self.text.output, output: .fp32))
-    compute.linear(text, self.text.output, addingTo: &c, gates: branches.map { ($0.textRows, $0.modulation.text.attentionGate) })
+    compute.linear(
+      text, self.text.output, addingTo: &c, gates: branches.map { ($0.textRows, $0.modulation.text.attentionGate) })
     mlp(&c, self.text, branches.map { ($0.textRows, $0.modulation.text) }, name: "txt_mlp", compute, probe)
     probe.record("txt", c)
   }
@@ -136,7 +141,9 @@ struct TransformerBlock: Sendable {
     }
   }
 
-  private func modulated(_ tokens: Tensor, _ parts: [(rows: Range<Int>, shift: Tensor, scale: Tensor)], _ compute: Compute) -> Tensor {
+  private func modulated(
+    _ tokens: Tensor, _ parts: [(rows: Range<Int>, shift: Tensor, scale: Tensor)], _ compute: Compute
+  ) -> Tensor {
     var result = MutableTensor(uninitialized: tokens.shape, compute.activationDType)
     for part in parts {
       compute.layerNormModulate(

@@ -134,7 +134,8 @@ final class ConvolvedPicture: PictureStream {
   ///   - keepsSource: whether the source's rows are needed once more.
   ///   - norm: γ of a channel norm, with SiLU, in front; only if not `upsampled`.
   init(
-    _ source: any PictureStream, keepingSource keepsSource: Bool = false, norm: Tensor? = nil, _ convolution: Convolution,
+    _ source: any PictureStream, keepingSource keepsSource: Bool = false, norm: Tensor? = nil,
+    _ convolution: Convolution,
     upsampled: Bool = false, band: BandHeight, compute: Compute
   ) {
     precondition(norm == nil || !upsampled, "the norm of an upsampled picture is not made")

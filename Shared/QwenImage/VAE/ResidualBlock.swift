@@ -17,7 +17,8 @@ struct ResidualBlock: Sendable {
     conv2 = try reader.convolution("\(name).conv2", input: output, output: output, kernel: 3, storedTimeTaps: 3)
     shortcut =
       input == output
-      ? nil : try reader.convolution("\(name).conv_shortcut", input: input, output: output, kernel: 1, storedTimeTaps: 1)
+      ? nil
+      : try reader.convolution("\(name).conv_shortcut", input: input, output: output, kernel: 1, storedTimeTaps: 1)
   }
 
   /// The block over `source` [H, W, input], whose rows it uses up. The result [H, W, output] takes their place if the extents agree.
@@ -47,7 +48,8 @@ struct ResidualBlock: Sendable {
         source, keepingSource: true, norm: block.norm1, block.conv1, band: BandHeight(pixels: 0), compute: compute)
       normed = hidden.window
       window =
-        block.shortcut == nil ? input : RowWindow(height: input.height, width: input.width, channels: block.conv2.outChannels)
+        block.shortcut == nil
+        ? input : RowWindow(height: input.height, width: input.width, channels: block.conv2.outChannels)
     }
 
     func produce(through row: Int) {
@@ -82,7 +84,9 @@ struct AttentionBlock: Sendable {
   init(_ name: String, _ reader: ModuleReader, channels: Int) throws(WeightsError) {
     self.channels = channels
     norm = try reader.tensor("\(name).norm.gamma", [channels, 1, 1])
-    let weight = try reader.tensor("\(name).to_qkv.weight", [3 * channels, channels, 1, 1]).reshaped([3 * channels, channels])
+    let weight = try reader.tensor("\(name).to_qkv.weight", [3 * channels, channels, 1, 1]).reshaped([
+      3 * channels, channels,
+    ])
     let bias = try reader.tensor("\(name).to_qkv.bias", [3 * channels])
     func part(_ index: Int) -> Linear {
       let rows = index * channels..<(index + 1) * channels
@@ -99,7 +103,8 @@ struct AttentionBlock: Sendable {
     let tokens: Shape = [x.shape[0] * x.shape[1], channels]
     let input = compute.channelRMSNorm(x, gamma: norm, silu: false).reshaped(tokens)
     let attended = compute.attention(
-      q: compute.linear(input, query), k: compute.linear(input, key), v: compute.linear(input, value), heads: 1, kvHeads: 1,
+      q: compute.linear(input, query), k: compute.linear(input, key), v: compute.linear(input, value), heads: 1,
+      kvHeads: 1,
       headDim: channels, causal: false)
     var y = x.reshaped(tokens)
     compute.linear(attended, projection, addingTo: &y)

@@ -65,7 +65,8 @@ public struct VAEDecoder: Sendable {
     }
     self.stages = stages
     normOut = try reader.tensor("decoder.norm_out.gamma", [input, 1, 1, 1])
-    convOut = try reader.convolution("decoder.conv_out", input: input, output: configuration.inputChannels, kernel: 3, storedTimeTaps: 3)
+    convOut = try reader.convolution(
+      "decoder.conv_out", input: input, output: configuration.inputChannels, kernel: 3, storedTimeTaps: 3)
     try reader.finish(ignoring: VAEConfiguration.isUnused)
   }
 
@@ -75,10 +76,12 @@ public struct VAEDecoder: Sendable {
     let name = "decoder.up_blocks.\(index)"
     var blocks: [ResidualBlock] = []
     for block in 0...configuration.resBlockCount {
-      blocks.append(try ResidualBlock("\(name).resnets.\(block)", reader, input: block == 0 ? input : output, output: output))
+      blocks.append(
+        try ResidualBlock("\(name).resnets.\(block)", reader, input: block == 0 ? input : output, output: output))
     }
     let upsampler =
-      upsamples ? try reader.convolution("\(name).upsamplers.0.resample.1", input: output, output: output / 2, kernel: 3) : nil
+      upsamples
+      ? try reader.convolution("\(name).upsamplers.0.resample.1", input: output, output: output / 2, kernel: 3) : nil
     return UpStage(blocks: blocks, upsampler: upsampler)
   }
 

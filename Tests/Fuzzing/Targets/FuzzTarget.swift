@@ -47,12 +47,16 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     guard let envelope = try? WireCodec.decode(frames) else { return }
     // What can be read can be written, and means the same.
     let again: Envelope
-    do { again = try WireCodec.decode(try WireCodec.encode(envelope)) } catch { fatalError("cannot be sent again: \(error)") }
+    do { again = try WireCodec.decode(try WireCodec.encode(envelope)) } catch {
+      fatalError("cannot be sent again: \(error)")
+    }
     // NaN differs from itself.
     precondition(again == envelope || "\(again)" == "\(envelope)", "comes back as another message")
     if case .denoiseRequest(let request) = envelope.body { precondition(request.size.widthPx > 0 && request.steps > 0) }
     for tensor in envelope.tensors {
-      precondition(WireTensor.byteCount(shape: tensor.shape, dtype: tensor.dtype) == tensor.bytes.count, "a tensor of another size")
+      precondition(
+        WireTensor.byteCount(shape: tensor.shape, dtype: tensor.dtype) == tensor.bytes.count, "a tensor of another size"
+      )
     }
   }
 
@@ -74,9 +78,12 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
   private static func readSafetensors(_ bytes: [UInt8]) {
     guard bytes.count >= 2 else { return }
     let dataByteCount = Int(bytes[0]) << 8 | Int(bytes[1])
-    guard let header = try? SafetensorsHeader(json: Array(bytes[2...]), dataByteCount: dataByteCount, file: "file") else { return }
+    guard let header = try? SafetensorsHeader(json: Array(bytes[2...]), dataByteCount: dataByteCount, file: "file")
+    else { return }
     var end = 0
-    for (_, entry) in header.entries.sorted(by: { ($0.value.begin, $0.value.byteCount) < ($1.value.begin, $1.value.byteCount) }) {
+    for (_, entry) in header.entries.sorted(by: {
+      ($0.value.begin, $0.value.byteCount) < ($1.value.begin, $1.value.byteCount)
+    }) {
       precondition(entry.begin == end && entry.byteCount >= 0, "tensors overlap, or leave a hole")
       end += entry.byteCount
       precondition(entry.shape.dimensions.allSatisfy { $0 >= 0 })
@@ -91,7 +98,9 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     guard let first = bytes.first else { return }
     let file = Array(bytes[1...])
     let limits = PNG.Limits(maxBytes: 1 << 16, maxPixels: 1 << 12)
-    guard let (image, texts) = try? PNG.decode(first & 1 == 1 ? withChecksums(file) : file, limits: limits) else { return }
+    guard let (image, texts) = try? PNG.decode(first & 1 == 1 ? withChecksums(file) : file, limits: limits) else {
+      return
+    }
     precondition(image.width > 0 && image.height > 0 && image.width * image.height <= limits.maxPixels)
     precondition(image.pixels.count == image.width * image.height * image.channels, "an image of another size")
     guard let written = try? PNG.encode(image, texts: texts) else { return }

@@ -17,7 +17,9 @@ func fail(_ message: String) -> Never {
 
 var arguments = CommandLine.arguments.dropFirst()
 @MainActor func value<T>(_ option: String, _ convert: (String) -> T?) -> T {
-  guard let text = arguments.popFirst(), let value = convert(text) else { fail("\(option) needs a value, see Tests/Simulation/README.md") }
+  guard let text = arguments.popFirst(), let value = convert(text) else {
+    fail("\(option) needs a value, see Tests/Simulation/README.md")
+  }
   return value
 }
 while let option = arguments.popFirst() {
@@ -50,5 +52,7 @@ print(campaign.coverage.line)
 let speed = Int(campaign.coverage.virtualSeconds / realSeconds)
 print("\(String(format: "%.1f", realSeconds)) s, \(speed) times as fast as real time")
 for finding in campaign.findings { print("seed \(finding.seed): \(finding.problem)") }
-if let worst = campaign.findings.first { print("to see it again: Tests/Simulation/run.sh --seed \(worst.seed) --trace") }
+if let worst = campaign.findings.first {
+  print("to see it again: Tests/Simulation/run.sh --seed \(worst.seed) --trace")
+}
 exit(campaign.findings.isEmpty ? 0 : 1)

@@ -43,7 +43,9 @@ extension Simulation {
         if !judge.offered.insert(offer.attempt).inserted { report("\(offer.attempt) is offered a second time") }
         judge.holders[offer.attempt.task] = Judge.Holder(attempt: offer.attempt, worker: worker)
       case .cancel(let attempt, let worker, _):
-        if judge.holders[attempt.task] == Judge.Holder(attempt: attempt, worker: worker) { judge.holders[attempt.task] = nil }
+        if judge.holders[attempt.task] == Judge.Holder(attempt: attempt, worker: worker) {
+          judge.holders[attempt.task] = nil
+        }
       case .worker(let worker, .gone): judge.holders = judge.holders.filter { $0.value.worker != worker }
       case .journal(_, let entry): examineEntry(entry)
       case .admitted(let id): examineAdmission(of: id)
@@ -66,11 +68,15 @@ extension Simulation {
       count("stale answers")
       let isTaken = effects.contains {
         switch $0 {
-        case .image(_, .progressed), .image(_, .finished), .image(_, .failed), .journal(_, .taskFinished), .journal(_, .checkpointed): true
+        case .image(_, .progressed), .image(_, .finished), .image(_, .failed), .journal(_, .taskFinished),
+          .journal(_, .checkpointed):
+          true
         default: false
         }
       }
-      if isTaken || payload.map({ !effects.contains(.release($0)) }) ?? false { report("the stale answer of \(attempt) counts") }
+      if isTaken || payload.map({ !effects.contains(.release($0)) }) ?? false {
+        report("the stale answer of \(attempt) counts")
+      }
       return
     }
     if case .taskProgressed(_, _, let step) = event {
@@ -100,7 +106,9 @@ extension Simulation {
     switch entry {
     case .imagesAdmitted: break
     case .attemptStarted(_, let places), .taskFinished(let places, _, _), .checkpointed(let places, _, _):
-      for place in places where judge.ended.contains(place.job) { report("\(place) is journalled after the end of its job") }
+      for place in places where judge.ended.contains(place.job) {
+        report("\(place) is journalled after the end of its job")
+      }
       if places.isEmpty { report("an entry is for nobody: \(entry)") }
     case .imageFinished(let id, _), .imageFailed(let id, _): judge.ended.insert(id)
     }
@@ -108,7 +116,9 @@ extension Simulation {
 
   private func examineAdmission(of id: ImageJobID) {
     guard let job = gateway?.jobs[id] else { return }
-    if let other = judge.admitted[job.key], other != id { report("request \(job.key) is admitted as job \(other) and as job \(id)") }
+    if let other = judge.admitted[job.key], other != id {
+      report("request \(job.key) is admitted as job \(other) and as job \(id)")
+    }
     judge.admitted[job.key] = id
   }
 
@@ -138,11 +148,14 @@ extension Simulation {
     for (id, key) in judge.acknowledged.sorted(by: { $0.key.text < $1.key.text }) where database.jobs[id] == nil {
       report("job \(id) was acknowledged for request \(key) and is lost")
     }
-    for (id, outcome) in judge.told.sorted(by: { $0.key.text < $1.key.text }) where database.jobs[id]?.outcome != outcome {
+    for (id, outcome) in judge.told.sorted(by: { $0.key.text < $1.key.text })
+    where database.jobs[id]?.outcome != outcome {
       report("job \(id) was told to have ended with \(outcome), but the journal does not know")
     }
     for (id, entry) in database.jobs {
-      if let other = judge.admitted[entry.job.key], other != id { report("request \(entry.job.key) is job \(other) and job \(id)") }
+      if let other = judge.admitted[entry.job.key], other != id {
+        report("request \(entry.job.key) is job \(other) and job \(id)")
+      }
       judge.admitted[entry.job.key] = id
       // Whoever asks from now on is told.
       if let outcome = entry.outcome, judge.told[id] == nil { checkOutcome(outcome, of: id, entry.job) }

@@ -84,7 +84,8 @@ extension Simulation {
     process(
       .workerRegistered(
         WorkerRegistration(
-          id: session, name: "p\(worker.process)", stage: worker.stage, model: Self.model, numericsClass: worker.numericsClass,
+          id: session, name: "p\(worker.process)", stage: worker.stage, model: Self.model,
+          numericsClass: worker.numericsClass,
           credits: worker.credits, running: running, keepsConnection: keepsConnection)))
   }
 
@@ -97,8 +98,10 @@ extension Simulation {
     case .progress(let attempt, let completedSteps, let latents):
       let checkpoint = gateway.insert(latents)
       process(
-        .taskProgressed(attempt, by: session, StepReport(completedSteps: completedSteps, stepSeconds: 1, checkpoint: checkpoint)))
-    case .finished(let attempt, let output): process(.taskFinished(attempt, by: session, output: gateway.insert(output)))
+        .taskProgressed(
+          attempt, by: session, StepReport(completedSteps: completedSteps, stepSeconds: 1, checkpoint: checkpoint)))
+    case .finished(let attempt, let output):
+      process(.taskFinished(attempt, by: session, output: gateway.insert(output)))
     case .failed(let attempt, let failure): process(.taskFailed(attempt, by: session, failure))
     case .goodbye: process(.workerLeft(session, reason: "goodbye"))
     }

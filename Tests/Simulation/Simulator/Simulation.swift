@@ -140,7 +140,9 @@ private struct Scheduled: Comparable {
   var sequence: UInt64
   var action: Action
 
-  static func < (left: Scheduled, right: Scheduled) -> Bool { (left.time, left.sequence) < (right.time, right.sequence) }
+  static func < (left: Scheduled, right: Scheduled) -> Bool {
+    (left.time, left.sequence) < (right.time, right.sequence)
+  }
   static func == (left: Scheduled, right: Scheduled) -> Bool { left.sequence == right.sequence }
 }
 

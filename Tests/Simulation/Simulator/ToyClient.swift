@@ -20,8 +20,10 @@ extension Simulation {
     let kind = random.pick(0...99)
     let prompt = kind < 4 ? ToyJob.badPrompt : kind < 7 ? ToyJob.deadlyPrompt : UInt64(random.pick(1...6))
     return ToyJob(
-      key: key, noise: random.next(), prompt: prompt, negativePrompt: random.chance(0.4) ? UInt64(random.pick(1...3)) : nil,
-      steps: random.pick(2...6), tenant: TenantID("t\(random.pick(1...3))"), priority: random.chance(0.3) ? .batch : .interactive,
+      key: key, noise: random.next(), prompt: prompt,
+      negativePrompt: random.chance(0.4) ? UInt64(random.pick(1...3)) : nil,
+      steps: random.pick(2...6), tenant: TenantID("t\(random.pick(1...3))"),
+      priority: random.chance(0.3) ? .batch : .interactive,
       deadline: random.chance(0.1) ? random.pick(20_000...150_000) : nil)
   }
 
@@ -34,7 +36,9 @@ extension Simulation {
       return
     }
     schedule(.request(client: client, request), in: random.pick(1...300))
-    if case .submit = request, random.chance(0.1) { schedule(.request(client: client, request), in: random.pick(1...3000)) }
+    if case .submit = request, random.chance(0.1) {
+      schedule(.request(client: client, request), in: random.pick(1...3000))
+    }
   }
 
   func respond(_ response: Response, to request: Request, client: Int) {
@@ -53,7 +57,11 @@ extension Simulation {
 
   private func ask(_ client: Int) {
     // Now and then the first request again, though it was answered.
-    if let id = clients[client].id, !random.chance(0.1) { send(.status(id), from: client) } else { send(.submit, from: client) }
+    if let id = clients[client].id, !random.chance(0.1) {
+      send(.status(id), from: client)
+    } else {
+      send(.submit, from: client)
+    }
   }
 
   func take(_ response: Response, to request: Request, client: Int) {

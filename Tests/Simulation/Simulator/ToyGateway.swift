@@ -98,7 +98,8 @@ extension Simulation {
 
   private func submission(_ id: ImageJobID, _ job: ToyJob) -> ImageJobSubmission {
     ImageJobSubmission(
-      id: id, model: Self.model, plan: job.plan, deadline: job.deadline.flatMap { gateway?.instant($0) }, tenant: job.tenant,
+      id: id, model: Self.model, plan: job.plan, deadline: job.deadline.flatMap { gateway?.instant($0) },
+      tenant: job.tenant,
       priority: job.priority)
   }
 
@@ -195,7 +196,8 @@ extension Simulation {
     }
     let toy = ToyOffer(
       attempt: offer.attempt, stage: job.plan.tasks[offer.index].stage,
-      prompt: offer.index == 0 ? job.prompt : job.negativePrompt ?? 0, inputs: inputs, noise: job.noise, steps: job.steps,
+      prompt: offer.index == 0 ? job.prompt : job.negativePrompt ?? 0, inputs: inputs, noise: job.noise,
+      steps: job.steps,
       completedSteps: offer.resume?.completedSteps ?? 0, latents: latents)
     send(.offer(toy), to: worker, gateway)
   }
@@ -208,9 +210,11 @@ extension Simulation {
     case .submit: submit(clients[client].job, client: client, gateway)
     case .status(let id):
       let response: Response =
-        gateway.outcomes[id].map { .ended($0) } ?? (gateway.jobs[id] == nil || gateway.unadmitted[id] != nil ? .unknown : .running)
+        gateway.outcomes[id].map { .ended($0) }
+        ?? (gateway.jobs[id] == nil || gateway.unadmitted[id] != nil ? .unknown : .running)
       respond(response, to: request, client: client)
-    case .cancel(let id): process(.imageCancelled(id, reason: Status(.cancelled, "the client does not want it any more")))
+    case .cancel(let id):
+      process(.imageCancelled(id, reason: Status(.cancelled, "the client does not want it any more")))
     }
   }
 
@@ -246,7 +250,9 @@ extension Simulation {
   private func refuse(_ id: ImageJobID, _ failure: Status, _ gateway: ToyGateway) {
     count(failure.resource == .storage ? "jobs refused for want of room" : "jobs refused")
     if let job = gateway.jobs.removeValue(forKey: id), gateway.keys[job.key] == id { gateway.keys[job.key] = nil }
-    for client in gateway.unadmitted.removeValue(forKey: id) ?? [] { respond(.refused(failure), to: .submit, client: client) }
+    for client in gateway.unadmitted.removeValue(forKey: id) ?? [] {
+      respond(.refused(failure), to: .submit, client: client)
+    }
   }
 
   private func tell(_ id: ImageJobID, _ outcome: Outcome?, _ gateway: ToyGateway) {

@@ -175,7 +175,9 @@ extension Simulation {
     guard workers[slot].order.count < workers[slot].credits else {
       count("offers beyond the credits")
       if !scenario.isReordered, scenario.duplicateChance == 0, !workers[slot].hasLostLease {
-        report("\(attempt) is offered to \(name(slot)), whose \(workers[slot].credits) credits are in use for \(workers[slot].order)")
+        report(
+          "\(attempt) is offered to \(name(slot)), whose \(workers[slot].credits) credits are in use for \(workers[slot].order)"
+        )
       }
       send(.failed(attempt, Status(.resourceExhausted, "all credits are in use")), from: slot)
       return
@@ -235,7 +237,8 @@ extension Simulation {
     case .textEncoder where task.offer.prompt == ToyJob.badPrompt:
       answer(.failed(attempt, Status(.invalidArgument, "too long", field: "prompt")), attempt, slot: slot)
     case .textEncoder:
-      answer(.finished(attempt, ToyModel.encode(task.offer.prompt, by: workers[slot].numericsClass)), attempt, slot: slot)
+      answer(
+        .finished(attempt, ToyModel.encode(task.offer.prompt, by: workers[slot].numericsClass)), attempt, slot: slot)
     case .vaeDecoder: answer(.finished(attempt, ToyModel.decode(task.offer.inputs[0])), attempt, slot: slot)
     case .denoiser:
       let step = task.completedSteps + 1
@@ -243,7 +246,8 @@ extension Simulation {
         crashWorker(slot, restartInMs: random.pick(1000...5000))
         return
       }
-      let latents = ToyModel.denoise(task.latents, step: step, inputs: task.offer.inputs, by: workers[slot].numericsClass)
+      let latents = ToyModel.denoise(
+        task.latents, step: step, inputs: task.offer.inputs, by: workers[slot].numericsClass)
       workers[slot].tasks[attempt]?.completedSteps = step
       workers[slot].tasks[attempt]?.latents = latents
       if workers[slot].session != nil { send(.progress(attempt, completedSteps: step, latents: latents), from: slot) }

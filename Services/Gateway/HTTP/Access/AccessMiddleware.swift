@@ -48,7 +48,8 @@ extension Caller {
         param: "size")
     }
     if let limit = limits.maxSteps, image.steps > limit {
-      throw APIError(.permissionDenied, "steps is \(image.steps), the limit of the tenant \(tenant) is \(limit)", param: "steps")
+      throw APIError(
+        .permissionDenied, "steps is \(image.steps), the limit of the tenant \(tenant) is \(limit)", param: "steps")
     }
   }
 }

@@ -86,7 +86,8 @@ public final class Keyring: Sendable {
         $0.stamp = stamp
         $0.lookedAt = .now
       }
-      logger.error("the API keys were not read; those from before stay", metadata: ["file": "\(path)", "reason": "\(error)"])
+      logger.error(
+        "the API keys were not read; those from before stay", metadata: ["file": "\(path)", "reason": "\(error)"])
     }
   }
 
@@ -96,13 +97,16 @@ public final class Keyring: Sendable {
   func caller(authorization header: String?) throws(APIError) -> Caller {
     reloadIfChanged()
     guard let header else {
-      throw APIError(.authenticationRequired, "this server asks for an API key: send the header \"Authorization: Bearer KEY\"")
+      throw APIError(
+        .authenticationRequired, "this server asks for an API key: send the header \"Authorization: Bearer KEY\"")
     }
     let parts = header.split(separator: " ", maxSplits: 1)
     let key = parts.count == 2 && parts[0].lowercased() == "bearer" ? AccessKey(String(parts[1])) : nil
     let entry = key.flatMap { key in state.withLock { $0.entries[key.id] } }
     // An unknown identifier takes as long as a known one.
-    guard let key, (entry ?? .dummy).admits(key), let entry else { throw APIError(.authenticationRequired, "the API key is not valid") }
+    guard let key, (entry ?? .dummy).admits(key), let entry else {
+      throw APIError(.authenticationRequired, "the API key is not valid")
+    }
     try spend(entry)
     return Caller(tenant: TenantID(entry.tenant), limits: entry.limits, entry: entry)
   }
@@ -154,7 +158,8 @@ public final class Keyring: Sendable {
     var status = stat()
     guard stat(path, &status) == 0 else { return nil }
     return Stamp(
-      seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec, size: Int64(status.st_size), inode: UInt64(status.st_ino))
+      seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec, size: Int64(status.st_size),
+      inode: UInt64(status.st_ino))
   }
 
   private static func read(_ path: String) throws(AccessFileError) -> [AccessEntry] {

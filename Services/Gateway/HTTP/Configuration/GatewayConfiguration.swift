@@ -60,24 +60,30 @@ public struct GatewayConfiguration: SettingGroup {
     host = await reader.text("http.host", host, "address to serve HTTP on; 0.0.0.0 for all")
     port = await reader.integer("http.port", port, in: 0...65_535, "port to serve HTTP on; 0 takes any free one")
     apiKeysFile = await reader.text(
-      "http.apiKeysFile", apiKeysFile, "file with a line for each API key, made by `qwen-image api-key`; without one everybody may ask")
+      "http.apiKeysFile", apiKeysFile,
+      "file with a line for each API key, made by `qwen-image api-key`; without one everybody may ask")
     await readAddresses(&reader)
     await readHosts(&reader)
     http.maxConnections = await reader.integer(
       "http.maxConnections", http.maxConnections, in: 1...100_000, "connections at a time; more wait")
     http.maxConnectionsPerAddress = await reader.integer(
-      "http.maxConnectionsPerAddress", http.maxConnectionsPerAddress, in: 1...100_000, "of them, of one address; more are closed")
-    http.maxBodyBytes = await reader.integer("http.maxBodyBytes", http.maxBodyBytes, in: 1024...(1 << 30), "the largest request body")
+      "http.maxConnectionsPerAddress", http.maxConnectionsPerAddress, in: 1...100_000,
+      "of them, of one address; more are closed")
+    http.maxBodyBytes = await reader.integer(
+      "http.maxBodyBytes", http.maxBodyBytes, in: 1024...(1 << 30), "the largest request body")
     http.maxHeaderBytes = await reader.integer(
       "http.maxHeaderBytes", http.maxHeaderBytes, in: 1024...(1 << 20), "the header of one request")
     http.bodyTimeout = await reader.seconds(
       "http.bodyTimeoutSeconds", http.bodyTimeout, in: 0.1...3600, "a body that takes longer to arrive is refused")
     http.idleTimeout = await reader.seconds(
-      "http.idleTimeoutSeconds", http.idleTimeout, in: 0.1...86_400, "a connection without a request for this long is closed")
+      "http.idleTimeoutSeconds", http.idleTimeout, in: 0.1...86_400,
+      "a connection without a request for this long is closed")
     http.writeTimeout = await reader.seconds(
-      "http.writeTimeoutSeconds", http.writeTimeout, in: 0.1...3600, "a connection on which an answer is not read for this long is closed")
+      "http.writeTimeoutSeconds", http.writeTimeout, in: 0.1...3600,
+      "a connection on which an answer is not read for this long is closed")
     http.keepAliveInterval = await reader.seconds(
-      "http.keepAliveSeconds", http.keepAliveInterval, in: 0.1...3600, "a silent event stream says this often that it is alive")
+      "http.keepAliveSeconds", http.keepAliveInterval, in: 0.1...3600,
+      "a silent event stream says this often that it is alive")
   }
 
   private mutating func readHosts(_ reader: inout SettingReader) async {
@@ -156,15 +162,18 @@ public struct GatewayConfiguration: SettingGroup {
     }
     secretKeyFile = await reader.text("cluster.secretKeyFile", secretKeyFile, "file with the gateway's CURVE key pair")
     allowedKeysDirectory = await reader.text(
-      "cluster.allowedKeysDirectory", allowedKeysDirectory, "directory with the public keys (*.public) of workers that may join")
+      "cluster.allowedKeysDirectory", allowedKeysDirectory,
+      "directory with the public keys (*.public) of workers that may join")
     allowsPlaintext = await reader.flag(
       "cluster.allowPlaintext", allowsPlaintext, "let workers connect from other machines without encryption")
     dispatcher.heartbeatInterval = await reader.seconds(
       "cluster.heartbeatSeconds", dispatcher.heartbeatInterval, in: 0.05...600, "how often workers report")
     dispatcher.scheduling.lease = await reader.seconds(
-      "cluster.leaseSeconds", dispatcher.scheduling.lease, in: 0.1...3600, "a worker that is silent for this long is lost")
+      "cluster.leaseSeconds", dispatcher.scheduling.lease, in: 0.1...3600,
+      "a worker that is silent for this long is lost")
     if dispatcher.scheduling.lease < dispatcher.heartbeatInterval * 2 {
-      reader.complain("cluster.leaseSeconds must be at least twice cluster.heartbeatSeconds, or every worker is lost again and again")
+      reader.complain(
+        "cluster.leaseSeconds must be at least twice cluster.heartbeatSeconds, or every worker is lost again and again")
     }
     if endpoints.isEmpty { reader.complain("cluster.endpoints is empty: workers could not connect") }
     if secretKeyFile.isEmpty != allowedKeysDirectory.isEmpty {
@@ -176,17 +185,21 @@ public struct GatewayConfiguration: SettingGroup {
     journalPath = await reader.text(
       "journal.path", journalPath, "file in which jobs and results outlive the process; \"off\" keeps them in memory")
     journal.maxBytes = Int64(
-      await reader.integer("journal.maxBytes", Int(journal.maxBytes), in: 0...(1 << 50), "size that the file must not exceed; 0: any"))
+      await reader.integer(
+        "journal.maxBytes", Int(journal.maxBytes), in: 0...(1 << 50), "size that the file must not exceed; 0: any"))
     journal.reserveBytes = Int64(
       await reader.integer(
         "journal.reserveBytes", Int(journal.reserveBytes), in: 0...(1 << 40),
-        "room set aside so that running jobs can end when the disk is full; jobs are refused with 507 while that cannot be done"))
+        "room set aside so that running jobs can end when the disk is full; jobs are refused with 507 while that cannot be done"
+      ))
     journal.retentionSeconds = Int64(
       await reader.integer(
-        "journal.retentionSeconds", Int(journal.retentionSeconds), in: 1...(1 << 32), "how long jobs that have ended are kept"))
+        "journal.retentionSeconds", Int(journal.retentionSeconds), in: 1...(1 << 32),
+        "how long jobs that have ended are kept"))
     journal.retentionBytes = Int64(
       await reader.integer(
-        "journal.retentionBytes", Int(journal.retentionBytes), in: 0...(1 << 50), "pictures that are kept together; the oldest go first"))
+        "journal.retentionBytes", Int(journal.retentionBytes), in: 0...(1 << 50),
+        "pictures that are kept together; the oldest go first"))
     if journal.maxBytes > 0, journal.maxBytes < 2 * journal.reserveBytes {
       reader.complain("journal.maxBytes must be at least twice journal.reserveBytes, or no job would be taken")
     }
@@ -195,21 +208,27 @@ public struct GatewayConfiguration: SettingGroup {
   private mutating func readJobs(_ reader: inout SettingReader) async {
     var scheduling = dispatcher.scheduling
     scheduling.maxJobs = await reader.integer(
-      "jobs.maxCount", scheduling.maxJobs, in: 1...100_000, "pictures that wait or are being made; more are refused with 429")
+      "jobs.maxCount", scheduling.maxJobs, in: 1...100_000,
+      "pictures that wait or are being made; more are refused with 429")
     scheduling.encodeAheadJobs = await reader.integer(
-      "jobs.encodeAheadCount", scheduling.encodeAheadJobs, in: 1...10_000, "waiting jobs whose prompts are encoded already")
+      "jobs.encodeAheadCount", scheduling.encodeAheadJobs, in: 1...10_000,
+      "waiting jobs whose prompts are encoded already")
     scheduling.maxCacheBytes = await reader.integer(
       "jobs.promptCacheBytes", scheduling.maxCacheBytes, in: 0...(1 << 40), "encoded prompts kept for later requests")
     scheduling.maxAttempts = await reader.integer(
-      "jobs.maxAttempts", scheduling.maxAttempts, in: 1...100, "failures in a row, without a step done, after which a job fails")
+      "jobs.maxAttempts", scheduling.maxAttempts, in: 1...100,
+      "failures in a row, without a step done, after which a job fails")
     scheduling.acceptLimit = await reader.seconds(
-      "jobs.acceptSeconds", scheduling.acceptLimit, in: 0.1...3600, "a task that no worker accepts for this long is offered again")
+      "jobs.acceptSeconds", scheduling.acceptLimit, in: 0.1...3600,
+      "a task that no worker accepts for this long is offered again")
     scheduling.firstStepLimit = await reader.seconds(
-      "jobs.firstStepSeconds", scheduling.firstStepLimit, in: 0.1...1e6, "the first step, encoding or decoding may take this long")
+      "jobs.firstStepSeconds", scheduling.firstStepLimit, in: 0.1...1e6,
+      "the first step, encoding or decoding may take this long")
     scheduling.stepLimit = await reader.seconds(
       "jobs.stepSeconds", scheduling.stepLimit, in: 0.1...1e6,
       "a later step may take this long, or jobs.stepSlowdown times the slowest so far")
-    scheduling.stepSlowdown = await reader.number("jobs.stepSlowdown", scheduling.stepSlowdown, in: 1...1000, "see jobs.stepSeconds")
+    scheduling.stepSlowdown = await reader.number(
+      "jobs.stepSlowdown", scheduling.stepSlowdown, in: 1...1000, "see jobs.stepSeconds")
     dispatcher.scheduling = scheduling
     dispatcher.jobTimeout = await reader.seconds(
       "jobs.timeoutSeconds", dispatcher.jobTimeout, in: 1...1e7, "a job that takes longer fails")
@@ -223,7 +242,9 @@ extension GatewayConfiguration {
   /// Below the directory in which systemd or the user keeps what programs remember.
   public static var defaultJournalPath: String {
     let environment = ProcessInfo.processInfo.environment
-    if let directory = environment["STATE_DIRECTORY"]?.split(separator: ":").first { return "\(directory)/gateway.journal" }
+    if let directory = environment["STATE_DIRECTORY"]?.split(separator: ":").first {
+      return "\(directory)/gateway.journal"
+    }
     let home = environment["HOME"] ?? NSTemporaryDirectory()
     return "\(environment["XDG_STATE_HOME"] ?? "\(home)/.local/state")/qwen-image/gateway.journal"
   }
@@ -242,6 +263,7 @@ extension GatewayConfiguration {
   /// How workers are told from strangers.
   public func routerSecurity() throws(TransportError) -> RouterSecurity {
     guard !secretKeyFile.isEmpty else { return .plaintext(allowRemote: allowsPlaintext) }
-    return .curve(try CurveKeyPair(contentsOf: secretKeyFile), allowList: try CurveAllowList(directory: allowedKeysDirectory))
+    return .curve(
+      try CurveKeyPair(contentsOf: secretKeyFile), allowList: try CurveAllowList(directory: allowedKeysDirectory))
   }
 }

@@ -13,7 +13,8 @@ struct KernelBenchmark {
   let pool: ThreadPool
 
   static func main() throws {
-    var threads = ProcessInfo.processInfo.activeProcessorCount, repetitions = 7, set = InstructionSet.best, parts: Set<String> = []
+    var threads = ProcessInfo.processInfo.activeProcessorCount, repetitions = 7, set = InstructionSet.best,
+      parts: Set<String> = []
     var arguments = Array(CommandLine.arguments.dropFirst())
     while !arguments.isEmpty {
       let name = arguments.removeFirst()
@@ -41,7 +42,9 @@ struct KernelBenchmark {
   private func printCeilings() {
     for (name, ceiling) in [("fp32", Ceiling.fp32), ("bf16", .bf16), ("int8", .int8), ("memory, bytes", .memory)] {
       let (wall, processor) = ceiling.measure(pool: pool)
-      print("ceiling \(name.padding(toLength: 36, withPad: " ", startingAt: 0)) \(format(wall / 1e9)) [\(format(processor / 1e9))] G/s")
+      print(
+        "ceiling \(name.padding(toLength: 36, withPad: " ", startingAt: 0)) \(format(wall / 1e9)) [\(format(processor / 1e9))] G/s"
+      )
     }
   }
 
@@ -63,11 +66,15 @@ struct KernelBenchmark {
   }
 
   private func linear() {
-    for (m, k, n) in [(1152, 3072, 12288), (4224, 3072, 3072), (1152, 12288, 3072), (128, 3584, 18944), (1, 3072, 18432)] {
-      let weight = noise([n, k], .bf16, scale: 0.02, pool: pool), bias = noise([n], .fp32, pool: pool), operations = 2 * Double(m * n * k)
+    for (m, k, n) in [
+      (1152, 3072, 12288), (4224, 3072, 3072), (1152, 12288, 3072), (128, 3584, 18944), (1, 3072, 18432),
+    ] {
+      let weight = noise([n, k], .bf16, scale: 0.02, pool: pool), bias = noise([n], .fp32, pool: pool),
+        operations = 2 * Double(m * n * k)
       for precision in Precision.allCases {
         let compute = Compute(precision: precision, pool: pool, instructionSet: instructionSet)
-        let layer = compute.prepareLinear(weight: weight, bias: bias), x = noise([m, k], compute.activationDType, pool: pool)
+        let layer = compute.prepareLinear(weight: weight, bias: bias),
+          x = noise([m, k], compute.activationDType, pool: pool)
         var out = MutableTensor(uninitialized: [m, n], compute.activationDType)
         let name = "linear \(precision.rawValue) M\(m) K\(k) N\(n)"
         report(name, operations: operations, ceiling(precision)) { compute.linear(x, layer, into: &out) }
@@ -92,15 +99,18 @@ struct KernelBenchmark {
 
   private func attention() {
     for (n, heads, kvHeads, headDim, precision) in [
-      (1152, 24, 24, 128, Precision.bf16), (4224, 24, 24, 128, .bf16), (512, 28, 4, 128, .bf16), (1152, 24, 24, 128, .fp32),
+      (1152, 24, 24, 128, Precision.bf16), (4224, 24, 24, 128, .bf16), (512, 28, 4, 128, .bf16),
+      (1152, 24, 24, 128, .fp32),
       (4096, 1, 1, 384, .fp32),
     ] {
       let compute = Compute(precision: precision, pool: pool, instructionSet: instructionSet)
       let q = noise([n, heads * headDim], compute.activationDType, scale: 2, pool: pool)
       let k = noise([n, kvHeads * headDim], compute.activationDType, scale: 2, pool: pool)
-      let v = noise([n, kvHeads * headDim], compute.activationDType, pool: pool), operations = 4 * Double(n * n * heads * headDim)
+      let v = noise([n, kvHeads * headDim], compute.activationDType, pool: pool),
+        operations = 4 * Double(n * n * heads * headDim)
       report(
-        "attention \(precision.rawValue) \(n) tokens, \(heads)/\(kvHeads) × \(headDim)", operations: operations, ceiling(precision)
+        "attention \(precision.rawValue) \(n) tokens, \(heads)/\(kvHeads) × \(headDim)", operations: operations,
+        ceiling(precision)
       ) {
         _ = compute.attention(q: q, k: k, v: v, heads: heads, kvHeads: kvHeads, headDim: headDim, causal: false)
       }
@@ -109,7 +119,9 @@ struct KernelBenchmark {
 
   private func convolution() {
     let compute = Compute(precision: .bf16, pool: pool, instructionSet: instructionSet)
-    for (size, input, output) in [(512, 96, 96), (256, 192, 192), (128, 384, 384), (64, 384, 384), (512, 96, 3), (1024, 96, 96)] {
+    for (size, input, output) in [
+      (512, 96, 96), (256, 192, 192), (128, 384, 384), (64, 384, 384), (512, 96, 3), (1024, 96, 96),
+    ] {
       let layer = compute.prepareConvolution(
         weight: noise([output, input, 3, 3], .fp32, scale: 0.05, pool: pool), bias: noise([output], .fp32, pool: pool))
       let x = noise([size, size, input], .fp32, pool: pool), operations = 18 * Double(size * size * input * output)
@@ -122,7 +134,8 @@ struct KernelBenchmark {
   private func elementwise() {
     // In bytes read and written per second.
     let compute = Compute(precision: .bf16, pool: pool, instructionSet: instructionSet)
-    let x = noise([1152, 3072], .fp32, pool: pool), vector = noise([3072], .fp32, pool: pool), elements = Double(x.elementCount)
+    let x = noise([1152, 3072], .fp32, pool: pool), vector = noise([3072], .fp32, pool: pool),
+      elements = Double(x.elementCount)
     func traffic(_ name: String, bytes: Double, _ work: () -> Void) { report(name, operations: bytes, .memory, work) }
     traffic("layerNormModulate 1152 × 3072", bytes: elements * 6) {
       _ = compute.layerNormModulate(x, shift: vector, scale: vector, epsilon: 1e-6)
@@ -141,6 +154,8 @@ struct KernelBenchmark {
       _ = compute.channelRMSNorm(picture, gamma: gamma, silu: true)
     }
     let half = noise([256, 256, 192], .fp32, pool: pool)
-    traffic("upsampleNearest2x 256² × 192", bytes: Double(half.elementCount) * 20) { _ = compute.upsampleNearest2x(half) }
+    traffic("upsampleNearest2x 256² × 192", bytes: Double(half.elementCount) * 20) {
+      _ = compute.upsampleNearest2x(half)
+    }
   }
 }

@@ -26,7 +26,9 @@ public func medianCost(repetitions: Int, threads: Int, _ work: () -> Void) -> Co
 }
 
 private func median(_ samples: [Cost]) -> Cost {
-  Cost(wall: samples.map(\.wall).sorted()[samples.count / 2], processor: samples.map(\.processor).sorted()[samples.count / 2])
+  Cost(
+    wall: samples.map(\.wall).sorted()[samples.count / 2],
+    processor: samples.map(\.processor).sorted()[samples.count / 2])
 }
 
 /// What this machine can do at most: units per second over all threads of a pool.
@@ -43,17 +45,22 @@ public enum Ceiling: String, Sendable, CaseIterable {
 
   /// Medians of `repetitions` runs of `work`, and of their ratios to the ceiling: `operations` per second over the units per second
   /// measured right before and after each run, since other work comes and goes on most machines.
-  public func compare(operations: Double, repetitions: Int, pool: ThreadPool, _ work: () -> Void) -> (cost: Cost, ratio: Cost) {
+  public func compare(operations: Double, repetitions: Int, pool: ThreadPool, _ work: () -> Void) -> (
+    cost: Cost, ratio: Cost
+  ) {
     withSample(pool: pool) { units, ceiling in
       let threads = pool.threadCount
       _ = medianCost(repetitions: 1, threads: threads, work)
       var costs: [Cost] = [], ratios: [Cost] = []
       for _ in 0..<repetitions {
-        let before = cost(threads: threads, ceiling), own = cost(threads: threads, work), after = cost(threads: threads, ceiling)
+        let before = cost(threads: threads, ceiling), own = cost(threads: threads, work),
+          after = cost(threads: threads, ceiling)
         let scale = operations / units / 2
         costs.append(own)
         ratios.append(
-          Cost(wall: scale * (before.wall + after.wall) / own.wall, processor: scale * (before.processor + after.processor) / own.processor)
+          Cost(
+            wall: scale * (before.wall + after.wall) / own.wall,
+            processor: scale * (before.processor + after.processor) / own.processor)
         )
       }
       return (median(costs), median(ratios))

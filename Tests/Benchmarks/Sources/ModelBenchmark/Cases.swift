@@ -114,16 +114,20 @@ struct BenchmarkCase {
     return { decoder(latents) }
   }
 
-  private static func pipeline(_ size: Int, _ model: String, _ precision: Precision, _ pool: ThreadPool) throws -> () throws -> Tensor? {
+  private static func pipeline(_ size: Int, _ model: String, _ precision: Precision, _ pool: ThreadPool) throws -> ()
+    throws -> Tensor?
+  {
     let parts = model.split(separator: ":").map(String.init), steps = parts.count > 1 ? Int(parts[1]) ?? 4 : 4
     let directory = try ModelDirectory(URL(filePath: parts[0]))
     let pipeline = try QwenImagePipeline(
-      model: directory, loading: WeightLoading(precision: PrecisionChoice(rawValue: precision.rawValue) ?? .auto), pool: pool)
+      model: directory, loading: WeightLoading(precision: PrecisionChoice(rawValue: precision.rawValue) ?? .auto),
+      pool: pool)
     var number = 0
     return {
       number += 1
       let request = ImageRequest(
-        prompt: "a red heart, number \(number)", negativePrompt: " ", trueCFGScale: 4, steps: steps, width: size, height: size,
+        prompt: "a red heart, number \(number)", negativePrompt: " ", trueCFGScale: 4, steps: steps, width: size,
+        height: size,
         seed: UInt64(number))
       _ = try PNG.encode(pipeline(request))
       return nil

@@ -22,7 +22,9 @@ struct ModelBenchmark {
 
   static func main() throws {
     let arguments = CommandLine.arguments
-    let threads = arguments.firstIndex(of: "--threads").flatMap { $0 + 1 < arguments.count ? Int(arguments[$0 + 1]) : nil }
+    let threads = arguments.firstIndex(of: "--threads").flatMap {
+      $0 + 1 < arguments.count ? Int(arguments[$0 + 1]) : nil
+    }
     var benchmark = ModelBenchmark(pool: ThreadPool(threads: threads ?? ProcessInfo.processInfo.activeProcessorCount))
     benchmark.answer(["instructions": InstructionSet.best.rawValue, "threads": benchmark.pool.threadCount])
     while let line = readLine() {
