@@ -2,7 +2,7 @@
 import PackageDescription
 
 // The modules, bottom to top. Dependencies point one way, and are what the sources import (Tests/TidyTests checks both):
-//   compute:  TensorCore → Kernels → Weights → QwenImage
+//   compute:  TensorCore → Kernels → Weights → Diffusion → QwenImage → ModelRegistry
 //   cluster:  Wire → Transport → StageRuntime; Scheduling, Journal
 // The two meet only in Services/. See Shared/Documentation/ARCHITECTURE.md.
 
@@ -51,7 +51,11 @@ extension Target.Dependency {
 extension Product {
   static var kernels: Product { library(name: "Kernels", targets: ["TensorCore", "Kernels"]) }
   static var qwenImage: Product {
-    library(name: "QwenImage", targets: ["TensorCore", "Kernels", "Weights", "ImageCodec", "QwenImage"])
+    library(
+      name: "QwenImage",
+      targets: [
+        "ClusterCore", "TensorCore", "Kernels", "Weights", "ImageCodec", "Diffusion", "QwenImage", "ModelRegistry",
+      ])
   }
 }
 
@@ -103,7 +107,10 @@ let package = Package(
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
     shared("Weights", ["TensorCore", "Kernels", "StrictJSON", "CZlib"]),
     shared("ImageCodec", ["CImageCodec"]),
-    shared("QwenImage", ["TensorCore", "Kernels", "Weights", "ImageCodec", "Hashing", "StrictJSON"]),
+    shared(
+      "Diffusion", ["ClusterCore", "TensorCore", "Kernels", "Weights", "ImageCodec", "Hashing", "StrictJSON"]),
+    shared("QwenImage", ["ClusterCore", "Diffusion", "TensorCore", "Kernels", "Weights"]),
+    shared("ModelRegistry", ["Diffusion", "QwenImage"]),
 
     // Messaging
     .target(
@@ -150,7 +157,8 @@ let package = Package(
     .target(
       name: "StageSupport",
       dependencies: [
-        "ClusterCore", "Kernels", "Observability", "QwenImage", "Settings", "StageRuntime", "TensorCore", "Transport",
+        "ClusterCore", "Diffusion", "Kernels", "ModelRegistry", "Observability", "Settings", "StageRuntime",
+        "TensorCore", "Transport",
         "Wire", .hummingbird,
         .hummingbirdCore,
         .logging, .metrics, .nioCore, .serviceLifecycle,
@@ -158,16 +166,16 @@ let package = Package(
       path: "Services/StageSupport"),
     service("GatewayMain", ["Gateway", "Observability", "Settings", .logging, .metrics]),
     service(
-      "TextEncoder", ["ClusterCore", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
-    service("Denoiser", ["ClusterCore", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
+      "TextEncoder", ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
+    service("Denoiser", ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service(
       "VAEDecoder",
-      ["ClusterCore", "ImageCodec", "Kernels", "QwenImage", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
+      ["ClusterCore", "Diffusion", "ImageCodec", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service(
       "QwenImageCLI",
       [
-        "AccessKeys", "HTTPClient", "ImageCodec", "Kernels", "QwenImage", "Settings", "TensorCore", "Transport",
-        "Weights", .argumentParser,
+        "AccessKeys", "Diffusion", "HTTPClient", "ImageCodec", "Kernels", "ModelRegistry", "Settings", "TensorCore",
+        "Transport", "Weights", .argumentParser,
       ]),
 
     // Tests
@@ -201,7 +209,13 @@ let package = Package(
     test("Journal", ["ClusterCore", "Journal", "TestSupport", .grdb]),
     test("Kernels", ["Kernels", "TensorCore"]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
-    test("QwenImage", ["QwenImage", "ImageCodec", "Kernels", "StrictJSON", "TensorCore", "Weights", "CZlib"]),
+    test("Diffusion", ["ClusterCore", "Diffusion", "Kernels", "TensorCore", "Weights"]),
+    test(
+      "QwenImage",
+      [
+        "ClusterCore", "Diffusion", "ImageCodec", "Kernels", "ModelRegistry", "QwenImage", "StrictJSON", "TensorCore",
+        "Weights", "CZlib",
+      ]),
     test("QwenImageCLI", ["ImageCodec", "QwenImageCLI", .subprocess, .systemPackage]),
     test("Scheduling", ["ClusterCore", "Scheduling", "Simulation"]),
     test("Simulation", ["Simulation"]),

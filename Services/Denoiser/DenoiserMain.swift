@@ -1,11 +1,19 @@
+import Diffusion
+import StageRuntime
 import StageSupport
 
 @main
 struct DenoiserMain {
   static func main() async {
-    await StageProcess.main("denoiser", summary: "Denoises latents for a Qwen-Image cluster (MMDiT, flow matching).") {
+    await StageProcess.main("denoiser", summary: "Denoises latents for a Qwen-Image cluster (flow matching).") {
       loading in
-      try DenoiserStage(loading)
+      let predictor = try loading.model.family.predictor(
+        of: loading.model, loading: loading.weights, pool: loading.pool)
+      return try stage(predictor, loading)
     }
+  }
+
+  private static func stage(_ predictor: some VelocityPredictor, _ loading: StageLoading) throws -> any Stage {
+    try DenoiserStage(predictor, loading)
   }
 }

@@ -1,41 +1,44 @@
 import ClusterCore
+import Diffusion
 import Kernels
-import QwenImage
 import StageRuntime
 import StageSupport
 import TensorCore
 import Wire
 
 /// Prompt embeddings → latents, with the latents of finished steps as checkpoints on the way.
-struct DenoiserStage: Stage {
+struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
   let name = StageName.denoiser
   let card: ModelCard
   let componentFingerprint: String
   let numericsClass: String
-  private let denoiser: QwenImage.Denoiser
+  private let denoiser: Diffusion.Denoiser<Predictor>
   /// Velocities of the jobs that run at the same time, if there are credits for several.
-  private let passes: Batcher<[MMDiT.Branch], [Tensor]>
+  private let passes: Batcher<[VelocityCall<Predictor.Prepared>], [Tensor]>
 
-  init(_ loading: StageLoading) throws {
-    card = ModelCard(loading.model, loading.profile)
+  init(_ predictor: Predictor, _ loading: StageLoading) throws {
+    card = loading.card
     componentFingerprint = try loading.model.componentFingerprint(.transformer)
-    let denoiser = try QwenImage.Denoiser(model: loading.model, loading: loading.weights, pool: loading.pool)
-    numericsClass = denoiser.numericsClass
+    numericsClass = predictor.numericsClass
     var limits = loading.batch
-    limits.maxWeight = MMDiT.sharedTokensMax
-    let passes = Batcher<[MMDiT.Branch], [Tensor]>(limits) { jobs in
-      var velocities = denoiser.velocities(jobs.flatMap { $0 })[...]
+    limits.maxWeight = Predictor.sharedTokensMax
+    let passes = Batcher<[VelocityCall<Predictor.Prepared>], [Tensor]>(limits) { jobs in
+      var velocities = predictor.velocities(jobs.flatMap { $0 })[...]
       return jobs.map { job in
         defer { velocities.removeFirst(job.count) }
         return Array(velocities.prefix(job.count))
       }
     }
     self.passes = passes
-    self.denoiser = denoiser.predicting { passes($0, weight: $0.reduce(0) { $0 + $1.tokenCount }) }
+    let denoiser = Diffusion.Denoiser(
+      predictor, scheduler: loading.model.scheduler, guidance: loading.model.family.guidance)
+    self.denoiser = denoiser.predicting { calls in
+      passes(calls, weight: calls.reduce(0) { $0 + predictor.tokenCount($1) })
+    }
   }
 
   /// Steps of a few milliseconds are not each worth a message, which takes a tenth of one.
-  private static let reportInterval = Duration.milliseconds(50)
+  private static var reportInterval: Duration { .milliseconds(50) }
 
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
     guard case .denoiseRequest(let request) = task.request else {
@@ -71,24 +74,20 @@ struct DenoiserStage: Stage {
     return StageOutput(.denoiseResponse(response), tensors: [WireTensor(TensorName.latents, latents)])
   }
 
-  private func input(of task: StageTask, _ request: DenoiseRequest) throws -> QwenImage.Denoiser.Input {
-    let grid = try TokenGrid(request.size)
-    guard request.size.widthPx * request.size.heightPx <= card.limits.maxPixels else {
-      throw Status(
-        .invalidArgument, "size is \(request.size); the limit is \(card.limits.maxPixels) pixels", field: "size")
-    }
+  private func input(of task: StageTask, _ request: DenoiseRequest) throws -> DenoisingInput {
+    let grid = try card.grid(of: request.size)
     let latents: Tensor
     if request.firstStep > 0 {
       latents = try task.requiredTensor(TensorName.latents).tensor()
     } else {
       switch request.noise {
-      case .torchCPU:
-        latents = InitialNoise.torchCPU(seed: request.seed, grid: grid, latentChannels: card.latents.channels)
+      case .torchCPU: latents = InitialNoise.torchCPU(seed: request.seed, grid: grid, card.latents)
       }
     }
-    return QwenImage.Denoiser.Input(
-      promptEmbeds: try task.requiredTensor(TensorName.promptEmbeds).tensor(),
-      negativePromptEmbeds: task.tensor(TensorName.negativePromptEmbeds)?.tensor(), latents: latents, grid: grid,
-      steps: request.steps, firstStep: request.firstStep, trueCFGScale: request.trueCFGScale)
+    return DenoisingInput(
+      prompt: PromptConditioning(embeds: try task.requiredTensor(TensorName.promptEmbeds).tensor()),
+      negativePrompt: task.tensor(TensorName.negativePromptEmbeds).map { PromptConditioning(embeds: $0.tensor()) },
+      latents: latents, grid: grid, steps: request.steps, firstStep: request.firstStep,
+      trueCFGScale: request.trueCFGScale)
   }
 }

@@ -1,7 +1,8 @@
 import ArgumentParser
+import Diffusion
 import Foundation
 import Kernels
-import QwenImage
+import ModelRegistry
 
 /// `qwen-image accuracy`: what the compute modes cost in accuracy on a checkpoint.
 struct AccuracyCommand: AsyncParsableCommand {
@@ -22,15 +23,14 @@ struct AccuracyCommand: AsyncParsableCommand {
 
   func run() async throws {
     let rows = try await onThread { () throws in
-      let directory = try ModelDirectory(URL(filePath: model)), profile = try ModelProfile(directory)
-      let imageRequest = profile.request(
-        prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
+      let directory = try ModelDirectory(URL(filePath: model)), card = try directory.card()
+      let imageRequest = ImageRequest(
+        card, prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
         steps: request.steps,
         width: request.width, height: request.height, seed: request.seed.fixed ?? 0)
-      try profile.limits.validate(imageRequest)
+      try card.limits.validate(imageRequest)
       return try ModeAccuracy.measure(
-        directory, request: imageRequest, precisions: [.bf16, .int8, .q4], pool: ThreadPool(threads: threads),
-        limits: profile.limits)
+        directory, request: imageRequest, precisions: [.bf16, .int8, .q4], pool: ThreadPool(threads: threads))
     }
     try Terminal.print("mode   prompt embeddings   transformer output   last latents")
     for row in rows {

@@ -1,8 +1,9 @@
 import ArgumentParser
+import Diffusion
 import Foundation
 import ImageCodec
 import Kernels
-import QwenImage
+import ModelRegistry
 import Settings
 import Synchronization
 import TensorCore
@@ -57,23 +58,22 @@ struct LocalCommand: AsyncParsableCommand {
     var progress = ProgressBar()
     progress.show("loading \(model)")
     let directory = try ModelDirectory(URL(filePath: model))
-    let profile = try ModelProfile(directory)
-    let imageRequest = profile.request(
-      prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
+    let card = try directory.card()
+    let imageRequest = ImageRequest(
+      card, prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
       steps: request.steps,
       width: request.width, height: request.height,
       seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
-    try profile.limits.validate(imageRequest)
+    try card.limits.validate(imageRequest)
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
       Terminal.note($0)
     }
-    let pipeline = try QwenImagePipeline(
-      model: directory, loading: loading, pool: ThreadPool(threads: threads), limits: profile.limits)
+    let pipeline = try TextToImage(directory, loading: loading, pool: ThreadPool(threads: threads))
 
     let recording = dump.map { _ in TensorRecording() }
     let clock = StepClock(steps: imageRequest.steps)
     progress.show("encoding")
-    let picture = try pipeline(imageRequest, probe: recording?.probe ?? .none) { completed in
+    let image = try pipeline(imageRequest, probe: recording?.probe ?? .none) { completed in
       guard !interruption.isInterrupted else { throw PipelineError.cancelled }
       progress.show(
         "denoising", completed: completed, total: imageRequest.steps,
@@ -82,9 +82,8 @@ struct LocalCommand: AsyncParsableCommand {
     progress.finish()
     if let recording { try tensorFile?.replace(by: recording.write(to:)) }
     if request.seed == .random { Terminal.note("seed \(imageRequest.seed)") }
-    let metadata = imageRequest.metadata(
-      modelID: profile.id, fingerprint: directory.fingerprint, softwareVersion: SoftwareVersion.current)
-    try output.write(PNG.encode(picture, texts: metadata.texts))
+    let metadata = imageRequest.metadata(card.model, softwareVersion: SoftwareVersion.current)
+    try output.write(PNG.encode(image, texts: metadata.texts))
   }
 }
 

@@ -1,7 +1,8 @@
 import ArgumentParser
+import Diffusion
 import Foundation
 import Kernels
-import QwenImage
+import ModelRegistry
 import Weights
 
 /// `qwen-image quantize`: a published checkpoint in few bits, or in bf16, with packed weights.

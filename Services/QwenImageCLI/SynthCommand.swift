@@ -1,7 +1,8 @@
 import ArgumentParser
+import Diffusion
 import Foundation
 import Kernels
-import QwenImage
+import ModelRegistry
 
 /// `qwen-image synth`: a checkpoint with random weights.
 struct SynthCommand: AsyncParsableCommand {
@@ -17,8 +18,10 @@ struct SynthCommand: AsyncParsableCommand {
   var directory: String
 
   @Option(
-    help:
-      "Sizes: qwen-image (as published), tiny, or a checkpoint directory whose configuration and tokenizer are taken.")
+    help: """
+      Sizes: \(ModelFamilies.standard.syntheticNames.joined(separator: ", ")), \
+      or a checkpoint directory whose configuration and tokenizer are taken.
+      """)
   var config = "qwen-image"
 
   @Option(parsing: .unconditional, help: "Seed of the weights, from 0.")
@@ -41,25 +44,19 @@ struct SynthCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
-    let isKnown = ["qwen-image", "tiny"].contains(config)
-    guard isKnown || FileManager.default.fileExists(atPath: config + "/model_index.json") else {
-      throw OutputError(
-        name: "--config \(config)", reason: "it is neither qwen-image nor tiny nor a checkpoint directory")
+    let configuration = ModelFamilies.standard.synthetic(config) ?? .directory(URL(filePath: config))
+    if case .directory(let url) = configuration,
+      !FileManager.default.fileExists(atPath: url.appending(path: "model_index.json").path)
+    {
+      let names = ModelFamilies.standard.syntheticNames.joined(separator: ", ")
+      throw OutputError(name: "--config \(config)", reason: "it is neither a checkpoint directory nor one of \(names)")
     }
     let destination = try OutputDirectory.forNewDirectory(directory)
     try await writingCheckpoint("writing \(directory)") { progress in
       try SyntheticCheckpoint.write(
-        configurationOfName(config), seed: seed, precision: Precision(rawValue: precision.rawValue) ?? .bf16,
-        isLaidOut: laidOut, tokenizer: tokenizer.map { URL(filePath: $0) }, to: destination,
+        configuration, seed: seed, precision: Precision(rawValue: precision.rawValue) ?? .bf16,
+        isPacked: laidOut, tokenizer: tokenizer.map { URL(filePath: $0) }, families: .standard, to: destination,
         pool: ThreadPool(threads: threads), progress: progress)
-    }
-  }
-
-  private func configurationOfName(_ name: String) -> SyntheticConfiguration {
-    switch name {
-    case "qwen-image": .published
-    case "tiny": .tiny
-    default: .directory(URL(filePath: name))
     }
   }
 }

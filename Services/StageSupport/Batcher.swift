@@ -2,8 +2,8 @@ import Foundation
 
 /// Gathers what several threads want computed and computes it together.
 ///
-/// The first thread that comes waits a moment for others, computes for all that have come, and wakes them. Who comes meanwhile
-/// makes the next batch, which waits no longer than a moment after them and after the last batch.
+/// The first thread that comes waits a moment for others, computes for all that have come, and wakes them. Who comes
+/// meanwhile makes the next batch, which waits no longer than a moment after them and after the last batch.
 public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendable {
   // @unchecked Sendable: `waiting` and `isComputing` are touched with `condition` locked only.
   private final class Entry {
@@ -26,7 +26,8 @@ public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendabl
   private var lastEnd = Date.distantPast
   private var participants = 0
 
-  /// A batcher around `compute`, which gives as many outputs as it gets items, in their order; one call of it runs at a time.
+  /// A batcher around `compute`, which gives as many outputs as it gets items, in their order; one call of it runs at a
+  /// time.
   public init(_ limits: BatchLimits, compute: @escaping @Sendable ([Item]) -> [Output]) {
     self.limits = limits
     self.compute = compute
@@ -47,7 +48,7 @@ public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendabl
     }
   }
 
-  /// Calls `body`, which asks again and again: a batch is not waited for once everybody who is in here has asked.
+  /// Calls `body`, which asks again and again: a batch is not waited for once all participants have asked.
   public func participating<Result>(_ body: () throws -> Result) rethrows -> Result {
     count(1)
     defer { count(-1) }

@@ -4,7 +4,8 @@ import Logging
 import NIOCore
 import Observability
 
-/// Serves `GET /metrics` of a stage, in Prometheus' text format; everything else is 404. It knows no secrets and takes no input.
+/// Serves `GET /metrics` of a stage, in Prometheus' text format; everything else is 404. It knows no secrets and takes
+/// no input.
 enum MetricsServer {
   /// Open connections; more wait until one is closed.
   private static let maxConnections = 16

@@ -1,8 +1,8 @@
+import Diffusion
 import Foundation
 import Kernels
 import Logging
 import Observability
-import QwenImage
 import Settings
 import StageRuntime
 import Transport
@@ -13,11 +13,11 @@ public struct StageConfiguration: SettingGroup {
   public var modelDirectory = "/model"
   /// Arithmetic of the models.
   public var precision = PrecisionChoice.auto
-  /// Where laid-out weights are kept: `auto`, `none` or a directory.
+  /// Where packed weights are kept: `auto`, `none` or a directory.
   public var weightCache = "auto"
   /// Whether cached weights are checked byte by byte.
   public var verifiesWeightCache = false
-  /// Bytes of mapped weights that stay in memory; 0: as many as there is room for.
+  /// Bytes of mapped weights that stay in memory; 0: as many as fit.
   public var residentWeightBytes = 0
   /// Compute threads; 0 takes all processors.
   public var threads = 0
@@ -33,7 +33,7 @@ public struct StageConfiguration: SettingGroup {
   public var credits = 0
   /// What the stage computes together, if it can.
   public var batch = BatchLimits(maxItems: 8, maxWeight: 1024, wait: .milliseconds(3))
-  /// How long running tasks may go on after SIGTERM.
+  /// How long running tasks may continue after SIGTERM.
   public var drainGrace = Duration.seconds(30)
   /// Where `--health` finds the worker's state.
   public var healthFile = ""
@@ -51,15 +51,15 @@ public struct StageConfiguration: SettingGroup {
   public mutating func read(_ reader: inout SettingReader) async {
     modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
     precision = await reader.choice(
-      "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is laid out, else bf16")
+      "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is packed, else bf16")
     weightCache = await reader.text(
       "model.weightCache", weightCache,
-      "where laid-out weights are kept: a directory, none, or auto: beside a large model")
+      "where packed weights are kept: a directory, none, or auto: beside a large model")
     verifiesWeightCache = await reader.flag(
       "model.verifyWeightCache", verifiesWeightCache, "check cached weights byte by byte at start")
     residentWeightBytes = await reader.integer(
       "model.residentWeightBytes", residentWeightBytes, in: 0...(1 << 50),
-      "bytes of laid-out weights that stay in memory, the others are read in every pass; 0: as many as there is room for"
+      "bytes of packed weights that stay in memory, the others are read in every pass; 0: as many as fit"
     )
     threads = await reader.integer("compute.threads", threads, in: 0...4096, "compute threads; 0: one per processor")
     gateways = await reader.list(
@@ -78,7 +78,7 @@ public struct StageConfiguration: SettingGroup {
     batch.wait = await reader.seconds(
       "batch.waitSeconds", batch.wait, in: 0...10, "how long a task waits for others to be computed with")
     drainGrace = await reader.seconds(
-      "worker.drainGraceSeconds", drainGrace, in: 0...86_400, "how long running tasks may go on after SIGTERM")
+      "worker.drainGraceSeconds", drainGrace, in: 0...86_400, "how long running tasks may continue after SIGTERM")
     healthFile = await reader.text("worker.healthFile", healthFile, "where --health finds the worker's state")
     metricsAddress = await reader.text(
       "metrics.address", metricsAddress, "HOST:PORT of GET /metrics for Prometheus; empty: none")
@@ -90,13 +90,13 @@ public struct StageConfiguration: SettingGroup {
     if !metricsAddress.isEmpty, MetricsAddress(metricsAddress) == nil {
       reader.complain("metrics.address is \"\(metricsAddress.prefix(80))\", but must be HOST:PORT")
     }
-    if gateways.isEmpty { reader.complain("worker.gateways is empty: there would be nobody to serve") }
+    if gateways.isEmpty { reader.complain("worker.gateways is empty: there would be no gateway to serve") }
   }
 
   /// Compute threads to start.
   public var threadCount: Int { threads == 0 ? ProcessInfo.processInfo.activeProcessorCount : threads }
 
-  /// How the weights come into memory; `report` is told what goes on.
+  /// How the weights come into memory; `report` gets a sentence about each step.
   public func loading(_ report: @escaping @Sendable (String) -> Void) -> WeightLoading {
     WeightLoading(
       precision: precision, cache: .init(weightCache), verifiesCache: verifiesWeightCache,

@@ -1,9 +1,11 @@
+import ClusterCore
+import Diffusion
 import Foundation
 import Kernels
 import Logging
 import Metrics
+import ModelRegistry
 import Observability
-import QwenImage
 import ServiceLifecycle
 import Settings
 import StageRuntime
@@ -12,8 +14,8 @@ import StageRuntime
 public struct StageLoading: Sendable {
   /// The checkpoint.
   public let model: ModelDirectory
-  /// Its name, limits and defaults.
-  public let profile: ModelProfile
+  /// What the gateway must know of it.
+  public let card: ModelCard
   /// How the weights come into memory.
   public let weights: WeightLoading
   /// The process's compute threads.
@@ -75,7 +77,7 @@ public enum StageProcess {
       let model = try ModelDirectory(URL(filePath: configuration.modelDirectory))
       return try load(
         StageLoading(
-          model: model, profile: try ModelProfile(model), weights: configuration.loading { logger.notice("\($0)") },
+          model: model, card: try model.card(), weights: configuration.loading { logger.notice("\($0)") },
           pool: ThreadPool(threads: configuration.threadCount), batch: configuration.batch))
     }
     if configuration.credits == 0 { worker.credits = stage.tasksAtATime }

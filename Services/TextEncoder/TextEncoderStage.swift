@@ -1,6 +1,6 @@
 import ClusterCore
+import Diffusion
 import Kernels
-import QwenImage
 import StageRuntime
 import StageSupport
 import TensorCore
@@ -13,25 +13,24 @@ struct TextEncoderStage: Stage {
   let componentFingerprint: String
   let numericsClass: String
   let tasksAtATime: Int
-  private let encoder: PromptEncoder
-  /// Nil for prompts that nobody wants any more.
-  private let encode: Batcher<(PromptEncoder.Tokens, TaskContext), Tensor?>
+  private let conditioner: any PromptConditioner
+  /// Nil for prompts that are not wanted any more.
+  private let encode: Batcher<(PromptTokens, TaskContext), PromptConditioning?>
 
   init(_ loading: StageLoading) throws {
-    card = ModelCard(loading.model, loading.profile)
+    card = loading.card
     // Two encoders agree only if they split prompts alike too.
     componentFingerprint =
       try loading.model.componentFingerprint(.textEncoder) + "+" + loading.model.componentFingerprint(.tokenizer)
     tasksAtATime = loading.batch.maxItems
-    let encoder = try PromptEncoder(
-      model: loading.model, loading: loading.weights, pool: loading.pool,
-      maxPromptTokens: loading.profile.limits.maxPromptTokens)
-    numericsClass = encoder.numericsClass
-    self.encoder = encoder
+    let conditioner = try loading.model.family.conditioner(
+      of: loading.model, loading: loading.weights, pool: loading.pool, limits: card.limits)
+    numericsClass = conditioner.numericsClass
+    self.conditioner = conditioner
     encode = Batcher(loading.batch) { waiting in
       let wanted = waiting.map { !$0.1.isCancelled }
-      var embeds = encoder.encode(zip(waiting, wanted).filter(\.1).map(\.0.0))[...]
-      return wanted.map { $0 ? embeds.removeFirst() : nil }
+      var encoded = conditioner.encode(zip(waiting, wanted).filter(\.1).map(\.0.0))[...]
+      return wanted.map { $0 ? encoded.removeFirst() : nil }
     }
   }
 
@@ -41,13 +40,13 @@ struct TextEncoderStage: Stage {
     }
     let start = ContinuousClock.now
     try context.checkCancelled()
-    let tokens = try reportingStatus { try encoder.tokens(request.prompt) }
-    guard let embeds = encode((tokens, context), weight: tokens.count) else {
+    let tokens = try reportingStatus { try conditioner.tokens(request.prompt, field: "prompt") }
+    guard let conditioning = encode((tokens, context), weight: tokens.count) else {
       try context.checkCancelled()
       throw Status(.cancelled, "the prompt is not wanted any more")
     }
     let response = EncodeResponse(
-      promptTokens: embeds.shape[0], computeSeconds: (ContinuousClock.now - start) / .seconds(1))
-    return StageOutput(.encodeResponse(response), tensors: [WireTensor(TensorName.promptEmbeds, embeds)])
+      promptTokens: conditioning.embeds.shape[0], computeSeconds: (ContinuousClock.now - start) / .seconds(1))
+    return StageOutput(.encodeResponse(response), tensors: [WireTensor(TensorName.promptEmbeds, conditioning.embeds)])
   }
 }

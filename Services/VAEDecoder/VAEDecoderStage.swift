@@ -1,25 +1,25 @@
 import ClusterCore
+import Diffusion
 import ImageCodec
 import Kernels
-import QwenImage
 import StageRuntime
 import StageSupport
 import TensorCore
 import Wire
 
-/// Latents → a PNG with the picture's parameters in its text chunks.
+/// Latents → a PNG with the image's parameters in its text chunks.
 struct VAEDecoderStage: Stage {
   let name = StageName.vaeDecoder
   let card: ModelCard
   let componentFingerprint: String
   let numericsClass: String
-  private let decoder: QwenImage.VAEDecoder
+  private let codec: any LatentCodec
 
   init(_ loading: StageLoading) throws {
-    card = ModelCard(loading.model, loading.profile)
+    card = loading.card
     componentFingerprint = try loading.model.componentFingerprint(.vae)
-    decoder = try QwenImage.VAEDecoder(model: loading.model, pool: loading.pool)
-    numericsClass = decoder.numericsClass
+    codec = try loading.model.family.codec(of: loading.model, pool: loading.pool)
+    numericsClass = codec.numericsClass
   }
 
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
@@ -28,7 +28,7 @@ struct VAEDecoderStage: Stage {
     }
     let start = ContinuousClock.now
     try context.checkCancelled()
-    let grid = try TokenGrid(request.size)
+    let grid = try card.grid(of: request.size)
     let latents = try task.requiredTensor(TensorName.latents).tensor()
     let expected = Shape(card.latents.packedShape(of: request.size))
     guard latents.shape == expected, latents.dtype == .fp32 else {
@@ -36,9 +36,9 @@ struct VAEDecoderStage: Stage {
         .invalidArgument, "latents is \(latents.dtype) \(latents.shape); expected F32 \(expected)",
         field: TensorName.latents)
     }
-    let picture = RasterImage(decoded: decoder(LatentPacking.unpack(latents, grid)))
+    let image = RasterImage(decoded: codec.decode(latents, grid: grid, probe: .none))
     try context.checkCancelled()
-    let png = try PNG.encode(picture, texts: request.textEntries.map { PNG.Text($0.keyword, $0.text) })
+    let png = try PNG.encode(image, texts: request.textEntries.map { PNG.Text($0.keyword, $0.text) })
     let response = DecodeResponse(
       mediaType: "image/png", size: request.size, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.decodeResponse(response), tensors: [WireTensor(TensorName.image, bytes: png)])

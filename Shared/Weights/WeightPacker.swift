@@ -124,15 +124,15 @@ public struct WeightPacker: Sendable {
   /// Which layers stay in bf16.
   public let limits: PrecisionLimits
   /// What becomes of a layer that a limit keeps in bf16: written as published, or laid out in bf16.
-  public let laysOutKeptLayers: Bool
+  public let packsKeptLayers: Bool
 
   private static let pieceBytes = 32 << 20
 
   /// See the properties.
-  public init(compute: Compute, limits: PrecisionLimits = .standard, laysOutKeptLayers: Bool = false) {
+  public init(compute: Compute, limits: PrecisionLimits = .standard, packsKeptLayers: Bool = false) {
     self.compute = compute
     self.limits = limits
-    self.laysOutKeptLayers = laysOutKeptLayers
+    self.packsKeptLayers = packsKeptLayers
   }
 
   /// Writes `plan` in its order.
@@ -162,7 +162,7 @@ public struct WeightPacker: Sendable {
     defer { source.releasePages(of: tensor.name) }
     let weight = try source.rows(0..<tensor.shape[0], of: tensor.name, tensor.shape)
     var (layer, report) = compute.prepareLinear(tensor.name, weight: weight, precision: precision, limits: limits)
-    if layer.precision != precision, !laysOutKeptLayers {
+    if layer.precision != precision, !packsKeptLayers {
       try writer.append(tensor.name, weight)
       report.byteCount = weight.byteCount
     } else {

@@ -287,12 +287,12 @@ private struct PipeReader {
         }
       }
       for (option, reason) in [
-        ("--config", "--config none: it is neither qwen-image nor tiny nor a checkpoint directory"),
+        ("--config", "--config none: it is neither a checkpoint directory nor one of qwen-image,"),
         ("--tokenizer", "none: No such file or directory"),
       ] {
         let command = ["synth", "--config", "tiny", option, "none", "link"]
         let result = try await CommandLineTool.run(command, directory: folder)
-        #expect(result.status == .exited(1) && result.errors.hasSuffix("\(reason)\n"), "\(result)")
+        #expect(result.status == .exited(1) && result.errors.contains(reason), "\(result)")
         #expect(!result.errors.contains("Domain"), "\(result)")
       }
       let made = try await CommandLineTool.run(

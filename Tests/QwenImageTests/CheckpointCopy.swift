@@ -1,5 +1,5 @@
+import Diffusion
 import Foundation
-import QwenImage
 import Weights
 
 /// A tensor as a safetensors file has it, of any element type.

@@ -1,5 +1,8 @@
+import ClusterCore
+import Diffusion
 import Foundation
 import Kernels
+import ModelRegistry
 import QwenImage
 import TensorCore
 import Testing
@@ -14,20 +17,26 @@ private func synthesise(_ name: String, _ precision: Precision, in directory: bo
   -> URL
 {
   let url = directory.url.appending(path: name)
-  try SyntheticCheckpoint.write(.tiny, seed: 5, precision: precision, to: url, pool: pool) { _, _ in }
+  try writeTiny(precision, to: url) { _, _ in }
   return url
 }
 
-/// The latents of a small picture after two steps.
+/// The latents of a small image after two steps.
 private func latents(_ model: URL, _ loading: WeightLoading) throws -> [Float] {
   let directory = try ModelDirectory(model), grid = TokenGrid(height: 4, width: 4)
-  let encoder = try PromptEncoder(model: directory, loading: loading, pool: pool, maxPromptTokens: 512)
-  let denoiser = try Denoiser(model: directory, loading: loading, pool: pool)
-  let noise = InitialNoise.torchCPU(seed: 1, grid: grid, latentChannels: 16)
-  let input = Denoiser.Input(
-    promptEmbeds: try encoder.encode("a red heart"), negativePromptEmbeds: nil, latents: noise, grid: grid, steps: 2,
-    trueCFGScale: 1)
+  let encoder = try directory.encoder(loading, pool: pool), denoiser = try directory.denoiser(loading, pool: pool)
+  let noise = InitialNoise.torchCPU(seed: 1, grid: grid, directory.qwenImage.latents)
+  let input = denoisingInput(try encoder.embeds("a red heart"), nil, noise, grid, steps: 2, scale: 1)
   return try denoiser(input).floats()
+}
+
+/// Writes a tiny synthetic checkpoint.
+func writeTiny(_ precision: Precision, isPacked: Bool = false, to url: URL, progress: (Int, Int) throws -> Void) throws
+{
+  try SyntheticCheckpoint.write(
+    .family(QwenImageFamily.self, .tiny), seed: 5, precision: precision, isPacked: isPacked, families: .standard,
+    to: url,
+    pool: ThreadPool(threads: 2), progress: progress)
 }
 
 private func names(in directory: URL) -> [String] {
@@ -57,7 +66,9 @@ private func names(in directory: URL) -> [String] {
 
   @Test func configurationsMayComeFromACheckpoint() throws {
     let directory = try TemporaryDirectory(), model = directory.url.appending(path: "m")
-    try SyntheticCheckpoint.write(.directory(Golden.tinyCheckpoint), seed: 1, precision: .bf16, to: model, pool: pool) {
+    try SyntheticCheckpoint.write(
+      .directory(Golden.tinyCheckpoint), seed: 1, precision: .bf16, families: .standard, to: model, pool: pool
+    ) {
       _, _ in
     }
     #expect(try ModelDirectory(model).fingerprint == ModelDirectory(Golden.tinyCheckpoint).fingerprint)
@@ -70,7 +81,7 @@ private func names(in directory: URL) -> [String] {
   @Test func stoppingLeavesNothing() throws {
     let directory = try TemporaryDirectory(), target = directory.url.appending(path: "m")
     #expect(throws: PipelineError.cancelled) {
-      try SyntheticCheckpoint.write(.tiny, seed: 5, precision: .q4, to: target, pool: pool) { done, total in
+      try writeTiny(.q4, to: target) { done, total in
         if done > total / 2 { throw PipelineError.cancelled }
       }
     }
@@ -82,7 +93,7 @@ private func names(in directory: URL) -> [String] {
     #expect(names(in: directory.url).isEmpty)
     _ = try directory.write("mine", as: "m/file")
     let error = #expect(throws: PipelineError.self) {
-      try SyntheticCheckpoint.write(.tiny, seed: 5, precision: .q4, to: target, pool: pool) { _, _ in }
+      try writeTiny(.q4, to: target) { _, _ in }
     }
     #expect(error?.description.hasSuffix("m exists and is not empty") == true)
     #expect(names(in: directory.url) == ["m", "m/file"])
@@ -91,7 +102,7 @@ private func names(in directory: URL) -> [String] {
   /// The VAE is copied, but not unseen.
   @Test func quantisingRefusesWhatWouldNotLoad() throws {
     let target = try TemporaryDirectory()
-    for component in ModelComponent.allCases where component != .tokenizer {
+    for component in ModelComponent.all where component != .tokenizer {
       let copy = try CheckpointCopy()
       try copy.merge(component) { file in
         let names = ["decoder.norm_out.gamma", "transformer_blocks.1.attn.to_q.weight", "model.norm.weight"]
@@ -153,7 +164,7 @@ private func names(in directory: URL) -> [String] {
     #expect(throws: WeightsError.self) { _ = try model.open(.transformer, pool: pool, WeightLoading(precision: .int8)) }
 
     let synthetic = directory.url.appending(path: "synthetic")
-    try SyntheticCheckpoint.write(.tiny, seed: 5, precision: .bf16, isLaidOut: true, to: synthetic, pool: pool) {
+    try writeTiny(.bf16, isPacked: true, to: synthetic) {
       _, _ in
     }
     #expect(try ModelDirectory(synthetic).weights(of: .textEncoder).packedPrecision == .bf16)
@@ -199,7 +210,7 @@ private func names(in directory: URL) -> [String] {
     #expect(try latents(nano, loading) == latents(nano, WeightLoading(precision: .int8)))
     #expect(
       reports.all.count == 2
-        && reports.all.allSatisfy { $0.contains("/proc/nothing") && $0.hasSuffix("going on without it") })
+        && reports.all.allSatisfy { $0.contains("/proc/nothing") && $0.hasSuffix("continuing without it") })
     #expect(WeightLoading.CacheLocation("none") == .none && WeightLoading.CacheLocation("auto") == .besideModel)
   }
 }
@@ -211,9 +222,10 @@ private func names(in directory: URL) -> [String] {
     (Golden.tinyCheckpoint, [0.006, 0.02, 0.1]), (nano, [0.02, 0.05, 0.2]),
   ]) func transformerOutputStaysNearFP32(_ model: URL, _ bounds: [Double]) throws {
     let request = ImageRequest(
-      prompt: "a red heart", negativePrompt: " ", trueCFGScale: 3, steps: 4, width: 64, height: 64, seed: 3)
+      prompt: "a red heart", negativePrompt: " ", trueCFGScale: 3, steps: 4, size: ImageSize(widthPx: 64, heightPx: 64),
+      seed: 3)
     let rows = try ModeAccuracy.measure(
-      ModelDirectory(model), request: request, precisions: [.bf16, .int8, .q4], pool: pool, limits: ModelLimits())
+      ModelDirectory(model), request: request, precisions: [.bf16, .int8, .q4], pool: pool)
     #expect(rows.map(\.precision) == [.bf16, .int8, .q4])
     for (row, bound) in zip(rows, bounds) { #expect(row.velocity > 0 && row.velocity < bound, "\(row)") }
     #expect(rows[0].velocity < rows[1].velocity && rows[1].velocity < rows[2].velocity)
@@ -229,18 +241,20 @@ private func names(in directory: URL) -> [String] {
         "time_text_embed.timestep_embedder.linear_1.weight",
         "transformer_blocks.0.attn.to_q.weight", "model.layers.0.mlp.down_proj.weight", "lm_head.weight",
         "visual.blocks.3.attn.qkv.weight",
-      ] { #expect(LayerPrecision.precision(of: name, in: mode) == .bf16, "\(name)") }
+      ] { #expect(QwenImageFamily.layers.precision(of: name, in: mode) == .bf16, "\(name)") }
       for name in [
         "transformer_blocks.10.attn.to_q.weight", "transformer_blocks.59.txt_mlp.net.2.weight",
         "model.layers.27.mlp.up_proj.weight",
       ] {
-        #expect(LayerPrecision.precision(of: name, in: mode) == mode, "\(name)")
+        #expect(QwenImageFamily.layers.precision(of: name, in: mode) == mode, "\(name)")
       }
-      #expect(LayerPrecision.precision(of: "transformer_blocks.0.img_mod.1.weight", in: mode) == .int8)
+      #expect(QwenImageFamily.layers.precision(of: "transformer_blocks.0.img_mod.1.weight", in: mode) == .int8)
     }
-    #expect(LayerPrecision.precision(of: "transformer_blocks.1.img_mod.1.weight", in: .bf16) == .bf16)
+    #expect(QwenImageFamily.layers.precision(of: "transformer_blocks.1.img_mod.1.weight", in: .bf16) == .bf16)
     // 13.6 billion parameters of the blocks, all but the first block's, and 6.8 of modulations.
-    let quantised = ParameterInventory(transformer: .published).parameters.filter(\.isQuantisable)
+    let quantised = ParameterInventory(transformer: .published).parameters.filter {
+      $0.isLinear && QwenImageFamily.layers.precision(of: $0.name, in: .int8) != .bf16
+    }
     let modulations = quantised.filter { $0.name.contains("_mod.") }.reduce(0) { $0 + $1.shape.elementCount }
     #expect(modulations == 60 * 2 * 6 * 3072 * 3072)
     #expect(quantised.reduce(0) { $0 + $1.shape.elementCount } == modulations + 59 * 24 * 3072 * 3072)
@@ -248,9 +262,9 @@ private func names(in directory: URL) -> [String] {
 
   @Test func everyModeHasANumericsClassOfItsOwn() throws {
     let classes = try PrecisionChoice.allCases.map {
-      try Denoiser(model: ModelDirectory(nano), loading: WeightLoading(precision: $0), pool: pool).numericsClass
+      try ModelDirectory(nano).denoiser(WeightLoading(precision: $0), pool: pool).predictor.numericsClass
     }
     #expect(Set(classes).count == 4 && classes[0] == classes[2], "auto is bf16 here: \(classes)")
-    #expect(classes[3].hasPrefix("int8/") && classes[3].hasSuffix("/layers-\(LayerPrecision.version)"))
+    #expect(classes[3].hasPrefix("int8/") && classes[3].hasSuffix("/layers-\(QwenImageFamily.layers.version)"))
   }
 }

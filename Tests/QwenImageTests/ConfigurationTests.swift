@@ -1,4 +1,6 @@
+import Diffusion
 import Foundation
+import ModelRegistry
 import QwenImage
 import TensorCore
 import Testing
@@ -9,15 +11,17 @@ import Weights
 
   @Test func readsTheTinyCheckpoint() throws {
     let model = try ModelDirectory(checkpoint)
-    #expect(model.modelIndex.className == "QwenImagePipeline")
+    #expect(model.className == "QwenImagePipeline")
     #expect(model.scheduler == .published)
-    #expect(model.textEncoder.mropeSection == [2, 3, 3])
-    #expect(model.textEncoder.headDim == 16)
-    #expect(model.textEncoder.imageTokenID == 579)
-    #expect(model.transformer.innerDim == 48)
-    #expect(model.vae.baseDim == 6 && model.vae.inputChannels == 3 && model.vae.spatialScale == 8)
-    #expect(model.vae.latentsMean == VAEConfiguration.published.latentsMean)
-    #expect(model.vae.latentsStd == VAEConfiguration.published.latentsStd)
+    #expect(model.qwenImage.textEncoder.mropeSection == [2, 3, 3])
+    #expect(model.qwenImage.textEncoder.headDim == 16)
+    #expect(model.qwenImage.textEncoder.imageTokenID == 579)
+    #expect(model.qwenImage.transformer.innerDim == 48)
+    #expect(
+      model.qwenImage.vae.baseDim == 6 && model.qwenImage.vae.inputChannels == 3
+        && model.qwenImage.vae.spatialScale == 8)
+    #expect(model.qwenImage.vae.latentsMean == VAEConfiguration.published.latentsMean)
+    #expect(model.qwenImage.vae.latentsStd == VAEConfiguration.published.latentsStd)
     #expect(try model.weights(of: .textEncoder).tensor("model.embed_tokens.weight", [640, 64]).dtype == .bf16)
   }
 
@@ -25,21 +29,27 @@ import Weights
     let directory = try TemporaryDirectory()
     let transformer = try directory.write(
       """
-      {"_class_name":"QwenImageTransformer2DModel","attention_head_dim":128,"axes_dims_rope":[16,56,56],"guidance_embeds":false,
-       "in_channels":64,"joint_attention_dim":3584,"num_attention_heads":24,"num_layers":60,"out_channels":16,"patch_size":2,
+      {"_class_name":"QwenImageTransformer2DModel","attention_head_dim":128,"axes_dims_rope":[16,
+      56,56],"guidance_embeds":false,
+       "in_channels":64,"joint_attention_dim":3584,"num_attention_heads":24,
+       "num_layers":60,"out_channels":16,"patch_size":2,
        "pooled_projection_dim":768}
       """, as: "transformer.json")
     #expect(try TransformerConfiguration(contentsOf: transformer) == .published)
     let text =
-      #""hidden_size":3584,"intermediate_size":18944,"num_hidden_layers":28,"num_attention_heads":28,"num_key_value_heads":4,"#
-      + #""rms_norm_eps":1e-06,"vocab_size":152064,"max_position_embeddings":128000,"hidden_act":"silu","use_sliding_window":false"#
+      #""hidden_size":3584,"intermediate_size":18944,"num_hidden_layers":28,"#
+      + #""num_attention_heads":28,"num_key_value_heads":4,"#
+      + #""rms_norm_eps":1e-06,"vocab_size":152064,"max_position_embeddings":128000,"#
+      + #""hidden_act":"silu","use_sliding_window":false"#
     let flat = try directory.write(
       #"{"model_type":"qwen2_5_vl",\#(text),"rope_theta":1000000.0,"tie_word_embeddings":false,"#
-        + #""rope_scaling":{"mrope_section":[16,24,24],"rope_type":"default","type":"default"},"image_token_id":151655}"#,
+        + #""rope_scaling":{"mrope_section":[16,24,24],"rope_type":"default","type":"default"},"#
+        + #""image_token_id":151655}"#,
       as: "flat.json")
     let nested = try directory.write(
       #"{"model_type":"qwen2_5_vl","text_config":{\#(text),"#
-        + #""rope_parameters":{"mrope_section":[16,24,24],"rope_theta":1000000.0,"rope_type":"default"}},"image_token_id":151655}"#,
+        + #""rope_parameters":{"mrope_section":[16,24,24],"rope_theta":1000000.0,"#
+        + #""rope_type":"default"}},"image_token_id":151655}"#,
       as: "nested.json")
     #expect(try TextEncoderConfiguration(contentsOf: flat) == .published)
     #expect(try TextEncoderConfiguration(contentsOf: nested) == .published)
@@ -243,7 +253,7 @@ import Weights
     try FileManager.default.copyItem(at: source, to: copy)
     let original = try ModelDirectory(source)
     let model = try ModelDirectory(copy)
-    for component in ModelComponent.allCases {
+    for component in ModelComponent.all {
       #expect(try model.componentFingerprint(component) == original.componentFingerprint(component), "\(component)")
     }
     // The same weights in one file instead of six, then with one element of one tensor changed.

@@ -1,5 +1,7 @@
+import Diffusion
 import Foundation
 import Kernels
+import ModelRegistry
 import QwenImage
 import Testing
 import Weights
@@ -90,10 +92,10 @@ private enum Damage: String, CaseIterable {
   private static func load(_ model: ModelDirectory, _ component: ModelComponent, _ precision: Precision) throws {
     let weights = try model.weights(of: component), compute = Compute(precision: precision, pool: pool)
     switch component {
-    case .textEncoder: _ = try LanguageModel(weights, configuration: model.textEncoder, compute: compute)
-    case .transformer: _ = try MMDiT(weights, configuration: model.transformer, compute: compute)
-    case .vae: _ = try VAEDecoder(weights, configuration: model.vae, compute: compute)
-    case .tokenizer: break
+    case .textEncoder: _ = try LanguageModel(weights, configuration: model.qwenImage.textEncoder, compute: compute)
+    case .transformer: _ = try MMDiT(weights, configuration: model.qwenImage.transformer, compute: compute)
+    case .vae: _ = try VAEDecoder(weights, configuration: model.qwenImage.vae, compute: compute)
+    default: break
     }
   }
 
@@ -113,7 +115,7 @@ private enum Damage: String, CaseIterable {
   @Test(arguments: [Precision.bf16, .int8, .q4], [ModelComponent.textEncoder, .transformer])
   func everyTensorOfPackedWeights(_ precision: Precision, _ component: ModelComponent) throws {
     let directory = try TemporaryDirectory(), url = directory.url.appending(path: "m")
-    try SyntheticCheckpoint.write(.tiny, seed: 5, precision: precision, isLaidOut: true, to: url, pool: pool) { _, _ in
+    try writeTiny(precision, isPacked: true, to: url) { _, _ in
     }
     let counts = try damageEveryTensor(of: component, in: url, precision: precision)
     #expect(counts.used == counts.tensors && counts.used >= 38 && counts.refused >= 5 * counts.used, "\(counts)")

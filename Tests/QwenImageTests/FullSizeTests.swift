@@ -1,3 +1,4 @@
+import Diffusion
 import Foundation
 import Kernels
 import QwenImage
@@ -46,7 +47,7 @@ import Weights
     try compare(recording, "fullsize_vae_decoder", .fp32)
   }
 
-  /// Pictures made in bands of any height, or layer by layer as a whole, have the same bytes.
+  /// Images made in bands of any height, or layer by layer as a whole, have the same bytes.
   @Test func vaeDecoderInBands() throws {
     let latents = Tensor(SyntheticWeights.uniforms("input.latents", count: 16 * 13 * 9), shape: [16, 13, 9])
     var expected: [Float]?
@@ -55,10 +56,10 @@ import Weights
         .synthetic("vae"), configuration: .published,
         compute: Compute(precision: .fp32, pool: ThreadPool(threads: threads)),
         bandPixels: pixels)
-      let picture = decoder(latents)
-      #expect(picture.shape == [104, 72, 3])
-      expected = expected ?? picture.floats()
-      #expect(picture.floats() == expected, "bands of \(pixels) pixels")
+      let image = decoder(latents)
+      #expect(image.shape == [104, 72, 3])
+      expected = expected ?? image.floats()
+      #expect(image.floats() == expected, "bands of \(pixels) pixels")
       if pixels == 700 { #expect(decoder(latents, probe: Recording().probe).floats() == expected, "as a whole") }
     }
   }

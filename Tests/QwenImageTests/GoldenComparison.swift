@@ -49,8 +49,8 @@ struct ReferenceTensors {
   }
 }
 
-/// Compares recorded tensors with the reference in the order they were computed, so that the first failure is the tensor
-/// where the implementations part ways.
+/// Compares recorded tensors with the reference in the order they were computed, so that the first failure is the
+/// tensor where the implementations part ways.
 func expectAgreement(
   _ recording: Recording, with reference: ReferenceTensors, tolerance: Double, notRecorded: (String) -> Bool,
   sourceLocation: SourceLocation = #_sourceLocation

@@ -1,7 +1,9 @@
+import ClusterCore
+import Diffusion
 import Foundation
 import ImageCodec
 import Kernels
-import QwenImage
+import ModelRegistry
 import Testing
 import Weights
 
@@ -9,11 +11,11 @@ private let pool = ThreadPool(threads: 1)
 
 /// Draws a small image in fp32, after everything that `qwen-image local` and the stages check.
 private func draw(_ url: URL) throws -> RasterImage {
-  let model = try ModelDirectory(url), profile = try ModelProfile(model)
-  let pipeline = try QwenImagePipeline(
-    model: model, loading: WeightLoading(precision: .fp32), pool: pool, limits: profile.limits)
+  let pipeline = try TextToImage(ModelDirectory(url), loading: WeightLoading(precision: .fp32), pool: pool)
   return try pipeline(
-    ImageRequest(prompt: "star", negativePrompt: " ", trueCFGScale: 4, steps: 1, width: 64, height: 64, seed: 1))
+    ImageRequest(
+      prompt: "star", negativePrompt: " ", trueCFGScale: 4, steps: 1, size: ImageSize(widthPx: 64, heightPx: 64),
+      seed: 1))
 }
 
 private let sound = Result { try draw(Golden.tinyCheckpoint) }

@@ -1,5 +1,5 @@
+import Diffusion
 import Foundation
-import QwenImage
 import Testing
 
 /// A checkpoint as people have them, made from the tiny one by a change, and what loading it must come to.

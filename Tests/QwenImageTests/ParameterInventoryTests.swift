@@ -1,3 +1,5 @@
+import Diffusion
+import ModelRegistry
 import QwenImage
 import Testing
 import Weights
@@ -13,7 +15,8 @@ import Weights
   @Test func everyTensorOfTheReferenceCheckpointIsListed() throws {
     let model = try ModelDirectory(Golden.tinyCheckpoint)
     let inventories: [(ModelComponent, ParameterInventory)] = [
-      (.transformer, ParameterInventory(transformer: model.transformer)), (.vae, ParameterInventory(vae: model.vae)),
+      (.transformer, ParameterInventory(transformer: model.qwenImage.transformer)),
+      (.vae, ParameterInventory(vae: model.qwenImage.vae)),
     ]
     for (component, inventory) in inventories {
       let weights = try model.weights(of: component)

@@ -1,4 +1,6 @@
+import Diffusion
 import Kernels
+import ModelRegistry
 import QwenImage
 import TensorCore
 import Testing
@@ -16,13 +18,12 @@ import Weights
     _ precision: PrecisionChoice
   ) throws {
     let model = try ModelDirectory(Golden.tinyCheckpoint)
-    let encoder = try PromptEncoder(
-      model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2), maxPromptTokens: 2000)
-    let alone = try Self.prompts.map { try encoder.encode($0, probe: Recording().probe).floats() }
-    for (index, prompt) in Self.prompts.enumerated() { #expect(try encoder.encode(prompt).floats() == alone[index]) }
+    let encoder = try model.encoder(WeightLoading(precision: precision), pool: ThreadPool(threads: 2))
+    let alone = try Self.prompts.map { try encoder.embeds($0, probe: Recording().probe).floats() }
+    for (index, prompt) in Self.prompts.enumerated() { #expect(try encoder.embeds(prompt).floats() == alone[index]) }
     for count in 2...Self.prompts.count {
-      let batch = encoder.encode(try Self.prompts.suffix(count).map { try encoder.tokens($0) })
-      #expect(batch.map { $0.floats() } == alone.suffix(count), "\(count) prompts at \(precision)")
+      let batch = encoder.encode(try Self.prompts.suffix(count).map { try encoder.tokens($0, field: "prompt") })
+      #expect(batch.map { $0.embeds.floats() } == alone.suffix(count), "\(count) prompts at \(precision)")
     }
     #expect(encoder.encode([]).isEmpty)
   }

@@ -1,7 +1,9 @@
+import ClusterCore
+import Diffusion
 import Foundation
 import ImageCodec
 import Kernels
-import QwenImage
+import ModelRegistry
 import TensorCore
 import Testing
 import Weights
@@ -33,7 +35,7 @@ private struct ReferenceCase: CustomTestStringConvertible {
     return call.prompt.values.enumerated().map { index, prompt in
       ImageRequest(
         prompt: prompt, negativePrompt: call.negativePrompt?.values[index], trueCFGScale: call.trueCfgScale,
-        steps: call.numInferenceSteps, width: call.width, height: call.height, seed: recorded.seed)
+        steps: call.numInferenceSteps, size: ImageSize(widthPx: call.width, heightPx: call.height), seed: recorded.seed)
     }
   }
 }
@@ -53,10 +55,10 @@ private let cases = [
   ReferenceCase(name: "t2i_lightning", isLightning: true),
 ]
 
-private func loadPipeline(_ precision: PrecisionChoice, lightning: Bool = false) throws -> QwenImagePipeline {
+private func loadPipeline(_ precision: PrecisionChoice, lightning: Bool = false) throws -> TextToImage {
   let model = try ModelDirectory(Golden.tinyCheckpoint)
-  return try QwenImagePipeline(
-    model: model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2),
+  return try TextToImage(
+    model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2),
     scheduler: lightning ? model.scheduler.lightning : nil)
 }
 
@@ -70,14 +72,14 @@ private func isNotRecorded(_ name: String) -> Bool {
   @Test(arguments: cases) private func everyIntermediateAgreesInFP32(_ reference: ReferenceCase) throws {
     let recording = Recording()
     let request = try #require(try reference.requests().first)
-    let picture = try loadPipeline(.fp32, lightning: reference.isLightning)(request, probe: recording.probe)
+    let image = try loadPipeline(.fp32, lightning: reference.isLightning)(request, probe: recording.probe)
     try expectAgreement(
       recording, with: ReferenceTensors(Golden.reference("\(reference.name).safetensors")), tolerance: 1e-4,
       notRecorded: isNotRecorded)
-    try expectSamePicture(picture, Golden.reference("\(reference.name).png"))
+    try expectSameImage(image, Golden.reference("\(reference.name).png"))
   }
 
-  /// The reference pads the shorter prompt and masks the padding; here each picture of a batch is computed by itself.
+  /// The reference pads the shorter prompt and masks the padding; here each image of a batch is computed by itself.
   @Test func batchWithUnequalPromptsAgreesInFP32() throws {
     let reference = try ReferenceTensors(Golden.reference("t2i_batch2.safetensors"))
     let requests = try ReferenceCase(name: "t2i_batch2").requests()
@@ -86,16 +88,16 @@ private func isNotRecorded(_ name: String) -> Bool {
     for (index, request) in requests.enumerated() {
       let recording = Recording()
       let noise = try slice(reference, "prepare_latents.0", index, of: requests.count, count: nil)
-      let picture = try pipeline(
-        request, latents: Tensor(noise, shape: [request.tokenGrid.tokenCount, 64]), probe: recording.probe)
+      let image = try pipeline(
+        request, latents: Tensor(noise, shape: [noise.count / 64, 64]), probe: recording.probe)
       for (name, tensor) in recording.all where reference.names.contains(name) && !name.hasSuffix("position_ids") {
         let perSample = !(name == "sigmas" || name == "timesteps" || name.contains(".rope."))
         let expected = try slice(reference, name, index, of: perSample ? requests.count : 1, count: tensor.elementCount)
         let error = relativeError(tensor.floats(), expected)
-        try #require(error <= 1e-4, "first diverging tensor: \(name) of picture \(index), relative error \(error)")
+        try #require(error <= 1e-4, "first diverging tensor: \(name) of image \(index), relative error \(error)")
         compared.insert(name)
       }
-      try expectSamePicture(picture, Golden.reference("t2i_batch2.\(index).png"))
+      try expectSameImage(image, Golden.reference("t2i_batch2.\(index).png"))
     }
     let elsewhere: Set = ["draw.0", "prepare_latents.0", "te.cond.position_ids", "te.uncond.position_ids"]
     let missing = reference.names.subtracting(compared).filter { !isNotRecorded($0) && !elsewhere.contains($0) }
@@ -131,11 +133,11 @@ private func isNotRecorded(_ name: String) -> Bool {
   }
 
   /// At most 1/255 off in at most 0.1 % of the values.
-  private func expectSamePicture(_ picture: RasterImage, _ url: URL) throws {
+  private func expectSameImage(_ image: RasterImage, _ url: URL) throws {
     let expected = try PNG.decode([UInt8](Data(contentsOf: url))).image
     #expect(
-      picture.width == expected.width && picture.height == expected.height && picture.channels == expected.channels)
-    let differences = zip(picture.pixels, expected.pixels).map { abs(Int($0) - Int($1)) }
+      image.width == expected.width && image.height == expected.height && image.channels == expected.channels)
+    let differences = zip(image.pixels, expected.pixels).map { abs(Int($0) - Int($1)) }
     let wrong = differences.filter { $0 > 0 }.count
     #expect(differences.max() ?? 0 <= 1, "a value is off by \(differences.max() ?? 0)/255")
     #expect(wrong * 1000 <= differences.count, "\(wrong) of \(differences.count) values differ")

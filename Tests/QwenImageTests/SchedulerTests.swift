@@ -1,5 +1,5 @@
+import Diffusion
 import Foundation
-import QwenImage
 import StrictJSON
 import TensorCore
 import Testing

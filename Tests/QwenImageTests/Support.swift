@@ -1,5 +1,10 @@
+import Diffusion
 import Foundation
+import Kernels
+import ModelRegistry
+import QwenImage
 import Synchronization
+import TensorCore
 
 /// The repository's reference data.
 let golden = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "Golden")
@@ -42,4 +47,41 @@ final class Reports: Sendable {
   private let texts = Mutex([String]())
   func add(_ text: String) { texts.withLock { $0.append(text) } }
   var all: [String] { texts.withLock { $0 } }
+}
+
+extension ModelDirectory {
+  /// The family that the test checkpoints are of.
+  var qwenImage: QwenImageFamily { family as! QwenImageFamily }
+
+  /// The denoising loop.
+  func denoiser(_ loading: WeightLoading, pool: ThreadPool) throws -> Denoiser<MMDiT> {
+    let transformer = try family.predictor(of: self, loading: loading, pool: pool) as! MMDiT
+    return Denoiser(transformer, scheduler: scheduler, guidance: family.guidance)
+  }
+
+  /// The prompt encoder, for prompts of 2000 tokens.
+  func encoder(_ loading: WeightLoading, pool: ThreadPool) throws -> any PromptConditioner {
+    var limits = try card().limits
+    limits.maxPromptTokens = 2000
+    return try family.conditioner(of: self, loading: loading, pool: pool, limits: limits)
+  }
+}
+
+extension PromptConditioner {
+  func embeds(_ prompt: String, probe: Probe = .none) throws -> Tensor {
+    encode(try tokens(prompt, field: "prompt"), probe: probe).embeds
+  }
+}
+
+extension ModelComponent {
+  static let all = QwenImageFamily.components + [.tokenizer]
+}
+
+/// Prompt embeddings and noise → the loop's input.
+func denoisingInput(
+  _ embeds: Tensor, _ negative: Tensor?, _ latents: Tensor, _ grid: TokenGrid, steps: Int, scale: Double
+) -> DenoisingInput {
+  DenoisingInput(
+    prompt: PromptConditioning(embeds: embeds), negativePrompt: negative.map { PromptConditioning(embeds: $0) },
+    latents: latents, grid: grid, steps: steps, trueCFGScale: scale)
 }

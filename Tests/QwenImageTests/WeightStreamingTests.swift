@@ -1,5 +1,7 @@
+import Diffusion
 import Foundation
 import Kernels
+import ModelRegistry
 import QwenImage
 import TensorCore
 import Testing
@@ -10,8 +12,8 @@ import Weights
   private static let nano = golden.deletingLastPathComponent().deletingLastPathComponent()
     .appending(path: "compose/models/nano-qwen-image")
 
-  /// The small model, laid out for `precision`.
-  private func laidOut(_ precision: Precision, in directory: URL) throws -> ModelDirectory {
+  /// The small model, packed for `precision`.
+  private func packed(_ precision: Precision, in directory: URL) throws -> ModelDirectory {
     let url = directory.appending(path: "m")
     _ = try QuantisedCheckpoint.write(ModelDirectory(Self.nano), precision: precision, to: url, pool: Self.pool) {
       _, _ in
@@ -19,20 +21,19 @@ import Weights
     return try ModelDirectory(url)
   }
 
-  /// The latents of a small picture with guidance, and what was reported while the model was loaded.
+  /// The latents of a small image with guidance, and what was reported while the model was loaded.
   private func latents(_ model: ModelDirectory, residentMax: Int) throws -> (latents: [Float], reports: [String]) {
     let reports = Reports(), grid = TokenGrid(height: 4, width: 4)
     let loading = WeightLoading(residentMax: residentMax, report: { reports.add($0) })
-    let encoder = try PromptEncoder(model: model, loading: loading, pool: Self.pool, maxPromptTokens: 512)
-    let denoiser = try Denoiser(model: model, loading: loading, pool: Self.pool)
-    let input = Denoiser.Input(
-      promptEmbeds: try encoder.encode("a red heart"), negativePromptEmbeds: try encoder.encode("a square"),
-      latents: InitialNoise.torchCPU(seed: 1, grid: grid, latentChannels: 16), grid: grid, steps: 3, trueCFGScale: 2)
+    let encoder = try model.encoder(loading, pool: Self.pool), denoiser = try model.denoiser(loading, pool: Self.pool)
+    let noise = InitialNoise.torchCPU(seed: 1, grid: grid, model.qwenImage.latents)
+    let input = denoisingInput(
+      try encoder.embeds("a red heart"), try encoder.embeds("a square"), noise, grid, steps: 3, scale: 2)
     return (try denoiser(input).floats(), reports.all)
   }
 
-  @Test(arguments: [Precision.bf16, .q4]) func picturesDoNotDependOnIt(_ precision: Precision) throws {
-    let directory = try TemporaryDirectory(), model = try laidOut(precision, in: directory.url)
+  @Test(arguments: [Precision.bf16, .q4]) func imagesDoNotDependOnIt(_ precision: Precision) throws {
+    let directory = try TemporaryDirectory(), model = try packed(precision, in: directory.url)
     let whole = try latents(model, residentMax: .max)
     #expect(whole.reports.isEmpty)
     for residentMax in [1, 500_000] {
@@ -45,10 +46,11 @@ import Weights
   }
 
   @Test func asManyLayersStayAsFit() throws {
-    let directory = try TemporaryDirectory(), model = try laidOut(.bf16, in: directory.url)
+    let directory = try TemporaryDirectory(), model = try packed(.bf16, in: directory.url)
     let weights = try model.weights(of: .transformer), compute = Compute(precision: .bf16, pool: Self.pool)
     func streaming(_ residentMax: Int?) throws -> WeightStreaming? {
-      try MMDiT(weights, configuration: model.transformer, compute: compute, residentMax: residentMax).streaming
+      try MMDiT(weights, configuration: model.qwenImage.transformer, compute: compute, residentMax: residentMax)
+        .streaming
     }
     let all = try #require(try streaming(0)), block = all.byteCount / 5
     #expect(all.streamed == [0, 1, 2, 3, 4])
@@ -57,11 +59,13 @@ import Weights
     #expect(try streaming(all.byteCount - 1)?.byteCount == 3 * block)
     #expect(try streaming(3 * block)?.streamed.count == 4)
     #expect(try streaming(2 * block)?.streamed.count == 5)
-    // Weights that are laid out in memory stay there.
+    // Weights that are packed in memory stay there.
     let plain = try ModelDirectory(Self.nano)
     #expect(
-      try MMDiT(plain.weights(of: .transformer), configuration: plain.transformer, compute: compute, residentMax: 0)
-        .streaming == nil)
+      try MMDiT(
+        plain.weights(of: .transformer), configuration: plain.qwenImage.transformer, compute: compute, residentMax: 0
+      )
+      .streaming == nil)
   }
 
   @Test func anyFewLayersLieEvenly() {

@@ -146,7 +146,7 @@ let testPool = ThreadPool(threads: 2)
     ]
     for laysOut in [false, true] {
       let name = "\(laysOut)", writer = ShardedWriter(directory.url, baseName: name, packedFor: .int8, tensorsMax: 3)
-      let packer = WeightPacker(compute: Compute(precision: .bf16, pool: testPool), laysOutKeptLayers: laysOut)
+      let packer = WeightPacker(compute: Compute(precision: .bf16, pool: testPool), packsKeptLayers: laysOut)
       var seen: [Int] = []
       let reports = try packer.write(
         plan, from: ComponentWeights(directory: source.url, baseName: "model"), to: writer,

@@ -1,3 +1,4 @@
+import Diffusion
 import Foundation
 import Kernels
 import TensorCore
@@ -23,7 +24,7 @@ public struct LanguageModel: Sendable {
   public init(
     _ weights: ComponentWeights, configuration: TextEncoderConfiguration, compute: Compute, residentMax: Int? = nil
   ) throws(WeightsError) {
-    let reader = ModuleReader(weights, compute: compute)
+    let reader = ModuleReader(weights, compute: compute, layers: QwenImageFamily.layers)
     self.configuration = configuration
     self.compute = compute
     embedding = try reader.tensor(
@@ -68,7 +69,8 @@ public struct LanguageModel: Sendable {
   /// - Parameters:
   ///   - sequences: token ids of each, without those of `prefix`.
   ///   - prefix: the tokens that all of them begin with.
-  /// - Returns: per sequence the hidden states after the final norm, [n, hidden], fp32: the same bytes as alone and without a prefix.
+  /// - Returns: per sequence the hidden states after the final norm, [n, hidden], fp32: the same bytes as alone and
+  ///   without a prefix.
   public func callAsFunction(_ sequences: [[Int]], after prefix: Prefix) -> [Tensor] {
     run(sequences, after: prefix, probe: .none)
   }

@@ -1,7 +1,8 @@
+import Diffusion
 import TensorCore
 
 /// Prompt in, embeddings out: template, tokenizer, language model (diffusers `_get_qwen_prompt_embeds`).
-public struct PromptEncoder: Sendable {
+public struct PromptEncoder: PromptConditioner {
   private let tokenizer: Tokenizer
   private let model: LanguageModel
   private let maxPromptTokens: Int
@@ -11,8 +12,8 @@ public struct PromptEncoder: Sendable {
   /// Rows dropped from the front of the hidden states: the template's tokens before the prompt.
   static let templatePrefixTokens = 34
   private static let templatePrefix =
-    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of "
-    + "the objects and background:<|im_end|>\n<|im_start|>user\n"
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, "
+    + "text, spatial relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
   private static let templateSuffix = "<|im_end|>\n<|im_start|>assistant\n"
 
   /// The template's words, as the tokenizer's first step cuts them; tokens that are no words left out.
@@ -47,50 +48,43 @@ public struct PromptEncoder: Sendable {
   }
 
   /// Names everything that results depend on besides weights and inputs.
-  public var numericsClass: String { LayerPrecision.numericsClass(model.compute) }
+  public var numericsClass: String { QwenImageFamily.layers.numericsClass(model.compute) }
 
-  /// A prompt's tokens within the template.
-  public struct Tokens: Sendable {
-    let ids: [Int]
-    /// Rows of the embeddings, which are also the rows that encoding computes: the template's prefix is remembered.
-    public var count: Int { ids.count - PromptEncoder.templatePrefixTokens }
-  }
-
-  /// Splits `prompt`.
+  /// Splits `prompt` within the template.
   ///
   /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the prompt has too many tokens.
-  public func tokens(_ prompt: String, field: String = "prompt") throws(PipelineError) -> Tokens {
+  public func tokens(_ prompt: String, field: String = "prompt") throws(PipelineError) -> PromptTokens {
     let ids = tokenizer.encode(Self.templatePrefix + prompt + Self.templateSuffix)
     let promptTokens = ids.count - Self.templatePrefixTokens - templateSuffixTokens
     guard promptTokens <= maxPromptTokens else {
       throw .invalidRequest(field: field, reason: "has \(promptTokens) tokens; the limit is \(maxPromptTokens)")
     }
-    return Tokens(ids: ids)
+    // The template's prefix is remembered: its rows are not computed.
+    return PromptTokens(ids: ids, count: ids.count - Self.templatePrefixTokens)
   }
 
   /// Encodes several prompts in one pass.
   ///
-  /// - Returns: per prompt its embeddings [L, hidden], fp32: the prompt's tokens and the five that close the template. The same
-  ///   bytes as if it were encoded alone.
-  public func encode(_ prompts: [Tokens]) -> [Tensor] {
+  /// - Returns: per prompt its embeddings [L, hidden], fp32: the prompt's tokens and the five that close the
+  ///   template. The same bytes as if it were encoded alone.
+  public func encode(_ prompts: [PromptTokens]) -> [PromptConditioning] {
     // The added tokens of a prompt might join those of the prefix; then the prefix is not what was remembered.
     let count = Self.templatePrefixTokens, fits = prompts.map { Array($0.ids.prefix(count)) == prefix.ids }
     let rest = zip(prompts, fits).filter(\.1).map { Array($0.0.ids.dropFirst(count)) }
     var shared = rest.isEmpty ? [] : model(rest, after: prefix)[...]
     return zip(prompts, fits).map { tokens, fits in
-      fits ? shared.removeFirst() : model(tokens.ids).rows(count..<tokens.ids.count)
+      PromptConditioning(
+        embeds: fits ? shared.removeFirst() : model(tokens.ids).rows(count..<tokens.ids.count))
     }
   }
 
   /// Encodes one prompt.
   ///
   /// - Parameter probe: receives intermediates of the whole sequence, the template's prefix included.
-  /// - Returns: as ``encode(_:)``.
-  /// - Throws: as ``tokens(_:field:)``.
-  public func encode(_ prompt: String, field: String = "prompt", probe: Probe = .none) throws(PipelineError) -> Tensor {
-    let tokens = try tokens(prompt, field: field)
-    guard probe.isActive else { return encode([tokens])[0] }
-    probe.record("input_ids", Tensor(tokens.ids.map(Float.init), shape: [tokens.ids.count]))
-    return model(tokens.ids, probe: probe).rows(Self.templatePrefixTokens..<tokens.ids.count)
+  public func encode(_ prompt: PromptTokens, probe: Probe) -> PromptConditioning {
+    guard probe.isActive else { return encode([prompt])[0] }
+    probe.record("input_ids", Tensor(prompt.ids.map(Float.init), shape: [prompt.ids.count]))
+    let embeds = model(prompt.ids, probe: probe).rows(Self.templatePrefixTokens..<prompt.ids.count)
+    return PromptConditioning(embeds: embeds)
   }
 }

@@ -7,7 +7,7 @@ enum JointRotary {
   /// Base of the geometric frequency series.
   static let theta: Float = 10000
 
-  /// Token grid of one image: `frame` is the image's number, 0 for the picture being made.
+  /// Token grid of one image: `frame` is the image's number, 0 for the image being made.
   struct Grid: Equatable {
     let frame: Int
     let height: Int

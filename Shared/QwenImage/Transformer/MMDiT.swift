@@ -1,3 +1,5 @@
+import ClusterCore
+import Diffusion
 import Kernels
 import TensorCore
 import Weights
@@ -25,7 +27,7 @@ public struct MMDiT: Sendable {
   public init(
     _ weights: ComponentWeights, configuration: TransformerConfiguration, compute: Compute, residentMax: Int? = nil
   ) throws(WeightsError) {
-    let reader = ModuleReader(weights, compute: compute)
+    let reader = ModuleReader(weights, compute: compute, layers: QwenImageFamily.layers)
     let dim = configuration.innerDim
     self.configuration = configuration
     self.compute = compute
@@ -52,7 +54,7 @@ public struct MMDiT: Sendable {
     let promptEmbeds: Tensor
   }
 
-  /// Prepares a prompt's embeddings [L, jointAttentionDim] for pictures of `grid` tokens.
+  /// Prepares a prompt's embeddings [L, jointAttentionDim] for images of `grid` tokens.
   public func condition(promptEmbeds: Tensor, grid: TokenGrid) -> Conditioning {
     let rotary = JointRotary.table(
       axes: configuration.ropeAxes, grids: [.init(frame: 0, height: grid.height, width: grid.width)],
@@ -111,26 +113,6 @@ public struct MMDiT: Sendable {
     return velocities(streams.image, branches, probe: .none)
   }
 
-  /// Most tokens of a pass that branches share. Few tokens wait for weights; more keep the processor busy by themselves, and bringing
-  /// branches together costs time then (Tests/Benchmarks/PERFORMANCE-LOG.md).
-  public static let sharedTokensMax = 512
-
-  /// Predicts several velocities in as few passes as are worth sharing.
-  ///
-  /// - Returns: per branch the same bytes as alone.
-  public func predict(_ branches: [Branch]) -> [Tensor] {
-    var passes: [[Branch]] = [], tokens = 0
-    for branch in branches {
-      if passes.isEmpty || tokens + branch.tokenCount > Self.sharedTokensMax {
-        passes.append([])
-        tokens = 0
-      }
-      passes[passes.count - 1].append(branch)
-      tokens += branch.tokenCount
-    }
-    return passes.flatMap { self($0) }
-  }
-
   /// The residual streams of a pass, the branches one after the other, fp32.
   @_spi(Benchmarks) public struct Streams {
     /// [ΣN, inner].
@@ -146,7 +128,8 @@ public struct MMDiT: Sendable {
       text: Tensor.stacking(branches.map(\.conditioning.text)))
   }
 
-  /// Runs all blocks, or those of `range`; the text behind the last one is needed by nobody but recordings and benchmarks.
+  /// Runs all blocks, or those of `range`; the text behind the last one is needed by recordings and
+  /// benchmarks.
   @_spi(Benchmarks) public func runBlocks(
     _ streams: inout Streams, _ branches: [Branch], range: Range<Int>? = nil, updatesLastText: Bool,
     probe: Probe = .none

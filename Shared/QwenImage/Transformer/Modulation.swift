@@ -1,9 +1,11 @@
+import Diffusion
 import Foundation
 import Kernels
 import TensorCore
 import Weights
 
-/// The six modulation vectors of one stream of one block, each [inner] fp32. The order on disk is shift, scale, gate, twice.
+/// The six modulation vectors of one stream of one block, each [inner] fp32. The order on disk is shift, scale, gate,
+/// twice.
 struct StreamModulation: Sendable {
   private let vectors: Tensor
 
@@ -57,11 +59,12 @@ public struct ModulationTable: Sendable {
   }
 }
 
-/// Timestep embedding and the modulation projections (diffusers `QwenTimestepProjEmbeddings`, `img_mod`, `txt_mod`, `norm_out`).
+/// Timestep embedding and the modulation projections (diffusers `QwenTimestepProjEmbeddings`, `img_mod`, `txt_mod`,
+/// `norm_out`).
 struct TimestepModulation: Sendable {
   private let hidden: Linear
   private let output: Linear
-  // Not laid out and not in memory, except while a table is computed.
+  // Not packed and not in memory, except while a table is computed.
   private let blocks: [(image: LinearSource, text: LinearSource)]
   private let final: LinearSource
 
@@ -101,8 +104,8 @@ struct TimestepModulation: Sendable {
       final: project(final))
   }
 
-  /// [steps, 256]: cosines, then sines, of 1000·t·10000^(-j/128). The products are rounded in the reference's order, since
-  /// arguments near 1000 turn a last-place difference into 6e-5.
+  /// [steps, 256]: cosines, then sines, of 1000·t·10000^(-j/128). The products are rounded in the reference's order,
+  /// since arguments near 1000 turn a last-place difference into 6e-5.
   static func sinusoid(_ times: [Float]) -> Tensor {
     let half = sinusoidDim / 2
     let logBase: Float = -9.210340371976184

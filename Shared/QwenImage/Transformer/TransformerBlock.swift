@@ -1,3 +1,4 @@
+import Diffusion
 import Kernels
 import TensorCore
 import Weights
@@ -58,13 +59,13 @@ struct TransformerBlock: Sendable {
       mlp: "txt_mlp")
   }
 
-  /// Advances both residual streams in place. Branches share the products with weights and nothing else: no row depends on the
-  /// rows of another branch.
+  /// Advances both residual streams in place. Branches share the products with weights and nothing else: no row depends
+  /// on the rows of another branch.
   ///
   /// - Parameters:
   ///   - x: image tokens of all branches [ΣN, inner], fp32.
   ///   - c: text tokens of all branches [ΣL, inner], fp32.
-  ///   - updatesText: false in the last block, whose text output nobody reads.
+  ///   - updatesText: false in the last block, whose text output is not used.
   ///   - probe: meant for a single branch.
   func callAsFunction(
     image x: inout Tensor, text c: inout Tensor, branches: [Branch], updatesText: Bool, compute: Compute, probe: Probe

@@ -1,3 +1,4 @@
+import Diffusion
 import Kernels
 import TensorCore
 import Weights
@@ -21,30 +22,31 @@ struct ResidualBlock: Sendable {
       : try reader.convolution("\(name).conv_shortcut", input: input, output: output, kernel: 1, storedTimeTaps: 1)
   }
 
-  /// The block over `source` [H, W, input], whose rows it uses up. The result [H, W, output] takes their place if the extents agree.
-  func stream(_ source: any PictureStream, band: BandHeight, compute: Compute) -> any PictureStream {
-    ResidualPicture(self, source, band: band, compute: compute)
+  /// The block over `source` [H, W, input], whose rows it uses up. The result [H, W, output] takes their place if the
+  /// extents agree.
+  func stream(_ source: any ImageStream, band: BandHeight, compute: Compute) -> any ImageStream {
+    ResidualImage(self, source, band: band, compute: compute)
   }
 
-  /// The picture after the block, row by row.
-  private final class ResidualPicture: PictureStream {
+  /// The image after the block, row by row.
+  private final class ResidualImage: ImageStream {
     let window: RowWindow
     private let block: ResidualBlock
-    private let source: any PictureStream
-    private let hidden: ConvolvedPicture
+    private let source: any ImageStream
+    private let hidden: ConvolvedImage
     private let normed: RowWindow
     private let band: BandHeight
     private let compute: Compute
     private var done = 0
     private var normedRows = 0
 
-    init(_ block: ResidualBlock, _ source: any PictureStream, band: BandHeight, compute: Compute) {
+    init(_ block: ResidualBlock, _ source: any ImageStream, band: BandHeight, compute: Compute) {
       self.block = block
       self.source = source
       self.band = band
       self.compute = compute
       let input = source.window
-      hidden = ConvolvedPicture(
+      hidden = ConvolvedImage(
         source, keepingSource: true, norm: block.norm1, block.conv1, band: BandHeight(pixels: 0), compute: compute)
       normed = hidden.window
       window =

@@ -1,11 +1,12 @@
+import Diffusion
 import Kernels
 import TensorCore
 import Weights
 
 /// Latents to pixels: the decoder half of the 3-D causal VAE, for single images (diffusers `AutoencoderKLQwenImage`).
 ///
-/// With one frame every causal 3×3×3 convolution sees data through its last temporal tap only, so all of them are 2-D here:
-/// a third of the reference's work. Activations are channels-last fp32.
+/// With one frame every causal 3×3×3 convolution sees data through its last temporal tap only, so all of them are 2-D
+/// here: a third of the reference's work. Activations are channels-last fp32.
 public struct VAEDecoder: Sendable {
   /// The checkpoint's configuration.
   public let configuration: VAEConfiguration
@@ -22,7 +23,7 @@ public struct VAEDecoder: Sendable {
   /// Names everything that decoded pixels depend on besides the latents: equal strings promise equal bytes.
   public var numericsClass: String { compute.numericsClass }
 
-  /// Latent pixels are this many picture pixels wide and high.
+  /// Latent pixels are this many pixels wide and high.
   public static let spatialScale = 8
 
   private struct UpStage: Sendable {
@@ -34,15 +35,15 @@ public struct VAEDecoder: Sendable {
   ///
   /// - Parameters:
   ///   - compute: in fp32: so the VAE always computes, whatever the precision of the other stages.
-  ///   - bandPixels: pixels of the bands in which pictures are made; they change time and memory, but no byte of the result. Nil:
-  ///     enough of them to keep all threads at work.
+  ///   - bandPixels: pixels of the bands in which images are made; they change time and memory, but no byte of the
+  ///     result. Nil: enough of them to keep all threads at work.
   /// - Throws: `WeightsError` naming the file and tensor that is missing, misshapen or unexpected.
   public init(
     _ weights: ComponentWeights, configuration: VAEConfiguration, compute: Compute, bandPixels: Int? = nil
   ) throws(WeightsError) {
     precondition(compute.precision == .fp32, "the VAE computes in fp32")
     band = BandHeight(pixels: bandPixels ?? compute.threadCount * Self.bandPixelsPerThread)
-    let reader = ModuleReader(weights, compute: compute)
+    let reader = ModuleReader(weights, compute: compute, layers: QwenImageFamily.layers)
     self.configuration = configuration
     self.compute = compute
     let z = configuration.zDim
@@ -94,10 +95,10 @@ public struct VAEDecoder: Sendable {
     probe.record("decode0.in", channelsFirst(z))
     var x = compute.convolution(compute.convolution(z, postQuant), convIn)
     probe.record("dec.conv_in", channelsFirst(x))
-    x = middle.0.stream(StoredPicture(consume x), band: band, compute: compute).collect(band: band)
+    x = middle.0.stream(StoredImage(consume x), band: band, compute: compute).collect(band: band)
     x = middle.1(x, compute)
     probe.record("dec.mid_attn", channelsFirst(x))
-    x = middle.2.stream(StoredPicture(consume x), band: band, compute: compute).collect(band: band)
+    x = middle.2.stream(StoredImage(consume x), band: band, compute: compute).collect(band: band)
     probe.record("dec.mid", channelsFirst(x))
     x = upsampled(consume x, probe: probe)
     clamp(&x)
@@ -105,21 +106,21 @@ public struct VAEDecoder: Sendable {
     return x
   }
 
-  /// From the middle's picture [h, w, C] to pixels [8h, 8w, channels], band by band: at full size one layer's picture may take half a
-  /// gigabyte, all bands together take a third of one.
+  /// From the middle's image [h, w, C] to pixels [8h, 8w, channels], band by band: at full size one layer's image
+  /// may take half a gigabyte, all bands together take a third of one.
   private func upsampled(_ x: consuming Tensor, probe: Probe) -> Tensor {
-    var picture: any PictureStream = StoredPicture(x)
+    var image: any ImageStream = StoredImage(x)
     for (index, stage) in stages.enumerated() {
-      for block in stage.blocks { picture = block.stream(picture, band: band, compute: compute) }
+      for block in stage.blocks { image = block.stream(image, band: band, compute: compute) }
       if let upsampler = stage.upsampler {
-        picture = ConvolvedPicture(picture, upsampler, upsampled: true, band: band, compute: compute)
+        image = ConvolvedImage(image, upsampler, upsampled: true, band: band, compute: compute)
       }
       guard probe.isActive else { continue }
-      let whole = picture.collect(band: band)
+      let whole = image.collect(band: band)
       probe.record("dec.up.\(index)", channelsFirst(whole))
-      picture = StoredPicture(whole)
+      image = StoredImage(whole)
     }
-    return ConvolvedPicture(picture, norm: normOut, convOut, band: band, compute: compute).collect(band: band)
+    return ConvolvedImage(image, norm: normOut, convOut, band: band, compute: compute).collect(band: band)
   }
 
   /// z · std + mean per channel; [C, h, w] → [h, w, C].

@@ -1,6 +1,9 @@
+import ClusterCore
+import Diffusion
 import Foundation
 import ImageCodec
 import Kernels
+import ModelRegistry
 @_spi(Benchmarks) import QwenImage
 import TensorCore
 import Weights
@@ -119,16 +122,15 @@ struct BenchmarkCase {
   {
     let parts = model.split(separator: ":").map(String.init), steps = parts.count > 1 ? Int(parts[1]) ?? 4 : 4
     let directory = try ModelDirectory(URL(filePath: parts[0]))
-    let pipeline = try QwenImagePipeline(
-      model: directory, loading: WeightLoading(precision: PrecisionChoice(rawValue: precision.rawValue) ?? .auto),
+    let pipeline = try TextToImage(
+      directory, loading: WeightLoading(precision: PrecisionChoice(rawValue: precision.rawValue) ?? .auto),
       pool: pool)
     var number = 0
     return {
       number += 1
       let request = ImageRequest(
-        prompt: "a red heart, number \(number)", negativePrompt: " ", trueCFGScale: 4, steps: steps, width: size,
-        height: size,
-        seed: UInt64(number))
+        prompt: "a red heart, number \(number)", negativePrompt: " ", trueCFGScale: 4, steps: steps,
+        size: ImageSize(widthPx: size, heightPx: size), seed: UInt64(number))
       _ = try PNG.encode(pipeline(request))
       return nil
     }

@@ -1,0 +1,74 @@
+import Foundation
+import Hashing
+import Weights
+
+extension ModelDirectory {
+  /// SHA-256, in hexadecimal, of everything the configurations say: equal for two directories that describe the same
+  /// model, however their files are arranged. Weights and vocabulary are not part of it; see
+  /// ``componentFingerprint(_:)``.
+  public var fingerprint: String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    func bytes(_ configuration: some Encodable) -> Data {
+      // Only non-finite numbers cannot be encoded, and the configurations refuse them when they are read.
+      guard let data = try? encoder.encode(configuration) else {
+        preconditionFailure("configuration with a non-finite number")
+      }
+      return data
+    }
+    var hash = LabelledHash()
+    hash.update("model_index", bytes(["className": className]))
+    for (component, configuration) in family.configurations { hash.update(component.rawValue, bytes(configuration)) }
+    hash.update("scheduler", bytes(scheduler))
+    return hash.hexDigest()
+  }
+
+  /// SHA-256, in hexadecimal, that tells one component's weights (or vocabulary) from another's.
+  ///
+  /// Covers every tensor's name, element type and shape, all bytes of small tensors and one page in the middle of large
+  /// ones: any other training run differs there, and a 40 GB transformer takes two thousand page reads. It identifies a
+  /// checkpoint; it is no proof against tampering or bit rot. Independent of how tensors are divided into files. The
+  /// tokenizer's files are covered whole.
+  public func componentFingerprint(_ component: ModelComponent) throws(WeightsError) -> String {
+    var hash = LabelledHash()
+    if component == .tokenizer {
+      let directory = url(of: component)
+      for name in ["vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json", "tokenizer.json"] {
+        let path = directory.appending(path: name).path
+        guard FileManager.default.fileExists(atPath: path) else { continue }
+        hash.update(name, Data(try readSmallFile(path, maxBytes: 256 << 20)))
+      }
+      return hash.hexDigest()
+    }
+    let weights = try weights(of: component)
+    for name in weights.names {
+      guard let entry = weights.entry(name) else { continue }
+      hash.update(name, Data("\(entry.dtypeName) \(entry.shape)".utf8))
+      hash.update("bytes", Data(try weights.readBytes(of: name, in: Self.sample(byteCount: entry.byteCount))))
+    }
+    return hash.hexDigest()
+  }
+
+  private static let maxWholeTensorBytes = 16 << 10
+  private static let samplePageBytes = 4096
+
+  private static func sample(byteCount: Int) -> Range<Int> {
+    guard byteCount > maxWholeTensorBytes else { return 0..<byteCount }
+    let middle = byteCount / 2 / samplePageBytes * samplePageBytes
+    return middle..<min(middle + samplePageBytes, byteCount)
+  }
+}
+
+/// SHA-256 over labelled fields; lengths are hashed too, so that no two sequences of fields run together.
+private struct LabelledHash: ~Copyable {
+  private var hash = SHA256()
+
+  mutating func update(_ label: String, _ data: Data) {
+    for part in [Data(label.utf8), data] {
+      hash.update((0..<8).map { UInt8(truncatingIfNeeded: part.count >> (8 * $0)) })
+      hash.update(part)
+    }
+  }
+
+  consuming func hexDigest() -> String { hexadecimal(hash.finalize()) }
+}

@@ -1,0 +1,94 @@
+import ClusterCore
+import Foundation
+import Kernels
+import Weights
+
+/// A family of models: how its checkpoints are read, and what builds its three networks. A family is a module that
+/// implements this protocol and the three seams (``PromptConditioner``, ``VelocityPredictor``, ``LatentCodec``), and
+/// one line in the registry (`ModelFamilies.standard`).
+///
+/// Schedule, noise, guidance and the loop around the networks are shared by all families.
+public protocol ModelFamily: Sendable {
+  /// As documents and the command line call it: `qwen-image`.
+  static var name: String { get }
+  /// The pipeline classes (`_class_name` of `model_index.json`) whose checkpoints this family reads. All are run as the
+  /// first one, whose name is part of ``ModelDirectory/fingerprint``.
+  static var classNames: [String] { get }
+  /// Which layers the quantised modes quantise.
+  static var layers: LayerPrecision { get }
+  /// The folder of the tokenizer's files.
+  static var tokenizerFolder: String { get }
+  /// The components with weights, small ones first.
+  static var components: [ModelComponent] { get }
+
+  /// Reads the configurations of the checkpoint in `url` and checks that they fit together.
+  init(contentsOf url: URL, index: ModelIndex) throws(ConfigurationError)
+
+  /// What the configurations say, in a fixed order: ``ModelDirectory/fingerprint`` is made of it.
+  var configurations: [(component: ModelComponent, value: any Encodable)] { get }
+  /// How conditional and unconditional velocities are combined.
+  var guidance: Guidance { get }
+  /// What the model takes and what it does when a request leaves something open, as documented by the family's authors.
+  func card(of model: ModelIdentity) -> ModelCard
+  /// What a component's configuration says it holds.
+  func inventory(of component: ModelComponent) -> ParameterInventory
+  /// Whether a tensor, by its published name, belongs to a part that no pipeline needs: it may be missing.
+  static func isUnused(_ name: String, in component: ModelComponent) -> Bool
+  /// Opens the weights in a component's folder; tensors have their published names, whichever names the files use.
+  static func weights(of component: ModelComponent, in folder: URL) throws(WeightsError) -> ComponentWeights
+
+  /// Loads what turns prompts into conditioning.
+  ///
+  /// - Throws: `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at fault; the two below as
+  ///   well.
+  func conditioner(of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits) throws
+    -> any PromptConditioner
+  /// Loads the denoising network.
+  func predictor(of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool) throws -> any VelocityPredictor
+  /// Loads the autoencoder.
+  func codec(of model: ModelDirectory, pool: ThreadPool) throws -> any LatentCodec
+
+  /// The files of a checkpoint with random weights, by their paths, without the weights: published sizes, or tiny ones
+  /// for tests.
+  static func syntheticFiles(_ size: SyntheticSize, withTokenizer: Bool) throws -> [String: Data]
+}
+
+extension ModelFamily {
+  /// `tokenizer`.
+  public static var tokenizerFolder: String { ModelComponent.tokenizer.rawValue }
+  /// The autoencoder, the text encoder and the transformer.
+  public static var components: [ModelComponent] { [.vae, .textEncoder, .transformer] }
+  /// Opens weights whose tensors are named as published.
+  public static func weights(of component: ModelComponent, in folder: URL) throws(WeightsError) -> ComponentWeights {
+    try ComponentWeights(directory: folder, baseName: component.weightsBaseName)
+  }
+}
+
+/// A part of a checkpoint with a folder of its own.
+public struct ModelComponent: RawRepresentable, Hashable, Sendable {
+  /// The folder's name.
+  public let rawValue: String
+
+  /// The component in the folder `rawValue`.
+  public init(rawValue: String) { self.rawValue = rawValue }
+
+  /// The tokenizer, which some families keep in another folder.
+  public static let tokenizer = ModelComponent(rawValue: "tokenizer")
+  /// The network that reads prompts.
+  public static let textEncoder = ModelComponent(rawValue: "text_encoder")
+  /// The denoising network.
+  public static let transformer = ModelComponent(rawValue: "transformer")
+  /// The autoencoder.
+  public static let vae = ModelComponent(rawValue: "vae")
+
+  /// What the names of the files with weights begin with.
+  package var weightsBaseName: String { self == .textEncoder ? "model" : "diffusion_pytorch_model" }
+}
+
+/// The sizes of a checkpoint with random weights.
+public enum SyntheticSize: Sendable {
+  /// As the family's first release.
+  case published
+  /// A few narrow layers.
+  case tiny
+}

@@ -1,0 +1,54 @@
+import ClusterCore
+import TensorCore
+
+/// Latents, conditioning and step → velocity: the denoising network.
+///
+/// What does not change between the steps of an image is computed once, by ``prepare(_:times:)``; a resume prepares
+/// again, and must get the same bytes.
+public protocol VelocityPredictor: Sendable {
+  /// One branch of guidance, prepared for all steps of an image: projected conditioning, rotary tables, modulation,
+  /// caches.
+  associatedtype Prepared: Sendable
+
+  /// Names everything that results depend on besides weights and inputs.
+  var numericsClass: String { get }
+  /// Most tokens of a pass that several calls share: with more, bringing them together costs time.
+  static var sharedTokensMax: Int { get }
+
+  /// Prepares the branches of an image.
+  ///
+  /// - Parameter times: noise levels of all steps of the schedule, whichever are left.
+  /// - Returns: one branch for each of `image.prompts`.
+  /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the input does not fit the model.
+  func prepare(_ image: DenoisingInput, times: [Float]) throws(PipelineError) -> [Prepared]
+
+  /// Tokens that a pass for this call has.
+  func tokenCount(_ call: VelocityCall<Prepared>) -> Int
+
+  /// Predicts several velocities, of any images and steps, in as few passes as are worth sharing.
+  ///
+  /// - Returns: per call a tensor like its latents, fp32, with the same bytes as alone.
+  func velocities(_ calls: [VelocityCall<Prepared>]) -> [Tensor]
+
+  /// Predicts one velocity.
+  ///
+  /// - Parameter probe: receives intermediates under the reference's names.
+  func velocity(_ call: VelocityCall<Prepared>, probe: Probe) -> Tensor
+}
+
+/// What one velocity is predicted from.
+public struct VelocityCall<Prepared: Sendable>: Sendable {
+  /// The branch of guidance.
+  public var branch: Prepared
+  /// Packed latents before the step, fp32.
+  public var latents: Tensor
+  /// The step, from 0.
+  public var step: Int
+
+  /// See the properties.
+  public init(branch: Prepared, latents: Tensor, step: Int) {
+    self.branch = branch
+    self.latents = latents
+    self.step = step
+  }
+}

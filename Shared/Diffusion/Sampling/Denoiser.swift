@@ -1,0 +1,92 @@
+import Kernels
+import TensorCore
+
+/// Noise to latents: the flow-matching loop around a denoising network (diffusers `QwenImagePipeline.__call__`,
+/// denoising part).
+public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
+  /// What one velocity is predicted from.
+  public typealias Call = VelocityCall<Predictor.Prepared>
+
+  /// The network.
+  public let predictor: Predictor
+  private let scheduler: SchedulerConfiguration
+  private let guidance: Guidance
+  private var predict: @Sendable ([Call]) -> [Tensor]
+
+  /// The loop around a loaded network.
+  public init(_ predictor: Predictor, scheduler: SchedulerConfiguration, guidance: Guidance) {
+    self.predictor = predictor
+    self.scheduler = scheduler
+    self.guidance = guidance
+    predict = predictor.velocities
+  }
+
+  /// The same loop, with velocities predicted by `predict`: for jobs that share passes, which passes the calls on to
+  /// the network.
+  public func predicting(by predict: @escaping @Sendable ([Call]) -> [Tensor]) -> Denoiser {
+    var denoiser = self
+    denoiser.predict = predict
+    return denoiser
+  }
+
+  /// Runs the steps that are left.
+  ///
+  /// Resuming at step k from the latents after step k-1 gives the bytes of the undisturbed run: branches are always
+  /// prepared for the whole schedule, and nothing else crosses from step to step.
+  ///
+  /// - Parameter afterStep: called with the number of finished steps and the latents; it may throw to stop the loop.
+  /// - Returns: packed latents, like the input's.
+  /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the input does not fit the model, or what
+  ///   `afterStep` throws.
+  public func callAsFunction(
+    _ input: DenoisingInput, probe: Probe = .none,
+    afterStep: (_ completedSteps: Int, _ latents: Tensor) throws -> Void = { _, _ in }
+  ) throws -> Tensor {
+    guard input.steps >= 1, (0...input.steps).contains(input.firstStep) else {
+      throw PipelineError.invalidRequest(field: "first_step", reason: "is \(input.firstStep) of \(input.steps) steps")
+    }
+    let schedule = try FlowMatchSchedule(of: input, scheduler)
+    probe.record("sigmas", Tensor(schedule.sigmas, shape: [schedule.sigmas.count]))
+    probe.record("timesteps", Tensor(schedule.timesteps, shape: [schedule.timesteps.count]))
+    let branches = try predictor.prepare(input, times: schedule.times)
+
+    var latents = input.latents
+    for step in input.firstStep..<input.steps {
+      let calls = branches.map { Call(branch: $0, latents: latents, step: step) }
+      let velocity = velocity(calls, scale: input.trueCFGScale, stepProbe(probe, step))
+      latents = FlowMatchSchedule.step(
+        latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
+      probe.record("latents.step\(step)", latents)
+      try afterStep(step + 1, latents)
+    }
+    return latents
+  }
+
+  private func velocity(_ calls: [Call], scale: Double, _ probe: Probe) -> Tensor {
+    let velocities =
+      probe.isActive
+      ? zip(calls, ["cond", "uncond"]).map { predictor.velocity($0, probe: probe.scoped($1)) } : predict(calls)
+    guard velocities.count > 1 else { return velocities[0] }
+    return guidance.combine(conditional: velocities[0], unconditional: velocities[1], scale: Float(scale))
+  }
+
+  /// Inner tensors are recorded for the first step only, as in the reference; later ones record their output.
+  private func stepProbe(_ probe: Probe, _ step: Int) -> Probe {
+    let scoped = probe.scoped("dit.step\(step)")
+    return step == 0 ? scoped : scoped.filtered { $0.hasSuffix(".out") }
+  }
+}
+
+extension FlowMatchSchedule {
+  /// The noise levels before the steps: what networks take as time.
+  public var times: [Float] { timesteps.map { $0 / 1000 } }
+
+  /// The schedule of an image.
+  init(of input: DenoisingInput, _ configuration: SchedulerConfiguration) throws(PipelineError) {
+    do {
+      try self.init(configuration: configuration, steps: input.steps, imageTokens: input.grid.tokenCount)
+    } catch {
+      throw .invalidRequest(field: "steps", reason: "cannot be scheduled: \(error)")
+    }
+  }
+}

@@ -1,0 +1,59 @@
+import Foundation
+
+/// A tokenizer for checkpoints with random weights: it has the family's special tokens, one token for every word of the
+/// prompt template, so that the template has its 34 tokens, and bytes for everything else.
+package struct SyntheticTokenizer {
+  /// The added tokens in the order of their ids, as published.
+  package static let addedTokens = [
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>",
+    "<|video_pad|>",
+    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>",
+    "<|file_sep|>",
+  ]
+  /// Id of the first added token of a tokenizer as large as the published one.
+  package static let publishedFirstAddedID = 151_643
+
+  private let tokens: [String]
+  private let merges: [String]
+  private let firstAddedID: Int
+
+  /// - Parameters:
+  ///   - vocabularySize: rows of the embedding table; one that holds the published ids gets them.
+  ///   - templateWords: the words of the prompt template, each of which becomes one token.
+  package init(vocabularySize: Int, templateWords: [[UInt8]]) {
+    var tokens = (UInt8.min...UInt8.max).map { ByteAlphabet.text(of: [$0]) }, known = Set(tokens), merges: [String] = []
+    for word in templateWords {
+      var left = ByteAlphabet.text(of: word.prefix(1))
+      for byte in word.dropFirst() {
+        let right = ByteAlphabet.text(of: [byte])
+        if known.insert(left + right).inserted {
+          merges.append("\(left) \(right)")
+          tokens.append(left + right)
+        }
+        left += right
+      }
+    }
+    self.tokens = tokens
+    self.merges = merges
+    let fitsPublished = vocabularySize >= Self.publishedFirstAddedID + Self.addedTokens.count
+    firstAddedID = fitsPublished ? Self.publishedFirstAddedID : tokens.count
+  }
+
+  /// The id of `<|image_pad|>`.
+  package var imageTokenID: Int { firstAddedID + 12 }
+
+  /// The directory's files by name.
+  package func files() throws -> [String: Data] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    let vocabulary = Dictionary(uniqueKeysWithValues: tokens.enumerated().map { ($1, $0) })
+    let added = Dictionary(uniqueKeysWithValues: Self.addedTokens.enumerated().map { ($1, firstAddedID + $0) })
+    return [
+      "vocab.json": try encoder.encode(vocabulary), "added_tokens.json": try encoder.encode(added),
+      "merges.txt": Data(("#version: 0.2\n" + merges.joined(separator: "\n") + "\n").utf8),
+      "tokenizer_config.json": Data(#"{"add_prefix_space": false, "tokenizer_class": "Qwen2Tokenizer"}"#.utf8),
+    ]
+  }
+}
