@@ -24,7 +24,7 @@ struct TextEncoderStage: Stage {
       try loading.model.componentFingerprint(.textEncoder) + "+" + loading.model.componentFingerprint(.tokenizer)
     tasksAtATime = loading.batch.maxItems
     let conditioner = try loading.model.family.conditioner(
-      of: loading.model, loading: loading.weights, pool: loading.pool, limits: card.limits)
+      of: loading.model, loading: loading.weights, pool: loading.pool, limits: card.limits, readsImages: false)
     numericsClass = conditioner.numericsClass
     self.conditioner = conditioner
     encode = Batcher(loading.batch) { waiting in
@@ -40,7 +40,7 @@ struct TextEncoderStage: Stage {
     }
     let start = ContinuousClock.now
     try context.checkCancelled()
-    let tokens = try reportingStatus { try conditioner.tokens(request.prompt, field: "prompt") }
+    let tokens = try reportingStatus { try conditioner.tokens(PromptInput(request.prompt), field: "prompt") }
     guard let conditioning = encode((tokens, context), weight: tokens.count) else {
       try context.checkCancelled()
       throw Status(.cancelled, "the prompt is not wanted any more")

@@ -18,7 +18,7 @@ struct VAEDecoderStage: Stage {
   init(_ loading: StageLoading) throws {
     card = loading.card
     componentFingerprint = try loading.model.componentFingerprint(.vae)
-    codec = try loading.model.family.codec(of: loading.model, pool: loading.pool)
+    codec = try loading.model.family.codec(of: loading.model, pool: loading.pool, parts: .decoder)
     numericsClass = codec.numericsClass
   }
 

@@ -146,7 +146,7 @@ public struct QwenImageFamily: ModelFamily {
 
   /// Loads `tokenizer/` and `text_encoder/`.
   public func conditioner(
-    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits
+    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits, readsImages: Bool
   ) throws -> any PromptConditioner {
     let (weights, compute) = try model.open(.textEncoder, pool: pool, loading)
     let languageModel = try LanguageModel(
@@ -159,7 +159,7 @@ public struct QwenImageFamily: ModelFamily {
 
   /// Loads `transformer/`.
   public func predictor(
-    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool
+    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, controlNetworks: [URL]
   ) throws -> any VelocityPredictor {
     let (weights, compute) = try model.open(.transformer, pool: pool, loading)
     let transformer = try MMDiT(
@@ -170,7 +170,7 @@ public struct QwenImageFamily: ModelFamily {
 
   /// Loads `vae/`. The VAE computes in fp32 whatever the precision of the other stages, as the published weights
   /// expect.
-  public func codec(of model: ModelDirectory, pool: ThreadPool) throws -> any LatentCodec {
+  public func codec(of model: ModelDirectory, pool: ThreadPool, parts: CodecParts) throws -> any LatentCodec {
     try VAEDecoder(model.weights(of: .vae), configuration: vae, compute: Compute(precision: .fp32, pool: pool))
   }
 
@@ -184,5 +184,10 @@ extension VAEDecoder: LatentCodec {
   /// Decodes packed latents [gh·gw, 64].
   public func decode(_ latents: Tensor, grid: TokenGrid, probe: Probe) -> Tensor {
     self(LatentPacking.unpack(latents, grid, patch: QwenImageFamily.patch), probe: probe)
+  }
+
+  /// Encodes an image.
+  public func encode(_ pixels: Tensor, noise: Tensor?, probe: Probe) -> Tensor {
+    preconditionFailure("the codec was loaded without its encoder")
   }
 }

@@ -62,7 +62,7 @@ struct ToyFamily: ModelFamily {
   static func isUnused(_ name: String, in component: ModelComponent) -> Bool { false }
 
   func conditioner(
-    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits
+    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits, readsImages: Bool
   ) throws -> any PromptConditioner {
     let (weights, compute) = try model.open(.textEncoder, pool: pool, loading)
     return ToyConditioner(
@@ -71,7 +71,7 @@ struct ToyFamily: ModelFamily {
   }
 
   func predictor(
-    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool
+    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, controlNetworks: [URL]
   ) throws -> any VelocityPredictor {
     let (weights, compute) = try model.open(.transformer, pool: pool, loading)
     let reader = ModuleReader(weights, compute: compute, layers: Self.layers)
@@ -81,7 +81,7 @@ struct ToyFamily: ModelFamily {
     return ToyPredictor(blocks: blocks, width: width, channels: channels, compute: compute)
   }
 
-  func codec(of model: ModelDirectory, pool: ThreadPool) throws -> any LatentCodec {
+  func codec(of model: ModelDirectory, pool: ThreadPool, parts: CodecParts) throws -> any LatentCodec {
     let colour = try model.weights(of: .vae).tensor("colour.weight", [configuration.channels])
     return ToyCodec(colour: colour.floats(), compute: Compute(precision: .fp32, pool: pool))
   }
@@ -106,12 +106,12 @@ private struct ToyConditioner: PromptConditioner {
   let maxTokens: Int
   var numericsClass: String { ToyFamily.layers.numericsClass(compute) }
 
-  func tokens(_ prompt: String, field: String) throws(PipelineError) -> PromptTokens {
-    let ids = prompt.utf8.map { Int($0) } + [0]
+  func tokens(_ prompt: PromptInput, field: String) throws(PipelineError) -> PromptTokens {
+    let ids = prompt.text.utf8.map { Int($0) } + [0]
     guard ids.count <= maxTokens else {
       throw .invalidRequest(field: field, reason: "has \(ids.count) tokens; the limit is \(maxTokens)")
     }
-    return PromptTokens(ids: ids, count: ids.count)
+    return PromptTokens(ids: ids, droppedCount: 0)
   }
 
   func encode(_ prompts: [PromptTokens]) -> [PromptConditioning] { prompts.map { encode($0, probe: .none) } }
@@ -185,5 +185,18 @@ private struct ToyCodec: LatentCodec {
       }
     }
     return Tensor(pixels, shape: [height, width, channels])
+  }
+
+  /// The upper left pixel of each token.
+  func encode(_ pixels: Tensor, noise: Tensor?, probe: Probe) -> Tensor {
+    let (height, width, channels) = (pixels.shape[0] / 8, pixels.shape[1] / 8, colour.count), values = pixels.floats()
+    var latents: [Float] = []
+    for channel in 0..<channels {
+      for token in 0..<height * width {
+        let pixel = token / width * 8 * pixels.shape[1] + token % width * 8
+        latents.append(values[pixel * channels + channel] - colour[channel])
+      }
+    }
+    return Tensor(latents, shape: [channels, height, width])
   }
 }

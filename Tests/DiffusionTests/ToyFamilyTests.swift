@@ -69,14 +69,15 @@ import Weights
 
   @Test func aResumeEndsWithTheSameBytes() throws {
     let checkpoint = try Checkpoint(), model = try checkpoint.model
-    try resume(model, try model.family.predictor(of: model, loading: WeightLoading(), pool: Self.pool))
+    try resume(
+      model, try model.family.predictor(of: model, loading: WeightLoading(), pool: Self.pool, controlNetworks: []))
   }
 
   private func resume(_ model: ModelDirectory, _ predictor: some VelocityPredictor) throws {
     let card = try model.card(), grid = card.latents.grid(of: Self.request.size)
     let conditioner = try model.family.conditioner(
-      of: model, loading: WeightLoading(), pool: Self.pool, limits: card.limits)
-    let prompts = conditioner.encode([try conditioner.tokens("a toy", field: "prompt")])
+      of: model, loading: WeightLoading(), pool: Self.pool, limits: card.limits, readsImages: false)
+    let prompts = conditioner.encode([try conditioner.tokens(PromptInput("a toy"), field: "prompt")])
     var input = DenoisingInput(
       prompt: prompts[0], negativePrompt: nil, latents: InitialNoise.torchCPU(seed: 1, grid: grid, card.latents),
       grid: grid, steps: 4, trueCFGScale: 1)

@@ -22,7 +22,8 @@ import Weights
     let alone = try Self.prompts.map { try encoder.embeds($0, probe: Recording().probe).floats() }
     for (index, prompt) in Self.prompts.enumerated() { #expect(try encoder.embeds(prompt).floats() == alone[index]) }
     for count in 2...Self.prompts.count {
-      let batch = encoder.encode(try Self.prompts.suffix(count).map { try encoder.tokens($0, field: "prompt") })
+      let batch = encoder.encode(
+        try Self.prompts.suffix(count).map { try encoder.tokens(PromptInput($0), field: "prompt") })
       #expect(batch.map { $0.embeds.floats() } == alone.suffix(count), "\(count) prompts at \(precision)")
     }
     #expect(encoder.encode([]).isEmpty)

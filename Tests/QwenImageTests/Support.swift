@@ -55,7 +55,7 @@ extension ModelDirectory {
 
   /// The denoising loop.
   func denoiser(_ loading: WeightLoading, pool: ThreadPool) throws -> Denoiser<MMDiT> {
-    let transformer = try family.predictor(of: self, loading: loading, pool: pool) as! MMDiT
+    let transformer = try family.predictor(of: self, loading: loading, pool: pool, controlNetworks: []) as! MMDiT
     return Denoiser(transformer, scheduler: scheduler, guidance: family.guidance)
   }
 
@@ -63,13 +63,13 @@ extension ModelDirectory {
   func encoder(_ loading: WeightLoading, pool: ThreadPool) throws -> any PromptConditioner {
     var limits = try card().limits
     limits.maxPromptTokens = 2000
-    return try family.conditioner(of: self, loading: loading, pool: pool, limits: limits)
+    return try family.conditioner(of: self, loading: loading, pool: pool, limits: limits, readsImages: false)
   }
 }
 
 extension PromptConditioner {
   func embeds(_ prompt: String, probe: Probe = .none) throws -> Tensor {
-    encode(try tokens(prompt, field: "prompt"), probe: probe).embeds
+    encode(try tokens(PromptInput(prompt), field: "prompt"), probe: probe).embeds
   }
 }
 

@@ -39,14 +39,19 @@ public protocol ModelFamily: Sendable {
 
   /// Loads what turns prompts into conditioning.
   ///
-  /// - Throws: `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at fault; the two below as
-  ///   well.
-  func conditioner(of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits) throws
-    -> any PromptConditioner
+  /// - Parameter readsImages: whether prompts come with images: what reads them is loaded then only.
+  /// - Throws: `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at fault; the two below too.
+  func conditioner(
+    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits, readsImages: Bool
+  ) throws -> any PromptConditioner
   /// Loads the denoising network.
-  func predictor(of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool) throws -> any VelocityPredictor
-  /// Loads the autoencoder.
-  func codec(of model: ModelDirectory, pool: ThreadPool) throws -> any LatentCodec
+  ///
+  /// - Parameter controlNetworks: directories of control networks, in the order in which ``ControlInput/network`` counts.
+  func predictor(
+    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, controlNetworks: [URL]
+  ) throws -> any VelocityPredictor
+  /// Loads the autoencoder, or one half of it.
+  func codec(of model: ModelDirectory, pool: ThreadPool, parts: CodecParts) throws -> any LatentCodec
 
   /// The files of a checkpoint with random weights, by their paths, without the weights: published sizes, or tiny ones
   /// for tests.

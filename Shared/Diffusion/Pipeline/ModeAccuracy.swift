@@ -25,7 +25,7 @@ public struct ModeAccuracy: Sendable, Equatable {
 
     func prompts(_ precision: PrecisionChoice) throws -> [PromptConditioning] {
       let conditioner = try model.family.conditioner(
-        of: model, loading: WeightLoading(precision: precision), pool: pool, limits: card.limits)
+        of: model, loading: WeightLoading(precision: precision), pool: pool, limits: card.limits, readsImages: false)
       let (prompt, negative) = try conditioner.encode(request)
       return [prompt] + (negative.map { [$0] } ?? [])
     }
@@ -37,7 +37,8 @@ public struct ModeAccuracy: Sendable, Equatable {
       return input
     }
     func network(_ precision: PrecisionChoice) throws -> any MeasuredNetwork {
-      let predictor = try model.family.predictor(of: model, loading: WeightLoading(precision: precision), pool: pool)
+      let predictor = try model.family.predictor(
+        of: model, loading: WeightLoading(precision: precision), pool: pool, controlNetworks: [])
       return Self.measured(predictor, model.scheduler, model.family.guidance)
     }
 

@@ -27,10 +27,12 @@ public struct TextToImage: Sendable {
   ) throws {
     card = try model.card()
     let family = model.family
-    conditioner = try family.conditioner(of: model, loading: loading, pool: pool, limits: card.limits)
+    conditioner = try family.conditioner(
+      of: model, loading: loading, pool: pool, limits: card.limits, readsImages: false)
     denoise = Self.loop(
-      try family.predictor(of: model, loading: loading, pool: pool), scheduler ?? model.scheduler, family.guidance)
-    codec = try family.codec(of: model, pool: pool)
+      try family.predictor(of: model, loading: loading, pool: pool, controlNetworks: []), scheduler ?? model.scheduler,
+      family.guidance)
+    codec = try family.codec(of: model, pool: pool, parts: .decoder)
   }
 
   private static func loop(
@@ -67,9 +69,9 @@ extension PromptConditioner {
   func encode(
     _ request: ImageRequest, probe: Probe = .none
   ) throws(PipelineError) -> (prompt: PromptConditioning, negative: PromptConditioning?) {
-    var tokens = [try tokens(request.prompt, field: "prompt")]
+    var tokens = [try tokens(PromptInput(request.prompt), field: "prompt")]
     if request.usesTrueCFG, let negative = request.negativePrompt {
-      tokens.append(try self.tokens(negative, field: "negative_prompt"))
+      tokens.append(try self.tokens(PromptInput(negative), field: "negative_prompt"))
     }
     let encoded =
       probe.isActive

@@ -56,6 +56,7 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
       let velocity = velocity(calls, scale: input.trueCFGScale, stepProbe(probe, step))
       latents = FlowMatchSchedule.step(
         latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
+      if let inpainting = input.inpainting { latents = inpainting.blend(latents, at: schedule.sigmas[step + 1]) }
       probe.record("latents.step\(step)", latents)
       try afterStep(step + 1, latents)
     }

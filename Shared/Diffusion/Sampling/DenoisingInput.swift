@@ -9,9 +9,15 @@ public struct DenoisingInput: Sendable {
   public var latents: Tensor
   /// The grid of image tokens.
   public var grid: TokenGrid
+  /// Images that condition every step, in order.
+  public var references: [ReferenceLatents] = []
+  /// What is kept outside of a mask; nil: everything is made anew.
+  public var inpainting: Inpainting?
+  /// Control images, each with the network that reads it.
+  public var controls: [ControlInput] = []
   /// Number of steps of the whole schedule.
   public var steps: Int
-  /// Steps already done.
+  /// Steps already done, or left out.
   public var firstStep: Int
   /// Guidance strength.
   public var trueCFGScale: Double
@@ -27,5 +33,80 @@ public struct DenoisingInput: Sendable {
     self.steps = steps
     self.firstStep = firstStep
     self.trueCFGScale = trueCFGScale
+  }
+}
+
+/// An encoded image.
+public struct ReferenceLatents: Sendable {
+  /// Packed latents [grid.tokenCount, channels · patch²], fp32.
+  public var latents: Tensor
+  /// The grid of its tokens.
+  public var grid: TokenGrid
+
+  /// See the properties.
+  public init(latents: Tensor, grid: TokenGrid) {
+    self.latents = latents
+    self.grid = grid
+  }
+}
+
+/// Keeps an image outside of a mask: after every step, its noised latents replace the loop's where the mask is 0.
+public struct Inpainting: Sendable {
+  /// Packed latents of the image, fp32, like the loop's.
+  public var image: Tensor
+  /// Packed noise, fp32: the one that the loop started from.
+  public var noise: Tensor
+  /// Packed mask, fp32, like the latents: 1 where the image is made anew.
+  public var mask: Tensor
+
+  /// See the properties.
+  public init(image: Tensor, noise: Tensor, mask: Tensor) {
+    self.image = image
+    self.noise = noise
+    self.mask = mask
+  }
+}
+
+extension Inpainting {
+  /// The loop's latents after a step that ended at noise level `sigma`: where the mask is 1 they stay, where it is 0
+  /// they are the image's, noised to that level.
+  func blend(_ latents: Tensor, at sigma: Float) -> Tensor {
+    var result = MutableTensor(uninitialized: latents.shape)
+    latents.withElements(as: Float.self) { made in
+      image.withElements(as: Float.self) { image in
+        noise.withElements(as: Float.self) { noise in
+          mask.withElements(as: Float.self) { mask in
+            result.withElements(as: Float.self) { result in
+              for i in result.indices {
+                // After the last step the image itself, without 0 · noise.
+                let kept = sigma == 0 ? image[i] : sigma * noise[i] + (1 - sigma) * image[i]
+                result[i] = (1 - mask[i]) * kept + mask[i] * made[i]
+              }
+            }
+          }
+        }
+      }
+    }
+    return result.finish()
+  }
+}
+
+/// A control image for one of the networks that were loaded beside the denoising network.
+public struct ControlInput: Sendable {
+  /// Packed latents [N, channels · patch²], or with the channels of a mask behind them, fp32.
+  public var latents: Tensor
+  /// Which of the loaded control networks reads it.
+  public var network: Int
+  /// What its residuals are multiplied with.
+  public var scale: Float
+  /// The part of the steps in which it acts, from 0 to 1.
+  public var range: ClosedRange<Double>
+
+  /// See the properties.
+  public init(latents: Tensor, network: Int = 0, scale: Float = 1, range: ClosedRange<Double> = 0...1) {
+    self.latents = latents
+    self.network = network
+    self.scale = scale
+    self.range = range
   }
 }

@@ -53,14 +53,14 @@ public struct PromptEncoder: PromptConditioner {
   /// Splits `prompt` within the template.
   ///
   /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the prompt has too many tokens.
-  public func tokens(_ prompt: String, field: String = "prompt") throws(PipelineError) -> PromptTokens {
-    let ids = tokenizer.encode(Self.templatePrefix + prompt + Self.templateSuffix)
+  public func tokens(_ prompt: PromptInput, field: String) throws(PipelineError) -> PromptTokens {
+    let ids = tokenizer.encode(Self.templatePrefix + prompt.text + Self.templateSuffix)
     let promptTokens = ids.count - Self.templatePrefixTokens - templateSuffixTokens
     guard promptTokens <= maxPromptTokens else {
       throw .invalidRequest(field: field, reason: "has \(promptTokens) tokens; the limit is \(maxPromptTokens)")
     }
     // The template's prefix is remembered: its rows are not computed.
-    return PromptTokens(ids: ids, count: ids.count - Self.templatePrefixTokens)
+    return PromptTokens(ids: ids, droppedCount: Self.templatePrefixTokens)
   }
 
   /// Encodes several prompts in one pass.
