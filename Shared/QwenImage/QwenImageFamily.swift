@@ -10,8 +10,8 @@ import Weights
 public struct QwenImageFamily: ModelFamily {
   /// The name of the family and of its first release.
   public static let name = "qwen-image"
-  /// The pipelines with these parts: checkpoints for image-to-image and for inpainting have the parts and weights of the
-  /// first.
+  /// The pipelines with these parts: checkpoints for image-to-image and for inpainting have the parts and weights of
+  /// the first.
   public static let classNames = ["QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline"]
   /// Blocks are quantised, all but the first of either network.
   public static let layers = LayerPrecision(

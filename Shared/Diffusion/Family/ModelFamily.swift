@@ -46,7 +46,8 @@ public protocol ModelFamily: Sendable {
   ) throws -> any PromptConditioner
   /// Loads the denoising network.
   ///
-  /// - Parameter controlNetworks: directories of control networks, in the order in which ``ControlInput/network`` counts.
+  /// - Parameter controlNetworks: directories of control networks, in the order in which ``ControlInput/network``
+  ///   counts.
   func predictor(
     of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, controlNetworks: [URL]
   ) throws -> any VelocityPredictor

@@ -6,7 +6,8 @@ extension MMDiT: VelocityPredictor {
   /// Names everything that results depend on besides weights and inputs.
   public var numericsClass: String { QwenImageFamily.layers.numericsClass(compute) }
 
-  /// Most tokens of a pass that branches share: few tokens wait for weights; more keep the processor busy by themselves (Tests/Benchmarks/PERFORMANCE-LOG.md).
+  /// Most tokens of a pass that branches share: few tokens wait for weights; more keep the processor busy by themselves
+  /// (Tests/Benchmarks/PERFORMANCE-LOG.md).
   public static let sharedTokensMax = 512
 
   /// What every step has in common: the prompt, and the modulation vectors of the schedule.
