@@ -67,6 +67,7 @@ let package = Package(
     .executable(name: "text-encoder", targets: ["TextEncoder"]),
     .executable(name: "denoiser", targets: ["Denoiser"]),
     .executable(name: "vae-decoder", targets: ["VAEDecoder"]),
+    .executable(name: "vae-encoder", targets: ["VAEEncoder"]),
     .executable(name: "qwen-image", targets: ["QwenImageCLI"]),
     .kernels, .qwenImage,
   ],
@@ -88,25 +89,27 @@ let package = Package(
   ],
   targets: [
     system("CCurl", apt: ["libcurl4-openssl-dev"]),
+    system("CJPEG", apt: ["libjpeg62-turbo-dev"]),
     system("COpenBLAS", apt: ["libopenblas-dev"]),
     system("COpenSSL", apt: ["libssl-dev"]),
     system("CPNG", apt: ["libpng-dev"]),
     system("CProtobufC", apt: ["libprotobuf-c-dev"]),
+    system("CWebP", apt: ["libwebp-dev"]),
     system("CZeroMQ", apt: ["libzmq3-dev"]),
     system("CZlib", apt: ["zlib1g-dev"]),
 
     // Compute
     .target(name: "CKernels", path: "Shared/CKernels", cSettings: optimisedC),
     .target(
-      name: "CImageCodec", dependencies: ["CPNG"], path: "Shared/CImageCodec", cSettings: optimisedC,
-      linkerSettings: [.linkedLibrary("png")]),
+      name: "CImageCodec", dependencies: ["CJPEG", "CPNG", "CWebP"], path: "Shared/CImageCodec", cSettings: optimisedC,
+      linkerSettings: ["jpeg", "png", "webp"].map { .linkedLibrary($0) }),
     shared("ClusterCore"),
     shared("StrictJSON", [.orderedCollections]),
     shared("Hashing", ["COpenSSL"]),
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
     shared("Weights", ["TensorCore", "Kernels", "StrictJSON", "CZlib"]),
-    shared("ImageCodec", ["CImageCodec"]),
+    shared("ImageCodec", ["CImageCodec", "Hashing"]),
     shared(
       "Diffusion", ["ClusterCore", "TensorCore", "Kernels", "Weights", "ImageCodec", "Hashing", "StrictJSON"]),
     shared("QwenImage", ["ClusterCore", "Diffusion", "TensorCore", "Kernels", "Weights"]),
@@ -157,7 +160,8 @@ let package = Package(
     .target(
       name: "StageSupport",
       dependencies: [
-        "ClusterCore", "Diffusion", "Kernels", "ModelRegistry", "Observability", "Settings", "StageRuntime",
+        "ClusterCore", "Diffusion", "ImageCodec", "Kernels", "ModelRegistry", "Observability", "Settings",
+        "StageRuntime",
         "TensorCore", "Transport",
         "Wire", .hummingbird,
         .hummingbirdCore,
@@ -168,6 +172,9 @@ let package = Package(
     service(
       "TextEncoder", ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service("Denoiser", ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
+    service(
+      "VAEEncoder",
+      ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service(
       "VAEDecoder",
       ["ClusterCore", "Diffusion", "ImageCodec", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),

@@ -48,7 +48,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
       throw Status(
         .invalidArgument, "steps is \(request.steps); it must be between 1 and \(card.limits.maxSteps)", field: "steps")
     }
-    let input = try input(of: task, request)
+    let input = try input(of: task, request), steps = request.steps - request.startStep
     let start = ContinuousClock.now
     var reports = Pace(every: Self.reportInterval, from: start)
     var checkpoints = Pace(every: .seconds(request.checkpointIntervalSeconds), from: start)
@@ -56,12 +56,12 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     let latents = try reportingStatus {
       try passes.participating {
         try denoiser(input) { completed, latents in
-          let now = ContinuousClock.now, isLast = completed == request.steps
+          let now = ContinuousClock.now, completed = completed - request.startStep, isLast = completed == steps
           // The last step's latents are the response.
           let isCheckpoint = !isLast && checkpoints.isDue(at: now)
           if isLast || isCheckpoint || reports.isDue(at: now) {
             let stepSeconds = (now - reported.at) / .seconds(1) / Double(completed - reported.steps)
-            let progress = Progress(completedSteps: completed, steps: request.steps, stepSeconds: stepSeconds)
+            let progress = Progress(completedSteps: completed, steps: steps, stepSeconds: stepSeconds)
             context.progress(
               .progress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
             reported = (completed, now)
@@ -70,24 +70,63 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
         }
       }
     }
-    let response = DenoiseResponse(steps: request.steps, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
+    let response = DenoiseResponse(steps: steps, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.denoiseResponse(response), tensors: [WireTensor(TensorName.latents, latents)])
   }
 
   private func input(of task: StageTask, _ request: DenoiseRequest) throws -> DenoisingInput {
     let grid = try card.grid(of: request.size)
-    let latents: Tensor
-    if request.firstStep > 0 {
-      latents = try task.requiredTensor(TensorName.latents).tensor()
-    } else {
-      switch request.noise {
-      case .torchCPU: latents = InitialNoise.torchCPU(seed: request.seed, grid: grid, card.latents)
-      }
-    }
-    return DenoisingInput(
+    var input = DenoisingInput(
       prompt: PromptConditioning(embeds: try task.requiredTensor(TensorName.promptEmbeds).tensor()),
       negativePrompt: task.tensor(TensorName.negativePromptEmbeds).map { PromptConditioning(embeds: $0.tensor()) },
-      latents: latents, grid: grid, steps: request.steps, firstStep: request.firstStep,
-      trueCFGScale: request.trueCFGScale)
+      latents: try noise(of: request, grid), grid: grid, steps: request.steps,
+      firstStep: request.startStep + request.firstStep, trueCFGScale: request.trueCFGScale)
+    for (index, size) in request.references.enumerated() {
+      let latents = try task.requiredTensor(TensorName.reference(index)).tensor()
+      input.references.append(ReferenceLatents(latents: latents, grid: try card.grid(of: size)))
+    }
+    for control in request.controls {
+      input.controls.append(
+        ControlInput(
+          latents: try task.requiredTensor(control.tensor).tensor(), network: control.network,
+          scale: Float(control.scale), range: control.range))
+    }
+    if let image = task.tensor(TensorName.imageLatents)?.tensor() {
+      try begin(&input, with: image, request, task)
+    } else if request.startStep > 0 || request.mask != nil {
+      throw Status(
+        .invalidArgument, "the tensor \(TensorName.imageLatents) is missing", field: TensorName.imageLatents)
+    }
+    if request.firstStep > 0 { input.latents = try task.requiredTensor(TensorName.latents).tensor() }
+    return input
+  }
+
+  private func noise(of request: DenoiseRequest, _ grid: TokenGrid) throws -> Tensor {
+    switch request.noise {
+    case .torchCPU:
+      return InitialNoise.torchCPU(
+        seed: request.seed, grid: grid, card.latents, precedingDraws: request.precedingDraws)
+    }
+  }
+
+  /// The latents begin with those of an image, which is kept where a mask is black.
+  private func begin(
+    _ input: inout DenoisingInput, with image: Tensor, _ request: DenoiseRequest, _ task: StageTask
+  ) throws {
+    guard image.shape == input.latents.shape, image.dtype == .fp32 else {
+      throw Status(
+        .invalidArgument,
+        "\(TensorName.imageLatents) is \(image.dtype) \(image.shape); expected F32 \(input.latents.shape)",
+        field: TensorName.imageLatents)
+    }
+    if let mask = request.mask {
+      guard mask.preparation.size == request.size else {
+        throw Status(.invalidArgument, "mask is \(mask.preparation.size), the image \(request.size)", field: "mask")
+      }
+      input.inpainting = Inpainting(
+        image: image, noise: input.latents, mask: ImageEncoder.packedMask(try task.image(mask).luma, card.latents))
+    }
+    input.latents = try reportingStatus { try denoiser.schedule(input) }.noised(
+      image, input.latents, before: request.startStep)
   }
 }

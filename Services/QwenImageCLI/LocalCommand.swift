@@ -19,6 +19,14 @@ struct LocalCommand: AsyncParsableCommand {
 
   @OptionGroup var request: RequestOptions
 
+  @OptionGroup var images: ImageOptions
+
+  @Flag(help: "With a mask, put the image's own pixels back where it is black, as a cluster does.")
+  var pasteBack = false
+
+  @Option(help: "Directory of a control network. Repeat it for several.")
+  var controlnet: [String] = []
+
   @OptionGroup var output: OutputOptions
 
   @Option(
@@ -59,21 +67,28 @@ struct LocalCommand: AsyncParsableCommand {
     progress.show("loading \(model)")
     let directory = try ModelDirectory(URL(filePath: model))
     let card = try directory.card()
+    var inputs = try images.inputs()
+    inputs.pastesBack = pasteBack
+    let pipeline = try card.pipeline(named: images.pipeline, for: inputs)
+    let size = card.size(
+      for: pipeline, width: request.width, height: request.height,
+      inputs.images.map { ImageSize(widthPx: $0.width, heightPx: $0.height) })
     let imageRequest = ImageRequest(
       card, prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
-      steps: request.steps,
-      width: request.width, height: request.height,
+      steps: request.steps, width: size.widthPx, height: size.heightPx,
       seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
     try card.limits.validate(imageRequest)
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
       Terminal.note($0)
     }
-    let pipeline = try TextToImage(directory, loading: loading, pool: ThreadPool(threads: threads))
+    let model = try LocalModel(
+      directory, for: pipeline, loading: loading, pool: ThreadPool(threads: threads),
+      controlNetworks: controlnet.map { URL(filePath: $0) })
 
     let recording = dump.map { _ in TensorRecording() }
     let clock = StepClock(steps: imageRequest.steps)
     progress.show("encoding")
-    let image = try pipeline(imageRequest, probe: recording?.probe ?? .none) { completed in
+    let drawn = try model(pipeline, imageRequest, inputs, probe: recording?.probe ?? .none) { completed in
       guard !interruption.isInterrupted else { throw PipelineError.cancelled }
       progress.show(
         "denoising", completed: completed, total: imageRequest.steps,
@@ -83,7 +98,7 @@ struct LocalCommand: AsyncParsableCommand {
     if let recording { try tensorFile?.replace(by: recording.write(to:)) }
     if request.seed == .random { Terminal.note("seed \(imageRequest.seed)") }
     let metadata = imageRequest.metadata(card.model, softwareVersion: SoftwareVersion.current)
-    try output.write(PNG.encode(image, texts: metadata.texts))
+    try output.write(try drawn.map { try PNG.encode($0, texts: metadata.texts) })
   }
 }
 

@@ -65,8 +65,25 @@ struct OutputOptions: ParsableArguments {
   @Option(name: [.short, .long], help: "Where to write the PNG; - is standard output.")
   var output = "image.png"
 
+  init() {}
+
+  private init(path: String) { output = path }
+
   /// What the path is.
   var file: OutputFile { OutputFile(output) }
+
+  /// Writes the images, several ones under the path with their number before the extension.
+  func write(_ images: [[UInt8]]) throws {
+    guard images.count > 1 else { return try images.forEach { try write($0) } }
+    guard !file.isStandardOutput else {
+      throw OutputError(name: "--output -", reason: "there are \(images.count) images; name a file")
+    }
+    let url = URL(filePath: output)
+    for (index, png) in images.enumerated() {
+      let suffix = url.pathExtension.isEmpty ? "" : ".\(url.pathExtension)"
+      try OutputOptions(path: "\(output.dropLast(suffix.count)).\(index)\(suffix)").write(png)
+    }
+  }
 
   /// Writes the image, and says where unless it is standard output.
   func write(_ png: [UInt8]) throws {

@@ -24,7 +24,8 @@ struct TextEncoderStage: Stage {
       try loading.model.componentFingerprint(.textEncoder) + "+" + loading.model.componentFingerprint(.tokenizer)
     tasksAtATime = loading.batch.maxItems
     let conditioner = try loading.model.family.conditioner(
-      of: loading.model, loading: loading.weights, pool: loading.pool, limits: card.limits, readsImages: false)
+      of: loading.model, loading: loading.weights, pool: loading.pool, limits: card.limits,
+      readsImages: card.pipelines.contains { $0.showsImagesToEncoder })
     numericsClass = conditioner.numericsClass
     self.conditioner = conditioner
     encode = Batcher(loading.batch) { waiting in
@@ -40,7 +41,9 @@ struct TextEncoderStage: Stage {
     }
     let start = ContinuousClock.now
     try context.checkCancelled()
-    let tokens = try reportingStatus { try conditioner.tokens(PromptInput(request.prompt), field: "prompt") }
+    var input = PromptInput(request.prompt, template: PromptInput.Template(request.template))
+    for image in request.images { input.images.append(try task.image(image).rgb) }
+    let tokens = try reportingStatus { try conditioner.tokens(input, field: "prompt") }
     guard let conditioning = encode((tokens, context), weight: tokens.count) else {
       try context.checkCancelled()
       throw Status(.cancelled, "the prompt is not wanted any more")
@@ -48,5 +51,15 @@ struct TextEncoderStage: Stage {
     let response = EncodeResponse(
       promptTokens: conditioning.embeds.shape[0], computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.encodeResponse(response), tensors: [WireTensor(TensorName.promptEmbeds, conditioning.embeds)])
+  }
+}
+
+extension PromptInput.Template {
+  fileprivate init(_ template: PromptTemplate) {
+    switch template {
+    case .textToImage: self = .textToImage
+    case .edit: self = .edit
+    case .editPlus: self = .editPlus
+    }
   }
 }

@@ -36,11 +36,16 @@ struct VAEDecoderStage: Stage {
         .invalidArgument, "latents is \(latents.dtype) \(latents.shape); expected F32 \(expected)",
         field: TensorName.latents)
     }
-    let image = RasterImage(decoded: codec.decode(latents, grid: grid, probe: .none))
+    var image = RasterImage(decoded: codec.decode(latents, grid: grid, probe: .none))
+    if let overlay = request.overlay {
+      let original = try task.image(named: overlay.imageTensor), mask = try task.image(named: overlay.maskTensor)
+      image = image.replacing(overlay.region, of: original, mask: mask)
+    }
     try context.checkCancelled()
     let png = try PNG.encode(image, texts: request.textEntries.map { PNG.Text($0.keyword, $0.text) })
     let response = DecodeResponse(
-      mediaType: "image/png", size: request.size, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
+      mediaType: "image/png", size: ImageSize(widthPx: image.width, heightPx: image.height),
+      computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.decodeResponse(response), tensors: [WireTensor(TensorName.image, bytes: png)])
   }
 }

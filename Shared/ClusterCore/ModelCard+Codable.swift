@@ -4,7 +4,7 @@ extension ModelCard: Codable {
     case modelID, pipelineClass, fingerprint, pipelines, sizeMultiple, minSide, maxSide, maxPixels, recommendedSizes,
       maxSteps
     case maxPromptTokens, maxPromptBytes, defaultSize, defaultSteps, defaultTrueCFGScale, defaultNegativePrompt
-    case latentChannels, latentDownscale, latentPatch
+    case latentChannels, latentDownscale, latentPatch, referenceArea, conditionArea
   }
 
   /// Reads a card; its numbers are checked to be such that arithmetic with them cannot trap.
@@ -19,6 +19,8 @@ extension ModelCard: Codable {
       }
       return value
     }
+    /// Cards before 0.2 have none.
+    func area(_ key: CodingKeys) throws -> Int? { values.contains(key) ? try integer(key, 1...Int(Int32.max)) : nil }
     let sides = 1...65_535, counts = 1...Int(Int32.max)
     let names = try values.decodeIfPresent([String].self, forKey: .pipelines)
     self.init(
@@ -40,7 +42,10 @@ extension ModelCard: Codable {
       recommendedSizes: try values.decode([ImageSize].self, forKey: .recommendedSizes),
       latents: LatentGeometry(
         channels: try integer(.latentChannels, 1...4096), downscale: try integer(.latentDownscale, 1...4096),
-        patch: try integer(.latentPatch, 1...4096)))
+        patch: try integer(.latentPatch, 1...4096)),
+      references: ReferenceAreas(
+        referencePx: try area(.referenceArea) ?? ReferenceAreas.published.referencePx,
+        conditionPx: try area(.conditionArea) ?? ReferenceAreas.published.conditionPx))
   }
 
   /// Writes what `init(from:)` reads.
@@ -65,5 +70,7 @@ extension ModelCard: Codable {
     try values.encode(latents.channels, forKey: .latentChannels)
     try values.encode(latents.downscale, forKey: .latentDownscale)
     try values.encode(latents.patch, forKey: .latentPatch)
+    try values.encode(references.referencePx, forKey: .referenceArea)
+    try values.encode(references.conditionPx, forKey: .conditionArea)
   }
 }

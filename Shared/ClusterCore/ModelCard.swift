@@ -110,12 +110,14 @@ public struct ModelCard: Hashable, Sendable {
   public var recommendedSizes: [ImageSize]
   /// The shape of latents.
   public var latents: LatentGeometry
+  /// In which sizes networks see images that are edited.
+  public var references: ReferenceAreas
 
   /// See the properties.
   public init(
     model: ModelIdentity, pipelineClass: String, pipelines: [PipelineName], limits: ModelLimits,
     defaults: GenerationDefaults,
-    recommendedSizes: [ImageSize], latents: LatentGeometry
+    recommendedSizes: [ImageSize], latents: LatentGeometry, references: ReferenceAreas = .published
   ) {
     self.model = model
     self.pipelineClass = pipelineClass
@@ -124,5 +126,6 @@ public struct ModelCard: Hashable, Sendable {
     self.defaults = defaults
     self.recommendedSizes = recommendedSizes
     self.latents = latents
+    self.references = references
   }
 }

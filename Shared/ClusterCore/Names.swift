@@ -19,6 +19,8 @@ public struct StageName: Hashable, Sendable, Comparable, CustomStringConvertible
   public static let textEncoder = StageName(known: "text-encoder")
   /// Noise and prompt embeddings → latents, step by step.
   public static let denoiser = StageName(known: "denoiser")
+  /// Image → latents.
+  public static let vaeEncoder = StageName(known: "vae-encoder")
   /// Latents → image.
   public static let vaeDecoder = StageName(known: "vae-decoder")
 
@@ -46,6 +48,25 @@ public struct PipelineName: Hashable, Sendable, Comparable, CustomStringConverti
 
   /// A prompt → an image.
   public static let textToImage = PipelineName(known: "text-to-image")
+  /// A prompt and an image → an image that begins with it.
+  public static let imageToImage = PipelineName(known: "img2img")
+  /// A prompt, an image and a mask → the image with its masked part made anew.
+  public static let inpaint = PipelineName(known: "inpaint")
+  /// A prompt about one image → an image.
+  public static let edit = PipelineName(known: "edit")
+  /// A prompt about several images → an image.
+  public static let editPlus = PipelineName(known: "edit-plus")
+  /// A prompt about an image, and a mask → the image with its masked part made anew.
+  public static let editInpaint = PipelineName(known: "edit-inpaint")
+  /// A prompt and control images → an image.
+  public static let controlNet = PipelineName(known: "controlnet")
+  /// A prompt, a control image and a mask → an image, made anew where the mask is white.
+  public static let controlNetInpaint = PipelineName(known: "controlnet-inpaint")
+  /// An image → its layers.
+  public static let layered = PipelineName(known: "layered")
+
+  /// Whether the text encoder sees the request's images.
+  public var showsImagesToEncoder: Bool { [.edit, .editPlus, .editInpaint].contains(self) }
 
   /// For logs and messages.
   public var description: String { text }

@@ -32,11 +32,12 @@ extension Worker {
     switch envelope.body {
     case .registered(let registered): await open(registered, inReplyTo: envelope.inReplyTo, link: index)
     case .heartbeatReply: break
-    case .encodeRequest, .denoiseRequest, .decodeRequest, .runRequest: await take(envelope, link: index)
+    case .encodeRequest, .denoiseRequest, .decodeRequest, .encodeImageRequest, .runRequest:
+      await take(envelope, link: index)
     case .cancel(let reason): await cancel(envelope, reason: reason, link: index)
     case .failed(let status): await refused(envelope, status, link: index)
     case .register, .heartbeat, .accepted, .draining, .goodbye, .encodeResponse, .progress, .denoiseResponse,
-      .decodeResponse, .runResponse:
+      .decodeResponse, .encodeImageResponse, .runResponse:
       let status = Status(.unimplemented, "a worker does not take \(envelope.body.name)")
       await send(Envelope(inReplyTo: envelope.messageID, task: envelope.task, body: .failed(status)), link: index)
     }

@@ -12,7 +12,7 @@ public struct Probe: Sendable {
   /// Calls `sink` with every recorded tensor.
   public init(_ sink: @escaping @Sendable (String, Tensor) -> Void) { self.init(sink: sink, prefix: "") }
 
-  /// Whether anybody listens. Work that only a recording needs may be skipped otherwise.
+  /// Whether there is a sink. Work that only a recording needs may be skipped otherwise.
   public var isActive: Bool { sink != nil }
 
   private init(sink: (@Sendable (String, Tensor) -> Void)?, prefix: String) {
@@ -26,13 +26,24 @@ public struct Probe: Sendable {
     return Probe(sink: sink, prefix: prefix + component() + ".")
   }
 
+  /// The same probe with `name` in place of `original` where a part of a name, before its first dot, is that.
+  public func renamed(_ original: String, _ name: String) -> Probe {
+    guard let sink, original != name else { return self }
+    let prefix = prefix
+    return Probe(
+      sink: { full, tensor in
+        let rest = full.dropFirst(prefix.count)
+        sink(rest.hasPrefix(original + ".") ? prefix + name + rest.dropFirst(original.count) : full, tensor)
+      }, prefix: prefix)
+  }
+
   /// The same probe without the tensors whose full name `isIncluded` refuses.
   public func filtered(_ isIncluded: @escaping @Sendable (String) -> Bool) -> Probe {
     guard let sink else { return self }
     return Probe(sink: { name, tensor in if isIncluded(name) { sink(name, tensor) } }, prefix: prefix)
   }
 
-  /// Records `tensor` as `name` if anybody listens.
+  /// Records `tensor` as `name` if there is a sink.
   public func record(_ name: @autoclosure () -> String, _ tensor: @autoclosure () -> Tensor) {
     guard let sink else { return }
     sink(prefix + name(), tensor())

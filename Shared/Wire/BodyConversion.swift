@@ -17,6 +17,8 @@ extension Body {
     case .denoiseResponse(let message): try message.check(fields)
     case .decodeRequest(let message): try message.check(fields)
     case .decodeResponse(let message): try message.check(fields)
+    case .encodeImageRequest(let message): try message.check(fields)
+    case .encodeImageResponse(let message): try message.check(fields)
     case .runRequest(let message): try message.check(fields)
     case .runResponse(let message): try message.check(fields)
     }
@@ -54,6 +56,12 @@ extension Body {
     case .decodeResponse(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE
       envelope.decode_response = message.pointer(arena)
+    case .encodeImageRequest(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_IMAGE_REQUEST
+      envelope.encode_image_request = message.pointer(arena)
+    case .encodeImageResponse(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_IMAGE_RESPONSE
+      envelope.encode_image_response = message.pointer(arena)
     case .runRequest(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_RUN_REQUEST
       envelope.run_request = message.pointer(arena)
@@ -123,6 +131,10 @@ extension Body {
       self = .decodeRequest(try .required(envelope.decode_request, "decode_request", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE:
       self = .decodeResponse(try .required(envelope.decode_response, "decode_response", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_IMAGE_REQUEST:
+      self = .encodeImageRequest(try .required(envelope.encode_image_request, "encode_image_request", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_IMAGE_RESPONSE:
+      self = .encodeImageResponse(try .required(envelope.encode_image_response, "encode_image_response", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_RUN_REQUEST:
       self = .runRequest(try .required(envelope.run_request, "run_request", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_RUN_RESPONSE:

@@ -94,6 +94,10 @@ public enum Body: Sendable, Equatable {
   case decodeRequest(DecodeRequest)
   /// VAE decoder → gateway.
   case decodeResponse(DecodeResponse)
+  /// Gateway → VAE encoder.
+  case encodeImageRequest(EncodeImageRequest)
+  /// VAE encoder → gateway.
+  case encodeImageResponse(EncodeImageResponse)
   /// Gateway → any stage without messages of its own.
   case runRequest(RunRequest)
   /// Such a stage → gateway.
@@ -118,6 +122,8 @@ public enum Body: Sendable, Equatable {
     case .denoiseResponse: "denoise_response"
     case .decodeRequest: "decode_request"
     case .decodeResponse: "decode_response"
+    case .encodeImageRequest: "encode_image_request"
+    case .encodeImageResponse: "encode_image_response"
     case .runRequest: "run_request"
     case .runResponse: "run_response"
     }
@@ -129,6 +135,7 @@ public enum Body: Sendable, Equatable {
     case .encodeRequest(let request): (.textEncoder, request.modelID, 0, 0)
     case .denoiseRequest(let request): (.denoiser, request.modelID, request.steps, request.firstStep)
     case .decodeRequest(let request): (.vaeDecoder, request.modelID, 0, 0)
+    case .encodeImageRequest(let request): (.vaeEncoder, request.modelID, 0, 0)
     case .runRequest(let request): (request.stage, request.modelID, request.steps, request.firstStep)
     default: nil
     }
@@ -145,4 +152,18 @@ public enum TensorName {
   public static let latents = "latents"
   /// u8 [bytes]: an encoded picture.
   public static let image = "image"
+  /// [tokens, channels · patch²]: packed latents of an image that the denoiser's begin with.
+  public static let imageLatents = "image_latents"
+
+  /// [tokens, channels · patch²]: packed latents of the reference number `index`, from 0.
+  public static func reference(_ index: Int) -> String { "reference.\(index)" }
+
+  /// [tokens, channels · patch²]: packed latents of the control image number `index`, from 0.
+  public static func control(_ index: Int) -> String { "control.\(index)" }
+
+  /// u8 [height, width, channels]: the image number `index` of a request, from 0.
+  public static func input(_ index: Int) -> String { "input.\(index)" }
+
+  /// u8 [height, width, 1]: the request's mask.
+  public static let mask = "mask"
 }

@@ -7,6 +7,11 @@ struct FieldCheck {
   /// The greatest number of steps that any message may name.
   static let maxSteps = 100_000
 
+  /// The most draws that a generator may have made before.
+  static let maxDraws = 64
+  /// The greatest number of a control network.
+  static let maxControlNetworks = 15
+
   let limits: WireLimits
   let path: String
 

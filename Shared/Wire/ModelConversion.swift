@@ -83,6 +83,8 @@ extension ModelCard: WireMessage {
     try defaults.check(fields.inside("defaults"))
     try latents.check(fields.inside("latents"))
     try fields.list("pipelines", pipelines) { (_, _) throws(WireError) in }
+    try fields.range("reference_area_px", references.referencePx, 1...FieldCheck.maxSidePx * FieldCheck.maxSidePx)
+    try fields.range("condition_area_px", references.conditionPx, 1...FieldCheck.maxSidePx * FieldCheck.maxSidePx)
   }
 
   func fill(_ message: inout Qwenimage__V1__ModelCard, _ arena: CArena) {
@@ -96,6 +98,8 @@ extension ModelCard: WireMessage {
     message.latents = latents.pointer(arena)
     message.n_pipelines = pipelines.count
     message.pipelines = arena.array(pipelines.map { arena.text($0.text) })
+    message.reference_area_px = UInt64(references.referencePx)
+    message.condition_area_px = UInt64(references.conditionPx)
   }
 
   init(_ message: Qwenimage__V1__ModelCard, _ fields: FieldCheck) throws(WireError) {
@@ -105,7 +109,7 @@ extension ModelCard: WireMessage {
       limits: ModelLimits(message), defaults: try .required(message.defaults, "defaults", of: fields),
       recommendedSizes: try ImageSize.list(
         message.recommended_sizes, message.n_recommended_sizes, "recommended_sizes", of: fields),
-      latents: try .required(message.latents, "latents", of: fields))
+      latents: try .required(message.latents, "latents", of: fields), references: ReferenceAreas(message))
   }
 
   /// Workers of 0.1 list none: they serve text-to-image.
@@ -122,6 +126,16 @@ extension ModelCard: WireMessage {
       pipelines.append(name)
     }
     return pipelines
+  }
+}
+
+extension ReferenceAreas {
+  /// Workers before 0.2 send none.
+  fileprivate init(_ message: Qwenimage__V1__ModelCard) {
+    func area(_ value: UInt64, _ published: Int) -> Int { value == 0 ? published : Int(clamping: value) }
+    self.init(
+      referencePx: area(message.reference_area_px, Self.published.referencePx),
+      conditionPx: area(message.condition_area_px, Self.published.conditionPx))
   }
 }
 

@@ -67,6 +67,7 @@ extension EncodeRequest: WireMessage {
     try fields.identifier("model_id", modelID)
     try fields.text("prompt", prompt)
     try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
+    try fields.list("images", images) { (element, image) throws(WireError) in try image.check(element) }
   }
 
   func fill(_ message: inout Qwenimage__V1__EncodeRequest, _ arena: CArena) {
@@ -74,12 +75,17 @@ extension EncodeRequest: WireMessage {
     message.prompt = arena.text(prompt)
     message.n_parameters = parameters.count
     message.parameters = arena.array(parameters.map { $0.pointer(arena) })
+    message.template_ = Qwenimage__V1__PromptTemplate(rawValue: UInt32(template.rawValue))
+    message.n_images = images.count
+    message.images = arena.array(images.map { $0.pointer(arena) })
   }
 
   init(_ message: Qwenimage__V1__EncodeRequest, _ fields: FieldCheck) throws(WireError) {
     self.init(
       modelID: String(field: message.model_id), prompt: String(field: message.prompt),
-      parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields))
+      parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields),
+      template: try enumeration(message.template_.rawValue, "template", of: fields),
+      images: try PreparedImage.list(message.images, message.n_images, "images", of: fields))
   }
 }
 
@@ -95,13 +101,12 @@ extension EncodeResponse: WireMessage {
 
   func fill(_ message: inout Qwenimage__V1__EncodeResponse, _ arena: CArena) {
     message.prompt_tokens = UInt32(promptTokens)
-    message.cached = cached ? 1 : 0
     message.compute_seconds = computeSeconds
   }
 
   init(_ message: Qwenimage__V1__EncodeResponse, _ fields: FieldCheck) {
     self.init(
-      promptTokens: Int(message.prompt_tokens), cached: message.cached != 0, computeSeconds: message.compute_seconds)
+      promptTokens: Int(message.prompt_tokens), computeSeconds: message.compute_seconds)
   }
 }
 
@@ -118,6 +123,11 @@ extension DenoiseRequest: WireMessage {
     try fields.range("first_step", firstStep, 0...(steps - 1))
     try fields.seconds("checkpoint_interval_seconds", checkpointIntervalSeconds)
     try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
+    try fields.list("references", references) { (element, size) throws(WireError) in try size.check(element) }
+    try fields.range("start_step", startStep, 0...(steps - 1))
+    try fields.range("preceding_draws", precedingDraws, 0...FieldCheck.maxDraws)
+    try mask?.check(fields.inside("mask"))
+    try fields.list("controls", controls) { (element, control) throws(WireError) in try control.check(element) }
   }
 
   func fill(_ message: inout Qwenimage__V1__DenoiseRequest, _ arena: CArena) {
@@ -132,6 +142,13 @@ extension DenoiseRequest: WireMessage {
     message.checkpoint_interval_seconds = checkpointIntervalSeconds
     message.n_parameters = parameters.count
     message.parameters = arena.array(parameters.map { $0.pointer(arena) })
+    message.n_references = references.count
+    message.references = arena.array(references.map { $0.pointer(arena) })
+    message.start_step = UInt32(startStep)
+    message.preceding_draws = UInt32(precedingDraws)
+    message.mask = mask?.pointer(arena)
+    message.n_controls = controls.count
+    message.controls = arena.array(controls.map { $0.pointer(arena) })
   }
 
   init(_ message: Qwenimage__V1__DenoiseRequest, _ fields: FieldCheck) throws(WireError) {
@@ -142,6 +159,11 @@ extension DenoiseRequest: WireMessage {
       noise: try enumeration(message.noise.rawValue, "noise", of: fields), firstStep: Int(message.first_step),
       checkpointIntervalSeconds: message.checkpoint_interval_seconds,
       parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields))
+    references = try ImageSize.list(message.references, message.n_references, "references", of: fields)
+    startStep = Int(message.start_step)
+    precedingDraws = Int(message.preceding_draws)
+    mask = try .optional(message.mask, "mask", of: fields)
+    controls = try ControlReference.list(message.controls, message.n_controls, "controls", of: fields)
   }
 }
 
@@ -219,6 +241,7 @@ extension DecodeRequest: WireMessage {
     try fields.size(size)
     try fields.list("text_entries", textEntries) { (element, entry) throws(WireError) in try entry.check(element) }
     try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
+    try overlay?.check(fields.inside("overlay"))
   }
 
   func fill(_ message: inout Qwenimage__V1__DecodeRequest, _ arena: CArena) {
@@ -230,6 +253,7 @@ extension DecodeRequest: WireMessage {
     message.text_entries = arena.array(textEntries.map { $0.pointer(arena) })
     message.n_parameters = parameters.count
     message.parameters = arena.array(parameters.map { $0.pointer(arena) })
+    message.overlay = overlay?.pointer(arena)
   }
 
   init(_ message: Qwenimage__V1__DecodeRequest, _ fields: FieldCheck) throws(WireError) {
@@ -239,6 +263,9 @@ extension DecodeRequest: WireMessage {
       format: try enumeration(message.format.rawValue, "format", of: fields),
       textEntries: try TextEntry.list(message.text_entries, message.n_text_entries, "text_entries", of: fields),
       parameters: try Parameter.list(message.parameters, message.n_parameters, "parameters", of: fields))
+    overlay = try message.overlay.map { overlay throws(WireError) in
+      try Overlay.required(overlay, "overlay", of: fields)
+    }
   }
 }
 

@@ -71,12 +71,21 @@ public struct EncodeRequest: Sendable, Equatable {
   public var prompt: String
   /// Further arguments.
   public var parameters: [Parameter]
+  /// Which of the model's templates the prompt is put into.
+  public var template: PromptTemplate
+  /// The images that the prompt speaks of, in order; each names a tensor.
+  public var images: [PreparedImage]
 
   /// See the properties.
-  public init(modelID: String, prompt: String, parameters: [Parameter] = []) {
+  public init(
+    modelID: String, prompt: String, parameters: [Parameter] = [], template: PromptTemplate = .textToImage,
+    images: [PreparedImage] = []
+  ) {
     self.modelID = modelID
     self.prompt = prompt
     self.parameters = parameters
+    self.template = template
+    self.images = images
   }
 }
 
@@ -84,15 +93,12 @@ public struct EncodeRequest: Sendable, Equatable {
 public struct EncodeResponse: Sendable, Equatable {
   /// Rows of `prompt_embeds`.
   public var promptTokens: Int
-  /// Answered from the worker's cache.
-  public var cached: Bool
   /// Time spent computing.
   public var computeSeconds: Double
 
   /// See the properties.
-  public init(promptTokens: Int, cached: Bool = false, computeSeconds: Double = 0) {
+  public init(promptTokens: Int, computeSeconds: Double = 0) {
     self.promptTokens = promptTokens
-    self.cached = cached
     self.computeSeconds = computeSeconds
   }
 }
@@ -124,8 +130,18 @@ public struct DenoiseRequest: Sendable, Equatable {
   public var checkpointIntervalSeconds: Double
   /// Further arguments.
   public var parameters: [Parameter]
+  /// Sizes of the images that were encoded to the tensors `reference.0`, `reference.1` …
+  public var references: [ImageSize] = []
+  /// Steps that are left out at the beginning: the latents begin with `image_latents` at the noise level of this step.
+  public var startStep = 0
+  /// Draws of as many numbers that the generator has made before the noise.
+  public var precedingDraws = 0
+  /// Where this mask is black, `image_latents` are kept; nil: everything is made anew.
+  public var mask: PreparedImage?
+  /// Control images.
+  public var controls: [ControlReference] = []
 
-  /// See the properties.
+  /// See the properties; those of images are set afterwards.
   public init(
     modelID: String, size: ImageSize, steps: Int, trueCFGScale: Double, seed: UInt64, noise: NoiseKind = .torchCPU,
     firstStep: Int = 0, checkpointIntervalSeconds: Double = 0, parameters: [Parameter] = []
@@ -188,8 +204,10 @@ public struct DecodeRequest: Sendable, Equatable {
   public var textEntries: [TextEntry]
   /// Further arguments.
   public var parameters: [Parameter]
+  /// What the decoded image becomes a part of; nil: it is the result.
+  public var overlay: Overlay?
 
-  /// See the properties.
+  /// See the properties; the overlay is set afterwards.
   public init(
     modelID: String, size: ImageSize, format: ImageFormat = .png, textEntries: [TextEntry] = [],
     parameters: [Parameter] = []

@@ -32,7 +32,7 @@ import Weights
 
   @Test func drawsImagesFromPromptAndSeed() throws {
     let checkpoint = try Checkpoint(), model = try checkpoint.model
-    let draw = try TextToImage(model, loading: WeightLoading(), pool: Self.pool)
+    let draw = try LocalModel(model, loading: WeightLoading(), pool: Self.pool)
     let image = try draw(Self.request)
     #expect(image.width == 24 && image.height == 16 && image.channels == 3)
     #expect(try draw(Self.request).pixels == image.pixels)
@@ -49,7 +49,7 @@ import Weights
   @Test func itsLimitsAndDefaultsHold() throws {
     let checkpoint = try Checkpoint(), model = try checkpoint.model, card = try model.card()
     #expect(card.pipelineClass == "ToyPipeline" && card.model.fingerprint == model.fingerprint)
-    let draw = try TextToImage(model, loading: WeightLoading(), pool: Self.pool)
+    let draw = try LocalModel(model, loading: WeightLoading(), pool: Self.pool)
     let request = ImageRequest(
       card, prompt: "p", negativePrompt: nil, trueCFGScale: nil, steps: nil, width: nil, height: nil, seed: 0)
     #expect(try draw(request).width == 32)
@@ -102,7 +102,7 @@ import Weights
     let quantised = try ModelDirectory(target, families: Self.families)
     #expect(quantised.fingerprint == model.fingerprint)
     #expect(try quantised.weights(of: .transformer).packedPrecision == .int8)
-    _ = try TextToImage(quantised, loading: WeightLoading(), pool: Self.pool)(Self.request)
+    _ = try LocalModel(quantised, loading: WeightLoading(), pool: Self.pool)(Self.request)
     let accuracy = try ModeAccuracy.measure(
       model, request: Self.request, precisions: [.bf16, .int8], pool: Self.pool)
     #expect(accuracy.allSatisfy { $0.velocity > 0 && $0.velocity < 0.1 }, "\(accuracy)")

@@ -99,6 +99,6 @@ import Weights
   }
 }
 
-private func loadTinyPipeline() throws -> TextToImage {
-  try TextToImage(ModelDirectory(Golden.tinyCheckpoint), loading: WeightLoading(), pool: ThreadPool(threads: 2))
+private func loadTinyPipeline() throws -> LocalModel {
+  try LocalModel(ModelDirectory(Golden.tinyCheckpoint), loading: WeightLoading(), pool: ThreadPool(threads: 2))
 }

@@ -11,7 +11,7 @@ private let pool = ThreadPool(threads: 1)
 
 /// Draws a small image in fp32, after everything that `qwen-image local` and the stages check.
 private func draw(_ url: URL) throws -> RasterImage {
-  let pipeline = try TextToImage(ModelDirectory(url), loading: WeightLoading(precision: .fp32), pool: pool)
+  let pipeline = try LocalModel(ModelDirectory(url), loading: WeightLoading(precision: .fp32), pool: pool)
   return try pipeline(
     ImageRequest(
       prompt: "star", negativePrompt: " ", trueCFGScale: 4, steps: 1, size: ImageSize(widthPx: 64, heightPx: 64),

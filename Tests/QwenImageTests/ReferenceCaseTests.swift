@@ -55,9 +55,9 @@ private let cases = [
   ReferenceCase(name: "t2i_lightning", isLightning: true),
 ]
 
-private func loadPipeline(_ precision: PrecisionChoice, lightning: Bool = false) throws -> TextToImage {
+private func loadPipeline(_ precision: PrecisionChoice, lightning: Bool = false) throws -> LocalModel {
   let model = try ModelDirectory(Golden.tinyCheckpoint)
-  return try TextToImage(
+  return try LocalModel(
     model, loading: WeightLoading(precision: precision), pool: ThreadPool(threads: 2),
     scheduler: lightning ? model.scheduler.lightning : nil)
 }

@@ -104,9 +104,11 @@ extension Dispatcher {
       logger.info("worker draining", metadata: ["worker": "\(session.register.workerID)", "reason": "\(reason)"])
       process(.workerDraining(session.id))
     case .goodbye(let reason): process(.workerLeft(session.id, reason: reason.isEmpty ? "the worker has left" : reason))
-    case .accepted, .failed, .progress, .encodeResponse, .denoiseResponse, .decodeResponse, .runResponse:
+    case .accepted, .failed, .progress, .encodeResponse, .denoiseResponse, .decodeResponse, .encodeImageResponse,
+      .runResponse:
       takeAnswer(envelope, session)
-    case .register, .registered, .heartbeatReply, .cancel, .encodeRequest, .denoiseRequest, .decodeRequest, .runRequest:
+    case .register, .registered, .heartbeatReply, .cancel, .encodeRequest, .denoiseRequest, .decodeRequest,
+      .encodeImageRequest, .runRequest:
       answer(.failed(Status(.unimplemented, "a gateway takes no \(envelope.body.name)")), to: envelope, at: peer)
     }
   }

@@ -2,6 +2,7 @@
 #pragma once
 #include "qwenimage/v1/denoiser.pb-c.h"
 #include "qwenimage/v1/envelope.pb-c.h"
+#include "qwenimage/v1/image.pb-c.h"
 #include "qwenimage/v1/model_card.pb-c.h"
 #include "qwenimage/v1/parameter.pb-c.h"
 #include "qwenimage/v1/stage.pb-c.h"
@@ -10,4 +11,5 @@
 #include "qwenimage/v1/tensor.pb-c.h"
 #include "qwenimage/v1/text_encoder.pb-c.h"
 #include "qwenimage/v1/vae_decoder.pb-c.h"
+#include "qwenimage/v1/vae_encoder.pb-c.h"
 #include "qwenimage/v1/worker.pb-c.h"

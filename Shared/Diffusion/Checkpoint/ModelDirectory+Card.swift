@@ -9,7 +9,8 @@ extension ModelDirectory {
   /// may carry a `generation_defaults.json` beside `model_index.json` with values of its own:
   ///
   ///     {"id": "nano", "width": 64, "height": 64, "steps": 12, "true_cfg_scale": 3.5, "negative_prompt": " ",
-  ///      "min_side": 64, "max_side": 128, "recommended_sizes": ["64x64"]}
+  ///      "min_side": 64, "max_side": 128, "recommended_sizes": ["64x64"],
+  ///      "reference_area": 16384, "condition_area": 16384}
   ///
   /// - Throws: ``PipelineError/checkpoint(_:)`` naming the field of the file that is wrong.
   public func card() throws(PipelineError) -> ModelCard {
@@ -32,7 +33,7 @@ extension ModelDirectory {
 extension ModelCard {
   private static let fieldNames = [
     "id", "width", "height", "steps", "true_cfg_scale", "negative_prompt", "min_side", "max_side", "max_pixels",
-    "max_steps", "recommended_sizes",
+    "max_steps", "recommended_sizes", "reference_area", "condition_area",
   ]
   /// Whatever a checkpoint says, sides and steps stay within these, and sums of them within 64 bits.
   private static let maxSide = 16_384, maxSteps = 10_000, maxIDBytes = 256, maxRecommendedSizes = 100
@@ -59,6 +60,10 @@ extension ModelCard {
     defaults.trueCFGScale = try fields.number(
       "true_cfg_scale", in: 0...ModelLimits.maxTrueCFGScale, default: defaults.trueCFGScale)
     defaults.negativePrompt = try fields.string("negative_prompt", default: defaults.negativePrompt)
+    let areas = 32 * 32...Self.maxSide * Self.maxSide
+    references = ReferenceAreas(
+      referencePx: try fields.integer("reference_area", in: areas, default: references.referencePx),
+      conditionPx: try fields.integer("condition_area", in: areas, default: references.conditionPx))
     guard fields.value("recommended_sizes") != nil else { return }
     recommendedSizes = try fields.strings("recommended_sizes", count: 0...Self.maxRecommendedSizes)
       .map { (name) throws(ConfigurationError) in

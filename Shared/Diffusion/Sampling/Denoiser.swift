@@ -29,6 +29,13 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
     return denoiser
   }
 
+  /// The noise levels of an image's steps.
+  ///
+  /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when there is no such schedule.
+  public func schedule(_ input: DenoisingInput) throws(PipelineError) -> FlowMatchSchedule {
+    try FlowMatchSchedule(of: input, scheduler)
+  }
+
   /// Runs the steps that are left.
   ///
   /// Resuming at step k from the latents after step k-1 gives the bytes of the undisturbed run: branches are always
@@ -45,7 +52,7 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
     guard input.steps >= 1, (0...input.steps).contains(input.firstStep) else {
       throw PipelineError.invalidRequest(field: "first_step", reason: "is \(input.firstStep) of \(input.steps) steps")
     }
-    let schedule = try FlowMatchSchedule(of: input, scheduler)
+    let schedule = try schedule(input)
     probe.record("sigmas", Tensor(schedule.sigmas, shape: [schedule.sigmas.count]))
     probe.record("timesteps", Tensor(schedule.timesteps, shape: [schedule.timesteps.count]))
     let branches = try predictor.prepare(input, times: schedule.times)

@@ -91,6 +91,20 @@ public struct FlowMatchSchedule: Sendable, Equatable {
     return (0..<(count - 1)).map { Float(Double($0) * step + 1) } + [Float(last)]
   }
 
+  /// An image's latents at the noise level before `step`: σ · noise + (1 - σ) · image.
+  public func noised(_ image: Tensor, _ noise: Tensor, before step: Int) -> Tensor {
+    let sigma = sigmas[step]
+    var result = MutableTensor(uninitialized: image.shape)
+    image.withElements(as: Float.self) { image in
+      noise.withElements(as: Float.self) { noise in
+        result.withElements(as: Float.self) { result in
+          for i in result.indices { result[i] = sigma * noise[i] + (1 - sigma) * image[i] }
+        }
+      }
+    }
+    return result.finish()
+  }
+
   /// One Euler step from noise level `from` to noise level `to`: `latents + (to - from) · velocity`.
   ///
   /// Both tensors are fp32 and of one shape, which the result has too.

@@ -7,6 +7,51 @@
 #endif
 
 #include "qwenimage/v1/denoiser.pb-c.h"
+void   qwenimage__v1__control__init
+                     (Qwenimage__V1__Control         *message)
+{
+  static const Qwenimage__V1__Control init_value = QWENIMAGE__V1__CONTROL__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__control__get_packed_size
+                     (const Qwenimage__V1__Control *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__control__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__control__pack
+                     (const Qwenimage__V1__Control *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__control__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__control__pack_to_buffer
+                     (const Qwenimage__V1__Control *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__control__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__Control *
+       qwenimage__v1__control__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__Control *)
+     protobuf_c_message_unpack (&qwenimage__v1__control__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__control__free_unpacked
+                     (Qwenimage__V1__Control *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__control__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   qwenimage__v1__denoise_request__init
                      (Qwenimage__V1__DenoiseRequest         *message)
 {
@@ -97,7 +142,97 @@ void   qwenimage__v1__denoise_response__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__denoise_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[10] =
+static const ProtobufCFieldDescriptor qwenimage__v1__control__field_descriptors[5] =
+{
+  {
+    "tensor",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Control, tensor),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "network",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Control, network),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "scale",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Control, scale),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "start",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Control, start),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "end",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Control, end),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__control__field_indices_by_name[] = {
+  4,   /* field[4] = end */
+  1,   /* field[1] = network */
+  2,   /* field[2] = scale */
+  3,   /* field[3] = start */
+  0,   /* field[0] = tensor */
+};
+static const ProtobufCIntRange qwenimage__v1__control__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.Control",
+  "Control",
+  "Qwenimage__V1__Control",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__Control),
+  5,
+  qwenimage__v1__control__field_descriptors,
+  qwenimage__v1__control__field_indices_by_name,
+  1,  qwenimage__v1__control__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__control__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[15] =
 {
   {
     "model_id",
@@ -219,15 +354,80 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "references",
+    12,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__DenoiseRequest, n_references),
+    offsetof(Qwenimage__V1__DenoiseRequest, references),
+    &qwenimage__v1__image_size__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "start_step",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DenoiseRequest, start_step),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "preceding_draws",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DenoiseRequest, preceding_draws),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "mask",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DenoiseRequest, mask),
+    &qwenimage__v1__prepared_image__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "controls",
+    16,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__DenoiseRequest, n_controls),
+    offsetof(Qwenimage__V1__DenoiseRequest, controls),
+    &qwenimage__v1__control__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = {
   9,   /* field[9] = checkpoint_interval_seconds */
+  14,   /* field[14] = controls */
   7,   /* field[7] = first_step */
   2,   /* field[2] = height_px */
+  13,   /* field[13] = mask */
   0,   /* field[0] = model_id */
   6,   /* field[6] = noise */
   8,   /* field[8] = parameters */
+  12,   /* field[12] = preceding_draws */
+  10,   /* field[10] = references */
   5,   /* field[5] = seed */
+  11,   /* field[11] = start_step */
   3,   /* field[3] = steps */
   4,   /* field[4] = true_cfg_scale */
   1,   /* field[1] = width_px */
@@ -236,7 +436,7 @@ static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[2 +
 {
   { 1, 0 },
   { 10, 8 },
-  { 0, 10 }
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
 {
@@ -246,7 +446,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
   "Qwenimage__V1__DenoiseRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DenoiseRequest),
-  10,
+  15,
   qwenimage__v1__denoise_request__field_descriptors,
   qwenimage__v1__denoise_request__field_indices_by_name,
   2,  qwenimage__v1__denoise_request__number_ranges,

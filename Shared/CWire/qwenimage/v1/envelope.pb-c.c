@@ -52,7 +52,7 @@ void   qwenimage__v1__envelope__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__envelope__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[25] =
+static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[27] =
 {
   {
     "protocol_version",
@@ -331,6 +331,30 @@ static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "encode_image_request",
+    72,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__Envelope, body_case),
+    offsetof(Qwenimage__V1__Envelope, encode_image_request),
+    &qwenimage__v1__encode_image_request__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "encode_image_response",
+    73,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__Envelope, body_case),
+    offsetof(Qwenimage__V1__Envelope, encode_image_response),
+    &qwenimage__v1__encode_image_response__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "run_request",
     80,
     PROTOBUF_C_LABEL_NONE,
@@ -364,6 +388,8 @@ static const unsigned qwenimage__v1__envelope__field_indices_by_name[] = {
   18,   /* field[18] = denoise_request */
   20,   /* field[20] = denoise_response */
   13,   /* field[13] = draining */
+  23,   /* field[23] = encode_image_request */
+  24,   /* field[24] = encode_image_response */
   16,   /* field[16] = encode_request */
   17,   /* field[17] = encode_response */
   15,   /* field[15] = failed */
@@ -376,13 +402,13 @@ static const unsigned qwenimage__v1__envelope__field_indices_by_name[] = {
   0,   /* field[0] = protocol_version */
   8,   /* field[8] = registered */
   7,   /* field[7] = registration */
-  23,   /* field[23] = run_request */
-  24,   /* field[24] = run_response */
+  25,   /* field[25] = run_request */
+  26,   /* field[26] = run_response */
   3,   /* field[3] = task */
   6,   /* field[6] = tensors */
   5,   /* field[5] = traceparent */
 };
-static const ProtobufCIntRange qwenimage__v1__envelope__number_ranges[7 + 1] =
+static const ProtobufCIntRange qwenimage__v1__envelope__number_ranges[8 + 1] =
 {
   { 1, 0 },
   { 16, 7 },
@@ -390,8 +416,9 @@ static const ProtobufCIntRange qwenimage__v1__envelope__number_ranges[7 + 1] =
   { 32, 16 },
   { 48, 18 },
   { 64, 21 },
-  { 80, 23 },
-  { 0, 25 }
+  { 72, 23 },
+  { 80, 25 },
+  { 0, 27 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
 {
@@ -401,10 +428,10 @@ const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
   "Qwenimage__V1__Envelope",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Envelope),
-  25,
+  27,
   qwenimage__v1__envelope__field_descriptors,
   qwenimage__v1__envelope__field_indices_by_name,
-  7,  qwenimage__v1__envelope__number_ranges,
+  8,  qwenimage__v1__envelope__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__envelope__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

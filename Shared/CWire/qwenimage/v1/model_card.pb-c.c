@@ -187,7 +187,7 @@ void   qwenimage__v1__latent_geometry__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__latent_geometry__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[14] =
+static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[16] =
 {
   {
     "model_id",
@@ -357,8 +357,33 @@ static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "reference_area_px",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ModelCard, reference_area_px),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "condition_area_px",
+    16,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ModelCard, condition_area_px),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
+  15,   /* field[15] = condition_area_px */
   11,   /* field[11] = defaults */
   12,   /* field[12] = latents */
   6,   /* field[6] = max_pixels */
@@ -372,12 +397,13 @@ static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
   1,   /* field[1] = pipeline_class */
   13,   /* field[13] = pipelines */
   7,   /* field[7] = recommended_sizes */
+  14,   /* field[14] = reference_area_px */
   3,   /* field[3] = size_multiple_px */
 };
 static const ProtobufCIntRange qwenimage__v1__model_card__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 14 }
+  { 0, 16 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
 {
@@ -387,7 +413,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
   "Qwenimage__V1__ModelCard",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__ModelCard),
-  14,
+  16,
   qwenimage__v1__model_card__field_descriptors,
   qwenimage__v1__model_card__field_indices_by_name,
   1,  qwenimage__v1__model_card__number_ranges,

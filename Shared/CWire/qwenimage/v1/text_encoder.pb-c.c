@@ -97,7 +97,7 @@ void   qwenimage__v1__encode_response__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__encode_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__encode_request__field_descriptors[3] =
+static const ProtobufCFieldDescriptor qwenimage__v1__encode_request__field_descriptors[5] =
 {
   {
     "model_id",
@@ -135,16 +135,42 @@ static const ProtobufCFieldDescriptor qwenimage__v1__encode_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "template",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__EncodeRequest, template_),
+    &qwenimage__v1__prompt_template__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "images",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__EncodeRequest, n_images),
+    offsetof(Qwenimage__V1__EncodeRequest, images),
+    &qwenimage__v1__prepared_image__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__encode_request__field_indices_by_name[] = {
+  4,   /* field[4] = images */
   0,   /* field[0] = model_id */
   2,   /* field[2] = parameters */
   1,   /* field[1] = prompt */
+  3,   /* field[3] = template */
 };
 static const ProtobufCIntRange qwenimage__v1__encode_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__encode_request__descriptor =
 {
@@ -154,14 +180,14 @@ const ProtobufCMessageDescriptor qwenimage__v1__encode_request__descriptor =
   "Qwenimage__V1__EncodeRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__EncodeRequest),
-  3,
+  5,
   qwenimage__v1__encode_request__field_descriptors,
   qwenimage__v1__encode_request__field_indices_by_name,
   1,  qwenimage__v1__encode_request__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__encode_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__encode_response__field_descriptors[3] =
+static const ProtobufCFieldDescriptor qwenimage__v1__encode_response__field_descriptors[2] =
 {
   {
     "prompt_tokens",
@@ -170,18 +196,6 @@ static const ProtobufCFieldDescriptor qwenimage__v1__encode_response__field_desc
     PROTOBUF_C_TYPE_UINT32,
     0,   /* quantifier_offset */
     offsetof(Qwenimage__V1__EncodeResponse, prompt_tokens),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "cached",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BOOL,
-    0,   /* quantifier_offset */
-    offsetof(Qwenimage__V1__EncodeResponse, cached),
     NULL,
     NULL,
     0,             /* flags */
@@ -201,14 +215,14 @@ static const ProtobufCFieldDescriptor qwenimage__v1__encode_response__field_desc
   },
 };
 static const unsigned qwenimage__v1__encode_response__field_indices_by_name[] = {
-  1,   /* field[1] = cached */
-  2,   /* field[2] = compute_seconds */
+  1,   /* field[1] = compute_seconds */
   0,   /* field[0] = prompt_tokens */
 };
-static const ProtobufCIntRange qwenimage__v1__encode_response__number_ranges[1 + 1] =
+static const ProtobufCIntRange qwenimage__v1__encode_response__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 3, 1 },
+  { 0, 2 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__encode_response__descriptor =
 {
@@ -218,10 +232,40 @@ const ProtobufCMessageDescriptor qwenimage__v1__encode_response__descriptor =
   "Qwenimage__V1__EncodeResponse",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__EncodeResponse),
-  3,
+  2,
   qwenimage__v1__encode_response__field_descriptors,
   qwenimage__v1__encode_response__field_indices_by_name,
-  1,  qwenimage__v1__encode_response__number_ranges,
+  2,  qwenimage__v1__encode_response__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__encode_response__init,
   NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCEnumValue qwenimage__v1__prompt_template__enum_values_by_number[3] =
+{
+  { "PROMPT_TEMPLATE_UNSPECIFIED", "QWENIMAGE__V1__PROMPT_TEMPLATE__PROMPT_TEMPLATE_UNSPECIFIED", 0 },
+  { "PROMPT_TEMPLATE_EDIT", "QWENIMAGE__V1__PROMPT_TEMPLATE__PROMPT_TEMPLATE_EDIT", 1 },
+  { "PROMPT_TEMPLATE_EDIT_PLUS", "QWENIMAGE__V1__PROMPT_TEMPLATE__PROMPT_TEMPLATE_EDIT_PLUS", 2 },
+};
+static const ProtobufCIntRange qwenimage__v1__prompt_template__value_ranges[] = {
+{0, 0},{0, 3}
+};
+static const ProtobufCEnumValueIndex qwenimage__v1__prompt_template__enum_values_by_name[3] =
+{
+  { "PROMPT_TEMPLATE_EDIT", 1 },
+  { "PROMPT_TEMPLATE_EDIT_PLUS", 2 },
+  { "PROMPT_TEMPLATE_UNSPECIFIED", 0 },
+};
+const ProtobufCEnumDescriptor qwenimage__v1__prompt_template__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.PromptTemplate",
+  "PromptTemplate",
+  "Qwenimage__V1__PromptTemplate",
+  "qwenimage.v1",
+  3,
+  qwenimage__v1__prompt_template__enum_values_by_number,
+  3,
+  qwenimage__v1__prompt_template__enum_values_by_name,
+  1,
+  qwenimage__v1__prompt_template__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
 };

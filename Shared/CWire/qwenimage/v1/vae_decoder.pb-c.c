@@ -52,6 +52,51 @@ void   qwenimage__v1__text_entry__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__text_entry__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   qwenimage__v1__overlay__init
+                     (Qwenimage__V1__Overlay         *message)
+{
+  static const Qwenimage__V1__Overlay init_value = QWENIMAGE__V1__OVERLAY__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__overlay__get_packed_size
+                     (const Qwenimage__V1__Overlay *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__overlay__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__overlay__pack
+                     (const Qwenimage__V1__Overlay *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__overlay__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__overlay__pack_to_buffer
+                     (const Qwenimage__V1__Overlay *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__overlay__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__Overlay *
+       qwenimage__v1__overlay__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__Overlay *)
+     protobuf_c_message_unpack (&qwenimage__v1__overlay__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__overlay__free_unpacked
+                     (Qwenimage__V1__Overlay *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__overlay__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   qwenimage__v1__decode_request__init
                      (Qwenimage__V1__DecodeRequest         *message)
 {
@@ -193,7 +238,71 @@ const ProtobufCMessageDescriptor qwenimage__v1__text_entry__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__text_entry__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descriptors[6] =
+static const ProtobufCFieldDescriptor qwenimage__v1__overlay__field_descriptors[3] =
+{
+  {
+    "image_tensor",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Overlay, image_tensor),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "mask_tensor",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Overlay, mask_tensor),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "region",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Overlay, region),
+    &qwenimage__v1__pixel_region__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__overlay__field_indices_by_name[] = {
+  0,   /* field[0] = image_tensor */
+  1,   /* field[1] = mask_tensor */
+  2,   /* field[2] = region */
+};
+static const ProtobufCIntRange qwenimage__v1__overlay__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__overlay__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.Overlay",
+  "Overlay",
+  "Qwenimage__V1__Overlay",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__Overlay),
+  3,
+  qwenimage__v1__overlay__field_descriptors,
+  qwenimage__v1__overlay__field_indices_by_name,
+  1,  qwenimage__v1__overlay__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__overlay__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descriptors[7] =
 {
   {
     "model_id",
@@ -267,11 +376,24 @@ static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "overlay",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DecodeRequest, overlay),
+    &qwenimage__v1__overlay__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__decode_request__field_indices_by_name[] = {
   3,   /* field[3] = format */
   2,   /* field[2] = height_px */
   0,   /* field[0] = model_id */
+  6,   /* field[6] = overlay */
   5,   /* field[5] = parameters */
   4,   /* field[4] = text_entries */
   1,   /* field[1] = width_px */
@@ -279,7 +401,7 @@ static const unsigned qwenimage__v1__decode_request__field_indices_by_name[] = {
 static const ProtobufCIntRange qwenimage__v1__decode_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__decode_request__descriptor =
 {
@@ -289,7 +411,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__decode_request__descriptor =
   "Qwenimage__V1__DecodeRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DecodeRequest),
-  6,
+  7,
   qwenimage__v1__decode_request__field_descriptors,
   qwenimage__v1__decode_request__field_indices_by_name,
   1,  qwenimage__v1__decode_request__number_ranges,

@@ -122,7 +122,7 @@ struct BenchmarkCase {
   {
     let parts = model.split(separator: ":").map(String.init), steps = parts.count > 1 ? Int(parts[1]) ?? 4 : 4
     let directory = try ModelDirectory(URL(filePath: parts[0]))
-    let pipeline = try TextToImage(
+    let pipeline = try LocalModel(
       directory, loading: WeightLoading(precision: PrecisionChoice(rawValue: precision.rawValue) ?? .auto),
       pool: pool)
     var number = 0

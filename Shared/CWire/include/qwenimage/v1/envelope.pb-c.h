@@ -20,6 +20,7 @@ PROTOBUF_C__BEGIN_DECLS
 #include "qwenimage/v1/tensor.pb-c.h"
 #include "qwenimage/v1/text_encoder.pb-c.h"
 #include "qwenimage/v1/vae_decoder.pb-c.h"
+#include "qwenimage/v1/vae_encoder.pb-c.h"
 #include "qwenimage/v1/worker.pb-c.h"
 
 typedef struct Qwenimage__V1__Envelope Qwenimage__V1__Envelope;
@@ -48,6 +49,8 @@ typedef enum {
   QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_RESPONSE = 50,
   QWENIMAGE__V1__ENVELOPE__BODY_DECODE_REQUEST = 64,
   QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE = 65,
+  QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_IMAGE_REQUEST = 72,
+  QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_IMAGE_RESPONSE = 73,
   QWENIMAGE__V1__ENVELOPE__BODY_RUN_REQUEST = 80,
   QWENIMAGE__V1__ENVELOPE__BODY_RUN_RESPONSE = 81
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__ENVELOPE__BODY__CASE)
@@ -103,6 +106,8 @@ struct  Qwenimage__V1__Envelope
     Qwenimage__V1__DenoiseResponse *denoise_response;
     Qwenimage__V1__DecodeRequest *decode_request;
     Qwenimage__V1__DecodeResponse *decode_response;
+    Qwenimage__V1__EncodeImageRequest *encode_image_request;
+    Qwenimage__V1__EncodeImageResponse *encode_image_response;
     Qwenimage__V1__RunRequest *run_request;
     Qwenimage__V1__RunResponse *run_response;
   };

@@ -64,10 +64,15 @@ struct  Qwenimage__V1__ModelCard
    */
   size_t n_pipelines;
   char **pipelines;
+  /*
+   * Pixels, about, in which networks see images that are edited; 0: as published, 1024 x 1024 and 384 x 384.
+   */
+  uint64_t reference_area_px;
+  uint64_t condition_area_px;
 };
 #define QWENIMAGE__V1__MODEL_CARD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__model_card__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL, 0, 0 }
 
 
 struct  Qwenimage__V1__ImageSize

@@ -1,0 +1,50 @@
+import ClusterCore
+import ImageCodec
+
+extension PipelineRun {
+  /// A prompt about one image → an image (diffusers `QwenImageEditPipeline`): text encoder and autoencoder see the same image.
+  func edit(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
+    let shown = try referenceImage(of: try image())
+    let (prompt, negative) = try encodePrompts(.edit, images: [shown])
+    return try edit(prompt, negative, references: [reference(shown, number: 0)], afterStep)
+  }
+
+  /// A prompt about several images → an image (diffusers `QwenImageEditPlusPipeline`): the text encoder sees smaller ones.
+  func editPlus(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
+    _ = try image()
+    let area = model.card.references.conditionPx
+    let shown = inputs.images.map { $0.prepared(by: ImagePreparation(size: $0.size.scaled(toArea: area))).rgb }
+    let (prompt, negative) = try encodePrompts(.editPlus, images: shown)
+    let references = try inputs.images.enumerated().map { number, image in
+      reference(try referenceImage(of: image), number: number)
+    }
+    return try edit(prompt, negative, references: references, afterStep)
+  }
+
+  private func edit(
+    _ prompt: PromptConditioning, _ negative: PromptConditioning?, references: [ReferenceLatents],
+    _ afterStep: LocalModel.AfterStep
+  ) throws -> RasterImage {
+    let noise = InitialNoise.torchCPU(seed: request.seed, grid: grid, geometry, probe: probe)
+    var input = DenoisingInput(
+      prompt: prompt, negativePrompt: negative, latents: noise, grid: grid, steps: request.steps,
+      trueCFGScale: request.trueCFGScale)
+    input.references = references
+    return decode(try model.denoise(input, probe, afterStep), grid)
+  }
+
+  /// An image as the autoencoder sees it.
+  func referenceImage(of image: RasterImage) throws(PipelineError) -> RasterImage {
+    image.prepared(by: ImagePreparation(size: image.size.scaled(toArea: model.card.references.referencePx))).rgb
+  }
+
+  /// A prompt about an image, and a mask → the image with its masked part made anew (diffusers `QwenImageEditInpaintPipeline`).
+  func editInpaint(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
+    let shown = try referenceImage(of: try image())
+    let (prompt, negative) = try encodePrompts(.edit, images: [shown])
+    let task = try inpaintingTask(of: shown)
+    // One sample of the posterior serves as reference and as what is kept.
+    let reference = ReferenceLatents(latents: task.inpainting.image, grid: grid)
+    return try task.finish(run: self, prompt, negative, references: [reference], afterStep)
+  }
+}

@@ -1,0 +1,20 @@
+import ClusterCore
+import ImageCodec
+
+extension PipelineRun {
+  /// A prompt and an image → an image that begins with the image's noised latents (diffusers `QwenImageImg2ImgPipeline`).
+  func imageToImage(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
+    let first = try firstStep(strength: inputs.strength ?? 0.6), schedule = try schedule()
+    let image = try image().prepared(by: ImagePreparation(size: request.size)).rgb
+    let (prompt, negative) = try encodePrompts()
+    var generator = TorchCPUGenerator(seed: request.seed)
+    let encoded = encode(image, sampling: &generator)
+    let noise = InitialNoise.draw(&generator, grid, geometry, probe: probe, draw: 1)
+    let latents = schedule.noised(encoded, noise, before: first)
+    probe.record("prepare_latents.0", latents)
+    let input = DenoisingInput(
+      prompt: prompt, negativePrompt: negative, latents: latents, grid: grid, steps: request.steps, firstStep: first,
+      trueCFGScale: request.trueCFGScale)
+    return decode(try model.denoise(input, probe, afterStep), grid)
+  }
+}

@@ -1,0 +1,196 @@
+import ClusterCore
+import Foundation
+import ImageCodec
+import Kernels
+import TensorCore
+
+/// A model with all of its parts in this process. Its pipelines, one file each, are the shortest description of what the services do,
+/// one part per process: encode → noise → denoise → decode.
+public struct LocalModel: Sendable {
+  /// What the model takes.
+  public let card: ModelCard
+  let scheduler: SchedulerConfiguration
+  let conditioner: any PromptConditioner
+  let codec: any LatentCodec
+  let denoise: Denoise
+
+  typealias AfterStep = (_ completedSteps: Int, _ latents: Tensor) throws -> Void
+  typealias Denoise = @Sendable (DenoisingInput, Probe, AfterStep) throws -> Tensor
+
+  /// Loads all parts of a checkpoint directory that a pipeline needs.
+  ///
+  /// - Parameters:
+  ///   - pipeline: what is to be done.
+  ///   - loading: the compute mode of the two large networks, and where their packed weights are kept.
+  ///   - scheduler: replaces the checkpoint's schedule, as users of the Lightning distillations do.
+  ///   - controlNetworks: directories of control networks.
+  /// - Throws: `ConfigurationError`, `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at fault.
+  public init(
+    _ model: ModelDirectory, for pipeline: PipelineName = .textToImage, loading: WeightLoading, pool: ThreadPool,
+    scheduler: SchedulerConfiguration? = nil, controlNetworks: [URL] = []
+  ) throws {
+    card = try model.card()
+    self.scheduler = scheduler ?? model.scheduler
+    let family = model.family
+    conditioner = try family.conditioner(
+      of: model, loading: loading, pool: pool, limits: card.limits, readsImages: pipeline.showsImagesToEncoder)
+    denoise = Self.loop(
+      try family.predictor(of: model, loading: loading, pool: pool, controlNetworks: controlNetworks), self.scheduler,
+      family.guidance)
+    codec = try family.codec(of: model, pool: pool, parts: pipeline == .textToImage ? .decoder : [.encoder, .decoder])
+  }
+
+  private static func loop(
+    _ predictor: some VelocityPredictor, _ scheduler: SchedulerConfiguration, _ guidance: Guidance
+  ) -> Denoise {
+    let denoiser = Denoiser(predictor, scheduler: scheduler, guidance: guidance)
+    return { try denoiser($0, probe: $1, afterStep: $2) }
+  }
+
+  /// Draws an image of a prompt.
+  ///
+  /// - Parameters:
+  ///   - latents: packed latents to start from, instead of noise drawn from the request's seed.
+  ///   - probe: receives intermediates under the reference's names.
+  ///   - afterStep: called after every step with the number of finished steps; it may throw to stop.
+  public func callAsFunction(
+    _ request: ImageRequest, latents: Tensor? = nil, probe: Probe = .none,
+    afterStep: (_ completedSteps: Int) throws -> Void = { _ in }
+  ) throws -> RasterImage {
+    try card.limits.validate(request)
+    let run = PipelineRun(model: self, request: request, inputs: PipelineInputs(), probe: probe)
+    return try run.textToImage(from: latents) { completed, _ in try afterStep(completed) }
+  }
+
+  /// Runs a pipeline.
+  ///
+  /// - Parameters:
+  ///   - inputs: the images and how they are used.
+  ///   - probe: receives intermediates under the reference's names.
+  ///   - afterStep: called after every step with the number of finished steps; it may throw to stop.
+  /// - Returns: one image, or the layers.
+  /// - Throws: ``PipelineError/invalidRequest(field:reason:)``, or what `afterStep` throws.
+  public func callAsFunction(
+    _ pipeline: PipelineName, _ request: ImageRequest, _ inputs: PipelineInputs = PipelineInputs(),
+    probe: Probe = .none, afterStep: (_ completedSteps: Int) throws -> Void = { _ in }
+  ) throws -> [RasterImage] {
+    try card.limits.validate(request)
+    let run = PipelineRun(model: self, request: request, inputs: inputs, probe: probe)
+    let afterStep: AfterStep = { completed, _ in try afterStep(completed) }
+    switch pipeline {
+    case .textToImage: return [try run.textToImage(afterStep)]
+    case .imageToImage: return [try run.imageToImage(afterStep)]
+    case .inpaint: return [try run.inpaint(afterStep)]
+    case .edit: return [try run.edit(afterStep)]
+    case .editPlus: return [try run.editPlus(afterStep)]
+    case .editInpaint: return [try run.editInpaint(afterStep)]
+    case .controlNet: return [try run.controlNet(afterStep)]
+    case .controlNetInpaint: return [try run.controlNetInpaint(afterStep)]
+    default: throw PipelineError.invalidRequest(field: "pipeline", reason: "is \(pipeline), which is not known")
+    }
+  }
+}
+
+/// One request on its way through a pipeline, and the steps that pipelines have in common.
+struct PipelineRun {
+  let model: LocalModel
+  let request: ImageRequest
+  let inputs: PipelineInputs
+  let probe: Probe
+
+  var geometry: LatentGeometry { model.card.latents }
+  var grid: TokenGrid { geometry.grid(of: request.size) }
+
+  /// The request's image; a request without one is refused.
+  func image(_ index: Int = 0) throws(PipelineError) -> RasterImage {
+    guard inputs.images.indices.contains(index) else {
+      throw .invalidRequest(field: "image", reason: "is missing")
+    }
+    return inputs.images[index]
+  }
+
+  /// The request's mask, of one channel and with its blur; a request without one is refused.
+  func mask() throws(PipelineError) -> RasterImage {
+    guard let mask = inputs.mask else { throw .invalidRequest(field: "mask", reason: "is missing") }
+    guard (0...1000).contains(inputs.maskBlur) else {
+      throw .invalidRequest(field: "mask_blur", reason: "is \(inputs.maskBlur); it must be between 0 and 1000")
+    }
+    return inputs.maskBlur > 0 ? mask.luma.gaussianBlurred(radius: inputs.maskBlur) : mask
+  }
+
+  /// Encodes the prompt and, if it is used, the negative prompt, both with `images`.
+  func encodePrompts(
+    _ template: PromptInput.Template = .textToImage, images: [RasterImage] = []
+  ) throws(PipelineError) -> (prompt: PromptConditioning, negative: PromptConditioning?) {
+    try model.conditioner.encode(request, template, images: images, probe: probe)
+  }
+
+  var encoder: ImageEncoder { ImageEncoder(model.codec, geometry) }
+
+  /// The packed latents of an image, sampled with what `generator` draws next.
+  ///
+  /// - Parameter number: of the encoding and of the draw, for the names of recorded tensors.
+  func encode(_ image: RasterImage, number: Int = 0, sampling generator: inout TorchCPUGenerator) -> Tensor {
+    let noise = generator.normal(encoder.shape(of: image.size))
+    probe.record("draw.\(number)", noise)
+    return encoder.encode(image, noise: noise, number: number, probe: probe)
+  }
+
+  /// An encoded image as the network takes it beside the latents.
+  func reference(_ image: RasterImage, number: Int) -> ReferenceLatents {
+    ReferenceLatents(
+      latents: encoder.encode(image, number: number, probe: probe), grid: geometry.grid(of: image.size))
+  }
+
+  /// The decoded image.
+  func decode(_ latents: Tensor, _ grid: TokenGrid, number: Int = 0) -> RasterImage {
+    RasterImage(
+      decoded: model.codec.decode(
+        latents, grid: grid, probe: probe.scoped("vae").renamed("decode0", "decode\(number)")))
+  }
+
+  /// The noise levels of all steps.
+  func schedule() throws(PipelineError) -> FlowMatchSchedule {
+    do {
+      return try FlowMatchSchedule(
+        configuration: model.scheduler, steps: request.steps, imageTokens: grid.tokenCount)
+    } catch {
+      throw .invalidRequest(field: "steps", reason: "cannot be scheduled: \(error)")
+    }
+  }
+
+  /// The first step of a request that makes only a part of an image anew: the larger `strength`, the earlier.
+  func firstStep(strength: Double) throws(PipelineError) -> Int {
+    guard strength.isFinite, (0...1).contains(strength) else {
+      throw .invalidRequest(field: "strength", reason: "is \(strength); it must be between 0 and 1")
+    }
+    let steps = Double(request.steps), first = Int(max(steps - min(steps * strength, steps), 0))
+    guard first < request.steps else {
+      throw .invalidRequest(
+        field: "strength", reason: "is \(strength), which leaves none of the \(request.steps) steps")
+    }
+    return first
+  }
+}
+
+extension PromptConditioner {
+  /// Encodes a request's prompts, both with `images`; the negative one only if it is used.
+  func encode(
+    _ request: ImageRequest, _ template: PromptInput.Template = .textToImage, images: [RasterImage] = [],
+    probe: Probe = .none
+  ) throws(PipelineError) -> (prompt: PromptConditioning, negative: PromptConditioning?) {
+    var tokens = [try tokens(PromptInput(request.prompt, template: template, images: images), field: "prompt")]
+    if request.usesTrueCFG, let negative = request.negativePrompt {
+      let input = PromptInput(negative, template: template, images: images)
+      tokens.append(try self.tokens(input, field: "negative_prompt"))
+    }
+    let encoded =
+      probe.isActive
+      ? zip(tokens, ["cond", "uncond"]).map { tokens, name in
+        let encoded = encode(tokens, probe: probe.scoped("te.\(name)"))
+        probe.record("prompt_embeds.\(name)", encoded.embeds)
+        return encoded
+      } : encode(tokens)
+    return (encoded[0], encoded.count > 1 ? encoded[1] : nil)
+  }
+}
