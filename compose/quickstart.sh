@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh Debian machine with a Swift toolchain to a picture:
+# From a fresh Debian machine with a Swift toolchain to an image:
 #
 #   ./compose/quickstart.sh ["a prompt"]
 #   ./compose/quickstart.sh --keep ["a prompt"]     leaves everything running until Ctrl-C: there is a page at http://127.0.0.1:8080

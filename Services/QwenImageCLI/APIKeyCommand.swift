@@ -8,12 +8,12 @@ struct APIKeyCommand: ParsableCommand {
     commandName: "api-key",
     abstract: "Make an API key for a tenant.",
     discussion: """
-      Prints the key on standard error, once, and on standard output the line for the gateway's file of keys (http.apiKeysFile), which
-      holds a salted hash only:
+      Prints the key on standard error, once, and on standard output the line for the gateway's file of keys
+      (http.apiKeysFile), which holds a salted hash only:
 
         qwen-image api-key acme >> keys
 
-      A running gateway takes changes of the file over within a second, or at once at SIGHUP. Remove a line to shut its key out.
+      A running gateway reads a changed file within a second, or at once on SIGHUP. Remove a line to revoke its key.
       """)
 
   @Argument(help: "Who will use the key: letters, digits, '-', '_' and '.'.")

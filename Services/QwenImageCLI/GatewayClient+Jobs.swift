@@ -70,7 +70,7 @@ extension GatewayClient {
   func cancel(_ id: String) async throws -> Job { try decode(try await answer(to: request("DELETE", path(of: id)))) }
 
   /// A finished image.
-  func picture(of id: String, index: Int) async throws -> Data {
+  func image(of id: String, index: Int) async throws -> Data {
     try image(try await data(path(of: id) + "/result?index=\(index)"))
   }
 

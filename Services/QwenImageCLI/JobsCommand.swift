@@ -38,7 +38,7 @@ struct JobsCommand: AsyncParsableCommand {
         if request.seed == .random, let first = job.images.first { Terminal.note("seed \(first.seed)") }
         guard wait else { return }
         try await JobsCommand.follow(job.id, client)
-        try output.write([UInt8](try await client.picture(of: job.id, index: 0)))
+        try output.write([UInt8](try await client.image(of: job.id, index: 0)))
       }
     }
   }
@@ -108,7 +108,7 @@ struct JobsCommand: AsyncParsableCommand {
 
     func run() async throws {
       try output.file.check()
-      let image = try await gateway.withClient { try await $0.picture(of: job, index: index) }
+      let image = try await gateway.withClient { try await $0.image(of: job, index: index) }
       try output.write([UInt8](image))
     }
   }

@@ -10,7 +10,8 @@ struct KeygenCommand: ParsableCommand {
     discussion: """
       Writes DIRECTORY/gateway/gateway.secret, DIRECTORY/gateway/workers/NAME.public (the gateway's allow-list),
       DIRECTORY/worker/gateway.public and DIRECTORY/worker/NAME.secret. A worker's machine needs DIRECTORY/worker only.
-      Existing keys are kept: run it again with another --worker to let one more in, delete a file of the allow-list to shut one out.
+      Existing keys are kept: run it again with another --worker to admit one more worker, delete a file of the
+      allow-list to revoke its key.
       """)
 
   @Argument(help: "Where the keys go.")

@@ -1,7 +1,8 @@
 import Foundation
 import Hashing
 
-/// A key with which a client shows who it is: `qwk-ID-SECRET`. The identifier finds the entry; only a salted hash of the whole is kept.
+/// A key with which a client shows who it is: `qwk-ID-SECRET`. The identifier finds the entry; only a salted hash of
+/// the whole is kept.
 public struct AccessKey: Sendable {
   private static let prefix = "qwk-"
   private static let idDigits = 12
@@ -100,15 +101,15 @@ public struct AccessEntry: Hashable, Sendable {
   }
 }
 
-/// What a tenant may do; nil: what everybody may.
+/// What a tenant may do; a limit that is nil is the gateway's default.
 public struct AccessLimits: Hashable, Sendable {
-  /// Its share of the work while others wait too.
+  /// Its share of the work while other tenants wait, too.
   public var weight = 1.0
-  /// Pictures that it may have waiting or running.
+  /// Images that it may have queued or running.
   public var maxJobs: Int?
-  /// Width × height of a picture.
+  /// Width × height of an image.
   public var maxPixels: Int?
-  /// Denoising steps of a picture.
+  /// Denoising steps of an image.
   public var maxSteps: Int?
   /// Requests of any kind.
   public var requestsPerMinute: Int?

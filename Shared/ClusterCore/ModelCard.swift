@@ -1,4 +1,5 @@
-/// A model as clients name it, and exactly which checkpoint is meant. Stages with different fingerprints never serve one image together.
+/// A model as clients name it, and exactly which checkpoint is meant. Stages with different fingerprints never serve
+/// one image together.
 public struct ModelIdentity: Hashable, Sendable, CustomStringConvertible {
   /// The name: "Qwen/Qwen-Image".
   public var id: String
@@ -93,8 +94,8 @@ public struct LatentGeometry: Hashable, Sendable {
   }
 }
 
-/// What everybody but the stages needs to know of a model: enough to check a request before any worker sees it. Stages make it of their
-/// checkpoint, send it when they register, and the gateway journals it with every job.
+/// What gateways and clients need to know of a model: enough to check a request before any worker sees it. Stages make
+/// it from their checkpoint and send it when they register; the gateway journals it with every job.
 public struct ModelCard: Hashable, Sendable {
   /// The name that clients use, and the checkpoint.
   public var model: ModelIdentity

@@ -1,5 +1,5 @@
-/// The kind of work a worker does, an open set of names: `text-encoder`, `denoiser`, `vae-decoder`, or any other stage that a pipeline
-/// names and an executable implements.
+/// The kind of work a worker does, an open set of names: `text-encoder`, `denoiser`, `vae-decoder`, or any other stage
+/// that a pipeline names and an executable implements.
 public struct StageName: Hashable, Sendable, Comparable, CustomStringConvertible {
   /// As the wire, logs, metrics and the HTTP API show it.
   public let text: String

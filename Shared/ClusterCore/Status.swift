@@ -2,7 +2,7 @@
 public enum StatusCode: Int32, CaseIterable, Sendable {
   /// Success; never the code of a ``Status``.
   case ok = 0
-  /// The caller, or whoever it works for, stopped the operation.
+  /// The caller, or the client behind it, cancelled the operation.
   case cancelled = 1
   /// An error of unknown kind.
   case unknown = 2
@@ -77,7 +77,7 @@ public struct Status: Error, Hashable, Sendable {
     case queue
     /// The tenant's places in the queue.
     case tenantQueue = "tenant-queue"
-    /// Room for the journal.
+    /// Disk space for the journal.
     case storage
   }
 

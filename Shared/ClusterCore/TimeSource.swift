@@ -20,7 +20,7 @@ public protocol TimeSource: Sendable {
 public struct SystemTime: TimeSource {
   private static let start = ContinuousClock.now
 
-  /// See the type.
+  /// Clocks whose `elapsed` counts from the first use in this process.
   public init() {
     // The first use of a static property is what initialises it.
     _ = Self.start

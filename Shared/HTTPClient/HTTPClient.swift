@@ -10,7 +10,8 @@ public struct HTTPBody: AsyncSequence, Sendable {
   public struct AsyncIterator: AsyncIteratorProtocol {
     let lease: TransferLease
 
-    /// The next piece; nil at the end. Throws ``HTTPClientError`` when the connection breaks, `CancellationError` when the task is cancelled.
+    /// The next piece; nil at the end. Throws ``HTTPClientError`` when the connection breaks, `CancellationError` when
+    /// the task is cancelled.
     public mutating func next() async throws -> [UInt8]? { try await lease.transfer.nextChunk() }
   }
 
@@ -118,10 +119,11 @@ extension HTTPClient {
   }
 }
 
-/// A client of HTTP/1.1 and HTTP/2, with and without TLS, over libcurl. Connections are kept for the next request to the same server.
+/// A client of HTTP/1.1 and HTTP/2, with and without TLS, over libcurl. Connections are kept for the next request to
+/// the same server.
 ///
-/// TLS servers must have a certificate that this machine trusts; the environment variable `SSL_CERT_FILE` names a file of authorities
-/// that are trusted instead. Proxies that the environment names are not used.
+/// TLS servers must have a certificate that this machine trusts; the environment variable `SSL_CERT_FILE` names a file
+/// of authorities that are trusted instead. Proxies that the environment names are not used.
 public final class HTTPClient: Sendable {
   private let loop: TransferLoop
 
@@ -130,7 +132,8 @@ public final class HTTPClient: Sendable {
   /// - Parameters:
   ///   - userAgent: how it introduces itself.
   ///   - connectTimeout: a connection that takes longer fails.
-  ///   - silenceTimeout: an exchange fails when nothing comes from the server for so long while more is expected; nil: never.
+  ///   - silenceTimeout: an exchange fails when nothing comes from the server for so long while more is expected;
+  ///     nil: never.
   ///   - maxRedirections: redirections that are followed; the response to one more is returned as it is.
   ///   - maxConnectionsPerHost: requests beyond it wait for a connection.
   ///   - maxBufferedBytes: as much of a body may wait to be read; then the server must wait.

@@ -26,7 +26,8 @@ final class TransferLoop: Sendable {
 
   let options: Options
   private let state = Mutex(State())
-  // libcurl lets other threads call curl_multi_wakeup only, which they do under the lock, before the thread has freed it.
+  // libcurl lets other threads call curl_multi_wakeup only, which they do under the lock, before the thread has freed
+  // it.
   nonisolated(unsafe) private let multi: UnsafeMutableRawPointer
 
   init(_ options: Options) {

@@ -65,7 +65,8 @@ public enum HMACSHA256 {
     }
   }
 
-  /// Whether `code` is the authentication code of `message` under `key`, in a time that does not depend on where they differ.
+  /// Whether `code` is the authentication code of `message` under `key`, in a time that does not depend on where they
+  /// differ.
   public static func isValid(_ code: [UInt8], for message: [UInt8], key: [UInt8]) -> Bool {
     let expected = Self.code(for: message, key: key)
     return code.count == expected.count && CRYPTO_memcmp(code, expected, expected.count) == 0

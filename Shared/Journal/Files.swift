@@ -30,7 +30,7 @@ final class FileLock: Sendable {
   deinit { release() }
 }
 
-/// Room on the disk that is set aside: when the disk is full it is given up, so that the ends of running jobs can still be written.
+/// Reserved disk space: it is released when the disk is full, so that the ends of running jobs can still be written.
 final class Ballast: Sendable {
   private let path: String
   private let byteCount: Int64
@@ -43,7 +43,7 @@ final class Ballast: Sendable {
     _ = restore()
   }
 
-  /// Sets the room aside unless it is; returns whether it is.
+  /// Reserves the space if it is not reserved; returns whether it is now.
   func restore() -> Bool {
     isThere.withLock { isThere in
       if isThere || byteCount <= 0 { return true }
@@ -56,7 +56,7 @@ final class Ballast: Sendable {
     }
   }
 
-  /// Gives the room up; returns whether there was any.
+  /// Releases the space; returns whether there was any.
   func release() -> Bool {
     isThere.withLock { isThere in
       guard isThere else { return false }

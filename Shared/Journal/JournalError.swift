@@ -4,7 +4,7 @@ public enum JournalError: Error, Hashable, Sendable, CustomStringConvertible {
   case foreign(path: String, reason: String)
   /// Another process has the journal open.
   case inUse(path: String)
-  /// There is no room: the disk, or what the configuration allows.
+  /// There is no space left, on the disk or within what the configuration allows.
   case full(reason: String)
   /// What was written is not what is there.
   case corrupt(what: String)

@@ -6,7 +6,7 @@ import GRDB
 extension JournalStore {
   /// Makes all of `changes`, durably, or none.
   ///
-  /// - Throws: `full` when there is no room; then nothing has changed.
+  /// - Throws: `full` when there is no space left; then nothing has changed.
   public func apply(_ changes: [JournalChange]) throws(JournalError) {
     for change in changes { try Self.check(change) }
     do throws(JournalError) {
@@ -16,7 +16,7 @@ extension JournalStore {
       guard case .full = error, changes.contains(where: \.endsImage), !changes.contains(where: \.admitsJob),
         ballast?.release() ?? false
       else { throw error }
-      // The write-ahead log gives room back as well, once the database has room to take it in.
+      // A checkpoint frees the write-ahead log's space as well, once the database has space for its pages.
       _ = try? database.writeWithoutTransaction { try $0.checkpoint(.truncate) }
       try write(changes)
     }
@@ -25,7 +25,7 @@ extension JournalStore {
   private func write(_ changes: [JournalChange]) throws(JournalError) {
     try JournalError.wrap("write") {
       try database.write { db in
-        if changes.contains(where: \.admitsJob) { try checkRoom(db) }
+        if changes.contains(where: \.admitsJob) { try checkSpace(db) }
         for change in changes { try Self.apply(change, db) }
       }
     }
@@ -66,8 +66,10 @@ extension JournalStore {
       guard let number = try openImage(image, db) else { return }
       try insert(result, db)
       try db.execute(
-        sql:
-          "UPDATE pictures SET state = 1, result = ?, result_bytes = ?, prompt_tokens = ? WHERE job = ? AND picture = ?",
+        sql: """
+          UPDATE pictures SET state = 1, result = ?, result_bytes = ?, prompt_tokens = ?
+          WHERE job = ? AND picture = ?
+          """,
         arguments: [Int64(bitPattern: result.id), result.bytes.count, promptTokens, number, image.index])
       try end(number, image.index, atMs, db)
     case .fail(let image, let failure, let atMs):
@@ -78,8 +80,10 @@ extension JournalStore {
 
   private static func fail(_ number: Int64, _ index: Int, _ failure: Status, _ atMs: Int64, _ db: Database) throws {
     try db.execute(
-      sql:
-        "UPDATE pictures SET state = 2, failure_code = ?, failure_message = ?, failure_field = ? WHERE job = ? AND picture = ?",
+      sql: """
+        UPDATE pictures SET state = 2, failure_code = ?, failure_message = ?, failure_field = ?
+        WHERE job = ? AND picture = ?
+        """,
       arguments: [failure.code.rawValue, String(failure.message.prefix(2000)), failure.field, number, index])
     try end(number, index, atMs, db)
   }
@@ -87,7 +91,8 @@ extension JournalStore {
   private static func insert(_ job: StoredJob, _ db: Database) throws {
     try db.execute(
       sql: """
-        INSERT INTO jobs (id, tenant, submitted_ms, deadline_ms, picture_count, request, request_crc) VALUES (?, ?, ?, ?, ?, ?, ?)
+        INSERT INTO jobs (id, tenant, submitted_ms, deadline_ms, picture_count, request, request_crc)
+        VALUES (?, ?, ?, ?, ?, ?, ?)
         """,
       arguments: [
         job.id, job.tenant, job.submittedAtMs, job.deadlineAtMs, job.imageCount, job.request,
@@ -104,7 +109,7 @@ extension JournalStore {
     }
   }
 
-  /// The number of the job, if the image is still to be made: what comes late changes nothing.
+  /// The number of the job, if the image has not ended: what comes late changes nothing.
   private static func openImage(_ image: ImageReference, _ db: Database) throws -> Int64? {
     try Int64.fetchOne(
       db, sql: "SELECT number FROM jobs JOIN pictures ON job = number WHERE id = ? AND picture = ? AND state = 0",
@@ -114,8 +119,10 @@ extension JournalStore {
   private static func insert(_ payload: StoredPayload, _ db: Database) throws {
     // One encoded prompt may serve several images.
     try db.execute(
-      sql:
-        "INSERT INTO payloads (id, name, dtype, shape, crc, bytes) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+      sql: """
+        INSERT INTO payloads (id, name, dtype, shape, crc, bytes) VALUES (?, ?, ?, ?, ?, ?)
+        ON CONFLICT (id) DO NOTHING
+        """,
       arguments: [
         Int64(bitPattern: payload.id), payload.name, payload.dtype,
         payload.shape.map(String.init).joined(separator: ","),
@@ -134,7 +141,8 @@ extension JournalStore {
       try insert(progress.payload, db)
       try db.execute(
         sql: """
-          INSERT OR REPLACE INTO checkpoints (job, picture, task, steps, payload, numerics_class) VALUES (?, ?, ?, ?, ?, ?)
+          INSERT OR REPLACE INTO checkpoints (job, picture, task, steps, payload, numerics_class)
+          VALUES (?, ?, ?, ?, ?, ?)
           """,
         arguments: key + [steps, Int64(bitPattern: progress.payload.id), progress.numericsClass])
     } else {
@@ -147,7 +155,7 @@ extension JournalStore {
     if let earlier { try deleteUnused([earlier.value("payload")], db) }
   }
 
-  /// Forgets what led to an image that has ended.
+  /// Removes checkpoints, outputs and attempts of an image that has ended.
   private static func end(_ number: Int64, _ index: Int, _ atMs: Int64, _ db: Database) throws {
     let key: StatementArguments = [number, index]
     var payloads: [Int64] = []
@@ -159,8 +167,10 @@ extension JournalStore {
     try db.execute(sql: "DELETE FROM attempts WHERE job = ? AND picture = ?", arguments: key)
     try deleteUnused(payloads, db)
     try db.execute(
-      sql:
-        "UPDATE jobs SET ended_ms = ? WHERE number = ? AND NOT EXISTS (SELECT 1 FROM pictures WHERE job = number AND state = 0)",
+      sql: """
+        UPDATE jobs SET ended_ms = ?
+        WHERE number = ? AND NOT EXISTS (SELECT 1 FROM pictures WHERE job = number AND state = 0)
+        """,
       arguments: [atMs, number])
   }
 
@@ -170,7 +180,8 @@ extension JournalStore {
       try db.execute(
         sql: """
           DELETE FROM payloads WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM outputs WHERE payload = ?1)
-            AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE payload = ?1) AND NOT EXISTS (SELECT 1 FROM pictures WHERE result = ?1)
+            AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE payload = ?1)
+            AND NOT EXISTS (SELECT 1 FROM pictures WHERE result = ?1)
           """,
         arguments: [payload])
     }

@@ -12,10 +12,10 @@ extension JournalStore {
     }
   }
 
-  /// Jobs with images that are still to be made, in the order of their admission, and apart from them those whose own rows are damaged,
-  /// so that nobody can tell any more what was asked for: see ``fail(_:code:atMs:)``.
+  /// Jobs with unfinished images, in the order of their admission, and apart from them those whose own rows are
+  /// damaged, so that what was requested is lost: see ``fail(_:code:atMs:)``.
   ///
-  /// A checkpoint or output that is damaged is left out: it is made again.
+  /// A damaged checkpoint or output is left out: it is computed again.
   public func openJobs() throws(JournalError) -> (
     jobs: [(record: StoredRecord, images: [OpenImage])], damaged: [DamagedJob]
   ) {
@@ -34,7 +34,7 @@ extension JournalStore {
     }
   }
 
-  /// The job, if it is this tenant's; nil for `tenant`: whoever's it is.
+  /// The job, if it is this tenant's; nil for `tenant`: any tenant's.
   public func record(of job: String, tenant: String?) throws(JournalError) -> StoredRecord? {
     try JournalError.wrap("read a job") {
       try database.read { db in
@@ -50,7 +50,7 @@ extension JournalStore {
   /// A tenant's jobs, the newest first; without those whose rows are damaged.
   ///
   /// - Parameters:
-  ///   - tenant: whose; nil: everybody's.
+  ///   - tenant: whose; nil: those of all tenants.
   ///   - number: only jobs with a smaller number; nil: from the newest.
   ///   - limit: at most so many.
   public func records(tenant: String?, before number: Int64?, limit: Int) throws(JournalError) -> [StoredRecord] {
@@ -128,7 +128,8 @@ extension JournalStore {
         problems += try Int64.fetchAll(
           db,
           sql: """
-            SELECT id FROM payloads WHERE id NOT IN (SELECT payload FROM outputs) AND id NOT IN (SELECT payload FROM checkpoints)
+            SELECT id FROM payloads WHERE id NOT IN (SELECT payload FROM outputs)
+              AND id NOT IN (SELECT payload FROM checkpoints)
               AND id NOT IN (SELECT result FROM pictures WHERE result IS NOT NULL)
             """
         ).map { "payload \($0) belongs to nothing" }
@@ -194,9 +195,11 @@ extension JournalStore {
     let rows = try Row.fetchAll(
       db,
       sql: """
-        SELECT task, NULL AS steps, numerics_class, payloads.* FROM outputs JOIN payloads ON payload = id WHERE job = ?1 AND picture = ?2
+        SELECT task, NULL AS steps, numerics_class, payloads.* FROM outputs JOIN payloads ON payload = id
+        WHERE job = ?1 AND picture = ?2
         UNION ALL
-        SELECT task, steps, numerics_class, payloads.* FROM checkpoints JOIN payloads ON payload = id WHERE job = ?1 AND picture = ?2
+        SELECT task, steps, numerics_class, payloads.* FROM checkpoints JOIN payloads ON payload = id
+        WHERE job = ?1 AND picture = ?2
         ORDER BY task
         """,
       arguments: [number, index])

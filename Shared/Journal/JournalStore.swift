@@ -1,10 +1,10 @@
 import Foundation
 import GRDB
 
-/// The durable memory of a gateway: jobs, how far they have got, results and idempotency keys, in one SQLite database (write-ahead log,
-/// every commit synced to the disk).
+/// The durable memory of a gateway: jobs, how far they have got, results and idempotency keys, in one SQLite database
+/// (write-ahead log, every commit synced to the disk).
 ///
-/// Its methods block; whoever calls them must not be on a thread that others wait for. `JournalWriter` calls the writing ones.
+/// Its methods block: do not call them on a thread that others wait for. `JournalWriter` calls the writing ones.
 public final class JournalStore: Sendable {
   /// "QIMG", so that no other database is taken for a journal.
   static let applicationID: Int32 = 0x5149_4D47

@@ -1,7 +1,8 @@
 import Foundation
 import Synchronization
 
-/// Writes changes on a thread of its own, as many as are waiting in one transaction, so that one sync of the disk serves them all.
+/// Writes changes on a thread of its own, as many as are waiting in one transaction, so that one sync of the disk
+/// serves them all.
 public final class JournalWriter: Sendable {
   /// Changes that are made together or not at all.
   public struct Batch: Sendable {
@@ -17,7 +18,7 @@ public final class JournalWriter: Sendable {
     }
   }
 
-  /// What became of batches; told in the order of their numbers.
+  /// What became of batches, reported in the order of their numbers.
   public enum Outcome: Hashable, Sendable {
     /// The batches up to this number are on the disk, but for those that were refused.
     case durable(through: UInt64)
@@ -43,7 +44,7 @@ public final class JournalWriter: Sendable {
   /// Starts the thread.
   ///
   /// - Parameters:
-  ///   - store: where to write; nobody else may.
+  ///   - store: where to write; this writer must be the only one.
   ///   - report: called on the writer's thread.
   public init(_ store: JournalStore, report: @escaping @Sendable (Outcome) -> Void) {
     self.store = store

@@ -30,8 +30,9 @@ enum Schema {
 
   /// * `facts`: how often the file was opened; `run` counts openings with jobs that have not ended.
   /// * `jobs`: what was accepted, in order.
-  /// * `pictures`: how each picture of a job ended; state 0 is open, 1 finished, 2 failed.
-  /// * `outputs`, `checkpoints`: what need not be done again for an open picture; `attempts`: who may still be at work on it.
+  /// * `pictures`: how each image of a job ended; state 0 is open, 1 finished, 2 failed.
+  /// * `outputs`, `checkpoints`: what need not be computed again for an open image; `attempts`: those that may still
+  ///   run.
   /// * `payloads`: the bytes that those refer to.
   private static let first = """
     CREATE TABLE facts (epoch INTEGER NOT NULL, run INTEGER NOT NULL) STRICT;

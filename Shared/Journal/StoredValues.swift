@@ -46,7 +46,7 @@ public struct StoredJob: Hashable, Sendable {
   public var tenant: String
   /// Wall clock, in milliseconds since 1970.
   public var submittedAtMs: Int64
-  /// When nobody wants the result any more, in milliseconds since 1970; nil: never.
+  /// When the job fails if it is not done, in milliseconds since 1970; nil: never.
   public var deadlineAtMs: Int64?
   /// What was asked for, encoded by the gateway.
   public var request: Data
@@ -168,7 +168,8 @@ public struct DamagedJob: Hashable, Sendable {
 public struct JournalLimits: Hashable, Sendable {
   /// The most that the database file may take; 0: as much as there is.
   public var maxBytes: Int64 = 0
-  /// Set aside, on the disk and within `maxBytes`, so that jobs which run can end; none is admitted while that cannot be done.
+  /// Set aside, on the disk and within `maxBytes`, so that jobs which run can end; none is admitted while that cannot
+  /// be done.
   public var reserveBytes: Int64 = 64 << 20
   /// Jobs that ended longer ago than this are forgotten, with their results and keys.
   public var retentionSeconds: Int64 = 7 * 24 * 3600

@@ -2,10 +2,12 @@ import CKernels
 import TensorCore
 
 extension Compute {
-  /// softmax(q·kᵀ/√headDim)·v for q [n, heads·headDim] and k, v [m, kvHeads·headDim] → [n, heads·headDim] of ``activationDType``.
+  /// softmax(q·kᵀ/√headDim)·v for q [n, heads·headDim] and k, v [m, kvHeads·headDim] → [n, heads·headDim] of
+  /// ``activationDType``.
   ///
-  /// Head h reads the keys of kv head h/(heads/kvHeads). When causal, query i sees the keys j ≤ i + m - n; a query that sees none
-  /// gives zeros. Inputs are of ``activationDType``, or fp32, which is rounded to it. Scores exist only in tiles (online softmax).
+  /// Head h reads the keys of kv head h/(heads/kvHeads). When causal, query i sees the keys j ≤ i + m - n; a query that
+  /// sees none gives zeros. Inputs are of ``activationDType``, or fp32, which is rounded to it. Scores exist only in
+  /// tiles (online softmax).
   public func attention(q: Tensor, k: Tensor, v: Tensor, heads: Int, kvHeads: Int, headDim: Int, causal: Bool) -> Tensor
   {
     let n = q.shape.rowExtents.rows, m = k.shape.rowExtents.rows
@@ -26,8 +28,8 @@ extension Compute {
   }
 
   private func run(_ attention: HeadAttention, queries n: Int) {
-    // A thread that packs a kv head and uses it at once finds it in its own cache. The last heads are packed before, and shared out
-    // block by block, so that the threads end together.
+    // A thread that packs a kv head and uses it at once finds it in its own cache. The last heads are packed before,
+    // and shared out block by block, so that the threads end together.
     let kvHeads = attention.kvHeads, groupSize = attention.heads / kvHeads
     let ownHeads = max(kvHeads / threadCount - 1, 0) * threadCount, sharedHeads = kvHeads - ownHeads
     let head = attention.head.layout, block = attention.kernel.block, blocks = (n + block - 1) / block

@@ -7,8 +7,8 @@ public enum Precision: String, Sendable, CaseIterable {
   case fp32
   /// bf16 weights and activations, fp32 sums and residual streams.
   case bf16
-  /// 8-bit weights, one scale per output channel, times 8-bit activations, one scale per row, quantized as they arrive. All else as
-  /// in ``bf16``.
+  /// 8-bit weights, one scale per output channel, times 8-bit activations, one scale per row, quantized as they arrive.
+  /// All else as in ``bf16``.
   case int8
   /// 4-bit weights, one bf16 scale per 32 inputs, expanded to bf16 as they are used. All else as in ``bf16``.
   case q4
@@ -18,15 +18,15 @@ public enum Precision: String, Sendable, CaseIterable {
 public enum MatrixLibrary: String, Sendable, CaseIterable {
   /// This module's kernels.
   case own
-  /// OpenBLAS: an independent implementation, to measure the kernels against. Its processor-specific kernels treat a row
-  /// differently at different positions of a batch, so rows are independent of one another only up to rounding.
+  /// OpenBLAS: an independent implementation, to measure the kernels against. Its processor-specific kernels treat a
+  /// row differently at different positions of a batch, so rows are independent of one another only up to rounding.
   case openBLAS
 }
 
 /// The arithmetic of the models: every operation, at one precision, on one pool of threads.
 ///
-/// Results do not depend on the number of threads, and no row of a result depends on the other rows of its batch: work is cut
-/// along outputs only, in tiles of fixed size, and every sum is taken in one fixed order.
+/// Results do not depend on the number of threads, and no row of a result depends on the other rows of its batch: work
+/// is cut along outputs only, in tiles of fixed size, and every sum is taken in one fixed order.
 public struct Compute: Sendable {
   /// Representation of matrix products.
   public let precision: Precision
@@ -71,8 +71,8 @@ public struct Compute: Sendable {
 
   var functions: ck_table { table.functions }
 
-  /// Cuts `count` rows into pieces that are worth a thread's while and calls `body` with each, in parallel. Only for operations
-  /// that treat rows apart.
+  /// Cuts `count` rows into pieces that are worth a thread's while and calls `body` with each, in parallel. Only for
+  /// operations that treat rows apart.
   func parallelRows(_ count: Int, bytesPerRow: Int, grain: Int = 1, _ body: (Range<Int>) -> Void) {
     let target = 128 << 10
     let piece = max(1, target / max(bytesPerRow, 1) / grain) * grain

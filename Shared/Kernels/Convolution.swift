@@ -1,7 +1,7 @@
 import CKernels
 import TensorCore
 
-/// A two-dimensional convolution whose weight has been laid out for the kernels: 3×3 with zero padding of 1, or 1×1.
+/// A two-dimensional convolution with packed weights: 3×3 with zero padding of 1, or 1×1.
 public struct Convolution: Sendable {
   /// Channels of the result.
   public let outChannels: Int
@@ -25,8 +25,8 @@ enum PreparedKernel: Sendable {
 }
 
 extension Compute {
-  /// Lays out a weight [out, in, 3, 3] or [out, in, 1, 1] and a bias [out], of any floating-point type. A transformed 3×3 weight
-  /// takes 36/9 of its fp32 size.
+  /// Packs a weight [out, in, 3, 3] or [out, in, 1, 1] and a bias [out], of any floating-point type. A transformed 3×3
+  /// weight takes 36/9 of its fp32 size.
   public func prepareConvolution(weight: Tensor, bias: Tensor) -> Convolution {
     let shape = weight.shape
     precondition(
@@ -74,14 +74,14 @@ extension Compute {
     return result.finish()
   }
 
-  /// x [H, W, in] fp32 → [H, W, out] fp32, at every precision. If `upsampled`, x is taken as ``upsampleNearest2x(_:)`` of itself,
-  /// which is never stored, and the result is [2H, 2W, out].
+  /// x [H, W, in] fp32 → [H, W, out] fp32, at every precision. If `upsampled`, x is taken as ``upsampleNearest2x(_:)``
+  /// of itself, which is never stored, and the result is [2H, 2W, out].
   public func convolution(_ x: Tensor, _ w: Convolution, upsampled: Bool = false) -> Tensor {
     let scale = upsampled ? 2 : 1
     precondition(x.shape.rank == 3, "convolution of \(x.shape)")
     let height = scale * x.shape[0]
     var result = MutableImageRows(MutableTensor(uninitialized: [height, scale * x.shape[1], w.outChannels]))
-    convolution(PictureRows(x), w, upsampled: upsampled, rows: 0..<height, into: &result)
+    convolution(ImageRows(x), w, upsampled: upsampled, rows: 0..<height, into: &result)
     return result.finish().finish()
   }
 
@@ -91,7 +91,7 @@ extension Compute {
     let height = sum.shape[0]
     sum.withMutableTensor { pixels in
       var rows = MutableImageRows(pixels)
-      convolution(PictureRows(x), w, upsampled: upsampled, rows: 0..<height, into: &rows, adds: true)
+      convolution(ImageRows(x), w, upsampled: upsampled, rows: 0..<height, into: &rows, adds: true)
       pixels = rows.finish()
     }
   }

@@ -26,7 +26,8 @@ public enum RotaryStyle: Sendable {
 }
 
 extension Compute {
-  /// x / √(mean(x²) + ε) ⊙ weight over the rows of x [M, D] fp32, with fp32 statistics; weight [D] of any floating-point type.
+  /// x / √(mean(x²) + ε) ⊙ weight over the rows of x [M, D] fp32, with fp32 statistics; weight [D] of any
+  /// floating-point type.
   public func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Float, output: DType? = nil) -> Tensor {
     let (rows, width) = x.shape.rowExtents
     precondition(
@@ -57,7 +58,7 @@ extension Compute {
     _ x: Tensor, shift: Tensor, scale: Tensor, epsilon: Float, into result: inout MutableTensor, rowsFrom start: Int = 0
   ) {
     let (rows, width) = x.shape.rowExtents
-    result.requireRoom(rows, width, from: start, for: "layerNormModulate")
+    result.requireRows(rows, width, from: start, for: "layerNormModulate")
     precondition(x.dtype == .fp32 && shift.dtype == .fp32 && scale.dtype == .fp32, "layerNormModulate takes fp32")
     precondition(
       shift.elementCount == width && scale.elementCount == width,
@@ -100,8 +101,8 @@ extension Compute {
     }
   }
 
-  /// In place on x [n, heads·headDim], fp32 or bf16: RMS norm of every head (if there is a weight [headDim]), then rotary
-  /// embedding by tables of n rows. The head is kept in fp32 between the two.
+  /// In place on x [n, heads·headDim], fp32 or bf16: RMS norm of every head (if there is a weight [headDim]), then
+  /// rotary embedding by tables of n rows. The head is kept in fp32 between the two.
   public func headNormRotary(
     _ x: inout Tensor, heads: Int, normWeight: Tensor?, epsilon: Float, rotary: RotaryTable, style: RotaryStyle
   ) {
@@ -118,7 +119,7 @@ extension Compute {
     style: RotaryStyle
   ) {
     let width = x.shape.rowExtents.width, shape = x.shape
-    x.requireRoom(rows.count, width, from: rows.lowerBound, for: "headNormRotary")
+    x.requireRows(rows.count, width, from: rows.lowerBound, for: "headNormRotary")
     precondition(heads > 0 && width % heads == 0 && width / heads % 2 == 0, "\(heads) heads in \(shape)")
     let headDim = width / heads, half = headDim / 2, weight = normWeight.map(fp32)
     precondition(
@@ -170,7 +171,7 @@ extension Compute {
 
 extension MutableTensor {
   /// Traps unless the tensor has `rows` rows of `width` elements from `start` on.
-  func requireRoom(_ rows: Int, _ width: Int, from start: Int, for operation: String) {
+  func requireRows(_ rows: Int, _ width: Int, from start: Int, for operation: String) {
     let extents = shape.rowExtents
     precondition(
       extents.width == width && start >= 0 && start + rows <= extents.rows,

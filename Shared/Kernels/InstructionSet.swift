@@ -20,7 +20,8 @@ public enum KernelError: Error, Sendable, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .unknownInstructionSet(let name):
-      "\(InstructionSet.environmentVariable)=\(name): unknown instruction set; one of \(Self.list(InstructionSet.allCases))"
+      "\(InstructionSet.environmentVariable)=\(name): unknown instruction set; "
+        + "one of \(Self.list(InstructionSet.allCases))"
     case .unavailableInstructionSet(let set, let available):
       "\(InstructionSet.environmentVariable)=\(set.rawValue): this machine lacks it; it has \(Self.list(available))"
     case .invalidPart(let name, let reason): "packed layer: tensor \(name) \(reason)"
@@ -49,8 +50,8 @@ public enum InstructionSet: String, Sendable, CaseIterable {
   /// Those this machine has, the preferred one last.
   public static let available: [InstructionSet] = allCases.filter { ck_table_for($0.index) != nil }
 
-  /// The preferred one of this machine, or the one that the environment asks for. An unusable request is reported on standard
-  /// error and ignored; programs that would rather stop call ``requested(_:)`` first.
+  /// The preferred one of this machine, or the one that the environment asks for. An unusable request is reported on
+  /// standard error and ignored; programs that would rather stop call ``requested(_:)`` first.
   public static let best: InstructionSet = {
     do { return try requested(getenv(environmentVariable).map { String(cString: $0) }) } catch {
       let message = "\(error); using \(available.last!.rawValue)\n"

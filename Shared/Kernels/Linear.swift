@@ -19,7 +19,7 @@ public enum Activation: Sendable {
   }
 }
 
-/// A linear layer whose weight has been laid out for the kernels: x ↦ x·Wᵀ + b.
+/// A linear layer with packed weights: x ↦ x·Wᵀ + b.
 public struct Linear: Sendable {
   /// Extent of the result.
   public let outFeatures: Int
@@ -45,8 +45,8 @@ enum PreparedWeight: Sendable {
 }
 
 extension Compute {
-  /// Lays out a weight [out, in] of type fp32, bf16 or fp16, and a bias [out] of any of these types. A layer may be kept at another
-  /// precision than the rest; all but fp32 take part in a computation at any other.
+  /// Packs a weight [out, in] of type fp32, bf16 or fp16, and a bias [out] of any of these types. A layer may be kept
+  /// at another precision than the rest; all but fp32 take part in a computation at any other.
   public func prepareLinear(weight: Tensor, bias: Tensor? = nil, precision: Precision? = nil) -> Linear {
     precondition(weight.shape.rank == 2 && weight.elementCount > 0, "weight \(weight.shape) is not a matrix")
     let out = weight.shape[0], depth = weight.shape[1]
@@ -121,8 +121,8 @@ extension Compute {
     }
   }
 
-  /// act(x·Wᵀ + b) for x [M, in] → [M, out] of type `output` (by default ``activationDType``). fp32 input is rounded to the
-  /// activation type while it is packed.
+  /// act(x·Wᵀ + b) for x [M, in] → [M, out] of type `output` (by default ``activationDType``). fp32 input is rounded to
+  /// the activation type while it is packed.
   public func linear(_ x: Tensor, _ w: Linear, activation: Activation = .none, output: DType? = nil) -> Tensor {
     var out = MutableTensor(uninitialized: [x.shape.rowExtents.rows, w.outFeatures], output ?? activationDType)
     linear(x, w, activation: activation, into: &out)
@@ -147,8 +147,8 @@ extension Compute {
     withExtendedLifetime(gate) {}
   }
 
-  /// As ``linear(_:_:addingTo:gate:)`` with gates [out] of their own for ranges of rows, which follow one another from the first row to
-  /// the last.
+  /// As ``linear(_:_:addingTo:gate:)`` with gates [out] of their own for ranges of rows, which follow one another from
+  /// the first row to the last.
   public func linear(
     _ x: Tensor, _ w: Linear, addingTo residual: inout Tensor, gates: [(rows: Range<Int>, gate: Tensor)]
   ) {
@@ -191,7 +191,7 @@ extension Compute {
   ) {
     let (rows, depth) = x.shape.rowExtents
     precondition(depth == w.inFeatures, "input \(x.shape) for a layer of \(w.inFeatures) inputs")
-    out.requireRoom(rows, w.outFeatures, from: start, for: "a linear layer")
+    out.requireRows(rows, w.outFeatures, from: start, for: "a linear layer")
     if rows == 0 || w.outFeatures == 0 { return }
     out.write(reading: x, w.bias) { out in
       let result = out.address(start * w.outFeatures, count: rows * w.outFeatures)
@@ -239,7 +239,7 @@ extension Compute {
   private static let tileRows = 384
   private static let tilePanels = 4
 
-  /// The product of x [M, in], read row by row, with packed weights; `epilogue.out` has room for M rows of
+  /// The product of x [M, in], read row by row, with packed weights; `epilogue.out` has space for M rows of
   /// `outFeatures`.
   func multiply(_ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue) {
     let (rows, depth) = x.shape.rowExtents, matmul = w.matmul, panelBytes = matmul.packed_a_bytes(1, depth)
@@ -301,7 +301,8 @@ extension Compute {
     withExtendedLifetime((x, weight)) {}
   }
 
-  /// Calls `body` with the products [rows, columns] of a tile's input rows [rows, depth] and weight rows [columns, depth].
+  /// Calls `body` with the products [rows, columns] of a tile's input rows [rows, depth] and weight rows [columns,
+  /// depth].
   func sgemmTile(
     _ input: UnsafePointer<Float>, rows: Int, depth: Int, weight: UnsafePointer<Float>, columns: Int,
     _ body: (UnsafePointer<Float>) -> Void

@@ -1,7 +1,7 @@
 import CKernels
 import TensorCore
 
-// A layer's laid-out weights can be kept in a file and mapped again: the layout is the same for every instruction set.
+// A layer's packed weights can be kept in a file and mapped again: the layout is the same for every instruction set.
 extension Linear {
   /// Raised whenever the layout of ``parts`` changes.
   public static let layoutVersion = 1
@@ -16,8 +16,8 @@ extension Linear {
     }
   }
 
-  /// The tensors that make up the layer, by name: `panels`, where there is one `bias` [out] fp32, and for int8 `scales` [out] fp32
-  /// and `offsets` [out] int32. Nil for a layer of OpenBLAS, whose weight is not laid out.
+  /// The tensors that make up the layer, by name: `panels`, where there is one `bias` [out] fp32, and for int8 `scales`
+  /// [out] fp32 and `offsets` [out] int32. Nil for a layer of OpenBLAS, whose weight is not packed.
   public var parts: [String: Tensor]? {
     var parts: [String: Tensor]
     switch weight {
@@ -29,7 +29,8 @@ extension Linear {
     return parts
   }
 
-  /// A layer from its ``parts``, which may be file mappings. Types and sizes are checked, contents are taken as they are.
+  /// A layer from its ``parts``, which may be file mappings. Types and sizes are checked, contents are taken as they
+  /// are.
   public init(precision: Precision, outFeatures: Int, inFeatures: Int, parts: [String: Tensor]) throws(KernelError) {
     func part(_ name: String, _ dtype: DType, count: Int) throws(KernelError) -> Tensor {
       guard let tensor = parts[name] else { throw .invalidPart(name, reason: "is missing") }

@@ -131,7 +131,7 @@ struct Scratch {
     return base + part.offset
   }
 
-  /// The address of a part, for elements of type `Element`: as many as the part has room for.
+  /// The address of a part, for elements of type `Element`: as many as fit into the part.
   func elements<Element>(_ part: ScratchLayout.Part, as type: Element.Type) -> UnsafeMutableBufferPointer<Element> {
     let count = part.byteCount / MemoryLayout<Element>.stride
     return UnsafeMutableBufferPointer(start: self(part).bindMemory(to: type, capacity: count), count: count)

@@ -2,8 +2,9 @@ import COpenBLAS
 
 /// Single-precision products of tiles by OpenBLAS, whose own threads are off: our pool is the only one.
 ///
-/// Tiles are of fixed extents, so that the number of threads changes nothing. A row's place in its tile does: the Haswell and Zen
-/// kernels of OpenBLAS 0.3.21, for one, sum rows 6 to 11 of every twelve in another order than rows 0 to 5.
+/// Tiles are of fixed extents, so that the number of threads changes nothing. A row's place in its tile does: the
+/// Haswell and Zen kernels of OpenBLAS 0.3.21, for one, sum rows 6 to 11 of every twelve in another order than rows 0
+/// to 5.
 enum Sgemm {
   static let tileRows = 192
   static let tileColumns = 384

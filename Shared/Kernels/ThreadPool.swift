@@ -6,8 +6,8 @@ import CKernels
 public final class ThreadPool: @unchecked Sendable {
   private let handle: OpaquePointer
 
-  /// Starts `threads - 1` threads; whoever calls ``parallel(_:_:)`` is the last one. Where the system refuses more threads the
-  /// pool is smaller, which changes no result.
+  /// Starts `threads - 1` threads; the caller of ``parallel(_:_:)`` is the last one. Where the system refuses more
+  /// threads the pool is smaller, which changes no result.
   public init(threads: Int) {
     guard let handle = ck_pool_create(Int32(clamping: threads)) else {
       fatalError("out of memory creating a pool of \(threads) threads")
@@ -20,8 +20,9 @@ public final class ThreadPool: @unchecked Sendable {
   /// Threads at work in a parallel call, the caller included.
   public var threadCount: Int { Int(ck_pool_threads(handle)) }
 
-  /// Calls `body` once for every index in `0..<count`, in any order and on several threads at once, and returns when all calls
-  /// have ended. The caller takes part. Calls from several threads are served one after the other; nested calls run inline.
+  /// Calls `body` once for every index in `0..<count`, in any order and on several threads at once, and returns when
+  /// all calls have ended. The caller takes part. Calls from several threads are served one after the other; nested
+  /// calls run inline.
   public func parallel(_ count: Int, _ body: (Int) -> Void) {
     withoutActuallyEscaping(body) { body in
       var body = body

@@ -17,7 +17,8 @@ extension Compute {
     }
   }
 
-  /// ‖W′ − W‖ / ‖W‖ (Frobenius) of the weight W [out, in] and what `layer` made of it, W′; 0 for a weight of zeros that stayed zeros.
+  /// ‖W′ − W‖ / ‖W‖ (Frobenius) of the weight W [out, in] and what `layer` made of it, W′; 0 for a weight of zeros that
+  /// stayed zeros.
   public func relativeError(of layer: Linear, from original: Tensor) -> Double {
     precondition(
       original.shape == [layer.outFeatures, layer.inFeatures], "weight \(original.shape) of a layer of another size")

@@ -28,7 +28,7 @@ public struct LogSink: Sendable {
           while !rest.isEmpty {
             let written = Foundation.write(STDERR_FILENO, rest.baseAddress, rest.count)
             if written < 0 && errno == EINTR { continue }
-            // Nobody reads any more: there is nowhere to complain.
+            // The reader has gone: there is nowhere left to report that.
             guard written > 0 else { return }
             rest = UnsafeRawBufferPointer(rebasing: rest[written...])
           }
@@ -50,7 +50,8 @@ public func bootstrapLogging(_ format: LogFormat, level: Logger.Level, sink: Log
 
 /// Writes records as JSON objects, one per line: `time`, `level`, `logger`, `message`, then the metadata by key.
 ///
-/// Lines are bounded, values of secret-looking keys are left out, and whatever the metadata holds, a record stays one line.
+/// Lines are bounded, values of secret-looking keys are left out, and whatever the metadata holds, a record stays one
+/// line.
 public struct JSONLogHandler: LogHandler {
   /// Keys that the record itself uses; metadata with such a key gets a `_` behind it.
   private static let ownKeys: Set<String> = ["time", "level", "logger", "message", "truncated"]
@@ -163,8 +164,8 @@ public struct PlainLogHandler: LogHandler {
   /// See `LogHandler`.
   public func log(event: LogEvent) {
     let record = LogRecord(event, label: label, handler: metadata, provider: metadataProvider)
-    var line =
-      "\(LogRecord.timestamp(LogRecord.now()).dropFirst(11).dropLast()) \(event.level.rawValue) \(label): \(record.message)"
+    let time = LogRecord.timestamp(LogRecord.now()).dropFirst(11).dropLast()
+    var line = "\(time) \(event.level.rawValue) \(label): \(record.message)"
     for (key, value) in record.metadata {
       let text = "\(value)"
       line += " \(key)=" + (text.contains(" ") ? "\"\(text)\"" : text)

@@ -25,12 +25,12 @@ struct LogRecord {
     merged.merge(provider?.get() ?? [:]) { $1 }
     merged.merge(event.metadata ?? [:]) { $1 }
     if let error = event.error { merged["error"] = "\(error)" }
-    var room = Self.maxMetadataBytes
+    var bytesLeft = Self.maxMetadataBytes
     var kept: [(String, Logger.Metadata.Value)] = []
     for (key, value) in merged.sorted(by: { $0.key < $1.key }) {
       let bounded = Self.secretKeys.contains(key.lowercased()) ? "[redacted]" : Self.bounded(value, depth: 0)
-      room -= key.utf8.count + Self.size(bounded)
-      guard room >= 0 else { break }
+      bytesLeft -= key.utf8.count + Self.size(bounded)
+      guard bytesLeft >= 0 else { break }
       kept.append((key, bounded))
     }
     metadata = kept

@@ -4,7 +4,7 @@ import Foundation
 public struct ProcessStatistics: Sendable {
   /// Resident memory now.
   public var residentBytes: UInt64
-  /// The greatest resident memory so far.
+  /// The peak RSS so far.
   public var peakResidentBytes: UInt64
   /// User and system time of all threads.
   public var cpuSeconds: Double

@@ -4,8 +4,9 @@ import Synchronization
 
 /// Keeps the metrics of a process and writes them in Prometheus' text format (version 0.0.4).
 ///
-/// Use it through swift-metrics: `MetricsSystem.bootstrap(registry)`, then `Counter`, `Gauge`, `Meter`, `Timer` and `Recorder`
-/// anywhere. Timers and aggregating recorders become histograms (timers in seconds). Labels are the dimensions.
+/// Use it through swift-metrics: `MetricsSystem.bootstrap(registry)`, then `Counter`, `Gauge`, `Meter`, `Timer` and
+/// `Recorder` anywhere. Timers and aggregating recorders become histograms (timers in seconds). Labels are the
+/// dimensions.
 public final class PrometheusRegistry: MetricsFactory {
   /// Bucket bounds of histograms, in seconds for timers, that have no bounds of their own.
   public static let defaultBuckets: [Double] = [
@@ -53,7 +54,7 @@ public final class PrometheusRegistry: MetricsFactory {
   public func collectProcessStatistics() {
     let started = Date().timeIntervalSince1970
     describe("process_resident_memory_bytes", "Resident memory size in bytes.")
-    describe("process_resident_memory_peak_bytes", "Greatest resident memory size so far in bytes.")
+    describe("process_resident_memory_peak_bytes", "Peak resident memory size in bytes.")
     describe("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
     describe("process_open_fds", "Number of open file descriptors.")
     describe("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")
@@ -87,7 +88,8 @@ public final class PrometheusRegistry: MetricsFactory {
 
   /// The series of a metric with the given labels, made when it is new.
   ///
-  /// A name that is used already for another kind of metric, or a series too many, gives one that nobody sees.
+  /// Where the name is in use for another kind of metric, or there are too many series, the one returned is not
+  /// exposed.
   func series(_ label: String, _ dimensions: [(String, String)], _ kind: Kind) -> Series {
     let name = Self.name(label)
     let labels = Self.labels(dimensions)

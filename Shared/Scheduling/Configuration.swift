@@ -34,10 +34,11 @@ public struct SchedulingConfiguration: Hashable, Sendable {
   public var maxQuarantine = Duration.seconds(600)
   /// Reports in a row that must miss a task before the worker is taken not to run it.
   public var maxMissedReports = 2
-  /// An attempt whose steps take this many times as long as those of a free worker of the same numerics class is moved there;
-  /// nil: never.
+  /// An attempt whose steps take this many times as long as those of a free worker of the same numerics class is moved
+  /// there; nil: never.
   public var slowWorkerFactor: Double?
-  /// Entries that the journal has not answered. With more, jobs are refused, and checkpoints and attempts are not journalled.
+  /// Entries that the journal has not answered. With more, jobs are refused, and checkpoints and attempts are not
+  /// journalled.
   public var maxJournalEntries = 4096
   /// Pause before the end of a job that the journal refused is written again; doubles each time.
   public var journalRetryDelay = Duration.milliseconds(500)

@@ -55,7 +55,7 @@ public struct WorkerReport: Hashable, Sendable {
   }
 }
 
-/// A finished step of a task, with what is needed to go on from there if the step is a checkpoint.
+/// A finished step of a task, with what is needed to resume from there if the step is a checkpoint.
 public struct StepReport: Hashable, Sendable {
   /// Steps done since the task began, over all attempts.
   public var completedSteps: Int
@@ -72,7 +72,8 @@ public struct StepReport: Hashable, Sendable {
   }
 }
 
-/// What happens to the cluster. Payloads in an event belong to the state machine from then on, until an effect gives them back.
+/// What happens to the cluster. Payloads in an event belong to the state machine from then on, until an effect gives
+/// them back.
 public enum Event: Hashable, Sendable {
   /// A worker asks to join.
   case workerRegistered(WorkerRegistration)
@@ -85,7 +86,7 @@ public enum Event: Hashable, Sendable {
 
   /// Jobs that are admitted together or not at all. The answer, `admitted` or `rejected`, may wait for the journal.
   case imagesSubmitted([ImageJobSubmission])
-  /// Nobody wants the job's result any more. The job fails with `reason`.
+  /// The job was cancelled. It fails with `reason`.
   case imageCancelled(ImageJobID, reason: Status)
 
   /// A worker has taken the task.
@@ -104,7 +105,8 @@ public enum Event: Hashable, Sendable {
   case journalRefused(JournalSequence, Status)
   /// What the journal knows of unfinished jobs, in the order in which they were admitted. Only as the first event.
   case restored([RestoredImageJob])
-  /// The tenants that the operator has named, instead of those named before. Others are treated as `defaultTenant` says.
+  /// The tenants that the operator has named, instead of those named before. Others are treated as `defaultTenant`
+  /// says.
   case tenantsChanged([Tenant])
 
   /// Time has passed.
@@ -135,9 +137,9 @@ public struct Offer: Hashable, Sendable {
   public var index: Int
   /// The outputs of the tasks that the plan names as inputs, in the plan's order.
   public var inputs: [Payload]
-  /// Where to go on; nil: from the beginning.
+  /// Where to resume; nil: from the beginning.
   public var resume: Checkpoint?
-  /// When nobody wants the result any more.
+  /// When the job fails if it is not done.
   public var deadline: Instant?
 
   /// An offer of `attempt`.
@@ -153,7 +155,7 @@ public struct Offer: Hashable, Sendable {
   }
 }
 
-/// What whoever waits for a job is told.
+/// What the clients that wait for a job are notified of.
 public enum ImageJobEvent: Hashable, Sendable {
   /// The job's place in the queue, from 1, and how long its turn and its work may take.
   case queued(position: Int, secondsLeft: Double?)
@@ -163,7 +165,8 @@ public enum ImageJobEvent: Hashable, Sendable {
   case progressed(completedSteps: Int, stepCount: Int, secondsLeft: Double)
   /// An attempt failed; another will be made.
   case retrying(StageName, Status)
-  /// The job has ended, but the journal has no room to say so: its end is told when there is. The job cannot be cancelled any more.
+  /// The job has ended, but the journal has no space to record it: clients are notified of the end when there is. The
+  /// job cannot be cancelled any more.
   case held(Status)
   /// The job is done; the output is there until its release, which follows. No other event does.
   case finished(output: Payload)
@@ -193,18 +196,18 @@ public enum WorkerEvent: Hashable, Sendable {
 public enum Effect: Hashable, Sendable {
   /// Send the task to the worker.
   case offer(Offer, to: WorkerID)
-  /// Tell the worker to stop the attempt; it answers with `taskFailed`.
+  /// Ask the worker to stop the attempt; it answers with `taskFailed`.
   case cancel(AttemptID, at: WorkerID, reason: String)
   /// Write the entry to the journal, after those before it, and answer with `journalled` or `journalRefused`.
   case journal(JournalSequence, JournalEntry)
-  /// The job is on disk: tell who submitted it that it will not be lost.
+  /// The job is on disk: acknowledge it to the client that submitted it.
   case admitted(ImageJobID)
-  /// Tell who waits for the job.
+  /// Notify the clients that wait for the job.
   case image(ImageJobID, ImageJobEvent)
   /// The submission was refused; the job does not exist.
   case rejected(ImageJobID, Status)
-  /// Tell about a worker.
+  /// Report what happened to a worker.
   case worker(WorkerID, WorkerEvent)
-  /// Nobody needs the payload any more.
+  /// The payload is not needed any more.
   case release(Payload)
 }

@@ -1,4 +1,4 @@
-/// Names a job. Whoever submits chooses it, and never uses one twice.
+/// Names a job. The caller that submits it chooses the name, and never uses one twice.
 public struct ImageJobID: Hashable, Sendable, CustomStringConvertible {
   /// What the wire and the HTTP API show.
   public let text: String
@@ -60,7 +60,7 @@ public struct WorkerID: Hashable, Sendable, CustomStringConvertible {
   public var description: String { "session \(number)" }
 }
 
-/// A tensor or picture that the state machine passes on without looking inside. Whoever runs the machine keeps the bytes.
+/// A tensor or image that the state machine passes on without looking inside. Its caller keeps the bytes.
 public struct Payload: Hashable, Sendable {
   /// Never used for two payloads.
   public let id: UInt64

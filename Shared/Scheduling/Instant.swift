@@ -1,4 +1,4 @@
-/// A point on the clock that whoever runs the state machine chooses: monotonic time in the gateway, virtual time in a simulation.
+/// A point on the clock of the state machine's caller: monotonic time in the gateway, virtual time in a simulation.
 public struct Instant: Comparable, Hashable, Sendable {
   /// Time since that clock's zero.
   public var sinceZero: Duration

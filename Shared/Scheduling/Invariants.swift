@@ -20,7 +20,7 @@ extension Scheduler {
       }
     }
     for (id, task) in tasks {
-      check(!task.waiters.isEmpty, "nobody waits for \(id)")
+      check(!task.waiters.isEmpty, "no job waits for \(id)")
       check(
         task.waiters.allSatisfy { jobs[$0]?.tasks.contains(id) ?? false },
         "\(id) is waited for by a job that does not know it")
@@ -43,11 +43,11 @@ extension Scheduler {
     return broken
   }
 
-  /// Nobody works for a job that is not durable, or that has ended; what waits for the journal is bounded.
+  /// No worker has a task of a job that is not durable, or that has ended; what waits for the journal is bounded.
   private func checkJournal(_ broken: inout [String]) {
     if placesTaken > max(configuration.maxJobs, restoredJobCount) { broken.append("\(placesTaken) jobs") }
     for id in admissions.keys where jobs[id] != nil { broken.append("\(id) is admitted before it is durable") }
-    for id in endings.keys where jobs[id] != nil { broken.append("\(id) has ended and goes on") }
+    for id in endings.keys where jobs[id] != nil { broken.append("\(id) has ended and still runs") }
     for (id, ending) in endings where ending.retryAt == nil && !pending.values.contains(.end(id)) {
       broken.append("the end of \(id) is neither written nor going to be")
     }

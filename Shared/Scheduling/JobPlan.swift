@@ -6,7 +6,8 @@ public struct TaskPlan: Hashable, Sendable {
   public var stage: StageName
   /// Places in the plan of the tasks whose outputs this one takes, each before this one's own place.
   public var inputs: [Int]
-  /// Tasks of one model with equal content have equal outputs: they are done once, and the output is cached. nil: never shared.
+  /// Tasks of one model with equal content have equal outputs: they are done once, and the output is cached. nil: never
+  /// shared.
   public var content: String?
   /// Steps that are reported one by one; 0 for a task without steps.
   public var stepCount: Int
@@ -30,12 +31,14 @@ public struct TaskPlan: Hashable, Sendable {
   }
 }
 
-/// What a job does: tasks in an order in which every task comes after those whose outputs it takes. The last one's output is the job's.
+/// What a job does: tasks in an order in which every task comes after those whose outputs it takes. The last one's
+/// output is the job's.
 public struct ImageJobPlan: Hashable, Sendable {
   /// Never empty.
   public let tasks: [TaskPlan]
 
-  /// A plan of `tasks`; empty plans, inputs that do not come earlier and shared tasks with inputs are programmer errors.
+  /// A plan of `tasks`; empty plans, inputs that do not come earlier and shared tasks with inputs are programmer
+  /// errors.
   public init(_ tasks: [TaskPlan]) {
     if let problem = Self.problem(of: tasks) { preconditionFailure(problem) }
     self.tasks = tasks
@@ -70,7 +73,7 @@ public struct ImageJobPlan: Hashable, Sendable {
   }
 }
 
-/// A job as it is handed in.
+/// A job as it is submitted.
 public struct ImageJobSubmission: Hashable, Sendable {
   /// Never used before.
   public var id: ImageJobID
@@ -78,7 +81,7 @@ public struct ImageJobSubmission: Hashable, Sendable {
   public var model: ModelIdentity
   /// What is to be done.
   public var plan: ImageJobPlan
-  /// When nobody wants the result any more; nil: never.
+  /// When the job fails if it is not done; nil: never.
   public var deadline: Instant?
   /// Whose share of the work it uses.
   public var tenant: TenantID

@@ -16,22 +16,24 @@ public struct JournalSequence: Comparable, Hashable, Sendable, CustomStringConve
   public var description: String { "entry \(number)" }
 }
 
-/// What must outlive the process. The bytes of payloads are to be read when the entry is handed over: their release may follow at once.
+/// What must outlive the process. The bytes of payloads are to be read when the entry is handed over: their release may
+/// follow at once.
 ///
-/// What becomes unneeded: a task's checkpoint by its output, an output by the outputs of all tasks of the job that take it, and
-/// everything but the admission by the job's end.
+/// What becomes unneeded: a task's checkpoint by its output, an output by the outputs of all tasks of the job that take
+/// it, and everything but the admission by the job's end.
 public enum JournalEntry: Hashable, Sendable {
   /// Jobs that are admitted together or not at all, in the order of service.
   case imagesAdmitted([ImageJobSubmission])
-  /// An attempt is handed to a worker. Nothing waits for it: it lets the attempt go on after a restart.
+  /// An attempt is offered to a worker. Nothing waits for this entry: with it, a restarted gateway can adopt the
+  /// attempt.
   case attemptStarted(AttemptID, places: [TaskID])
   /// A task's output, in the plans of all jobs that wait for it. Several entries may bring the same payload.
   case taskFinished(places: [TaskID], output: Payload, numericsClass: String)
   /// The state after a step of a task, in the plans of all jobs that wait for it; it replaces the one before.
   case checkpointed(places: [TaskID], Checkpoint, numericsClass: String)
-  /// The job's end, which is told once this is durable.
+  /// The job's end; clients are notified once this is durable.
   case imageFinished(ImageJobID, output: Payload)
-  /// The job's end, which is told once this is durable; also of a job that is cancelled.
+  /// The job's end; clients are notified once this is durable. Also the end of a job that is cancelled.
   case imageFailed(ImageJobID, Status)
 }
 
@@ -43,7 +45,7 @@ public struct RestoredTask: Hashable, Sendable {
   public var attemptNumber: UInt32
   /// The output, if the task is done.
   public var output: Payload?
-  /// Where to go on, if it is not.
+  /// Where to resume, if it is not.
   public var checkpoint: Checkpoint?
   /// Of the worker that gave the output or the checkpoint; without one neither is used.
   public var numericsClass: String?

@@ -99,7 +99,7 @@ struct ImageTask: Hashable, Sendable {
   var failures: [Status] = []
   /// Names of the workers behind them.
   var failedOn: OrderedSet<String> = []
-  /// Of the checkpoint: only workers of this class go on from there.
+  /// Of the checkpoint: only workers of this class resume from it.
   var numericsClass: String?
   var checkpoint: Checkpoint?
   /// Whether a checkpoint is on its way to the journal.
@@ -128,7 +128,7 @@ struct ImageJob: Hashable, Sendable {
   var isStarted = false
   /// Whether it counts as interactive.
   var isUrgent: Bool
-  /// The position that was last told.
+  /// The position that clients were last notified of.
   var position: Int?
 
   init(_ submission: ImageJobSubmission, admittedAt now: Instant) {

@@ -20,8 +20,8 @@ extension Scheduler {
     }
   }
 
-  /// The worker to offer a task to: of those that may do it the one with most free credits, and among equals the oldest. One that
-  /// has failed with the task gets it again only when there is no other, free or not.
+  /// The worker to offer a task to: of those that may do it the one with most free credits, and among equals the
+  /// oldest. One that has failed with the task gets it again only when there is no other, free or not.
   private func worker(for task: ImageTask, now: Instant) -> WorkerID? {
     var best: WorkerSession?
     var isAnotherThere = false
@@ -115,8 +115,8 @@ extension Scheduler {
     return plan.tasks[(plan.principal + 1)...].reduce(0) { $0 + (pace.seconds($1.stage, cost: $1.cost) ?? 0) }
   }
 
-  /// When to ask again while the queue of all or of one tenant is full: the time the job takes that ends next; nil when that is
-  /// not known.
+  /// When to ask again while the queue of all or of one tenant is full: the time the job takes that ends next; nil when
+  /// that is not known.
   func secondsToNextFreePlace(of tenant: TenantID? = nil) -> Double? {
     jobs.values.compactMap { job in
       if let tenant, job.submission.tenant != tenant { return nil }

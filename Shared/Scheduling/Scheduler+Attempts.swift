@@ -44,7 +44,7 @@ extension Scheduler {
 
   /// A new checkpoint is progress: earlier failures do not count towards the limit any more.
   private mutating func keep(_ latents: Payload, after completedSteps: Int, of id: TaskID, by worker: WorkerID) {
-    // After the last step there is nothing to go on with: the output is about to come.
+    // After the last step there is nothing to resume: the output is about to come.
     guard completedSteps < tasks[id]?.plan.stepCount ?? 0 else {
       discard(latents)
       return
@@ -105,7 +105,8 @@ extension Scheduler {
     else { return }
     let name = record.registration.name
     if attempt.state == .offered, failure.code == .resourceExhausted || failure.code == .unavailable {
-      // It has no room for the task, whatever we know of its credits: nobody's fault. Its next report says how things are.
+      // It has no capacity for the task, whatever its credits here say: not counted as a fault. Its next report brings
+      // the credits up to date.
       workers[worker]?.foreignCount += 1
       retry(id, failure, by: name, isBlameless: true, now: now)
       return
@@ -115,13 +116,13 @@ extension Scheduler {
       failWaiters(of: id.task, failure)
       return
     }
-    // A worker that is told to leave gives up what it runs: neither its fault nor the task's.
+    // A worker that drains gives up what it runs: neither its fault nor the task's.
     if !record.isDraining { countFault(of: worker, failure, now: now) }
     retry(id, failure, by: name, isBlameless: record.isDraining, now: now)
   }
 
-  /// Fails every job that waits for the task. A failure that blames a field of the stage's request blames the field of the client's request
-  /// that it was made of: the same prompt may be the negative prompt of another job.
+  /// Fails every job that waits for the task. A failure that blames a field of the stage's request blames the field of
+  /// the client's request that it was made of: the same prompt may be the negative prompt of another job.
   private mutating func failWaiters(of id: TaskID, _ failure: Status) {
     for place in places(of: id) {
       let field = jobs[place.job]?.plan.tasks[place.index].field

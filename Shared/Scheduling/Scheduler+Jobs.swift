@@ -22,13 +22,15 @@ extension Scheduler {
     guard pending.count < configuration.maxJournalEntries else {
       return Status(
         .unavailable,
-        "the journal is behind: \(pending.count) entries wait to be written, the limit is \(configuration.maxJournalEntries)",
+        "the journal is behind: \(pending.count) entries wait to be written, "
+          + "the limit is \(configuration.maxJournalEntries)",
         retryAfterSeconds: 5)
     }
     guard submissions.count <= configuration.maxJobs - placesTaken else {
       return Status(
         .resourceExhausted,
-        "the queue is full: \(placesTaken) of \(configuration.maxJobs) jobs are waiting or running, and \(submissions.count) more were asked for",
+        "the queue is full: \(placesTaken) of \(configuration.maxJobs) jobs are waiting or running, "
+          + "and \(submissions.count) more were asked for",
         retryAfterSeconds: secondsToNextFreePlace(), resource: .queue)
     }
     return refusalByTenant(of: submissions)
@@ -184,13 +186,13 @@ extension Scheduler {
     for case .some(let output) in job.outputs { release(output.payload) }
   }
 
-  /// Nobody needs the task any more.
+  /// No job needs the task any more.
   private mutating func abandon(_ id: TaskID) {
     guard let task = tasks.removeValue(forKey: id) else { return }
     if let key = task.key { shared[key] = nil }
     if let checkpoint = task.checkpoint { release(checkpoint.latents) }
     if case .running(let worker) = task.state {
-      revoke(AttemptID(task: id, number: task.attemptNumber), at: worker, reason: "nobody waits for the task any more")
+      revoke(AttemptID(task: id, number: task.attemptNumber), at: worker, reason: "no job waits for the task any more")
     }
   }
 }

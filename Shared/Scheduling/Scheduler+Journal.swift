@@ -54,8 +54,8 @@ extension Scheduler {
     journal(.attemptStarted(id, places: places(of: id.task)), .attempt)
   }
 
-  /// One entry at a time for each task; with the answer comes the latest checkpoint's turn. Inputs come first: what goes on from a
-  /// checkpoint must go on with the inputs that led to it.
+  /// Writes one entry at a time for each task; after the answer the latest checkpoint follows. Inputs come first: an
+  /// attempt that resumes from a checkpoint needs the inputs that led to it.
   mutating func journalCheckpoint(of id: TaskID) {
     guard let task = tasks[id], let checkpoint = task.checkpoint, let numericsClass = task.numericsClass,
       !task.isCheckpointPending, checkpoint.completedSteps > task.journalledSteps, !isJournalBusy
@@ -69,7 +69,8 @@ extension Scheduler {
     journal(entry, .checkpoint(id, completedSteps: checkpoint.completedSteps))
   }
 
-  /// Journals one task's output in the plans of several jobs, of which those that still hold it and have not done so count.
+  /// Journals one task's output in the plans of several jobs, of which those that still hold it and have not done so
+  /// count.
   mutating func journalOutputs(_ places: [TaskID]) {
     let places = places.filter { place in
       jobs[place.job]?.outputs[place.index].map { !$0.isJournalled } ?? false
@@ -88,7 +89,7 @@ extension Scheduler {
     }
   }
 
-  /// The job has ended; its end is told once it is durable.
+  /// The job has ended; clients are notified once that is durable.
   mutating func end(_ job: ImageJob, _ outcome: Ending.Outcome) {
     endings[job.submission.id] = Ending(tenant: job.submission.tenant, outcome: outcome)
     journalEnd(of: job.submission.id)
@@ -153,7 +154,7 @@ extension Scheduler {
     case .output(let places):
       for place in places { jobs[place.job]?.outputs[place.index]?.isJournalled = false }
     case .checkpoint(let id, _):
-      // The job goes on; the next step brings another.
+      // The job continues; the next step brings another.
       tasks[id]?.isCheckpointPending = false
     case .end(let id):
       guard let ending = endings[id] else { return }

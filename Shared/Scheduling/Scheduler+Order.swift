@@ -25,8 +25,8 @@ extension Scheduler {
     }
   }
 
-  /// Jobs that were begun first, in the order of their admission; then the others, interactive ones first, and among equals
-  /// always one of the tenant that has had the least of its share.
+  /// Jobs that were begun first, in the order of their admission; then the others, interactive ones first, and among
+  /// equals always one of the tenant that has had the least of its share.
   mutating func refreshOrder() {
     var waiting: OrderedDictionary<TenantID, [ImageJobID]> = [:]
     order = []

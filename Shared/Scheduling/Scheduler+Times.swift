@@ -1,7 +1,8 @@
 import ClusterCore
 
 extension Scheduler {
-  /// Ends what took too long: sessions without a message, offers without an answer, steps without an end, jobs past their deadline.
+  /// Ends what took too long: sessions without a message, offers without an answer, steps without an end, jobs past
+  /// their deadline.
   mutating func checkTimes(now: Instant) {
     forgiveOwnSleep(now: now)
     promoteOldJobs(now: now)
@@ -27,7 +28,7 @@ extension Scheduler {
     }
   }
 
-  /// When nobody has looked at the clock for long, it was this process that slept, and what the workers sent still waits to be read.
+  /// After a long time without a tick, this process was suspended, not the workers: what they sent is still to be read.
   private mutating func forgiveOwnSleep(now: Instant) {
     let gap = lastTickAt.map { now - $0 } ?? .zero
     lastTickAt = now
@@ -52,7 +53,8 @@ extension Scheduler {
     }
   }
 
-  /// How long the step that runs now may take, by the measure of the attempt's own steps, or else of the worker's earlier work.
+  /// How long the step that runs now may take, by the measure of the attempt's own steps, or else of the worker's
+  /// earlier work.
   private func stepLimit(of attempt: Attempt, _ task: ImageTask?, at worker: WorkerSession) -> Duration {
     if attempt.ownSteps > 0 {
       return max(configuration.stepLimit, .seconds(attempt.slowestStepSeconds * configuration.stepSlowdown))
@@ -63,8 +65,8 @@ extension Scheduler {
     return min(configuration.firstStepLimit, max(configuration.stepLimit, .seconds(seconds)))
   }
 
-  /// Takes attempts from workers that are much slower than one that is free. They go on from the last checkpoint; with one step
-  /// left there is nothing to gain.
+  /// Takes attempts from workers that are much slower than one that is free. They are resumed from the last checkpoint;
+  /// with one step left there is nothing to gain.
   private mutating func moveFromSlowWorkers(now: Instant) {
     guard let factor = configuration.slowWorkerFactor else { return }
     for (id, worker) in workers {

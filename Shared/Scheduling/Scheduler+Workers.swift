@@ -20,7 +20,8 @@ extension Scheduler {
     worker.pace = earlier.compactMap(\.pace).last
     worker.quarantinedUntil = earlier.compactMap(\.quarantinedUntil).max()
     if registration.keepsConnection {
-      // What was offered is still on its way, also when it has been revoked since; a revoked attempt that is not goes by the reports.
+      // What was offered is still on its way, also when it has been revoked since; a revoked attempt that is not goes
+      // by the reports.
       for (id, attempt) in earlier.flatMap(\.attempts) where attempt.state != .running && worker.attempts[id] == nil {
         let isLive = attempt.state == .offered && adopted.count < registration.credits
         if isLive { adopted.append(id) } else if attempt.state == .offered { unwanted.append(id) }
@@ -43,7 +44,8 @@ extension Scheduler {
     }
   }
 
-  /// The attempt as it goes on in a new session: it must be its task's newest, held by no other worker, and fit the checkpoint.
+  /// The attempt, if a new session can adopt it: it must be its task's newest, held by no other worker, and fit the
+  /// checkpoint.
   private func adoptableAttempt(_ id: AttemptID, for registration: WorkerRegistration, now: Instant) -> Attempt? {
     guard let task = tasks[id.task], task.attemptNumber == id.number, task.model == registration.model,
       task.plan.stage == registration.stage, task.numericsClass.map({ $0 == registration.numericsClass }) ?? true
@@ -103,7 +105,8 @@ extension Scheduler {
     }
   }
 
-  /// Counts a fault of the worker; after several in a row it pauses, so that a broken worker does not use up every task's attempts.
+  /// Counts a fault of the worker; after several in a row it pauses, so that a broken worker does not use up every
+  /// task's attempts.
   mutating func countFault(of id: WorkerID, _ failure: Status, now: Instant) {
     guard let worker = workers[id] else { return }
     let faults = worker.faults + 1

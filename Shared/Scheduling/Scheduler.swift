@@ -1,14 +1,15 @@
 import OrderedCollections
 
-/// Decides which worker does which task of which job: a state machine without input, output, clock or chance, so that the
-/// gateway and a simulation run the same code, and the same events give the same effects.
+/// Decides which worker does which task of which job: a state machine without input, output, clock or chance, so that
+/// the gateway and a simulation run the same code, and the same events give the same effects.
 ///
-/// * A worker takes as many tasks as it has credits. Whoever holds a credit is known: a running attempt, a revoked one whose
-///   worker has not let go of it yet, or a task from a time before this run.
-/// * An attempt's answers count while it is its task's current one. Numbers grow with each attempt, so late answers are recognised.
+/// * A worker takes as many tasks as it has credits. What holds a credit is known: a running attempt, a revoked one
+///   whose worker has not let go of it yet, or a task from a time before this run.
+/// * An attempt's answers count while it is its task's current one. Numbers grow with each attempt, so late answers
+///   are recognised.
 /// * A task that is lost goes to another worker, from its last checkpoint and within the same numerics class.
 /// * A job ends exactly once: finished, or failed with a reason.
-/// * A job is acknowledged, and its end told, only when the journal has it.
+/// * Clients are notified of a job's admission and of its end only when the journal has it.
 public struct Scheduler: Sendable {
   /// The limits it obeys.
   public let configuration: SchedulingConfiguration
@@ -26,9 +27,9 @@ public struct Scheduler: Sendable {
   var shares = TenantShares()
   /// The jobs in the order of service; made anew when `isOrderNew`.
   var order: [ImageJobID] = []
-  /// Jobs that the journal is to know before anybody works for them.
+  /// Jobs that must be durable before a worker gets one of their tasks.
   var admissions: OrderedDictionary<ImageJobID, Admission> = [:]
-  /// Jobs whose end the journal is to know before anybody is told.
+  /// Jobs whose end must be durable before clients are notified.
   var endings: OrderedDictionary<ImageJobID, Ending> = [:]
   /// Entries that the journal has not answered.
   var pending: OrderedDictionary<JournalSequence, PendingEntry> = [:]
@@ -40,7 +41,7 @@ public struct Scheduler: Sendable {
   var lastTickAt: Instant?
   /// Of the event that is being handled.
   var lastStepAt = Instant.zero
-  /// Whether a job came, began or ended since the positions were told.
+  /// Whether a job came, began or ended since clients were notified of the positions.
   var isOrderNew = false
   /// What the event that is being handled has brought about so far.
   var effects: [Effect] = []
@@ -49,13 +50,13 @@ public struct Scheduler: Sendable {
   package struct Omissions: OptionSet, Sendable {
     package let rawValue: Int
     package init(rawValue: Int) { self.rawValue = rawValue }
-    /// Whoever answers, it counts.
+    /// Answers of revoked attempts count.
     package static let fencing = Omissions(rawValue: 1)
     /// Attempts hold no credits.
     package static let credits = Omissions(rawValue: 2)
     /// A step may come after a later one.
     package static let stepOrder = Omissions(rawValue: 4)
-    /// A checkpoint is anybody's to go on with.
+    /// Workers of any class resume from a checkpoint.
     package static let numericsClass = Omissions(rawValue: 8)
   }
   package var omissions: Omissions = []
@@ -69,8 +70,8 @@ public struct Scheduler: Sendable {
   ///
   /// - Parameters:
   ///   - configuration: the limits.
-  ///   - run: how often the journal was opened before with jobs that are unfinished now, durable before the first event; it
-  ///     tells attempts of this run from those of earlier ones. At most `maxRun`.
+  ///   - run: how often the journal was opened before with jobs that are unfinished now, durable before the first
+  ///     event; it tells attempts of this run from those of earlier ones. At most `maxRun`.
   public init(configuration: SchedulingConfiguration = SchedulingConfiguration(), run: UInt32 = 0) {
     precondition(run <= Self.maxRun, "run \(run) is above \(Self.maxRun)")
     self.configuration = configuration

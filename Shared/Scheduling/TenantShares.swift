@@ -1,7 +1,8 @@
 import OrderedCollections
 
-/// Start-time fair queueing (Goyal, Vin, Cheng 1996): every tenant has a clock that its jobs move on by cost / weight; whose clock
-/// is behind comes next. Who comes back after a pause begins at the common clock, so that nobody saves up.
+/// Start-time fair queueing (Goyal, Vin, Cheng 1996): every tenant has a clock that its jobs advance by cost / weight;
+/// the tenant whose clock is behind is served next. After a pause a tenant begins at the common clock, so that idle
+/// time is not saved up.
 struct TenantShares: Hashable, Sendable {
   private var policies: OrderedDictionary<TenantID, TenantPolicy> = [:]
   /// Of tenants whose clock is ahead of the common one.

@@ -8,7 +8,7 @@ public struct TenantID: Hashable, Sendable, CustomStringConvertible {
     self.text = text
   }
 
-  /// Whoever is not told apart.
+  /// All clients of a gateway without API keys.
   public static let anonymous = TenantID("")
   /// For logs and messages.
   public var description: String { text.isEmpty ? "anonymous" : text }
@@ -42,7 +42,8 @@ public struct Tenant: Hashable, Sendable {
   }
 }
 
-/// How urgent a job is. All waiting interactive jobs come before all batch jobs, except those that have waited too long.
+/// How urgent a job is. All waiting interactive jobs come before all batch jobs, except those that have waited too
+/// long.
 public enum JobPriority: String, CaseIterable, Sendable {
   /// Somebody is looking at the screen.
   case interactive

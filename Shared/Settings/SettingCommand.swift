@@ -99,9 +99,10 @@ public enum SettingCommand<Settings: SettingGroup>: Sendable {
     return problems
   }
 
-  /// The flags as the environment variables that mean the same. `--list a --list b` is `--list a,b`; a flag without a value is true.
-  /// (swift-configuration has a provider for flags, but as a second trait of the package, and SwiftPM passes the traits of a package to
-  /// the compiler in an order that changes from run to run, whereupon it builds everything above the package again.)
+  /// The flags as the environment variables that mean the same. `--list a --list b` is `--list a,b`; a flag without a
+  /// value is true. (swift-configuration has a provider for flags, but as a second trait of the package, and SwiftPM
+  /// passes the traits of a package to the compiler in an order that changes from run to run, whereupon it builds
+  /// everything above the package again.)
   private static func variables(for arguments: [String], _ settings: [Setting]) -> [String: String] {
     let names = Dictionary(settings.map { ($0.flag, $0.variable) }, uniquingKeysWith: { first, _ in first })
     var variables: [String: String] = [:]
@@ -145,8 +146,8 @@ public enum SettingCommand<Settings: SettingGroup>: Sendable {
 
       \(summary)
 
-      --config FILE (or QWEN_IMAGE_CONFIG) names a JSON file. --check-config reads the configuration, says what is wrong with it, and
-      ends. --health asks the process that runs with this configuration whether it is well.
+      --config FILE (or QWEN_IMAGE_CONFIG) names a JSON file. --check-config reads the configuration, says what is wrong
+      with it, and ends. --health asks the process that runs with this configuration whether it is well.
 
       Each setting has a flag, an environment variable and a key in the file; the first that is given counts:
 

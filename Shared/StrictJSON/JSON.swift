@@ -2,8 +2,8 @@ import OrderedCollections
 
 /// A JSON document, read strictly, with nothing lost: numbers keep their digits, objects their order.
 ///
-/// Foundation's decoder keeps one of two equal keys and rounds large integers, and says nothing; here a duplicate key is an
-/// error, because two programs may read the same document differently.
+/// Foundation's decoder keeps one of two equal keys and rounds large integers, and says nothing; here a duplicate key
+/// is an error, because two programs may read the same document differently.
 public enum JSON: Hashable, Sendable {
   /// `null`
   case null
@@ -21,7 +21,7 @@ public enum JSON: Hashable, Sendable {
   /// Parses a whole document.
   ///
   /// - Parameters:
-  ///   - bytes: UTF-8 text; whoever reads it bounds its length.
+  ///   - bytes: UTF-8 text; the caller bounds its length.
   ///   - maxDepth: levels of nesting allowed; bounds the recursion.
   public init(_ bytes: [UInt8], maxDepth: Int = 64) throws(JSONError) {
     var reader = JSONReader(bytes, maxDepth: maxDepth)

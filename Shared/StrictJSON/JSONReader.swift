@@ -1,6 +1,8 @@
-/// A pull reader of JSON text: large documents (a vocabulary of 150,000 members) are consumed member by member, without a tree.
+/// A pull reader of JSON text: large documents (a vocabulary of 150,000 members) are consumed member by member, without
+/// a tree.
 ///
-/// Strict RFC 8259: no comments, no trailing commas, no NaN, valid UTF-8 only, bounded nesting, no duplicate keys in ``value()``.
+/// Strict RFC 8259: no comments, no trailing commas, no NaN, valid UTF-8 only, bounded nesting, no duplicate keys in
+/// ``value()``.
 public struct JSONReader: Sendable {
   private let bytes: [UInt8]
   private var position = 0
@@ -66,7 +68,8 @@ public struct JSONReader: Sendable {
     }
   }
 
-  /// Calls `body` with every key of an object; `body` must read exactly the member's value. Duplicates are the caller's to detect.
+  /// Calls `body` with every key of an object; `body` must read exactly the member's value. Duplicates are the caller's
+  /// to detect.
   public mutating func forEachMember(_ body: (String, inout JSONReader) throws(JSONError) -> Void) throws(JSONError) {
     try nested(open: UInt8(ascii: "{"), close: UInt8(ascii: "}")) { (reader) throws(JSONError) in
       guard reader.peek(UInt8(ascii: "\"")) else { throw reader.failure("expected a string as key") }

@@ -8,9 +8,10 @@ import Synchronization
 
 /// Keeps freed blocks of memory for the next tensor of the same size.
 ///
-/// A network asks for the same few sizes over and over, and memory fresh from the kernel costs a page fault and a zeroing each
-/// time: several percent of a matrix product, a quarter of a memory-bound operation. Idle blocks make room before new memory is
-/// asked for, so blocks in use and idle together never exceed the most that was ever in use at once.
+/// A network asks for the same few sizes over and over, and memory fresh from the kernel costs a page fault and a
+/// zeroing each time: several percent of a matrix product, a quarter of a memory-bound operation. Idle blocks are freed
+/// before new memory is allocated, so blocks in use and idle together never exceed the most that was ever in use at
+/// once.
 public final class BlockRecycler: Sendable {
   /// The recycler of all tensors.
   public static let shared = BlockRecycler(idleBytesMax: 2 << 30)
@@ -34,7 +35,7 @@ public final class BlockRecycler: Sendable {
   /// Gives all idle blocks back to the system: when a stage has nothing to do, say.
   public func releaseIdleBlocks() { release(atLeast: .max) }
 
-  /// An idle block of exactly this size, or nil after making room for a new one.
+  /// An idle block of exactly this size, or nil after freeing idle blocks of other sizes for a new one.
   package func take(byteCount: Int) -> UnsafeMutableRawPointer? {
     let block = idle.withLock { idle -> UInt? in
       guard let block = idle.blocks[byteCount]?.popLast() else { return nil }
@@ -45,7 +46,7 @@ public final class BlockRecycler: Sendable {
     return block.flatMap { UnsafeMutableRawPointer(bitPattern: $0) }
   }
 
-  /// Keeps a block from malloc that nobody uses any more, or frees it if there are enough.
+  /// Keeps an unused block from malloc, or frees it if there are enough.
   package func give(_ block: UnsafeMutableRawPointer, byteCount: Int) {
     let address = UInt(bitPattern: block)
     let isKept = idle.withLock { idle in

@@ -1,7 +1,7 @@
 /// Receives intermediate tensors by name: golden tests compare them, `--dump` writes them to a file.
 ///
-/// Names are those of the reference recordings (`dit.step0.cond.block.3.img`). With no sink, recording costs nothing: the
-/// tensor expression is not evaluated.
+/// Names are those of the reference recordings (`dit.step0.cond.block.3.img`). With no sink, recording costs nothing:
+/// the tensor expression is not evaluated.
 public struct Probe: Sendable {
   private let sink: (@Sendable (String, Tensor) -> Void)?
   private let prefix: String
@@ -12,7 +12,7 @@ public struct Probe: Sendable {
   /// Calls `sink` with every recorded tensor.
   public init(_ sink: @escaping @Sendable (String, Tensor) -> Void) { self.init(sink: sink, prefix: "") }
 
-  /// Whether there is a sink. Work that only a recording needs may be skipped otherwise.
+  /// Whether tensors are recorded. If not, work that only a recording needs may be skipped.
   public var isActive: Bool { sink != nil }
 
   private init(sink: (@Sendable (String, Tensor) -> Void)?, prefix: String) {
@@ -43,7 +43,7 @@ public struct Probe: Sendable {
     return Probe(sink: { name, tensor in if isIncluded(name) { sink(name, tensor) } }, prefix: prefix)
   }
 
-  /// Records `tensor` as `name` if there is a sink.
+  /// Records `tensor` as `name` if this probe is active.
   public func record(_ name: @autoclosure () -> String, _ tensor: @autoclosure () -> Tensor) {
     guard let sink else { return }
     sink(prefix + name(), tensor())

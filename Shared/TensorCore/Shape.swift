@@ -15,7 +15,8 @@ public struct Shape: Hashable, Sendable, ExpressibleByArrayLiteral, CustomString
   /// Number of dimensions.
   public var rank: Int { dimensions.count }
 
-  /// Product of the extents; 1 for a scalar. Traps on overflow: sizes read from outside are checked before they get here.
+  /// Product of the extents; 1 for a scalar. Traps on overflow: sizes read from outside are checked before they get
+  /// here.
   public var elementCount: Int { dimensions.reduce(1, *) }
 
   /// The extent of one dimension; negative indices count from the end.

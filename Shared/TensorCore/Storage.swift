@@ -18,8 +18,8 @@
   /// Whether the memory belongs to another object, such as a file mapping, and must not be written.
   var isBorrowed: Bool { owner != nil }
 
-  /// Blocks of at least this size are backed by huge pages where the kernel offers them: large panels are read several times
-  /// over and would otherwise miss the TLB.
+  /// Blocks of at least this size are backed by huge pages where the kernel offers them: large panels are read several
+  /// times over and would otherwise miss the TLB.
   private static let hugePageThreshold = 1 << 20
   private static let hugePageBytes = 2 << 20
 

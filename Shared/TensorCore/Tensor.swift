@@ -11,7 +11,7 @@ public struct Tensor: Sendable {
   private var storage: TensorStorage
   private let byteOffset: Int
 
-  /// Views `storage` from `byteOffset`, which must leave room for `shape`.
+  /// Views `storage` from `byteOffset`, which must leave space for `shape`.
   @_spi(TensorMemory) public init(shape: Shape, dtype: DType, storage: TensorStorage, byteOffset: Int) {
     precondition(
       byteOffset >= 0 && byteOffset + shape.elementCount * dtype.byteWidth <= storage.byteCount,
@@ -170,7 +170,8 @@ extension Shape {
 }
 
 extension Float {
-  /// The value of an IEEE 754 binary16 number. Written out because `Float16` does not exist on every platform Swift runs on.
+  /// The value of an IEEE 754 binary16 number. Written out because `Float16` does not exist on every platform Swift
+  /// runs on.
   public init(halfBits: UInt16) {
     let sign: Float = halfBits & 0x8000 == 0 ? 1 : -1
     let exponent = Int(halfBits >> 10) & 0x1f

@@ -2,8 +2,8 @@ import Foundation
 
 /// How much memory this process may still take, without swapping and without being killed for it.
 public enum AvailableMemory {
-  /// The kernel's estimate for the machine, or what is left to the control group (a container) if that is less; nil where neither is known.
-  /// Pages of files that can be given up count as available.
+  /// The kernel's estimate for the machine, or what is left to the control group (a container) if that is less; nil
+  /// where neither is known. Pages of files that can be given up count as available.
   public static func byteCount() -> Int? { byteCount(proc: "/proc", controlGroups: "/sys/fs/cgroup") }
 
   /// The same from other places than the kernel's.
@@ -27,8 +27,8 @@ public enum AvailableMemory {
     value(of: "MemAvailable:", in: "\(proc)/meminfo").map { $0 * 1024 }
   }
 
-  /// The least of what a control group and those around it leave; a container may see its own group as the root. The names of the files
-  /// and keys differ between versions 1 and 2.
+  /// The least of what a control group and those around it leave; a container may see its own group as the root. The
+  /// names of the files and keys differ between versions 1 and 2.
   private static func left(to group: Substring, in root: String, limit: String, taken: String) -> Int? {
     var names = group.split(separator: "/")
     var least: Int?

@@ -3,7 +3,8 @@ import Kernels
 import StrictJSON
 import TensorCore
 
-/// The weights of one model component (`transformer/`, `vae/`, `text_encoder/`): a single file or shards behind an index.
+/// The weights of one model component (`transformer/`, `vae/`, `text_encoder/`): a single file or shards behind an
+/// index.
 public struct ComponentWeights: Sendable {
   /// The component's directory, as errors name it.
   public let directory: String
@@ -14,9 +15,9 @@ public struct ComponentWeights: Sendable {
   /// The mode that the component's layers are packed for; nil for a component of plain tensors.
   public let packedPrecision: Precision?
   private let locations: [String: Location]
-  /// Weights that are laid out for the kernels, in the files of this component.
+  /// Packed weights in the files of this component.
   private let packed: [String: PackedFormat.Layer]
-  /// Weights that are laid out in other files: a cache.
+  /// Packed weights in other files: a cache.
   private let overlay: [ComponentWeights]
   private let isSynthetic: Bool
 
@@ -128,7 +129,8 @@ public struct ComponentWeights: Sendable {
 
   /// The tensor `name` in its stored element type (fp32, bf16 or fp16), as a view into the mapped file.
   ///
-  /// - Throws: ``WeightsError/missingTensor(component:tensor:expected:)``, ``WeightsError/misshapenTensor(file:tensor:expected:found:)``,
+  /// - Throws: ``WeightsError/missingTensor(component:tensor:expected:)``,
+  ///   ``WeightsError/misshapenTensor(file:tensor:expected:found:)``,
   ///   ``WeightsError/unsupportedDType(file:tensor:found:supported:)``.
   public func tensor(_ name: String, _ shape: Shape) throws(WeightsError) -> Tensor {
     if isSynthetic { return SyntheticWeights.tensor(name, shape) }
@@ -158,7 +160,8 @@ public struct ComponentWeights: Sendable {
     return try files[location.file].readBytes(of: location.storedName, in: range)
   }
 
-  /// Requires that every tensor is in `expected` or is ignored; a surplus tensor means that the checkpoint is of another architecture.
+  /// Requires that every tensor is in `expected` or is ignored; a surplus tensor means that the checkpoint is of
+  /// another architecture.
   public func requireOnly(_ expected: Set<String>, ignoring: (String) -> Bool = { _ in false }) throws(WeightsError) {
     let parts = Set(packed.keys.flatMap { name in PackedFormat.partNames.map { "\(name).\($0)" } })
     let present = locations.keys.filter { !parts.contains($0) } + packed.keys
@@ -168,12 +171,14 @@ public struct ComponentWeights: Sendable {
     }
   }
 
-  /// Takes a tensor's pages (or a packed weight's) out of this process's memory; they come back when they are next accessed.
+  /// Takes a tensor's pages (or a packed weight's) out of this process's memory; they come back when they are next
+  /// accessed.
   public func releasePages(of name: String) {
     for part in storedParts(of: name) { part.file.releasePages(of: part.name) }
   }
 
-  /// Takes a tensor's pages (or a packed weight's) out of memory, out of the page cache too, except what other processes have mapped.
+  /// Takes a tensor's pages (or a packed weight's) out of memory, out of the page cache too, except what other
+  /// processes have mapped.
   public func evictPages(of name: String) {
     for part in storedParts(of: name) { part.file.evictPages(of: part.name) }
   }
@@ -198,7 +203,8 @@ public struct ComponentWeights: Sendable {
 
   // MARK: - Packed layers
 
-  /// The layer whose weight `name` [output, input] is packed, as a view into the mapped file; nil if it is stored plainly.
+  /// The layer whose weight `name` [output, input] is packed, as a view into the mapped file; nil if it is stored
+  /// plainly.
   ///
   /// - Parameter bias: [output], any floating-point type.
   /// - Throws: a `WeightsError` when the weight has another shape, or was packed for another mode than `compute` is in.

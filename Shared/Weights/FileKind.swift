@@ -10,7 +10,7 @@ public enum FileKind: Sendable, Equatable {
   case webPage
   /// A line of text, such as a server's error message, with its beginning.
   case text(String)
-  /// Zeros only: room that was reserved for a download which did not take place.
+  /// Zeros only: space that was reserved for a download which did not take place.
   case zeros
   /// The format of llama.cpp and stable-diffusion.cpp.
   case gguf

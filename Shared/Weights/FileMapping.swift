@@ -10,9 +10,9 @@
 
 /// A whole file mapped read-only; unmapped when the last tensor viewing it goes.
 ///
-/// If another process truncates the file while it is mapped, touching the lost pages raises SIGBUS, which no check here can
-/// prevent: model directories must be replaced (new file, rename), never rewritten in place. The container images mount them
-/// read-only.
+/// If another process truncates the file while it is mapped, touching the lost pages raises SIGBUS, which no check here
+/// can prevent: model directories must be replaced (new file, rename), never rewritten in place. The container images
+/// mount them read-only.
 ///
 /// `@unchecked Sendable`: the mapping is never written, and its address does not change.
 final class FileMapping: @unchecked Sendable {
@@ -58,12 +58,12 @@ final class FileMapping: @unchecked Sendable {
     return UnsafeRawBufferPointer(rebasing: bytes[range])
   }
 
-  /// Takes the pages that hold `range` out of this process's memory. They stay readable: the next access brings them back from the
-  /// page cache or the file.
+  /// Takes the pages that hold `range` out of this process's memory. They stay readable: the next access brings them
+  /// back from the page cache or the file.
   func releasePages(_ range: Range<Int>) { advise(MADV_DONTNEED, range) }
 
-  /// Takes the pages that hold `range` out of this process's memory and, unless another process has them mapped, out of the page
-  /// cache: the next access reads the file.
+  /// Takes the pages that hold `range` out of this process's memory and, unless another process has them mapped, out of
+  /// the page cache: the next access reads the file.
   func evictPages(_ range: Range<Int>) {
     releasePages(range)
     #if os(Linux)

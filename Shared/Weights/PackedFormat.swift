@@ -1,11 +1,10 @@
 import Kernels
 import TensorCore
 
-/// How weights that are laid out for the kernels are kept in safetensors files; `Shared/Documentation/packed-weights.md` describes
-/// every byte.
+/// How packed weights are kept in safetensors files; `Shared/Documentation/packed-weights.md` describes every byte.
 ///
-/// The weight `X` of a linear layer becomes the tensors `X.panels` and, for int8, `X.scales` and `X.offsets`; the metadata pair
-/// `packed:X` says how: `q4 [3072, 12288]`. Everything else is stored as published.
+/// The weight `X` of a linear layer becomes the tensors `X.panels` and, for int8, `X.scales` and `X.offsets`; the
+/// metadata pair `packed:X` says how: `q4 [3072, 12288]`. Everything else is stored as published.
 enum PackedFormat {
   /// Raised whenever files get a meaning that older programs would misread.
   static let version = 1

@@ -1,11 +1,12 @@
 import Kernels
 import TensorCore
 
-/// A component of any size with random weights, made as they are read: bf16, a function of the seed, the tensor's name and the
-/// element's index alone.
+/// A component of any size with random weights, made as they are read: bf16, a function of the seed, the tensor's name
+/// and the element's index alone.
 ///
-/// Matrices and convolutions are normally distributed with variance 1 / fan-in, norm gains are 1 and biases small, so that activations
-/// keep their size through any number of layers; modulations are a third of that, as gates of a trained model are small.
+/// Matrices and convolutions are normally distributed with variance 1 / fan-in, norm gains are 1 and biases small, so
+/// that activations keep their size through any number of layers; modulations are a third of that, as gates of a
+/// trained model are small.
 public struct RandomWeights: WeightSource {
   private let seed: UInt64
   private let pool: ThreadPool

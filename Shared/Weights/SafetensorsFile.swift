@@ -56,8 +56,8 @@ public struct SafetensorsFile: Sendable {
 
   /// A part of a tensor's stored bytes, read from the file without touching the mapping.
   ///
-  /// For samples here and there: touching a page of a mapping makes the kernel read megabytes around it, which took 15 s instead of a
-  /// fraction of one for a sample of every tensor of a 40 GB file.
+  /// For samples here and there: touching a page of a mapping makes the kernel read megabytes around it, which took 15
+  /// s instead of a fraction of one for a sample of every tensor of a 40 GB file.
   public func readBytes(of name: String, in range: Range<Int>) throws(WeightsError) -> [UInt8] {
     let entry = try entry(name)
     precondition(range.lowerBound >= 0 && range.upperBound <= entry.byteCount, "bytes \(range) of \(entry.byteCount)")
@@ -68,7 +68,8 @@ public struct SafetensorsFile: Sendable {
 
   /// The tensor `name` as a view into the mapping, which lives as long as the view.
   ///
-  /// The format does not promise alignment. A tensor whose first element is not aligned to its width is copied instead of viewed.
+  /// The format does not promise alignment. A tensor whose first element is not aligned to its width is copied instead
+  /// of viewed.
   public func tensor(_ name: String) throws(WeightsError) -> Tensor {
     let entry = try entry(name)
     guard let dtype = entry.dtype else {

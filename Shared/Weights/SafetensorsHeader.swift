@@ -3,8 +3,8 @@ import TensorCore
 
 /// The parsed and checked header of a safetensors file.
 ///
-/// Format: 8 bytes little-endian header length, a JSON object `{name: {dtype, shape, data_offsets}, "__metadata__": {…}}` that may
-/// be padded with spaces, then the tensors' bytes, covered by the offsets without holes or overlaps
+/// Format: 8 bytes little-endian header length, a JSON object `{name: {dtype, shape, data_offsets}, "__metadata__":
+/// {…}}` that may be padded with spaces, then the tensors' bytes, covered by the offsets without holes or overlaps
 /// (https://github.com/huggingface/safetensors, "Format").
 public struct SafetensorsHeader: Sendable, Equatable {
   /// Where and what one tensor is.
@@ -114,9 +114,8 @@ public struct SafetensorsHeader: Sendable, Equatable {
     if dimensions.contains(0) { byteCount = 0 }
     guard byteCount == offsets[1] - offsets[0] else {
       throw EntryError(
-        reason:
-          "\(dtypeName) of shape \(dimensions) takes \(byteCount) bytes, data_offsets \(offsets) span \(offsets[1] - offsets[0])"
-      )
+        reason: "\(dtypeName) of shape \(dimensions) takes \(byteCount) bytes, "
+          + "data_offsets \(offsets) span \(offsets[1] - offsets[0])")
     }
     return Entry(dtypeName: dtypeName, shape: Shape(dimensions), begin: offsets[0], byteCount: byteCount)
   }

@@ -4,9 +4,9 @@ import TensorCore
 
 /// Writes a safetensors file tensor by tensor, without knowing beforehand which will come.
 ///
-/// Room for the header is reserved and padded with spaces, as the format allows; data follows and is never kept in memory. The
-/// file appears under its name only in ``finish()``, by an atomic rename of a finished and synced temporary file beside it; a writer that
-/// is dropped before that leaves nothing behind. May be used from several threads.
+/// Space for the header is reserved and padded with blanks, as the format allows; data follows and is never kept in
+/// memory. The file appears under its name only in ``finish()``, by an atomic rename of a finished and synced temporary
+/// file beside it; a writer that is dropped before that leaves nothing behind. May be used from several threads.
 public final class SafetensorsWriter: Sendable {
   private let url: URL
   private let partial: URL
@@ -70,7 +70,8 @@ public final class SafetensorsWriter: Sendable {
     }
   }
 
-  /// Writes all of `tensors` to `url` at once, with a header no larger than needed, widest elements first so that all are aligned.
+  /// Writes all of `tensors` to `url` at once, with a header no larger than needed, widest elements first so that all
+  /// are aligned.
   public static func write(_ tensors: [(name: String, tensor: Tensor)], to url: URL, metadata: [String: String] = [:])
     throws(WeightsError)
   {
@@ -93,7 +94,8 @@ public final class SafetensorsWriter: Sendable {
     }
   }
 
-  /// Writes one tensor of which only some rows are in memory at a time: `rows` makes those of a range of the outermost dimension.
+  /// Writes one tensor of which only some rows are in memory at a time: `rows` makes those of a range of the outermost
+  /// dimension.
   public func append(
     _ name: String, _ shape: Shape, _ dtype: DType, rowsAtATime: Int,
     _ rows: (Range<Int>) throws(WeightsError) -> Tensor

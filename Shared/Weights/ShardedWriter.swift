@@ -5,8 +5,8 @@ import TensorCore
 
 /// Writes a component as published ones are: one safetensors file, or shards of limited size behind an index.
 ///
-/// Tensors are streamed. File names say how many shards there are, so nothing has its final name before ``finish()``; write into
-/// a directory that is not in use yet and rename that.
+/// Tensors are streamed. File names say how many shards there are, so nothing has its final name before ``finish()``;
+/// write into a directory that is not in use yet and rename that.
 public final class ShardedWriter {
   /// A finished file.
   public struct File: Sendable, Equatable {
@@ -33,7 +33,7 @@ public final class ShardedWriter {
   /// Prepares writing `<baseName>….safetensors` in `directory`, which must exist.
   /// - Parameters:
   ///   - packedFor: the mode that layers are packed for; nil for a component of plain tensors.
-  ///   - tensorsMax: most tensors that will come, for the room that headers need.
+  ///   - tensorsMax: most tensors that will come; decides the space reserved for headers.
   public init(
     _ directory: URL, baseName: String, packedFor precision: Precision? = nil, tensorsMax: Int,
     shardBytesMax: Int = publishedShardBytesMax
@@ -51,7 +51,7 @@ public final class ShardedWriter {
 
   /// Writes a tensor.
   public func append(_ name: String, _ tensor: Tensor) throws(WeightsError) {
-    try room(for: tensor.byteCount).append(name, tensor)
+    try shard(taking: tensor.byteCount).append(name, tensor)
     note(name, tensor.byteCount)
   }
 
@@ -61,17 +61,17 @@ public final class ShardedWriter {
     _ rows: (Range<Int>) throws(WeightsError) -> Tensor
   ) throws(WeightsError) {
     let byteCount = shape.elementCount * dtype.byteWidth
-    try room(for: byteCount).append(name, shape, dtype, rowsAtATime: rowsAtATime, rows)
+    try shard(taking: byteCount).append(name, shape, dtype, rowsAtATime: rowsAtATime, rows)
     note(name, byteCount)
   }
 
-  /// Writes the laid-out weight `name` of a layer, without its bias.
+  /// Writes the packed weight `name` of a layer, without its bias.
   /// - Returns: the bytes it takes.
   @discardableResult public func append(weight name: String, of layer: Linear) throws(WeightsError) -> Int {
-    guard let parts = layer.parts else { preconditionFailure("a layer of OpenBLAS is not laid out") }
+    guard let parts = layer.parts else { preconditionFailure("a layer of OpenBLAS is not packed") }
     let named = PackedFormat.partNames.compactMap { part in parts[part].map { (name: "\(name).\(part)", tensor: $0) } }
     let byteCount = named.reduce(0) { $0 + $1.tensor.byteCount }
-    let shard = try room(for: byteCount)
+    let shard = try shard(taking: byteCount)
     for (name, tensor) in named {
       try shard.append(name, tensor)
       note(name, tensor.byteCount)
@@ -81,7 +81,8 @@ public final class ShardedWriter {
     return byteCount
   }
 
-  /// Closes the last shard, gives all of them their names and writes the index. At least one tensor must have been written.
+  /// Closes the last shard, gives all of them their names and writes the index. At least one tensor must have been
+  /// written.
   public func finish() throws(WeightsError) -> [File] {
     try closeShard()
     let count = summaries.count
@@ -99,7 +100,7 @@ public final class ShardedWriter {
   }
 
   /// The shard that takes `byteCount` more bytes: a new one if the present one would grow too large.
-  private func room(for byteCount: Int) throws(WeightsError) -> SafetensorsWriter {
+  private func shard(taking byteCount: Int) throws(WeightsError) -> SafetensorsWriter {
     if shardBytes > 0, shardBytes + byteCount > shardBytesMax { try closeShard() }
     if let shard { return shard }
     let next = try SafetensorsWriter(

@@ -2,11 +2,11 @@ import TensorCore
 
 /// Weights as a function of a tensor's name, shape and element index.
 ///
-/// The reference generator `Tests/Golden/make_fullsize.py` computes the same numbers, so that modules can be compared at their
-/// published sizes without gigabytes of files.
+/// The reference generator `Tests/Golden/make_fullsize.py` computes the same numbers, so that modules can be compared
+/// at their published sizes without gigabytes of files.
 public enum SyntheticWeights {
-  /// The bf16 tensor `name`: uniform with variance 1 / fan-in for matrices and convolutions (of whose taps in time only one
-  /// counts), within 0.05 of 0 for biases, within 0.1 of 1 for norm gains.
+  /// The bf16 tensor `name`: uniform with variance 1 / fan-in for matrices and convolutions (of whose taps in time only
+  /// one counts), within 0.05 of 0 for biases, within 0.1 of 1 for norm gains.
   public static func tensor(_ name: String, _ shape: Shape) -> Tensor {
     let (scale, offset) = distribution(name, shape)
     var result = MutableTensor(uninitialized: shape, .bf16)

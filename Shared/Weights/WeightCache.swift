@@ -4,12 +4,12 @@ import Foundation
   import Glibc
 #endif
 
-/// A directory that keeps components laid out for the kernels, so that this is done once and all processes of a machine share the
+/// A directory that keeps packed components, so that they are packed once and all processes of a machine share the
 /// pages.
 ///
-/// An entry is a directory with the packed files and a `manifest.json` that says what they were made from; it appears by a rename, and one
-/// process at a time makes it while others wait. An entry made from something else, by another version, or whose files do not
-/// match the manifest is made again.
+/// An entry is a directory with the packed files and a `manifest.json` that says what they were made from; it appears
+/// by a rename, and one process at a time makes it while others wait. An entry made from something else, by another
+/// version, or whose files do not match the manifest is made again.
 public struct WeightCache: Sendable {
   /// Where the entries are.
   public let directory: URL
@@ -66,8 +66,9 @@ public struct WeightCache: Sendable {
   /// - Parameters:
   ///   - tensorsMax: most layers that `build` writes.
   ///   - byteCount: about the bytes that it writes.
-  ///   - report: told in words what is wrong with an entry that is there.
-  /// - Throws: ``WeightsError`` when the directory or the disk refuses, or what `build` throws; nothing incomplete is left behind.
+  ///   - report: called with a description of what is wrong with an existing entry.
+  /// - Throws: ``WeightsError`` when the directory or the disk refuses, or what `build` throws; nothing incomplete is
+  ///   left behind.
   public func component(
     _ key: Key, tensorsMax: Int, byteCount: Int, report: (String) -> Void, build: (ShardedWriter) throws -> Void
   ) throws -> ComponentWeights {
@@ -80,7 +81,7 @@ public struct WeightCache: Sendable {
     if FileManager.default.fileExists(atPath: entry.path) {
       do { return try open(entry, key) } catch { report("\(error); it is made again") }
     }
-    try requireRoom(byteCount)
+    try requireSpace(byteCount)
     try make(key, at: entry, tensorsMax: tensorsMax, build)
     removeStale(key)
     return try open(entry, key)
@@ -149,7 +150,7 @@ public struct WeightCache: Sendable {
     }
   }
 
-  private func requireRoom(_ byteCount: Int) throws(WeightsError) {
+  private func requireSpace(_ byteCount: Int) throws(WeightsError) {
     let free = freeBytes(directory)
     guard free.map({ $0 > byteCount + byteCount / 50 }) ?? true else {
       throw .cannotWrite(

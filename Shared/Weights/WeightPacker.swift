@@ -24,11 +24,11 @@ extension ComponentWeights: WeightSource {
 
 /// What is to become of one tensor.
 public struct PlannedTensor: Sendable, Equatable {
-  /// The two ways.
+  /// How a tensor is written.
   public enum Treatment: Sendable, Equatable {
     /// Written as it is.
     case copied
-    /// Laid out at a precision, unless that loses more than ``PrecisionLimits`` allow.
+    /// Packed at a precision, unless that loses more than ``PrecisionLimits`` allow.
     case packed(Precision)
   }
 
@@ -36,7 +36,7 @@ public struct PlannedTensor: Sendable, Equatable {
   public let name: String
   /// Its extents.
   public let shape: Shape
-  /// What to do.
+  /// How it is written.
   public let treatment: Treatment
 
   /// See the properties.
@@ -47,7 +47,8 @@ public struct PlannedTensor: Sendable, Equatable {
   }
 }
 
-/// The greatest relative error ‖W′ − W‖ / ‖W‖ that quantising a layer's weight may bring; layers that lose more stay in bf16.
+/// The greatest relative error ‖W′ − W‖ / ‖W‖ that quantising a layer's weight may bring; layers that lose more stay in
+/// bf16.
 public struct PrecisionLimits: Sendable, Equatable {
   /// For 8-bit weights with one scale per output channel. Normally distributed weights lose 0.7 %; more than twice that
   /// means rows whose largest weight is far from the others, which leaves these few levels.
@@ -93,8 +94,8 @@ extension Compute {
   /// Most inputs of a layer in int8.
   private static let int8InputsMax = 1 << 16
 
-  /// Lays out a weight at `precision`, or in bf16 where that would lose more than `limits` allow. Whoever packs a layer, at load or
-  /// for a file, does it here, so that all get the same bytes.
+  /// Packs a weight at `precision`, or in bf16 where that would lose more than `limits` allow. Layers are packed here
+  /// both when a model is loaded and for files, so that both get the same bytes.
   package func prepareLinear(
     _ name: String, weight: Tensor, bias: Tensor? = nil, precision: Precision, limits: PrecisionLimits = .standard
   ) -> (layer: Linear, report: PackedLayerReport) {
@@ -116,14 +117,14 @@ extension Compute {
   }
 }
 
-/// Streams a component from a source to files, laying out layers on the way. One tensor is in memory at a time, of a tensor that is
-/// only copied a piece.
+/// Streams a component from a source to files, packing layers on the way. One tensor is in memory at a time, or a piece
+/// of one that is only copied.
 public struct WeightPacker: Sendable {
   /// Does the arithmetic; its own precision does not matter.
   public let compute: Compute
   /// Which layers stay in bf16.
   public let limits: PrecisionLimits
-  /// What becomes of a layer that a limit keeps in bf16: written as published, or laid out in bf16.
+  /// What becomes of a layer that a limit keeps in bf16: written as published, or packed in bf16.
   public let packsKeptLayers: Bool
 
   private static let pieceBytes = 32 << 20

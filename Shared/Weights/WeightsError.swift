@@ -73,7 +73,8 @@ public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
       "\(component): \(count) tensor\(count == 1 ? "" : "s") that the model does not have: "
         + first.map { printable($0, max: 200) }.joined(separator: ", ") + (count > first.count ? ", …" : "")
     case .packedForAnotherMode(let component, let packed, let asked):
-      "\(component) is laid out for \(packed) and cannot run in \(asked); ask for \(packed) or auto, or take the original checkpoint"
+      "\(component) is packed for \(packed) and cannot run in \(asked); "
+        + "ask for \(packed) or auto, or use the original checkpoint"
     case .staleCache(let file, let reason): "cached weights: \(file) \(reason)"
     }
   }

@@ -33,7 +33,7 @@ public struct Envelope: Sendable, Equatable {
   public var inReplyTo: UInt64?
   /// The task that this message is about; nil in messages about the session.
   public var task: TaskReference?
-  /// Milliseconds since 1970 after which nobody wants the answer.
+  /// Milliseconds since 1970 after which the answer is of no use.
   public var deadlineUnixMs: UInt64?
   /// W3C Trace Context of the request.
   public var traceparent: String?
@@ -150,7 +150,7 @@ public enum TensorName {
   public static let negativePromptEmbeds = "negative_prompt_embeds"
   /// [tokens, channels · patch²]: packed latents.
   public static let latents = "latents"
-  /// u8 [bytes]: an encoded picture.
+  /// u8 [bytes]: an encoded image.
   public static let image = "image"
   /// [tokens, channels · patch²]: packed latents of an image that the denoiser's begin with.
   public static let imageLatents = "image_latents"

@@ -2,7 +2,7 @@ import ClusterCore
 
 /// Checks the values of one message against what its fields allow. The same checks guard sending and receiving.
 struct FieldCheck {
-  /// The greatest side of a picture that any message may name.
+  /// The greatest side of an image that any message may name.
   static let maxSidePx = 65_535
   /// The greatest number of steps that any message may name.
   static let maxSteps = 100_000

@@ -1,5 +1,5 @@
-/// An immutable block of bytes that a message frame carries, and whatever keeps those bytes alive: an allocation of its own, a
-/// received ZeroMQ message, or somebody else's buffer.
+/// An immutable block of bytes that a message frame carries, and whatever keeps those bytes alive: an allocation of its
+/// own, a received ZeroMQ message, or somebody else's buffer.
 ///
 /// A reference type so that frames travel between actors, sockets and stages without being copied.
 public final class FrameBuffer: @unchecked Sendable {
@@ -10,7 +10,8 @@ public final class FrameBuffer: @unchecked Sendable {
   /// The number of bytes.
   public let count: Int
 
-  /// Takes over `bytes`: they stay valid and unchanged until `release` is called with their address, once, on any thread.
+  /// Takes over `bytes`: they stay valid and unchanged until `release` is called with their address, once, on any
+  /// thread.
   public init(_ bytes: UnsafeRawBufferPointer, release: @escaping @Sendable (UnsafeRawPointer?) -> Void) {
     self.start = bytes.baseAddress
     self.count = bytes.count
@@ -22,7 +23,7 @@ public final class FrameBuffer: @unchecked Sendable {
     self.init(bytes) { _ in withExtendedLifetime(owner) {} }
   }
 
-  /// An allocation of `count` bytes, filled by `fill` before anybody else sees it.
+  /// An allocation of `count` bytes, filled by `fill` before it is shared.
   public convenience init<Failure: Error>(
     byteCount count: Int, filledBy fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> Void
   ) throws(Failure) {

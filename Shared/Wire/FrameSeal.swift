@@ -1,5 +1,6 @@
-/// The last frame of a message: the CRC-32 of frame 0, little-endian. Tensors have theirs in the envelope; with the seal a bit that
-/// flips on the way is noticed wherever it is, on links without encryption too, and never becomes another seed or step.
+/// The last frame of a message: the CRC-32 of frame 0, little-endian. Tensors have theirs in the envelope; with the
+/// seal a bit that flips on the way is noticed wherever it is, on links without encryption too, and never becomes
+/// another seed or step.
 extension WireCodec {
   /// Bytes of the seal.
   static let sealByteCount = 4

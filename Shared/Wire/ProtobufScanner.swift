@@ -2,16 +2,17 @@ import CWire
 
 /// Walks a serialised message along its descriptor before protobuf-c unpacks it.
 ///
-/// protobuf-c allocates whatever a message asks for, truncates numbers that do not fit, cuts texts at a NUL, lets UTF-8 and
-/// enumerations pass unchecked, and merges fields that come twice. The scanner refuses all of that, names the field, and
-/// allocates nothing but the field's path.
+/// protobuf-c allocates whatever a message asks for, truncates numbers that do not fit, cuts texts at a NUL, lets UTF-8
+/// and enumerations pass unchecked, and merges fields that come twice. The scanner refuses all of that, names the
+/// field, and allocates nothing but the field's path.
 struct ProtobufScanner {
   /// Fields that the descriptor does not know are skipped, but only so many per message.
   static let maxUnknownFields = 64
 
   let limits: WireLimits
 
-  /// Checks that `bytes` is a message of the type that `descriptor` describes. `path` names it in errors; empty for the outermost.
+  /// Checks that `bytes` is a message of the type that `descriptor` describes. `path` names it in errors; empty for the
+  /// outermost.
   func scan(_ bytes: UnsafeRawBufferPointer, as descriptor: ProtobufCMessageDescriptor, path: String = "")
     throws(WireError)
   {

@@ -17,7 +17,8 @@ public struct Progress: Sendable, Equatable {
   }
 }
 
-/// Gateway → a stage that has no messages of its own. Answered by `Progress` between steps and `RunResponse` with the output tensor.
+/// Gateway → a stage that has no messages of its own. Answered by `Progress` between steps and `RunResponse` with the
+/// output tensor.
 public struct RunRequest: Sendable, Equatable {
   /// The stage that is meant.
   public var stage: StageName
@@ -67,7 +68,7 @@ public struct RunResponse: Sendable, Equatable {
 public struct EncodeRequest: Sendable, Equatable {
   /// The model, as its card names it.
   public var modelID: String
-  /// What the picture shall show.
+  /// What the image shall show.
   public var prompt: String
   /// Further arguments.
   public var parameters: [Parameter]
@@ -109,12 +110,12 @@ public enum NoiseKind: Int32, Sendable, CaseIterable {
   case torchCPU = 1
 }
 
-/// Gateway → denoiser, with the tensors `prompt_embeds` [tokens, width], with true CFG also `negative_prompt_embeds`, and to
-/// resume also `latents`. Answered by `Progress` between steps and `DenoiseResponse`.
+/// Gateway → denoiser, with the tensors `prompt_embeds` [tokens, width], with true CFG also `negative_prompt_embeds`,
+/// and to resume also `latents`. Answered by `Progress` between steps and `DenoiseResponse`.
 public struct DenoiseRequest: Sendable, Equatable {
   /// The model, as its card names it.
   public var modelID: String
-  /// The picture's size.
+  /// The image's size.
   public var size: ImageSize
   /// Denoising steps in all.
   public var steps: Int
@@ -172,13 +173,13 @@ public struct DenoiseResponse: Sendable, Equatable {
   }
 }
 
-/// File formats of pictures.
+/// File formats of images.
 public enum ImageFormat: Int32, Sendable, CaseIterable {
   /// Portable Network Graphics, 8 bits per channel.
   case png = 1
 }
 
-/// Text kept in the picture: a PNG text chunk.
+/// A text chunk of the PNG file.
 public struct TextEntry: Sendable, Equatable {
   /// 1–79 Latin-1 characters.
   public var keyword: String
@@ -196,11 +197,11 @@ public struct TextEntry: Sendable, Equatable {
 public struct DecodeRequest: Sendable, Equatable {
   /// The model, as its card names it.
   public var modelID: String
-  /// The picture's size.
+  /// The image's size.
   public var size: ImageSize
   /// The file format of the answer.
   public var format: ImageFormat
-  /// Texts to keep in the picture.
+  /// Text chunks of the file.
   public var textEntries: [TextEntry]
   /// Further arguments.
   public var parameters: [Parameter]
@@ -224,7 +225,7 @@ public struct DecodeRequest: Sendable, Equatable {
 public struct DecodeResponse: Sendable, Equatable {
   /// `image/png`.
   public var mediaType: String
-  /// The picture's size.
+  /// The image's size.
   public var size: ImageSize
   /// Time spent computing.
   public var computeSeconds: Double

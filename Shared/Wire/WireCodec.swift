@@ -4,7 +4,7 @@ import TensorCore
 
 /// Turns messages into frames and frames into messages: pure functions without sockets.
 public enum WireCodec {
-  /// What can be told of a message that is not understood, so that its sender gets an answer.
+  /// What is known of a message that is not understood, so that its sender gets an answer.
   public struct Header: Sendable, Equatable {
     /// The version that the sender speaks; 0: absent.
     public var protocolVersion: UInt32 = 0
@@ -56,7 +56,8 @@ public enum WireCodec {
       throw .tooLarge(field: "envelope", bytes: first.count, limit: limits.maxEnvelopeBytes)
     }
     let envelope: Envelope = try first.withUnsafeBytes { bytes throws(WireError) in
-      // The version comes first: the rest may mean something else in another one. A broken message is left to the scanner.
+      // The version comes first: the rest may mean something else in another one. A broken message is left to the
+      // scanner.
       let (header, isComplete) = scanHeader(bytes)
       guard header.protocolVersion == Envelope.protocolVersion || header.protocolVersion == 0 && !isComplete else {
         throw .unsupportedVersion(found: header.protocolVersion, supported: Envelope.protocolVersion)

@@ -8,7 +8,7 @@ public struct WireLimits: Sendable, Equatable {
   public var maxTensorBytes = 256 << 20
   /// Bytes of all frames of one message.
   public var maxMessageBytes = 320 << 20
-  /// Bytes of a prompt, a text parameter or a picture's text entry.
+  /// Bytes of a prompt, a text parameter or an image's text entry.
   public var maxTextBytes = 64 << 10
   /// Bytes of an identifier or a name.
   public var maxIdentifierBytes = 256

@@ -79,7 +79,8 @@ public struct TaskActivity: Sendable, Equatable {
   }
 }
 
-/// Worker → gateway, every heartbeat interval. Answered by `HeartbeatReply`, or by `Failed` when the session is unknown.
+/// Worker → gateway, every heartbeat interval. Answered by `HeartbeatReply`, or by `Failed` when the session is
+/// unknown.
 public struct Heartbeat: Sendable, Equatable {
   /// From `Registered`.
   public var sessionID: String
@@ -87,7 +88,7 @@ public struct Heartbeat: Sendable, Equatable {
   public var freeCredits: Int
   /// Resident memory now.
   public var residentBytes: UInt64
-  /// The greatest resident memory so far.
+  /// The peak RSS so far.
   public var peakResidentBytes: UInt64
   /// Tasks answered with a response since the process started.
   public var tasksDone: UInt64

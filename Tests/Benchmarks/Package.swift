@@ -1,7 +1,8 @@
 // swift-tools-version: 6.1
 import PackageDescription
 
-// Timings, apart from the tests: they decide nothing, they inform. Run with ./run.sh (kernels) or ../bench.sh (against the reference).
+// Timings, apart from the tests: they decide nothing, they inform. Run with ./run.sh (kernels) or ../bench.sh (against
+// the reference).
 let package = Package(
   name: "benchmarks",
   platforms: [.macOS(.v15)],

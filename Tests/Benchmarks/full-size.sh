@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The full-size model, really run: writes a checkpoint with random weights at the published sizes, starts a gateway and the three
-# stages on it as processes of their own, draws one 512×512 picture in 4 steps without guidance, prints what it took, and cleans up.
+# stages on it as processes of their own, draws one 512×512 image in 4 steps without guidance, prints what it took, and
+# cleans up.
 #
 #   Tests/Benchmarks/full-size.sh                                    needs 21 GB of disk and 24 GiB of memory
 #   PRECISION=int8 STEPS=8 DIR=/data Tests/Benchmarks/full-size.sh   int8 takes 30 GB of disk, bf16 56 GB
-#   OUTPUT=picture.png PICTURES=2 Tests/Benchmarks/full-size.sh      keeps the picture; draws it again with everything warm
+#   OUTPUT=image.png IMAGES=2 Tests/Benchmarks/full-size.sh          keeps the image; draws it again with everything warm
 #   QWEN_IMAGE_MODEL_RESIDENT_WEIGHT_BYTES=3000000000 PRECISION=bf16 Tests/Benchmarks/full-size.sh   layers beyond 3 GB come from disk
 #   MODEL=/models/Qwen-Image-q4 Tests/Benchmarks/full-size.sh        a checkpoint that is there already, and stays
 set -euo pipefail
@@ -23,5 +24,5 @@ if [ -z "${MODEL:-}" ]; then
   "$bin/qwen-image" synth --config qwen-image --seed 1 --precision "${PRECISION:-q4}" --laid-out "$MODEL"
   echo "$(du -sm "$MODEL" | cut -f1) MiB in $(($(date +%s) - start)) s"
 fi
-python3 Tests/Benchmarks/full_size.py "$bin" "$MODEL" --output "${OUTPUT:-$work/picture.png}" --steps "${STEPS:-4}" --size "${SIZE:-512x512}" \
-  --pictures "${PICTURES:-1}"
+python3 Tests/Benchmarks/full_size.py "$bin" "$MODEL" --output "${OUTPUT:-$work/image.png}" --steps "${STEPS:-4}" \
+  --size "${SIZE:-512x512}" --images "${IMAGES:-1}"

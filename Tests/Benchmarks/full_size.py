@@ -1,4 +1,4 @@
-"""One picture through a cluster on a full-size checkpoint: load time, time per step and peak memory of every stage.
+"""One image through a cluster on a full-size checkpoint: load time, time per step and peak memory of every stage.
 
 full-size.sh calls it."""
 
@@ -31,7 +31,7 @@ def events(response):
 
 
 def draw(cluster, arguments):
-    """Draws a picture; returns it and the seconds at which each (stage, step) was first reported."""
+    """Draws an image; returns it and the seconds at which each (stage, step) was first reported."""
     body = {"prompt": "a red heart on a white table, watercolour", "size": arguments.size, "num_inference_steps": arguments.steps,
             "true_cfg_scale": 1, "seed": 7, "stream": True}
     request = urllib.request.Request(
@@ -46,7 +46,7 @@ def draw(cluster, arguments):
                 return base64.b64decode(event["b64_json"]), reached
             else:
                 raise SystemExit(f"the cluster reports {event}")
-    raise SystemExit("the stream ended without a picture")
+    raise SystemExit("the stream ended without an image")
 
 
 def memory(pid):
@@ -81,10 +81,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("binaries")
     parser.add_argument("model")
-    parser.add_argument("--output", help="where to write the last picture")
+    parser.add_argument("--output", help="where to write the last image")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--size", default="512x512")
-    parser.add_argument("--pictures", type=int, default=1, help="how often to draw it; from the second on its prompt is known")
+    parser.add_argument("--images", type=int, default=1, help="how often to draw it; from the second on its prompt is cached")
     arguments = parser.parse_args()
     # SIGTERM must reach the `with` block, which ends the processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -95,13 +95,13 @@ def main():
         for entry in entries(cluster, cluster.names("denoiser")[0]):
             if "do not fit" in entry.get("message", ""):
                 print(entry["message"])
-        for number in range(1, arguments.pictures + 1):
-            picture, reached = draw(cluster, arguments)
+        for number in range(1, arguments.images + 1):
+            image, reached = draw(cluster, arguments)
             if arguments.output:
-                pathlib.Path(arguments.output).write_bytes(picture)
+                pathlib.Path(arguments.output).write_bytes(image)
             steps = [reached[("denoiser", step)] for step in range(1, arguments.steps + 1) if ("denoiser", step) in reached]
             times = [later - earlier for earlier, later in zip(steps, steps[1:])]
-            print(f"== picture {number}: {len(picture)} bytes in {reached['completed']:.1f} s")
+            print(f"== image {number}: {len(image)} bytes in {reached['completed']:.1f} s")
             print(f"first step done after {steps[0]:.1f} s (encoding, modulation table and step), then per step "
                   + " ".join(f"{t:.1f}" for t in times) + f" s; decoding {reached['completed'] - steps[-1]:.1f} s")
             print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")

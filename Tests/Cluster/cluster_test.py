@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Real processes: a prompt goes in through the gateway, the picture that comes out has the bytes that one process gives.
+"""Real processes: a request to the gateway gives an image with the bytes that one process gives.
 
     cluster_test.py [DIRECTORY OF THE EXECUTABLES]
 """
@@ -61,16 +61,16 @@ def test_quantised_modes():
             command = [BINARIES / "qwen-image", "quantize", "--precision", mode, NANO, quantised]
             table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             assert "attn.to_q.weight" in table and (quantised / "quantisation.json").is_file(), table
-            pictures = set()
+            images = set()
             # Quantised while loading, or beforehand.
             for model, precision in ((NANO, mode), (quantised, "auto")):
                 with Cluster(BINARIES, model, precision=precision) as cluster:
-                    pictures.add(same_bytes(cluster, mode, prompt="a red heart", steps=4, seed=5))
+                    images.add(same_bytes(cluster, mode, prompt="a red heart", steps=4, seed=5))
                     classes = {worker["stage"]: worker["numerics_class"] for worker in cluster.get("/v1/workers")[1]["data"]}
                     assert classes["denoiser"].startswith(mode) and classes["text-encoder"].startswith(mode), classes
                     assert classes["vae-decoder"].startswith("fp32"), classes
-            assert len(pictures) == 1, mode
-            seen |= pictures
+            assert len(images) == 1, mode
+            seen |= images
     assert len(seen) == 2
 
 
@@ -87,7 +87,7 @@ def test_interrupted_synth_leaves_nothing():
         assert os.listdir(folder) == [], os.listdir(folder)
 
 
-def test_parameters_are_in_the_picture():
+def test_parameters_are_in_the_image():
     with Cluster(BINARIES, NANO) as cluster:
         path = cluster.folder / "x.png"
         assert cluster.generate(path, prompt="naïve 猫", seed=77, steps=2).returncode == 0
@@ -112,7 +112,7 @@ def request(cluster, seed, steps=8):
 
 
 def test_jobs_that_share_a_denoiser():
-    """One denoiser with several credits predicts for jobs of different steps, lengths and sizes together; nobody's bytes change."""
+    """One denoiser with several credits predicts for jobs of different steps, lengths and sizes together; the bytes of none change."""
     jobs = [dict(prompt=f"a blue star {seed}", seed=seed, steps=4 + seed % 5, width=64 + 16 * (seed % 2), height=64) for seed in range(12)]
     with Cluster(BINARIES, NANO) as cluster:
         cluster.start("denoiser", settings={"worker-credits": 6, "batch-wait-seconds": 0.02})
@@ -129,7 +129,7 @@ def test_jobs_that_share_a_denoiser():
 
 
 def test_many_seeds_while_denoisers_come_and_go():
-    """Denoisers are started, killed and drained while requests run; each request gets its own picture, byte for byte."""
+    """Denoisers are started, killed and drained while requests run; each request gets its own image, byte for byte."""
     seeds = range(1000, 1060)
     with Cluster(BINARIES, NANO, settings={"jobs-accept-seconds": 2}) as cluster:
         expected = {}
@@ -156,13 +156,13 @@ def test_many_seeds_while_denoisers_come_and_go():
         disturber.start()
         try:
             with concurrent.futures.ThreadPoolExecutor(16) as pool:
-                pictures = dict(zip(seeds, pool.map(lambda seed: request(cluster, seed, 200), seeds)))
+                images = dict(zip(seeds, pool.map(lambda seed: request(cluster, seed, 200), seeds)))
         finally:
             done.set()
             disturber.join()
-        assert len(set(pictures.values())) == len(seeds), "two seeds gave one picture"
-        for seed, picture in expected.items():
-            assert pictures[seed] == picture, f"seed {seed} got another picture"
+        assert len(set(images.values())) == len(seeds), "two seeds gave one image"
+        for seed, image in expected.items():
+            assert images[seed] == image, f"seed {seed} got another image"
         assert faults["killed"] >= 2, faults
         print(f"    {len(seeds)} requests, {faults['killed']} denoisers killed, {faults['drained']} drained")
 
@@ -293,7 +293,7 @@ def jobs(cluster, *arguments, key=None, status=0):
 
 
 def test_a_job_outlives_the_gateway():
-    """The gateway is killed while it draws; the job goes on with the next one, and the command line that watches it does too."""
+    """The gateway is killed during a job; the next one resumes it, and the command line keeps watching it."""
     with Cluster(BINARIES, NANO) as cluster:
         size = dict(width=256, height=256, steps=200)
         flags = ["--prompt", "a green star", "--seed", "11", "--width", "256", "--height", "256", "--steps", "200", "--key", "once"]
@@ -311,7 +311,7 @@ def test_a_job_outlives_the_gateway():
         jobs(cluster, "fetch", job, "-o", path)
         alone = cluster.folder / "alone.png"
         assert cluster.local(alone, prompt="a green star", seed=11, **size).returncode == 0
-        assert path.read_bytes() == alone.read_bytes(), "the job was resumed with another picture"
+        assert path.read_bytes() == alone.read_bytes(), "the job was resumed with another image"
         print(f"    killed after step {step} or so of 200")
         assert job in jobs(cluster, "list") and json.loads(jobs(cluster, "show", job))["status"] == "succeeded"
         other = jobs(cluster, "submit", "--prompt", "x", "--width", "256", "--height", "256", "--steps", "200")

@@ -60,7 +60,7 @@ stop() {
   [ -n "${ended:-}" ] || echo "$passed passed, $failed failed, then the test broke off" >&2
 }
 
-# A port that nobody listens on now.
+# A port that is free now.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("0.0.0.0", 0)); print(s.getsockname()[1])'; }
 
 # workers EXPRESSION: prints a Python expression over `d`, the answer of /v1/workers, and `denoisers`; fails when it is false.
@@ -75,14 +75,14 @@ sys.exit(0 if value else 1)
 PYTHON
 }
 
-local_picture() { "$bin/qwen-image" local --model "$model" --output "$work/local-$1.png" --seed "$@" >/dev/null; }
-cluster_picture() {
+local_image() { "$bin/qwen-image" local --model "$model" --output "$work/local-$1.png" --seed "$@" >/dev/null; }
+cluster_image() {
   timeout 600 "$bin/qwen-image" generate --gateway "http://127.0.0.1:$port" --output "$work/cluster-$1.png" --seed "$@" \
     >"$work/generate-$1.log" 2>&1 || { tail -n 3 "$work/generate-$1.log" >&2; return 1; }
 }
-same_picture() { cmp "$work/local-$1.png" "$work/cluster-$1.png"; }
-# Takes a seed and further flags: the cluster's picture has the bytes of the one made without a cluster.
-draws_the_same() { local_picture "$@" && cluster_picture "$@" && same_picture "$1"; }
+same_image() { cmp "$work/local-$1.png" "$work/cluster-$1.png"; }
+# Takes a seed and further flags: the cluster's image has the bytes of the one made without a cluster.
+draws_the_same() { local_image "$@" && cluster_image "$@" && same_image "$1"; }
 
 health_of() { docker inspect --format '{{.State.Health.Status}}' "$(compose ps --quiet "$1")"; }
 is_healthy() { [ "$(health_of "$1")" = healthy ]; }
@@ -116,7 +116,7 @@ test_health() {
   signal STOP "$service"
   check "$service: --health notices a frozen process" within 40 not compose exec -T "$service" "$service" --health
   signal CONT "$service"
-  check "$service: --health notices that it goes on" within 40 compose exec -T "$service" "$service" --health
+  check "$service: --health notices that it runs again" within 40 compose exec -T "$service" "$service" --health
 }
 
 test_isolation() {
@@ -139,7 +139,7 @@ test_isolation() {
       <(docker inspect --format '{{range .Mounts}}{{.Name}} {{end}}' "$(compose ps --quiet "$service")")
     check "$service: cannot change the model" not compose exec -T "$service" touch /models/model/x
   done
-  check "laid-out weights are kept in their volume" \
+  check "packed weights are kept in their volume" \
     compose exec -T denoiser sh -c 'ls -d /weights/text_encoder-* && ls -d /weights/transformer-*'
 }
 
@@ -199,9 +199,9 @@ slow=(--width 256 --height 256 --steps 60)
 test_scaling() {
   local seeds pids=() served=0 same=0 seed
   seeds=$(seq 101 116)
-  for seed in $seeds; do local_picture "$seed" --prompt "a yellow star $seed" "${slow[@]}"; done
+  for seed in $seeds; do local_image "$seed" --prompt "a yellow star $seed" "${slow[@]}"; done
   for seed in $seeds; do
-    cluster_picture "$seed" --prompt "a yellow star $seed" "${slow[@]}" &
+    cluster_image "$seed" --prompt "a yellow star $seed" "${slow[@]}" &
     pids+=($!)
   done
   within 120 workers 'd["started_jobs"] > 0' || true
@@ -211,41 +211,41 @@ test_scaling() {
   compose up --detach --no-recreate --scale denoiser=1 >>"$work/compose.log" 2>&1
   check "one denoiser is left" within 180 workers 'len(denoisers) == 1'
   for pid in "${pids[@]}"; do if wait "$pid"; then served=$((served + 1)); fi; done
-  for seed in $seeds; do if same_picture "$seed"; then same=$((same + 1)); fi; done
+  for seed in $seeds; do if same_image "$seed"; then same=$((same + 1)); fi; done
   check "all 16 requests were served ($served)" test "$served" = 16
-  check "each with its own picture, to the byte ($same)" test "$same" = 16
+  check "each with its own image, to the byte ($same)" test "$same" = 16
 }
 
 test_kill() {
   local request victim
   up --scale denoiser=2
   check "there are two denoisers" within 60 workers 'len(denoisers) == 2'
-  local_picture 200 --prompt "a red circle" --width 256 --height 256 --steps 200
-  cluster_picture 200 --prompt "a red circle" --width 256 --height 256 --steps 200 &
+  local_image 200 --prompt "a red circle" --width 256 --height 256 --steps 200
+  cluster_image 200 --prompt "a red circle" --width 256 --height 256 --steps 200 &
   request=$!
   check "one makes steps" within 180 workers 'any(t["step"] >= 5 for w in denoisers for t in w["running"])'
   victim=$(workers '[w["host"] for w in denoisers if w["running"]][0]')
   docker kill "$victim" >/dev/null
   check "the request was running when its denoiser was killed" kill -0 "$request"
   check "it is served by the other one" wait "$request"
-  check "with the same bytes" same_picture 200
+  check "with the same bytes" same_image 200
   check "the dead one is forgotten" within 60 workers 'len(denoisers) == 1'
 }
 
 # The gateway's container is killed while it has a job; a new container finds the job in the volume.
 test_gateway_kill() {
   local job at=(--gateway "http://127.0.0.1:$port")
-  local picture=(--prompt "a blue circle" --width 256 --height 256 --steps 200)
-  local_picture 300 "${picture[@]}"
-  job=$("$bin/qwen-image" jobs submit "${at[@]}" --seed 300 "${picture[@]}" --key containers)
+  local request=(--prompt "a blue circle" --width 256 --height 256 --steps 200)
+  local_image 300 "${request[@]}"
+  job=$("$bin/qwen-image" jobs submit "${at[@]}" --seed 300 "${request[@]}" --key containers)
   check "a job makes steps" within 180 workers 'any(t["step"] >= 5 for w in denoisers for t in w["running"])'
   docker kill "$(compose ps --quiet gateway)" >/dev/null
   up --no-deps --force-recreate gateway
-  check "it goes on with another gateway's container" timeout 600 "$bin/qwen-image" jobs watch "${at[@]}" "$job"
+  check "another gateway's container resumes it" timeout 600 "$bin/qwen-image" jobs watch "${at[@]}" "$job"
   check "its key still finds it" \
-    test "$("$bin/qwen-image" jobs submit "${at[@]}" --seed 300 "${picture[@]}" --key containers)" = "$job"
-  check "its picture can be fetched" quietly "$bin/qwen-image" jobs fetch "${at[@]}" "$job" --output "$work/cluster-300.png"
-  check "it has the same bytes" same_picture 300
+    test "$("$bin/qwen-image" jobs submit "${at[@]}" --seed 300 "${request[@]}" --key containers)" = "$job"
+  check "its image can be fetched" quietly "$bin/qwen-image" jobs fetch "${at[@]}" "$job" --output "$work/cluster-300.png"
+  check "it has the same bytes" same_image 300
 }
 
 # compose/README.md, "Several machines", with a second project in place of a second machine.

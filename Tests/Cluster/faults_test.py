@@ -81,7 +81,7 @@ class Disk:
 
 
 class Client:
-    """Hands jobs in with keys, and does not give up until it has each picture."""
+    """Submits jobs with keys, and does not give up until it has each image."""
 
     def __init__(self, url, counts):
         self.url, self.counts, self.jobs = url, counts, {}
@@ -139,9 +139,9 @@ class Client:
 
     def by_polling(self, request, key):
         job = self.submit(request, key)
-        picture = self.result(job)
+        image = self.result(job)
         assert self.submit(request, key) == job
-        return picture
+        return image
 
     def by_waiting(self, request, key):
         body = json.dumps(request).encode()
@@ -308,16 +308,16 @@ def requests():
             for seed, (color, shape) in enumerate((c, s) for c in ("red", "blue", "green") for s in ("star", "heart", "circle"))]
 
 
-def expected_pictures(cluster):
+def expected_images(cluster):
     """What one process gives, without any cluster."""
-    pictures = []
+    images = []
     for index, request in enumerate(requests()):
         path = cluster.folder / f"expected-{index}.png"
         result = cluster.local(path, prompt=request["prompt"], seed=request["seed"], steps=request["num_inference_steps"])
         assert result.returncode == 0, result.stderr
-        pictures.append(path.read_bytes())
-    assert len(set(pictures)) == len(pictures)
-    return pictures
+        images.append(path.read_bytes())
+    assert len(set(images)) == len(images)
+    return images
 
 
 def run(binaries, disk, count, is_secure):
@@ -326,7 +326,7 @@ def run(binaries, disk, count, is_secure):
         "journal-path": disk.folder / "gateway.journal", "journal-reserve-bytes": 12 << 20, "shutdown-grace-seconds": 0}
     start = time.monotonic()
     with Cluster(binaries, NANO, settings=settings, secure=is_secure) as cluster:
-        expected = expected_pictures(cluster)
+        expected = expected_images(cluster)
         proxy = Proxy(cluster.worker_port, Draws.seed)
         for stage in STAGES:
             cluster.start(stage, settings={"worker-gateways": f"tcp://127.0.0.1:{proxy.port}"})
@@ -357,8 +357,8 @@ def attack(cluster, faults, expected, count):
         while not is_over():
             index = (number + 5 * round_number) % len(expected)
             key = f"{number}-{round_number}"
-            picture = ways[(number + round_number) % len(ways)](requests()[index], key)
-            assert picture == expected[index], f"{key} got another picture"
+            image = ways[(number + round_number) % len(ways)](requests()[index], key)
+            assert image == expected[index], f"{key} got another image"
             done.append(key)
             round_number += 1
 

@@ -29,7 +29,7 @@ TIMEOUT_SECONDS = float(os.environ.get("QWEN_IMAGE_TEST_TIMEOUT", "600"))
 client = openai.OpenAI(base_url=BASE_URL, api_key="unused", max_retries=0, timeout=TIMEOUT_SECONDS)
 model = client.models.list().data[0]
 limits, defaults = model.limits, model.defaults
-# The smallest picture that the model makes: this is about the interface.
+# The smallest image that the model makes: these tests are about the interface.
 SIDE = -(-limits["min_side"] // limits["size_multiple"]) * limits["size_multiple"]
 SIZE = f"{SIDE}x{SIDE}"
 
@@ -40,7 +40,7 @@ def generate(prompt="a red circle", **fields):
 
 
 def png(image):
-    """The bytes of a picture, after a look at its header."""
+    """The bytes of an image, after a check of its header."""
     data = base64.b64decode(image.b64_json, validate=True)
     assert data[:8] == b"\x89PNG\r\n\x1a\n", data[:16]
     return data
@@ -63,7 +63,7 @@ def test_models():
         raise AssertionError("an unknown model was found")
 
 
-def test_one_picture():
+def test_one_image():
     response = generate(response_format="b64_json", n=1, quality="auto", user="somebody", extra_body={"seed": 7})
     assert len(response.data) == 1
     assert response.data[0].seed == 7
@@ -88,7 +88,7 @@ def test_sizes():
     assert png_size(png(by_sides.data[0])) == (SIDE, wide)
 
 
-def test_same_seed_same_picture():
+def test_same_seed_same_image():
     fields = {"seed": 11, "negative_prompt": " ", "true_cfg_scale": 3.5}
     first, second = (png(generate(extra_body=fields).data[0]) for _ in range(2))
     assert first == second
@@ -98,7 +98,7 @@ def test_same_seed_same_picture():
     assert first != unguided
 
 
-def test_several_pictures_have_consecutive_seeds():
+def test_several_images_have_consecutive_seeds():
     batch = generate(n=3, extra_body={"seed": 100}).data
     assert [image.seed for image in batch] == [100, 101, 102]
     alone = generate(extra_body={"seed": 101}).data[0]
@@ -106,7 +106,7 @@ def test_several_pictures_have_consecutive_seeds():
     assert len({png(image) for image in batch}) == 3
 
 
-def test_random_seed_is_told_and_can_be_used_again():
+def test_random_seed_is_reported_and_can_be_used_again():
     first = generate().data[0]
     assert png(generate(extra_body={"seed": first.seed}).data[0]) == png(first)
     assert generate().data[0].seed != first.seed
@@ -191,7 +191,7 @@ def test_errors_in_a_stream_are_raised():
     bad(openai.BadRequestError, "prompt_too_long", "prompt", prompt=words)
 
 
-def test_concurrent_requests_get_their_own_pictures():
+def test_concurrent_requests_get_their_own_images():
     async def run():
         connection = openai.AsyncOpenAI(base_url=BASE_URL, api_key="unused", max_retries=4, timeout=TIMEOUT_SECONDS)
         seeds = random.sample(range(1_000_000), CONCURRENT_REQUESTS)
@@ -202,10 +202,10 @@ def test_concurrent_requests_get_their_own_pictures():
             assert response.data[0].seed == seed
             return png(response.data[0])
 
-        pictures = await asyncio.gather(*(one(seed) for seed in seeds))
+        images = await asyncio.gather(*(one(seed) for seed in seeds))
         again = await asyncio.gather(*(one(seed) for seed in reversed(seeds)))
-        assert pictures == list(reversed(again))
-        assert len(set(pictures)) == len(seeds)
+        assert images == list(reversed(again))
+        assert len(set(images)) == len(seeds)
 
     asyncio.run(run())
 

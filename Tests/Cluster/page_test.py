@@ -37,8 +37,8 @@ def ask(page, prompt, **fields):
     return page.locator(".job").first
 
 
-def pictures(job, count):
-    """The bytes of the job's pictures, as the browser saves them."""
+def images(job, count):
+    """The bytes of the job's images, as the browser saves them."""
     expect(job.locator("img")).to_have_count(count)
     expect(job.locator("progress")).to_have_count(0)
     saved = []
@@ -50,23 +50,23 @@ def pictures(job, count):
     return saved
 
 
-def test_pictures_are_those_of_the_command_line(page, cluster):
+def test_images_are_those_of_the_command_line(page, cluster):
     job = ask(page, 'the word "CAT" in yellow', seed=7, n=2)
-    shown = pictures(job, 2)
-    for seed, picture in zip((7, 8), shown):
+    shown = images(job, 2)
+    for seed, image in zip((7, 8), shown):
         path = cluster.folder / f"{seed}.png"
         assert cluster.local(path, prompt='the word "CAT" in yellow', seed=seed).returncode == 0
-        assert path.read_bytes() == picture, f"seed {seed}"
+        assert path.read_bytes() == image, f"seed {seed}"
     expect(job.locator("figcaption").nth(1)).to_contain_text("seed 8")
     job.locator(".again").click()
     expect(page.locator("[name=seed]")).to_have_value("7")
-    assert pictures(ask(page, page.input_value("[name=prompt]"), seed=7, n=1), 1) == shown[:1]
+    assert images(ask(page, page.input_value("[name=prompt]"), seed=7, n=1), 1) == shown[:1]
 
 
 def test_a_seed_keeps_all_its_digits(page, cluster):
     seed = str(2**63 - 1)
     job = ask(page, "a red heart", seed=seed, steps=2)
-    pictures(job, 1)
+    images(job, 1)
     expect(job.locator("figcaption")).to_contain_text(seed)
     job.locator(".again").click()
     expect(page.locator("[name=seed]")).to_have_value(seed)
@@ -78,7 +78,7 @@ def test_a_killed_gateway_is_waited_for(page, cluster):
     cluster.stop("gateway", signal.SIGKILL)
     expect(job.locator(".state")).to_contain_text("cannot be reached")
     cluster.start_gateway()
-    shown = pictures(job, 1)
+    shown = images(job, 1)
     path = cluster.folder / "alone.png"
     assert cluster.local(path, prompt="a green star", seed=11, width=256, height=256, steps=100).returncode == 0
     assert [path.read_bytes()] == shown
@@ -109,7 +109,7 @@ def test_markup_in_a_prompt_is_text(page, cluster):
     prompt = "<img src=x onerror=alert(1)> <b>a red heart</b>"
     job = ask(page, prompt, steps=2)
     expect(job.locator(".prompt")).to_have_text(prompt)
-    pictures(job, 1)
+    images(job, 1)
 
 
 def test_a_key_is_asked_for(page, cluster):
@@ -125,7 +125,7 @@ def test_a_key_is_asked_for(page, cluster):
     page.fill("[name=key]", key)
     page.click("#access button")
     expect(page.locator("#empty")).to_be_visible()  # the jobs before were another tenant's
-    pictures(ask(page, "a red heart"), 1)
+    images(ask(page, "a red heart"), 1)
 
 
 def main():

@@ -66,9 +66,9 @@ def failures(precision: str) -> list[str]:
     wrong = []
     with Cluster(BINARIES, MODEL, precision=precision) as cluster:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            pictures = list(pool.map(lambda asked: draw(cluster, asked), REQUESTS))
-    for asked, picture in zip(REQUESTS, pictures):
-        reading = read_answer(as_array(picture), asked)
+            images = list(pool.map(lambda asked: draw(cluster, asked), REQUESTS))
+    for asked, image in zip(REQUESTS, images):
+        reading = read_answer(as_array(image), asked)
         if reading.wrong(asked):
             wrong.append(f"{asked.prompt}: {', '.join(reading.wrong(asked))} (likeness {reading.likeness:.2f})")
     return wrong

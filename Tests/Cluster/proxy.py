@@ -1,4 +1,4 @@
-"""A TCP proxy between workers and a gateway that can be told to misbehave."""
+"""A TCP proxy between workers and a gateway that misbehaves on request."""
 
 import asyncio
 import random

@@ -1,8 +1,8 @@
 // swift-tools-version: 6.1
 import PackageDescription
 
-// The parsers of untrusted bytes, built for libFuzzer. `modules` holds links to those modules, or files of them, that the parsers need: with
-// all of the gateway every build would take many minutes. Run with ./run.sh.
+// The parsers of untrusted bytes, built for libFuzzer. `modules` holds links to those modules, or files of them, that
+// the parsers need: with all of the gateway every build would take many minutes. Run with ./run.sh.
 
 extension Target.Dependency {
   static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
@@ -25,7 +25,8 @@ let package = Package(
     .systemLibrary(name: "CProtobufC", path: "modules/CProtobufC"),
     .systemLibrary(name: "CZlib", path: "modules/CZlib"),
     .target(
-      name: "CImageCodec", dependencies: ["CPNG"], path: "modules/CImageCodec", linkerSettings: [.linkedLibrary("png")]),
+      name: "CImageCodec", dependencies: ["CPNG"], path: "modules/CImageCodec",
+      linkerSettings: [.linkedLibrary("png")]),
     .target(
       name: "CWire", dependencies: ["CProtobufC"], path: "modules/CWire", cSettings: [.headerSearchPath("include")],
       linkerSettings: [.linkedLibrary("protobuf-c")]),

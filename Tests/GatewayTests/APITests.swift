@@ -121,13 +121,13 @@ struct APITests {
   @Test func beforeAllStagesAreThereItSaysWhichAreMissing() async throws {
     try await ToyCluster.run { cluster in
       try await cluster.app().test(.live) { client in
-        let nobody = try await client.generate(#"{"prompt":"p"}"#)
-        #expect(nobody.status == .serviceUnavailable)
-        #expect(nobody.headers[.retryAfter] == "5")
-        #expect(nobody.headers[HTTPField.Name("x-should-retry")!] == nil)
-        #expect(try nobody.error?["code"]?.text == "not_ready")
+        let early = try await client.generate(#"{"prompt":"p"}"#)
+        #expect(early.status == .serviceUnavailable)
+        #expect(early.headers[.retryAfter] == "5")
+        #expect(early.headers[HTTPField.Name("x-should-retry")!] == nil)
+        #expect(try early.error?["code"]?.text == "not_ready")
         #expect(
-          try nobody.error?["message"]?.text
+          try early.error?["message"]?.text
             == "no worker has registered yet: a text-encoder, a denoiser, a vae-decoder are needed")
         #expect(try await client.get("/readyz").status == .serviceUnavailable)
         #expect(try await client.get("/healthz").status == .ok)
@@ -186,7 +186,7 @@ struct APITests {
         let response = try await client.generate(#"{"prompt":"p","steps":50}"#)
         #expect(response.status == .gatewayTimeout)
         #expect(try response.error?["message"]?.text?.contains("of 50 steps") == true)
-        try await wait("the denoiser is told to stop") { await !workers.denoiser.log.cancelled.isEmpty }
+        try await wait("the denoiser gets the cancellation") { await !workers.denoiser.log.cancelled.isEmpty }
       }
     }
   }
@@ -251,7 +251,8 @@ struct APITests {
     }
   }
 
-  /// What the document says is what is served: every path and method in it, every code of the table, every field of a request.
+  /// What the document says is what is served: every path and method in it, every code of the table, every field of a
+  /// request.
   @Test func theDocumentTellsTheTruth() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
@@ -306,8 +307,8 @@ struct APITests {
           #expect(own.filter { $0.name == "image_generation.completed" }.count == 1)
           #expect(completed.data["seed"]?.integer == Int(5 + index))
           #expect(completed.data["size"]?.text == "64x64")
-          let picture = completed.data["b64_json"]?.text.flatMap { Data(base64Encoded: $0) }
-          #expect(picture.map { Array($0) } == Toy.expected(prompt: "a cat", seed: UInt64(5 + index), steps: 6))
+          let png = completed.data["b64_json"]?.text.flatMap { Data(base64Encoded: $0) }
+          #expect(png.map { Array($0) } == Toy.expected(prompt: "a cat", seed: UInt64(5 + index), steps: 6))
         }
         // The second waited behind the first.
         #expect(events.contains { $0.data["image_index"]?.integer == 1 && $0.data["queue_position"]?.integer == 2 })
@@ -372,7 +373,7 @@ struct APITests {
       let workers = try await cluster.joinAll(stepTime: .milliseconds(100))
       let drained = try await Self.drain(cluster, grace: .milliseconds(200), steps: 50)
       #expect(throws: Status(.unavailable, "the gateway is shutting down")) { try drained.get() }
-      try await wait("the denoiser is told to stop") { await !workers.denoiser.log.cancelled.isEmpty }
+      try await wait("the denoiser gets the cancellation") { await !workers.denoiser.log.cancelled.isEmpty }
     }
   }
 
@@ -381,7 +382,7 @@ struct APITests {
   > {
     let group = ServiceGroup(
       services: [Drain(dispatcher: cluster.dispatcher, grace: grace, logger: Toy.logger)], logger: Toy.logger)
-    let picture = Task { try await cluster.image("p", seed: 1, steps: steps) }
+    let request = Task { try await cluster.image("p", seed: 1, steps: steps) }
     try await wait("the job runs") { await cluster.dispatcher.status.startedImages == 1 }
     let running = Task { try await group.run() }
     await group.triggerGracefulShutdown()
@@ -391,6 +392,6 @@ struct APITests {
     }
     try await running.value
     #expect(await cluster.dispatcher.openImageCount == 0)
-    return await picture.result
+    return await request.result
   }
 }

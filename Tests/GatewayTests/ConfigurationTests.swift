@@ -39,8 +39,13 @@ struct ConfigurationTests {
 
   @Test func flagsGoBeforeEnvironmentBeforeFile() async throws {
     let path = try Self.file(
-      #"{"http":{"port":1001,"host":"h1","maxConnections":11,"bodyTimeoutSeconds":3},"cluster":{"endpoints":["ipc:///tmp/a","tcp://127.0.0.1:1"],"allowPlaintext":true},"log":{"level":"debug"}}"#
-    )
+      """
+      {
+        "http": {"port": 1001, "host": "h1", "maxConnections": 11, "bodyTimeoutSeconds": 3},
+        "cluster": {"endpoints": ["ipc:///tmp/a", "tcp://127.0.0.1:1"], "allowPlaintext": true},
+        "log": {"level": "debug"}
+      }
+      """)
     let environment = [
       "QWEN_IMAGE_HTTP_PORT": "1002", "QWEN_IMAGE_HTTP_HOST": "h2", "QWEN_IMAGE_CONFIG": path, "PATH": "/bin",
     ]
@@ -162,7 +167,7 @@ struct ConfigurationTests {
     }
   }
 
-  @Test func actionsAreToldApart() async throws {
+  @Test func actionsAreDistinguished() async throws {
     if case .checkConfiguration = try await Self.parse(["--check-config"]) {} else { Issue.record("no check") }
     if case .health = try await Self.parse(["--health", "--http-port", "1"]) {
     } else {

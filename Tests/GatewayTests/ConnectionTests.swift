@@ -36,7 +36,7 @@ struct ConnectionTests {
         }
       }
       try await wait("the jobs are gone") { await cluster.dispatcher.openImageCount == 0 }
-      try await wait("the denoiser is told to stop") { await !denoiser.log.cancelled.isEmpty }
+      try await wait("the denoiser gets the cancellation") { await !denoiser.log.cancelled.isEmpty }
       let steps = await denoiser.log.steps
       #expect(steps < 50)
       // And serves the next.
@@ -142,7 +142,7 @@ struct ConnectionTests {
       let surplus = try Self.socket(port)
       #expect(Self.health(surplus) == "")
       for connection in connections + [surplus] { close(connection) }
-      try await wait("there is room again") {
+      try await wait("new connections are accepted again") {
         let connection = try Self.socket(port)
         defer { close(connection) }
         return Self.health(connection).hasPrefix("HTTP/1.1 200")

@@ -70,9 +70,9 @@ struct ExecutableTests {
         }
         try await wait("it is ready") { try await get("/readyz").hasPrefix("HTTP/1.1 200") }
         #expect(try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == .exited(0))
-        let picture = Data(Toy.expected(prompt: "p", seed: 1, steps: 30)).base64EncodedString()
+        let expected = Data(Toy.expected(prompt: "p", seed: 1, steps: 30)).base64EncodedString()
         let request = RawClient.post(#"{"prompt":"p","seed":1,"steps":30}"#)
-        #expect(try await RawClient.exchange(port, request).contains(picture))
+        #expect(try await RawClient.exchange(port, request).contains(expected))
         let metrics = try await get("/metrics")
         #expect(metrics.contains(#"qwenimage_gateway_jobs_total{outcome="finished"} 1"#), "\(metrics)")
         #expect(metrics.contains("process_resident_memory_bytes"))
@@ -83,7 +83,7 @@ struct ExecutableTests {
         async let last = RawClient.exchange(port, request)
         try await wait("the job runs") { try await get("/v1/workers").contains(#""started_jobs":1"#) }
         gateway.terminate()
-        #expect(try await last.contains(picture))
+        #expect(try await last.contains(expected))
         try await wait("it is gone") {
           try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == .exited(1)
         }

@@ -71,7 +71,7 @@ struct ExpectationTests {
     }
   }
 
-  /// What is not read must not be read for ever; what is short is dropped, and the connection goes on.
+  /// An unread body must not be read without end; a short one is dropped, and the connection is kept.
   @Test func onlyShortUnreadBodiesAreDropped() async throws {
     try await ConnectionTests.serve { _, _, port in
       let short =

@@ -9,15 +9,19 @@ import Scheduling
 import Testing
 import Wire
 
-@Suite("Pictures through the gateway", .timeLimit(.minutes(2)))
+@Suite("Images through the gateway", .timeLimit(.minutes(2)))
 struct GenerationTests {
-  @Test func aRequestGivesItsPicture() async throws {
+  @Test func aRequestGivesItsImage() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       try await cluster.app().test(.live) { client in
         let response = try await client.generate(
-          #"{"prompt":"a cat","model":"toy/model","negative_prompt":"a dog","seed":42,"num_inference_steps":6,"size":"128x64"}"#
-        )
+          """
+          {
+            "prompt": "a cat", "model": "toy/model", "negative_prompt": "a dog", "seed": 42, "num_inference_steps": 6,
+            "size": "128x64"
+          }
+          """)
         #expect(response.status == .ok)
         #expect(response.headers[.contentType] == "application/json")
         #expect(response.headers[HTTPField.Name("x-request-id")!] != nil)
@@ -38,7 +42,7 @@ struct GenerationTests {
     }
   }
 
-  @Test func severalPicturesHaveConsecutiveSeeds() async throws {
+  @Test func severalImagesHaveConsecutiveSeeds() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       try await cluster.app().test(.live) { client in
@@ -53,7 +57,7 @@ struct GenerationTests {
     }
   }
 
-  @Test func withoutASeedTheRandomOneIsTold() async throws {
+  @Test func withoutASeedTheRandomOneIsReported() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       try await cluster.app().test(.live) { client in
@@ -69,7 +73,7 @@ struct GenerationTests {
     }
   }
 
-  /// Denoisers come and go, crash and return while many requests with different seeds run: each gets its own picture.
+  /// Denoisers come and go, crash and return while many requests with different seeds run: each gets its own image.
   @Test func manyRequestsAtOnceAreNeverMixedUp() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll(stepTime: .milliseconds(5))
@@ -110,12 +114,12 @@ struct GenerationTests {
   @Test func aCrashedDenoiserCostsOneStep() async throws {
     try await ToyCluster.run { cluster in
       let workers = try await cluster.joinAll(stepTime: .milliseconds(30))
-      let picture = Task { try await cluster.image("a cat", seed: 5, steps: 12) }
+      let request = Task { try await cluster.image("a cat", seed: 5, steps: 12) }
       try await wait("some steps are done") { await workers.denoiser.log.steps >= 4 }
       await workers.denoiser.crash()
       let done = await workers.denoiser.log.steps
       let second = try await cluster.join(.denoiser, stepTime: .milliseconds(1))
-      #expect(try await picture.value == Toy.expected(prompt: "a cat", seed: 5, steps: 12))
+      #expect(try await request.value == Toy.expected(prompt: "a cat", seed: 5, steps: 12))
       let firstSteps = await second.log.firstSteps
       #expect(firstSteps.count == 1)
       // The last message may have been lost with the connection.
@@ -134,11 +138,11 @@ struct GenerationTests {
       try await cluster.join(.vaeDecoder)
       let silent = try await cluster.join(.denoiser) { _, _ in .silence }
       try await cluster.waitUntilReady()
-      let picture = Task { try await cluster.image("a cat", seed: 5) }
+      let request = Task { try await cluster.image("a cat", seed: 5) }
       try await wait("the silent worker has the task") { await !silent.log.tasks.isEmpty }
       try await cluster.join(.denoiser)
-      #expect(try await picture.value == Toy.expected(prompt: "a cat", seed: 5))
-      try await wait("it is told to stop") { await !silent.log.cancelled.isEmpty }
+      #expect(try await request.value == Toy.expected(prompt: "a cat", seed: 5))
+      try await wait("it gets the cancellation") { await !silent.log.cancelled.isEmpty }
     }
   }
 

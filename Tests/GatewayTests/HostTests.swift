@@ -34,7 +34,7 @@ struct HostTests {
     ("localhost.example", false), ("127.0.0.1.example", false), ("xlocalhost", false), ("0127.0.0.1", false),
     ("2130706433", false),
   ])
-  func loopbackIsTold(text: String, isLoopback: Bool) throws {
+  func loopbackIsRecognised(text: String, isLoopback: Bool) throws {
     #expect(try #require(Authority(text)).isLoopback == isLoopback)
   }
 

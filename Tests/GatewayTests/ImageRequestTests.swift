@@ -5,7 +5,7 @@ import GatewayPipelines
 import Testing
 import Wire
 
-@Suite("Requests for pictures")
+@Suite("Requests for images")
 struct ImageRequestTests {
   static func request(_ body: String) throws(APIError) -> GenerationRequest {
     try GenerationRequest(body: Array(body.utf8), maxPromptBytes: 65_536)
@@ -28,8 +28,14 @@ struct ImageRequestTests {
 
   @Test func takesWhatTheOpenAIClientSends() throws {
     let request = try Self.request(
-      #"{"prompt":"p","model":"toy","n":2,"size":"128x64","response_format":"b64_json","output_format":"png","quality":"auto","style":"vivid","user":"u","background":"opaque","moderation":"low","output_compression":100,"partial_images":0,"stream":true,"safety_identifier":null}"#
-    )
+      """
+      {
+        "prompt": "p", "model": "toy", "n": 2, "size": "128x64", "response_format": "b64_json",
+        "output_format": "png", "quality": "auto", "style": "vivid", "user": "u", "background": "opaque",
+        "moderation": "low", "output_compression": 100, "partial_images": 0, "stream": true,
+        "safety_identifier": null
+      }
+      """)
     #expect(request.imageCount == 2)
     #expect(request.size.map { [$0.width, $0.height] } == [128, 64])
     #expect(request.isStreamed)
@@ -125,7 +131,8 @@ struct ImageRequestTests {
     Bad(#"{"prompt":"p","negative_prompt":1}"#, .invalidType, "negative_prompt"),
     Bad(#"{"prompt":"\#(String(repeating: "x", count: 1001))"}"#, .promptTooLong, "prompt"),
     Bad(
-      #"{"prompt":"p","negative_prompt":"\#(String(repeating: "x", count: 1001))"}"#, .promptTooLong, "negative_prompt"),
+      #"{"prompt":"p","negative_prompt":"\#(String(repeating: "x", count: 1001))"}"#, .promptTooLong,
+      "negative_prompt"),
     Bad(#"{"prompt":"\#(String(repeating: "x", count: 65_537))"}"#, .promptTooLong, "prompt"),
     Bad(
       #"{"prompt":"p","negative_prompt":"\#(String(repeating: "x", count: 65_537))"}"#, .promptTooLong,

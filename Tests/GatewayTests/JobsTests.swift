@@ -90,7 +90,7 @@ struct JobsTests {
           #expect(cancelled.status == .ok)
           #expect(try cancelled.json["status"]?.text == "cancelled")
         }
-        try await wait("the denoiser is told") { await !workers.denoiser.log.cancelled.isEmpty }
+        try await wait("the denoiser gets the cancellation") { await !workers.denoiser.log.cancelled.isEmpty }
         #expect(await workers.denoiser.log.steps < 50)
         #expect(try await client.get("/v1/jobs/\(id)/result").json["error"]?["code"]?.text == "cancelled")
         #expect(try await client.execute(uri: "/v1/jobs/job-x", method: .delete).status == .notFound)
@@ -138,11 +138,11 @@ struct JobsTests {
         let same = try await client.generate(
           "{ \"steps\": 8, \"stream\": false, \"prompt\":\"a cat\", \"model\": null}", headers: Self.keyed("k1"))
         #expect(same.headers[.location] == "/v1/jobs/\(id)")
-        let picture = try same.image()
+        let first = try same.image()
         // After its end, too.
         #expect(try await client.waitForEnd(id)["status"]?.text == "succeeded")
         #expect(
-          try await client.generate(#"{"prompt":"a cat","steps":8}"#, headers: Self.keyed("k1")).image() == picture)
+          try await client.generate(#"{"prompt":"a cat","steps":8}"#, headers: Self.keyed("k1")).image() == first)
         #expect(await workers.denoiser.log.tasks.count == 1)
         for body in [#"{"prompt":"a dog","steps":8}"#, #"{"prompt":"a cat","steps":9}"#] {
           let other = try await client.submit(body, Self.keyed("k1"))
@@ -217,15 +217,15 @@ struct JobsTests {
       #expect(missed.map(\.id).allSatisfy { $0 != last.id })
       #expect(missed.suffix(2).map(\.name) == ["job.image_completed", "job.ended"])
       #expect(missed.last?.id == "end" && missed.last?.data["status"]?.text == "succeeded")
-      // To whoever knows the end: do not come again. To everybody else the end is told again.
+      // A client that knows the end is asked not to reconnect; every other one gets the end again.
       #expect(
         try await RawClient.exchange(
           port, Self.get("/v1/jobs/\(id)/events", "last-event-id: end\r\nconnection: close\r\n")
         ).hasPrefix(
           "HTTP/1.1 204"))
       for headers in ["", "last-event-id: 99-7\r\n", "last-event-id: nonsense\r\n"] {
-        let told = try Self.events(try await RawClient.exchange(port, Self.get("/v1/jobs/\(id)/events", headers)))
-        #expect(told.map(\.name) == ["job.image_completed", "job.ended"], "\(headers)")
+        let events = try Self.events(try await RawClient.exchange(port, Self.get("/v1/jobs/\(id)/events", headers)))
+        #expect(events.map(\.name) == ["job.image_completed", "job.ended"], "\(headers)")
       }
       #expect(await cluster.dispatcher.openImageCount == 0)
     }
@@ -233,9 +233,9 @@ struct JobsTests {
 
   // MARK: Restarts
 
-  /// The gateway ends in the middle and starts again on the same journal: every accepted job gets its picture, byte for byte, and the
-  /// denoiser goes on where it was.
-  @Test func jobsGoOnAfterARestart() async throws {
+  /// The gateway ends in the middle and starts again on the same journal: every accepted job gets its image, byte for
+  /// byte, and the denoiser resumes where it was.
+  @Test func jobsResumeAfterARestart() async throws {
     let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let seeds: [Int] = [1, 2, 3]
@@ -248,7 +248,7 @@ struct JobsTests {
             #"{"prompt":"p","negative_prompt":"q","steps":20,"seed":\#(seed),"n":2}"#, Self.keyed("k\(seed)"))
           ids.append(try #require(try accepted.json["id"]?.text))
         }
-        try await wait("it is in the middle of the second picture") { await workers.denoiser.log.steps > 27 }
+        try await wait("it is in the middle of the second image") { await workers.denoiser.log.steps > 27 }
         return ids
       }
     }
@@ -272,7 +272,7 @@ struct JobsTests {
           uri: "/v1/jobs/\(ids[0])/result", method: .get, headers: [.accept: "application/json"])
         #expect(try first.json["usage"]?["input_tokens"]?.integer == 4)
       }
-      #expect(await workers.denoiser.log.firstSteps.max() ?? 0 >= 6, "one picture goes on from its checkpoint")
+      #expect(await workers.denoiser.log.firstSteps.max() ?? 0 >= 6, "one image resumes from its checkpoint")
       #expect(await workers.encoder.log.tasks.isEmpty, "prompts are not encoded again")
     }
     try await ToyCluster.run(journal: folder + "/j") { cluster in
@@ -285,7 +285,7 @@ struct JobsTests {
     }
   }
 
-  /// What was asked for is lost with one job; the gateway starts all the same and the other one goes on.
+  /// The request of one job is lost; the gateway starts all the same and resumes the other one.
   @Test func aDamagedJobDoesNotKeepTheGatewayFromStarting() async throws {
     let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
     defer { try? FileManager.default.removeItem(atPath: folder) }
@@ -317,8 +317,8 @@ struct JobsTests {
     }
   }
 
-  /// Events of the time before are not known any more: whoever attaches gets the state and goes on from there.
-  @Test func eventsGoOnAfterARestart() async throws {
+  /// Events from before the restart are not known any more: a client that reconnects gets the state, then new events.
+  @Test func eventsContinueAfterARestart() async throws {
     let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let id = try await ToyCluster.run(journal: folder + "/j") { cluster in
@@ -348,8 +348,8 @@ struct JobsTests {
     let empty = try JournalStore(path: folder + "/j")
     var limits = JournalLimits()
     limits.reserveBytes = 64 << 10
-    // Room for a handful of jobs.
-    limits.maxBytes = try empty.room().usedBytes + limits.reserveBytes + (48 << 10)
+    // Space for a handful of jobs.
+    limits.maxBytes = try empty.space().usedBytes + limits.reserveBytes + (48 << 10)
     empty.close()
     try await ToyCluster.run(journal: folder + "/j", limits: limits) { cluster in
       _ = try await cluster.joinAll(stepTime: .milliseconds(1))

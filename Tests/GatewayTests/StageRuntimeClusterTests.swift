@@ -144,7 +144,7 @@ struct StageRuntimeClusterTests {
     }
   }
 
-  /// Workers find a gateway that was started again by themselves, and drop what nobody wants any more.
+  /// Workers find a restarted gateway by themselves, and drop tasks that it does not want any more.
   @Test func aNewGatewayInTheOldOnesPlaceIsServed() async throws {
     let path = ToyCluster.freshEndpoint
     try await Self.withWorkers(path, stepSeconds: 0.05) { _ in

@@ -8,7 +8,7 @@ import Testing
 import Transport
 import Wire
 
-/// A model whose pictures are hashes: which prompt, seed and steps made one can be told from its bytes.
+/// A model whose images are hashes: an image's bytes show which prompt, seed and steps made it.
 enum Toy {
   static let card = ModelCard(
     model: ModelIdentity(id: "toy/model", fingerprint: "f1"), pipelineClass: "ToyPipeline", pipelines: [.textToImage],
@@ -41,7 +41,7 @@ enum Toy {
   static func image(_ state: UInt64, _ size: ImageSize) -> [UInt8] {
     func bytes(_ value: Int) -> [UInt8] { withUnsafeBytes(of: UInt32(value).bigEndian) { Array($0) } }
     let header = Array("IHDR".utf8) + bytes(size.widthPx) + bytes(size.heightPx) + [8, 2, 0, 0, 0]
-    return [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A] + bytes(13) + header + Array("picture \(state)".utf8)
+    return [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A] + bytes(13) + header + Array("image \(state)".utf8)
   }
 
   /// What a run without faults gives.
@@ -70,7 +70,7 @@ enum Toy {
   }
 }
 
-/// A worker of the toy model, which can be told to misbehave.
+/// A worker of the toy model, which can be made to misbehave.
 actor ToyWorker {
   /// What to do with a task instead of the work.
   enum Misbehaviour: Sendable {

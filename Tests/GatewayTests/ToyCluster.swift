@@ -119,7 +119,7 @@ struct ToyCluster: Sendable {
       metrics: metrics, logger: Toy.logger)
   }
 
-  /// A picture, by way of the dispatcher alone.
+  /// An image, from the dispatcher without HTTP.
   func image(_ prompt: String, seed: UInt64, steps: Int = 4, negativePrompt: String? = nil) async throws -> [UInt8] {
     var body = #"{"prompt":"\#(prompt)","seed":\#(seed),"steps":\#(steps)"#
     if let negativePrompt { body += #","negative_prompt":"\#(negativePrompt)""# }
@@ -156,7 +156,7 @@ extension TestClientProtocol {
 extension TestResponse {
   var json: JSON { get throws { try JSON(Array(buffer: body)) } }
 
-  /// The picture number `index` of an answer.
+  /// The image number `index` of an answer.
   func image(_ index: Int = 0) throws -> [UInt8] {
     let text = try #require(try json["data"]?[index]?["b64_json"]?.text)
     return try Array(#require(Data(base64Encoded: text)))

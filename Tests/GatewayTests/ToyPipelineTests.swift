@@ -13,7 +13,8 @@ import StrictJSON
 import Testing
 import Wire
 
-/// What it takes to add a stage: its name, its work, and a pipeline that uses it. Nothing else in the gateway or on the wire changes.
+/// What it takes to add a stage: its name, its work, and a pipeline that uses it. Nothing else in the gateway or on the
+/// wire changes.
 enum Mixing {
   static let stage = StageName("toy-mixer")!
   static let name = PipelineName("toy-mix")!

@@ -53,13 +53,13 @@ struct WorkerSessionTests {
     }
   }
 
-  @Test func whoHasNoSessionIsToldToRegister() async throws {
+  @Test func aWorkerWithoutASessionIsAskedToRegister() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()
       let odd = try await cluster.join(.denoiser, componentFingerprint: "d")
       #expect(try await Self.status(odd).field == "component_fingerprint")
       await odd.send(.heartbeat(Heartbeat(sessionID: "x", freeCredits: 1)))
-      try await wait("it is told") { await odd.log.replies.count == 2 }
+      try await wait("it has both replies") { await odd.log.replies.count == 2 }
       #expect(try await Self.status(odd).code == .failedPrecondition)
     }
   }

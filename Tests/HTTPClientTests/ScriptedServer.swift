@@ -7,7 +7,8 @@ final class ScriptedServer: Sendable {
   struct Connection {
     let descriptor: Int32
 
-    /// The header, up to its empty line, and as many bytes of body as it announces; nil: the client has closed the connection.
+    /// The header, up to its empty line, and as many bytes of body as it announces; nil: the client has closed the
+    /// connection.
     func readRequest() -> (header: String, body: [UInt8])? {
       var bytes: [UInt8] = []
       let end = Array("\r\n\r\n".utf8)

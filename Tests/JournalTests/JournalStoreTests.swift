@@ -71,7 +71,7 @@ struct JournalStoreTests {
     #expect(try store.problems() == [])
   }
 
-  @Test func aSharedOutputStaysUntilItsLastPictureEnds() throws {
+  @Test func aSharedOutputStaysUntilItsLastImageEnds() throws {
     let store = try JournalStore(path: nil)
     try store.apply([.admit(Sample.job("a", images: 2))])
     try store.apply((0..<2).map { Sample.progress("a", $0, task: 0, steps: nil, Sample.payload(1)) })
@@ -180,7 +180,7 @@ struct JournalStoreTests {
     #expect(throws: JournalError.corrupt(what: "the 100 bytes of payload 1")) {
       try store.result(of: ImageReference(job: "a", index: 0))
     }
-    // The checkpoint is left out; the picture is made again from what is sound.
+    // The checkpoint is left out; the image is computed again from what is sound.
     #expect(try store.openJobs().jobs[0].images[0].progress.map(\.payload.id) == [2])
     #expect(try store.problems().count == 2)
     try store.database.write { try $0.execute(sql: "UPDATE jobs SET request = x'00'") }
@@ -193,8 +193,8 @@ struct JournalStoreTests {
     ("UPDATE pictures SET state = 7 WHERE picture = 1", true), ("UPDATE attempts SET task = -1", true),
   ]) func aDamagedJobFailsAndTheOthersStay(damage: String, isReadable: Bool) throws {
     let store = try JournalStore(path: nil)
-    for (job, pictures) in [("a", 1), ("b", 2), ("c", 1)] {
-      try store.apply([.admit(Sample.job(job, images: pictures))])
+    for (job, count) in [("a", 1), ("b", 2), ("c", 1)] {
+      try store.apply([.admit(Sample.job(job, images: count))])
     }
     let attempt = JournalChange.attempt(ImageReference(job: "b", index: 0), task: 1, number: 4)
     try store.apply([Sample.progress("b", 0, steps: 2, Sample.payload(1)), attempt])
@@ -220,7 +220,7 @@ struct JournalStoreTests {
     }
   }
 
-  /// Any byte of the file may be wrong: that is told, or does not matter, but it never ends the process.
+  /// Any byte of the file may be wrong: that is reported, or does not matter, but it never ends the process.
   @Test func flippedBytesNeverTrap() throws {
     try withFolder { folder in
       let path = folder + "/j"

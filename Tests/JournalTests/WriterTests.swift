@@ -79,8 +79,8 @@ struct WriterTests {
     writer.stop()
   }
 
-  /// A child process writes and is killed, sixty times over on one file: what it was told to be durable is there, what is there is a
-  /// beginning of what it wrote, and nothing is damaged.
+  /// A child process writes and is killed, sixty times over on one file: what was reported durable is there, what is
+  /// there is a prefix of what it wrote, and nothing is damaged.
   @Test func nothingAcknowledgedIsLostWhenTheProcessIsKilled() async throws {
     let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)

@@ -35,7 +35,7 @@ import Testing
     free(small)
   }
 
-  @Test func idleBlocksMakeRoomAndAreLimited() {
+  @Test func idleBlocksAreFreedForOthersAndLimited() {
     let recycler = BlockRecycler(idleBytesMax: 1000)
     for bytes in [100, 300, 500] { recycler.give(malloc(bytes), byteCount: bytes) }
     // New memory of 600 bytes: the blocks of 500 and 300 go.

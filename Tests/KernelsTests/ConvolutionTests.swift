@@ -38,7 +38,7 @@ import Testing
     }
   }
 
-  /// A part needs the rows beside it, and nothing else of the picture.
+  /// A part needs the rows beside it, and nothing else of the image.
   @Test(arguments: everyCompute([.fp32])) func partsMakeTheWhole(_ compute: Compute) {
     for (height, width, size, upsampled) in [(37, 22, 3, false), (19, 13, 3, true), (11, 9, 1, false)] {
       let x = randomTensor([height, width, 20], seed: 60), scale = upsampled ? 2 : 1
@@ -50,7 +50,7 @@ import Testing
         for start in stride(from: 0, to: rows, by: part) {
           let end = min(rows, start + part),
             needed = max(0, start - 1) / scale..<(min(rows, end + 1) + scale - 1) / scale
-          let source = PictureRows(x.rows(needed).copied(), first: needed.lowerBound, height: height)
+          let source = ImageRows(x.rows(needed).copied(), first: needed.lowerBound, height: height)
           var target = MutableImageRows(
             MutableTensor(zeros: [end - start, whole.shape[1], 50]), first: start, height: rows)
           compute.convolution(

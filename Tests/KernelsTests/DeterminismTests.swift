@@ -9,7 +9,7 @@ import Testing
       bias = randomTensor([611], seed: 3)
     let residual = randomTensor([301, 611], seed: 4), gate = randomTensor([611], seed: 5)
     let q: Tensor, k: Tensor, v: Tensor, heads: Tensor
-    let picture = randomTensor([33, 29, 40], seed: 9), kernel = randomTensor([70, 40, 3, 3], seed: 10),
+    let image = randomTensor([33, 29, 40], seed: 9), kernel = randomTensor([70, 40, 3, 3], seed: 10),
       shift = randomTensor([70], seed: 11)
     let rotary = RotaryTable(cos: randomTensor([301, 16], seed: 13), sin: randomTensor([301, 16], seed: 14))
     let norm = randomTensor([130], seed: 15), gamma = randomTensor([40], seed: 16)
@@ -36,10 +36,10 @@ import Testing
     return [
       compute.linear(inputs.x, layer, activation: .geluTanh), residual,
       compute.attention(q: inputs.q, k: inputs.k, v: inputs.v, heads: 4, kvHeads: 2, headDim: 24, causal: true),
-      compute.convolution(inputs.picture, convolution), rotated,
+      compute.convolution(inputs.image, convolution), rotated,
       compute.rmsNorm(inputs.x, weight: inputs.norm, epsilon: 1e-6),
-      compute.channelRMSNorm(inputs.picture, gamma: inputs.gamma, silu: true),
-      compute.upsampleNearest2x(inputs.picture),
+      compute.channelRMSNorm(inputs.image, gamma: inputs.gamma, silu: true),
+      compute.upsampleNearest2x(inputs.image),
     ]
   }
 

@@ -138,7 +138,7 @@ def read_networks(folder: pathlib.Path) -> tuple[TextEncoder, torch.nn.Module, S
 
 
 def write_snapshot(state: pathlib.Path, folder: pathlib.Path) -> None:
-    """Writes the averaged weights of a run of train.py; its step goes on the standard output."""
+    """Writes the averaged weights of a run of train.py; prints its step."""
     saved = torch.load(state, weights_only=True, map_location="cpu")
     if (folder / "transformer").exists():
         encoder, transformer, sizes = read_networks(folder)
@@ -177,9 +177,9 @@ def differences(folder: pathlib.Path) -> dict[str, float]:
         return_dict=False)[0]
     result["transformer"] = far(denoise(transformer, x, text, mask, sigma, 4, 4), velocity)
     library = AutoencoderKLQwenImage.from_pretrained(folder / "vae", torch_dtype=torch.float32)
-    picture = torch.rand(1, 3, 64, 64) * 2 - 1
-    latents = flat.encode(picture)[0]
-    result["VAE encoder"] = far(latents, library.encode(picture[:, :, None]).latent_dist.mean[:, :, 0])
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    latents = flat.encode(image)[0]
+    result["VAE encoder"] = far(latents, library.encode(image[:, :, None]).latent_dist.mean[:, :, 0])
     result["VAE decoder"] = far(flat.decode(latents).clamp(-1, 1), library.decode(latents[:, :, None]).sample[:, :, 0])
     return result
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Scores a checkpoint: draws the examination's prompts, reads the pictures, and prints a table with a column for each way of drawing.
+"""Scores a checkpoint: draws the examination's prompts, reads the images, and prints a table with a column for each way of drawing.
 
     evaluate.py --stock                                   # diffusers' QwenImagePipeline, fp32
     evaluate.py --binaries .build/release --precision bf16 --precision int8
@@ -27,19 +27,19 @@ from world import SIDE, WIDE, Request, examination
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CHECKPOINT = ROOT / "compose/models/nano-qwen-image"
 FIRST_SEED = 1000
-SUFFIX = {SIDE: "", WIDE: ", wide"}  # of the groups, by the pictures' width
+SUFFIX = {SIDE: "", WIDE: ", wide"}  # of the groups, by the images' width
 Seeded = tuple[Request, int]  # a request and its seed
 
 
 def with_stock_pipeline(checkpoint: pathlib.Path, requests: list[Seeded], steps: int, scale: float) -> list[Image.Image]:
-    """Draws with diffusers; pictures of one width in batches, each with the seed that it has alone."""
+    """Draws with diffusers; images of one width in batches, each with the seed that it has alone."""
     import torch
     from diffusers import QwenImagePipeline
 
     pipeline = QwenImagePipeline.from_pretrained(checkpoint, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    pictures: dict[Seeded, Image.Image] = {}
+    images: dict[Seeded, Image.Image] = {}
     for width in {asked.width for asked, _ in requests}:
         of_width = [seeded for seeded in requests if seeded[0].width == width]
         for first in range(0, len(of_width), 16):
@@ -47,8 +47,8 @@ def with_stock_pipeline(checkpoint: pathlib.Path, requests: list[Seeded], steps:
             drawn = pipeline(
                 [asked.prompt for asked, _ in batch], negative_prompt=[" "] * len(batch), true_cfg_scale=scale, width=width, height=SIDE,
                 num_inference_steps=steps, generator=[torch.Generator().manual_seed(seed) for _, seed in batch]).images
-            pictures.update(zip(batch, drawn))
-    return [pictures[seeded] for seeded in requests]
+            images.update(zip(batch, drawn))
+    return [images[seeded] for seeded in requests]
 
 
 def with_gateway(url: str, requests: list[Seeded], steps: int, scale: float) -> list[Image.Image]:
@@ -77,9 +77,9 @@ def with_executables(binaries: pathlib.Path, checkpoint: pathlib.Path, precision
         return with_gateway(cluster.url, requests, steps, scale)
 
 
-def score(groups: dict[str, list[Request]], pictures: list[Image.Image], tell: bool) -> dict[str, float]:
-    """Shares of right answers: colours by the pictures' width, the rest by group; strings by character."""
-    left, scores = iter(pictures), {}
+def score(groups: dict[str, list[Request]], images: list[Image.Image], tell: bool) -> dict[str, float]:
+    """Shares of right answers: colours by the images' width, the rest by group; strings by character."""
+    left, scores = iter(images), {}
     colours = {f"{name} colour{suffix}": [] for suffix in SUFFIX.values() for name in ("background", "foreground")}
     for group, requests in groups.items():
         right = []
@@ -103,7 +103,7 @@ def table(groups: dict[str, list[Request]], columns: dict[str, dict[str, float]]
     for width, suffix in SUFFIX.items():
         total = sum(asked.width == width for requests in groups.values() for asked in requests)
         counts |= {f"{name} colour{suffix}": total for name in ("background", "foreground")}
-    lines = ["| right | pictures | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
+    lines = ["| right | images | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
     for name in next(iter(columns.values())):
         values = " | ".join(f"{column[name]:.1%}".replace("%", " %") for column in columns.values())
         lines.append(f"| {name} | {counts[name]} | {values} |")
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=3.5, help="true_cfg_scale")
     parser.add_argument("--count", type=int, default=48, help="requests in the large groups (default %(default)s)")
     parser.add_argument("--wide", action="store_true", help="also the groups of 128x64")
-    parser.add_argument("--tell", action="store_true", help="print what is wrong in each picture")
+    parser.add_argument("--tell", action="store_true", help="print what is wrong in each image")
     options = parser.parse_args()
     groups = {name: asked for name, asked in examination(options.count).items() if options.wide or asked[0].width == SIDE}
     requests = [(asked, FIRST_SEED + i) for i, asked in enumerate(asked for group in groups.values() for asked in group)]
@@ -138,9 +138,9 @@ def main() -> None:
     columns = {}
     for name, draw in ways.items():
         start = time.monotonic()
-        pictures = draw()
-        print(f"{name}: {len(requests)} pictures in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-        columns[name] = score(groups, pictures, options.tell)
+        images = draw()
+        print(f"{name}: {len(requests)} images in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        columns[name] = score(groups, images, options.tell)
     print(f"\n{options.steps} steps, true_cfg_scale {options.scale}, seeds from {FIRST_SEED}\n\n{table(groups, columns)}")
 
 

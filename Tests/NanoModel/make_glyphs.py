@@ -9,7 +9,7 @@ import os
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pictures import EM, GLYPHS, HANZI_EM
+from images import EM, GLYPHS, HANZI_EM
 from world import CHARACTERS, HANZI
 
 LATIN_FONT = os.environ.get("NANO_LATIN_FONT", "/usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf")

@@ -194,7 +194,7 @@ def denoise(model: QwenImageTransformer2DModel, x, text, mask, sigma, rows: int,
     """The transformer's forward pass on its own modules.
 
     `x` [B, rows·columns, 64] noisy tokens, `text` [B, L, width] hidden states, `mask` [B, L] bool, `sigma` [B] noise levels in 0…1;
-    returns the velocity (noise − picture), shaped as `x`.
+    returns the velocity (noise − image), shaped as `x`.
     """
     b, count, length = *x.shape[:2], text.shape[1]
     angles = sigma[:, None] * 1000 * torch.exp(-math.log(10000) * torch.arange(128, device=x.device) / 128)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Reads a picture of the small model's world back: its colours, and the string or the shape that was asked for. Needs numpy and Pillow.
+"""Reads an image of the small model's world back: its colours, and the string or the shape that was asked for. Needs numpy and Pillow.
 
-    reader.py PICTURE.png --text 3        # a string of three letters and digits
-    reader.py PICTURE.png --hanzi         # one Chinese character
-    reader.py PICTURE.png --shape
+    reader.py IMAGE.png --text 3        # a string of three letters and digits
+    reader.py IMAGE.png --hanzi         # one Chinese character
+    reader.py IMAGE.png --shape
 
 The reader knows what kind of thing to look for and how many characters, never which: it compares with every colour, character, shape and
 position of the world and takes the best.
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pictures import SIDE, centre, shape_mask, text_mask
+from images import SIDE, centre, shape_mask, text_mask
 from world import CHARACTERS, COLOURS, HANZI, POSITIONS, SHAPES, WIDE, Request
 
-WEAKEST_CONTRAST = 30  # of 441 between two colours: less than that is an empty picture
+WEAKEST_CONTRAST = 30  # of 441 between two colours: less than that is an empty image
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a picture shows. `content` is a string or a shape's name; `likeness` (−1…1) is its correlation with the template."""
+    """What an image shows. `content` is a string or a shape's name; `likeness` (−1…1) is its correlation with the template."""
 
     background: str
     foreground: str
@@ -41,14 +41,14 @@ class Reading:
 
 
 def load(path) -> np.ndarray:
-    """The picture in a file as [64, width, 3] float32, 0…255."""
+    """The image in a file as [64, width, 3] float32, 0…255."""
     with Image.open(path) as image:
         return as_array(image)
 
 
 def as_array(image: Image.Image) -> np.ndarray:
     if image.height != SIDE or image.width not in (SIDE, WIDE):
-        raise ValueError(f"a picture of {image.width}x{image.height} pixels; only {SIDE}x{SIDE} and {WIDE}x{SIDE} can be read")
+        raise ValueError(f"an image of {image.width}x{image.height} pixels; only {SIDE}x{SIDE} and {WIDE}x{SIDE} can be read")
     return np.asarray(image.convert("RGB"), np.float32)
 
 
@@ -56,13 +56,13 @@ def _nearest(colour: np.ndarray) -> str:
     return min(COLOURS, key=lambda name: np.abs(colour - COLOURS[name][1]).sum())
 
 
-def _separate(picture: np.ndarray) -> tuple[str, str, np.ndarray]:
+def _separate(image: np.ndarray) -> tuple[str, str, np.ndarray]:
     """Background, foreground, and where the foreground is [64, width], 0…1. The outermost rows are taken to be background."""
-    edge = np.concatenate([picture[:3].reshape(-1, 3), picture[-3:].reshape(-1, 3)])
+    edge = np.concatenate([image[:3].reshape(-1, 3), image[-3:].reshape(-1, 3)])
     background = np.median(edge, axis=0)
-    distance = np.linalg.norm(picture - background, axis=2)
+    distance = np.linalg.norm(image - background, axis=2)
     strong = np.percentile(distance, 97)
-    foreground = np.median(picture[distance >= 0.8 * strong], axis=0)
+    foreground = np.median(image[distance >= 0.8 * strong], axis=0)
     return _nearest(background), _nearest(foreground), np.clip(distance / max(strong, WEAKEST_CONTRAST), 0, 1)
 
 
@@ -102,9 +102,9 @@ def _read_text(mask: np.ndarray, alphabet: str, length: int) -> tuple[str, float
     return text, likeness
 
 
-def read(picture: np.ndarray, kind: str, length: int = 1, alphabet: str = CHARACTERS) -> Reading:
-    """What [64, width, 3] `picture` (0…255) shows: a shape when `kind` is "shape", else `length` characters of `alphabet`."""
-    background, foreground, mask = _separate(picture)
+def read(image: np.ndarray, kind: str, length: int = 1, alphabet: str = CHARACTERS) -> Reading:
+    """What [64, width, 3] `image` (0…255) shows: a shape when `kind` is "shape", else `length` characters of `alphabet`."""
+    background, foreground, mask = _separate(image)
     if kind == "shape":
         names, templates = _shapes(mask.shape[1])
         scores = (templates * _normalise(mask)).sum((1, 2))
@@ -114,21 +114,21 @@ def read(picture: np.ndarray, kind: str, length: int = 1, alphabet: str = CHARAC
     return Reading(background, foreground, text, "", likeness)
 
 
-def read_answer(picture: np.ndarray, asked: Request) -> Reading:
-    """Reads a picture that was made for `asked`."""
-    return read(picture, asked.kind, len(asked.content), asked.alphabet)
+def read_answer(image: np.ndarray, asked: Request) -> Reading:
+    """Reads an image that was made for `asked`."""
+    return read(image, asked.kind, len(asked.content), asked.alphabet)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture")
+    parser.add_argument("image")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--text", type=int, metavar="LENGTH", choices=range(1, 8))
     what.add_argument("--hanzi", action="store_true")
     what.add_argument("--shape", action="store_true")
     options = parser.parse_args()
     reading = read(
-        load(options.picture), "shape" if options.shape else "text", options.text or 1, HANZI if options.hanzi else CHARACTERS)
+        load(options.image), "shape" if options.shape else "text", options.text or 1, HANZI if options.hanzi else CHARACTERS)
     print(f"{reading.foreground} {reading.content} {reading.position} on {reading.background} (likeness {reading.likeness:.2f})")
 
 

@@ -9,7 +9,7 @@ import unittest
 import numpy as np
 from PIL import Image
 
-from pictures import picture
+from images import render
 from reader import as_array, read_answer
 from world import COLOURS, NARROW, WIDE_MIX, Request, held_out, request, training_request
 
@@ -23,7 +23,7 @@ class ReaderTest(unittest.TestCase):
         for _ in range(150):
             for mix in (NARROW, WIDE_MIX):
                 asked = training_request(rng, mix)
-                reading = read_answer(spoil(picture(asked, rng) * 255), asked)
+                reading = read_answer(spoil(render(asked, rng) * 255), asked)
                 wrong += [f"{asked.prompt}: {fault}" for fault in reading.wrong(asked)]
         return wrong
 
@@ -39,14 +39,14 @@ class ReaderTest(unittest.TestCase):
         drawn = request("text", "CAT", rng)
         other = [name for name in COLOURS if name not in (drawn.foreground, drawn.background)]
         asked = Request("text", "CAR", other[0], other[1])
-        self.assertEqual(read_answer(picture(drawn, rng) * 255, asked).wrong(asked), [
+        self.assertEqual(read_answer(render(drawn, rng) * 255, asked).wrong(asked), [
             f"background {drawn.background} instead of {other[1]}", f"foreground {drawn.foreground} instead of {other[0]}",
             "content CAT instead of CAR"])
         placed = request("shape", "star", rng, "left")
         asked = Request("shape", "star", placed.foreground, placed.background, "right")
-        self.assertEqual(read_answer(picture(placed, rng) * 255, asked).wrong(asked), ["position left instead of right"])
+        self.assertEqual(read_answer(render(placed, rng) * 255, asked).wrong(asked), ["position left instead of right"])
 
-    def test_an_empty_picture_is_like_nothing(self):
+    def test_an_empty_image_is_like_nothing(self):
         pixels = np.full((64, 64, 3), 200, np.float32) + np.random.default_rng(5).normal(0, 3, (64, 64, 3))
         self.assertLess(read_answer(pixels, Request("text", "A", "red", "white")).likeness, 0.5)
 

@@ -5,7 +5,7 @@
 #   ./Tests/NanoModel/run.sh OUT --from CHECKPOINT           from a checkpoint in diffusers layout, e.g. compose/models/nano-qwen-image
 #
 # OUT is a folder for the checkpoint and everything else. Options: --minutes M (of the joint training, 44), --vae-minutes M (14): of work, on each core.
-# Stop it with Ctrl-C and start it with the same options: it goes on exactly where it was. Python: $PYTHON, or a virtual environment
+# Stop it with Ctrl-C and start it with the same options: it resumes exactly where it was. Python: $PYTHON, or a virtual environment
 # in OUT/venv that is made from requirements.txt.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,7 +30,7 @@ if [ -z "${PYTHON:-}" ]; then
   [ -x "$PYTHON" ] || { python3 -m venv "$out/venv" && "$PYTHON" -m pip install --quiet -r "$here/requirements.txt"; }
 fi
 
-# Each stage is done once; a stopped one goes on.
+# Each stage is done once; a stopped one is resumed.
 stage() {
   local name=$1
   shift

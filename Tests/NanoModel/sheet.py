@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Has a running cluster draw a fixed list of prompts and puts the pictures on one sheet, each above its prompt.
+"""Has a running cluster draw a fixed list of prompts and puts the images on one sheet, each above its prompt.
 
     sheet.py --gateway http://127.0.0.1:8080 compose/models/sheet.png
 
@@ -35,11 +35,11 @@ WIDE_PROMPTS = (
 )
 
 
-def captioned(prompt: str, picture: Image.Image, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """The enlarged picture with up to two lines of prompt under it."""
-    width, height = picture.width * ENLARGED, picture.height * ENLARGED
+def captioned(prompt: str, image: Image.Image, font: ImageFont.FreeTypeFont) -> Image.Image:
+    """The enlarged image with up to two lines of prompt under it."""
+    width, height = image.width * ENLARGED, image.height * ENLARGED
     result = Image.new("RGB", (width + MARGIN, height + 2 * LINE + MARGIN), "white")
-    result.paste(picture.resize((width, height), Image.NEAREST), (0, 0))
+    result.paste(image.resize((width, height), Image.NEAREST), (0, 0))
     draw, lines = ImageDraw.Draw(result), [""]
     for character in prompt:
         if draw.textlength(lines[-1] + character, font=font) > width:
@@ -55,9 +55,9 @@ def sheet(rows: list[list[Image.Image]]) -> Image.Image:
     y = 0
     for row in rows:
         x = 0
-        for picture in row:
-            result.paste(picture, (x, y))
-            x += picture.width
+        for image in row:
+            result.paste(image, (x, y))
+            x += image.width
         y += row[0].height
     return result
 
@@ -67,19 +67,19 @@ def main() -> None:
     parser.add_argument("output", type=pathlib.Path)
     parser.add_argument("--gateway", metavar="URL", default="http://127.0.0.1:8080")
     parser.add_argument("--font", default=FONT)
-    parser.add_argument("--seed", type=int, default=1, help="of the first picture; each next one has the next (default %(default)s)")
-    parser.add_argument("--wide", action="store_true", help="also a row of pictures of 128x64")
+    parser.add_argument("--seed", type=int, default=1, help="of the first image; each next one has the next (default %(default)s)")
+    parser.add_argument("--wide", action="store_true", help="also a row of images of 128x64")
     options = parser.parse_args()
     font = ImageFont.truetype(options.font, 11)
     asked = [(prompt, SIDE) for prompt in PROMPTS] + [(prompt, WIDE) for prompt in WIDE_PROMPTS] * options.wide
     requests = [
         (Request("text", "", "", "", prompt=prompt, width=width), options.seed + i) for i, (prompt, width) in enumerate(asked)]
-    pictures = with_gateway(options.gateway, requests, STEPS, SCALE)
-    cells = [captioned(prompt, picture.convert("RGB"), font) for (prompt, _), picture in zip(asked, pictures)]
+    images = with_gateway(options.gateway, requests, STEPS, SCALE)
+    cells = [captioned(prompt, image.convert("RGB"), font) for (prompt, _), image in zip(asked, images)]
     narrow, wide = cells[: len(PROMPTS)], cells[len(PROMPTS) :]
     rows = [narrow[i : i + COLUMNS] for i in range(0, len(narrow), COLUMNS)] + ([wide] if wide else [])
     sheet(rows).quantize(256).save(options.output, optimize=True)
-    print(f"{options.output}: {len(cells)} pictures, {options.output.stat().st_size} bytes")
+    print(f"{options.output}: {len(cells)} images, {options.output.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Trains text encoder and transformer together by flow matching; goes on from the checkpoint's own when it has them.
+"""Trains text encoder and transformer together by flow matching; resumes from the weights of the checkpoint if it has any.
 
     train.py --checkpoint FOLDER --state FILE [--minutes M | --steps N]
 
 FOLDER needs `tokenizer/` and `vae/`; `text_encoder/` and `transformer/` are written at the end. Stop it with SIGTERM or Ctrl-C and start it
-again with the same options: it goes on exactly where it was.
+again with the same options: it resumes exactly where it was.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 import training
 from checkpoint import read_autoencoder, read_networks, write_frame, write_networks
 from networks import PREFIX_TOKENS, Sizes, TextEncoder, denoise, new_transformer, unused_parameters
-from pictures import picture
+from images import render
 from tokenizer import Prompts
 from vae import Autoencoder
 from world import NARROW, SIDE, WIDE_MIX, Mix, Request, another_prompt, training_request
@@ -29,14 +29,14 @@ ROWS = SIDE // 16  # of tokens
 
 
 class Album:
-    """A fixed set of pictures of one width as normalised latent tokens, kept in a file beside the state: drawing them anew takes minutes.
+    """A fixed set of images of one width as normalised latent tokens, kept in a file beside the state: drawing them anew takes minutes.
 
-    Each process has its own pictures.
+    Each process has its own images.
     """
 
     def __init__(self, team: training.Team, options: argparse.Namespace, mix: Mix, count: int, vae: Autoencoder):
         weights = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in vae.state_dict().values())).hexdigest()[:16]
-        key = f"{mix} seed {options.seed} pictures {count} process {team.rank} of {team.size} vae {weights}"
+        key = f"{mix} seed {options.seed} images {count} process {team.rank} of {team.size} vae {weights}"
         path = options.state.with_name(f"{options.state.name}.album-{mix.width}-{team.rank}")
         stored = torch.load(path, weights_only=True) if path.exists() else None
         if stored is None or stored["key"] != key:
@@ -46,7 +46,7 @@ class Album:
         training.stop_together(team)
         self.columns = mix.width // 16
         self.requests = [Request(*fields) for fields in stored["requests"]]
-        self.tokens: torch.Tensor = stored["tokens"]  # [pictures, 4·columns, 64] fp16
+        self.tokens: torch.Tensor = stored["tokens"]  # [images, 4·columns, 64] fp16
 
     @staticmethod
     @torch.no_grad()
@@ -54,20 +54,20 @@ class Album:
         rng, requests, tokens = random.Random(seed), [], []
         while len(requests) < count and not training.stop_requested():
             group = [training_request(rng, mix) for _ in range(min(64, count - len(requests)))]
-            images = torch.stack([torch.from_numpy(picture(asked, rng)) for asked in group]).permute(0, 3, 1, 2)
+            images = torch.stack([torch.from_numpy(render(asked, rng)) for asked in group]).permute(0, 3, 1, 2)
             tokens.append(vae.tokens((images * 2 - 1).contiguous(memory_format=torch.channels_last)).half())
             requests += [dataclasses.astuple(asked) for asked in group]
             if tell and len(requests) % 2048 == 0:
-                print(f"drawing: {len(requests)} of {count} pictures {mix.width} wide", flush=True)
+                print(f"drawing: {len(requests)} of {count} images {mix.width} wide", flush=True)
         return dict(requests=requests, tokens=torch.cat(tokens) if tokens else torch.empty(0))
 
 
 class FlowMatching:
-    """The loss: the velocity (noise − picture) of pictures at random noise levels, text and noise drawn anew at every step."""
+    """The loss: the velocity (noise − image) of images at random noise levels, text and noise drawn anew at every step."""
 
     def __init__(self, team: training.Team, options: argparse.Namespace, albums: dict[Album, int], prompts: Prompts,
                  encoder: TextEncoder, transformer):
-        """`albums` tells how many pictures of each are in a batch."""
+        """`albums` says how many images of each are in a batch."""
         self.team, self.options, self.albums, self.prompts = team, options, albums, prompts
         self.encoder, self.transformer = encoder, transformer
         self.prefix = torch.tensor(prompts.prefix, device=team.device)
@@ -92,7 +92,7 @@ class FlowMatching:
         return total, "by noise " + " ".join(f"{value:.3f}" for value in self.by_noise)
 
     def _errors(self, ids: list[list[int]], clean, noise, sigma, columns: int) -> torch.Tensor:
-        """Mean squared error of the velocity of each picture [B]."""
+        """Mean squared error of the velocity of each image [B]."""
         device, longest = self.team.device, max(map(len, ids))
         tokens = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=device)
         mask = torch.tensor([[i < len(row) for i in range(longest)] for row in ids], device=device)
@@ -121,7 +121,7 @@ def run(team: training.Team, options: argparse.Namespace) -> bool:
     albums = {}
     for mix, in_batch in ((NARROW, options.batch - wide), (WIDE_MIX, wide)):
         if in_batch:
-            count = round(options.pictures / team.size * in_batch / options.batch)
+            count = round(options.images / team.size * in_batch / options.batch)
             albums[Album(team, options, mix, count, vae)] = in_batch
     if (options.checkpoint / "transformer").exists():
         encoder, transformer, sizes = read_networks(options.checkpoint)
@@ -132,10 +132,10 @@ def run(team: training.Team, options: argparse.Namespace) -> bool:
     named, matrices = parameters(encoder, transformer)
     identity = (
         f"{sizes}; {NARROW}; {WIDE_MIX}; wide {options.wide}; batch {options.batch}; lr {options.lr}, {options.muon_lr}; "
-        f"noise {options.noise_mean}, {options.noise_spread}; seed {options.seed}; pictures {options.pictures}")
+        f"noise {options.noise_mean}, {options.noise_spread}; seed {options.seed}; images {options.images}")
     work = training.Run(team, options, named, matrices, identity)
     if team.rank == 0:
-        print(f"{sum(p.numel() for p in named.values()) / 1e6:.2f} million parameters, {options.pictures} pictures, "
+        print(f"{sum(p.numel() for p in named.values()) / 1e6:.2f} million parameters, {options.images} images, "
               f"{team.size} × {options.batch} samples a step on {team.device}, from step {work.step}", flush=True)
     factor = lambda step, progress: min(1, (step + 1) / options.warmup) * min(1, (1.01 - progress) / options.decay)
     finished = training.train(work, FlowMatching(team, options, albums, prompts, encoder, transformer), factor, options.muon_lr)
@@ -156,8 +156,8 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.45, help="share of the run in which the rate falls to 0 (default %(default)s)")
     parser.add_argument("--noise-mean", type=float, default=0.8, help="of the noise level's logit (default %(default)s)")
     parser.add_argument("--noise-spread", type=float, default=1.2)
-    parser.add_argument("--pictures", type=int, default=48000, help="in the albums (default %(default)s)")
-    parser.add_argument("--wide", type=float, default=0.25, help="share of pictures 128 wide (default %(default)s)")
+    parser.add_argument("--images", type=int, default=48000, help="in the albums (default %(default)s)")
+    parser.add_argument("--wide", type=float, default=0.25, help="share of images 128 wide (default %(default)s)")
     training.launch(run, parser.parse_args())
 
 

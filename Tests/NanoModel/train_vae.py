@@ -3,7 +3,7 @@
 
     train_vae.py --checkpoint FOLDER --state FILE [--minutes M | --steps N]
 
-Crops of 32x32 first, whole pictures in the last fifth. Squared error first and absolute error later: the latter alone settles on a
+Crops of 32x32 first, whole images in the last fifth. Squared error first and absolute error later: the latter alone settles on a
 plateau of flat patches. Stop and resume it like train.py.
 """
 
@@ -15,7 +15,7 @@ import torch
 
 import training
 from checkpoint import write_autoencoder
-from pictures import SIDE, varied_picture
+from images import SIDE, render_varied
 from vae import Autoencoder
 
 CROP = 32  # side
@@ -33,14 +33,14 @@ def reconstruction_loss(y: torch.Tensor, x: torch.Tensor, progress: float) -> to
     return late * (absolute + 0.5 * edges) + (1 - late) * (3 * (x - y).square().mean() + 0.1 * absolute)
 
 
-class Pictures:
-    """A fixed set of pictures, [count, 3, 64, 64] uint8; each process draws its own."""
+class ImageSet:
+    """A fixed set of images, [count, 3, 64, 64] uint8; each process draws its own."""
 
     def __init__(self, team: training.Team, count: int, seed: int):
         rng, _ = training.generators("vae", seed, team.rank)
         drawn = []
         while len(drawn) < count // team.size and not training.stop_requested():
-            drawn.append((varied_picture(rng) * 255).round().astype(np.uint8))
+            drawn.append((render_varied(rng) * 255).round().astype(np.uint8))
         training.stop_together(team)
         self.pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
 
@@ -53,11 +53,11 @@ class Pictures:
 
 
 @torch.no_grad()
-def measure(vae: Autoencoder, pictures: torch.Tensor) -> float:
-    """Sets the statistics of the latents; returns the mean PSNR of the reconstruction in dB. `pictures` [N, 3, 64, 64] in −1…1."""
+def measure(vae: Autoencoder, images: torch.Tensor) -> float:
+    """Sets the statistics of the latents; returns the mean PSNR of the reconstruction in dB. `images` [N, 3, 64, 64] in −1…1."""
     latents, quality = [], []
     generator = torch.Generator().manual_seed(0)
-    for x in pictures.split(16):
+    for x in images.split(16):
         mean, log_variance = vae.encode(x)
         noise = torch.randn(mean.shape, generator=generator).to(mean.device)
         latents.append(mean + (0.5 * log_variance).exp() * noise)  # with it, unused channels keep a deviation near 1
@@ -71,13 +71,13 @@ def measure(vae: Autoencoder, pictures: torch.Tensor) -> float:
 def run(team: training.Team, options: argparse.Namespace) -> bool:
     torch.manual_seed(options.seed)
     vae = Autoencoder().to(team.device, memory_format=torch.channels_last)
-    pictures = Pictures(team, options.pictures, options.seed)
-    identity = f"autoencoder; batch {options.batch}; lr {options.lr}; kl {options.kl}; seed {options.seed}; pictures {options.pictures}"
+    images = ImageSet(team, options.images, options.seed)
+    identity = f"autoencoder; batch {options.batch}; lr {options.lr}; kl {options.kl}; seed {options.seed}; images {options.images}"
     work = training.Run(team, options, dict(vae.named_parameters()), set(), identity, clip=1.0)
 
     def compute_loss(step: int, progress: float) -> tuple[torch.Tensor, str]:
         _, generator = training.generators(options.seed, step, team.rank)
-        x = pictures.batch(CROP if progress < 0.8 else SIDE, options.batch, generator)
+        x = images.batch(CROP if progress < 0.8 else SIDE, options.batch, generator)
         mean, log_variance = vae.encode(x.to(team.device))
         noise = torch.randn(2, *mean.shape, generator=generator).to(team.device)
         strength = LATENT_NOISE * torch.rand(len(x), 1, 1, 1, generator=generator).to(team.device)
@@ -91,7 +91,7 @@ def run(team: training.Team, options: argparse.Namespace) -> bool:
     finished = training.train(work, compute_loss, factor)
     if finished and team.rank == 0:
         work.use_average()
-        sample = pictures.batch(SIDE, 256, torch.Generator().manual_seed(2)).to(team.device)
+        sample = images.batch(SIDE, 256, torch.Generator().manual_seed(2)).to(team.device)
         print(f"PSNR {measure(vae, sample):.2f} dB after {work.step} steps", flush=True)
         write_autoencoder(options.checkpoint, vae.cpu())
     return finished
@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     training.add_options(parser, minutes=14, batch=4, lr=2e-3)
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True)
-    parser.add_argument("--pictures", type=int, default=16000, help="drawn before training (default %(default)s)")
+    parser.add_argument("--images", type=int, default=16000, help="drawn before training (default %(default)s)")
     parser.add_argument("--kl", type=float, default=5e-4, help="weight of the latents' distance to a normal distribution (default %(default)s)")
     training.launch(run, parser.parse_args())
 

@@ -1,7 +1,7 @@
 """What every training run here shares: processes, optimizers, averaged weights, and a state on disk that is resumed exactly.
 
-A run is a number of steps. What step k sees (pictures, prompts, noise) is drawn from generators seeded with k, so that the position in
-the data is the step itself and a resumed run goes on bit for bit as if it had never stopped. `resume_test.py` proves it.
+A run is a number of steps. What step k sees (images, prompts, noise) is drawn from generators seeded with k, so that the position in
+the data is the step itself and a resumed run gives the same bits as one that never stopped. `resume_test.py` proves it.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser, minutes: float, batch: int, lr:
     length.add_argument("--minutes", type=float, default=minutes,
                         help="length of the run in minutes of work; on a CPU of processor time, however busy the machine is (default %(default)s)")
     length.add_argument("--steps", type=int, default=0, help="length of the run in steps: the same result on every run of one machine")
-    parser.add_argument("--state", type=pathlib.Path, required=True, help="file to save to, and to go on from when it exists")
+    parser.add_argument("--state", type=pathlib.Path, required=True, help="file to save to, and to resume from when it exists")
     parser.add_argument("--save-seconds", type=float, default=120, help="time between two saves (default %(default)s)")
     parser.add_argument("--log-seconds", type=float, default=20, help="time between two lines of progress (default %(default)s)")
     parser.add_argument("--batch", type=int, default=batch, help="samples of a step in each process (default %(default)s)")

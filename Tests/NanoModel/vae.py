@@ -1,4 +1,4 @@
-"""The autoencoder for single pictures, on 2-D convolutions: what AutoencoderKLQwenImage computes, several times faster to train.
+"""The autoencoder for single images, on 2-D convolutions: what AutoencoderKLQwenImage computes, several times faster to train.
 
 In the causal 3-D autoencoder a single frame only ever meets the last temporal tap of each 3x3x3 convolution, so a 2-D network with
 `weight[:, :, -1]` gives the same numbers. `to_3d` and `from_3d` move the weights between the two; modules carry the library's names.
@@ -132,7 +132,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Pictures [B, 3, H, W] in −1…1 to latents [B, 16, H/8, W/8] and back.
+    """Images [B, 3, H, W] in −1…1 to latents [B, 16, H/8, W/8] and back.
 
     The buffers `latents_mean` and `latents_std` [16] are the statistics by which the transformer's latents are normalised.
     """
@@ -154,14 +154,14 @@ class Autoencoder(nn.Module):
         return self.decoder(self.post_quant_conv(z))
 
     def tokens(self, x) -> torch.Tensor:
-        """Pictures as the transformer sees them: normalised latents packed 2 by 2, [B, H/16·W/16, 64]."""
+        """Images as the transformer sees them: normalised latents packed 2 by 2, [B, H/16·W/16, 64]."""
         z = (self.encode(x)[0] - self.latents_mean[:, None, None]) / self.latents_std[:, None, None]
         b, c, h, w = z.shape
         return z.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, c * 4)
 
 
 def to_3d(flat: Autoencoder, library: nn.Module) -> nn.Module:
-    """Copies the weights into an AutoencoderKLQwenImage of the same configuration; what single pictures never use becomes zero."""
+    """Copies the weights into an AutoencoderKLQwenImage of the same configuration; what single images never use becomes zero."""
     source, target = flat.state_dict(), library.state_dict()
     for name, tensor in target.items():
         if name not in source:

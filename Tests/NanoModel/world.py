@@ -43,10 +43,10 @@ PLACED_CHINESE = ("{p}有一个{fg}色的{s}，{bg}色背景", "{p}有一个{fg}
 
 @dataclass(frozen=True)
 class Request:
-    """One picture that can be asked for, and the prompt that asks for it.
+    """One image that can be requested, and the prompt that asks for it.
 
     `content` is the string to write (`kind` "text") or the name of the shape (`kind` "shape"); `position` is "" for the middle.
-    Pictures are 64 pixels high and 64 or 128 wide; the prompt does not tell.
+    Images are 64 pixels high and 64 or 128 wide; the prompt does not say which.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class Request:
 
     @property
     def alphabet(self) -> str:
-        """The characters among which the content's are to be told apart."""
+        """The characters that the content's are to be distinguished from."""
         return HANZI if self.content[:1] in HANZI else CHARACTERS
 
 
@@ -95,7 +95,7 @@ def default_foreground(background: str) -> str:
 
 
 def templates(kind: str, position: str, chinese: bool) -> tuple[str, ...]:
-    """The sentences that can ask for such a picture."""
+    """The sentences that can ask for such an image."""
     if kind == "text":
         return TEXT_CHINESE if chinese else TEXT_ENGLISH
     if position:
@@ -135,7 +135,7 @@ def request(kind: str, content: str, rng: random.Random, position: str = "", wid
 
 
 def another_prompt(asked: Request, rng: random.Random) -> str:
-    """Other words for the same picture: only sentences whose default colours agree with it."""
+    """Other words for the same image: only sentences whose default colours agree with it."""
     colours = asked.foreground, asked.background
     while True:
         chinese = rng.random() < (0.7 if asked.content[0] in HANZI else 0.25)
@@ -166,7 +166,7 @@ def random_text(rng: random.Random, mix: Mix) -> str:
 
 
 def training_request(rng: random.Random, mix: Mix) -> Request:
-    """What one training picture shows."""
+    """What one training image shows."""
     if rng.random() < mix.shapes:
         position = rng.choice(list(POSITIONS)) if rng.random() < mix.placed_shapes else ""
         return request("shape", rng.choice(list(SHAPES)), rng, position, mix.width)

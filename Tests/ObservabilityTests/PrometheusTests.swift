@@ -41,7 +41,7 @@ struct PrometheusTests {
         """)
   }
 
-  @Test("the same name and labels are the same series, whoever asks and in whatever order the labels come")
+  @Test("the same name and labels are the same series, in whatever order the labels come")
   func identity() async {
     let registry = PrometheusRegistry()
     await withTaskGroup(of: Void.self) { group in
@@ -65,7 +65,7 @@ struct PrometheusTests {
     #expect(text.hasSuffix("prometheus_dropped_series_total 8\n"))
   }
 
-  @Test("destroyed series are gone and make room; NaN never enters a sum")
+  @Test("destroyed series are gone and free their places; NaN never enters a sum")
   func destroyed() {
     let registry = PrometheusRegistry(maxSeries: 1)
     let counter = Counter(label: "a", factory: registry)

@@ -11,7 +11,7 @@ struct Bench {
   var now = Instant.zero
   var nextPayload: UInt64 = 0
   var nextWorker: UInt64 = 0
-  /// Payloads handed in and not released.
+  /// Payloads submitted and not released.
   var held: Set<UInt64> = []
   /// Whether every entry is durable at once; else the test says when.
   var journalsAtOnce = true

@@ -165,7 +165,7 @@ struct PaceTests {
     #expect(cancels(bench.send(.tick, after: .seconds(2))) == [second.offer.attempt])
   }
 
-  @Test func aGatewayThatSleptBlamesNobody() throws {
+  @Test func aGatewayThatSleptBlamesNoWorker() throws {
     var bench = Bench()
     _ = bench.joinAll()
     let denoise = try bench.bringToDenoiser("a", steps: 4)

@@ -24,7 +24,7 @@ struct JournalTests {
     #expect(offers(durable).map(\.offer.attempt) == [attempt("a", 0, 1)])
   }
 
-  @Test func withoutRoomAJobIsRefused() {
+  @Test func withoutSpaceAJobIsRefused() {
     var bench = slowBench()
     bench.submit("a")
     #expect(bench.send(.journalRefused(JournalSequence(1), diskFull)) == [.rejected(ImageJobID("a"), diskFull)])
@@ -53,7 +53,7 @@ struct JournalTests {
     #expect(events(bench.send(.journalled(through: JournalSequence(2))), of: "a") == [.failed(reason)])
   }
 
-  @Test func anEndIsToldWhenItIsDurable() throws {
+  @Test func clientsAreNotifiedOfAnEndWhenItIsDurable() throws {
     var bench = Bench()
     _ = bench.joinAll()
     let denoise = try bench.bringToDenoiser("a")
@@ -67,8 +67,8 @@ struct JournalTests {
     #expect(bench.held.contains(output.id))
     // A cancel comes too late: the end is decided.
     #expect(bench.send(.imageCancelled(ImageJobID("a"), reason: Status(.cancelled, "enough"))).isEmpty)
-    let told = bench.send(.journalled(through: sequence))
-    #expect(told == [.image(ImageJobID("a"), .finished(output: output)), .release(output)])
+    let effects = bench.send(.journalled(through: sequence))
+    #expect(effects == [.image(ImageJobID("a"), .finished(output: output)), .release(output)])
   }
 
   @Test func anEndThatTheJournalRefusesIsHeldAndWrittenAgain() throws {
@@ -90,8 +90,8 @@ struct JournalTests {
     }
     #expect(pauses == [0.5, 1, 2, 4, 8, 15, 15, 15].map { .seconds($0) })
     while bench.scheduler.status(now: bench.now).pendingEntries == 0 { bench.send(.tick, after: .seconds(1)) }
-    let told = bench.send(.journalled(through: JournalSequence(UInt64(bench.entries.count))))
-    #expect(events(told, of: "a").map(\.isTerminal) == [true])
+    let effects = bench.send(.journalled(through: JournalSequence(UInt64(bench.entries.count))))
+    #expect(events(effects, of: "a").map(\.isTerminal) == [true])
   }
 
   @Test func outputsAreJournalledForAllWhoWaitForThem() throws {
@@ -119,7 +119,7 @@ struct JournalTests {
     #expect(checkpoints(bench, since: known) == [1])
     bench.send(.journalled(through: JournalSequence(UInt64(bench.entries.count))))
     #expect(checkpoints(bench, since: known) == [1, 4])
-    // One that is refused is left out; the job goes on.
+    // One that is refused is left out; the job continues.
     bench.send(.journalRefused(JournalSequence(UInt64(bench.entries.count)), diskFull))
     #expect(checkpoints(bench, since: known) == [1, 4])
     try bench.step(denoise, 5)
@@ -177,7 +177,7 @@ struct RestartTests {
     return RestoredImageJob(submission: bench.submission(id, steps: steps), tasks: [embeddings, denoise])
   }
 
-  @Test func aJobGoesOnAfterItsLastStepWithinItsClass() {
+  @Test func aJobResumesAfterItsLastStepWithinItsClass() {
     var bench = Bench(run: 1)
     let job = restored(&bench, "a", completedSteps: 2)
     #expect(offers(bench.send(.restored([job]))).isEmpty)

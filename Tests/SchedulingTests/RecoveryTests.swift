@@ -170,7 +170,7 @@ struct RecoveryTests {
   }
 
   @Test(arguments: [StatusCode.resourceExhausted, .unavailable])
-  func aWorkerWithoutRoomIsLeftAloneUntilItReports(code: StatusCode) {
+  func aWorkerWithoutCapacityIsLeftAloneUntilItReports(code: StatusCode) {
     var bench = Bench {
       $0.maxAttempts = 1
       $0.maxWorkerFaults = 1
@@ -380,7 +380,7 @@ struct SessionTests {
     #expect(cancels(effects) == [second.offer.attempt])
   }
 
-  @Test func aWorkerBackFromALostLeaseGoesOnUnlessAnotherHasTheTask() throws {
+  @Test func aWorkerBackFromALostLeaseContinuesUnlessAnotherHasTheTask() throws {
     var bench = Bench()
     _ = bench.joinAll()
     let denoise = try bench.bringToDenoiser("a")
@@ -427,7 +427,7 @@ struct SessionTests {
     #expect(offers(effects).first?.offer.attempt == attempt("a", 0, 2))
   }
 
-  @Test func anAttemptThatNobodyKnowsIsStopped() {
+  @Test func anUnknownAttemptIsStopped() {
     var bench = Bench()
     let encoder = bench.join(.textEncoder, credits: 2).worker
     let effects = bench.send(.workerReported(encoder, WorkerReport(running: [attempt("x", 0, 3)])))
@@ -440,13 +440,13 @@ struct SessionTests {
 
   @Test func eventsOfUnknownSessionsChangeNothing() {
     var bench = Bench()
-    let nobody = WorkerID(77)
+    let unknown = WorkerID(77)
     let payload = bench.payload()
-    #expect(bench.send(.taskFinished(attempt("a", 0, 1), by: nobody, output: payload)) == [.release(payload)])
-    #expect(bench.send(.taskAccepted(attempt("a", 0, 1), by: nobody)).isEmpty)
-    #expect(bench.send(.workerReported(nobody, WorkerReport(running: [attempt("a", 0, 1)]))).isEmpty)
-    #expect(bench.send(.workerDraining(nobody)).isEmpty)
-    #expect(bench.send(.workerLeft(nobody, reason: "?")).isEmpty)
+    #expect(bench.send(.taskFinished(attempt("a", 0, 1), by: unknown, output: payload)) == [.release(payload)])
+    #expect(bench.send(.taskAccepted(attempt("a", 0, 1), by: unknown)).isEmpty)
+    #expect(bench.send(.workerReported(unknown, WorkerReport(running: [attempt("a", 0, 1)]))).isEmpty)
+    #expect(bench.send(.workerDraining(unknown)).isEmpty)
+    #expect(bench.send(.workerLeft(unknown, reason: "?")).isEmpty)
   }
 
   @Test func readinessNamesWhatIsMissing() {

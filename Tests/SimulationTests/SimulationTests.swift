@@ -5,8 +5,9 @@ import Testing
 
 @Suite("The cluster in virtual time")
 struct SimulationTests {
-  /// DESIGN.md's promises hold in every seed: no acknowledged job is lost, every job ends once, with the bytes of a run without
-  /// faults, stale answers leave no trace, queues and credits are kept, and when the faults end, every job ends.
+  /// DESIGN.md's promises hold in every seed: no acknowledged job is lost, every job ends once, with the bytes of a run
+  /// without faults, stale answers leave no trace, queues and credits are kept, and when the faults end, every job
+  /// ends.
   @Test(.timeLimit(.minutes(10))) func promisesHold() async {
     let clock = ContinuousClock()
     let start = clock.now
@@ -29,7 +30,7 @@ struct SimulationTests {
       "failures": 100,
       "finished": 10_000, "freezes": 500, "full disks": 500, "gateway freezes": 300, "gateway kills": 1000,
       "held ends": 100,
-      "jobs refused for want of room": 500, "lost writes": 100, "partitions": 500, "quarantines": 50,
+      "jobs refused for lack of space": 500, "lost writes": 100, "partitions": 500, "quarantines": 50,
       "reorderings": 1000,
       "requests known by their key": 1000, "resets": 300, "restored jobs": 2000, "resumes": 500, "retries": 1000,
       "sick workers": 200, "slow workers": 200, "stale answers": 1000, "stuck steps": 50, "torn writes": 50,
@@ -54,7 +55,7 @@ struct SimulationTests {
     let campaign = await Campaign.run(first: 0, count: 1000, mutation: mutation, maxFindings: 1)
     let first = campaign.findings.first
     print("without \(mutation.rawValue): seed \(first?.seed ?? 0): \(first?.problem ?? "not noticed")")
-    #expect(first != nil, "nobody notices that \(mutation.rawValue) is left out")
+    #expect(first != nil, "no seed notices that \(mutation.rawValue) is left out")
   }
 
   /// The switches that leave rules out are for the simulator alone.

@@ -2,8 +2,8 @@ import Foundation
 
 /// Random numbers for tests: other ones in every run, and the same again on request.
 ///
-/// The process prints its seed when a test first draws a number. `QWEN_IMAGE_TEST_SEED=<seed>` repeats the run; `Tests/run.sh` and
-/// `Tests/dev.sh` set it for all the tests that they start, and print it when something fails.
+/// The process prints its seed when a test first draws a number. `QWEN_IMAGE_TEST_SEED=<seed>` repeats the run;
+/// `Tests/run.sh` and `Tests/dev.sh` set it for all the tests that they start, and print it when something fails.
 public struct TestRandom: RandomNumberGenerator {
   /// The environment variable that sets ``seed``.
   public static let variable = "QWEN_IMAGE_TEST_SEED"

@@ -85,8 +85,8 @@ enum Documents {
 
   /// Paths in backticks that lead nowhere, and names behind a path that its file does not have.
   ///
-  /// Names in backticks that follow the path of a source file in backticks, with nothing but commas between them, must be
-  /// declared in that file.
+  /// Names in backticks that follow the path of a source file in backticks, with nothing but commas between them, must
+  /// be declared in that file.
   static func nameFindings(
     in files: [SourceFile], sources: [String: SourceFile], exists: (String) -> Bool
   ) -> [Finding] {

@@ -61,7 +61,7 @@ import Weights
     return ["tmpfs", "ramfs"].contains(mount?[2])
   }
 
-  @Test func ofACacheOnlyWhatIsLaidOutCounts() throws {
+  @Test func ofACacheOnlyPackedWeightsCount() throws {
     let directory = try TemporaryDirectory(), url = try file(in: directory.url)
     let plain = directory.url.appending(path: "plain")
     try FileManager.default.createDirectory(at: plain, withIntermediateDirectories: true)

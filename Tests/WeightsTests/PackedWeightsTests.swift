@@ -57,7 +57,7 @@ let testPool = ThreadPool(threads: 2)
       layer(77, 50, .q4)
         == .misshapenTensor(file: weights.files[0].path, tensor: "a.weight", expected: [77, 50], found: [50, 77]))
     #expect(layer(50, 77, .int8) == .packedForAnotherMode(component: weights.directory, packed: "q4", asked: "int8"))
-    #expect(layer(50, 77, .bf16)?.description.contains("is laid out for q4 and cannot run in bf16") == true)
+    #expect(layer(50, 77, .bf16)?.description.contains("is packed for q4 and cannot run in bf16") == true)
     #expect(
       weightsError { _ = try weights.tensor("a.weight", [50, 77]) }?.description.contains("packed as q4 [50, 77]")
         == true)
@@ -144,9 +144,9 @@ let testPool = ThreadPool(threads: 2)
       PlannedTensor("a", [50, 1024], .packed(.int8)), PlannedTensor("b", [50, 1024], .packed(.int8)),
       PlannedTensor("c", [50, 1024], .copied),
     ]
-    for laysOut in [false, true] {
-      let name = "\(laysOut)", writer = ShardedWriter(directory.url, baseName: name, packedFor: .int8, tensorsMax: 3)
-      let packer = WeightPacker(compute: Compute(precision: .bf16, pool: testPool), packsKeptLayers: laysOut)
+    for packsKept in [false, true] {
+      let name = "\(packsKept)", writer = ShardedWriter(directory.url, baseName: name, packedFor: .int8, tensorsMax: 3)
+      let packer = WeightPacker(compute: Compute(precision: .bf16, pool: testPool), packsKeptLayers: packsKept)
       var seen: [Int] = []
       let reports = try packer.write(
         plan, from: ComponentWeights(directory: source.url, baseName: "model"), to: writer,
@@ -157,8 +157,8 @@ let testPool = ThreadPool(threads: 2)
       let errors = reports.compactMap(\.relativeError)
       #expect(errors.count == 2 && errors[0] < 0.01 && errors[1] > PrecisionLimits.standard.int8)
       let weights = try ComponentWeights(directory: directory.url, baseName: name)
-      #expect(weights.isPacked("a") && weights.isPacked("b") == laysOut && !weights.isPacked("c"))
-      if !laysOut { #expect(try weights.tensor("b", [50, 1024]).floats() == outliers.floats()) }
+      #expect(weights.isPacked("a") && weights.isPacked("b") == packsKept && !weights.isPacked("c"))
+      if !packsKept { #expect(try weights.tensor("b", [50, 1024]).floats() == outliers.floats()) }
       #expect(try weights.tensor("c", [50, 1024]).dtype == .bf16)
     }
   }

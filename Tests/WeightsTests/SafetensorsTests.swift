@@ -6,7 +6,8 @@ import Weights
 @Suite struct SafetensorsTests {
   private static let header =
     #"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},"#
-    + #""b":{"dtype":"BF16","shape":[3],"data_offsets":[8,14]},"empty":{"dtype":"I64","shape":[0,4],"data_offsets":[14,14]}}"#
+    + #""b":{"dtype":"BF16","shape":[3],"data_offsets":[8,14]},"#
+    + #""empty":{"dtype":"I64","shape":[0,4],"data_offsets":[14,14]}}"#
   private static let data: [UInt8] = [0, 0, 128, 63, 0, 0, 0, 192, 128, 63, 0, 64, 64, 64]
 
   @Test func readsTensors() throws {
@@ -144,7 +145,8 @@ import Weights
     }
   }
 
-  /// A mutated file is refused with a typed error, or is valid, in which case every tensor in it can be read to its last byte.
+  /// A mutated file is refused with a typed error, or is valid, in which case every tensor in it can be read to its
+  /// last byte.
   @Test func mutationsNeverCrash() throws {
     var generator = SeededGenerator(state: 1)
     let whole = safetensors(Self.header, data: Self.data)

@@ -92,7 +92,7 @@ struct RefusalTests {
     #expect(Bytes.envelope.nested(21, Bytes().blob(1, [0xFF])).error?.field == "cancel.reason")
   }
 
-  @Test("enumeration values that nobody defined")
+  @Test("undefined enumeration values")
   func enumerations() {
     let request = Bytes().text(1, "m").number(2, 64).number(3, 64).number(4, 4)
     #expect(Bytes.envelope.nested(48, request.number(7, 1)).error == nil)
@@ -174,7 +174,7 @@ struct RefusalTests {
     #expect(accepted.raw([0x22] + Bytes.varint(.max)).error?.field == "task")
   }
 
-  @Test("fields that nobody knows are skipped, but not without end")
+  @Test("unknown fields are skipped, up to a limit")
   func unknownFields() {
     var some = accepted
     for index in 0..<60 { some = some.number(1000 + UInt64(index), 5) }

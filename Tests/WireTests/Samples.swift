@@ -187,8 +187,8 @@ struct EnvelopeGenerator {
   /// Characters of one to four UTF-8 bytes; mostly short.
   private mutating func text(_ maxBytes: Int) -> String {
     var text = ""
-    var room = integer(0...(integer(0...9) == 0 ? maxBytes : min(maxBytes, 40)))
-    while room > 0 {
+    var bytesLeft = integer(0...(integer(0...9) == 0 ? maxBytes : min(maxBytes, 40)))
+    while bytesLeft > 0 {
       let scalar: Unicode.Scalar? =
         switch integer(0...3) {
         case 0: Unicode.Scalar(UInt32(integer(1...0x7F)))
@@ -197,8 +197,8 @@ struct EnvelopeGenerator {
         default: Unicode.Scalar(UInt32(integer(0x10000...0x10FFFF)))
         }
       guard let scalar else { continue }
-      room -= UTF8.width(scalar)
-      if room >= 0 { text.unicodeScalars.append(scalar) }
+      bytesLeft -= UTF8.width(scalar)
+      if bytesLeft >= 0 { text.unicodeScalars.append(scalar) }
     }
     return text
   }

@@ -123,7 +123,8 @@ extension APIError {
       switch (status.code, status.resource, status.field) {
       case (.resourceExhausted, .storage, _): .storageFull
       case (.alreadyExists, _, Self.keyField): .keyReused
-      // Everything else about a prompt is checked before a stage sees it: what is left for the text encoder to refuse is tokens.
+      // Everything else about a prompt is checked before a stage sees it: what is left for the text encoder to refuse
+      // is tokens.
       case (.invalidArgument, _, "prompt"?), (.invalidArgument, _, "negative_prompt"?): .promptTooLong
       default: Code(status.code)
       }

@@ -103,7 +103,7 @@ public struct FieldReader {
     if has(name) { throw APIError(.unsupportedValue, "\(name): \(reason)", param: name) }
   }
 
-  /// To be called last: a field nobody asked for is a mistake of the client's, likely a misspelt one.
+  /// Call it last: a field that no other call has read is a mistake of the client's, likely a misspelt one.
   public func refuseOthers() throws(APIError) {
     for name in members.keys where !known.contains(name) {
       throw APIError(

@@ -7,11 +7,12 @@ import Wire
 
 /// What clients do with jobs.
 extension Dispatcher {
-  /// Accepts a request: when this returns, it is on the disk. A request with the key of an earlier one gives that one's job.
+  /// Accepts a request: when this returns, it is on the disk. A request with the key of an earlier one gives that one's
+  /// job.
   ///
   /// - Parameter request: checked against the card of a model in `catalog`.
-  /// - Throws: RESOURCE_EXHAUSTED when the queue or the disk is full, UNAVAILABLE when no more jobs are accepted, ALREADY_EXISTS when the
-  ///   key was used for another request.
+  /// - Throws: RESOURCE_EXHAUSTED when the queue or the disk is full, UNAVAILABLE when no more jobs are accepted,
+  ///   ALREADY_EXISTS when the key was used for another request.
   public func submit(_ request: JobRequest) async throws(Status) -> JobTicket {
     if let closedReason { throw closedReason }
     if let earlier = try await earlierJob(of: request) { return earlier }
@@ -170,7 +171,8 @@ extension Dispatcher {
   /// How long a caller waits for the journal to have what was just decided.
   private static let journalPatience = Duration.seconds(5)
 
-  /// Cancels a tenant's job, and waits until the journal has that, five seconds at most; a job that has ended is left alone.
+  /// Cancels a tenant's job, and waits until the journal has that, five seconds at most; a job that has ended is left
+  /// alone.
   public func cancel(_ id: String, tenant: TenantID, reason: Status) async {
     guard jobs.job(id, of: tenant) != nil else { return }
     cancel(id, reason: reason)
@@ -185,7 +187,7 @@ extension Dispatcher {
   /// Whether new jobs are accepted.
   public var isOpen: Bool { closedReason == nil }
 
-  /// Accepts no more jobs; those that were admitted go on.
+  /// Accepts no more jobs; those that were admitted keep running.
   public func close(because reason: Status) { closedReason = reason }
 
   /// Images that a client waits for on a connection, or that would be lost with this process.
@@ -194,8 +196,8 @@ extension Dispatcher {
   /// Waits until no client waits for an image any more, `limit` at most.
   public func waitUntilDetached(atMost limit: Duration) async { await wait(atMost: limit) { $0.awaitIdle($1) } }
 
-  /// Cancels every job that a client waits for on a connection; all, if they could not go on after a restart. Waits until the clients
-  /// have learned it, five seconds at most.
+  /// Cancels every job that a client waits for on a connection, or all jobs if they cannot be resumed after a restart.
+  /// Waits until the clients are notified, five seconds at most.
   public func cancelAttachedJobs(reason: Status) async {
     for (id, job) in jobs.jobs where jobs.isAttached(job) { cancel(id, reason: reason) }
     await waitUntilDetached(atMost: Self.journalPatience)

@@ -8,11 +8,11 @@ import ServiceLifecycle
 import Transport
 import Wire
 
-/// Carries out what the scheduler decides: messages from workers and requests from clients go in as events, effects come out as messages
-/// to workers, entries of the journal and updates of jobs.
+/// Carries out what the scheduler decides: messages from workers and requests from clients go in as events, effects
+/// come out as messages to workers, entries of the journal and updates of jobs.
 ///
-/// What it knows lives in four parts: the jobs and their listeners, the workers and their sessions, the payloads, and the way to the
-/// journal. This file is the loop around them.
+/// What it knows lives in four parts: the jobs and their listeners, the workers and their sessions, the payloads, and
+/// the way to the journal. This file is the loop around them.
 public actor Dispatcher: Service {
   let configuration: DispatcherConfiguration
   /// What clients can ask for.
@@ -29,7 +29,8 @@ public actor Dispatcher: Service {
   /// Why no more jobs are accepted; nil: they are.
   var closedReason: Status?
 
-  /// A dispatcher for the workers that connect to `router`, with the jobs of `journal` that have not ended. It closes both at the end.
+  /// A dispatcher for the workers that connect to `router`, with the jobs of `journal` that have not ended. It closes
+  /// both at the end.
   ///
   /// - Throws: when the journal cannot be read.
   public init(
@@ -55,10 +56,10 @@ public actor Dispatcher: Service {
 
   var now: Instant { Instant(sinceZero: time.elapsed) }
 
-  /// Serves until cancelled, or until a graceful shutdown begins. Jobs that are not done then go on with the next run, if the journal is
-  /// a file; those that a client waits for on a connection fail.
+  /// Serves until cancelled, or until a graceful shutdown begins. The next run resumes unfinished jobs if the journal
+  /// is a file; those that a client waits for on a connection fail.
   public func run() async throws {
-    // Unstructured: they go on while the rest is cancelled, until the last message has left.
+    // Unstructured: they keep running while the rest is cancelled, until the last message is sent.
     let sender = Task { for await message in outbox.messages { await send(message) } }
     let listener = Task { for await outcome in journal.outcomes { note(outcome) } }
     await cancelWhenGracefulShutdown {
@@ -161,7 +162,8 @@ public actor Dispatcher: Service {
 
   // MARK: Start and end
 
-  /// Takes over the jobs that an earlier run has left. Those that cannot be read any more fail; they do not keep the others from going on.
+  /// Resumes the jobs that an earlier run has left. Those that cannot be read any more fail, without affecting the
+  /// others.
   private func restore() async throws(Status) {
     let (stored, damaged) = try await journal.read { store throws(JournalError) in try store.openJobs() }
     var failed = damaged
@@ -190,7 +192,8 @@ public actor Dispatcher: Service {
     try await journal.read { store throws(JournalError) in try store.fail(damaged, code: .dataLoss, atMs: atMs) }
   }
 
-  /// Ends this run: jobs that can go on with the next one are left as they are, the others fail. Waits until the journal has it all.
+  /// Ends this run: jobs that the next run can resume stay as they are, the others fail. Waits until the journal has
+  /// written everything.
   private func end(because reason: Status) async {
     close(because: reason)
     for (id, job) in jobs.jobs {

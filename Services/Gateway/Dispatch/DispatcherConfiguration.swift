@@ -8,7 +8,8 @@ public struct DispatcherConfiguration: Sendable {
   public var heartbeatInterval = Duration.seconds(5)
   /// How often the scheduler looks at the clock.
   public var tickInterval = Duration.milliseconds(250)
-  /// Denoisers send latents back at the end of a step when the last ones are this old: this and one step is what a lost one costs at most.
+  /// Denoisers send latents back at the end of a step when the last ones are this old: this and one step is what a lost
+  /// one costs at most.
   public var checkpointInterval = Duration.milliseconds(100)
   /// A job that takes longer fails.
   public var jobTimeout = Duration.seconds(24 * 3600)

@@ -10,11 +10,11 @@ public struct DispatcherMetrics {
 
   /// Says what the gateway's metrics mean.
   public static func describe(in registry: PrometheusRegistry) {
-    registry.describe("qwenimage_gateway_jobs_total", "Pictures that ended, by outcome.")
-    registry.describe("qwenimage_gateway_queued_jobs", "Pictures that no denoiser has begun with.")
-    registry.describe("qwenimage_gateway_started_jobs", "Pictures that a denoiser has begun with.")
+    registry.describe("qwenimage_gateway_jobs_total", "Images that ended, by outcome.")
+    registry.describe("qwenimage_gateway_queued_jobs", "Images that no denoiser has started.")
+    registry.describe("qwenimage_gateway_started_jobs", "Images that a denoiser has started.")
     registry.describe("qwenimage_gateway_cached_prompt_bytes", "Bytes of encoded prompts kept for later requests.")
-    registry.describe("qwenimage_gateway_payload_bytes", "Bytes of tensors and pictures held.")
+    registry.describe("qwenimage_gateway_payload_bytes", "Bytes of tensors and images held.")
     registry.describe("qwenimage_gateway_workers", "Workers that are connected, by stage.")
     registry.describe("qwenimage_gateway_free_credits", "Tasks that workers could take now, by stage.")
     registry.describe("qwenimage_http_requests_total", "HTTP requests, by endpoint and status.")

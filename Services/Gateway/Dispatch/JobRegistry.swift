@@ -5,7 +5,8 @@ import OrderedCollections
 import Scheduling
 import Wire
 
-/// The jobs that have not ended, who listens to them and who waits for them. The scheduler knows each image as a job of its own.
+/// The jobs that have not ended, who listens to them and who waits for them. The scheduler knows each image as a job of
+/// its own.
 struct JobRegistry {
   /// An image that the scheduler knows.
   struct Image {
@@ -37,7 +38,7 @@ struct JobRegistry {
   private var idle = Waiters<Void>()
   /// Names the events of this run.
   let epoch: Int64
-  /// Whether jobs go on after a restart.
+  /// Whether jobs are resumed after a restart.
   let isDurable: Bool
 
   init(epoch: Int64, isDurable: Bool) {
@@ -113,8 +114,8 @@ struct JobRegistry {
 
   // MARK: Listening
 
-  /// The events of an open job from now on, after those that were missed since `last`. When the stream is cancelled, `onLeave` is called
-  /// with the listener's number.
+  /// The events of an open job from now on, after those that were missed since `last`. When the stream is cancelled,
+  /// `onLeave` is called with the listener's number.
   mutating func listen(to id: String, after last: String?, onLeave: @escaping @Sendable (UInt64) -> Void)
     -> AsyncStream<JobEventRecord>
   {
@@ -135,7 +136,7 @@ struct JobRegistry {
     return job.listeners.isEmpty && !job.request.isDetached
   }
 
-  /// Nothing more is sent to the listeners of a job that goes on after a restart.
+  /// Sends nothing more to the listeners of a job that the next run resumes.
   mutating func finishListeners(of id: String) { jobs[id]?.finishListeners() }
 
   // MARK: Waiting

@@ -56,7 +56,7 @@ public struct JobSnapshot: Sendable {
   public let request: JobRequest
   /// Wall clock, in milliseconds since 1970.
   public let submittedAtMs: Int64
-  /// When its last image ended; nil: it goes on.
+  /// When its last image ended; nil: it has not ended.
   public let endedAtMs: Int64?
   /// How far each image has got.
   public let images: [ImageProgress]
@@ -70,7 +70,8 @@ public struct JobTicket: Sendable {
   public let images: [ImageSpec]
   /// Whether this request created it; otherwise an earlier one with the same key did.
   public let isNew: Bool
-  /// What happens to it, for one consumer; ends with the last image. Bounded by the job's steps, retries and places in the queue.
+  /// What happens to it, for one consumer; ends with the last image. Bounded by the job's steps, retries and places in
+  /// the queue.
   public let events: AsyncStream<JobEventRecord>
 }
 
@@ -86,6 +87,6 @@ extension JobTicket {
       }
       if results.count == images.count { return images.indices.compactMap { results[$0] } }
     }
-    throw Status(.unavailable, "job \(id): the gateway is shutting down; the job goes on when it is back")
+    throw Status(.unavailable, "job \(id): the gateway is shutting down; the job resumes after its restart")
   }
 }

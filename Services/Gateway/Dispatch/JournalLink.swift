@@ -6,7 +6,8 @@ import Scheduling
 import TensorCore
 import Wire
 
-/// The gateway's way to its journal: reads on threads that may block, writes on the journal's own thread, outcomes as a stream.
+/// The gateway's way to its journal: reads on threads that may block, writes on the journal's own thread, outcomes as a
+/// stream.
 final class JournalLink: Sendable {
   let store: JournalStore
   private let writer: JournalWriter

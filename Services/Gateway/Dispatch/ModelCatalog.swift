@@ -55,7 +55,8 @@ public struct ModelCatalog: Sendable {
   /// When the first worker with the model came, in seconds since 1970.
   public func createdUnix(_ id: String) -> Int { entries.first { $0.key.id == id }?.value.createdUnix ?? 0 }
 
-  /// The card to check a request against: that of the weights which became complete last, if possible of those that are so now.
+  /// The card to check a request against: that of the weights which became complete last, if possible of those that are
+  /// so now.
   ///
   /// A model whose stages were all there once is served even while one is away: its jobs wait in the queue.
   ///
@@ -97,8 +98,8 @@ public struct ModelCatalog: Sendable {
       return "no worker has registered yet: a \(stages.joined(separator: ", a ")) are needed"
     }
     guard !pipelines.pipelines(of: card).isEmpty else {
-      return
-        "this gateway knows none of the pipelines of model \(card.model): \(card.pipelines.map(\.text).joined(separator: ", "))"
+      let names = card.pipelines.map(\.text).joined(separator: ", ")
+      return "this gateway knows none of the pipelines of model \(card.model): \(names)"
     }
     return
       "no ready worker for: \(missingStages(card, status).map(\.text).joined(separator: ", ")) (model \(card.model))"

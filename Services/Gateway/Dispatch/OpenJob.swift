@@ -9,7 +9,7 @@ import Scheduling
 public struct ImageProgress: Sendable {
   /// How the image ended, if it has.
   public enum Outcome: Sendable {
-    /// It goes on.
+    /// It has not ended.
     case open
     /// Its result is there.
     case finished(promptTokens: Int)

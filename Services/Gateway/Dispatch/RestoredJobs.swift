@@ -4,7 +4,7 @@ import Journal
 import Scheduling
 import Wire
 
-/// A job of an earlier run as it goes on in this one.
+/// A job of an earlier run, ready to be resumed in this one.
 struct RestoredJob {
   var job: OpenJob
   var images: [ImageJobID: JobRegistry.Image] = [:]

@@ -4,7 +4,8 @@ import Scheduling
 import Transport
 import Wire
 
-/// Which connection belongs to which session of which worker, which workers may register, and which models they have brought.
+/// Which connection belongs to which session of which worker, which workers may register, and which models they have
+/// brought.
 struct WorkerDirectory {
   struct Session {
     let id: WorkerID
@@ -45,7 +46,8 @@ struct WorkerDirectory {
     if let other = others.first(where: { $0.register.card != register.card }) {
       throw Status(
         .failedPrecondition,
-        "the model card differs from that of worker \(other.register.workerID) with the same fingerprint \(session.model.fingerprint)",
+        "the model card differs from that of worker \(other.register.workerID) "
+          + "with the same fingerprint \(session.model.fingerprint)",
         field: "card")
     }
     let twin = others.first {
@@ -54,8 +56,8 @@ struct WorkerDirectory {
     if let twin {
       throw Status(
         .failedPrecondition,
-        "component_fingerprint is \(register.componentFingerprint), but worker \(twin.register.workerID) of the same stage and model has "
-          + twin.register.componentFingerprint,
+        "component_fingerprint is \(register.componentFingerprint), but worker \(twin.register.workerID) "
+          + "of the same stage and model has \(twin.register.componentFingerprint)",
         field: "component_fingerprint")
     }
     lastID += 1

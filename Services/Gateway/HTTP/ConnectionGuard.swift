@@ -28,8 +28,8 @@ final class ConnectionCounter: Sendable {
   }
 }
 
-/// Closes connections that use up a place: too many of one address, no whole header within the idle time however busily its bytes
-/// trickle in, answers that are not read.
+/// Closes connections that use up a place: too many of one address, no whole header within the idle time however busily
+/// its bytes trickle in, answers that are not read.
 final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
   typealias InboundIn = HTTPRequestPart
   typealias InboundOut = HTTPRequestPart

@@ -5,7 +5,8 @@ import Logging
 import Metrics
 import NIOCore
 
-/// Gives every answer its request's id, turns every error into the API's JSON, and notes the request in log and metrics.
+/// Gives every answer its request's id, turns every error into the API's JSON, and notes the request in log and
+/// metrics.
 struct ErrorMiddleware: RouterMiddleware {
   let hints: RouteHints
 

@@ -20,7 +20,7 @@ public enum GatewayProcess {
   /// - Parameters:
   ///   - configuration: where and how.
   ///   - metrics: what `/metrics` shows.
-  ///   - logger: where it is told.
+  ///   - logger: receives what happens, such as the addresses that it serves at.
   ///   - onRunning: called when requests are served, with the port.
   public static func run(
     _ configuration: GatewayConfiguration, metrics: PrometheusRegistry, logger: Logger,
@@ -51,7 +51,7 @@ public enum GatewayProcess {
         metadata: [
           "http": "\(configuration.host):\(port)", "workers": "\(endpoints.joined(separator: " "))",
           "journal": "\(journal.path ?? "off")",
-          "keys": "\(keyring == nil ? "none: everybody may ask" : configuration.apiKeysFile)",
+          "keys": "\(keyring == nil ? "none: every client may connect" : configuration.apiKeysFile)",
         ])
       await onRunning(port)
     }
@@ -100,8 +100,8 @@ private struct KeyReload: Service {
   }
 }
 
-/// Ends the jobs that a client waits for before the server ends: waits for them within the grace time, then cancels them. The others
-/// go on with the next run.
+/// Ends the jobs that a client waits for before the server ends: waits for them within the grace time, then cancels
+/// them. The next run resumes the others.
 package struct Drain: Service {
   private let dispatcher: Dispatcher
   private let grace: Duration

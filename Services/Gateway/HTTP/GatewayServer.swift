@@ -12,7 +12,7 @@ public enum GatewayServer {
   ///
   /// - Parameters:
   ///   - dispatcher: who does the work.
-  ///   - keyring: who may ask; nil: everybody.
+  ///   - keyring: the API keys that are accepted; nil: requests need none.
   ///   - address: where to listen.
   ///   - limits: what one client may use up.
   ///   - settings: for whom it serves.

@@ -88,7 +88,7 @@ private struct ImageEvents {
     }
     guard !isOver, open > 0 else { return }
     let error = APIError(
-      .shuttingDown, "the gateway is shutting down; job \(ticket.id) goes on when it is back", retryAfterSeconds: 10)
+      .shuttingDown, "the gateway is shutting down; job \(ticket.id) resumes after its restart", retryAfterSeconds: 10)
     try await writer.write(ServerSentEvent.error(error))
   }
 }

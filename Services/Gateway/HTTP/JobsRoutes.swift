@@ -93,8 +93,8 @@ struct JobsRoutes: Sendable {
     try request.checkQuery(ResultAddress.parameters)
     let job = try await snapshot(context.jobID, context)
     let index = try request.queryInteger("index", in: 0...job.images.count - 1) ?? 0
-    // Many clients list JSON first in what they accept of everything. The image is what the address is for: JSON is for those who accept
-    // no image.
+    // Many clients list JSON first in what they accept of everything. The image is what the address is for: JSON is for
+    // those who accept no image.
     let accepted = AcceptedMedia(request.headers[.accept])
     // A signed address is that of one image.
     let isSigned = request.uri.queryParameters["signature"] != nil
@@ -159,7 +159,8 @@ private struct JobEvents {
         job: id, index: record.index, job.request.images[record.index], states[record.index], links)
       return (try ServerSentEvent.event(event.type, id: record.id, event), isLast: ended.count == states.count)
     }
-    // Images that had ended before the first event are not reported again; without an end for each, the gateway is shutting down.
+    // Images that had ended before the first event are not reported again; without an end for each, the gateway is
+    // shutting down.
     guard states.allSatisfy({ JobStatus($0).isTerminal }) else { return }
     let end = JobEndedEvent(jobId: id, status: JobStatus(states))
     try await writer.write(ServerSentEvent.event(end.type, id: Self.lastID, end))

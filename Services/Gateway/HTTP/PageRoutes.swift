@@ -25,11 +25,11 @@ struct PageRoutes: Sendable {
     router.serve(path, [(.get, { _, _ in response })])
   }
 
-  /// The page loads from here alone, and nobody may frame it: whoever could would click on its buttons.
+  /// The page loads from this server alone, and no other site may frame it, as a protection against clickjacking.
   private static let headers: HTTPFields = [
     .contentSecurityPolicy:
-      "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; base-uri 'none'; "
-      + "form-action 'none'; frame-ancestors 'none'",
+      "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
+      + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     .xContentTypeOptions: "nosniff", HTTPField.Name("referrer-policy")!: "no-referrer", .cacheControl: "no-cache",
   ]
 }

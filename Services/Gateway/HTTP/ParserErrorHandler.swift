@@ -5,7 +5,8 @@ import NIOCore
 import NIOHTTP1
 import NIOHTTPTypes
 
-/// Answers what is not HTTP, or has too large a header, in the API's own shape; without it the answer would have no body.
+/// Answers what is not HTTP, or has too large a header, in the API's own shape; without it the answer would have no
+/// body.
 final class ParserErrorHandler: ChannelDuplexHandler, RemovableChannelHandler {
   typealias InboundIn = HTTPRequestPart
   typealias InboundOut = HTTPRequestPart

@@ -4,8 +4,8 @@ import Hummingbird
 import NIOCore
 
 extension Request {
-  /// Takes the body of a JSON request, within the limits, and leaves an empty one behind, so that what comes on the connection
-  /// afterwards can still be watched. A body that the header alone rules out is not asked for.
+  /// Takes the body of a JSON request, within the limits, and leaves an empty one behind, so that what comes on the
+  /// connection afterwards can still be watched. A body that the header alone rules out is not asked for.
   mutating func takeJSONBody(_ limits: HTTPLimits, _ context: GatewayContext) async throws -> [UInt8] {
     try checkJSONHeaders(limits)
     await context.intake.begin(self, on: context.channel)

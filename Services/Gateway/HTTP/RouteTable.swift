@@ -5,7 +5,8 @@ import Hummingbird
 typealias Handler = @Sendable (Request, GatewayContext) async throws -> Response
 
 extension Router where Context == GatewayContext {
-  /// Serves `path` with one handler for each method; other methods are answered with 405 and the list of those that there are.
+  /// Serves `path` with one handler for each method; other methods are answered with 405 and the list of those that
+  /// there are.
   func serve(_ path: RouterPath, _ handlers: [(method: HTTPRequest.Method, handler: Handler)]) {
     let allowed = handlers.map(\.method) + (handlers.contains { $0.method == .get } ? [.head] : [])
     for (method, handler) in handlers {

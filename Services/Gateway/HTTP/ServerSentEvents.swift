@@ -28,7 +28,8 @@ enum ServerSentEvent {
     .connection: "close",
   ]
 
-  /// Writes an event for each record, and that the stream is alive while there is none; until the records end or `event` says so.
+  /// Writes an event for each record, and that the stream is alive while there is none; until the records end or
+  /// `event` says so.
   ///
   /// - Returns: whether `event` has said so.
   @discardableResult

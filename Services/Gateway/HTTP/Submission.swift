@@ -30,7 +30,7 @@ struct Submission: Sendable {
   ///
   /// - Parameters:
   ///   - request: its body is taken.
-  ///   - isDetached: whether the job goes on when no client waits for it, unless the request says.
+  ///   - isDetached: whether the job keeps running when no client waits for it, unless the request says.
   ///   - mayStream: whether the answer may be a stream of events.
   func accept(
     _ request: inout Request, _ context: GatewayContext, isDetached: Bool, mayStream: Bool
@@ -137,7 +137,7 @@ extension Request {
     return key
   }
 
-  /// Whether the job is to live on without anybody who waits for it; nil: the request does not say.
+  /// Whether the job keeps running when no client waits for it; nil: the request does not say.
   fileprivate func detachment() throws(APIError) -> Bool? {
     switch headers[.detach] {
     case nil: return nil

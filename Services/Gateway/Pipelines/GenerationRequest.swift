@@ -3,7 +3,8 @@ import GatewayAPI
 import Scheduling
 import StrictJSON
 
-/// `POST /v1/images/generations` as it was sent: every field is of the right type, nothing was compared with a model yet.
+/// `POST /v1/images/generations` as it was sent: every field is of the right type, nothing was compared with a model
+/// yet.
 public struct GenerationRequest: Hashable, Sendable {
   /// Levels of nesting that the body may have: the API knows two.
   private static let maxDepth = 16

@@ -1,8 +1,8 @@
 import ClusterCore
 import StrictJSON
 
-/// One image to generate: a request, checked against the model's card and with its defaults filled in. Everything that the image depends
-/// on, apart from the workers' numerics class.
+/// One image to generate: a request, checked against the model's card and with its defaults filled in. Everything that
+/// the image depends on, apart from the workers' numerics class.
 public struct ImageSpec: Hashable, Sendable {
   /// Most images of one request.
   public static let maxImageCount = 10

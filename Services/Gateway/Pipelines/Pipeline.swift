@@ -3,10 +3,11 @@ import GatewayAPI
 import Scheduling
 import StrictJSON
 
-/// One kind of work that clients can ask for: the fields that a request takes beyond the common ones, and the tasks that it becomes.
+/// One kind of work that clients can ask for: the fields that a request takes beyond the common ones, and the tasks
+/// that it becomes.
 ///
-/// Each is a value, declared in a file of its own in this folder, and one entry of ``PipelineRegistry/standard``. Scheduler, journal and
-/// dispatcher do not know any of them by name.
+/// Each is a value, declared in a file of its own in this folder, and one entry of ``PipelineRegistry/standard``.
+/// Scheduler, journal and dispatcher do not know any of them by name.
 public struct Pipeline: Sendable {
   /// As model cards, requests and the journal name it.
   public var name: PipelineName

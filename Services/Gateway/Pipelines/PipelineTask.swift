@@ -2,8 +2,8 @@ import ClusterCore
 import Scheduling
 import Wire
 
-/// One task of a pipeline: which stage does it, what the worker is sent, and what its answer must look like. The dispatcher knows nothing
-/// else of stages and tensors.
+/// One task of a pipeline: which stage does it, what the worker is sent, and what its answer must look like. The
+/// dispatcher knows nothing else of stages and tensors.
 public struct PipelineTask: Sendable {
   /// What the scheduler needs to know: the stage, the inputs, the steps, the cost.
   public var plan: TaskPlan
@@ -65,7 +65,8 @@ public struct TaskMessage: Sendable {
 public struct TensorRule: Sendable {
   /// Its name in the message.
   public var name: String
-  /// What is wrong with the tensor; nil: nothing. Also asked of tensors that an earlier run of the gateway has journalled.
+  /// What is wrong with the tensor; nil: nothing. Also asked of tensors that an earlier run of the gateway has
+  /// journalled.
   public var problem: @Sendable (WireTensor) -> String?
   /// What is wrong with the message that carries it; nil: nothing.
   public var problemOfBody: @Sendable (Body) -> String?

@@ -40,7 +40,7 @@ final class RowWindow {
   }
 
   /// The rows held, for reading. They must be gone before the window is written again, or all of its memory is copied.
-  var rows: PictureRows { PictureRows(heldPixels, first: held.lowerBound, height: height) }
+  var rows: ImageRows { ImageRows(heldPixels, first: held.lowerBound, height: height) }
 
   /// Calls `body` with the rows held, for writing.
   func write(_ body: (inout MutableImageRows) -> Void) {

@@ -159,7 +159,7 @@ def main():
     for line in sys.stdin:
         try:
             answer = worker.obey(line.split())
-        except Exception as error:  # told to compare.py, which stops
+        except Exception as error:  # reported to compare.py, which stops
             answer = {"failed": f"{line.strip()}: {error!r}"}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -8,15 +8,15 @@ struct Judge {
   }
 
   var problems: [String] = []
-  /// Jobs that a client was told will not be lost, with its key.
+  /// Jobs that were acknowledged to a client, with its key.
   var acknowledged: [ImageJobID: Int] = [:]
-  /// Ends that somebody was told.
-  var told: [ImageJobID: Outcome] = [:]
+  /// Ends that a client was notified of.
+  var reported: [ImageJobID: Outcome] = [:]
   /// Jobs that were admitted, by key.
   var admitted: [Int: ImageJobID] = [:]
   /// Every attempt that was ever offered.
   var offered: Set<AttemptID> = []
-  /// Steps that were told, by attempt.
+  /// Steps that clients were notified of, by attempt.
   var lastSteps: [AttemptID: Int] = [:]
 
   /// Of this gateway: whose answers count.
@@ -37,7 +37,7 @@ extension Simulation {
     for effect in effects {
       switch effect {
       case .offer(let offer, let worker):
-        if judge.told[offer.job] != nil || judge.ended.contains(offer.job) {
+        if judge.reported[offer.job] != nil || judge.ended.contains(offer.job) {
           report("\(offer.attempt) is offered for job \(offer.job), which has ended")
         }
         if !judge.offered.insert(offer.attempt).inserted { report("\(offer.attempt) is offered a second time") }
@@ -80,10 +80,10 @@ extension Simulation {
       return
     }
     if case .taskProgressed(_, _, let step) = event {
-      let isTold = effects.contains { if case .image(_, .progressed) = $0 { true } else { false } }
-      guard isTold else { return }
+      let isReported = effects.contains { if case .image(_, .progressed) = $0 { true } else { false } }
+      guard isReported else { return }
       if step.completedSteps <= judge.lastSteps[attempt] ?? 0 {
-        report("\(attempt) tells step \(step.completedSteps) after step \(judge.lastSteps[attempt] ?? 0)")
+        report("\(attempt) reports step \(step.completedSteps) after step \(judge.lastSteps[attempt] ?? 0)")
       }
       judge.lastSteps[attempt] = step.completedSteps
     } else {
@@ -109,7 +109,7 @@ extension Simulation {
       for place in places where judge.ended.contains(place.job) {
         report("\(place) is journalled after the end of its job")
       }
-      if places.isEmpty { report("an entry is for nobody: \(entry)") }
+      if places.isEmpty { report("an entry is for no job: \(entry)") }
     case .imageFinished(let id, _), .imageFailed(let id, _): judge.ended.insert(id)
     }
   }
@@ -123,13 +123,13 @@ extension Simulation {
   }
 
   func checkOutcome(_ outcome: Outcome, of id: ImageJobID, _ job: ToyJob?) {
-    if let earlier = judge.told[id] { report("job \(id) ends with \(earlier) and again with \(outcome)") }
-    judge.told[id] = outcome
+    if let earlier = judge.reported[id] { report("job \(id) ends with \(earlier) and again with \(outcome)") }
+    judge.reported[id] = outcome
     guard let job else { return }
     switch outcome {
-    case .finished(let picture):
+    case .finished(let image):
       count("finished")
-      if !ToyModel.pictures(of: job).contains(picture) { report("job \(id) gets another picture than without faults") }
+      if !ToyModel.images(of: job).contains(image) { report("job \(id) gets another image than without faults") }
     case .failed(let failure):
       count("failed")
       let isExpected =
@@ -148,17 +148,17 @@ extension Simulation {
     for (id, key) in judge.acknowledged.sorted(by: { $0.key.text < $1.key.text }) where database.jobs[id] == nil {
       report("job \(id) was acknowledged for request \(key) and is lost")
     }
-    for (id, outcome) in judge.told.sorted(by: { $0.key.text < $1.key.text })
+    for (id, outcome) in judge.reported.sorted(by: { $0.key.text < $1.key.text })
     where database.jobs[id]?.outcome != outcome {
-      report("job \(id) was told to have ended with \(outcome), but the journal does not know")
+      report("job \(id) was reported to have ended with \(outcome), but the journal does not know")
     }
     for (id, entry) in database.jobs {
       if let other = judge.admitted[entry.job.key], other != id {
         report("request \(entry.job.key) is job \(other) and job \(id)")
       }
       judge.admitted[entry.job.key] = id
-      // Whoever asks from now on is told.
-      if let outcome = entry.outcome, judge.told[id] == nil { checkOutcome(outcome, of: id, entry.job) }
+      // Clients that ask from now on get the end.
+      if let outcome = entry.outcome, judge.reported[id] == nil { checkOutcome(outcome, of: id, entry.job) }
     }
   }
 
@@ -167,7 +167,7 @@ extension Simulation {
     guard let gateway else { return }
     let status = gateway.scheduler.status(now: gateway.instant(now))
     let jobs = status.queuedImages + status.startedImages + status.unadmittedImages + status.endingImages
-    let acknowledged = judge.acknowledged.keys.filter { judge.told[$0] == nil }
+    let acknowledged = judge.acknowledged.keys.filter { judge.reported[$0] == nil }
     if jobs > 0 || !acknowledged.isEmpty {
       report("\(jobs) jobs are left, of those that were acknowledged \(acknowledged.map(\.text).sorted())")
     }

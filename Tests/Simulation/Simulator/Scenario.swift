@@ -10,7 +10,7 @@ package enum Mutation: String, CaseIterable, Sendable {
   case credits
   /// The scheduler takes steps, and so checkpoints, in any order.
   case checkpointOrder = "checkpoint-order"
-  /// The scheduler goes on from a checkpoint with any class of worker.
+  /// The scheduler resumes from a checkpoint with any class of worker.
   case numericsClass = "numerics-class"
   /// The gateway acknowledges a job before it is durable.
   case admissionGate = "admission-gate"

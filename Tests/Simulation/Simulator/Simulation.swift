@@ -2,9 +2,10 @@ import ClusterCore
 import HeapModule
 import Scheduling
 
-/// A whole cluster in one thread and in virtual time: the scheduler as it runs in the gateway, and around it toys for all else:
-/// gateway processes that are killed, a disk that forgets what was not synced, a network that drops, duplicates, delays and
-/// reorders, workers that crash, freeze and come back, and clients that ask again. Everything follows from the seed.
+/// A whole cluster in one thread and in virtual time: the scheduler as it runs in the gateway, and around it toys for
+/// all else: gateway processes that are killed, a disk that forgets what was not synced, a network that drops,
+/// duplicates, delays and reorders, workers that crash, freeze and come back, and clients that ask again. Everything
+/// follows from the seed.
 ///
 /// First faults happen; then everything heals, and every job must end.
 package final class Simulation {
@@ -25,9 +26,9 @@ package final class Simulation {
   var nextJob = 0
   /// When the partition between a slot and the gateway ends.
   var partitions: [Int: Int] = [:]
-  /// When the gateway process goes on.
+  /// When the gateway process continues.
   var gatewayFrozenUntil = 0
-  /// When there is room on the disk again.
+  /// When there is space on the disk again.
   var diskFullUntil = 0
   var judge = Judge()
 
@@ -71,7 +72,7 @@ package final class Simulation {
 
   private var quietSince: Int?
 
-  /// Everybody has got an answer, and workers and journal have had time to come to rest: as long as the slowest step.
+  /// All clients have an answer, and workers and journal have had time to come to rest: as long as the slowest step.
   private var isQuiet: Bool {
     guard !isChaos, clients.allSatisfy(\.isDone), gateway != nil else {
       quietSince = nil

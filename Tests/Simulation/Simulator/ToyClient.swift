@@ -1,6 +1,6 @@
 import Scheduling
 
-/// Somebody who wants one picture and asks until there is an answer.
+/// A client that requests one image and asks until there is an answer.
 struct ToyClient {
   let job: ToyJob
   /// Once the gateway has acknowledged the job.
@@ -87,7 +87,9 @@ extension Simulation {
     case .running: wait(client, atMostMs: 4000)
     case .ended(let outcome):
       clients[client].outcome = outcome
-      if let id = clients[client].id, judge.told[id] != outcome { report("job \(id) ended with \(outcome), and not") }
+      if let id = clients[client].id, judge.reported[id] != outcome {
+        report("job \(id) ended with \(outcome), and not")
+      }
     case .unknown: report("job \(clients[client].id?.text ?? "?") was acknowledged and is not known")
     }
   }

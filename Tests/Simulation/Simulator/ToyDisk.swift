@@ -79,7 +79,7 @@ struct ToyDatabase {
       for place in places {
         jobs[place.job]?.tasks[place.index, default: Task()].checkpoint = (steps, latents, numericsClass)
       }
-    case .finished(let id, let picture): end(id, .finished(picture))
+    case .finished(let id, let image): end(id, .finished(image))
     case .failed(let id, let failure): end(id, .failed(failure))
     case .torn: break
     }

@@ -186,7 +186,7 @@ extension Simulation {
     count("offers")
     if offer.resume != nil { count("resumes") }
     guard let job = gateway.jobs[offer.job] else {
-      report("\(offer.attempt) is offered for job \(offer.job), which nobody knows")
+      report("\(offer.attempt) is offered for the unknown job \(offer.job)")
       return
     }
     let inputs = offer.inputs.compactMap { gateway.contents[$0.id] }
@@ -248,7 +248,7 @@ extension Simulation {
   }
 
   private func refuse(_ id: ImageJobID, _ failure: Status, _ gateway: ToyGateway) {
-    count(failure.resource == .storage ? "jobs refused for want of room" : "jobs refused")
+    count(failure.resource == .storage ? "jobs refused for lack of space" : "jobs refused")
     if let job = gateway.jobs.removeValue(forKey: id), gateway.keys[job.key] == id { gateway.keys[job.key] = nil }
     for client in gateway.unadmitted.removeValue(forKey: id) ?? [] {
       respond(.refused(failure), to: .submit, client: client)
@@ -257,7 +257,7 @@ extension Simulation {
 
   private func tell(_ id: ImageJobID, _ outcome: Outcome?, _ gateway: ToyGateway) {
     guard let outcome else {
-      report("job \(id) finishes without a picture")
+      report("job \(id) finishes without an image")
       return
     }
     checkOutcome(outcome, of: id, gateway.jobs[id])

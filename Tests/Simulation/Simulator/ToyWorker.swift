@@ -109,7 +109,7 @@ extension Simulation {
 
   func thaw(slot: Int, process: Int) {
     guard workers[slot].process == process, workers[slot].isFrozen else { return }
-    log("\(name(slot)) goes on")
+    log("\(name(slot)) continues")
     workers[slot].isFrozen = false
     let inbox = workers[slot].inbox
     workers[slot].inbox = []
@@ -176,8 +176,8 @@ extension Simulation {
       count("offers beyond the credits")
       if !scenario.isReordered, scenario.duplicateChance == 0, !workers[slot].hasLostLease {
         report(
-          "\(attempt) is offered to \(name(slot)), whose \(workers[slot].credits) credits are in use for \(workers[slot].order)"
-        )
+          "\(attempt) is offered to \(name(slot)), whose \(workers[slot].credits) credits are in use "
+            + "for \(workers[slot].order)")
       }
       send(.failed(attempt, Status(.resourceExhausted, "all credits are in use")), from: slot)
       return

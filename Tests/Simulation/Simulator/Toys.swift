@@ -53,20 +53,20 @@ enum ToyModel {
 
   static func decode(_ latents: UInt64) -> UInt64 { mix(3, latents) }
 
-  /// The pictures that runs without faults give: one for each choice of classes for the stages.
-  static func pictures(of job: ToyJob) -> Set<UInt64> {
-    var pictures: Set<UInt64> = []
+  /// The images that runs without faults give: one for each choice of classes for the stages.
+  static func images(of job: ToyJob) -> Set<UInt64> {
+    var images: Set<UInt64> = []
     for first in classes {
       for second in job.negativePrompt == nil ? [first] : classes {
         let inputs = [encode(job.prompt, by: first)] + (job.negativePrompt.map { [encode($0, by: second)] } ?? [])
         for numericsClass in classes {
           var latents = noise(job.noise)
           for step in 1...job.steps { latents = denoise(latents, step: step, inputs: inputs, by: numericsClass) }
-          pictures.insert(decode(latents))
+          images.insert(decode(latents))
         }
       }
     }
-    return pictures
+    return images
   }
 
   private static func number(_ numericsClass: String) -> UInt64 { numericsClass == "fp32" ? 5 : 6 }

@@ -29,11 +29,11 @@ public struct GatewayConfiguration: SettingGroup {
   public var journalPath = GatewayConfiguration.defaultJournalPath
   /// How much the journal keeps, and for how long.
   public var journal = JournalLimits()
-  /// The file with the API's keys; empty: everybody may ask.
+  /// The file with the API's keys; empty: requests need none.
   public var apiKeysFile = ""
   /// How workers and jobs are treated.
   public var dispatcher = DispatcherConfiguration()
-  /// How long running jobs may go on after SIGTERM.
+  /// How long jobs may keep running after SIGTERM.
   public var shutdownGrace = Duration.seconds(30)
   /// The least important level that is logged.
   public var logLevel = Logger.Level.info
@@ -51,7 +51,7 @@ public struct GatewayConfiguration: SettingGroup {
     await readJobs(&reader)
     await readJournal(&reader)
     shutdownGrace = await reader.seconds(
-      "shutdown.graceSeconds", shutdownGrace, in: 0...86_400, "how long running jobs may go on after SIGTERM")
+      "shutdown.graceSeconds", shutdownGrace, in: 0...86_400, "how long jobs may keep running after SIGTERM")
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
     logFormat = await reader.choice("log.format", logFormat, "how log lines look")
   }
@@ -61,7 +61,7 @@ public struct GatewayConfiguration: SettingGroup {
     port = await reader.integer("http.port", port, in: 0...65_535, "port to serve HTTP on; 0 takes any free one")
     apiKeysFile = await reader.text(
       "http.apiKeysFile", apiKeysFile,
-      "file with a line for each API key, made by `qwen-image api-key`; without one everybody may ask")
+      "file with a line for each API key, made by `qwen-image api-key`; without one, requests need no key")
     await readAddresses(&reader)
     await readHosts(&reader)
     http.maxConnections = await reader.integer(
@@ -190,7 +190,7 @@ public struct GatewayConfiguration: SettingGroup {
     journal.reserveBytes = Int64(
       await reader.integer(
         "journal.reserveBytes", Int(journal.reserveBytes), in: 0...(1 << 40),
-        "room set aside so that running jobs can end when the disk is full; jobs are refused with 507 while that cannot be done"
+        "space reserved so that jobs can end when the disk is full; new jobs are refused with 507 while there is less"
       ))
     journal.retentionSeconds = Int64(
       await reader.integer(
@@ -199,7 +199,7 @@ public struct GatewayConfiguration: SettingGroup {
     journal.retentionBytes = Int64(
       await reader.integer(
         "journal.retentionBytes", Int(journal.retentionBytes), in: 0...(1 << 50),
-        "pictures that are kept together; the oldest go first"))
+        "total size of the images that are kept; the oldest are removed first"))
     if journal.maxBytes > 0, journal.maxBytes < 2 * journal.reserveBytes {
       reader.complain("journal.maxBytes must be at least twice journal.reserveBytes, or no job would be taken")
     }
@@ -209,7 +209,7 @@ public struct GatewayConfiguration: SettingGroup {
     var scheduling = dispatcher.scheduling
     scheduling.maxJobs = await reader.integer(
       "jobs.maxCount", scheduling.maxJobs, in: 1...100_000,
-      "pictures that wait or are being made; more are refused with 429")
+      "images that are queued or in progress; more are refused with 429")
     scheduling.encodeAheadJobs = await reader.integer(
       "jobs.encodeAheadCount", scheduling.encodeAheadJobs, in: 1...10_000,
       "waiting jobs whose prompts are encoded already")
@@ -254,13 +254,13 @@ extension GatewayConfiguration {
     try JournalStore(path: journalPath == "off" ? nil : journalPath, limits: journal)
   }
 
-  /// Reads the API's keys; nil: everybody may ask.
+  /// Reads the API's keys; nil: requests need none.
   func readKeys(logger: Logger) throws(AccessFileError) -> Keyring? {
     guard !apiKeysFile.isEmpty else { return nil }
     return try Keyring(path: apiKeysFile, logger: logger)
   }
 
-  /// How workers are told from strangers.
+  /// How workers are authenticated.
   public func routerSecurity() throws(TransportError) -> RouterSecurity {
     guard !secretKeyFile.isEmpty else { return .plaintext(allowRemote: allowsPlaintext) }
     return .curve(

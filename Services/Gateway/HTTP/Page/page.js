@@ -3,7 +3,7 @@
 // proxy may show it below any path.
 
 const JOBS_PER_PAGE = 20
-const STREAMS = 3 // at a time: browsers open six connections to a server, and pictures need some
+const STREAMS = 3 // at a time: browsers open six connections to a server, and images need some
 const CLUSTER_SECONDS = 5, RETRY_SECONDS = 2
 
 const find = (selector, root = document) => root.querySelector(selector)
@@ -99,17 +99,17 @@ function add(job, isNewest) {
   find(".facts", element).textContent = facts.join(" · ")
   find(".again", element).addEventListener("click", () => fill(job))
   find(".cancel", element).addEventListener("click", () => cancel(entry))
-  for (const image of job.images) find(".pictures", element).append(frame(job, image))
+  for (const image of job.images) find(".images", element).append(frame(job, image))
   if (isNewest) list.prepend(element)
   else list.append(element)
   show(entry)
 }
 
 function frame(job, image) {
-  const figure = find("#picture").content.firstElementChild.cloneNode(true)
+  const figure = find("#image").content.firstElementChild.cloneNode(true)
   const [width, height] = job.size.split("x").map(Number)
   find(".frame", figure).style.aspectRatio = `${width} / ${height}`
-  find("progress", figure).setAttribute("aria-label", `picture ${image.index + 1}`)
+  find("progress", figure).setAttribute("aria-label", `image ${image.index + 1}`)
   find("figcaption", figure).textContent = `seed ${image.seed}`
   return figure
 }
@@ -119,10 +119,10 @@ function show(entry) {
   element.dataset.status = job.status
   find(".cancel", element).hidden = !isOpen(job.status)
   find(".state", element).textContent = words(job)
-  job.images.forEach((image, index) => showPicture(job, image, element.querySelectorAll("figure")[index]))
+  job.images.forEach((image, index) => showImage(job, image, element.querySelectorAll("figure")[index]))
 }
 
-function showPicture(job, image, figure) {
+function showImage(job, image, figure) {
   const progress = find("progress", figure)
   if (!progress || figure.dataset.isLoading) return
   if (image.result) {
@@ -144,12 +144,12 @@ function showPicture(job, image, figure) {
 async function load(job, image, figure) {
   try {
     const url = URL.createObjectURL(await (await call(`v1/jobs/${job.id}/result?index=${image.index}`)).blob())
-    const picture = new Image()
-    picture.alt = job.prompt
-    picture.className = Math.max(...job.size.split("x")) < 256 ? "small" : ""
-    picture.src = url
-    await picture.decode()
-    find("progress", figure)?.replaceWith(picture)
+    const result = new Image()
+    result.alt = job.prompt
+    result.className = Math.max(...job.size.split("x")) < 256 ? "small" : ""
+    result.src = url
+    await result.decode()
+    find("progress", figure)?.replaceWith(result)
     const link = document.createElement("a")
     Object.assign(link, { href: url, download: `${job.id}-${image.index}.png`, textContent: "save" })
     find("figcaption", figure).append(" · ", link)

@@ -5,7 +5,8 @@ import TensorCore
 
 /// Usage: KernelBenchmark [--threads N] [--isa NAME] [--repetitions N] [linear] [attention] [convolution] [elementwise]
 ///
-/// Measures the ceilings first, then the kernels at the shapes of the full-size models, and prints ratios to the ceilings.
+/// Measures the ceilings first, then the kernels at the shapes of the full-size models, and prints ratios to the
+/// ceilings.
 @main
 struct KernelBenchmark {
   var instructionSet = InstructionSet.best
@@ -42,9 +43,8 @@ struct KernelBenchmark {
   private func printCeilings() {
     for (name, ceiling) in [("fp32", Ceiling.fp32), ("bf16", .bf16), ("int8", .int8), ("memory, bytes", .memory)] {
       let (wall, processor) = ceiling.measure(pool: pool)
-      print(
-        "ceiling \(name.padding(toLength: 36, withPad: " ", startingAt: 0)) \(format(wall / 1e9)) [\(format(processor / 1e9))] G/s"
-      )
+      let label = name.padding(toLength: 36, withPad: " ", startingAt: 0)
+      print("ceiling \(label) \(format(wall / 1e9)) [\(format(processor / 1e9))] G/s")
     }
   }
 
@@ -53,7 +53,8 @@ struct KernelBenchmark {
     let (median, ratio) = ceiling.compare(operations: operations, repetitions: repetitions, pool: pool, work)
     let label = name.padding(toLength: 44, withPad: " ", startingAt: 0)
     print(
-      "\(label) \(format(median.wall * 1e3, 2)) ms  \(format(operations / median.wall / 1e9)) [\(format(operations / median.processor / 1e9))] G/s  "
+      "\(label) \(format(median.wall * 1e3, 2)) ms  \(format(operations / median.wall / 1e9)) "
+        + "[\(format(operations / median.processor / 1e9))] G/s  "
         + "\(format(ratio.wall, 3)) [\(format(ratio.processor, 3))]")
   }
 
@@ -149,9 +150,9 @@ struct KernelBenchmark {
     }
     let gate = noise([512, 18944], .bf16, pool: pool)
     traffic("siluMultiply 512 × 18944", bytes: Double(gate.elementCount) * 6) { _ = compute.siluMultiply(gate, gate) }
-    let picture = noise([512, 512, 96], .fp32, pool: pool), gamma = noise([96], .fp32, pool: pool)
-    traffic("channelRMSNorm + SiLU 512² × 96", bytes: Double(picture.elementCount) * 8) {
-      _ = compute.channelRMSNorm(picture, gamma: gamma, silu: true)
+    let image = noise([512, 512, 96], .fp32, pool: pool), gamma = noise([96], .fp32, pool: pool)
+    traffic("channelRMSNorm + SiLU 512² × 96", bytes: Double(image.elementCount) * 8) {
+      _ = compute.channelRMSNorm(image, gamma: gamma, silu: true)
     }
     let half = noise([256, 256, 192], .fp32, pool: pool)
     traffic("upsampleNearest2x 256² × 192", bytes: Double(half.elementCount) * 20) {

@@ -43,8 +43,8 @@ public enum Ceiling: String, Sendable, CaseIterable {
     }
   }
 
-  /// Medians of `repetitions` runs of `work`, and of their ratios to the ceiling: `operations` per second over the units per second
-  /// measured right before and after each run, since other work comes and goes on most machines.
+  /// Medians of `repetitions` runs of `work`, and of their ratios to the ceiling: `operations` per second over the
+  /// units per second measured right before and after each run, since the load of most machines varies.
   public func compare(operations: Double, repetitions: Int, pool: ThreadPool, _ work: () -> Void) -> (
     cost: Cost, ratio: Cost
   ) {

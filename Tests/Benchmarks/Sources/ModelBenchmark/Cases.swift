@@ -8,7 +8,8 @@ import ModelRegistry
 import TensorCore
 import Weights
 
-/// Something to measure, with inputs and weights that the reference's side computes too (Tests/Golden/make_fullsize.py).
+/// Something to measure, with inputs and weights that the reference's side computes too
+/// (Tests/Golden/make_fullsize.py).
 struct BenchmarkCase {
   /// Does it once.
   let run: () throws -> Tensor?
@@ -22,9 +23,10 @@ struct BenchmarkCase {
 
   struct UnknownKind: Error { let kind: String }
 
-  /// Kinds: `block` (size: image tokens, a square), `attention`, `layer` (tokens), `vae` (pixels of a side), `pair`, `shared` (two
-  /// branches of guidance, one by one or in one pass; size: image tokens), `prompts1`, `prompts8` (a text encoder's layer over one
-  /// or eight prompts of `size` tokens after its prefix), `pipeline` (pixels of a side, of the checkpoint `model`; `model:STEPS`).
+  /// Kinds: `block` (size: image tokens, a square), `attention`, `layer` (tokens), `vae` (pixels of a side), `pair`,
+  /// `shared` (two branches of guidance, one by one or in one pass; size: image tokens), `prompts1`, `prompts8` (a text
+  /// encoder's layer over one or eight prompts of `size` tokens after its prefix), `pipeline` (pixels of a side, of the
+  /// checkpoint `model`; `model:STEPS`).
   init(kind: String, size: Int, precision: Precision, model: String?, pool: ThreadPool) throws {
     let compute = Compute(precision: precision, pool: pool)
     switch kind {

@@ -6,14 +6,15 @@ import TensorCore
 
 /// Usage: ModelBenchmark [--threads N]
 ///
-/// Measures modules at their full size for `reference/compare.py`, which asks by lines on standard input and gets lines of JSON:
+/// Measures modules at their full size for `reference/compare.py`, which asks by lines on standard input and gets lines
+/// of JSON:
 ///
 ///     case KEY KIND SIZE PRECISION [MODEL]    makes a case; kinds are in Cases.swift
 ///     run KEY                                 {"wall": seconds, "processor": seconds of all threads / threads}
-///     error KEY REFERENCE                     {"error": relative error of the last result of KEY against that of REFERENCE}
-///     drop KEY                                frees a case
-///     ceiling NAME                            {"rate": units per second, "processorRate": likewise by processor time}
-///     memory                                  {"peak": greatest resident bytes since the last `memory`}
+///     error KEY REFERENCE                     {"error": relative error of the last result of KEY against that of
+///     REFERENCE} drop KEY                                frees a case ceiling NAME                            {"rate":
+///     units per second, "processorRate": likewise by processor time} memory                                  {"peak":
+///     peak RSS in bytes since the last `memory`}
 @main
 struct ModelBenchmark {
   let pool: ThreadPool

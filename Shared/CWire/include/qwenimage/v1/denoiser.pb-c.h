@@ -69,9 +69,9 @@ struct  Qwenimage__V1__Control
 
 
 /*
- * With the tensors `prompt_embeds` [tokens, width]; with true CFG also `negative_prompt_embeds` [tokens, width]; to resume
- * also `latents`, as the progress after step `first_step` gave them; with an image that the latents begin with, `image_latents`; and those
- * that other fields name.
+ * With the tensors `prompt_embeds` [tokens, width]; with true CFG also `negative_prompt_embeds` [tokens, width]; to
+ * resume also `latents`, as the progress after step `first_step` gave them; with an image that the latents begin with,
+ * `image_latents`; and those that other fields name.
  */
 struct  Qwenimage__V1__DenoiseRequest
 {
@@ -94,14 +94,14 @@ struct  Qwenimage__V1__DenoiseRequest
    */
   double checkpoint_interval_seconds;
   /*
-   * Sizes of the images that were encoded to the tensors `reference.I` [tokens, channels * patch^2], I from 0: they condition
-   * every step.
+   * Sizes of the images that were encoded to the tensors `reference.I` [tokens, channels * patch^2], I from 0: they
+   * condition every step.
    */
   size_t n_references;
   Qwenimage__V1__ImageSize **references;
   /*
-   * Steps that are left out at the beginning: the latents begin with those of the tensor `image_latents` at the noise level of
-   * this step. 0: all steps are made.
+   * Steps that are left out at the beginning: the latents begin with those of the tensor `image_latents` at the noise
+   * level of this step. 0: all steps are made.
    */
   uint32_t start_step;
   /*

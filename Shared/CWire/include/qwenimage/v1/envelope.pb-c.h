@@ -79,7 +79,7 @@ struct  Qwenimage__V1__Envelope
    */
   Qwenimage__V1__TaskReference *task;
   /*
-   * Milliseconds since 1970 after which nobody wants the answer; 0: none.
+   * Milliseconds since 1970 after which the answer is of no use; 0: no deadline.
    */
   uint64_t deadline_unix_ms;
   /*

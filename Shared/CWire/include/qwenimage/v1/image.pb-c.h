@@ -62,7 +62,8 @@ struct  Qwenimage__V1__PixelRegion
 
 
 /*
- * An image as a network is to see it: a part of a tensor of the same message, resized as Pillow's Lanczos filter does it.
+ * An image as a network is to see it: a part of a tensor of the same message, resized as Pillow's Lanczos filter does
+ * it.
  */
 struct  Qwenimage__V1__PreparedImage
 {

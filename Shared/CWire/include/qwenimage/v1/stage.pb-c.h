@@ -73,8 +73,8 @@ struct  Qwenimage__V1__RunResponse
 
 
 /*
- * Any stage with steps to the gateway: after the last step and every one that is a checkpoint, which has the state as a tensor
- * (`latents` of a denoiser); after others now and then. Called DenoiseProgress in 0.1.
+ * Any stage with steps to the gateway: after the last step and every one that is a checkpoint, which has the state as a
+ * tensor (`latents` of a denoiser); after others now and then. Called DenoiseProgress in 0.1.
  */
 struct  Qwenimage__V1__Progress
 {

@@ -53,7 +53,7 @@ struct  Qwenimage__V1__Status
 {
   ProtobufCMessage base;
   /*
-   * Never OK: success is told by the method's own response.
+   * Never OK: on success a method sends its own response.
    */
   Qwenimage__V1__StatusCode code;
   /*

@@ -34,7 +34,7 @@ typedef enum _Qwenimage__V1__ImageFormat {
 /* --- messages --- */
 
 /*
- * Kept in the image: a PNG text chunk.
+ * A text chunk of the PNG file.
  */
 struct  Qwenimage__V1__TextEntry
 {
@@ -48,7 +48,8 @@ struct  Qwenimage__V1__TextEntry
 
 
 /*
- * The decoded image takes the place of a part of another one where a mask is white; elsewhere the other one's pixels stay.
+ * The decoded image takes the place of a part of another one where a mask is white; elsewhere the other one's pixels
+ * stay.
  */
 struct  Qwenimage__V1__Overlay
 {

@@ -81,8 +81,8 @@ struct  Qwenimage__V1__Register
   size_t n_running;
   Qwenimage__V1__TaskReference **running;
   /*
-   * The stage: "text-encoder", "denoiser", "vae-decoder" or any other name of a-z, 0-9 and hyphens. Empty in workers of 0.1: then
-   * `stage` says it.
+   * The stage: "text-encoder", "denoiser", "vae-decoder" or any other name of a-z, 0-9 and hyphens. Empty in workers of
+   * 0.1: then `stage` says it.
    */
   char *stage_name;
 };

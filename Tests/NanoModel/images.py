@@ -1,4 +1,4 @@
-"""Pictures of the small model's world: a flat background with a string or a shape on it. Needs numpy and Pillow, and no font."""
+"""Images of the small model's world: a flat background with a string or a shape on it. Needs numpy and Pillow, and no font."""
 
 import functools
 import pathlib
@@ -49,7 +49,7 @@ def _letter(character: str, cell: float, height: float) -> tuple[Image.Image, fl
 
 
 def text_mask(text: str, width: int = SIDE, scale: float = 1.0, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
-    """Where `text` covers the picture: [64, width] float32, 0…1. Each character has a cell of its own."""
+    """Where `text` covers the image: [64, width] float32, 0…1. Each character has a cell of its own."""
     image = Image.new("L", (width * SUPERSAMPLING, SIDE * SUPERSAMPLING))
     cell = width / len(text) * scale
     for index, character in enumerate(text):
@@ -83,7 +83,7 @@ def _outline(shape: str) -> list[tuple[float, float]]:
 
 
 def shape_mask(shape: str, x: float, y: float, radius: float, width: int = SIDE) -> np.ndarray:
-    """Where a shape about (x, y) covers the picture: [64, width] float32, 0…1. Lengths in pixels."""
+    """Where a shape about (x, y) covers the image: [64, width] float32, 0…1. Lengths in pixels."""
     image = Image.new("L", (width * SUPERSAMPLING, SIDE * SUPERSAMPLING))
     draw = ImageDraw.Draw(image)
     x, y, r = x * SUPERSAMPLING, y * SUPERSAMPLING, radius * SUPERSAMPLING
@@ -115,17 +115,17 @@ def _blend(mask: np.ndarray, background: np.ndarray, foreground: np.ndarray) -> 
     return (background + (foreground - background) * mask[..., None]).astype(np.float32)
 
 
-def picture(asked: Request, rng: random.Random, jitter: float = 9) -> np.ndarray:
+def render(asked: Request, rng: random.Random, jitter: float = 9) -> np.ndarray:
     """What `asked` asks for: [64, width, 3] float32, 0…1; each colour's channels vary by up to `jitter` of 255."""
     colour = lambda name: np.clip([(c + rng.uniform(-jitter, jitter)) / 255 for c in COLOURS[name][1]], 0, 1)
     return _blend(_mask(asked, rng), colour(asked.background), colour(asked.foreground))
 
 
-def varied_picture(rng: random.Random) -> np.ndarray:
-    """A picture for the autoencoder, [64, 64, 3]: one in five has any two colours, and moved and scaled content."""
+def render_varied(rng: random.Random) -> np.ndarray:
+    """An image for the autoencoder, [64, 64, 3]: one in five has any two colours, and moved and scaled content."""
     asked = training_request(rng, NARROW)
     if rng.random() < 0.8:
-        return picture(asked, rng)
+        return render(asked, rng)
     if asked.kind == "text":
         mask = text_mask(asked.content, SIDE, rng.choice((0.7, 0.8, 0.9, 1.0)), rng.uniform(-6, 6), rng.uniform(-10, 10))
     else:

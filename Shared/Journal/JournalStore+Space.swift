@@ -1,8 +1,8 @@
 import Foundation
 import GRDB
 
-/// How much room a journal takes and has.
-public struct JournalRoom: Hashable, Sendable {
+/// How much space a journal takes and has left.
+public struct JournalSpace: Hashable, Sendable {
   /// Size of the database file that is in use.
   public var usedBytes: Int64
   /// What may still be written, by the configuration and by the disk.
@@ -10,28 +10,28 @@ public struct JournalRoom: Hashable, Sendable {
 }
 
 extension JournalStore {
-  /// How much room there is now.
-  public func room() throws(JournalError) -> JournalRoom {
-    try JournalError.wrap("measure its room") { try database.read { try measure($0) } }
+  /// How much space there is now.
+  public func space() throws(JournalError) -> JournalSpace {
+    try JournalError.wrap("measure its space") { try database.read { try measure($0) } }
   }
 
-  /// Refuses jobs before there is no room left for those that run.
-  func checkRoom(_ db: Database) throws {
+  /// Refuses jobs while there is still space left for those that run.
+  func checkSpace(_ db: Database) throws {
     guard ballast?.restore() ?? true else {
-      throw JournalError.full(reason: "the disk has no \(limits.reserveBytes) bytes to set aside for the jobs that run")
+      throw JournalError.full(reason: "the disk has no \(limits.reserveBytes) bytes to reserve for the jobs that run")
     }
-    // What is set aside on the disk does not count as free; within `maxBytes` nothing is set aside.
-    let room = try measure(db)
+    // What is reserved on the disk does not count as free; within `maxBytes` nothing is reserved.
+    let space = try measure(db)
     let needed = limits.maxBytes > 0 ? limits.reserveBytes : 0
-    if room.freeBytes < max(needed, Self.admissionBytes) {
-      throw JournalError.full(reason: "\(room.freeBytes) bytes are left, and \(needed) are kept for the jobs that run")
+    if space.freeBytes < max(needed, Self.admissionBytes) {
+      throw JournalError.full(reason: "\(space.freeBytes) bytes are left, and \(needed) are kept for the jobs that run")
     }
   }
 
   /// A job is not admitted into less than this.
   private static let admissionBytes: Int64 = 64 << 10
 
-  private func measure(_ db: Database) throws -> JournalRoom {
+  private func measure(_ db: Database) throws -> JournalSpace {
     func pragma(_ name: String) throws -> Int64 { try Int64.fetchOne(db, sql: "PRAGMA \(name)") ?? 0 }
     let pageSize = try pragma("page_size")
     let used = try (pragma("page_count") - pragma("freelist_count")) * pageSize
@@ -43,13 +43,13 @@ extension JournalStore {
         free = min(free, Int64(clamping: UInt64(status.f_bavail) * UInt64(status.f_frsize)) + unused)
       }
     }
-    return JournalRoom(usedBytes: used, freeBytes: max(0, free))
+    return JournalSpace(usedBytes: used, freeBytes: max(0, free))
   }
 
-  /// Forgets jobs that ended too long ago, and the oldest ones while the results take more room than allowed.
+  /// Removes jobs that ended too long ago, and the oldest ones while the results take more space than allowed.
   ///
   /// - Parameter nowMs: wall clock, in milliseconds since 1970.
-  /// - Returns: how many were forgotten; at most 100 at a time, so that other changes are not held up.
+  /// - Returns: how many were removed; at most 100 at a time, so that other changes are not delayed.
   @discardableResult
   public func forgetOldJobs(nowMs: Int64) throws(JournalError) -> Int {
     try JournalError.wrap("forget old jobs") {

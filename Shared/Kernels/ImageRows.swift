@@ -1,16 +1,16 @@
 import CKernels
 import TensorCore
 
-/// Consecutive rows of a picture, the others of which need not be in memory.
-public struct PictureRows: Sendable {
+/// Consecutive rows of an image, the others of which need not be in memory.
+public struct ImageRows: Sendable {
   /// [rows, W, channels], fp32.
   public let pixels: Tensor
-  /// The picture's row that `pixels` begins with.
+  /// The image's row that `pixels` begins with.
   public let first: Int
-  /// Rows of the whole picture.
+  /// Rows of the whole image.
   public let height: Int
 
-  /// Rows from `first` on of a picture of `height` rows.
+  /// Rows from `first` on of an image of `height` rows.
   public init(_ pixels: Tensor, first: Int, height: Int) {
     precondition(pixels.shape.rank == 3 && pixels.dtype == .fp32, "pixels are \(pixels.dtype) \(pixels.shape)")
     precondition(first >= 0 && first + pixels.shape[0] <= height, "rows from \(first) of \(height) are \(pixels.shape)")
@@ -19,8 +19,8 @@ public struct PictureRows: Sendable {
     self.height = height
   }
 
-  /// A whole picture [H, W, channels].
-  public init(_ picture: Tensor) { self.init(picture, first: 0, height: picture.shape[0]) }
+  /// A whole image [H, W, channels].
+  public init(_ image: Tensor) { self.init(image, first: 0, height: image.shape[0]) }
 
   /// The rows that are here.
   public var range: Range<Int> { first..<first + pixels.shape[0] }
@@ -29,7 +29,10 @@ public struct PictureRows: Sendable {
   public subscript(rows: Range<Int>) -> Tensor { pixels.rows(rows.lowerBound - first..<rows.upperBound - first) }
 }
 
-/// Consecutive rows of an image that are being made, the others of which need not be in memory.
+/// The earlier name, which `Shared/QwenImage` still has.
+public typealias PictureRows = ImageRows
+
+/// Consecutive rows of an image that is being computed, the others of which need not be in memory.
 public struct MutableImageRows: ~Copyable {
   var pixels: MutableTensor
   /// The image's row that the rows begin with.
@@ -66,13 +69,13 @@ extension Compute {
   /// Height of the blocks in which a convolution is computed: a part of one begins at a multiple of it.
   public static let convolutionRowGrain = 4
 
-  /// Rows `rows` of a convolution of a picture [H, W, in], into rows of a picture [H, W, out] (twice as high and wide if `upsampled`),
-  /// or added to them. The picture's bytes do not depend on the parts it is computed in.
+  /// Rows `rows` of a convolution of an image [H, W, in], into rows of an image [H, W, out] (twice as high and wide if
+  /// `upsampled`), or added to them. The image's bytes do not depend on the parts it is computed in.
   ///
-  /// `rows` begins at a multiple of ``convolutionRowGrain`` and ends at one or at the picture's end; x holds the rows beside
-  /// it too (with a 3×3 kernel).
+  /// `rows` begins at a multiple of ``convolutionRowGrain`` and ends at one or at the image's end; x holds the rows
+  /// beside it too (with a 3×3 kernel).
   public func convolution(
-    _ x: PictureRows, _ w: Convolution, upsampled: Bool = false, rows: Range<Int>, into out: inout MutableImageRows,
+    _ x: ImageRows, _ w: Convolution, upsampled: Bool = false, rows: Range<Int>, into out: inout MutableImageRows,
     adds: Bool = false
   ) {
     let scale = upsampled ? 2 : 1, halo = w.kernelSize / 2,
@@ -94,7 +97,7 @@ extension Compute {
         winograd(x, weights, w, upsampled: upsampled, part, into: out)
       } else {
         let source =
-          upsampled ? PictureRows(upsampleNearest2x(x[needed]), first: 2 * needed.lowerBound, height: height) : x
+          upsampled ? ImageRows(upsampleNearest2x(x[needed]), first: 2 * needed.lowerBound, height: height) : x
         product(source, w, part, into: out)
       }
     }
@@ -103,7 +106,7 @@ extension Compute {
   /// As ``channelRMSNorm(_:gamma:silu:)``, from rows `rows` of an image into the same rows of another one of its
   /// extents.
   public func channelRMSNorm(
-    _ x: PictureRows, rows: Range<Int>, gamma: Tensor, silu: Bool, into result: inout MutableImageRows
+    _ x: ImageRows, rows: Range<Int>, gamma: Tensor, silu: Bool, into result: inout MutableImageRows
   ) {
     let start = rows.lowerBound - result.first
     channelRMSNorm(x[rows], gamma: gamma, silu: silu, into: &result.pixels, rowsFrom: start)
@@ -128,7 +131,7 @@ extension Compute {
   }
 
   private func winograd(
-    _ x: PictureRows, _ weights: Tensor, _ w: Convolution, upsampled: Bool, _ part: ImagePart, into out: Output
+    _ x: ImageRows, _ weights: Tensor, _ w: Convolution, upsampled: Bool, _ part: ImagePart, into out: Output
   ) {
     let job = ck_convolution(
       height: part.height, width: part.width, in_channels: w.inChannels, out_channels: w.outChannels, x_row: x.first,
@@ -154,7 +157,7 @@ extension Compute {
   }
 
   /// As a matrix product: of the pixels with a 1×1 kernel, of their neighbourhoods by OpenBLAS.
-  private func product(_ x: PictureRows, _ w: Convolution, _ part: ImagePart, into out: Output) {
+  private func product(_ x: ImageRows, _ w: Convolution, _ part: ImagePart, into out: Output) {
     let rowElements = part.width * w.outChannels
     let result = out.address((part.rows.lowerBound - part.first) * rowElements, count: part.rows.count * rowElements)
     let epilogue = ck_epilogue(
@@ -174,7 +177,7 @@ extension Compute {
   }
 
   private func product(
-    _ x: PictureRows, rowMajor weight: Tensor, _ w: Convolution, rows: Range<Int>, _ epilogue: ck_epilogue
+    _ x: ImageRows, rowMajor weight: Tensor, _ w: Convolution, rows: Range<Int>, _ epilogue: ck_epilogue
   ) {
     let width = x.pixels.shape[1], depth = w.kernelSize * w.kernelSize * w.inChannels, tile = Sgemm.tileRows
     let pixels = rows.count * width
@@ -200,7 +203,7 @@ extension Compute {
   /// The size×size neighbourhoods of `pixels` (row-major numbers in the image) as rows [size·size·C] of `patches`, zero
   /// outside the image.
   private func gatherPatches(
-    _ x: PictureRows, _ pixels: Range<Int>, size: Int, _ patches: UnsafeMutableBufferPointer<Float>
+    _ x: ImageRows, _ pixels: Range<Int>, size: Int, _ patches: UnsafeMutableBufferPointer<Float>
   ) {
     let (width, channels, halo) = (x.pixels.shape[1], x.pixels.shape[2], size / 2)
     precondition(

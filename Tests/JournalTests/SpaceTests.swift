@@ -2,13 +2,13 @@ import Foundation
 import Journal
 import Testing
 
-@Suite("Room in the journal")
-struct RoomTests {
+@Suite("Space in the journal")
+struct SpaceTests {
   private static func isFull(_ error: any Error) -> Bool {
     if case .some(.full) = error as? JournalError { true } else { false }
   }
 
-  @Test func oldJobsAreForgottenAndTheirRoomIsGivenBack() throws {
+  @Test func oldJobsAreRemovedAndTheirSpaceIsFreed() throws {
     try withFolder { folder in
       var limits = JournalLimits()
       limits.retentionSeconds = 100
@@ -21,7 +21,7 @@ struct RoomTests {
         ])
       }
       try store.apply([.admit(Sample.job("open"))])
-      let before = try store.room().usedBytes
+      let before = try store.space().usedBytes
       // 110.5 s after the first: those that ended before 10.5 s.
       #expect(try store.forgetOldJobs(nowMs: 110_500) == 11)
       #expect(
@@ -29,7 +29,7 @@ struct RoomTests {
           + (11..<20).reversed().map { "\($0)" })
       #expect(try store.job(ofKey: "3", tenant: "t") == nil, "a key lives as long as its job")
       #expect(try store.job(ofKey: "15", tenant: "t")?.job == "15")
-      #expect(try store.room().usedBytes < before - 10 * 300_000)
+      #expect(try store.space().usedBytes < before - 10 * 300_000)
       #expect(try store.forgetOldJobs(nowMs: 110_500) == 0)
       store.close()
       let size = try #require(try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int)
@@ -52,7 +52,7 @@ struct RoomTests {
     #expect(try store.records(tenant: nil, before: nil, limit: 100).map(\.job.id) == ["9", "8", "7", "6", "5"])
   }
 
-  @Test func jobsAreRefusedBeforeThereIsNoRoomForThoseThatRun() throws {
+  @Test func jobsAreRefusedWhileThereIsSpaceForThoseThatRun() throws {
     try withFolder { folder in
       var limits = JournalLimits()
       limits.maxBytes = 4 << 20
@@ -71,32 +71,32 @@ struct RoomTests {
       }
       #expect(Self.isFull(try #require(refusal)))
       #expect((5..<12).contains(number), "\(number) jobs were admitted")
-      // Those that run go on and end.
+      // Those that run still end.
       for job in 0..<number { try store.apply([Sample.finish("\(job)", Sample.payload(UInt64(job + 1000), 200_000))]) }
       #expect(try store.counts() == (0, number))
       #expect(try store.problems() == [])
     }
   }
 
-  /// More than fits is refused as a whole; nothing is damaged, and once something is gone there is room again.
+  /// More than fits is refused as a whole; nothing is damaged, and once something is removed there is space again.
   private func fill(_ store: JournalStore) throws {
     try store.apply([.admit(Sample.job("a", images: 100))])
     var payload: UInt64 = 1
-    var picture = 0
+    var image = 0
     var refusal: (any Error)?
-    while refusal == nil, picture < 100 {
+    while refusal == nil, image < 100 {
       do {
-        try store.apply([Sample.progress("a", picture, steps: 1, Sample.payload(payload, 150_000))])
-        picture += 1
+        try store.apply([Sample.progress("a", image, steps: 1, Sample.payload(payload, 150_000))])
+        image += 1
         payload += 1
       } catch { refusal = error }
     }
     #expect(Self.isFull(try #require(refusal)), "\(String(describing: refusal))")
-    #expect(picture > 3)
-    #expect(try store.openJobs().jobs[0].images.filter { !$0.progress.isEmpty }.count == picture)
-    // What ends a job still works, and gives room back.
+    #expect(image > 3)
+    #expect(try store.openJobs().jobs[0].images.filter { !$0.progress.isEmpty }.count == image)
+    // Ending a job still works, and frees space.
     for index in 0..<3 { try store.apply([Sample.fail("a", index)]) }
-    try store.apply([Sample.progress("a", picture, steps: 1, Sample.payload(payload, 150_000))])
+    try store.apply([Sample.progress("a", image, steps: 1, Sample.payload(payload, 150_000))])
     #expect(try store.problems() == [])
   }
 
