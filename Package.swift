@@ -212,7 +212,8 @@ let package = Package(
       ]),
     test("Hashing", ["Hashing", "TestSupport"]),
     test("HTTPClient", ["HTTPClient"]),
-    test("ImageCodec", ["ImageCodec", "TensorCore", "Weights", "CZlib"]),
+    test(
+      "ImageCodec", ["ImageCodec", "Hashing", "TensorCore", "Weights", "CZlib"], resources: [.copy("Golden")]),
     test("Journal", ["ClusterCore", "Journal", "TestSupport", .grdb]),
     test("Kernels", ["Kernels", "TensorCore"]),
     test("Observability", ["Observability", .logging, .coreMetrics]),

@@ -6,8 +6,8 @@
 # A|B: either will do, and A is installed when neither is there.
 set -euo pipefail
 packages=(
-  'libcurl4-openssl-dev|libcurl4-gnutls-dev' libopenblas-dev libpng-dev libprotobuf-c-dev libsqlite3-dev libssl-dev libzmq3-dev
-  protobuf-c-compiler protobuf-compiler zlib1g-dev
+  'libcurl4-openssl-dev|libcurl4-gnutls-dev' 'libjpeg62-turbo-dev|libjpeg-turbo8-dev' libopenblas-dev libpng-dev
+  libprotobuf-c-dev libsqlite3-dev libssl-dev libwebp-dev libzmq3-dev protobuf-c-compiler protobuf-compiler zlib1g-dev
 )
 if [ "${1:-}" = --only ]; then packages=(); shift; fi
 packages+=("$@")

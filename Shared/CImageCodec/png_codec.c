@@ -76,8 +76,9 @@ static png_codec_status encode(codec *self, const uint8_t *pixels, uint32_t widt
   png_set_compression_window_bits(self->png, 15);
   png_set_compression_buffer_size(self->png, 65536);
   png_set_filter(self->png, PNG_FILTER_TYPE_BASE, PNG_ALL_FILTERS);
-  png_set_IHDR(self->png, self->info, width, height, 8, channels == 4 ? PNG_COLOR_TYPE_RGB_ALPHA : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
-               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  int type = channels == 4 ? PNG_COLOR_TYPE_RGB_ALPHA : channels == 3 ? PNG_COLOR_TYPE_RGB : PNG_COLOR_TYPE_GRAY;
+  png_set_IHDR(self->png, self->info, width, height, 8, type, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+               PNG_FILTER_TYPE_DEFAULT);
   if (text_count > 0) {
     self->chunks = calloc(text_count, sizeof *self->chunks);
     if (!self->chunks) png_error(self->png, "out of memory");
@@ -100,7 +101,8 @@ png_codec_status png_codec_encode(const uint8_t *pixels, uint32_t width, uint32_
                                   size_t text_count, png_codec_result *result) {
   memset(result, 0, sizeof *result);
   codec self = {.result = result};
-  // Creating the structure reports errors through the callback too: until encode() has set its own jump, return from here.
+  // Creating the structure reports errors through the callback too: until encode() has set its own jump, return from
+  // here.
   if (setjmp(self.failed)) return PNG_CODEC_FAILED;
   self.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &self, fail, ignore_warning);
   if (!self.png) return strcpy(result->error, "libpng cannot be initialised"), PNG_CODEC_FAILED;
@@ -154,7 +156,7 @@ static png_codec_status decode(codec *self, uint64_t max_pixels) {
   if ((uint64_t)result->width * result->height > max_pixels) return PNG_CODEC_TOO_LARGE;
 
   png_set_expand(self->png);
-  png_set_scale_16(self->png);
+  png_set_strip_16(self->png);
   png_set_gray_to_rgb(self->png);
   int passes = png_set_interlace_handling(self->png);
   png_read_update_info(self->png, self->info);
@@ -175,11 +177,13 @@ static png_codec_status decode(codec *self, uint64_t max_pixels) {
   return PNG_CODEC_OK;
 }
 
-// Whether every chunk is as long as it says. libpng only warns of longer ones, and clears a buffer for them first: up to 2 GiB.
+// Whether every chunk up to the last one is as long as it says. libpng only warns of longer ones, and clears a buffer
+// for them first: up to 2 GiB. What follows the last one is not the image's.
 static int chunks_fit(const uint8_t *file, size_t count) {
   for (size_t at = 8; count - at >= 8;) {
     size_t length = (size_t)file[at] << 24 | (size_t)file[at + 1] << 16 | (size_t)file[at + 2] << 8 | file[at + 3];
     if (count - at < 12 || length > count - at - 12) return 0;
+    if (memcmp(file + at + 4, "IEND", 4) == 0) return 1;
     at += length + 12;
   }
   return 1;

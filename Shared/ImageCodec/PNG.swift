@@ -80,6 +80,7 @@ public enum PNG {
   }
 
   /// Decodes an image of any PNG type to 8-bit RGB, or RGBA if it has transparency, with its text chunks in order.
+  /// 16-bit samples keep their upper byte. EXIF's orientation is not applied: ``ImageFile`` does that.
   public static func decode(_ file: [UInt8], limits: Limits = Limits()) throws(PNGError) -> (
     image: RasterImage, texts: [Text]
   ) {
@@ -98,6 +99,32 @@ public enum PNG {
     let image = RasterImage(
       width: Int(result.width), height: Int(result.height), channels: Int(result.channels), pixels: pixels)
     return (image, texts(result))
+  }
+
+  // MARK: - Files from outside
+
+  /// Reads the first chunk, which has the size.
+  static func header(of file: [UInt8]) throws(ImageFileError) -> codec_header {
+    guard file.count >= 33 else { throw .malformed(.png, reason: "the file ends early") }
+    guard file[12..<16].elementsEqual("IHDR".utf8) else {
+      throw .malformed(.png, reason: "it does not begin with IHDR")
+    }
+    func number(_ offset: Int) -> UInt32 { file[offset..<(offset + 4)].reduce(0) { $0 << 8 | UInt32($1) } }
+    var header = codec_header()
+    (header.width, header.height) = (number(16), number(20))
+    return header
+  }
+
+  static func decode(_ file: [UInt8], _ header: codec_header) throws(ImageFileError) -> RasterImage {
+    do throws(PNGError) {
+      let maxPixels = Int(header.width) * Int(header.height)
+      return try decode(file, limits: Limits(maxBytes: file.count, maxPixels: maxPixels)).image
+    } catch {
+      guard case .malformed(let reason) = error else { throw .malformed(.png, reason: error.description) }
+      // libpng says it in words.
+      if reason.lowercased() == "out of memory" { throw .cannotDecode(.png, reason: reason) }
+      throw .malformed(.png, reason: reason)
+    }
   }
 
   // MARK: - Texts

@@ -30,7 +30,7 @@ typedef struct {
   char error[200];
 } png_codec_result;
 
-// Encodes width × height pixels of 3 (RGB) or 4 (RGBA) 8-bit channels.
+// Encodes width × height pixels of 1 (grey), 3 (RGB) or 4 (RGBA) 8-bit channels.
 png_codec_status png_codec_encode(const uint8_t *pixels, uint32_t width, uint32_t height, int channels, const png_codec_text *texts,
                                   size_t text_count, png_codec_result *result);
 
