@@ -26,16 +26,16 @@ struct ImageOptions: ParsableArguments {
   @Option(help: "A control image. Repeat it for several control networks, in their order.")
   var controlImage: [String] = []
 
-  @Option(parsing: .unconditional, help: "Strength of a control image. Repeat it for several. Default: 1.")
+  @Option(parsing: .unconditionalSingleValue, help: "Strength of a control image. Repeat it for several. Default: 1.")
   var controlScale: [Double] = []
 
   @Option(
-    parsing: .unconditional,
+    parsing: .unconditionalSingleValue,
     help: "Where in the steps, from 0 to 1, a control image begins to act. Repeat it for several.")
   var controlStart: [Double] = []
 
   @Option(
-    parsing: .unconditional,
+    parsing: .unconditionalSingleValue,
     help: "Where in the steps, from 0 to 1, a control image stops to act. Repeat it for several.")
   var controlEnd: [Double] = []
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import ClusterCore
 import Diffusion
 import Foundation
 import ImageCodec
@@ -69,10 +70,10 @@ struct LocalCommand: AsyncParsableCommand {
     let card = try directory.card()
     var inputs = try images.inputs()
     inputs.pastesBack = pasteBack
-    let pipeline = try card.pipeline(named: images.pipeline, for: inputs)
-    let size = card.size(
-      for: pipeline, width: request.width, height: request.height,
-      inputs.images.map { ImageSize(widthPx: $0.width, heightPx: $0.height) })
+    let pipeline = try card.pipeline(named: images.pipeline, for: inputs.summary)
+    let own = card.size(for: pipeline, nil, inputs.summary.sizes)
+    let asked = ImageSize(widthPx: request.width ?? own.widthPx, heightPx: request.height ?? own.heightPx)
+    let size = card.size(for: pipeline, asked, inputs.summary.sizes)
     let imageRequest = ImageRequest(
       card, prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
       steps: request.steps, width: size.widthPx, height: size.heightPx,

@@ -30,8 +30,10 @@ struct SynthCommand: AsyncParsableCommand {
   @Option(help: "bf16 as published, or quantised: int8, q4.")
   var precision = PrecisionChoice.bf16
 
-  @Flag(help: "In bf16 too, pack the weights for the kernels, as quantize does, instead of as published.")
-  var laidOut = false
+  @Flag(
+    name: [.long, .customLong("laid-out")],
+    help: "In bf16 too, pack the weights for the kernels, as quantize does, instead of as published.")
+  var packed = false
 
   @Option(help: "A tokenizer directory to copy; otherwise one is made that knows the prompt template and bytes.")
   var tokenizer: String?
@@ -55,7 +57,7 @@ struct SynthCommand: AsyncParsableCommand {
     try await writingCheckpoint("writing \(directory)") { progress in
       try SyntheticCheckpoint.write(
         configuration, seed: seed, precision: Precision(rawValue: precision.rawValue) ?? .bf16,
-        isPacked: laidOut, tokenizer: tokenizer.map { URL(filePath: $0) }, families: .standard, to: destination,
+        isPacked: packed, tokenizer: tokenizer.map { URL(filePath: $0) }, families: .standard, to: destination,
         pool: ThreadPool(threads: threads), progress: progress)
     }
   }

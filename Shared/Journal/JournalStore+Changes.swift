@@ -102,6 +102,13 @@ extension JournalStore {
     for index in 0..<job.imageCount {
       try db.execute(sql: "INSERT INTO pictures (job, picture) VALUES (?, ?)", arguments: [number, index])
     }
+    for input in job.inputs {
+      try db.execute(
+        sql: "INSERT INTO inputs (digest, crc, bytes) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
+        arguments: [input.digest, Int64(checksum(input.bytes)), input.bytes])
+      try db.execute(
+        sql: "INSERT OR IGNORE INTO job_inputs (job, digest) VALUES (?, ?)", arguments: [number, input.digest])
+    }
     if let key = job.key {
       try db.execute(
         sql: "INSERT INTO idempotency_keys (tenant, key, digest, job) VALUES (?, ?, ?, ?)",
@@ -187,6 +194,15 @@ extension JournalStore {
     }
   }
 
+  /// Deletes those images that no job has any more.
+  static func deleteUnusedInputs(_ digests: [String], _ db: Database) throws {
+    for digest in digests {
+      try db.execute(
+        sql: "DELETE FROM inputs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM job_inputs WHERE digest = ?1)",
+        arguments: [digest])
+    }
+  }
+
   // MARK: Bounds
 
   static func checksum(_ data: Data) -> UInt32 {
@@ -202,6 +218,11 @@ extension JournalStore {
       try check("the job's name", job.id.utf8.count, ValueLimits.maxNameBytes)
       try check("the tenant's name", job.tenant.utf8.count, ValueLimits.maxNameBytes)
       try check("the number of images", job.imageCount, ValueLimits.maxImages)
+      try check("the number of images to begin with", job.inputs.count, ValueLimits.maxInputs)
+      for input in job.inputs {
+        try check("an image to begin with", input.bytes.count, ValueLimits.maxPayloadBytes)
+        try check("an image's digest", input.digest.utf8.count, ValueLimits.maxNameBytes)
+      }
       if let key = job.key { try check("the idempotency key", key.text.utf8.count, ValueLimits.maxNameBytes) }
     case .progress(_, let progress):
       try check(progress.payload)

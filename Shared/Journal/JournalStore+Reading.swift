@@ -142,13 +142,27 @@ extension JournalStore {
 
   /// - Throws: `corrupt` when the job's own rows are not those that were written.
   private static func openJob(_ row: Row, _ db: Database) throws -> (record: StoredRecord, images: [OpenImage]) {
-    let record = try record(row, db)
+    var record = try record(row, db)
     let images = try record.outcomes.indices.filter { record.outcomes[$0] == .open }.map { index in
       OpenImage(
         reference: ImageReference(job: record.job.id, index: index),
         progress: try progress(record.number, index, db), attempts: try attempts(record.number, index, db))
     }
+    record.job.inputs = try inputs(record, db)
     return (record, images)
+  }
+
+  /// The images that a job begins with.
+  private static func inputs(_ record: StoredRecord, _ db: Database) throws -> [StoredInput] {
+    try Row.fetchAll(
+      db, sql: "SELECT inputs.* FROM job_inputs JOIN inputs USING (digest) WHERE job = ?", arguments: [record.number]
+    ).map { row in
+      let input = StoredInput(digest: try row.value("digest"), bytes: try row.value("bytes"))
+      guard try Int64(checksum(input.bytes)) == row.value("crc") else {
+        throw JournalError.corrupt(what: "an image that job \(record.job.id) begins with")
+      }
+      return input
+    }
   }
 
   private static func record(_ row: Row, _ db: Database) throws -> StoredRecord {

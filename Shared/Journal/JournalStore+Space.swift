@@ -61,7 +61,10 @@ extension JournalStore {
         for number in expired + surplus {
           let results = try Int64.fetchAll(
             db, sql: "SELECT result FROM pictures WHERE job = ? AND result IS NOT NULL", arguments: [number])
+          let inputs = try String.fetchAll(
+            db, sql: "SELECT digest FROM job_inputs WHERE job = ?", arguments: [number])
           try db.execute(sql: "DELETE FROM jobs WHERE number = ?", arguments: [number])
+          try Self.deleteUnusedInputs(inputs, db)
           try Self.deleteUnused(results, db)
         }
         return expired.count + surplus.count

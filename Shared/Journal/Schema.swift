@@ -2,11 +2,12 @@ import GRDB
 
 /// The tables, and how earlier versions of them become today's.
 enum Schema {
-  static let versions = ["1"]
+  static let versions = ["1", "2"]
 
   static var migrator: DatabaseMigrator {
     var migrator = DatabaseMigrator()
     migrator.registerMigration("1") { try $0.execute(sql: first) }
+    migrator.registerMigration("2") { try $0.execute(sql: second) }
     return migrator
   }
 
@@ -108,5 +109,21 @@ enum Schema {
       PRIMARY KEY (tenant, key)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX idempotency_keys_by_job ON idempotency_keys (job);
+    """
+
+  /// * `inputs`: images that requests begin with, by their content.
+  /// * `job_inputs`: which job has which; an image goes with the last job that has it.
+  private static let second = """
+    CREATE TABLE inputs (
+      digest TEXT PRIMARY KEY,
+      crc INTEGER NOT NULL,
+      bytes BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE job_inputs (
+      job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+      digest TEXT NOT NULL REFERENCES inputs (digest),
+      PRIMARY KEY (job, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX job_inputs_by_digest ON job_inputs (digest);
     """
 }

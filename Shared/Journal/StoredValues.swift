@@ -38,6 +38,20 @@ public struct IdempotencyKey: Hashable, Sendable {
   }
 }
 
+/// An image that a request begins with, by its content.
+public struct StoredInput: Hashable, Sendable {
+  /// Identifies the content.
+  public var digest: String
+  /// Its pixels.
+  public var bytes: Data
+
+  /// See the properties.
+  public init(digest: String, bytes: Data) {
+    self.digest = digest
+    self.bytes = bytes
+  }
+}
+
 /// A job as it was accepted.
 public struct StoredJob: Hashable, Sendable {
   /// Never used before.
@@ -54,11 +68,13 @@ public struct StoredJob: Hashable, Sendable {
   public var imageCount: Int
   /// The key under which it was sent.
   public var key: IdempotencyKey?
+  /// The images that it begins with, once each. Read back for jobs that have not ended only.
+  public var inputs: [StoredInput]
 
   /// See the properties.
   public init(
     id: String, tenant: String, submittedAtMs: Int64, deadlineAtMs: Int64? = nil, request: Data, imageCount: Int,
-    key: IdempotencyKey? = nil
+    key: IdempotencyKey? = nil, inputs: [StoredInput] = []
   ) {
     self.id = id
     self.tenant = tenant
@@ -67,6 +83,7 @@ public struct StoredJob: Hashable, Sendable {
     self.request = request
     self.imageCount = imageCount
     self.key = key
+    self.inputs = inputs
   }
 }
 
@@ -188,6 +205,7 @@ enum ValueLimits {
   static let maxMessageBytes = 16 << 10
   static let maxRank = 8
   static let maxImages = 1000
+  static let maxInputs = 64
   static let maxTasks = 64
   static let maxSteps = 1_000_000
 }

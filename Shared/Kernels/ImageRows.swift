@@ -29,9 +29,6 @@ public struct ImageRows: Sendable {
   public subscript(rows: Range<Int>) -> Tensor { pixels.rows(rows.lowerBound - first..<rows.upperBound - first) }
 }
 
-/// The earlier name, which `Shared/QwenImage` still has.
-public typealias PictureRows = ImageRows
-
 /// Consecutive rows of an image that is being computed, the others of which need not be in memory.
 public struct MutableImageRows: ~Copyable {
   var pixels: MutableTensor

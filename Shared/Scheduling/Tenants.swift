@@ -45,7 +45,7 @@ public struct Tenant: Hashable, Sendable {
 /// How urgent a job is. All waiting interactive jobs come before all batch jobs, except those that have waited too
 /// long.
 public enum JobPriority: String, CaseIterable, Sendable {
-  /// Somebody is looking at the screen.
+  /// A person waits for the image.
   case interactive
   /// Whenever there is nothing more urgent.
   case batch

@@ -60,7 +60,7 @@ public struct Envelope: Sendable, Equatable {
   public func tensor(_ name: String) -> WireTensor? { tensors.first { $0.name == name } }
 }
 
-/// Everything a message can say. The .proto files tell who sends what to whom.
+/// Everything a message can say. The .proto files say which peer sends which message.
 public enum Body: Sendable, Equatable {
   /// Worker → gateway: opens a session.
   case register(Register)

@@ -1,5 +1,5 @@
 /// An immutable block of bytes that a message frame carries, and whatever keeps those bytes alive: an allocation of its
-/// own, a received ZeroMQ message, or somebody else's buffer.
+/// own, a received ZeroMQ message, or a buffer of another owner.
 ///
 /// A reference type so that frames travel between actors, sockets and stages without being copied.
 public final class FrameBuffer: @unchecked Sendable {

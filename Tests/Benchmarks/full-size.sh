@@ -21,7 +21,7 @@ if [ -z "${MODEL:-}" ]; then
   MODEL=$work/model
   echo "== writing a checkpoint with random weights (${PRECISION:-q4})"
   start=$(date +%s)
-  "$bin/qwen-image" synth --config qwen-image --seed 1 --precision "${PRECISION:-q4}" --laid-out "$MODEL"
+  "$bin/qwen-image" synth --config qwen-image --seed 1 --precision "${PRECISION:-q4}" --packed "$MODEL"
   echo "$(du -sm "$MODEL" | cut -f1) MiB in $(($(date +%s) - start)) s"
 fi
 python3 Tests/Benchmarks/full_size.py "$bin" "$MODEL" --output "${OUTPUT:-$work/image.png}" --steps "${STEPS:-4}" \

@@ -320,7 +320,7 @@ def test_a_job_outlives_the_gateway():
         jobs(cluster, "show", "job-x", status=1)
 
 
-def test_a_denoiser_goes_on_from_the_last_checkpoint():
+def test_a_denoiser_resumes_from_the_last_checkpoint():
     """The only denoiser is killed; the next one computes the steps after the last checkpoint, and no others."""
     # Every step is a checkpoint, so that the last one shown is the last one kept.
     with Cluster(BINARIES, NANO, settings={"jobs-checkpoint-seconds": 0}) as cluster:

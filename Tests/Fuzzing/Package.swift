@@ -21,12 +21,15 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-http-types", exact: "1.8.0"),
   ],
   targets: [
+    .systemLibrary(name: "CJPEG", path: "modules/CJPEG"),
+    .systemLibrary(name: "COpenSSL", path: "modules/COpenSSL"),
     .systemLibrary(name: "CPNG", path: "modules/CPNG"),
     .systemLibrary(name: "CProtobufC", path: "modules/CProtobufC"),
+    .systemLibrary(name: "CWebP", path: "modules/CWebP"),
     .systemLibrary(name: "CZlib", path: "modules/CZlib"),
     .target(
-      name: "CImageCodec", dependencies: ["CPNG"], path: "modules/CImageCodec",
-      linkerSettings: [.linkedLibrary("png")]),
+      name: "CImageCodec", dependencies: ["CJPEG", "CPNG", "CWebP"], path: "modules/CImageCodec",
+      linkerSettings: ["jpeg", "png", "webp"].map { .linkedLibrary($0) }),
     .target(
       name: "CWire", dependencies: ["CProtobufC"], path: "modules/CWire", cSettings: [.headerSearchPath("include")],
       linkerSettings: [.linkedLibrary("protobuf-c")]),
@@ -35,7 +38,8 @@ let package = Package(
     module(
       "GatewayPipelines",
       ["ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "Wire"]),
-    module("ImageCodec", ["CImageCodec"]),
+    module("Hashing", ["COpenSSL"]),
+    module("ImageCodec", ["CImageCodec", "Hashing"]),
     module("Journal", ["ClusterCore"]),
     module("Scheduling", ["ClusterCore", .orderedCollections]),
     module("Settings"),

@@ -123,6 +123,12 @@ def pngs():
     write("png", "checksum", b"\x00" + broken)
 
 
+def images():
+    for path in sorted((TESTS / "ImageCodecTests" / "Golden" / "files").glob("*")):
+        if path.stat().st_size < 2000:
+            write("image", path.name, bytes([len(path.name) << 1 & 255 | 1]) + path.read_bytes())
+
+
 def journal():
     size = {"width": 64, "height": 64}
     card = {"modelID": "m", "pipelineClass": "QwenImagePipeline", "fingerprint": "f", "sizeMultiple": 16, "minSide": 64, "maxSide": 2048,
@@ -143,3 +149,4 @@ if __name__ == "__main__":
     requests()
     safetensors()
     pngs()
+    images()

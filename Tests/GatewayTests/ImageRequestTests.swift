@@ -12,7 +12,7 @@ struct ImageRequestTests {
   }
 
   static func jobs(_ body: String) throws(APIError) -> [ImageSpec] {
-    try ImageSpec.images(of: request(body), card: Toy.card, randomSeed: 77)
+    try ImageSpec.images(of: request(body), card: Toy.card, randomSeed: 77).images
   }
 
   @Test func silentRequestsGetTheModelsDefaults() throws {

@@ -124,7 +124,8 @@ struct ToyCluster: Sendable {
     var body = #"{"prompt":"\#(prompt)","seed":\#(seed),"steps":\#(steps)"#
     if let negativePrompt { body += #","negative_prompt":"\#(negativePrompt)""# }
     let request = try GenerationRequest(body: Array((body + "}").utf8), maxPromptBytes: 1000)
-    let ticket = try await dispatcher.submit(JobRequest(ImageSpec.images(of: request, card: Toy.card, randomSeed: 0)))
+    let images = try ImageSpec.images(of: request, card: Toy.card, randomSeed: 0).images
+    let ticket = try await dispatcher.submit(JobRequest(images))
     return try await ticket.results()[0].bytes.withUnsafeBytes { Array($0) }
   }
 }

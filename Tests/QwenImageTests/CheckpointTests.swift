@@ -182,7 +182,7 @@ private func names(in directory: URL) -> [String] {
         _ = try model.open(.textEncoder, pool: pool, WeightLoading(precision: choice))
       }
       #expect(
-        error?.description.contains("text_encoder is laid out for q4 and cannot run in \(choice.rawValue)") == true)
+        error?.description.contains("text_encoder is packed for q4 and cannot run in \(choice.rawValue)") == true)
     }
     #expect(try ModelDirectory(nano).open(.transformer, pool: pool, WeightLoading()).compute.precision == .bf16)
   }

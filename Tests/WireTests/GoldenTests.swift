@@ -46,7 +46,7 @@ struct GoldenTests {
     .goodbye(reason: "done"),
     .failed(Status(.invalidArgument, "steps: 0", field: "steps")),
     .encodeRequest(EncodeRequest(modelID: "Qwen/Qwen-Image", prompt: "A café ☕ 咖啡 🎨", parameters: parameters)),
-    .encodeResponse(EncodeResponse(promptTokens: 2, cached: true, computeSeconds: 0.125)),
+    .encodeResponse(EncodeResponse(promptTokens: 2, computeSeconds: 0.125)),
     .denoiseRequest(
       DenoiseRequest(
         modelID: "m", size: ImageSize(widthPx: 1328, heightPx: 928), steps: 50, trueCFGScale: 4, seed: .max,

@@ -57,7 +57,7 @@ struct EnvelopeGenerator {
           StatusCode.allCases.dropFirst().randomElement(using: &random)!, text(4096), field: maybe { $0.identifier() }))
     case 10: .encodeRequest(EncodeRequest(modelID: identifier(), prompt: text(65_536), parameters: parameters()))
     case 11:
-      .encodeResponse(EncodeResponse(promptTokens: integer(0...1_000_000), cached: flag(), computeSeconds: seconds()))
+      .encodeResponse(EncodeResponse(promptTokens: integer(0...1_000_000), computeSeconds: seconds()))
     case 12: .denoiseRequest(denoiseRequest())
     case 13:
       {

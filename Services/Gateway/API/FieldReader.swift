@@ -3,6 +3,8 @@ import StrictJSON
 /// Reads the fields of a JSON object one by one, strictly, and refuses what was not asked for.
 public struct FieldReader {
   private let members: JSONObject
+  /// Whether all values are texts, as in forms.
+  private let isForm: Bool
   private var known: Set<String> = []
 
   /// Reads `value`, which must be an object.
@@ -11,6 +13,31 @@ public struct FieldReader {
       throw APIError(.invalidType, "the body must be a JSON object, not \(value.kind)")
     }
     self.members = members
+    isForm = false
+  }
+
+  /// Reads the fields of a form: numbers, `true` and `false` are written as texts, and an empty text is an absent field.
+  ///
+  /// - Throws: when a field comes twice.
+  public init(form fields: [(name: String, value: String)]) throws(APIError) {
+    var members = JSONObject()
+    for (name, value) in fields where !value.isEmpty {
+      guard members.updateValue(.string(value), forKey: name) == nil else {
+        throw APIError(.invalidValue, "\(name.prefix(80)) comes twice", param: String(name.prefix(80)))
+      }
+    }
+    self.members = members
+    isForm = true
+  }
+
+  /// The value as what it says in a form.
+  private func typed(_ value: JSON) -> JSON {
+    guard isForm, case .string(let text) = value else { return value }
+    switch text.lowercased() {
+    case "true": return .bool(true)
+    case "false": return .bool(false)
+    default: return (try? JSON(Array(text.utf8))) ?? value
+    }
   }
 
   /// The field's value; nil when it is absent or null.
@@ -49,14 +76,14 @@ public struct FieldReader {
 
   /// A boolean; nil when the field is absent or null.
   public mutating func bool(_ name: String) throws(APIError) -> Bool? {
-    guard let value = value(name) else { return nil }
+    guard let value = value(name).map(typed) else { return nil }
     guard case .bool(let flag) = value else { throw wrongType(name, "true or false", value) }
     return flag
   }
 
   /// An integer, written without fraction or exponent, so that it is exact.
   public mutating func integer(_ name: String, in range: ClosedRange<Int>) throws(APIError) -> Int? {
-    guard let value = value(name) else { return nil }
+    guard let value = value(name).map(typed) else { return nil }
     guard case .number(let number) = value else { throw wrongType(name, "an integer", value) }
     guard !number.text.contains(where: { ".eE".contains($0) }) else {
       throw APIError(.invalidType, "\(name) must be an integer, not \(number.text.prefix(40))", param: name)
@@ -72,7 +99,11 @@ public struct FieldReader {
 
   /// A finite number within `range`; nil when the field is absent or null.
   public mutating func number(_ name: String, in range: ClosedRange<Double>) throws(APIError) -> Double? {
-    guard let value = value(name) else { return nil }
+    guard let value = value(name).map(typed) else { return nil }
+    return try number(name, value, range)
+  }
+
+  private func number(_ name: String, _ value: JSON, _ range: ClosedRange<Double>) throws(APIError) -> Double {
     guard case .number(let number) = value else { throw wrongType(name, "a number", value) }
     guard let double = number.double, range.contains(double) else {
       throw APIError(
@@ -82,6 +113,45 @@ public struct FieldReader {
     }
     return double
   }
+
+  /// One number, or a list of some; nil when the field is absent or null.
+  public mutating func numbers(
+    _ name: String, in range: ClosedRange<Double>, maxCount: Int
+  ) throws(APIError) -> [Double]? {
+    guard let value = value(name).map(typed) else { return nil }
+    guard case .array(let elements) = value else { return [try number(name, value, range)] }
+    guard (1...maxCount).contains(elements.count) else {
+      throw APIError(
+        .invalidValue, "\(name) has \(elements.count) numbers, but must have 1 to \(maxCount)", param: name)
+    }
+    return try elements.map { (element) throws(APIError) in try number(name, element, range) }
+  }
+
+  /// The members of an object; nil when the field is absent or null.
+  public mutating func object(_ name: String) throws(APIError) -> FieldReader? {
+    guard let value = value(name).map(typed) else { return nil }
+    guard case .object = value else { throw wrongType(name, "an object", value) }
+    return try FieldReader(value)
+  }
+
+  /// Texts: one, a list of some, or objects whose member `image_url` has one; nil when the field is absent or null. Their length is
+  /// not limited here.
+  public mutating func dataURLs(_ name: String, maxCount: Int) throws(APIError) -> [String]? {
+    guard let value = value(name) else { return nil }
+    let elements = if case .array(let elements) = value { elements } else { [value] }
+    guard elements.count <= maxCount else {
+      throw APIError(
+        .invalidValue, "\(name) has \(elements.count) images, the limit is \(maxCount)", param: name)
+    }
+    return try elements.map { (element) throws(APIError) in
+      if case .string(let text) = element { return text }
+      if let text = element["image_url"]?.text ?? element["image_url"]?["url"]?.text { return text }
+      throw APIError(.invalidType, "\(name) must be a data URL or a list of them, not \(element.kind)", param: name)
+    }
+  }
+
+  /// Whether a field with a value is there, whether it was read or not.
+  public func holds(_ name: String) -> Bool { members[name].map { $0 != .null } ?? false }
 
   /// One of `values`; those that the API knows but this server does not do are refused with `unsupported`'s words.
   public mutating func choice(_ name: String, _ values: [String], unsupported: [String: String] = [:]) throws(APIError)

@@ -20,6 +20,7 @@ extension Dispatcher {
     guard let pipeline = pipelines[request.images[0].pipeline] else {
       throw Status(.unimplemented, "the pipeline \(request.images[0].pipeline) is not known", field: "pipeline")
     }
+    try checkInputs(of: request)
     let nowMs = time.unixMs
     let job = OpenJob(
       id: "job-\(RandomName.make())", request: request, submittedAtMs: nowMs,
@@ -46,13 +47,30 @@ extension Dispatcher {
     return JobTicket(id: job.id, images: request.images, isNew: true, events: events)
   }
 
+  /// Images are kept in memory until the jobs that begin with them have ended.
+  private func checkInputs(of request: JobRequest) throws(Status) {
+    let bytes = request.inputs.reduce(0) { $0 + $1.tensor.bytes.count }
+    guard bytes > 0 else { return }
+    for (name, used, limit) in [
+      ("all tenants", jobs.inputs.byteCount, configuration.maxInputBytes),
+      ("this tenant", jobs.inputs.byteCount(of: request.tenant), configuration.maxTenantInputBytes),
+    ] {
+      guard bytes <= limit - used else {
+        throw Status(
+          .resourceExhausted,
+          "the images of the request have \(bytes) bytes, and those of the jobs of \(name) \(used); the limit is \(limit)",
+          retryAfterSeconds: 10, resource: name == "this tenant" ? .tenantQueue : .queue)
+      }
+    }
+  }
+
   /// The job that was submitted with the request's key before.
   private func earlierJob(of request: JobRequest) async throws(Status) -> JobTicket? {
     guard let key = request.key else { return nil }
     if let job = jobs.job(of: key, tenant: request.tenant) { return try await ticket(job, key) }
     let tenant = request.tenant.text
     let found = try await journal.read { store throws(JournalError) in try store.job(ofKey: key.text, tenant: tenant) }
-    // One with the same key may have come meanwhile.
+    // In the meantime another request may have used the same key.
     if let job = jobs.job(of: key, tenant: request.tenant) { return try await ticket(job, key) }
     guard let found else { return nil }
     guard found.digest == key.digest else { throw Self.reused(key) }
@@ -225,6 +243,6 @@ extension JobSnapshot {
     let request = try JobRequest(record.job)
     self.init(
       id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs, endedAtMs: record.endedAtMs,
-      images: zip(request.images, record.outcomes).map { ImageProgress(steps: $0.steps, $1) })
+      images: zip(request.images, record.outcomes).map { ImageProgress(steps: $0.stepCount, $1) })
   }
 }

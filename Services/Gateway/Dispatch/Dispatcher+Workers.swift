@@ -19,8 +19,14 @@ extension Dispatcher {
     let resume = offer.resume.flatMap { checkpoint in
       payloads[checkpoint.latents].map { (checkpoint.completedSteps, $0) }
     }
-    let message = task.message(
+    var message = task.message(
       TaskInput(inputs: inputs, resume: resume, checkpointInterval: configuration.checkpointInterval))
+    for input in task.images {
+      guard let tensor = jobs.inputs[input.digest] else {
+        return .taskFailed(offer.attempt, by: worker, Status(.dataLoss, "an image of the request is lost"))
+      }
+      message.tensors.append(tensor.renamed(input.name))
+    }
     send(
       Envelope(
         task: TaskReference(offer.attempt), deadlineUnixMs: offer.deadline.map(unixMs), traceparent: image.traceparent,

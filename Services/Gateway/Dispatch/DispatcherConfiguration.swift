@@ -14,6 +14,11 @@ public struct DispatcherConfiguration: Sendable {
   /// A job that takes longer fails.
   public var jobTimeout = Duration.seconds(24 * 3600)
 
+  /// Bytes of the decoded images that open jobs begin with; more are refused.
+  public var maxInputBytes = 2 << 30
+  /// Of them, those of one tenant.
+  public var maxTenantInputBytes = 1 << 30
+
   /// The defaults.
   public init() {}
 }

@@ -27,6 +27,8 @@ struct JobRegistry {
 
   private(set) var jobs: OrderedDictionary<String, OpenJob> = [:]
   private(set) var images: [ImageJobID: Image] = [:]
+  /// The images that the jobs begin with.
+  private(set) var inputs = InputStore()
   /// Open jobs by the idempotency key of their request.
   private var keys: [TenantKey: String] = [:]
   private var lastListener: UInt64 = 0
@@ -51,6 +53,7 @@ struct JobRegistry {
   /// Registers a job; the journal is yet to have it unless `isAdmitted`.
   mutating func insert(_ job: OpenJob, images: [ImageJobID: Image]) {
     jobs[job.id] = job
+    inputs.retain(job.request.inputs, for: job.request.tenant)
     if let key = job.request.key { keys[TenantKey(tenant: job.request.tenant, text: key.text)] = job.id }
     self.images.merge(images) { $1 }
   }
@@ -101,6 +104,7 @@ struct JobRegistry {
 
   private mutating func forget(_ job: OpenJob) {
     jobs[job.id] = nil
+    inputs.release(job.request.inputs, of: job.request.tenant)
     if let key = job.request.key { keys[TenantKey(tenant: job.request.tenant, text: key.text)] = nil }
   }
 

@@ -1,4 +1,5 @@
 import ClusterCore
+import Foundation
 import GatewayPipelines
 import Journal
 import Scheduling
@@ -36,7 +37,10 @@ extension JournalEntry {
     else { throw Status(.internal, "the images of an entry are not those of one request") }
     return StoredJob(
       id: job.id, tenant: job.request.tenant.text, submittedAtMs: job.submittedAtMs, deadlineAtMs: job.deadlineAtMs,
-      request: try StoredRequest(job.request).encoded(), imageCount: job.images.count, key: job.request.key)
+      request: try StoredRequest(job.request).encoded(), imageCount: job.images.count, key: job.request.key,
+      inputs: job.request.inputs.map { input in
+        StoredInput(digest: input.reference.digest, bytes: input.tensor.bytes.withUnsafeBytes { Data($0) })
+      })
   }
 
   private static func progress(

@@ -113,7 +113,7 @@ struct OpenJob {
     self.request = request
     self.submittedAtMs = submittedAtMs
     self.deadlineAtMs = deadlineAtMs
-    images = request.images.map { ImageProgress(steps: $0.steps) }
+    images = request.images.map { ImageProgress(steps: $0.stepCount) }
   }
 
   /// Images that have not ended.

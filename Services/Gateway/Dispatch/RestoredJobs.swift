@@ -23,6 +23,7 @@ struct RestoredJob {
     nowMs: Int64
   ) throws(Status) {
     var request = try JobRequest(record.job)
+    try request.restoreInputs(record.job)
     guard request.images.count == record.outcomes.count else {
       throw Status(
         .dataLoss,
@@ -38,7 +39,7 @@ struct RestoredJob {
       id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs,
       deadlineAtMs: record.job.deadlineAtMs)
     job.isAdmitted = true
-    job.images = zip(request.images, record.outcomes).map { ImageProgress(steps: $0.steps, $1) }
+    job.images = zip(request.images, record.outcomes).map { ImageProgress(steps: $0.stepCount, $1) }
     // Whatever the column holds: the difference must not overflow.
     let deadline = job.deadlineAtMs.map { now + .milliseconds(max($0, 0) - nowMs) }
     for image in openImages { restore(image, pipeline, deadline: deadline, &payloads) }
@@ -80,6 +81,19 @@ struct RestoredJob {
 }
 
 extension JobRequest {
+  /// Takes the images that the request begins with from the journal.
+  ///
+  /// - Throws: DATA_LOSS when one of them is not there.
+  fileprivate mutating func restoreInputs(_ stored: StoredJob) throws(Status) {
+    let references = Set(images.flatMap(\.inputs))
+    for reference in references.sorted(by: { ($0.digest, $0.role.rawValue) < ($1.digest, $1.role.rawValue) }) {
+      guard let bytes = stored.inputs.first(where: { $0.digest == reference.digest })?.bytes,
+        let input = InputImage(reference, pixels: bytes.withUnsafeBytes { FrameBuffer(copying: $0) })
+      else { throw Status(.dataLoss, "an image that job \(stored.id) begins with is not in the journal") }
+      inputs.append(input)
+    }
+  }
+
   /// The request of a journalled job.
   ///
   /// - Throws: DATA_LOSS when it is not what ``StoredRequest/encoded()`` has written.

@@ -1,11 +1,15 @@
+import GatewayPipelines
+
 /// What one client may use up.
 public struct HTTPLimits: Hashable, Sendable {
   /// Connections at a time; more wait to be accepted.
   public var maxConnections = 1024
   /// Of them, connections of one address; more are closed.
   public var maxConnectionsPerAddress = 512
-  /// The largest request body.
-  public var maxBodyBytes = 1 << 20
+  /// The largest request body, with its images.
+  public var maxBodyBytes = 64 << 20
+  /// What images in requests may be.
+  public var images = ImageIntake()
   /// All header fields of one request together.
   public var maxHeaderBytes = 16 << 10
   /// Header fields of one request.

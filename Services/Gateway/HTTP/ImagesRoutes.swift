@@ -1,22 +1,27 @@
 import ClusterCore
 import GatewayAPI
 import GatewayDispatch
+import GatewayPipelines
 import HTTPTypes
 import Hummingbird
 import NIOCore
 import Scheduling
 
-/// `POST /v1/images/generations`.
+/// `POST /v1/images/generations`, `/edits` and `/variations`.
 struct ImagesRoutes: Sendable {
   let submission: Submission
 
   func add(to router: Router<GatewayContext>) {
-    router.serve("/v1/images/generations", [(.post, generate)])
+    router.serve("/v1/images/generations", [(.post, { try await serve(.generation, $0, $1) })])
+    router.serve("/v1/images/edits", [(.post, { try await serve(.edit, $0, $1) })])
+    router.serve("/v1/images/variations", [(.post, { try await serve(.variation, $0, $1) })])
   }
 
-  @Sendable private func generate(_ request: Request, _ context: GatewayContext) async throws -> Response {
+  private func serve(
+    _ kind: GenerationRequest.Kind, _ request: Request, _ context: GatewayContext
+  ) async throws -> Response {
     var request = request
-    let accepted = try await submission.accept(&request, context, isDetached: false, mayStream: true)
+    let accepted = try await submission.accept(&request, kind, context, isDetached: false, mayStream: true)
     let ticket = accepted.ticket
     // Clients fetch them later, and by way of others: whole addresses, signed if need be.
     let urls = ticket.images.indices.map { index in
@@ -69,7 +74,7 @@ private struct ImageEvents {
   let urls: [String]?
 
   func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
-    var states = ticket.images.map { ImageProgress(steps: $0.steps) }
+    var states = ticket.images.map { ImageProgress(steps: $0.stepCount) }
     var open = states.count
     let isOver = try await ServerSentEvent.write(ticket.events, to: &writer, keepAliveInterval: keepAliveInterval) {
       record in

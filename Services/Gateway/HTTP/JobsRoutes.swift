@@ -23,7 +23,7 @@ struct JobsRoutes: Sendable {
 
   @Sendable private func submit(_ request: Request, _ context: GatewayContext) async throws -> Response {
     var request = request
-    let ticket = try await submission.accept(&request, context, isDetached: true, mayStream: false).ticket
+    let ticket = try await submission.accept(&request, .generation, context, isDetached: true, mayStream: false).ticket
     var response = try Response.json(JobBody(try await snapshot(ticket.id, context), context.links), status: .accepted)
     response.describe(ticket, context.links)
     return response

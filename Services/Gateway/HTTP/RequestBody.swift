@@ -4,18 +4,30 @@ import Hummingbird
 import NIOCore
 
 extension Request {
-  /// Takes the body of a JSON request, within the limits, and leaves an empty one behind, so that what comes on the
-  /// connection afterwards can still be watched. A body that the header alone rules out is not asked for.
-  mutating func takeJSONBody(_ limits: HTTPLimits, _ context: GatewayContext) async throws -> [UInt8] {
-    try checkJSONHeaders(limits)
+  /// Takes the body, JSON or a form, within the limits, and leaves an empty one behind, so that what comes on the connection
+  /// afterwards can still be watched. A body that the header alone rules out is not asked for.
+  mutating func takeBody(_ limits: HTTPLimits, _ context: GatewayContext) async throws -> RequestContent {
+    let boundary = MultipartForm.boundary(of: headers[.contentType] ?? "")
+    // A JSON body may hold images as well, and nothing before its end says so.
+    let maxBytes = limits.maxBodyBytes
+    if boundary == nil { try checkJSONType() }
+    try checkLength(maxBytes)
+    let bytes = try await takeBytes(limits, maxBytes, context)
+    guard let boundary else { return .json(try Self.utf8(bytes)) }
+    return .form(try MultipartForm(bytes, boundary: boundary))
+  }
+
+  private mutating func takeBytes(
+    _ limits: HTTPLimits, _ maxBytes: Int, _ context: GatewayContext
+  ) async throws -> [UInt8] {
     await context.intake.begin(self, on: context.channel)
     let body = body
     let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
       group.addTask {
         do {
-          return try await body.collect(upTo: limits.maxBodyBytes)
+          return try await body.collect(upTo: maxBytes)
         } catch is NIOTooManyBytesError {
-          throw APIError(.bodyTooLarge, "the body has more than \(limits.maxBodyBytes) bytes")
+          throw APIError(.bodyTooLarge, "the body has more than \(maxBytes) bytes")
         }
       }
       group.addTask {
@@ -27,7 +39,7 @@ extension Request {
       return buffer
     }
     self.body = RequestBody(buffer: ByteBuffer())
-    return try Self.utf8(Array(buffer: buffer))
+    return Array(buffer: buffer)
   }
 
   /// The text without a byte order mark, which PowerShell and editors put before it: RFC 8259, section 8.1, allows to
@@ -42,7 +54,7 @@ extension Request {
 
   private static let utf8Names: Set<Substring> = ["utf-8", "\"utf-8\"", "utf8", "\"utf8\""]
 
-  private func checkJSONHeaders(_ limits: HTTPLimits) throws(APIError) {
+  private func checkJSONType() throws(APIError) {
     let contentType = headers[.contentType] ?? ""
     let parts = contentType.lowercased().split(separator: ";").map { $0.trimmingWhitespace() }
     guard parts.first == "application/json",
@@ -52,13 +64,17 @@ extension Request {
     else {
       throw APIError(
         .unsupportedMediaType,
-        "the content type is \"\(contentType.prefix(80))\", but must be application/json in UTF-8")
+        "the content type is \"\(contentType.prefix(80))\", but must be application/json in UTF-8, "
+          + "or multipart/form-data")
     }
+  }
+
+  private func checkLength(_ maxBytes: Int) throws(APIError) {
     if let encoding = headers[.contentEncoding], encoding.lowercased() != "identity" {
       throw APIError(.unsupportedMediaType, "the content encoding \"\(encoding.prefix(40))\" is not supported")
     }
-    if let length = headers[.contentLength].flatMap({ Int($0) }), length > limits.maxBodyBytes {
-      throw APIError(.bodyTooLarge, "the body has \(length) bytes, the limit is \(limits.maxBodyBytes)")
+    if let length = headers[.contentLength].flatMap({ Int($0) }), length > maxBytes {
+      throw APIError(.bodyTooLarge, "the body has \(length) bytes, the limit is \(maxBytes)")
     }
   }
 }

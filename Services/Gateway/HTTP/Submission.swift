@@ -30,32 +30,39 @@ struct Submission: Sendable {
   ///
   /// - Parameters:
   ///   - request: its body is taken.
+  ///   - kind: what the route is for.
   ///   - isDetached: whether the job keeps running when no client waits for it, unless the request says.
   ///   - mayStream: whether the answer may be a stream of events.
   func accept(
-    _ request: inout Request, _ context: GatewayContext, isDetached: Bool, mayStream: Bool
+    _ request: inout Request, _ kind: GenerationRequest.Kind, _ context: GatewayContext, isDetached: Bool,
+    mayStream: Bool
   ) async throws -> Accepted {
     guard await dispatcher.isOpen else {
       throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10)
     }
     let text = try request.idempotencyKey()
     let detachment = try request.detachment()
-    let body = try await request.takeJSONBody(limits, context)
-    let imageRequest = try GenerationRequest(
-      body: body, pipelines: dispatcher.pipelines, maxPromptBytes: WireLimits().maxTextBytes)
+    let body = try await request.takeBody(limits, context)
+    let imageRequest = try body.request(kind, pipelines: dispatcher.pipelines, intake: limits.images)
     guard mayStream || !imageRequest.isStreamed else {
       throw APIError(
         .unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
     }
     let card = try await card(named: imageRequest.model)
     // Below 2^53, so that every client can read it back exactly.
-    let images = try ImageSpec.images(of: imageRequest, card: card, randomSeed: UInt64.random(in: 0..<1 << 52))
+    let randomSeed = UInt64.random(in: 0..<1 << 52)
+    let (images, inputs) = try await Self.decoding { [dispatcher, limits] () throws(APIError) in
+      try ImageSpec.images(
+        of: imageRequest, card: card, pipelines: dispatcher.pipelines, intake: limits.images, randomSeed: randomSeed)
+    }
     try context.caller.check(images)
     var job = JobRequest(images)
+    var known: Set<String> = []
+    job.inputs = inputs.filter { known.insert($0.reference.digest).inserted }
     job.tenant = context.caller.tenant
     job.priority = imageRequest.priority
     job.traceparent = request.traceparent
-    job.key = try text.map { IdempotencyKey(text: $0, digest: try Self.digest(of: body)) }
+    job.key = try text.map { IdempotencyKey(text: $0, digest: try body.digest()) }
     // Who sends a key may come back with it.
     job.isDetached = detachment ?? (isDetached || text != nil)
     let ticket: JobTicket
@@ -81,40 +88,21 @@ struct Submission: Sendable {
     }
   }
 
-  /// The same for the same fields in any order and spacing. Whether events are streamed or addresses are sent makes no
-  /// other image.
-  private static func digest(of body: [UInt8]) throws -> Data {
-    var canonical = ""
-    let value = try JSON(body)
-    guard case .object(var fields) = value else { return Data() }
-    fields["stream"] = nil
-    if fields["response_format"] == .string(GenerationRequest.ResultFormat.url.rawValue) {
-      fields["response_format"] = nil
+  /// Decoding images takes up to a second: not on a thread that serves connections. Two at a time, since each takes memory for an image.
+  private static func decoding<Result: Sendable>(
+    _ body: @escaping @Sendable () throws(APIError) -> Result
+  ) async throws -> Result {
+    try await withCheckedThrowingContinuation { continuation in
+      decoders.addOperation { continuation.resume(with: Swift.Result { try body() }) }
     }
-    append(.object(fields), to: &canonical)
-    return Data(SHA256.hash(canonical.utf8))
   }
 
-  private static func append(_ value: JSON, to text: inout String) {
-    switch value {
-    case .object(let members):
-      text += "{"
-      for name in members.keys.sorted() {
-        guard let member = members[name], member != .null else { continue }
-        text += "\(name.utf8.count):\(name)="
-        append(member, to: &text)
-      }
-      text += "}"
-    case .array(let elements):
-      text += "["
-      for element in elements { append(element, to: &text) }
-      text += "]"
-    case .string(let string): text += "\(string.utf8.count):\(string)"
-    case .number(let number): text += "#\(number.text) "
-    case .bool(let flag): text += flag ? "true " : "false "
-    case .null: text += "null "
-    }
-  }
+  private static let decoders = {
+    let queue = OperationQueue()
+    queue.name = "image-decoder"
+    queue.maxConcurrentOperationCount = 2
+    return queue
+  }()
 }
 
 extension Response {

@@ -3,14 +3,14 @@ import GatewayAPI
 import Scheduling
 import StrictJSON
 
-/// `POST /v1/images/generations` as it was sent: every field is of the right type, nothing was compared with a model
+/// What a client asks for, as it was sent, by whichever route: every field is of the right type, nothing was compared with a model
 /// yet.
 public struct GenerationRequest: Hashable, Sendable {
   /// Levels of nesting that the body may have: the API knows two.
   private static let maxDepth = 16
 
   /// What to draw.
-  public var prompt: String
+  public var prompt = ""
   /// The model; nil: the cluster's.
   public var model: String?
   /// Images to make; image i has the seed `seed + i`.
@@ -35,10 +35,16 @@ public struct GenerationRequest: Hashable, Sendable {
   public var priority = JobPriority.interactive
   /// Whether events are streamed.
   public var isStreamed = false
-  /// What is asked for.
-  public var pipeline = PipelineName.textToImage
-  /// Fields of the pipeline's own.
-  public var options: [String: JSON] = [:]
+  /// The pipeline by name; nil: the one that the request's images are for.
+  public var pipeline: String?
+  /// What the request says in fields of pipelines' own, read by each of them.
+  var options: [PipelineName: [String: JSON]] = [:]
+  /// Those of them that the request has.
+  var optionFields: Set<String> = []
+  /// Pixels to make around the image.
+  var outpainting: Outpainting?
+  /// The request's images, as they were sent.
+  public var uploads: [UploadedImage] = []
   /// How the images are answered.
   public var resultFormat = ResultFormat.base64
 
@@ -50,25 +56,62 @@ public struct GenerationRequest: Hashable, Sendable {
     case url
   }
 
-  /// Reads the body of a request.
+  /// What a route is for.
+  public enum Kind: Sendable {
+    /// Images of a prompt, or whatever the fields say.
+    case generation
+    /// Images of a prompt and images.
+    case edit
+    /// Images like an image.
+    case variation
+  }
+
+  /// Reads a body of JSON.
   ///
   /// - Parameters:
-  ///   - body: JSON as it came.
+  ///   - body: as it came.
+  ///   - kind: what the route is for.
   ///   - pipelines: those that this gateway knows.
+  ///   - intake: what images may be.
   ///   - maxPromptBytes: bound on the prompts before any model's own limit is known.
-  public init(body: [UInt8], pipelines: PipelineRegistry = .standard, maxPromptBytes: Int) throws(APIError) {
+  public init(
+    body: [UInt8], _ kind: Kind = .generation, pipelines: PipelineRegistry = .standard,
+    intake: ImageIntake = ImageIntake(), maxPromptBytes: Int
+  ) throws(APIError) {
     guard !body.isEmpty else { throw APIError(.invalidJSON, "the body is empty") }
     let value: JSON
     do { value = try JSON(body, maxDepth: Self.maxDepth) } catch {
       throw APIError(.invalidJSON, "the body is not JSON: \(error)")
     }
     var fields = try FieldReader(value)
+    uploads = try intake.uploads(in: &fields)
+    try read(&fields, kind, pipelines, maxPromptBytes)
+  }
 
-    guard let prompt = try fields.string("prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong) else {
-      throw APIError(.missingField, "prompt is missing", param: "prompt")
+  /// Reads a form: files are the images, texts the other fields. Parameters as above.
+  public init(
+    form: MultipartForm, _ kind: Kind = .generation, pipelines: PipelineRegistry = .standard, maxPromptBytes: Int
+  ) throws(APIError) {
+    var texts: [(name: String, value: String)] = []
+    for part in form.parts {
+      if let field = ImageIntake.field(named: part.name) {
+        guard !part.bytes.isEmpty else { throw APIError(.invalidValue, "\(field) is an empty file", param: field) }
+        uploads.append(UploadedImage(field: field, bytes: Array(part.bytes)))
+      } else {
+        guard let text = String(validating: part.bytes, as: UTF8.self) else {
+          throw APIError(.invalidValue, "\(part.name.prefix(80)) is not UTF-8", param: String(part.name.prefix(80)))
+        }
+        texts.append((part.name, text))
+      }
     }
-    guard !prompt.isEmpty else { throw APIError(.invalidValue, "prompt is empty", param: "prompt") }
-    self.prompt = prompt
+    var fields = try FieldReader(form: texts)
+    try read(&fields, kind, pipelines, maxPromptBytes)
+  }
+
+  private mutating func read(
+    _ fields: inout FieldReader, _ kind: Kind, _ pipelines: PipelineRegistry, _ maxPromptBytes: Int
+  ) throws(APIError) {
+    try readPrompt(&fields, kind, maxPromptBytes)
     model = try fields.nonEmptyString("model", maxBytes: 256)
     imageCount = try fields.integer("n", in: 1...ImageSpec.maxImageCount) ?? 1
     trueCFGScale = try fields.number("true_cfg_scale", in: 0...ModelLimits.maxTrueCFGScale)
@@ -81,10 +124,26 @@ public struct GenerationRequest: Hashable, Sendable {
     try readSteps(&fields)
     try readSeed(&fields)
     try readOpenAIFields(&fields)
-    let pipeline = try pipelines.pipeline(try fields.string("pipeline"))
-    self.pipeline = pipeline.name
-    options = try pipeline.readOptions(&fields)
+    pipeline = try pipelines.name(try fields.string("pipeline"))
+    outpainting = try Outpainting(&fields)
+    options = try pipelines.readOptions(&fields)
+    let names = Set(options.values.flatMap(\.keys))
+    optionFields = names.filter { fields.holds($0) }
+    if kind != .generation, uploads.isEmpty { throw APIError(.missingField, "image is missing", param: "image") }
     try fields.refuseOthers()
+  }
+
+  private mutating func readPrompt(
+    _ fields: inout FieldReader, _ kind: Kind, _ maxPromptBytes: Int
+  ) throws(APIError) {
+    let prompt = try fields.string("prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong)
+    if kind == .variation {
+      self.prompt = prompt ?? ""
+      return
+    }
+    guard let prompt else { throw APIError(.missingField, "prompt is missing", param: "prompt") }
+    guard !prompt.isEmpty else { throw APIError(.invalidValue, "prompt is empty", param: "prompt") }
+    self.prompt = prompt
   }
 
   private mutating func readSize(_ fields: inout FieldReader) throws(APIError) {
@@ -161,6 +220,7 @@ public struct GenerationRequest: Hashable, Sendable {
     _ = try fields.choice("complexity", ["low", "medium", "high"])
     _ = try fields.choice("moderation", ["auto", "low"])
     _ = try fields.choice("style", ["vivid", "natural"])
+    _ = try fields.choice("input_fidelity", ["low", "high"])
     _ = try fields.string("user")
     _ = try fields.string("safety_identifier")
     if let count = try fields.integer("partial_images", in: 0...3), count > 0 {

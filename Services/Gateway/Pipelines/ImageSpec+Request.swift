@@ -7,15 +7,17 @@ extension ImageSpec {
   /// - Parameters:
   ///   - request: as it was sent.
   ///   - card: of the model that it is for.
+  ///   - pipelines: those that this gateway knows.
+  ///   - intake: what images may be. They are decoded here, which takes up to a second.
   ///   - randomSeed: used when the request has no seed; at most 2^53, so that JavaScript clients can read it back.
+  /// - Returns: the images to make, and those that they begin with, once each.
   public static func images(
-    of request: GenerationRequest, card: ModelCard, randomSeed: UInt64
-  ) throws(APIError) -> [ImageSpec] {
-    guard card.pipelines.contains(request.pipeline) else {
-      let list = card.pipelines.map { "\"\($0)\"" }.joined(separator: ", ")
-      throw APIError(
-        .invalidValue, "pipeline is \"\(request.pipeline)\", but \(card.model.id) serves \(list)", param: "pipeline")
-    }
+    of request: GenerationRequest, card: ModelCard, pipelines: PipelineRegistry = .standard,
+    intake: ImageIntake = ImageIntake(), randomSeed: UInt64
+  ) throws(APIError) -> (images: [ImageSpec], inputs: [InputImage]) {
+    var inputs = try RequestInputs(request, card, intake)
+    let pipeline = try inputs.choosePipeline(request, card, pipelines)
+    var options = try inputs.options(of: request, pipeline)
     try checkPrompt(request.prompt, "prompt", card)
     let negativePrompt =
       request.negativePrompt ?? (card.defaults.negativePrompt.isEmpty ? nil : card.defaults.negativePrompt)
@@ -27,16 +29,25 @@ extension ImageSpec {
         .invalidValue, "\(request.stepsField) is \(steps), but must be from 1 to \(card.limits.maxSteps)",
         param: request.stepsField)
     }
+    let size = try size(for: request, pipeline.name, inputs.sizes, card)
+    try inputs.finish(&options, size)
+    let kept = inputs.all
     let first = ImageSpec(
-      card: card, pipeline: request.pipeline, prompt: request.prompt,
+      card: card, pipeline: pipeline.name, prompt: request.prompt,
       // As in the reference: without guidance the negative prompt has no effect, and is not even encoded.
-      negativePrompt: trueCFGScale > 1 ? negativePrompt : nil, size: try size(for: request, card), steps: steps,
-      trueCFGScale: trueCFGScale, seed: request.seed.map { UInt64($0) } ?? randomSeed, options: request.options)
-    return (0..<request.imageCount).map { index in
+      negativePrompt: trueCFGScale > 1 ? negativePrompt : nil, size: size, steps: steps, trueCFGScale: trueCFGScale,
+      seed: request.seed.map { UInt64($0) } ?? randomSeed, options: options, inputs: kept.map(\.reference))
+    do throws(Status) {
+      _ = try PartialSchedule.firstStep(steps: steps, strength: first.strength)
+    } catch {
+      throw APIError(.invalidValue, error.message, param: error.field)
+    }
+    let images = (0..<request.imageCount).map { index in
       var image = first
       image.seed += UInt64(index)
       return image
     }
+    return (images, kept)
   }
 
   private static func checkPrompt(_ prompt: String, _ name: String, _ card: ModelCard) throws(APIError) {
@@ -48,11 +59,16 @@ extension ImageSpec {
     }
   }
 
-  private static func size(for request: GenerationRequest, _ card: ModelCard) throws(APIError) -> ImageSize {
-    guard let (width, height) = request.size else { return card.defaults.size }
-    let limits = card.limits
-    for (name, side) in [("width", width), ("height", height)] {
-      let field = request.hasSizeField ? "size" : name
+  private static func size(
+    for request: GenerationRequest, _ pipeline: PipelineName, _ images: [ImageSize], _ card: ModelCard
+  ) throws(APIError) -> ImageSize {
+    let asked = request.size.map { ImageSize(widthPx: $0.width, heightPx: $0.height) }
+    let size = card.size(for: pipeline, asked, images), limits = card.limits
+    // What no request says is a default, or follows from an image.
+    let isAsked = asked == size
+    guard isAsked || !images.isEmpty else { return size }
+    for (name, side) in [("width", size.widthPx), ("height", size.heightPx)] {
+      let field = !isAsked ? "image" : request.hasSizeField ? "size" : name
       guard side.isMultiple(of: limits.sizeMultiplePx) else {
         throw APIError(
           .invalidValue, "\(name) is \(side), but must be a multiple of \(limits.sizeMultiplePx)", param: field)
@@ -63,12 +79,11 @@ extension ImageSpec {
         )
       }
     }
-    let size = ImageSize(widthPx: width, heightPx: height)
     guard size.pixelCount <= limits.maxPixels else {
       throw APIError(
         .invalidValue,
         "size is \(size), which is \(size.pixelCount) pixels; the limit of \(card.model.id) is \(limits.maxPixels)",
-        param: "size")
+        param: isAsked ? "size" : "image")
     }
     return size
   }

@@ -6,6 +6,10 @@ import StrictJSON
 public struct ImageSpec: Hashable, Sendable {
   /// Most images of one request.
   public static let maxImageCount = 10
+  /// Most images that a request begins with.
+  public static let maxInputCount = 16
+  /// Most control images of a request.
+  public static let maxControlCount = 4
 
   /// The model, with what it allows.
   public var card: ModelCard
@@ -25,12 +29,14 @@ public struct ImageSpec: Hashable, Sendable {
   public var seed: UInt64
   /// Fields of the pipeline's own, by their names in the API.
   public var options: [String: JSON]
+  /// The request's images: those to begin with or to edit, in order, then the control images, then the mask.
+  public var inputs: [InputReference]
 
   /// See the properties.
   public init(
     card: ModelCard, pipeline: PipelineName = .textToImage, prompt: String, negativePrompt: String?, size: ImageSize,
     steps: Int,
-    trueCFGScale: Double, seed: UInt64, options: [String: JSON] = [:]
+    trueCFGScale: Double, seed: UInt64, options: [String: JSON] = [:], inputs: [InputReference] = []
   ) {
     self.card = card
     self.pipeline = pipeline
@@ -41,6 +47,7 @@ public struct ImageSpec: Hashable, Sendable {
     self.trueCFGScale = trueCFGScale
     self.seed = seed
     self.options = options
+    self.inputs = inputs
   }
 
   /// Image tokens: what a step costs.

@@ -16,6 +16,9 @@ public struct JobRequest: Sendable {
   /// Whether they are made even when no client waits for them any more.
   public var isDetached = false
 
+  /// The pixels of the images that the request begins with, once each.
+  public var inputs: [InputImage] = []
+
   /// A request for `images`, which are equal but for their seeds.
   public init(_ images: [ImageSpec]) {
     precondition(!images.isEmpty, "a request needs an image")

@@ -13,6 +13,12 @@ public struct Pipeline: Sendable {
   public var name: PipelineName
   /// Every stage that a request may need: a model is ready for the pipeline when each of them has a ready worker.
   public var stages: [StageName]
+  /// How many images to begin with or to edit a request has.
+  public var images: ClosedRange<Int>
+  /// Whether a request has a mask.
+  public var takesMask: Bool
+  /// How many control images a request has.
+  public var controls: ClosedRange<Int>
   /// Reads and checks the fields of the pipeline's own; what it returns becomes ``ImageSpec/options``.
   public var readOptions: @Sendable (inout FieldReader) throws(APIError) -> [String: JSON]
   /// The tasks of one image, each after those whose outputs it takes. The last one's output is the image, encoded.
@@ -20,12 +26,16 @@ public struct Pipeline: Sendable {
 
   /// See the properties.
   public init(
-    name: PipelineName, stages: [StageName],
+    name: PipelineName, stages: [StageName], images: ClosedRange<Int> = 0...0, takesMask: Bool = false,
+    controls: ClosedRange<Int> = 0...0,
     readOptions: @escaping @Sendable (inout FieldReader) throws(APIError) -> [String: JSON] = { _ in [:] },
     tasks: @escaping @Sendable (ImageSpec) -> [PipelineTask]
   ) {
     self.name = name
     self.stages = stages
+    self.images = images
+    self.takesMask = takesMask
+    self.controls = controls
     self.readOptions = readOptions
     self.tasks = tasks
   }
@@ -46,19 +56,28 @@ public struct PipelineRegistry: Sendable {
   }
 
   /// All pipelines of this program.
-  public static let standard = PipelineRegistry([.textToImage])
+  public static let standard = PipelineRegistry([
+    .textToImage, .imageToImage, .inpaint, .edit, .editPlus, .editInpaint, .controlNet, .controlNetInpaint,
+  ])
 
   /// The pipeline called `name`; nil: there is none.
   public subscript(_ name: PipelineName) -> Pipeline? { pipelines.first { $0.name == name } }
 
-  /// The pipeline that a request asks for; nil: text-to-image.
-  func pipeline(_ text: String?) throws(APIError) -> Pipeline {
-    let text = text ?? PipelineName.textToImage.text
-    guard let pipeline = pipelines.first(where: { $0.name.text == text }) else {
+  /// The name of a pipeline that a request asks for; nil: it asks for none.
+  func name(_ text: String?) throws(APIError) -> String? {
+    guard let text else { return nil }
+    guard pipelines.contains(where: { $0.name.text == text }) else {
       let list = pipelines.map { "\"\($0.name)\"" }.joined(separator: ", ")
       throw APIError(.invalidValue, "pipeline is \"\(text.prefix(80))\", but must be one of \(list)", param: "pipeline")
     }
-    return pipeline
+    return text
+  }
+
+  /// Reads the fields that belong to one pipeline or another: which one it is may depend on the model.
+  func readOptions(_ fields: inout FieldReader) throws(APIError) -> [PipelineName: [String: JSON]] {
+    var options: [PipelineName: [String: JSON]] = [:]
+    for pipeline in pipelines { options[pipeline.name] = try pipeline.readOptions(&fields) }
+    return options
   }
 
   /// Those pipelines of a model that this gateway knows.

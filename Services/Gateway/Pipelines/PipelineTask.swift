@@ -13,6 +13,8 @@ public struct PipelineTask: Sendable {
   public var output: TensorRule
   /// What progress carries as a checkpoint, and what a resumed attempt is sent; nil: the task has no steps.
   public var checkpoint: TensorRule?
+  /// The request's images that the message carries.
+  public var images: [TaskImage] = []
   /// Prompt tokens that an output stands for, for the usage of the request.
   public var promptTokens: @Sendable (WireTensor) -> Int = { _ in 0 }
 

@@ -19,6 +19,7 @@ package struct StoredRequest: Codable, Equatable {
   /// Of the first image; the others' follow it.
   var seed: UInt64
   var options: [String: JSON]?
+  var inputs: [InputReference]?
   var imageCount: Int?
   var pictureCount: Int?
   var priority: String
@@ -38,6 +39,7 @@ extension StoredRequest {
     trueCFGScale = image.trueCFGScale
     seed = image.seed
     options = image.options.isEmpty ? nil : image.options
+    inputs = image.inputs.isEmpty ? nil : image.inputs
     imageCount = request.images.count
     priority = request.priority.rawValue
     traceparent = request.traceparent
@@ -62,7 +64,8 @@ extension StoredRequest {
     let image = ImageSpec(
       card: stored.card, pipeline: pipeline, prompt: stored.prompt, negativePrompt: stored.negativePrompt,
       size: stored.size,
-      steps: stored.steps, trueCFGScale: stored.trueCFGScale, seed: stored.seed, options: stored.options ?? [:])
+      steps: stored.steps, trueCFGScale: stored.trueCFGScale, seed: stored.seed, options: stored.options ?? [:],
+      inputs: stored.inputs ?? [])
     var request = JobRequest(
       (0..<imageCount).map { index in
         var copy = image

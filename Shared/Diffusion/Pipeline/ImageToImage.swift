@@ -4,7 +4,7 @@ import ImageCodec
 extension PipelineRun {
   /// A prompt and an image → an image that begins with the image's noised latents (diffusers `QwenImageImg2ImgPipeline`).
   func imageToImage(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
-    let first = try firstStep(strength: inputs.strength ?? 0.6), schedule = try schedule()
+    let first = try firstStep(), schedule = try schedule()
     let image = try image().prepared(by: ImagePreparation(size: request.size)).rgb
     let (prompt, negative) = try encodePrompts()
     var generator = TorchCPUGenerator(seed: request.seed)

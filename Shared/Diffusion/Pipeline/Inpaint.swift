@@ -14,7 +14,7 @@ extension PipelineRun {
   ///
   /// - Parameter original: the image, as the result is to be.
   func inpaintingTask(of original: RasterImage) throws -> InpaintingTask {
-    let mask = try mask(), first = try firstStep(strength: inputs.strength ?? 0.6), schedule = try schedule()
+    let mask = try mask(), first = try firstStep(), schedule = try schedule()
     var preparation = ImagePreparation(size: request.size)
     if let padding = inputs.paddingMaskCrop {
       guard (0...16_384).contains(padding) else {

@@ -159,17 +159,14 @@ struct PipelineRun {
     }
   }
 
-  /// The first step of a request that makes only a part of an image anew: the larger `strength`, the earlier.
-  func firstStep(strength: Double) throws(PipelineError) -> Int {
-    guard strength.isFinite, (0...1).contains(strength) else {
-      throw .invalidRequest(field: "strength", reason: "is \(strength); it must be between 0 and 1")
+  /// The first step of a request that makes only a part of an image anew.
+  func firstStep() throws(PipelineError) -> Int {
+    do {
+      return try PartialSchedule.firstStep(
+        steps: request.steps, strength: inputs.strength ?? PartialSchedule.defaultStrength)
+    } catch {
+      throw .invalidRequest(field: "strength", reason: String(error.message.dropFirst("strength ".count)))
     }
-    let steps = Double(request.steps), first = Int(max(steps - min(steps * strength, steps), 0))
-    guard first < request.steps else {
-      throw .invalidRequest(
-        field: "strength", reason: "is \(strength), which leaves none of the \(request.steps) steps")
-    }
-    return first
   }
 }
 

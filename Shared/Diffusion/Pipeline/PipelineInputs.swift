@@ -40,6 +40,12 @@ public struct PipelineInputs: Sendable {
 
   /// No images.
   public init() {}
+
+  /// What the choice of a pipeline needs to know.
+  public var summary: RequestImages {
+    RequestImages(
+      sizes: images.map(\.size), hasMask: mask != nil, controlCount: controls.count, hasStrength: strength != nil)
+  }
 }
 
 extension RasterImage {

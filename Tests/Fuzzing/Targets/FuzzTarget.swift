@@ -17,6 +17,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
   case safetensors
   /// A PNG file.
   case png
+  /// An image file of any format that is read.
+  case image
   /// A request as the journal keeps it.
   case journal
 
@@ -27,6 +29,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case .request: Self.readRequest(bytes)
     case .safetensors: Self.readSafetensors(bytes)
     case .png: Self.readPNG(bytes)
+    case .image: Self.readImage(bytes)
     case .journal: Self.readJournal(bytes)
     }
   }
@@ -111,6 +114,39 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     guard let metadata = try? ImageMetadata(texts: texts) else { return }
     let same = try? ImageMetadata(texts: metadata.texts)
     precondition(same?.seed == metadata.seed && same?.model == metadata.model, "metadata come back as others")
+  }
+
+  // MARK: - Image
+
+  /// The first byte: whether a PNG file's checksums are put right (odd), and what the image is resized to.
+  private static func readImage(_ bytes: [UInt8]) {
+    guard let first = bytes.first else { return }
+    let isPNG = bytes.dropFirst(2).starts(with: "PNG".utf8)
+    let file = first & 1 == 1 && isPNG ? withChecksums(Array(bytes[1...])) : Array(bytes[1...])
+    let limits = ImageFile.Limits(maxBytes: 1 << 16, maxPixels: 1 << 12, maxSide: 1 << 9)
+    let decoded: RasterImage
+    do { decoded = try ImageFile.decode(file, limits: limits) } catch {
+      precondition(!error.description.isEmpty)
+      return
+    }
+    precondition(max(decoded.width, decoded.height) <= limits.maxSide, "a longer side than the limit")
+    precondition(decoded.width * decoded.height <= limits.maxPixels, "more pixels than the limit")
+    guard let header = try? ImageFile.header(of: file, limits: limits) else {
+      fatalError("an image without a header")
+    }
+    precondition(header.width == decoded.width && header.height == decoded.height, "another size than in the header")
+    // What was read can be used: written, read again, and resized.
+    let (wide, high) = (1 + Int(first) % 13, 1 + Int(first) / 13)
+    let small = decoded.resized(width: wide, height: high, filter: .lanczos)
+    precondition(small.width == wide && small.height == high && small.channels == decoded.channels)
+    guard let lossless = try? ImageFile.decode(WebP.encode(decoded, .lossless)) else {
+      fatalError("an image that was read cannot be read again as WebP")
+    }
+    precondition(lossless.rgba == decoded.rgba, "comes back as another image")
+    guard let lossy = try? ImageFile.decode(JPEG.encode(decoded, quality: 1 + Int(first) % 100)) else {
+      fatalError("an image that was read cannot be read again as JPEG")
+    }
+    precondition(lossy.width == decoded.width && lossy.height == decoded.height, "comes back in another size")
   }
 
   // MARK: - Journal

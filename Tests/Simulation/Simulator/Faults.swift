@@ -32,7 +32,7 @@ extension Simulation {
     }
   }
 
-  /// A step that never ends; the process still says that all is well, until somebody kills it.
+  /// A step that never ends; the process still says that all is well, until it is killed.
   func stick(slot: Int, process: Int) {
     log("p\(process) is stuck")
     schedule(.killStuck(slot: slot, process: process), in: random.pick(40_000...100_000))

@@ -216,7 +216,7 @@ extension Simulation {
       return
     }
     if task.isStuck {
-      // Until somebody ends the process.
+      // Until the process is ended.
       count("stuck steps")
       stick(slot: slot, process: process)
       return

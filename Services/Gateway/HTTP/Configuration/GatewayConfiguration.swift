@@ -70,7 +70,9 @@ public struct GatewayConfiguration: SettingGroup {
       "http.maxConnectionsPerAddress", http.maxConnectionsPerAddress, in: 1...100_000,
       "of them, of one address; more are closed")
     http.maxBodyBytes = await reader.integer(
-      "http.maxBodyBytes", http.maxBodyBytes, in: 1024...(1 << 30), "the largest request body")
+      "http.maxBodyBytes", http.maxBodyBytes, in: 1024...(1 << 30), "the largest request body, with its images")
+    http.images.maxPixels = await reader.integer(
+      "http.maxImagePixels", http.images.maxPixels, in: 1024...(1 << 28), "the most pixels of an image in a request")
     http.maxHeaderBytes = await reader.integer(
       "http.maxHeaderBytes", http.maxHeaderBytes, in: 1024...(1 << 20), "the header of one request")
     http.bodyTimeout = await reader.seconds(
@@ -229,7 +231,17 @@ public struct GatewayConfiguration: SettingGroup {
       "a later step may take this long, or jobs.stepSlowdown times the slowest so far")
     scheduling.stepSlowdown = await reader.number(
       "jobs.stepSlowdown", scheduling.stepSlowdown, in: 1...1000, "see jobs.stepSeconds")
+    let slowWorkerFactor = await reader.number(
+      "jobs.slowWorkerFactor", scheduling.slowWorkerFactor ?? 0, in: 0...1000,
+      "a task moves to a free worker whose steps take so many times less than those of its own; 0: never")
+    scheduling.slowWorkerFactor = slowWorkerFactor > 0 ? slowWorkerFactor : nil
     dispatcher.scheduling = scheduling
+    dispatcher.maxInputBytes = await reader.integer(
+      "jobs.maxInputBytes", dispatcher.maxInputBytes, in: 0...(1 << 40),
+      "bytes of the decoded images that open jobs begin with")
+    dispatcher.maxTenantInputBytes = await reader.integer(
+      "jobs.maxTenantInputBytes", dispatcher.maxTenantInputBytes, in: 0...(1 << 40),
+      "of them, those of one tenant")
     dispatcher.jobTimeout = await reader.seconds(
       "jobs.timeoutSeconds", dispatcher.jobTimeout, in: 1...1e7, "a job that takes longer fails")
     dispatcher.checkpointInterval = await reader.seconds(

@@ -1,0 +1,104 @@
+import ClusterCore
+import GatewayAPI
+import ImageCodec
+import StrictJSON
+
+/// The decoded images of a request on their way into its specification.
+struct RequestInputs {
+  private var images: [RasterImage]
+  private var controls: [RasterImage]
+  private var mask: RasterImage?
+  private let hasStrength: Bool
+
+  /// Decodes the images of `request`.
+  init(_ request: GenerationRequest, _ card: ModelCard, _ intake: ImageIntake) throws(APIError) {
+    var decoded = try intake.decode(request.uploads)
+    images = decoded.removeValue(forKey: .image) ?? []
+    controls = decoded.removeValue(forKey: .control) ?? []
+    mask = decoded.removeValue(forKey: .mask)?.first
+    hasStrength = request.optionFields.contains("strength")
+    if let outpainting = request.outpainting { try outpaint(outpainting) }
+    if mask == nil, !card.pipelines.contains(where: { [.edit, .editPlus].contains($0) }) { takeMaskFromImage() }
+  }
+
+  private mutating func outpaint(_ outpainting: Outpainting) throws(APIError) {
+    guard images.count == 1, mask == nil, controls.isEmpty else {
+      throw APIError(.invalidValue, "outpaint is for requests with one image, and without a mask", param: "outpaint")
+    }
+    let (image, mask) = outpainting.canvas(of: images[0])
+    images = [image]
+    self.mask = mask
+  }
+
+  /// As in OpenAI's API: an image with transparency is its own mask.
+  private mutating func takeMaskFromImage() {
+    guard images.count == 1, images[0].channels == 4 else { return }
+    let alpha = images[0].alpha
+    if alpha.pixels.contains(where: { $0 < 255 }) { mask = alpha.inverted }
+  }
+
+  /// Sizes of the images, in order.
+  var sizes: [ImageSize] { images.map { ImageSize(widthPx: $0.width, heightPx: $0.height) } }
+
+  /// The pipeline that the request is for; the images must be those that it takes.
+  func choosePipeline(
+    _ request: GenerationRequest, _ card: ModelCard, _ pipelines: PipelineRegistry
+  ) throws(APIError) -> Pipeline {
+    let summary = RequestImages(
+      sizes: sizes, hasMask: mask != nil, controlCount: controls.count, hasStrength: hasStrength)
+    let name: PipelineName
+    do throws(Status) { name = try card.pipeline(named: request.pipeline, for: summary) } catch {
+      throw APIError(.invalidValue, error.message, param: error.field)
+    }
+    guard let pipeline = pipelines[name] else {
+      throw APIError(.unsupportedValue, "this gateway does not know the pipeline \(name)", param: "pipeline")
+    }
+    try check("image", images.count, pipeline.images, name)
+    try check("control_image", controls.count, pipeline.controls, name)
+    try check("mask", mask == nil ? 0 : 1, pipeline.takesMask ? 1...1 : 0...0, name)
+    return pipeline
+  }
+
+  private func check(
+    _ field: String, _ count: Int, _ allowed: ClosedRange<Int>, _ pipeline: PipelineName
+  ) throws(APIError) {
+    guard !allowed.contains(count) else { return }
+    if count == 0 { throw APIError(.missingField, "\(field) is missing: \(pipeline) needs it", param: field) }
+    let limit = allowed.upperBound == 0 ? "takes none" : "takes \(allowed.upperBound) at most"
+    throw APIError(.invalidValue, "there are \(count) of \(field), but \(pipeline) \(limit)", param: field)
+  }
+
+  /// What the request says in the pipeline's own fields; fields of other pipelines are refused.
+  func options(of request: GenerationRequest, _ pipeline: Pipeline) throws(APIError) -> [String: JSON] {
+    let options = request.options[pipeline.name] ?? [:]
+    if let other = request.optionFields.sorted().first(where: { options[$0] == nil }) {
+      throw APIError(.unsupportedValue, "\(other): the pipeline \(pipeline.name) does not take it", param: other)
+    }
+    return options
+  }
+
+  /// Blurs the mask, and finds the part of the image to work on.
+  mutating func finish(_ options: inout [String: JSON], _ size: ImageSize) throws(APIError) {
+    guard let mask else { return }
+    let target = images.first ?? controls.first
+    guard let target, target.width == mask.width, target.height == mask.height else {
+      let found = target.map { "the image \($0.width)x\($0.height)" } ?? "there is no image"
+      throw APIError(.invalidValue, "mask is \(mask.width)x\(mask.height), but \(found)", param: "mask")
+    }
+    let radius = options["mask_blur"]?.double ?? 0
+    let blurred = radius > 0 ? mask.gaussianBlurred(radius: radius) : mask
+    self.mask = blurred
+    guard let padding = options["padding_mask_crop"]?.integer else { return }
+    guard let region = blurred.maskRegion(forWidth: size.widthPx, height: size.heightPx, padding: padding) else {
+      throw APIError(.invalidValue, "mask is black: nothing is to be made anew", param: "mask")
+    }
+    options["mask_region"] = .array(
+      [region.left, region.top, region.right, region.bottom].map { .number(JSONNumber(text: "\($0)")) })
+  }
+
+  /// All images, in the order of ``ImageSpec/inputs``.
+  var all: [InputImage] {
+    images.map { InputImage($0, role: .image) } + controls.map { InputImage($0, role: .control) }
+      + (mask.map { [InputImage($0, role: .mask)] } ?? [])
+  }
+}
