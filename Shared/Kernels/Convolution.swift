@@ -1,7 +1,8 @@
 import CKernels
 import TensorCore
 
-/// A two-dimensional convolution with packed weights: 3×3 with zero padding of 1, or 1×1.
+/// A two-dimensional convolution with packed weights: 3×3 with zero padding of 1, or 1×1; or 3×3 with stride 2 and zero
+/// padding of a row below and a column on the right.
 public struct Convolution: Sendable {
   /// Channels of the result.
   public let outChannels: Int
@@ -9,16 +10,28 @@ public struct Convolution: Sendable {
   public let inChannels: Int
   /// 3 or 1.
   public let kernelSize: Int
+  /// 1, or 2: the result is half as high and wide, rounded down.
+  public let stride: Int
   let weight: PreparedKernel
   /// fp32 [out].
   let bias: Tensor
+
+  /// Rows of zeros above the image, and columns left of it.
+  var leadingPadding: Int { stride == 1 ? kernelSize / 2 : 0 }
+
+  /// The rows of an image of `height` rows, taken `scale` times, that `rows` of the result depend on.
+  func inputRows(of rows: Range<Int>, height: Int, scale: Int) -> Range<Int> {
+    let first = rows.lowerBound * stride - leadingPadding
+    let end = (rows.upperBound - 1) * stride - leadingPadding + kernelSize
+    return max(0, first) / scale..<(min(scale * height, end) + scale - 1) / scale
+  }
 }
 
 /// The kernels' form of a convolution's weight.
 enum PreparedKernel: Sendable {
   /// 3×3 transformed for Winograd's algorithm: fp32 panels for each of 36 points, see ckernels.h.
   case winograd(Tensor)
-  /// 1×1 as fp32 panels of a matrix [out, in].
+  /// 1×1, or 3×3 with stride 2, as fp32 panels of a matrix [out, kernelSize · kernelSize · in].
   case panels(Tensor)
   /// fp32 [out, kernelSize, kernelSize, in], for OpenBLAS.
   case rowMajor(Tensor)
@@ -26,22 +39,26 @@ enum PreparedKernel: Sendable {
 
 extension Compute {
   /// Packs a weight [out, in, 3, 3] or [out, in, 1, 1] and a bias [out], of any floating-point type. A transformed 3×3
-  /// weight takes 36/9 of its fp32 size.
-  public func prepareConvolution(weight: Tensor, bias: Tensor) -> Convolution {
+  /// weight takes 36/9 of its fp32 size; with stride 2 it is not transformed.
+  public func prepareConvolution(weight: Tensor, bias: Tensor, stride: Int = 1) -> Convolution {
     let shape = weight.shape
     precondition(
       shape.rank == 4 && shape[2] == shape[3] && (shape[2] == 1 || shape[2] == 3), "convolution weight \(shape)")
+    precondition(stride == 1 || stride == 2 && shape[2] == 3, "stride \(stride) for convolution weight \(shape)")
     precondition(bias.elementCount == shape[0], "bias \(bias.shape) for convolution weight \(shape)")
     let prepared: PreparedKernel =
       if matrixLibrary == .openBLAS {
         .rowMajor(channelsLast(fp32(weight)))
       } else if shape[2] == 1 {
         .panels(packed(weight.reshaped([shape[0], shape[1]]), functions.fp32))
+      } else if stride == 2 {
+        .panels(packed(channelsLast(fp32(weight)).reshaped([shape[0], 9 * shape[1]]), functions.fp32))
       } else {
         .winograd(transformed(fp32(weight)))
       }
     return Convolution(
-      outChannels: shape[0], inChannels: shape[1], kernelSize: shape[2], weight: prepared, bias: fp32(bias))
+      outChannels: shape[0], inChannels: shape[1], kernelSize: shape[2], stride: stride, weight: prepared,
+      bias: fp32(bias))
   }
 
   private func transformed(_ weight: Tensor) -> Tensor {
@@ -75,12 +92,12 @@ extension Compute {
   }
 
   /// x [H, W, in] fp32 → [H, W, out] fp32, at every precision. If `upsampled`, x is taken as ``upsampleNearest2x(_:)``
-  /// of itself, which is never stored, and the result is [2H, 2W, out].
+  /// of itself, which is never stored, and the result is [2H, 2W, out]; with stride 2 it is [H / 2, W / 2, out].
   public func convolution(_ x: Tensor, _ w: Convolution, upsampled: Bool = false) -> Tensor {
     let scale = upsampled ? 2 : 1
     precondition(x.shape.rank == 3, "convolution of \(x.shape)")
-    let height = scale * x.shape[0]
-    var result = MutableImageRows(MutableTensor(uninitialized: [height, scale * x.shape[1], w.outChannels]))
+    let height = scale * x.shape[0] / w.stride, width = scale * x.shape[1] / w.stride
+    var result = MutableImageRows(MutableTensor(uninitialized: [height, width, w.outChannels]))
     convolution(ImageRows(x), w, upsampled: upsampled, rows: 0..<height, into: &result)
     return result.finish().finish()
   }

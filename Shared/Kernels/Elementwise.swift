@@ -90,11 +90,18 @@ extension Compute {
   }
 
   /// x·σ(x), fp32 → fp32.
-  public func silu(_ x: Tensor) -> Tensor {
-    precondition(x.dtype == .fp32, "silu of \(x.dtype)")
+  public func silu(_ x: Tensor) -> Tensor { elementwise(x, functions.silu) }
+
+  /// eˣ, fp32 → fp32.
+  public func exp(_ x: Tensor) -> Tensor { elementwise(x, functions.exp) }
+
+  private func elementwise(
+    _ x: Tensor, _ function: (UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, Int) -> Void
+  ) -> Tensor {
+    precondition(x.dtype == .fp32, "a function of fp32 numbers on \(x.dtype)")
     return filled(x.shape, reading: x) { result in
       parallelRows(x.elementCount, bytesPerRow: 8, grain: 16) { range in
-        functions.silu(
+        function(
           result.pointer(range.lowerBound, count: range.count), x.pointer(range.lowerBound, count: range.count),
           range.count)
       }

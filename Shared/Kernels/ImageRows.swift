@@ -67,28 +67,28 @@ extension Compute {
   public static let convolutionRowGrain = 4
 
   /// Rows `rows` of a convolution of an image [H, W, in], into rows of an image [H, W, out] (twice as high and wide if
-  /// `upsampled`), or added to them. The image's bytes do not depend on the parts it is computed in.
+  /// `upsampled`, half with stride 2), or added to them. The image's bytes do not depend on the parts it is computed in.
   ///
   /// `rows` begins at a multiple of ``convolutionRowGrain`` and ends at one or at the image's end; x holds the rows
-  /// beside it too (with a 3×3 kernel).
+  /// beside it too (with a 3×3 kernel): with stride 2 the rows from twice its beginning through twice its end.
   public func convolution(
     _ x: ImageRows, _ w: Convolution, upsampled: Bool = false, rows: Range<Int>, into out: inout MutableImageRows,
     adds: Bool = false
   ) {
-    let scale = upsampled ? 2 : 1, halo = w.kernelSize / 2,
-      (width, grain) = (x.pixels.shape[1], Self.convolutionRowGrain)
+    let scale = upsampled ? 2 : 1, (width, grain) = (x.pixels.shape[1], Self.convolutionRowGrain)
     let (outShape, outRange, height) = (out.shape, out.range, out.height)
     precondition(x.pixels.shape[2] == w.inChannels, "convolution of \(x.pixels.shape), \(w.inChannels) channels")
+    precondition(!upsampled || w.stride == 1, "convolution of an upsampled image with stride \(w.stride)")
     precondition(
-      height == scale * x.height && outShape[1] == scale * width && outShape[2] == w.outChannels,
+      height == scale * x.height / w.stride && outShape[1] == scale * width / w.stride && outShape[2] == w.outChannels,
       "result \(outShape) of \(height) rows for \(x.pixels.shape) of \(x.height)")
     precondition(
       rows.lowerBound % grain == 0 && (rows.upperBound % grain == 0 || rows.upperBound == height),
       "rows \(rows) of \(height)")
     if rows.isEmpty { return }
-    let needed = max(0, rows.lowerBound - halo) / scale..<(min(height, rows.upperBound + halo) + scale - 1) / scale
+    let needed = w.inputRows(of: rows, height: x.height, scale: scale)
     precondition(x.range.contains(needed) && outRange.contains(rows), "rows \(rows) of \(outRange) from \(x.range)")
-    let part = ImagePart(rows: rows, first: out.first, height: height, width: scale * width, adds: adds)
+    let part = ImagePart(rows: rows, first: out.first, height: height, width: outShape[1], adds: adds)
     out.pixels.write(reading: x.pixels, w.bias) { out in
       if case .winograd(let weights) = w.weight {
         winograd(x, weights, w, upsampled: upsampled, part, into: out)
@@ -153,7 +153,7 @@ extension Compute {
     withExtendedLifetime(weights) {}
   }
 
-  /// As a matrix product: of the pixels with a 1×1 kernel, of their neighbourhoods by OpenBLAS.
+  /// As a matrix product: of the pixels with a 1×1 kernel, of their neighbourhoods with stride 2 or by OpenBLAS.
   private func product(_ x: ImageRows, _ w: Convolution, _ part: ImagePart, into out: Output) {
     let rowElements = part.width * w.outChannels
     let result = out.address((part.rows.lowerBound - part.first) * rowElements, count: part.rows.count * rowElements)
@@ -164,25 +164,45 @@ extension Compute {
       ldo: w.outChannels)
     switch w.weight {
     case .winograd: preconditionFailure("not a matrix product")
+    case .panels(let panels) where w.stride == 2: patchProduct(x, panels, w, part, epilogue)
     case .panels(let panels):
       let source = x[part.rows], pixels: Shape = [source.shape[0] * source.shape[1], w.inChannels]
       multiply(
         source.reshaped(pixels), PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outChannels,
         epilogue)
-    case .rowMajor(let weight): product(x, rowMajor: weight, w, rows: part.rows, epilogue)
+    case .rowMajor(let weight): product(x, rowMajor: weight, w, part, epilogue)
+    }
+  }
+
+  /// With stride 2: patches are gathered while they are packed.
+  private func patchProduct(
+    _ x: ImageRows, _ panels: Tensor, _ w: Convolution, _ part: ImagePart, _ epilogue: ck_epilogue
+  ) {
+    let depth = w.kernelSize * w.kernelSize * w.inChannels, first = part.rows.lowerBound * part.width
+    let patches = ck_patches(
+      height: x.height, width: x.pixels.shape[1], channels: w.inChannels, x_row: x.first,
+      x: x.pixels.pointer(count: x.pixels.elementCount))
+    multiply(
+      rows: part.rows.count * part.width, depth: depth, of: x.pixels,
+      PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outChannels, epilogue
+    ) { range, packed, _ in
+      withUnsafePointer(to: patches) {
+        functions.pack_patches(
+          packed.assumingMemoryBound(to: Float.self), $0, first + range.lowerBound, range.count)
+      }
     }
   }
 
   private func product(
-    _ x: ImageRows, rowMajor weight: Tensor, _ w: Convolution, rows: Range<Int>, _ epilogue: ck_epilogue
+    _ x: ImageRows, rowMajor weight: Tensor, _ w: Convolution, _ part: ImagePart, _ epilogue: ck_epilogue
   ) {
-    let width = x.pixels.shape[1], depth = w.kernelSize * w.kernelSize * w.inChannels, tile = Sgemm.tileRows
-    let pixels = rows.count * width
+    let depth = w.kernelSize * w.kernelSize * w.inChannels, tile = Sgemm.tileRows
+    let pixels = part.rows.count * part.width
     pool.parallel((pixels + tile - 1) / tile) { index in
       let first = index * tile, count = min(tile, pixels - first)
       withUnsafeTemporaryAllocation(of: Float.self, capacity: count * depth) { patches in
-        let start = rows.lowerBound * width + first
-        gatherPatches(x, start..<start + count, size: w.kernelSize, patches)
+        let start = part.rows.lowerBound * part.width + first
+        gatherPatches(x, start..<start + count, of: part.width, w, patches)
         for column in stride(from: 0, to: w.outChannels, by: Sgemm.tileColumns) {
           let columns = min(Sgemm.tileColumns, w.outChannels - column)
           sgemmTile(
@@ -197,19 +217,20 @@ extension Compute {
     withExtendedLifetime(weight) {}
   }
 
-  /// The size×size neighbourhoods of `pixels` (row-major numbers in the image) as rows [size·size·C] of `patches`, zero
-  /// outside the image.
+  /// What `pixels` of the result (row-major numbers in an image of `across` columns) depend on as rows [size·size·C] of
+  /// `patches`, zero outside the image.
   private func gatherPatches(
-    _ x: ImageRows, _ pixels: Range<Int>, size: Int, _ patches: UnsafeMutableBufferPointer<Float>
+    _ x: ImageRows, _ pixels: Range<Int>, of across: Int, _ w: Convolution,
+    _ patches: UnsafeMutableBufferPointer<Float>
   ) {
-    let (width, channels, halo) = (x.pixels.shape[1], x.pixels.shape[2], size / 2)
+    let (width, channels, size) = (x.pixels.shape[1], x.pixels.shape[2], w.kernelSize)
     precondition(
       patches.count == pixels.count * size * size * channels, "\(patches.count) elements for \(pixels.count) patches")
     var patch = patches.baseAddress!
     for pixel in pixels {
-      let (row, column) = pixel.quotientAndRemainder(dividingBy: width)
-      for y in row - halo...row + halo {
-        for at in column - halo...column + halo {
+      let row = pixel / across * w.stride - w.leadingPadding, column = pixel % across * w.stride - w.leadingPadding
+      for y in row..<row + size {
+        for at in column..<column + size {
           if (0..<x.height).contains(y) && (0..<width).contains(at) {
             patch.update(
               from: x.pixels.pointer(((y - x.first) * width + at) * channels, count: channels), count: channels)

@@ -242,7 +242,21 @@ extension Compute {
   /// The product of x [M, in], read row by row, with packed weights; `epilogue.out` has space for M rows of
   /// `outFeatures`.
   func multiply(_ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue) {
-    let (rows, depth) = x.shape.rowExtents, matmul = w.matmul, panelBytes = matmul.packed_a_bytes(1, depth)
+    let (rows, depth) = x.shape.rowExtents
+    multiply(rows: rows, depth: depth, of: x, w, outFeatures: outFeatures, epilogue) { range, packed, rowScales in
+      w.matmul.pack_a(
+        packed, rowScales, x.address(range.lowerBound * depth, count: range.count * depth), x.dtype.activationType,
+        depth, range.count, depth)
+    }
+  }
+
+  /// As ``multiply(_:_:outFeatures:_:)``, of rows that `pack` writes in the product's form: it is called with a range of
+  /// rows of one slab, where they go, and where their scales go.
+  func multiply(
+    rows: Int, depth: Int, of x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue,
+    pack: (Range<Int>, UnsafeMutableRawPointer, UnsafeMutablePointer<Float>?) -> Void
+  ) {
+    let matmul = w.matmul, panelBytes = matmul.packed_a_bytes(1, depth)
     let outWidth = outFeatures * (epilogue.out_type == Int32(CK_FP32) ? 4 : 2)
     let slabBytes = matmul.packed_a_bytes(min(rows, Self.slabRows), depth)
     var packed = MutableTensor(uninitialized: [slabBytes], .uint8)
@@ -251,11 +265,9 @@ extension Compute {
         let slabRows = min(Self.slabRows, rows - slab)
         parallelRows(slabRows, bytesPerRow: depth * 4, grain: matmul.panel_rows) { range in
           let panel = range.lowerBound / matmul.panel_rows, bytes = matmul.packed_a_bytes(range.count, depth)
-          matmul.pack_a(
-            packed.address(panel * panelBytes, count: bytes),
-            w.rowScales?.pointer(range.lowerBound, count: range.count),
-            x.address((slab + range.lowerBound) * depth, count: range.count * depth), x.dtype.activationType, depth,
-            range.count, depth)
+          pack(
+            slab + range.lowerBound..<slab + range.upperBound, packed.address(panel * panelBytes, count: bytes),
+            w.rowScales?.pointer(range.lowerBound, count: range.count))
         }
         var slabEpilogue = epilogue
         slabEpilogue.row_gates = epilogue.row_gates.map { $0 + slab }

@@ -123,11 +123,12 @@ public struct QwenImageFamily: ModelFamily {
     }
   }
 
-  /// Whether a tensor is of the vision tower, the output head, the VAE's encoder, or acts on time only.
+  /// Whether a tensor is of the vision tower, the output head, the VAE's encoder, or acts on time only: checkpoints for
+  /// text-to-image may do without.
   public static func isUnused(_ name: String, in component: ModelComponent) -> Bool {
     switch component {
     case .textEncoder: TextEncoderConfiguration.isUnused(name)
-    case .vae: VAEConfiguration.isUnused(name)
+    case .vae: VAEConfiguration.isUnused(name, by: .decoder)
     default: false
     }
   }
@@ -168,26 +169,15 @@ public struct QwenImageFamily: ModelFamily {
     return transformer
   }
 
-  /// Loads `vae/`. The VAE computes in fp32 whatever the precision of the other stages, as the published weights
-  /// expect.
+  /// Loads `vae/`, or half of it. The VAE computes in fp32 whatever the precision of the other stages, as the published
+  /// weights expect.
   public func codec(of model: ModelDirectory, pool: ThreadPool, parts: CodecParts) throws -> any LatentCodec {
-    try VAEDecoder(model.weights(of: .vae), configuration: vae, compute: Compute(precision: .fp32, pool: pool))
+    try QwenImageCodec(
+      model.weights(of: .vae), configuration: vae, compute: Compute(precision: .fp32, pool: pool), parts: parts)
   }
 
   /// The files of a checkpoint with random weights besides the weights.
   public static func syntheticFiles(_ size: SyntheticSize, withTokenizer: Bool) throws -> [String: Data] {
     try SyntheticFiles.files(size, withTokenizer: withTokenizer)
-  }
-}
-
-extension VAEDecoder: LatentCodec {
-  /// Decodes packed latents [gh·gw, 64].
-  public func decode(_ latents: Tensor, grid: TokenGrid, probe: Probe) -> Tensor {
-    self(LatentPacking.unpack(latents, grid, patch: QwenImageFamily.patch), probe: probe)
-  }
-
-  /// Encodes an image.
-  public func encode(_ pixels: Tensor, noise: Tensor?, probe: Probe) -> Tensor {
-    preconditionFailure("the codec was loaded without its encoder")
   }
 }

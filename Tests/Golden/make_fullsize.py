@@ -5,11 +5,12 @@
 
 Tiny checkpoints hide mistakes that only appear at the published widths (128 channels per head, 3584 hidden, 18944 inner).
 Full-size weights do not fit in a repository, so every tensor is a function of its name, shape and element index; see
-`formula` below and SyntheticWeights.swift. Three cases are recorded as every STRIDE-th value of each tensor:
+`formula` below and SyntheticWeights.swift. Four cases are recorded as every STRIDE-th value of each tensor:
 
     fullsize_transformer   one MMDiT block with its input and output layers, 18 x 22 image tokens, 45 text tokens, sigma 0.7
     fullsize_text_encoder  one Qwen2.5-VL decoder layer and the final norm, 77 tokens (vocabulary cut to 1024)
     fullsize_vae_decoder   the whole decoder, 12 x 20 latent pixels
+    fullsize_vae_encoder   the whole encoder, 80 x 112 pixels
 
 and `bf16.*` holds the relative error of the same run in torch bf16, a yard-stick for tolerances.
 """
@@ -127,8 +128,26 @@ def vae_decoder():
     record("fullsize_vae_decoder", run, model)
 
 
+def vae_encoder():
+    h, w = 80, 112
+    model = fill(AutoencoderKLQwenImage())
+    x = torch.from_numpy(uniform("input.pixels", h * w * 3).astype(np.float32)).reshape(h, w, 3).permute(2, 0, 1)[None, :, None]
+
+    def run(m):
+        t, e = {}, m.encoder
+        hooks = [e.conv_in.register_forward_hook(lambda _, a, o: t.update({"enc.conv_in": o})),
+                 e.mid_block.attentions[0].register_forward_hook(lambda _, a, o: t.update({"enc.mid_attn": o})),
+                 e.mid_block.register_forward_hook(lambda _, a, o: t.update({"enc.mid": o}))]
+        hooks += [d.register_forward_hook(lambda _, a, o, i=i: t.update({f"enc.down.{i}": o})) for i, d in enumerate(e.down_blocks)]
+        t["encode0.moments"] = m.encode(x.to(next(m.parameters()).dtype)).latent_dist.parameters
+        [k.remove() for k in hooks]
+        return t
+    record("fullsize_vae_encoder", run, model)
+
+
 if __name__ == "__main__":
     os.makedirs(OUT, exist_ok=True)
     transformer()
     text_encoder()
     vae_decoder()
+    vae_encoder()

@@ -38,6 +38,48 @@ import Testing
     }
   }
 
+  @Test(arguments: floatingComputes + [Compute(precision: .fp32, pool: testPool, matrixLibrary: .openBLAS)])
+  func strideTwoMatchesDoubles(_ compute: Compute) {
+    let shapes: [(h: Int, w: Int, i: Int, o: Int)] = [
+      (2, 2, 1, 1), (4, 6, 3, 5), (9, 7, 16, 12), (16, 24, 24, 97), (3, 30, 17, 4), (1, 5, 2, 3), (5, 1, 2, 3),
+      (130, 64, 33, 50),
+    ]
+    for (index, s) in shapes.enumerated() {
+      let x = randomTensor([s.h, s.w, s.i], seed: UInt64(70 + index)),
+        weight = randomTensor([s.o, s.i, 3, 3], .bf16, seed: 80), bias = randomTensor([s.o], seed: 81)
+      let layer = compute.prepareConvolution(weight: weight, bias: bias, stride: 2)
+      let result = compute.convolution(x, layer)
+      #expect(result.shape == [s.h / 2, s.w / 2, s.o])
+      if result.elementCount == 0 { continue }
+      let reference = Self.references.value(100 + index) {
+        Reference.downsampling(
+          x.doubles, height: s.h, width: s.w, channels: s.i, weight.doubles, bias: bias.doubles)
+      }
+      #expect(relativeError(result, reference) < 2e-6, "\(compute.numericsClass) \(s)")
+    }
+  }
+
+  /// With stride 2 a part needs the rows that it begins with, and one row after those that it ends with.
+  @Test(arguments: everyCompute([.fp32])) func partsWithStrideTwoMakeTheWhole(_ compute: Compute) {
+    let layer = compute.prepareConvolution(
+      weight: randomTensor([50, 20, 3, 3], seed: 61), bias: randomTensor([50], seed: 62), stride: 2)
+    for height in [40, 37] {
+      let x = randomTensor([height, 26, 20], seed: 60), whole = compute.convolution(x, layer), rows = height / 2
+      for part in [4, 8, 12] {
+        var result = MutableTensor(zeros: whole.shape)
+        for start in stride(from: 0, to: rows, by: part) {
+          let end = min(rows, start + part), needed = 2 * start..<min(height, 2 * end + 1)
+          let source = ImageRows(x.rows(needed).copied(), first: 2 * start, height: height)
+          var target = MutableImageRows(MutableTensor(zeros: [end - start, 13, 50]), first: start, height: rows)
+          compute.convolution(source, layer, rows: start..<end, into: &target, adds: start % 8 == 0)
+          result.copy(target.finish().finish(), toRowsFrom: start)
+        }
+        let parts = result.finish()
+        #expect(parts.isIdentical(to: whole), "\(compute.numericsClass), \(height) rows, parts of \(part)")
+      }
+    }
+  }
+
   /// A part needs the rows beside it, and nothing else of the image.
   @Test(arguments: everyCompute([.fp32])) func partsMakeTheWhole(_ compute: Compute) {
     for (height, width, size, upsampled) in [(37, 22, 3, false), (19, 13, 3, true), (11, 9, 1, false)] {

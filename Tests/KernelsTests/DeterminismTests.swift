@@ -29,6 +29,7 @@ import Testing
     let inputs = compute.activationDType == .fp32 ? Inputs.fp32 : .bf16
     let layer = compute.prepareLinear(weight: inputs.weight, bias: inputs.bias)
     let convolution = compute.prepareConvolution(weight: inputs.kernel, bias: inputs.shift)
+    let downsampling = compute.prepareConvolution(weight: inputs.kernel, bias: inputs.shift, stride: 2)
     var residual = inputs.residual.copied(), rotated = inputs.heads.copied()
     compute.linear(inputs.x, layer, addingTo: &residual, gate: inputs.gate)
     compute.headNormRotary(
@@ -36,7 +37,7 @@ import Testing
     return [
       compute.linear(inputs.x, layer, activation: .geluTanh), residual,
       compute.attention(q: inputs.q, k: inputs.k, v: inputs.v, heads: 4, kvHeads: 2, headDim: 24, causal: true),
-      compute.convolution(inputs.image, convolution), rotated,
+      compute.convolution(inputs.image, convolution), compute.convolution(inputs.image, downsampling), rotated,
       compute.rmsNorm(inputs.x, weight: inputs.norm, epsilon: 1e-6),
       compute.channelRMSNorm(inputs.image, gamma: inputs.gamma, silu: true),
       compute.upsampleNearest2x(inputs.image),

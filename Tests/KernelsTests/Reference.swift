@@ -205,6 +205,20 @@ enum Reference {
     return result
   }
 
+  /// A 3×3 convolution of x [height, width, channels] with stride 2, after padding with a row of zeros below and a
+  /// column on the right → [height / 2, width / 2, out]: the convolution's pixels in odd rows and columns.
+  static func downsampling(
+    _ x: [Double], height: Int, width: Int, channels: Int, _ w: [Double], bias: [Double]
+  ) -> [Double] {
+    let all = convolution(x, height: height, width: width, channels: channels, w, size: 3, bias: bias)
+    return (0..<height / 2).flatMap { y in
+      (0..<width / 2).flatMap { column in
+        let pixel = (2 * y + 1) * width + 2 * column + 1
+        return all[pixel * bias.count..<(pixel + 1) * bias.count]
+      }
+    }
+  }
+
   /// Every pixel of x [height, width, channels] twice in both directions.
   static func upsampleNearest2x<Number>(_ x: [Number], height: Int, width: Int, channels: Int) -> [Number] {
     (0..<4 * height * width * channels).map { index in

@@ -79,37 +79,57 @@ private enum Damage: String, CaseIterable {
 @Suite struct DamagedTensorTests {
   /// Tensors that no image needs, and that are read by nothing. They may be missing or of any shape and type.
   private static let unusedPrefixes: [ModelComponent: [String]] = [
-    .textEncoder: ["visual.", "lm_head."], .vae: ["encoder.", "quant_conv."], .transformer: [],
+    .textEncoder: ["visual.", "lm_head."], .transformer: [],
+  ]
+  /// Those that either half of the autoencoder has for itself.
+  private static let prefixes: [(half: CodecParts, prefixes: [String])] = [
+    (.encoder, ["encoder.", "quant_conv."]), (.decoder, ["decoder.", "post_quant_conv."]),
   ]
   /// The VAE's convolutions over time, which a single frame does not reach.
   private static let unusedInfix = ".time_conv."
 
-  private static func isUnused(_ name: String, in component: ModelComponent) -> Bool {
-    unusedPrefixes[component]?.contains { name.hasPrefix($0) } == true
-      || component == .vae && name.contains(unusedInfix)
+  private static func isUnused(_ name: String, in part: LoadedPart) -> Bool {
+    guard part.component == .vae else { return unusedPrefixes[part.component]!.contains { name.hasPrefix($0) } }
+    return name.contains(unusedInfix)
+      || prefixes.contains { half in !part.halves.contains(half.half) && half.prefixes.contains(where: name.hasPrefix) }
   }
 
-  private static func load(_ model: ModelDirectory, _ component: ModelComponent, _ precision: Precision) throws {
+  /// What is loaded.
+  private struct LoadedPart {
+    let component: ModelComponent
+    /// Of the autoencoder.
+    var halves: CodecParts = []
+  }
+
+  private static func load(_ model: ModelDirectory, _ part: LoadedPart, _ precision: Precision) throws {
+    let component = part.component
     let weights = try model.weights(of: component), compute = Compute(precision: precision, pool: pool)
     switch component {
     case .textEncoder: _ = try LanguageModel(weights, configuration: model.qwenImage.textEncoder, compute: compute)
     case .transformer: _ = try MMDiT(weights, configuration: model.qwenImage.transformer, compute: compute)
-    case .vae: _ = try VAEDecoder(weights, configuration: model.qwenImage.vae, compute: compute)
+    case .vae:
+      _ = try QwenImageCodec(weights, configuration: model.qwenImage.vae, compute: compute, parts: part.halves)
     default: break
     }
   }
 
-  @Test(arguments: [ModelComponent.textEncoder, .transformer, .vae])
+  @Test(arguments: [ModelComponent.textEncoder, .transformer])
   func everyTensorOfThePublishedLayout(_ component: ModelComponent) throws {
     let copy = try CheckpointCopy()
-    let counts = try damageEveryTensor(of: component, in: copy.url, precision: .fp32)
-    let expected: [ModelComponent: (tensors: Int, used: Int)] = [
-      .textEncoder: (93, 38), .transformer: (77, 77), .vae: (194, 104),
-    ]
+    let counts = try damageEveryTensor(of: LoadedPart(component: component), in: copy.url, precision: .fp32)
+    let expected: [ModelComponent: (tensors: Int, used: Int)] = [.textEncoder: (93, 38), .transformer: (77, 77)]
     #expect(counts.tensors == expected[component]?.tensors && counts.used == expected[component]?.used, "\(counts)")
+    #expect(counts.refused == counts.used * 9 + (counts.tensors - counts.used) * 3, "\(counts)")
+  }
+
+  @Test(arguments: [CodecParts.decoder, .encoder, [.decoder, .encoder]])
+  func everyTensorOfTheAutoencoder(halves: CodecParts) throws {
+    let copy = try CheckpointCopy(), part = LoadedPart(component: .vae, halves: halves)
+    let counts = try damageEveryTensor(of: part, in: copy.url, precision: .fp32)
+    let used = (halves.contains(.decoder) ? 104 : 0) + (halves.contains(.encoder) ? 82 : 0)
+    #expect(counts.tensors == 194 && counts.used == used, "\(counts)")
     // A single file has no index that would miss a tensor.
-    let (damages, structural) = component == .vae ? (8, 2) : (9, 3)
-    #expect(counts.refused == counts.used * damages + (counts.tensors - counts.used) * structural, "\(counts)")
+    #expect(counts.refused == counts.used * 8 + (counts.tensors - counts.used) * 2, "\(counts)")
   }
 
   @Test(arguments: [Precision.bf16, .int8, .q4], [ModelComponent.textEncoder, .transformer])
@@ -117,7 +137,7 @@ private enum Damage: String, CaseIterable {
     let directory = try TemporaryDirectory(), url = directory.url.appending(path: "m")
     try writeTiny(precision, isPacked: true, to: url) { _, _ in
     }
-    let counts = try damageEveryTensor(of: component, in: url, precision: precision)
+    let counts = try damageEveryTensor(of: LoadedPart(component: component), in: url, precision: precision)
     #expect(counts.used == counts.tensors && counts.used >= 38 && counts.refused >= 5 * counts.used, "\(counts)")
   }
 
@@ -130,10 +150,10 @@ private enum Damage: String, CaseIterable {
   }
 
   private func damageEveryTensor(
-    of component: ModelComponent, in url: URL, precision: Precision
+    of part: LoadedPart, in url: URL, precision: Precision
   ) throws -> Counts {
-    let model = try ModelDirectory(url), folder = model.url(of: component)
-    try Self.load(model, component, precision)
+    let component = part.component, model = try ModelDirectory(url), folder = model.url(of: component)
+    try Self.load(model, part, precision)
     var counts = Counts()
     let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
     let index = names.first { $0.hasSuffix(".index.json") }.map { folder.appending(path: $0) }
@@ -144,7 +164,7 @@ private enum Damage: String, CaseIterable {
         original = header + file.tensors.flatMap(\.tensor.bytes)
       for (name, _) in file.tensors {
         counts.tensors += 1
-        let isUsed = !Self.isUnused(name, in: component)
+        let isUsed = !Self.isUnused(name, in: part)
         if isUsed { counts.used += 1 }
         try Data(original).write(to: shardURL)
         for damage in Damage.allCases where index != nil || damage != .removedFromItsShard {
@@ -153,7 +173,7 @@ private enum Damage: String, CaseIterable {
           let listed = damage == .removed ? try index.map { try unlist(name, in: $0) } : nil
           let files = [shard] + (index.map { [$0.lastPathComponent] } ?? [])
           let isExpected = isUsed || damage.isOfTheFile
-          let message = message(model, component, precision)
+          let message = message(model, part, precision)
           if message != nil { counts.refused += 1 }
           if !Self.isRight(message, isExpected: isExpected, of: name, in: files.map { "\(component.rawValue)/\($0)" }) {
             counts.failures.append("\(name) \(damage): \(message ?? "loaded")")
@@ -179,9 +199,9 @@ private enum Damage: String, CaseIterable {
   }
 
   /// Why the component cannot be loaded; nil where it can.
-  private func message(_ model: ModelDirectory, _ component: ModelComponent, _ precision: Precision) -> String? {
+  private func message(_ model: ModelDirectory, _ part: LoadedPart, _ precision: Precision) -> String? {
     do {
-      try Self.load(model, component, precision)
+      try Self.load(model, part, precision)
       return nil
     } catch { return "\(error)" }
   }

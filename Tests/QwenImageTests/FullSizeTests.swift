@@ -64,6 +64,33 @@ import Weights
     }
   }
 
+  @Test func vaeEncoder() throws {
+    let encoder = try VAEEncoder(.synthetic("vae"), configuration: .published, compute: compute(.fp32))
+    let recording = Recording()
+    _ = encoder(
+      Tensor(SyntheticWeights.uniforms("input.pixels", count: 80 * 112 * 3), shape: [80, 112, 3]), noise: nil,
+      probe: recording.probe)
+    try compare(recording, "fullsize_vae_encoder", .fp32)
+  }
+
+  @Test func vaeEncoderInBands() throws {
+    let pixels = Tensor(SyntheticWeights.uniforms("input.pixels", count: 104 * 72 * 3), shape: [104, 72, 3])
+    var expected: [Float]?
+    for (bandPixels, threads) in [(1, 2), (700, 1), (2500, 3), (1 << 30, 2)] {
+      let encoder = try VAEEncoder(
+        .synthetic("vae"), configuration: .published,
+        compute: Compute(precision: .fp32, pool: ThreadPool(threads: threads)), bandPixels: bandPixels)
+      let latents = encoder(pixels, noise: nil)
+      #expect(latents.shape == [16, 13, 9])
+      expected = expected ?? latents.floats()
+      #expect(latents.floats() == expected, "bands of \(bandPixels) pixels")
+      if bandPixels == 700 {
+        let recording = Recording()
+        #expect(encoder(pixels, noise: nil, probe: recording.probe).floats() == expected, "as a whole")
+      }
+    }
+  }
+
   private func compute(_ precision: Precision) -> Compute {
     Compute(precision: precision, pool: ThreadPool(threads: 2))
   }

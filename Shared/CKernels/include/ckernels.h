@@ -73,6 +73,15 @@ typedef struct ck_convolution {
   float *out;
 } ck_convolution;
 
+/// An image [height, width, channels], fp32, of which `x` holds the rows from x_row on: the input of a 3×3 convolution
+/// with stride 2 and zero padding of a row below and a column on the right, into [height / 2, width / 2, ..].
+/// Reference.downsampling.
+typedef struct ck_patches {
+  size_t height, width, channels;
+  size_t x_row;
+  const float *x;
+} ck_patches;
+
 /// Most tiles of 4×4 pixels of one call of `convolution`; the image's tiles are numbered row by row.
 enum { CK_WINOGRAD_TILES = 48 };
 
@@ -152,6 +161,9 @@ typedef struct ck_table {
   /// Computes tiles [tile0, tile0 + tiles) of a convolution.
   void (*convolution)(const ck_convolution *g, size_t tile0, size_t tiles, void *scratch);
   size_t (*convolution_scratch_bytes)(const ck_convolution *g);
+  /// Packs the 3×3 patches under output pixels [pixel0, pixel0 + pixels), numbered row by row, as rows of `fp32`'s
+  /// operand a: [3, 3, channels] each.
+  void (*pack_patches)(float *packed, const ck_patches *g, size_t pixel0, size_t pixels);
   /// The epilogue of rows × columns accumulators [rows, lda] that belong at (row0, column0) of the result.
   void (*epilogue)(const ck_epilogue *e, const float *acc, size_t lda, size_t row0, size_t rows, size_t column0, size_t columns);
 } ck_table;

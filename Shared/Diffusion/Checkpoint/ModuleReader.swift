@@ -45,17 +45,17 @@ package final class ModuleReader {
 
   /// `name.weight` [output, input, kernel, kernel]. Convolutions that are stored with a time axis keep only the last of
   /// their taps: the causal padding in front of a single frame is zero, so the others see nothing (SPEC §7).
-  package func convolution(_ name: String, input: Int, output: Int, kernel: Int, storedTimeTaps: Int? = nil)
-    throws(WeightsError) -> Convolution
-  {
+  package func convolution(
+    _ name: String, input: Int, output: Int, kernel: Int, storedTimeTaps: Int? = nil, stride: Int = 1
+  ) throws(WeightsError) -> Convolution {
     defer { weights.releasePages(of: "\(name).weight") }
     let bias = try tensor("\(name).bias", [output])
     guard let taps = storedTimeTaps else {
       return compute.prepareConvolution(
-        weight: try tensor("\(name).weight", [output, input, kernel, kernel]), bias: bias)
+        weight: try tensor("\(name).weight", [output, input, kernel, kernel]), bias: bias, stride: stride)
     }
     let stored = try tensor("\(name).weight", [output, input, taps, kernel, kernel])
-    return compute.prepareConvolution(weight: lastTimeTap(of: stored), bias: bias)
+    return compute.prepareConvolution(weight: lastTimeTap(of: stored), bias: bias, stride: stride)
   }
 
   /// The packed weights whose names begin with `prefix` and that run in every step.

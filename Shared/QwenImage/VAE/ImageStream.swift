@@ -3,9 +3,9 @@ import TensorCore
 
 /// An image that is made from top to bottom, of which only some rows are in memory.
 ///
-/// A decoder's images are large at its end, where every pixel depends on a few neighbours only. Streams hand each
-/// other bands of rows instead of whole images; since the kernels give the same bytes whatever the band, so does the
-/// decoder.
+/// A decoder's images are large at its end, an encoder's at its beginning, where every pixel depends on a few
+/// neighbours only. Streams hand each other bands of rows instead of whole images; since the kernels give the same bytes
+/// whatever the band, so do decoder and encoder.
 protocol ImageStream: AnyObject {
   /// Where finished rows are. Rows after them belong to the stream.
   var window: RowWindow { get }
@@ -96,8 +96,15 @@ extension ImageStream {
 
 /// How many rows streams work on at a time.
 struct BandHeight: Sendable {
-  /// Pixels of a band, at least: enough work for every thread.
+  /// Pixels of a band, at least.
   let pixels: Int
+
+  init(pixels: Int) { self.pixels = pixels }
+
+  /// - Parameter pixels: nil: enough of them to keep all threads at work.
+  init(pixels: Int?, _ compute: Compute) { self.init(pixels: pixels ?? compute.threadCount * Self.pixelsPerThread) }
+
+  private static let pixelsPerThread = 6144
 
   /// Where a band from row `start` on ends that includes the rows before `row`.
   func end(after start: Int, through row: Int, _ window: RowWindow) -> Int {
@@ -170,6 +177,39 @@ final class ConvolvedImage: ImageStream {
     normed?.release(before: end - 1)
     if !keepsSource { source.window.release(before: normed == nil ? end / scale - 1 : needed) }
     done = end
+  }
+}
+
+/// A convolution with stride 2 of another stream's image, half as high and wide.
+final class DownsampledImage: ImageStream {
+  let window: RowWindow
+  private let source: any ImageStream
+  private let convolution: Convolution
+  private let band: BandHeight
+  private let compute: Compute
+  private var done = 0
+
+  init(_ source: any ImageStream, _ convolution: Convolution, band: BandHeight, compute: Compute) {
+    precondition(convolution.stride == 2, "a convolution with stride \(convolution.stride)")
+    self.source = source
+    self.convolution = convolution
+    // A band here has a quarter of the pixels of the source's band that it is computed from.
+    self.band = BandHeight(pixels: band.pixels / 4)
+    self.compute = compute
+    window = RowWindow(
+      height: source.window.height / 2, width: source.window.width / 2, channels: convolution.outChannels)
+  }
+
+  /// Works band by band however many rows are wanted: rows wait here, where they are small, not in the source.
+  func produce(through row: Int) {
+    while done < row {
+      let end = band.end(after: done, through: done + 1, window)
+      source.produce(through: min(source.window.height, 2 * end + 1))
+      window.extend(through: end)
+      window.write { compute.convolution(source.window.rows, convolution, rows: done..<end, into: &$0) }
+      source.window.release(before: 2 * end)
+      done = end
+    }
   }
 }
 

@@ -62,10 +62,11 @@ public struct VAEConfiguration: Sendable, Equatable, Codable {
     }
   }
 
-  /// Whether a tensor belongs to the parts that no image needs: the encoder, and the convolutions over time, which a
-  /// single frame does not reach.
-  static func isUnused(_ name: String) -> Bool {
-    name.hasPrefix("encoder.") || name.hasPrefix("quant_conv.") || name.contains(".time_conv.")
+  /// Whether one half of the autoencoder has no use for a tensor: those of the other half, and the convolutions over
+  /// time, which a single frame does not reach.
+  static func isUnused(_ name: String, by half: CodecParts) -> Bool {
+    let others = half == .encoder ? ["decoder.", "post_quant_conv."] : ["encoder.", "quant_conv."]
+    return name.contains(".time_conv.") || others.contains { name.hasPrefix($0) }
   }
 
   init(

@@ -13,12 +13,11 @@ public struct VAEDecoder: Sendable {
   private let compute: Compute
   private let postQuant: Convolution
   private let convIn: Convolution
-  private let middle: (ResidualBlock, AttentionBlock, ResidualBlock)
+  private let middle: MiddleBlock
   private let stages: [UpStage]
   private let normOut: Tensor
   private let convOut: Convolution
   private let band: BandHeight
-  private static let bandPixelsPerThread = 6144
 
   /// Names everything that decoded pixels depend on besides the latents: equal strings promise equal bytes.
   public var numericsClass: String { compute.numericsClass }
@@ -35,14 +34,14 @@ public struct VAEDecoder: Sendable {
   ///
   /// - Parameters:
   ///   - compute: in fp32: so the VAE always computes, whatever the precision of the other stages.
-  ///   - bandPixels: pixels of the bands in which images are made; they change time and memory, but no byte of the
+  ///   - bandPixels: pixels of the bands in which images are computed; they change time and memory, but no byte of the
   ///     result. Nil: enough of them to keep all threads at work.
   /// - Throws: `WeightsError` naming the file and tensor that is missing, misshapen or unexpected.
   public init(
     _ weights: ComponentWeights, configuration: VAEConfiguration, compute: Compute, bandPixels: Int? = nil
   ) throws(WeightsError) {
     precondition(compute.precision == .fp32, "the VAE computes in fp32")
-    band = BandHeight(pixels: bandPixels ?? compute.threadCount * Self.bandPixelsPerThread)
+    band = BandHeight(pixels: bandPixels, compute)
     let reader = ModuleReader(weights, compute: compute, layers: QwenImageFamily.layers)
     self.configuration = configuration
     self.compute = compute
@@ -51,11 +50,7 @@ public struct VAEDecoder: Sendable {
     let widest = configuration.baseDim * multipliers[multipliers.count - 1]
     postQuant = try reader.convolution("post_quant_conv", input: z, output: z, kernel: 1, storedTimeTaps: 1)
     convIn = try reader.convolution("decoder.conv_in", input: z, output: widest, kernel: 3, storedTimeTaps: 3)
-    middle = (
-      try ResidualBlock("decoder.mid_block.resnets.0", reader, input: widest, output: widest),
-      try AttentionBlock("decoder.mid_block.attentions.0", reader, channels: widest),
-      try ResidualBlock("decoder.mid_block.resnets.1", reader, input: widest, output: widest)
-    )
+    middle = try MiddleBlock("decoder.mid_block", reader, channels: widest)
     var stages: [UpStage] = []
     var input = widest
     for (index, multiplier) in multipliers.reversed().enumerated() {
@@ -68,7 +63,7 @@ public struct VAEDecoder: Sendable {
     normOut = try reader.tensor("decoder.norm_out.gamma", [input, 1, 1, 1])
     convOut = try reader.convolution(
       "decoder.conv_out", input: input, output: configuration.inputChannels, kernel: 3, storedTimeTaps: 3)
-    try reader.finish(ignoring: VAEConfiguration.isUnused)
+    try reader.finish { VAEConfiguration.isUnused($0, by: .decoder) }
   }
 
   private static func stage(
@@ -95,11 +90,7 @@ public struct VAEDecoder: Sendable {
     probe.record("decode0.in", channelsFirst(z))
     var x = compute.convolution(compute.convolution(z, postQuant), convIn)
     probe.record("dec.conv_in", channelsFirst(x))
-    x = middle.0.stream(StoredImage(consume x), band: band, compute: compute).collect(band: band)
-    x = middle.1(x, compute)
-    probe.record("dec.mid_attn", channelsFirst(x))
-    x = middle.2.stream(StoredImage(consume x), band: band, compute: compute).collect(band: band)
-    probe.record("dec.mid", channelsFirst(x))
+    x = middle(consume x, band: band, compute: compute, probe: probe.scoped("dec"))
     x = upsampled(consume x, probe: probe)
     clamp(&x)
     probe.record("decode0.out", channelsFirst(x))

@@ -6,7 +6,7 @@
 Two processes hold the same modules with the same weights and inputs, and take turns: every round runs each case once, so that
 whatever else the machine does falls on all of them. Printed are medians over the rounds, by the clock and by processor time
 divided by the number of threads (what the clock would show on an idle machine), and the medians of the rounds' ratios.
-Groups: ceilings, block, attention, layer, prompts, guidance, vae, pipeline, http.
+Groups: ceilings, block, attention, layer, prompts, guidance, vae, vae_encode, pipeline, http.
 """
 import argparse
 import datetime
@@ -27,7 +27,7 @@ ROOT = HERE.parents[2]
 sys.path.insert(0, str(HERE.parents[1] / "Cluster"))
 import cluster as cluster_module  # noqa: E402
 
-GROUPS = ("ceilings", "block", "attention", "layer", "prompts", "guidance", "vae", "pipeline", "http")
+GROUPS = ("ceilings", "block", "attention", "layer", "prompts", "guidance", "vae", "vae_encode", "pipeline", "http")
 SAMPLE_SECONDS = 0.2  # of work, at least, in each sample
 CEILING = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "q4": "bf16"}
 
@@ -204,8 +204,15 @@ class Bench:
                               ["bf16", "int8", "q4"])
 
     def vae(self):
+        self.autoencoder("VAE decode", "vae", decoder_operations, {"fp32": 4})
+
+    def vae_encode(self):
+        self.autoencoder("VAE encode", "vae-encode", encoder_operations)
+
+    def autoencoder(self, name, kind, operations, targets=None):
+        """Ratios to the ceiling count 3×3 convolutions as direct sums, of which the kernels do a part only."""
         for size in (256, 512, 1024):
-            title, table = f"VAE decode {size}²", []
+            title, table = f"{name} {size}²", []
             rounds = self.options.rounds if size < 1024 else max(1, self.options.rounds // 3)
             needed = {"fp32": 9.6e9, "bf16": 4.9e9} if size == 1024 else {"fp32": 3e9, "bf16": 2e9}
             with self.own() as ours, self.reference() as theirs:
@@ -214,19 +221,24 @@ class Bench:
                     if side == "reference" and available_bytes() < needed[precision] + 2e9:
                         print(f"\n{title}: the reference's {precision} left out, {available_bytes() / 1e9:.1f} GB of memory are free")
                         continue
-                    sides[side]("case", precision, "vae", size, precision)
+                    sides[side]("case", precision, kind, size, precision)
                     cases.append((side, precision))
                 for case in cases:  # this is the warm-up too
                     sides[case[0]]("memory")
                     sides[case[0]]("run", case[1])
                     peaks[case] = sides[case[0]]("memory")["peak"]
-                samples = {case: [] for case in cases}
+                samples, rates = {case: [] for case in cases}, []
                 for _ in range(rounds):
                     for side, key in cases:
                         samples[side, key].append(sides[side]("run", key))
+                    rates.append(ours("ceiling", "fp32"))
                 for case in cases:
-                    row = self.row(title, *case, samples, cases, {"fp32": 4})
+                    row = self.row(title, *case, samples, cases, targets)
                     row["peak_bytes"] = peaks[case]
+                    if case[0] == "own":
+                        for clock, rate in (("wall", "rate"), ("processor", "processorRate")):
+                            row[f"{clock}_of_ceiling"] = statistics.median(
+                                operations(size) / cost[clock] / ceiling[rate] for cost, ceiling in zip(samples[case], rates))
                     table.append(row)
             self.print_table(title, table)
             print("\nPeak resident memory: " + ", ".join(
@@ -300,6 +312,25 @@ def request(url, size, steps, number):
 def processor_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def middle_operations(tokens):
+    """Of the autoencoder's middle block with 384 channels: four 3×3 convolutions, attention, its four projections."""
+    return 18 * tokens * 4 * 384 * 384 + 4 * tokens * tokens * 384 + 8 * tokens * 384 * 384
+
+
+def decoder_operations(size):
+    first, second, third, last = (size * size // part for part in (64, 16, 4, 1))
+    convolutions = (first * (16 * 384 + 6 * 384 * 384) + second * (384 * 192 + 192 * 384 + 5 * 384 * 384)
+                    + third * (384 * 192 + 6 * 192 * 192) + last * (192 * 96 + 6 * 96 * 96 + 96 * 3))
+    return 18 * convolutions + 2 * second * 192 * 384 + middle_operations(first)
+
+
+def encoder_operations(size):
+    first, second, third, last = (size * size // part for part in (1, 4, 16, 64))
+    convolutions = (first * (3 * 96 + 4 * 96 * 96) + second * (96 * 96 + 96 * 192 + 3 * 192 * 192)
+                    + third * (192 * 192 + 192 * 384 + 3 * 384 * 384) + last * (384 * 384 + 4 * 384 * 384 + 384 * 32))
+    return 18 * convolutions + 2 * (second * 96 * 192 + third * 192 * 384) + middle_operations(last)
 
 
 def available_bytes():

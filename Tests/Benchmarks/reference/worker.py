@@ -3,7 +3,8 @@
 
     worker.py [--threads N] [--scratch DIR]
 
-Weights and inputs are those of Tests/Golden/make_fullsize.py. Kinds: block, attention, layer, vae, pipeline. Precisions: fp32, bf16.
+Weights and inputs are those of Tests/Golden/make_fullsize.py. Kinds: block, attention, layer, vae, vae-encode, pipeline.
+Precisions: fp32, bf16.
 """
 import argparse
 import ctypes
@@ -88,6 +89,15 @@ def vae(size, dtype):
     return lambda: model.decode(z, return_dict=False)[0][0, :, 0].permute(1, 2, 0)
 
 
+def vae_encode(size, dtype):
+    from diffusers import AutoencoderKLQwenImage
+    model = WEIGHTS.get("vae", lambda: full.fill(AutoencoderKLQwenImage()), dtype)
+    mean, std = (torch.tensor(getattr(model.config, key)).view(1, 16, 1, 1, 1) for key in ("latents_mean", "latents_std"))
+    x = uniforms("input.pixels", size, size, 3).permute(2, 0, 1)[None, :, None].to(dtype)
+    # [1, 16, 1, h, w] → [16, h, w], normalised, as this project has it.
+    return lambda: ((model.encode(x).latent_dist.mode() - mean) / std)[0, :, 0]
+
+
 def pipeline(size, dtype, model):
     import make_reference
     folder, _, steps = model.partition(":")
@@ -108,6 +118,9 @@ def peak_resident_bytes():
     return peak
 
 
+KINDS = {"block": block, "attention": attention, "layer": layer, "vae": vae, "vae-encode": vae_encode, "pipeline": pipeline}
+
+
 class Worker:
     def __init__(self, threads):
         self.threads, self.cases, self.results = threads, {}, {}
@@ -117,8 +130,7 @@ class Worker:
         return getattr(self, command)(*rest)
 
     def case(self, key, kind, size, precision, *model):
-        self.cases[key] = {"block": block, "attention": attention, "layer": layer, "vae": vae, "pipeline": pipeline}[kind](
-            int(size), TYPES[precision], *model)
+        self.cases[key] = KINDS[kind](int(size), TYPES[precision], *model)
         return {}
 
     def run(self, key):

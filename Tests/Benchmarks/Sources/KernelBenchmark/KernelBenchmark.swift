@@ -130,6 +130,16 @@ struct KernelBenchmark {
         _ = compute.convolution(x, layer)
       }
     }
+    for (size, channels) in [(1024, 96), (512, 192), (256, 384)] {
+      let layer = compute.prepareConvolution(
+        weight: noise([channels, channels, 3, 3], .fp32, scale: 0.05, pool: pool),
+        bias: noise([channels], .fp32, pool: pool), stride: 2)
+      let x = noise([size, size, channels], .fp32, pool: pool)
+      let operations = 18 * Double(size / 2 * size / 2 * channels * channels)
+      report("convolution \(size)² × \(channels), stride 2", operations: operations, .fp32) {
+        _ = compute.convolution(x, layer)
+      }
+    }
   }
 
   private func elementwise() {

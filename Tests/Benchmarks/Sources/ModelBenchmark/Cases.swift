@@ -23,10 +23,10 @@ struct BenchmarkCase {
 
   struct UnknownKind: Error { let kind: String }
 
-  /// Kinds: `block` (size: image tokens, a square), `attention`, `layer` (tokens), `vae` (pixels of a side), `pair`,
-  /// `shared` (two branches of guidance, one by one or in one pass; size: image tokens), `prompts1`, `prompts8` (a text
-  /// encoder's layer over one or eight prompts of `size` tokens after its prefix), `pipeline` (pixels of a side, of the
-  /// checkpoint `model`; `model:STEPS`).
+  /// Kinds: `block` (size: image tokens, a square), `attention`, `layer` (tokens), `vae`,
+  /// `vae-encode` (decoder and encoder; pixels of a side), `pair`, `shared` (two branches of guidance, one by one or in
+  /// one pass; size: image tokens), `prompts1`, `prompts8` (a text encoder's layer over one or eight prompts of `size`
+  /// tokens after its prefix), `pipeline` (pixels of a side, of the checkpoint `model`; `model:STEPS`).
   init(kind: String, size: Int, precision: Precision, model: String?, pool: ThreadPool) throws {
     let compute = Compute(precision: precision, pool: pool)
     switch kind {
@@ -34,6 +34,7 @@ struct BenchmarkCase {
     case "attention": run = Self.attention(size, compute)
     case "layer": run = try Self.layer(size, compute)
     case "vae": run = try Self.vae(size, compute)
+    case "vae-encode": run = try Self.vaeEncode(size, compute)
     case "pair", "shared": run = try Self.guidance(size, compute, isShared: kind == "shared")
     case "prompts1", "prompts8": run = try Self.prompts(size, count: kind == "prompts8" ? 8 : 1, compute)
     case "pipeline":
@@ -117,6 +118,12 @@ struct BenchmarkCase {
     let decoder = try VAEDecoder(.synthetic("vae"), configuration: .published, compute: compute)
     let latents = uniforms("input.latents", 16, size / 8 * (size / 8)).reshaped([16, size / 8, size / 8])
     return { decoder(latents) }
+  }
+
+  private static func vaeEncode(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let encoder = try VAEEncoder(.synthetic("vae"), configuration: .published, compute: compute)
+    let pixels = uniforms("input.pixels", size * size, 3).reshaped([size, size, 3])
+    return { encoder(pixels, noise: nil) }
   }
 
   private static func pipeline(_ size: Int, _ model: String, _ precision: Precision, _ pool: ThreadPool) throws -> ()
