@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 
 /// Gathers what several threads want computed and computes it together.
@@ -5,31 +6,41 @@ import Foundation
 /// The first thread that comes waits a moment for others, computes for all that have come, and wakes them. Who comes
 /// meanwhile makes the next batch, which waits no longer than a moment after them and after the last batch.
 public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendable {
-  // @unchecked Sendable: `waiting` and `isComputing` are touched with `condition` locked only.
+  // @unchecked Sendable: everything that changes is touched with `condition` locked only.
   private final class Entry {
     let item: Item
     let weight: Int
-    let arrivedAt = Date()
+    let arrivedAt: Duration
     var output: Output?
 
-    init(_ item: Item, weight: Int) {
+    init(_ item: Item, weight: Int, arrivedAt: Duration) {
       self.item = item
       self.weight = weight
+      self.arrivedAt = arrivedAt
     }
   }
 
   private let limits: BatchLimits
+  private let time: any TimeSource
   private let compute: @Sendable ([Item]) -> [Output]
   private let condition = NSCondition()
   private var waiting: [Entry] = []
   private var isComputing = false
-  private var lastEnd = Date.distantPast
+  /// When the last batch was computed; nil: there was none.
+  private var lastEnd: Duration?
+  /// The number of the batch whose items have waited long enough; batches are counted from 1.
+  private var dueBatch: UInt64 = 0
+  private var batches: UInt64 = 0
   private var participants = 0
 
-  /// A batcher around `compute`, which gives as many outputs as it gets items, in their order; one call of it runs at a
-  /// time.
-  public init(_ limits: BatchLimits, compute: @escaping @Sendable ([Item]) -> [Output]) {
+  /// A batcher around `compute`, which gives as many outputs as it gets items, in their order; one call of it runs at a time.
+  ///
+  /// - Parameter time: the clock of ``BatchLimits/wait``.
+  public init(
+    _ limits: BatchLimits, time: any TimeSource = SystemTime(), compute: @escaping @Sendable ([Item]) -> [Output]
+  ) {
     self.limits = limits
+    self.time = time
     self.compute = compute
   }
 
@@ -37,9 +48,9 @@ public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendabl
   ///
   /// - Parameter weight: what the item counts for towards ``BatchLimits/maxWeight``.
   public func callAsFunction(_ item: Item, weight: Int) -> Output {
-    let entry = Entry(item, weight: weight)
     condition.lock()
     defer { condition.unlock() }
+    let entry = Entry(item, weight: weight, arrivedAt: time.elapsed)
     waiting.append(entry)
     condition.broadcast()
     while true {
@@ -62,6 +73,13 @@ public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendabl
     condition.broadcast()
   }
 
+  /// How many items wait for a batch.
+  package var waitingCount: Int {
+    condition.lock()
+    defer { condition.unlock() }
+    return waiting.count
+  }
+
   private var isFull: Bool {
     waiting.count >= limits.maxItems || participants > 0 && waiting.count >= participants
       || waiting.reduce(0) { $0 + $1.weight } >= limits.maxWeight
@@ -70,17 +88,37 @@ public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendabl
   /// Called with the lock held, which is released while the batch is gathered and computed.
   private func computeBatch() {
     isComputing = true
-    // Who was in the last batch may be back in a moment.
-    let deadline = max(waiting[0].arrivedAt, lastEnd) + limits.wait / .seconds(1)
-    while !isFull, condition.wait(until: deadline) {}
+    gather()
     let batch = takeBatch()
     condition.unlock()
     let outputs = compute(batch.map(\.item))
     precondition(outputs.count == batch.count, "\(outputs.count) outputs for \(batch.count) items")
     condition.lock()
     for (entry, output) in zip(batch, outputs) { entry.output = output }
-    lastEnd = Date()
+    lastEnd = time.elapsed
     isComputing = false
+    condition.broadcast()
+  }
+
+  /// Returns when the batch is full or its first item has waited long enough. The condition itself cannot wait on a
+  /// clock that tests provide, so a task does, which wakes it.
+  private func gather() {
+    batches += 1
+    // Who was in the last batch may be back in a moment.
+    let since = max(waiting[0].arrivedAt, lastEnd ?? waiting[0].arrivedAt)
+    let remaining = since + limits.wait - time.elapsed
+    guard !isFull, remaining > .zero else { return }
+    let alarm = Task { [self, time, batches] in
+      if (try? await time.sleep(for: remaining)) != nil { expire(batches) }
+    }
+    while !isFull, dueBatch < batches { condition.wait() }
+    alarm.cancel()
+  }
+
+  private func expire(_ batch: UInt64) {
+    condition.lock()
+    defer { condition.unlock() }
+    dueBatch = max(dueBatch, batch)
     condition.broadcast()
   }
 

@@ -30,11 +30,13 @@ public struct HealthReport: Codable, Sendable, Equatable {
   public var registeredGateways: Int
 
   /// A report of this process, now.
-  public init(stage: StageName, state: State, running: Int = 0, registeredGateways: Int = 0) {
+  public init(
+    stage: StageName, state: State, running: Int = 0, registeredGateways: Int = 0, time: any TimeSource = SystemTime()
+  ) {
     self.stage = stage.text
     self.state = state
     self.pid = ProcessInfo.processInfo.processIdentifier
-    self.unixMs = UnixTime.nowMs
+    self.unixMs = UInt64(clamping: time.unixMs)
     self.running = running
     self.registeredGateways = registeredGateways
   }
@@ -67,14 +69,14 @@ public struct HealthFile: Sendable {
   }
 
   /// Healthy: a fresh report of a worker that is ready or draining.
-  public func check(maxAgeSeconds: Double = 15) -> Verdict {
+  public func check(maxAgeSeconds: Double = 15, time: any TimeSource = SystemTime()) -> Verdict {
     guard let data = FileManager.default.contents(atPath: path) else {
       return Verdict(isHealthy: false, message: "\(path): cannot be read: the worker has not started or is gone")
     }
     guard data.count < 4096, let report = try? JSONDecoder().decode(HealthReport.self, from: data) else {
       return Verdict(isHealthy: false, message: "\(path): is not a health report")
     }
-    let ageSeconds = (Double(UnixTime.nowMs) - Double(report.unixMs)) / 1000
+    let ageSeconds = (Double(time.unixMs) - Double(report.unixMs)) / 1000
     guard ageSeconds <= maxAgeSeconds else {
       return Verdict(
         isHealthy: false, message: "\(report.stage): no sign of life for \(Int(ageSeconds)) s (process \(report.pid))")

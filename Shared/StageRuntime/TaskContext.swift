@@ -1,12 +1,13 @@
 import ClusterCore
-import Foundation
 import Synchronization
 import Wire
 
 /// A running task's line to the gateway; usable from any thread.
 public final class TaskContext: Sendable {
-  /// When nobody wants the answer any more, in milliseconds since 1970.
+  /// When the answer is of no use any more, in milliseconds since 1970.
   public let deadlineUnixMs: UInt64?
+  /// The worker's clocks.
+  public let time: any TimeSource
   /// W3C Trace Context of the request.
   public let traceparent: String?
 
@@ -15,11 +16,12 @@ public final class TaskContext: Sendable {
 
   /// A context whose progress goes to `report`.
   public init(
-    deadlineUnixMs: UInt64? = nil, traceparent: String? = nil,
+    deadlineUnixMs: UInt64? = nil, traceparent: String? = nil, time: any TimeSource = SystemTime(),
     report: @escaping @Sendable (Body, [WireTensor]) -> Void = { _, _ in }
   ) {
     self.deadlineUnixMs = deadlineUnixMs
     self.traceparent = traceparent
+    self.time = time
     self.report = report
   }
 
@@ -44,16 +46,8 @@ public final class TaskContext: Sendable {
 
   private var reasonToStop: Status? {
     if let reason = stopReason.withLock({ $0 }) { return reason }
-    guard let deadlineUnixMs, UnixTime.nowMs >= deadlineUnixMs else { return nil }
-    return Status(.deadlineExceeded, "the deadline passed \(UnixTime.nowMs - deadlineUnixMs) ms ago")
-  }
-}
-
-/// The system's clock, for deadlines that several machines must agree on.
-enum UnixTime {
-  static var nowMs: UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
+    let nowMs = UInt64(clamping: time.unixMs)
+    guard let deadlineUnixMs, nowMs >= deadlineUnixMs else { return nil }
+    return Status(.deadlineExceeded, "the deadline passed \(nowMs - deadlineUnixMs) ms ago")
   }
 }

@@ -22,12 +22,13 @@ public actor Worker: Service {
   enum Phase: Equatable {
     case serving
     /// New tasks are refused; what still runs at `stopAt` is stopped, what has not stopped at `leaveAt` is left behind.
-    case draining(reason: String, stopAt: ContinuousClock.Instant, leaveAt: ContinuousClock.Instant)
+    case draining(reason: String, stopAt: Duration, leaveAt: Duration)
     case left
   }
 
   let stage: any Stage
   let configuration: WorkerConfiguration
+  let time: any TimeSource
   let mailbox: AsyncStream<Event>.Continuation
   private let events: AsyncStream<Event>
   let metrics: WorkerMetrics
@@ -40,12 +41,17 @@ public actor Worker: Service {
   var tasksFailed: UInt64 = 0
   var compute: ComputeThreads?
   private var hasRun = false
-  private var healthWrittenAt: ContinuousClock.Instant?
+  /// Lets the next tick be waited for: ticks do not pile up in the mailbox of a worker that lags.
+  private var tickHandled: AsyncStream<Void>.Continuation?
+  private var healthWrittenAt: Duration?
 
   /// A worker that computes `stage`. Nothing is opened before `run`.
-  public init(stage: any Stage, configuration: WorkerConfiguration) {
+  ///
+  /// - Parameter time: the clock of all that the worker does at certain times. (libzmq has its own.)
+  public init(stage: any Stage, configuration: WorkerConfiguration, time: any TimeSource = SystemTime()) {
     self.stage = stage
     self.configuration = configuration
+    self.time = time
     (events, mailbox) = AsyncStream.makeStream(of: Event.self)
     metrics = WorkerMetrics(stage: stage.name)
     logger = configuration.logger
@@ -77,10 +83,12 @@ public actor Worker: Service {
       for endpoint in configuration.gateways {
         var dealer = DealerConfiguration(endpoint: endpoint, security: configuration.security)
         dealer.options = configuration.transport
+        dealer.time = time
         dealer.logger = logger
         let (stream, handled) = AsyncStream.makeStream(of: Void.self)
         acknowledgements.append(stream)
-        links.append(WorkerLink(endpoint: endpoint, socket: try await DealerSocket(dealer), handled: handled))
+        let socket = try await DealerSocket(dealer)
+        links.append(WorkerLink(endpoint: endpoint, socket: socket, handled: handled, heardAt: time.elapsed))
       }
     } catch {
       await leave()
@@ -100,8 +108,14 @@ public actor Worker: Service {
           }
         }
       }
-      group.addTask { [mailbox, configuration] in
-        while (try? await Task.sleep(for: .milliseconds(configuration.tickMs))) != nil { mailbox.yield(.tick) }
+      let (ticks, tickHandled) = AsyncStream.makeStream(of: Void.self)
+      self.tickHandled = tickHandled
+      group.addTask { [mailbox, configuration, time] in
+        var handled = ticks.makeAsyncIterator()
+        while (try? await time.sleep(for: .milliseconds(configuration.tickMs))) != nil {
+          mailbox.yield(.tick)
+          guard await handled.next() != nil else { return }
+        }
       }
       for await event in events {
         await handle(event)
@@ -123,6 +137,7 @@ public actor Worker: Service {
     case .drain(let reason): await startDraining(reason: reason)
     }
     await continueDraining()
+    if case .tick = event { tickHandled?.yield() }
   }
 
   /// Stops everything at once; what was not answered by now is not.
@@ -142,7 +157,7 @@ public actor Worker: Service {
   // MARK: - Time
 
   private func tick() async {
-    let now = ContinuousClock.now
+    let now = time.elapsed
     for index in links.indices { await lookAfter(link: index, now) }
     for reference in pending.keys.sorted(by: { $0.description < $1.description }) { await deliver(reference) }
     let registered = links.count { $0.registered != nil }
@@ -151,7 +166,7 @@ public actor Worker: Service {
     writeHealth(registered, now)
   }
 
-  private func lookAfter(link index: Int, _ now: ContinuousClock.Instant) async {
+  private func lookAfter(link index: Int, _ now: Duration) async {
     let silence = now - links[index].heardAt
     switch links[index].session {
     case .disconnected: break
@@ -185,7 +200,7 @@ public actor Worker: Service {
     pending = pending.filter { $0.value.link != link }
   }
 
-  private func heartbeat(_ registered: Registered, _ now: ContinuousClock.Instant) -> Heartbeat {
+  private func heartbeat(_ registered: Registered, _ now: Duration) -> Heartbeat {
     let process = ProcessStatistics.current()
     let tasks = running.values.sorted { $0.reference.description < $1.reference.description }
     return Heartbeat(
@@ -196,12 +211,13 @@ public actor Worker: Service {
 
   var freeCredits: Int { phase == .serving ? max(0, configuration.credits - running.count) : 0 }
 
-  private func writeHealth(_ registered: Int, _ now: ContinuousClock.Instant) {
+  private func writeHealth(_ registered: Int, _ now: Duration) {
     guard let path = configuration.healthFile else { return }
     if let healthWrittenAt, now - healthWrittenAt < .seconds(1) { return }
     healthWrittenAt = now
     let state: HealthReport.State = phase != .serving ? .draining : registered > 0 ? .ready : .connecting
-    let report = HealthReport(stage: stage.name, state: state, running: running.count, registeredGateways: registered)
+    let report = HealthReport(
+      stage: stage.name, state: state, running: running.count, registeredGateways: registered, time: time)
     do {
       try HealthFile(path: path).write(report)
     } catch {
@@ -213,7 +229,7 @@ public actor Worker: Service {
 
   private func startDraining(reason: String) async {
     guard phase == .serving else { return }
-    let stopAt = ContinuousClock.now + .milliseconds(configuration.drainGraceMs)
+    let stopAt = time.elapsed + .milliseconds(configuration.drainGraceMs)
     phase = .draining(reason: reason, stopAt: stopAt, leaveAt: stopAt + .milliseconds(configuration.stopWaitMs))
     logger.info("draining", metadata: ["reason": "\(reason)", "running": "\(running.count)"])
     for index in links.indices where links[index].registered != nil {
@@ -223,7 +239,7 @@ public actor Worker: Service {
 
   private func continueDraining() async {
     guard case .draining(let reason, let stopAt, let leaveAt) = phase else { return }
-    let now = ContinuousClock.now
+    let now = time.elapsed
     if now >= stopAt {
       for task in running.values { task.context.cancel(Status(.unavailable, "the worker is leaving: \(reason)")) }
     }

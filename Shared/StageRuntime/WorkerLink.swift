@@ -1,15 +1,15 @@
 import Transport
 import Wire
 
-/// One gateway, as its worker sees it.
+/// One gateway, as its worker sees it. Times are those of the worker's clock, as elapsed.
 struct WorkerLink {
   enum Session: Equatable {
     /// The socket is looking for the gateway.
     case disconnected
     /// The connection stands; registration is next, or again at the given time.
-    case unregistered(retryAt: ContinuousClock.Instant)
+    case unregistered(retryAt: Duration)
     /// Register is sent.
-    case registering(since: ContinuousClock.Instant)
+    case registering(since: Duration)
     /// The gateway may send tasks.
     case open(Registered)
   }
@@ -22,17 +22,17 @@ struct WorkerLink {
   /// The first and the last Register of this connection; nil: none is sent. A slow gateway may answer any of them.
   var registrations: ClosedRange<UInt64>?
   /// When the gateway last said something, or was connected to.
-  var heardAt = ContinuousClock.now
+  var heardAt: Duration
   /// When the connection was last made anew because nothing was heard, and how many times in a row.
-  var renewed: (at: ContinuousClock.Instant, count: Int)?
-  var heartbeatAt = ContinuousClock.now
+  var renewed: (at: Duration, count: Int)?
+  var heartbeatAt = Duration.zero
   /// The last lease that it granted.
   var leaseMs = 0
-  var refusalLoggedAt: ContinuousClock.Instant?
+  var refusalLoggedAt: Duration?
 
   /// Whether the connection is to be made anew: without a session, nothing was heard for as long as four registrations take, then twice as
   /// long each time, up to sixteen.
-  func needsRenewal(_ now: ContinuousClock.Instant, retryMs: Int) -> Bool {
+  func needsRenewal(_ now: Duration, retryMs: Int) -> Bool {
     let quiet = now - max(heardAt, renewed?.at ?? heardAt)
     return registered == nil && quiet >= .milliseconds(retryMs * (4 << min(renewed?.count ?? 0, 2)))
   }
@@ -49,12 +49,12 @@ struct RunningTask {
   let link: Int
   let requestMessageID: UInt64
   let context: TaskContext
-  let startedAt = ContinuousClock.now
-  var stepAt = ContinuousClock.now
+  let startedAt: Duration
+  var stepAt: Duration
   var completedSteps = 0
   var steps = 0
 
-  func activity(_ now: ContinuousClock.Instant) -> TaskActivity {
+  func activity(_ now: Duration) -> TaskActivity {
     TaskActivity(
       task: reference, completedSteps: completedSteps, steps: steps, stepSeconds: max(0, (now - stepAt) / .seconds(1)))
   }
@@ -64,5 +64,4 @@ struct RunningTask {
 struct PendingAnswer {
   let link: Int
   let envelope: Envelope
-  let since = ContinuousClock.now
 }

@@ -10,7 +10,7 @@ extension Worker {
   func handle(_ event: DealerEvent, link index: Int) async {
     switch event {
     case .connected:
-      links[index].heardAt = .now
+      links[index].heardAt = time.elapsed
       await register(link: index)
     case .disconnected:
       links[index].session = .disconnected
@@ -18,7 +18,7 @@ extension Worker {
       logger.warning("the gateway is lost", metadata: ["gateway": "\(links[index].endpoint)"])
     case .refused(let reason): logRefusal(reason, link: index)
     case .message(let envelope):
-      links[index].heardAt = .now
+      links[index].heardAt = time.elapsed
       await handle(envelope, link: index)
     case .malformed(let malformed):
       guard malformed.header.messageID > 0 || malformed.header.task != nil else { return }
@@ -63,7 +63,7 @@ extension Worker {
       numericsClass: stage.numericsClass, credits: configuration.credits, host: configuration.host,
       pid: UInt64(ProcessInfo.processInfo.processIdentifier), softwareVersion: configuration.softwareVersion,
       running: tasks(of: index).prefix(256).sorted { $0.description < $1.description })
-    let now = ContinuousClock.now
+    let now = time.elapsed
     if let messageID = await send(Envelope(body: .register(registration)), link: index) {
       links[index].session = .registering(since: now)
       links[index].registrations = (links[index].registrations?.lowerBound ?? messageID)...messageID
@@ -81,7 +81,7 @@ extension Worker {
     links[index].session = .open(registered)
     links[index].renewed = nil
     links[index].leaseMs = registered.leaseMs
-    links[index].heartbeatAt = .now + .milliseconds(registered.heartbeatIntervalMs)
+    links[index].heartbeatAt = time.elapsed + .milliseconds(registered.heartbeatIntervalMs)
     logger.info("registered", metadata: ["gateway": "\(links[index].endpoint)", "session": "\(registered.sessionID)"])
     if case .draining(let reason, _, _) = phase { await send(Envelope(body: .draining(reason: reason)), link: index) }
     for reference in tasks(of: index) where pending[reference] != nil { await deliver(reference) }
@@ -94,7 +94,8 @@ extension Worker {
       links[index].registrations?.contains(number) == true
     {
       logger.error("the gateway refuses this worker", metadata: metadata)
-      links[index].session = .unregistered(retryAt: .now + .milliseconds(configuration.registrationRetryMs))
+      let retryAt = time.elapsed + .milliseconds(configuration.registrationRetryMs)
+      links[index].session = .unregistered(retryAt: retryAt)
     } else if status.code == .failedPrecondition, envelope.task == nil, links[index].registered != nil {
       logger.warning("the gateway does not know this worker, registering again", metadata: metadata)
       await register(link: index)
@@ -104,7 +105,7 @@ extension Worker {
   }
 
   private func logRefusal(_ reason: String, link index: Int) {
-    let now = ContinuousClock.now
+    let now = time.elapsed
     if let last = links[index].refusalLoggedAt, now - last < .seconds(10) { return }
     links[index].refusalLoggedAt = now
     logger.error("the connection is refused", metadata: ["gateway": "\(links[index].endpoint)", "reason": "\(reason)"])
@@ -152,8 +153,9 @@ extension Worker {
       running[superseded]?.context.cancel(Status(.aborted, "superseded by attempt \(reference.attempt)"))
     }
     if case .draining(let reason, _, _) = phase { throw Status(.unavailable, "the worker is draining: \(reason)") }
-    if let deadline = envelope.deadlineUnixMs, UnixTime.nowMs >= deadline {
-      throw Status(.deadlineExceeded, "the deadline passed \(UnixTime.nowMs - deadline) ms before the task arrived")
+    let nowMs = UInt64(clamping: time.unixMs)
+    if let deadline = envelope.deadlineUnixMs, nowMs >= deadline {
+      throw Status(.deadlineExceeded, "the deadline passed \(nowMs - deadline) ms before the task arrived")
     }
     guard running.count < configuration.credits else {
       throw Status(.resourceExhausted, "all \(configuration.credits) credits are in use")
@@ -162,11 +164,15 @@ extension Worker {
   }
 
   private func start(_ reference: TaskReference, _ envelope: Envelope, link index: Int) {
-    let context = TaskContext(deadlineUnixMs: envelope.deadlineUnixMs, traceparent: envelope.traceparent) {
-      [mailbox] body, tensors in
+    let context = TaskContext(
+      deadlineUnixMs: envelope.deadlineUnixMs, traceparent: envelope.traceparent, time: time
+    ) { [mailbox] body, tensors in
       mailbox.yield(.progress(reference, body, tensors))
     }
-    var task = RunningTask(reference: reference, link: index, requestMessageID: envelope.messageID, context: context)
+    let now = time.elapsed
+    var task = RunningTask(
+      reference: reference, link: index, requestMessageID: envelope.messageID, context: context, startedAt: now,
+      stepAt: now)
     if let request = envelope.body.request {
       task.steps = request.steps
       task.completedSteps = request.firstStep
@@ -220,7 +226,7 @@ extension Worker {
       running[reference]?.completedSteps = progress.completedSteps
       running[reference]?.steps = progress.steps
     }
-    running[reference]?.stepAt = .now
+    running[reference]?.stepAt = time.elapsed
     guard links[task.link].registered != nil else { return }
     await send(
       Envelope(
@@ -231,7 +237,7 @@ extension Worker {
 
   func finish(_ reference: TaskReference, _ result: Result<StageOutput, Status>) async {
     guard let task = running.removeValue(forKey: reference) else { return }
-    let seconds = (ContinuousClock.now - task.startedAt) / .seconds(1)
+    let seconds = (time.elapsed - task.startedAt) / .seconds(1)
     var answer = Envelope(
       inReplyTo: task.requestMessageID, task: reference, traceparent: task.context.traceparent, body: .accepted)
     var outcome = StatusCode.ok

@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import Synchronization
 
@@ -12,13 +13,14 @@ public final class CurveAllowList: Sendable {
   /// The directory; files whose name ends in `.public` count.
   public let directory: String
   private let refreshSeconds: Double
+  private let time: any TimeSource
   private let state: Mutex<State>
 
   private struct State {
     var keys: [CurvePublicKey: String] = [:]
     var problems: [TransportError] = []
-    var lookedAt: ContinuousClock.Instant
-    var readAt: ContinuousClock.Instant
+    var lookedAt: Duration
+    var readAt: Duration
     /// When the directory was last changed, as of the last reading; nil: it may have changed since without showing it.
     var modified: timespec?
   }
@@ -26,12 +28,15 @@ public final class CurveAllowList: Sendable {
   /// Reads `directory` now, and looks whether it has changed whenever a key is asked for and the last look is `refreshSeconds` old.
   ///
   /// - Throws: `TransportError.key` when the directory cannot be read.
-  public init(directory: String, refreshSeconds: Double = 1) throws(TransportError) {
+  public init(
+    directory: String, refreshSeconds: Double = 1, time: any TimeSource = SystemTime()
+  ) throws(TransportError) {
     self.directory = directory
     self.refreshSeconds = refreshSeconds
-    let modified = Self.settledModification(directory)
+    self.time = time
+    let modified = Self.settledModification(directory, time)
     let (keys, problems) = try Self.read(directory)
-    let now = ContinuousClock.now
+    let now = time.elapsed
     self.state = Mutex(State(keys: keys, problems: problems, lookedAt: now, readAt: now, modified: modified))
   }
 
@@ -50,10 +55,10 @@ public final class CurveAllowList: Sendable {
   public var problems: [TransportError] { state.withLock { $0.problems } }
 
   private func refresh(_ state: inout State, afterSeconds: Double) {
-    let now = ContinuousClock.now
+    let now = time.elapsed
     guard now - state.lookedAt >= .seconds(afterSeconds) else { return }
     state.lookedAt = now
-    let modified = Self.settledModification(directory)
+    let modified = Self.settledModification(directory, time)
     if let modified, let known = state.modified, modified.tv_sec == known.tv_sec, modified.tv_nsec == known.tv_nsec,
       now - state.readAt < .seconds(60)
     {
@@ -71,11 +76,10 @@ public final class CurveAllowList: Sendable {
   }
 
   /// When the directory was last changed, unless that is so recent that another change may leave the same time.
-  private static func settledModification(_ directory: String) -> timespec? {
+  private static func settledModification(_ directory: String, _ time: any TimeSource) -> timespec? {
     var status = stat()
-    var now = timespec()
-    guard stat(directory, &status) == 0, clock_gettime(CLOCK_REALTIME, &now) == 0 else { return nil }
-    return now.tv_sec - status.st_mtim.tv_sec > 2 ? status.st_mtim : nil
+    guard stat(directory, &status) == 0 else { return nil }
+    return Int(time.unixMs / 1000) - status.st_mtim.tv_sec > 2 ? status.st_mtim : nil
   }
 
   private static func read(_ directory: String) throws(TransportError) -> ([CurvePublicKey: String], [TransportError]) {

@@ -1,4 +1,5 @@
 import CZeroMQ
+import ClusterCore
 import Logging
 import Wire
 
@@ -33,8 +34,9 @@ public actor DealerSocket {
   private let endpoint: String
   /// inproc has no handshake and tells of no connections.
   private var isInproc: Bool { endpoint.hasPrefix("inproc:") }
+  private let time: any TimeSource
   private let retryMs: Int
-  private var isRetrying = false
+  private var retry: Task<Void, Never>?
   /// What happened to the connection; told after the messages that came before.
   private var connectionEvents: [DealerEvent] = []
 
@@ -46,7 +48,8 @@ public actor DealerSocket {
     limits = options.limits
     endpoint = configuration.endpoint
     retryMs = options.maxReconnectIntervalMs
-    log = RateLimitedLog(configuration.logger)
+    time = configuration.time
+    log = RateLimitedLog(configuration.logger, time: configuration.time)
     events = TransportEvents(
       queue: EventQueue(
         capacityMessages: options.inboundCapacityMessages, capacityBytes: options.inboundCapacityBytes,
@@ -55,6 +58,7 @@ public actor DealerSocket {
   }
 
   deinit {
+    retry?.cancel()
     events.queue.finish()
     thread.stop()
   }
@@ -86,6 +90,7 @@ public actor DealerSocket {
 
   /// Disconnects, waits for the linger time at most until what was sent has left, and ends `events`.
   public func close() {
+    retry?.cancel()
     thread.core?.close()
     thread.core = nil
     events.queue.finish()
@@ -175,16 +180,16 @@ public actor DealerSocket {
   /// ZeroMQ gives an endpoint up for good when authentication fails (the key may be put on the gateway's list later) or the other side
   /// breaks the protocol (bytes may be damaged on the way).
   private func connectAgainLater() {
-    guard !isRetrying else { return }
-    isRetrying = true
-    Task { [weak self, retryMs] in
-      try? await Task.sleep(for: .milliseconds(retryMs))
+    guard retry == nil else { return }
+    retry = Task { [weak self, time, retryMs] in
+      guard (try? await time.sleep(for: .milliseconds(retryMs))) != nil else { return }
       await self?.connectAgain()
     }
   }
 
   private func connectAgain() {
-    isRetrying = false
+    retry?.cancel()
+    retry = nil
     guard !isConnected, let core = thread.core else { return }
     do throws(TransportError) {
       try core.reconnect(endpoint)

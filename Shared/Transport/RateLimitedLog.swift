@@ -1,23 +1,28 @@
+import ClusterCore
 import Logging
 
 /// Logs at most one record per second, so that a hostile peer cannot fill the disk; tells how many were left out.
 struct RateLimitedLog {
   private let logger: Logger
-  private var lastRecord: ContinuousClock.Instant?
+  private let time: any TimeSource
+  private var lastRecordAt: Duration?
   private var suppressed = 0
 
-  init(_ logger: Logger) { self.logger = logger }
+  init(_ logger: Logger, time: any TimeSource) {
+    self.logger = logger
+    self.time = time
+  }
 
   mutating func warning(_ message: Logger.Message, _ metadata: Logger.Metadata) {
-    let now = ContinuousClock.now
-    if let lastRecord, now - lastRecord < .seconds(1) {
+    let now = time.elapsed
+    if let lastRecordAt, now - lastRecordAt < .seconds(1) {
       suppressed += 1
       return
     }
     var metadata = metadata
     if suppressed > 0 { metadata["suppressed"] = "\(suppressed)" }
     logger.warning(message, metadata: metadata)
-    lastRecord = now
+    lastRecordAt = now
     suppressed = 0
   }
 }

@@ -59,7 +59,7 @@ public actor RouterSocket {
     let thread = try SocketThread(name: "router")
     self.thread = thread
     limits = options.limits
-    log = RateLimitedLog(configuration.logger)
+    log = RateLimitedLog(configuration.logger, time: configuration.time)
     events = TransportEvents(
       queue: EventQueue(
         capacityMessages: options.inboundCapacityMessages, capacityBytes: options.inboundCapacityBytes,
@@ -104,7 +104,9 @@ public actor RouterSocket {
     let core = try SocketCore(type: ZMQ_ROUTER, context: context, options: configuration.options)
     do throws(TransportError) {
       if case .curve(let keys, let allowList) = configuration.security {
-        try ZAPHandler.start(in: context, allowList: allowList, logger: configuration.logger)
+        try ZAPHandler.start(
+          in: context, allowList: allowList,
+          log: RateLimitedLog(configuration.logger, time: configuration.time))
         try core.set(ZMQ_ZAP_DOMAIN, ZAPHandler.domain, "ZAP_DOMAIN")
         try core.set(ZMQ_CURVE_SERVER, 1, "CURVE_SERVER")
         try core.set(ZMQ_CURVE_SECRETKEY, keys.secretZ85, "CURVE_SECRETKEY")

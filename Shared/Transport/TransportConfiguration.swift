@@ -1,3 +1,4 @@
+import ClusterCore
 import Logging
 import Wire
 
@@ -61,7 +62,9 @@ public struct RouterConfiguration: Sendable {
   public var options = SocketOptions()
   /// Shared by sockets that meet over inproc; nil: the socket makes its own.
   public var context: TransportContext?
-  /// Where refused connections and undecodable messages are told.
+  /// Paces the log. libzmq has its own clock for what ``options`` say.
+  public var time: any TimeSource = SystemTime()
+  /// Where refused connections and undecodable messages are logged.
   public var logger = Logger(label: "transport.router")
 
   /// Listens at `endpoints`.
@@ -81,7 +84,10 @@ public struct DealerConfiguration: Sendable {
   public var options = SocketOptions()
   /// Shared by sockets that meet over inproc; nil: the socket makes its own.
   public var context: TransportContext?
-  /// Where refused connections and undecodable messages are told.
+  /// Paces the log, and what connects again after a refusal or a loss. libzmq has its own clock for what ``options``
+  /// say.
+  public var time: any TimeSource = SystemTime()
+  /// Where refused connections and undecodable messages are logged.
   public var logger = Logger(label: "transport.dealer")
 
   /// Connects to `endpoint`.

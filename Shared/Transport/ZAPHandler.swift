@@ -1,6 +1,5 @@
 import CZeroMQ
 import Foundation
-import Logging
 
 /// Answers libzmq's question whether the client with a given CURVE key may connect (ZeroMQ RFC 27), on a thread of its own.
 ///
@@ -10,7 +9,9 @@ enum ZAPHandler {
   private static let endpoint = "inproc://zeromq.zap.01"
 
   /// Answers until the context ends.
-  static func start(in context: TransportContext, allowList: CurveAllowList, logger: Logger) throws(TransportError) {
+  static func start(
+    in context: TransportContext, allowList: CurveAllowList, log: RateLimitedLog
+  ) throws(TransportError) {
     guard let socket = zmq_socket(context.pointer, ZMQ_REP) else { throw .lastError("zmq_socket") }
     var linger: Int32 = 0
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, MemoryLayout<Int32>.size)
@@ -23,7 +24,7 @@ enum ZAPHandler {
     // The thread is the only user of the socket from here on. It does not keep the context: the context's end ends the thread.
     nonisolated(unsafe) let owned = socket
     let thread = Thread {
-      var log = RateLimitedLog(logger)
+      var log = log
       while let request = receive(owned) {
         let reply = answer(request, allowList, &log)
         guard send(reply, owned) else { break }

@@ -61,11 +61,9 @@ struct ExpectationTests {
         (nil, Self.head("/v1/jobs", length: 9, expect: ""), 417),
       ] as [(Keyring?, String, Int)] {
         try await cluster.app(keyring: keyring).test(.live) { client in
-          let start = ContinuousClock.now
           let answer = try await RawClient.exchange(try #require(client.port), head)
           #expect(answer.hasPrefix("HTTP/1.1 \(status) "), "\(head) is answered with \(answer)")
           #expect(answer.lowercased().contains("\r\nconnection: close\r\n"))
-          #expect(ContinuousClock.now - start < .seconds(20))
         }
       }
     }

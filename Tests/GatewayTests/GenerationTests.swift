@@ -6,6 +6,7 @@ import HTTPTypes
 import Hummingbird
 import NIOCore
 import Scheduling
+import TestSupport
 import Testing
 import Wire
 
@@ -83,7 +84,7 @@ struct GenerationTests {
         for round in 0..<12 where !Task.isCancelled {
           let extra = try await cluster.join(
             .denoiser, name: "extra-\(round)", credits: 1 + round % 3, stepTime: .milliseconds(3))
-          try await Task.sleep(for: .milliseconds(40))
+          try await until("it has worked a while") { await extra.log.steps >= 10 }
           await extra.crash()
         }
       }

@@ -93,6 +93,7 @@ actor ToyWorker {
   private let socket: DealerSocket
   private let register: Register
   private let stepTime: Duration
+  private let time: any TimeSource
   private let misbehave: @Sendable (TaskReference, Body) -> Misbehaviour?
   private var running: [TaskReference: Task<Void, Never>] = [:]
   private var loop: Task<Void, Never>?
@@ -101,7 +102,7 @@ actor ToyWorker {
     _ stage: StageName, name: String, endpoint: String, card: ModelCard = Toy.card, numericsClass: String = "toy",
     credits: Int = 1,
     componentFingerprint: String = "c",
-    stepTime: Duration = .milliseconds(2),
+    stepTime: Duration = .milliseconds(2), time: any TimeSource = SystemTime(),
     misbehave: @escaping @Sendable (TaskReference, Body) -> Misbehaviour? = { _, _ in nil }
   ) async throws {
     var configuration = DealerConfiguration(endpoint: endpoint, security: .plaintext())
@@ -112,6 +113,7 @@ actor ToyWorker {
       numericsClass: numericsClass, credits: credits,
       host: "test", pid: 1, softwareVersion: "1")
     self.stepTime = stepTime
+    self.time = time
     self.misbehave = misbehave
   }
 
@@ -222,7 +224,7 @@ actor ToyWorker {
       Toy.tensor(TensorName.latents, Array(repeating: state, count: shape[0] * shape[1]), shape: shape)
     }
     for step in request.firstStep + 1...request.steps {
-      try? await Task.sleep(for: stepTime)
+      try? await time.sleep(for: stepTime)
       if Task.isCancelled { return await send(.failed(Status(.cancelled, "stopped")), task: reference) }
       state = Toy.denoise(state, step: step, embeddings)
       log.steps += 1

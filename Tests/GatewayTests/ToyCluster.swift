@@ -11,6 +11,7 @@ import NIOCore
 import Observability
 import Scheduling
 import StrictJSON
+import TestSupport
 import Testing
 import Transport
 import Wire
@@ -72,25 +73,25 @@ struct ToyCluster: Sendable {
     _ stage: StageName, name: String? = nil, card: ModelCard = Toy.card, numericsClass: String = "toy",
     credits: Int = 1,
     componentFingerprint: String = "c",
-    stepTime: Duration = .milliseconds(2),
+    stepTime: Duration = .milliseconds(2), time: any TimeSource = SystemTime(),
     misbehave: @escaping @Sendable (TaskReference, Body) -> ToyWorker.Misbehaviour? = { _, _ in nil }
   ) async throws -> ToyWorker {
     let worker = try await ToyWorker(
       stage, name: name ?? "\(stage.text)-\(UInt32.random(in: 0 ... .max))", endpoint: endpoint, card: card,
       numericsClass: numericsClass,
       credits: credits,
-      componentFingerprint: componentFingerprint, stepTime: stepTime, misbehave: misbehave)
+      componentFingerprint: componentFingerprint, stepTime: stepTime, time: time, misbehave: misbehave)
     await workers.append(worker)
     await worker.start()
     return worker
   }
 
   /// One worker of each stage, and waits until they have joined.
-  func joinAll(stepTime: Duration = .milliseconds(2), credits: Int = 4) async throws -> (
-    encoder: ToyWorker, denoiser: ToyWorker, decoder: ToyWorker
-  ) {
+  func joinAll(
+    stepTime: Duration = .milliseconds(2), credits: Int = 4, time: any TimeSource = SystemTime()
+  ) async throws -> (encoder: ToyWorker, denoiser: ToyWorker, decoder: ToyWorker) {
     let workers = (
-      try await join(.textEncoder, credits: credits), try await join(.denoiser, stepTime: stepTime),
+      try await join(.textEncoder, credits: credits), try await join(.denoiser, stepTime: stepTime, time: time),
       try await join(.vaeDecoder, credits: credits)
     )
     try await waitUntilReady()
@@ -130,16 +131,14 @@ struct ToyCluster: Sendable {
   }
 }
 
-/// Waits until `condition` holds, for 20 seconds at most.
+/// Waits until `condition` holds, for as long as the test may take.
 func wait(_ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ condition: () async throws -> Bool)
   async throws
 {
-  for _ in 0..<2000 {
-    if try await condition() { return }
-    try await Task.sleep(for: .milliseconds(10))
+  do { try await until(what, condition) } catch let error as WaitedInVain {
+    Issue.record("\(error)", sourceLocation: sourceLocation)
+    throw error
   }
-  Issue.record("waited in vain until \(what)", sourceLocation: sourceLocation)
-  throw Status(.deadlineExceeded, "waited in vain until \(what)")
 }
 
 extension TestClientProtocol {

@@ -2,6 +2,7 @@ import ClusterCore
 import Foundation
 import ServiceLifecycle
 import StageRuntime
+import TestSupport
 import Testing
 import Transport
 import Wire
@@ -49,56 +50,69 @@ struct SessionTests {
     }
   }
 
-  @Test("a gateway that does not know the session, or is silent, gets a new registration")
+  @Test("a gateway that does not know the session gets a new registration at once, a silent one after its lease")
   func forgottenSession() async throws {
     let gateway = try await ScriptedGateway()
-    try await withWorker(FakeStage.denoiser(), quickConfiguration([gateway.endpoint])) { _, _ in
+    let time = ManualTime()
+    try await withWorker(FakeStage.denoiser(), quickConfiguration([gateway.endpoint]), time: time) { _, _ in
       let (peer, _) = try await gateway.admitWorker(leaseMs: 1000)
       try await gateway.send(
         Envelope(inReplyTo: 99, body: .failed(Status(.failedPrecondition, "unknown session"))), to: peer)
       _ = try await gateway.admitWorker(leaseMs: 1000)
-      await gateway.stopAnsweringHeartbeats()
-      let start = ContinuousClock.now
+      try await gateway.settle(peer)
+      await gateway.stopAnswering()
+      try await time.pass(100)
       _ = try await gateway.admitWorker()
-      #expect(ContinuousClock.now - start >= .milliseconds(900))
+      // Every 50 ms, and at 1000 ms it registers instead.
+      #expect(await gateway.heartbeats.count == 19)
     }
     await gateway.close()
   }
 
-  @Test("a worker that hears nothing connects anew, in case the connection is dead without anybody knowing")
+  @Test("a worker that hears nothing connects anew, in case the connection is dead without either side knowing")
   func silentConnection() async throws {
     let gateway = try await ScriptedGateway()
+    let time = ManualTime()
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.registrationRetryMs = 100
-    try await withWorker(FakeStage.denoiser(), configuration) { _, _ in
-      let start = ContinuousClock.now
+    try await withWorker(FakeStage.denoiser(), configuration, time: time) { _, _ in
       let (first, _) = try await gateway.admitWorker(leaseMs: 100)
-      await gateway.stopAnsweringHeartbeats()
-      // What comes by the first connection is not answered, registrations neither.
-      while true {
-        guard case .message(let inbound) = try await gateway.nextEvent(), inbound.peer != first else { continue }
-        guard case .register = inbound.envelope.body else { throw Unexpected("\(inbound.envelope.body)") }
-        break
+      try await gateway.settle(first)
+      await gateway.stopAnswering()
+      // The lease is over; registrations are not answered either.
+      for _ in 1...3 {
+        try await time.pass(10)
+        #expect(try await gateway.nextRegistration().peer == first)
       }
-      #expect(ContinuousClock.now - start >= .milliseconds(400))
-      let (second, _) = try await gateway.admitWorker()
-      #expect(second != first)
+      // Four times the pause between registrations after the last word.
+      try await time.pass(10)
+      var inbound = try await gateway.nextRegistration()
+      while inbound.peer == first { inbound = try await gateway.nextRegistration() }
+      try await gateway.reply(
+        .registered(Registered(sessionID: "anew", heartbeatIntervalMs: 50, leaseMs: 60_000)), to: inbound)
+      try await gateway.settle(inbound.peer)
+      try await time.pass(5)
+      #expect(try await gateway.nextHeartbeat().sessionID == "anew")
     }
     await gateway.close()
   }
 
-  @Test("a registration that is refused or not answered is tried again")
+  @Test("a registration that is refused or not answered is tried again, not at once")
   func refusedRegistration() async throws {
     let gateway = try await ScriptedGateway()
+    let time = ManualTime()
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.registrationRetryMs = 100
-    try await withWorker(FakeStage.denoiser(), configuration) { _, _ in
-      let inbound = try await gateway.nextMessage()
+    try await withWorker(FakeStage.denoiser(), configuration, time: time) { _, _ in
+      let inbound = try await gateway.nextRegistration()
       try await gateway.reply(.failed(Status(.failedPrecondition, "fingerprints differ")), to: inbound)
-      let start = ContinuousClock.now
-      guard case .register = try await gateway.nextMessage().envelope.body else { throw Unexpected("no registration") }
-      #expect(ContinuousClock.now - start >= .milliseconds(80), "not at once")
-      _ = try await gateway.admitWorker()
+      for _ in ["refused", "not answered"] {
+        try await gateway.settle(inbound.peer)
+        try await time.pass(9)
+        try await gateway.settle(inbound.peer)
+        try await time.pass(1)
+        #expect(try await gateway.nextRegistration().peer == inbound.peer)
+      }
     }
     await gateway.close()
   }
@@ -106,24 +120,20 @@ struct SessionTests {
   @Test("a gateway that answers an earlier registration than the last one has answered")
   func lateAnswer() async throws {
     let gateway = try await ScriptedGateway()
+    let time = ManualTime()
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.registrationRetryMs = 100
-    try await withWorker(FakeStage.denoiser(), configuration) { _, _ in
-      let first = try await gateway.nextMessage()
-      let second = try await gateway.nextMessage()
-      guard case .register = second.envelope.body else { throw Unexpected("not registered again") }
-      try await gateway.reply(
-        .registered(Registered(sessionID: "late", heartbeatIntervalMs: 20, leaseMs: 60_000)), to: first)
-      for _ in 0..<100 where await gateway.heartbeats.last?.sessionID != "late" {
-        _ = try? await gateway.nextMessage(seconds: 0.2)
+    try await withWorker(FakeStage.denoiser(), configuration, time: time) { _, _ in
+      let first = try await gateway.nextRegistration()
+      try await time.pass(10)
+      let second = try await gateway.nextRegistration()
+      for (registration, session) in [(first, "late"), (second, "newer")] {
+        try await gateway.reply(
+          .registered(Registered(sessionID: session, heartbeatIntervalMs: 20, leaseMs: 60_000)), to: registration)
+        try await gateway.settle(registration.peer)
+        try await time.pass(2)
+        #expect(try await gateway.nextHeartbeat().sessionID == session)
       }
-      #expect(await gateway.heartbeats.last?.sessionID == "late")
-      try await gateway.reply(
-        .registered(Registered(sessionID: "newer", heartbeatIntervalMs: 20, leaseMs: 60_000)), to: second)
-      for _ in 0..<100 where await gateway.heartbeats.last?.sessionID != "newer" {
-        _ = try? await gateway.nextMessage(seconds: 0.2)
-      }
-      #expect(await gateway.heartbeats.last?.sessionID == "newer")
     }
     await gateway.close()
   }
@@ -172,8 +182,9 @@ struct SessionTests {
   @Test("tasks of a gateway that stays away are given up")
   func orphans() async throws {
     let gateway = try await ScriptedGateway()
-    let ended = Counter()
+    let (started, ended) = (Counter(), Counter())
     let stage = FakeStage { _, context in
+      started.increment()
       defer { ended.increment() }
       while true {
         try context.checkCancelled()
@@ -182,12 +193,16 @@ struct SessionTests {
     }
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.orphanTimeoutMs = 200
-    try await withWorker(stage, configuration) { _, _ in
+    let time = ManualTime()
+    try await withWorker(stage, configuration, time: time) { _, _ in
       let (peer, _) = try await gateway.admitWorker(leaseMs: 100)
       try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 1)), on: peer)
+      try await until("the stage computes") { started.value == 1 }
       await gateway.close()
-      for _ in 0..<300 where ended.value == 0 { try await Task.sleep(for: .milliseconds(10)) }
-      #expect(ended.value == 1)
+      try await time.pass(30)
+      #expect(ended.value == 0, "its lease and the timeout are just over")
+      try await time.pass(1)
+      try await until("the task is given up") { ended.value == 1 }
     }
   }
 
@@ -216,24 +231,22 @@ struct DrainTests {
   @Test("it finishes what runs, refuses what comes, says goodbye and ends")
   func drain() async throws {
     let gateway = try await ScriptedGateway()
-    try await withWorker(FakeStage.denoiser(stepMs: 5), quickConfiguration([gateway.endpoint])) { worker, running in
+    let release = Counter()
+    try await withWorker(FakeStage.waiting(for: release), quickConfiguration([gateway.endpoint])) { worker, running in
       let (peer, _) = try await gateway.admitWorker()
-      try await gateway.send(Envelope(task: task("a"), body: denoise(steps: 60)), to: peer)
-      while true { if case .progress = try await gateway.nextMessage().envelope.body { break } }
+      try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 2)), on: peer)
+      guard case .progress = try await gateway.nextMessage().envelope.body else { throw Unexpected("no progress") }
       worker.drain(reason: "scale down")
-      while true { if case .draining("scale down") = try await gateway.nextMessage().envelope.body { break } }
+      #expect(try await gateway.nextMessage().envelope.body == .draining(reason: "scale down"))
       try await gateway.send(Envelope(task: task("b"), body: denoise(steps: 1)), to: peer)
-      var bodies: [Body] = []
-      while true {
-        let envelope = try await gateway.nextMessage().envelope
-        if case .progress = envelope.body { continue }
-        bodies.append(envelope.body)
-        if case .goodbye = envelope.body { break }
+      guard case .failed(let status) = try await gateway.nextMessage().envelope.body else {
+        throw Unexpected("not refused")
       }
-      guard bodies.count == 3, case .failed(let status) = bodies[0] else { throw Unexpected("\(bodies)") }
       #expect(status.code == .unavailable)
-      #expect(bodies[1] == .denoiseResponse(DenoiseResponse(steps: 60)) && bodies[2] == .goodbye(reason: "scale down"))
-      try await ends(running, within: 60)
+      release.increment()
+      #expect(try await gateway.nextMessage().envelope.body == .denoiseResponse(DenoiseResponse(steps: 2)))
+      #expect(try await gateway.nextMessage().envelope.body == .goodbye(reason: "scale down"))
+      try await ends(running)
     }
     await gateway.close()
   }
@@ -241,17 +254,23 @@ struct DrainTests {
   @Test("what still runs after the grace is stopped at its next step")
   func grace() async throws {
     let gateway = try await ScriptedGateway()
+    let time = ManualTime()
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.drainGraceMs = 50
-    try await withWorker(FakeStage.denoiser(stepMs: 5), configuration) { worker, running in
+    try await withWorker(FakeStage.waiting(for: Counter()), configuration, time: time) { worker, running in
       let (peer, _) = try await gateway.admitWorker()
-      try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 10_000)), on: peer)
+      try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 2)), on: peer)
+      guard case .progress = try await gateway.nextMessage().envelope.body else { throw Unexpected("no progress") }
       worker.drain(reason: "stop")
+      #expect(try await gateway.nextMessage().envelope.body == .draining(reason: "stop"))
+      try await time.pass(4)
+      try await gateway.settle(peer)
+      time.advance(by: tick)
       guard case .failed(let status) = try await gateway.conversation(task("a")).last?.body else {
         throw Unexpected("not failed")
       }
       #expect(status.code == .unavailable)
-      try await ends(running, within: 60)
+      try await ends(running)
     }
     await gateway.close()
   }
@@ -259,23 +278,30 @@ struct DrainTests {
   @Test("a stage that never looks up is left behind, and its task is answered")
   func stuck() async throws {
     let gateway = try await ScriptedGateway()
+    let time = ManualTime()
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.drainGraceMs = 20
     configuration.stopWaitMs = 100
-    let release = Counter()
+    let (started, release) = (Counter(), Counter())
     let stage = FakeStage { _, _ in
+      started.increment()
       while release.value == 0 { usleep(1000) }
       throw Status(.internal, "too late")
     }
-    try await withWorker(stage, configuration) { worker, running in
+    try await withWorker(stage, configuration, time: time) { worker, running in
       let (peer, _) = try await gateway.admitWorker()
       try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 1)), on: peer)
+      try await until("the stage computes") { started.value == 1 }
       worker.drain(reason: "stop")
+      #expect(try await gateway.nextMessage().envelope.body == .draining(reason: "stop"))
+      try await time.pass(11)
+      try await gateway.settle(peer)
+      time.advance(by: tick)
       guard case .failed(let status) = try await gateway.conversation(task("a")).last?.body else {
         throw Unexpected("not failed")
       }
       #expect(status.code == .unavailable && status.message.contains("left before"))
-      try await ends(running, within: 60)
+      try await ends(running)
     }
     release.increment()
     await gateway.close()
@@ -293,16 +319,18 @@ struct DrainTests {
     try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 30)), on: peer)
     await group.triggerGracefulShutdown()
     #expect(try await gateway.conversation(task("a")).last?.body == .denoiseResponse(DenoiseResponse(steps: 30)))
-    try await ends(running, within: 60)
+    try await ends(running)
     await gateway.close()
   }
 
   @Test("with no gateway in reach it leaves at once; bad settings and addresses are errors")
   func configuration() async throws {
-    try await withWorker(FakeStage.denoiser(), quickConfiguration(["tcp://127.0.0.1:9"])) { worker, running in
-      try await Task.sleep(for: .milliseconds(50))
+    let time = ManualTime()
+    try await withWorker(FakeStage.denoiser(), quickConfiguration(["tcp://127.0.0.1:9"]), time: time) {
+      worker, running in
+      try await time.pass(1)
       worker.drain(reason: "stop")
-      try await ends(running, within: 60)
+      try await ends(running)
     }
     func error(_ change: (inout WorkerConfiguration) -> Void) async -> any Error {
       var configuration = quickConfiguration(["tcp://127.0.0.1:9"])
@@ -330,16 +358,25 @@ struct HealthTests {
     let file = HealthFile(path: path)
     #expect(!file.check().isHealthy)
     let gateway = try await ScriptedGateway()
+    let time = ManualTime()
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.healthFile = path
-    try await withWorker(FakeStage.denoiser(stepMs: 20), configuration) { worker, running in
-      #expect(try await waitFor("connecting", in: file).exitCode == 1)
+    try await withWorker(FakeStage.waiting(for: Counter()), configuration, time: time) { worker, running in
+      try await time.pass(1)
+      let connecting = file.check(time: time)
+      #expect(connecting.message.contains("connecting") && connecting.exitCode == 1)
       let (peer, _) = try await gateway.admitWorker()
-      #expect(try await waitFor("ready", in: file).exitCode == 0)
+      try await gateway.settle(peer)
+      try await time.pass(99)
+      #expect(file.check(time: time) == connecting, "it is written once a second")
+      try await time.pass(1)
+      let ready = file.check(time: time)
+      #expect(ready.message.contains("ready") && ready.exitCode == 0)
       try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 100)), on: peer)
       worker.drain(reason: "stop")
-      let verdict = try await waitFor("draining", in: file)
-      #expect(verdict.isHealthy && verdict.message.contains("1 tasks"))
+      try await time.pass(100)
+      let draining = file.check(time: time)
+      #expect(draining.isHealthy && draining.message.contains("draining") && draining.message.contains("1 tasks"))
     }
     #expect(file.check().message.contains("gone"))
     await gateway.close()
@@ -349,13 +386,15 @@ struct HealthTests {
   func stale() throws {
     let path = NSTemporaryDirectory() + "/health-\(UUID().uuidString)"
     let file = HealthFile(path: path)
+    let time = ManualTime()
     defer { file.remove() }
-    var report = HealthReport(stage: .denoiser, state: .ready)
+    var report = HealthReport(stage: .denoiser, state: .ready, time: time)
     try file.write(report)
-    #expect(file.check().isHealthy)
-    report.unixMs -= 20_000
-    try file.write(report)
-    #expect(!file.check().isHealthy && file.check().message.contains("20 s"))
+    time.advance(by: .seconds(15))
+    #expect(file.check(time: time).isHealthy)
+    time.advance(by: .milliseconds(1))
+    #expect(!file.check(time: time).isHealthy && file.check(time: time).message.contains("15 s"))
+    #expect(file.check(maxAgeSeconds: 16, time: time).isHealthy)
     report.unixMs = 0
     try file.write(report)
     #expect(!file.check().isHealthy)
@@ -367,12 +406,6 @@ struct HealthTests {
 }
 
 /// Waits until a health file says `state`.
-@discardableResult
-func waitFor(_ state: String, in file: HealthFile) async throws -> HealthFile.Verdict {
-  for _ in 0..<6000 {
-    let verdict = file.check()
-    if verdict.message.contains(state) { return verdict }
-    try await Task.sleep(for: .milliseconds(10))
-  }
-  throw Unexpected("never \(state): \(file.check().message)")
+func waitFor(_ state: String, in file: HealthFile) async throws {
+  try await until("the health file says \(state)") { file.check().message.contains(state) }
 }

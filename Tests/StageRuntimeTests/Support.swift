@@ -1,8 +1,8 @@
 import ClusterCore
 import Foundation
 import StageRuntime
-import Synchronization
 import TensorCore
+import TestSupport
 import Transport
 import Wire
 
@@ -28,7 +28,7 @@ actor ScriptedGateway {
   /// Heartbeats are answered unless the test wants silence.
   var answersHeartbeats = true
   private(set) var heartbeats: [Heartbeat] = []
-  /// What the workers that are let in were told; they are told again when they ask again.
+  /// What the workers that are let in were answered, and are again when they ask again.
   private var admitted: [PeerID: Registered] = [:]
 
   init(at endpoint: String = privateLoopback(), security: RouterSecurity = .plaintext()) async throws {
@@ -39,38 +39,47 @@ actor ScriptedGateway {
     self.endpoint = await router.endpoints[0]
   }
 
-  func stopAnsweringHeartbeats() { answersHeartbeats = false }
+  /// Neither heartbeats nor repeated registrations are answered from now on.
+  func stopAnswering() {
+    answersHeartbeats = false
+    admitted = [:]
+  }
 
-  /// The next event that is not a heartbeat.
-  func nextEvent(seconds: Double = 60) async throws -> RouterEvent {
-    let deadline = ContinuousClock.now + .seconds(seconds)
-    while true {
-      let events = router.events
-      let event = try await withThrowingTaskGroup(of: RouterEvent?.self) { group in
-        group.addTask {
-          var iterator = events.makeAsyncIterator()
-          return await iterator.next()
-        }
-        group.addTask {
-          try await Task.sleep(until: deadline, clock: .continuous)
-          throw Unexpected("nothing happened for \(seconds) s")
-        }
-        defer { group.cancelAll() }
-        return try await group.next() ?? nil
-      }
-      guard let event else { throw Unexpected("the router is closed") }
-      guard case .message(let inbound) = event, case .heartbeat(let heartbeat) = inbound.envelope.body else {
-        return event
-      }
+  /// The next event of any kind. Heartbeats are kept, and answered.
+  private func nextEventOfAnyKind() async throws -> RouterEvent {
+    var iterator = router.events.makeAsyncIterator()
+    guard let event = await iterator.next() else {
+      throw Unexpected("nothing happened before the router was closed or the test's time was over")
+    }
+    if case .message(let inbound) = event, case .heartbeat(let heartbeat) = inbound.envelope.body {
       heartbeats.append(heartbeat)
       // The worker may have left since.
       if answersHeartbeats { try? await reply(.heartbeatReply, to: inbound) }
     }
+    return event
   }
 
-  func nextMessage(seconds: Double = 60) async throws -> Inbound {
+  /// The next event that is not a heartbeat.
+  func nextEvent() async throws -> RouterEvent {
     while true {
-      switch try await nextEvent(seconds: seconds) {
+      let event = try await nextEventOfAnyKind()
+      if case .message(let inbound) = event, case .heartbeat = inbound.envelope.body { continue }
+      return event
+    }
+  }
+
+  /// The next event, which must be a heartbeat.
+  func nextHeartbeat() async throws -> Heartbeat {
+    let event = try await nextEventOfAnyKind()
+    guard case .message(let inbound) = event, case .heartbeat(let heartbeat) = inbound.envelope.body else {
+      throw Unexpected("no heartbeat, but \(event)")
+    }
+    return heartbeat
+  }
+
+  func nextMessage() async throws -> Inbound {
+    while true {
+      switch try await nextEvent() {
       case .message(let inbound):
         guard case .register = inbound.envelope.body, let registered = admitted[inbound.peer] else { return inbound }
         try await reply(.registered(registered), to: inbound)
@@ -78,6 +87,15 @@ actor ScriptedGateway {
       case .disconnected: continue
       }
     }
+  }
+
+  /// The next message, which must be a registration.
+  func nextRegistration() async throws -> Inbound {
+    let inbound = try await nextMessage()
+    guard case .register = inbound.envelope.body else {
+      throw Unexpected("no registration, but \(inbound.envelope.body)")
+    }
+    return inbound
   }
 
   /// Waits for a worker and lets it in.
@@ -92,6 +110,18 @@ actor ScriptedGateway {
       admitted[inbound.peer] = registered
       try await reply(.registered(registered), to: inbound)
       return (inbound.peer, registration)
+    }
+  }
+
+  /// Returns when the worker has handled all that it was sent: what does not run cannot be cancelled, and it says so
+  /// in its turn.
+  ///
+  /// - Throws: when it has sent something else before, heartbeats excepted.
+  func settle(_ peer: PeerID) async throws {
+    let number = try await send(Envelope(task: task("nothing"), body: .cancel(reason: "")), to: peer)
+    let answer = try await nextMessage().envelope
+    guard case .failed(let status) = answer.body, status.code == .notFound, answer.inReplyTo == number else {
+      throw Unexpected("a quiet worker was expected, but it sent \(answer.body)")
     }
   }
 
@@ -136,6 +166,19 @@ struct FakeStage: Stage {
 
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput { try compute(task, context) }
 
+  /// Reports its first step of two, then waits until `release` has counted something or it is cancelled.
+  static func waiting(for release: Counter, started: Counter? = nil) -> FakeStage {
+    FakeStage { _, context in
+      started?.increment()
+      context.progress(.progress(Progress(completedSteps: 1, steps: 2, stepSeconds: 0.5)))
+      while release.value == 0 {
+        try context.checkCancelled()
+        usleep(1000)
+      }
+      return StageOutput(.denoiseResponse(DenoiseResponse(steps: 2)))
+    }
+  }
+
   /// Adds 1 to every latent at every step, and tells of each.
   static func denoiser(stepMs: UInt32 = 1, started: Counter? = nil) -> FakeStage {
     FakeStage { task, context in
@@ -150,18 +193,6 @@ struct FakeStage: Stage {
         context.progress(.progress(progress), tensors: [.latents(latents)])
       }
       return StageOutput(.denoiseResponse(DenoiseResponse(steps: request.steps)), tensors: [.latents(latents)])
-    }
-  }
-}
-
-final class Counter: Sendable {
-  private let state = Mutex(0)
-  var value: Int { state.withLock { $0 } }
-  @discardableResult
-  func increment(by amount: Int = 1) -> Int {
-    state.withLock {
-      $0 += amount
-      return $0
     }
   }
 }
@@ -200,6 +231,9 @@ func task(_ job: String, attempt: UInt32 = 1) -> TaskReference {
   TaskReference(jobID: job, taskID: "denoise", attempt: attempt)
 }
 
+/// What ``quickConfiguration(_:security:)`` has as a worker's tick.
+let tick = Duration.milliseconds(10)
+
 /// Settings that do not keep a test waiting.
 func quickConfiguration(_ endpoints: [String], security: DealerSecurity = .plaintext()) -> WorkerConfiguration {
   var configuration = WorkerConfiguration(gateways: endpoints, security: security)
@@ -212,12 +246,24 @@ func quickConfiguration(_ endpoints: [String], security: DealerSecurity = .plain
   return configuration
 }
 
+extension ManualTime {
+  /// Passes `count` ticks of a worker, one by one, and returns when it has handled the last one. The worker must not
+  /// leave at one of them.
+  func pass(_ count: Int) async throws {
+    for _ in 0..<count {
+      try await untilAsleep(for: tick)
+      advance(by: tick)
+    }
+    try await untilAsleep(for: tick)
+  }
+}
+
 /// Runs a worker while `body` runs.
 func withWorker<Result>(
-  _ stage: any Stage, _ configuration: WorkerConfiguration,
+  _ stage: any Stage, _ configuration: WorkerConfiguration, time: any TimeSource = SystemTime(),
   _ body: (Worker, Task<Void, any Error>) async throws -> Result
 ) async throws -> Result {
-  let worker = Worker(stage: stage, configuration: configuration)
+  let worker = Worker(stage: stage, configuration: configuration, time: time)
   let running = Task { try await worker.run() }
   do {
     let result = try await body(worker, running)
@@ -231,16 +277,11 @@ func withWorker<Result>(
   }
 }
 
-/// Whether `task` ends within `seconds`.
-func ends(_ task: Task<Void, any Error>, within seconds: Double) async throws {
-  try await withThrowingTaskGroup(of: Void.self) { group in
-    group.addTask { try await task.value }
-    group.addTask {
-      try await Task.sleep(for: .seconds(seconds))
-      task.cancel()
-      throw Unexpected("the worker still runs after \(seconds) s")
-    }
-    try await group.next()
-    group.cancelAll()
+/// Waits until `task` ends; when the test's time is over, it is cancelled.
+func ends(_ task: Task<Void, any Error>) async throws {
+  try await withTaskCancellationHandler {
+    try await task.value
+  } onCancel: {
+    task.cancel()
   }
 }

@@ -2,6 +2,7 @@ import ClusterCore
 import Foundation
 import StageRuntime
 import TensorCore
+import TestSupport
 import Testing
 import Transport
 import Wire
@@ -42,33 +43,42 @@ struct TaskTests {
   @Test("credits are tasks at a time; one more is refused, and heartbeats tell what runs")
   func credits() async throws {
     let gateway = try await ScriptedGateway()
-    let started = Counter()
+    let time = ManualTime()
+    let (started, release) = (Counter(), Counter())
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.credits = 3
-    try await withWorker(FakeStage.denoiser(stepMs: 20, started: started), configuration) { _, _ in
+    let stage = FakeStage.waiting(for: release, started: started)
+    try await withWorker(stage, configuration, time: time) { _, _ in
       let (peer, _) = try await gateway.admitWorker()
       for job in ["a", "b", "c", "d"] {
-        try await gateway.send(Envelope(task: task(job), body: denoise(steps: 20)), to: peer)
+        try await gateway.send(Envelope(task: task(job), body: denoise(steps: 2)), to: peer)
       }
-      var ended: [String: Body] = [:]
-      var order: [String] = []
-      while ended.count < 4 {
+      var refused: [String: Status] = [:]
+      var reports = 0
+      while reports < 3 || refused.isEmpty {
         let envelope = try await gateway.nextMessage().envelope
         switch envelope.body {
-        case .failed, .denoiseResponse:
-          let job = try #require(envelope.task?.jobID)
-          ended[job] = envelope.body
-          order.append(job)
-        default: continue
+        case .accepted: continue
+        case .progress: reports += 1
+        case .failed(let status): refused[envelope.task?.jobID ?? ""] = status
+        default: throw Unexpected("\(envelope.body)")
         }
       }
-      #expect(order.first == "d")
-      guard case .failed(let status) = ended["d"] else { throw Unexpected("\(String(describing: ended["d"]))") }
+      let status = try #require(refused["d"])
       #expect(status.code == .resourceExhausted && status.message.contains("3"))
-      #expect(started.value == 3)
-      let busiest = try #require(await gateway.heartbeats.max { $0.running.count < $1.running.count })
-      #expect(busiest.running.count == 3 && busiest.freeCredits == 0 && busiest.sessionID == "session")
-      #expect(busiest.running.allSatisfy { $0.steps == 20 } && busiest.residentBytes > 1 << 20)
+      #expect(started.value == 3 && refused.count == 1)
+      try await time.pass(5)
+      let busy = try await gateway.nextHeartbeat()
+      #expect(busy.running.map(\.task) == ["a", "b", "c"].map { task($0) })
+      #expect(busy.freeCredits == 0 && busy.sessionID == "session" && busy.residentBytes > 1 << 20)
+      #expect(busy.running.allSatisfy { $0.steps == 2 && $0.completedSteps == 1 && $0.stepSeconds == 0.05 })
+      release.increment()
+      for _ in 0..<3 {
+        #expect(try await gateway.nextMessage().envelope.body == .denoiseResponse(DenoiseResponse(steps: 2)))
+      }
+      try await time.pass(5)
+      let idle = try await gateway.nextHeartbeat()
+      #expect(idle.freeCredits == 3 && idle.running.isEmpty && idle.tasksDone == 3 && idle.tasksFailed == 0)
     }
     await gateway.close()
   }
@@ -145,14 +155,22 @@ struct TaskTests {
     let started = Counter()
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.credits = 2
-    try await withWorker(FakeStage.denoiser(stepMs: 5, started: started), configuration) { _, _ in
+    let release = Counter()
+    let stage = FakeStage { task, context in
+      if task.reference.jobID == "a" {
+        return try FakeStage.waiting(for: release, started: started).compute(task, context)
+      }
+      return try FakeStage.denoiser(stepMs: 5).compute(task, context)
+    }
+    try await withWorker(stage, configuration) { _, _ in
       let (peer, _) = try await gateway.admitWorker()
-      try await gateway.send(Envelope(task: task("a"), body: denoise(steps: 40)), to: peer)
-      try await gateway.send(Envelope(task: task("a"), body: denoise(steps: 40)), to: peer)
+      for _ in 0..<2 { try await gateway.send(Envelope(task: task("a"), body: denoise(steps: 2)), to: peer) }
+      var accepted = 0
+      while accepted < 2 { if case .accepted = try await gateway.nextMessage().envelope.body { accepted += 1 } }
+      release.increment()
       let conversation = try await gateway.conversation(task("a"))
-      #expect(
-        conversation.count { $0.body == .accepted } == 2
-          && conversation.count { $0.body == .denoiseResponse(.init(steps: 40)) } == 1)
+      #expect(conversation.last?.body == .denoiseResponse(DenoiseResponse(steps: 2)))
+      try await gateway.settle(peer)
       #expect(started.value == 1)
 
       try await gateway.send(Envelope(task: task("b", attempt: 2), body: denoise(steps: 10_000)), to: peer)
@@ -176,20 +194,23 @@ struct TaskTests {
   @Test("a deadline that has passed, on arrival or between steps")
   func deadlines() async throws {
     let gateway = try await ScriptedGateway()
-    try await withWorker(FakeStage.denoiser(stepMs: 5), quickConfiguration([gateway.endpoint])) { _, _ in
+    let time = ManualTime()
+    let stage = FakeStage.waiting(for: Counter())
+    try await withWorker(stage, quickConfiguration([gateway.endpoint]), time: time) { _, _ in
       let (peer, _) = try await gateway.admitWorker()
-      let now = UInt64(Date().timeIntervalSince1970 * 1000)
+      let now = UInt64(time.unixMs)
       try await gateway.send(Envelope(task: task("a"), deadlineUnixMs: now - 1000, body: denoise(steps: 1)), to: peer)
       let first = try await gateway.conversation(task("a"))
       guard first.count == 1, case .failed(let late) = first[0].body else { throw Unexpected("\(first.map(\.body))") }
-      #expect(late.code == .deadlineExceeded)
-      try await gateway.send(
-        Envelope(task: task("b"), deadlineUnixMs: now + 300, body: denoise(steps: 10_000)), to: peer)
+      #expect(late == Status(.deadlineExceeded, "the deadline passed 1000 ms before the task arrived"))
+      try await gateway.start(
+        Envelope(task: task("b"), deadlineUnixMs: now + 300, body: denoise(steps: 2)), on: peer)
+      guard case .progress = try await gateway.nextMessage().envelope.body else { throw Unexpected("no progress") }
+      time.advance(by: .milliseconds(299))
+      try await gateway.settle(peer)
+      time.advance(by: .milliseconds(2))
       let second = try await gateway.conversation(task("b"))
-      guard second.count > 2, case .failed(let slow) = second.last?.body else {
-        throw Unexpected("\(second.map(\.body))")
-      }
-      #expect(slow.code == .deadlineExceeded)
+      #expect(second.map(\.body) == [.failed(Status(.deadlineExceeded, "the deadline passed 1 ms ago"))])
     }
     await gateway.close()
   }

@@ -1,97 +1,156 @@
+import ClusterCore
 import Foundation
 import StageSupport
 import Synchronization
+import TestSupport
 import Testing
 
-@Suite struct BatcherTests {
-  /// Calls `body` with every number in `items`, each on a thread of its own, and returns what it gave in the same order.
-  private static func onThreads<Result: Sendable>(_ items: [Int], _ body: @escaping @Sendable (Int) -> Result)
-    -> [Result?]
-  {
-    let results = Mutex([Result?](repeating: nil, count: items.count)), group = DispatchGroup()
-    for (index, item) in items.enumerated() {
-      group.enter()
-      let thread = Thread {
-        let result = body(item)
-        results.withLock { $0[index] = result }
-        group.leave()
-      }
-      thread.start()
+@Suite(.timeLimit(.minutes(2))) struct BatcherTests {
+  /// Threads that each call `body` with a number of `items`.
+  private struct Threads<Result: Sendable>: Sendable {
+    private let results: AsyncStream<(Int, Result)>
+    private let count: Int
+
+    init(_ items: [Int], _ body: @escaping @Sendable (Int) -> Result) {
+      let (results, result) = AsyncStream.makeStream(of: (Int, Result).self)
+      self.results = results
+      count = items.count
+      for (index, item) in items.enumerated() { Thread { result.yield((index, body(item))) }.start() }
     }
-    group.wait()
-    return results.withLock { $0 }
+
+    /// What `body` gave, in the order of the items; fewer when the test's time is over.
+    var outputs: [Result] {
+      get async {
+        var found: [Int: Result] = [:]
+        for await (index, result) in results.prefix(count) { found[index] = result }
+        return found.sorted { $0.key < $1.key }.map(\.value)
+      }
+    }
   }
 
+  /// What was computed together, batch by batch.
   private final class Batches: Sendable {
-    let sizes = Mutex([[Int]]())
+    private let kept = Mutex([[Int]]())
+
+    var items: [[Int]] { kept.withLock { $0 } }
+    var sortedItems: [[Int]] { items.map { $0.sorted() } }
+    func append(_ batch: [Int]) { kept.withLock { $0.append(batch) } }
   }
 
-  private func batcher(_ limits: BatchLimits, _ batches: Batches, seconds: Double = 0) -> Batcher<Int, String> {
-    Batcher(limits) { items in
-      batches.sizes.withLock { $0.append(items) }
-      Thread.sleep(forTimeInterval: seconds)
+  private func batcher(
+    _ limits: BatchLimits, _ batches: Batches, time: any TimeSource = SystemTime(),
+    _ compute: @escaping @Sendable () -> Void = {}
+  ) -> Batcher<Int, String> {
+    Batcher(limits, time: time) { items in
+      batches.append(items)
+      compute()
       return items.map { "\($0)!" }
     }
   }
 
-  @Test func everyCallerGetsTheOutputOfItsItem() {
+  @Test func everyCallerGetsTheOutputOfItsItem() async {
     let batches = Batches(),
       encode = batcher(BatchLimits(maxItems: 5, maxWeight: 1000, wait: .milliseconds(1)), batches)
-    let items = Array(0..<64), outputs = Self.onThreads(items) { encode($0, weight: 1) }
+    let items = Array(0..<64), outputs = await Threads(items) { encode($0, weight: 1) }.outputs
     #expect(outputs == items.map { "\($0)!" })
-    let computed = batches.sizes.withLock { $0 }
-    #expect(computed.flatMap { $0 }.sorted() == items && computed.allSatisfy { (1...5).contains($0.count) })
+    #expect(batches.items.flatMap { $0 }.sorted() == items && batches.items.allSatisfy { (1...5).contains($0.count) })
   }
 
-  /// A full batch does not wait, and nothing waits longer than it must.
-  @Test(.timeLimit(.minutes(1))) func aFullBatchBeginsAtOnce() {
-    let batches = Batches(), encode = batcher(BatchLimits(maxItems: 3, maxWeight: 1000, wait: .seconds(3600)), batches)
-    _ = Self.onThreads([1, 2, 3]) { encode($0, weight: 1) }
-    #expect(batches.sizes.withLock { $0.map { $0.sorted() } } == [[1, 2, 3]])
-    let heavy = batcher(BatchLimits(maxItems: 9, maxWeight: 10, wait: .seconds(3600)), batches)
+  /// A full batch does not wait: this clock stands still.
+  @Test func aFullBatchBeginsAtOnce() async {
+    let batches = Batches(), limits = BatchLimits(maxItems: 3, maxWeight: 1000, wait: .seconds(3600))
+    let encode = batcher(limits, batches, time: ManualTime())
+    _ = await Threads([1, 2, 3]) { encode($0, weight: 1) }.outputs
+    #expect(batches.sortedItems == [[1, 2, 3]])
+    let heavy = batcher(BatchLimits(maxItems: 9, maxWeight: 10, wait: .seconds(3600)), batches, time: ManualTime())
     #expect(heavy(7, weight: 11) == "7!")
   }
 
-  @Test func weightsAreLimited() {
-    let batches = Batches(),
-      encode = batcher(BatchLimits(maxItems: 100, maxWeight: 10, wait: .milliseconds(50)), batches)
-    _ = Self.onThreads([6, 6, 4, 4, 2, 12]) { encode($0, weight: $0) }
-    let computed = batches.sizes.withLock { $0 }
-    #expect(computed.flatMap { $0 }.sorted() == [2, 4, 4, 6, 6, 12])
-    #expect(computed.allSatisfy { $0.count == 1 || $0.reduce(0, +) <= 10 })
+  @Test func aBatchThatIsNotFullWaitsForItsTime() async throws {
+    let batches = Batches(), time = ManualTime(), wait = Duration.milliseconds(50)
+    let encode = batcher(BatchLimits(maxItems: 3, maxWeight: 1000, wait: wait), batches, time: time)
+    let first = Threads([1]) { encode($0, weight: 1) }
+    try await time.untilAsleep(for: wait)
+    time.advance(by: .milliseconds(49))
+    let second = Threads([2]) { encode($0, weight: 1) }
+    try await until("the second item waits, too") { encode.waitingCount == 2 }
+    #expect(batches.items.isEmpty)
+    time.advance(by: .milliseconds(1))
+    #expect(await first.outputs + second.outputs == ["1!", "2!"])
+    #expect(batches.items == [[1, 2]])
   }
 
-  /// Those who ask again and again are computed together, without waiting, and go on when others leave.
-  @Test(.timeLimit(.minutes(1))) func participantsStayTogether() {
-    let batches = Batches(),
-      predict = batcher(BatchLimits(maxItems: 100, maxWeight: 1000, wait: .seconds(3600)), batches)
+  @Test func weightsAreLimited() async throws {
+    let batches = Batches(), time = ManualTime(), wait = Duration.milliseconds(50), weights = [6, 6, 4, 4, 2, 12]
+    // All wait for the end of a first batch, which is full.
+    let (began, end) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
+    let encode = batcher(BatchLimits(maxItems: 100, maxWeight: 10, wait: wait), batches, time: time) {
+      began.signal()
+      end.wait()
+    }
+    let first = Threads([11]) { encode($0, weight: $0) }
+    _ = await Threads([0]) { _ in began.wait() }.outputs
+    let others = Threads(weights) { encode($0, weight: $0) }
+    try await until("all wait") { encode.waitingCount == weights.count }
+    for _ in 0...weights.count { end.signal() }
+    // What is left of them is less than a batch.
+    let rest = Task {
+      while true {
+        try await time.untilAsleep(for: wait)
+        time.advance(by: wait)
+      }
+    }
+    _ = await first.outputs + others.outputs
+    rest.cancel()
+    #expect(batches.items.first == [11])
+    #expect(batches.items.flatMap { $0 }.sorted() == [2, 4, 4, 6, 6, 11, 12])
+    #expect(batches.items.allSatisfy { $0.count == 1 || $0.reduce(0, +) <= 10 })
+    #expect(batches.items.contains { $0.count > 1 })
+  }
+
+  /// Those who ask again and again are computed together, without waiting, and continue when others leave.
+  @Test func participantsStayTogether() async {
+    let batches = Batches(), limits = BatchLimits(maxItems: 100, maxWeight: 1000, wait: .seconds(3600))
+    let predict = batcher(limits, batches, time: ManualTime())
     let entered = DispatchSemaphore(value: 0), go = DispatchSemaphore(value: 0)
-    DispatchQueue.global().async {
+    Thread {
       for _ in 0..<3 { entered.wait() }
       for _ in 0..<3 { go.signal() }
-    }
-    let outputs = Self.onThreads([1, 2, 3]) { item in
+    }.start()
+    let outputs = await Threads([1, 2, 3]) { item in
       predict.participating {
         entered.signal()
         go.wait()
         return (0..<item * 4).map { _ in predict(item, weight: 1) }
       }
-    }
+    }.outputs
     #expect(outputs == [1, 2, 3].map { Array(repeating: "\($0)!", count: $0 * 4) })
-    let sizes = batches.sizes.withLock { $0.map { $0.sorted() } }
     #expect(
-      sizes == Array(repeating: [1, 2, 3], count: 4) + Array(repeating: [2, 3], count: 4)
+      batches.sortedItems == Array(repeating: [1, 2, 3], count: 4) + Array(repeating: [2, 3], count: 4)
         + Array(repeating: [3], count: 4))
   }
 
-  @Test func whoComesMeanwhileMakesTheNextBatch() {
-    let batches = Batches(),
-      encode = batcher(BatchLimits(maxItems: 8, maxWeight: 1000, wait: .zero), batches, seconds: 0.3)
-    _ = Self.onThreads([0, 1, 2, 3]) { item in
-      Thread.sleep(forTimeInterval: item == 0 ? 0 : 0.1)
-      return encode(item, weight: 1)
+  /// Their moment begins when the batch before has ended, not when they came.
+  @Test func whoComesMeanwhileMakesTheNextBatch() async throws {
+    let batches = Batches(), time = ManualTime(), wait = Duration.milliseconds(50)
+    let (began, end) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
+    let encode = batcher(BatchLimits(maxItems: 8, maxWeight: 1000, wait: wait), batches, time: time) {
+      began.signal()
+      end.wait()
     }
-    let computed = batches.sizes.withLock { $0 }
-    #expect(computed.count <= 3 && computed.flatMap { $0 }.sorted() == [0, 1, 2, 3])
+    let first = Threads([0]) { encode($0, weight: 1) }
+    try await time.untilAsleep(for: wait)
+    time.advance(by: wait)
+    _ = await Threads([0]) { _ in began.wait() }.outputs
+    let others = Threads([1, 2, 3]) { encode($0, weight: 1) }
+    try await until("they wait") { encode.waitingCount == 3 }
+    time.advance(by: .seconds(1))
+    for _ in 0..<2 { end.signal() }
+    #expect(await first.outputs == ["0!"])
+    try await time.untilAsleep(for: wait)
+    #expect(batches.items == [[0]])
+    time.advance(by: wait)
+    #expect(await others.outputs == ["1!", "2!", "3!"])
+    #expect(batches.sortedItems == [[0], [1, 2, 3]])
   }
 }

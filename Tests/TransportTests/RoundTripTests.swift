@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 import Transport
 import Wire
@@ -171,6 +172,28 @@ struct MessagingTests {
     #expect(malformed.error.status.code == .dataLoss)
     good.tensors = []
     #expect(try await nextMessage(router).envelope == good)
+    await router.close()
+  }
+
+  @Test("a peer that sends nonsense fills no disk: one record a second, which says how many were left out")
+  func rateLimitedLog() async throws {
+    let time = ManualTime()
+    let log = LogRecorder()
+    let router = try await makeRouter(time: time, log: log)
+    let peer = RawDealer(try #require(await router.endpoints.first))
+    func sendNonsense(_ count: Int) async throws {
+      for _ in 0..<count {
+        peer.send([[0xFF, 0xFF]])
+        guard case .malformed = try await next(router.events) else { throw NoEvent() }
+      }
+    }
+    try await sendNonsense(3)
+    time.advance(by: .milliseconds(999))
+    try await sendNonsense(1)
+    #expect(log.records.map { $0.metadata["suppressed"] } == [nil])
+    time.advance(by: .milliseconds(1))
+    try await sendNonsense(2)
+    #expect(log.records.map { $0.metadata["suppressed"] } == [nil, "3"])
     await router.close()
   }
 

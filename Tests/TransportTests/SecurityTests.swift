@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 import Transport
 import Wire
@@ -12,28 +13,45 @@ struct SecurityTests {
     let worker: CurveKeyPair
     let router: RouterSocket
     let endpoint: String
+    /// Of the router and its list.
+    let time = ManualTime()
+    let log = LogRecorder()
 
     init(options: SocketOptions = quickOptions) async throws {
       directory = try TemporaryDirectory()
       server = try CurveKeyPair.generate()
       worker = try CurveKeyPair.generate()
       try worker.publicKey.write(to: directory.path + "/denoiser-1.public")
-      let allowList = try CurveAllowList(directory: directory.path, refreshSeconds: 0.05)
-      router = try await makeRouter(security: .curve(server, allowList: allowList), options: options)
+      let allowList = try CurveAllowList(directory: directory.path, time: time)
+      router = try await makeRouter(
+        security: .curve(server, allowList: allowList), options: options, time: time, log: log)
       endpoint = try #require(await router.endpoints.first)
     }
 
-    /// Whether a peer gets a message through within `seconds`: long where it should, so that a machine that stalls proves nothing.
-    func admits(_ security: DealerSecurity, seconds: Double = 1) async throws -> Bool {
+    /// Whom the next message is from after a peer with `security` has connected and sent one; nil: it is refused.
+    func sender(_ security: DealerSecurity) async throws -> String? {
       let dealer = try await makeDealer(endpoint, security: security)
       defer { Task { await dealer.close() } }
-      do {
-        try await waitUntilConnected(dealer, seconds: seconds)
-      } catch is Timeout {
-        return false
+      let isIn = try await first(dealer.events) { event in
+        switch event {
+        case .connected: true
+        case .refused: false
+        default: nil
+        }
       }
+      guard isIn else { return nil }
       try await dealer.send(Envelope(body: .accepted))
-      return (try? await nextMessage(router, seconds: seconds)) != nil
+      return try await nextMessage(router).authenticatedName
+    }
+
+    /// Whether the listed worker gets in, and nothing of another peer has come before its message.
+    func servesItsWorker() async throws -> Bool {
+      try await sender(.curve(worker, server: server.publicKey)) == "denoiser-1"
+    }
+
+    /// Waits until the router logs `message`.
+    func logs(_ message: String) async throws {
+      try await until("“\(message)” is logged") { log.records.contains { $0.message == message } }
     }
   }
 
@@ -62,27 +80,36 @@ struct SecurityTests {
     }
     #expect(reason.contains("400"))
     await dealer.close()
-    #expect(try await site.admits(.curve(site.worker, server: site.server.publicKey), seconds: 60))
+    #expect(try await site.servesItsWorker())
     await site.router.close()
   }
 
   @Test("a worker that expects another server does not talk to this one")
   func wrongServer() async throws {
     let site = try await Site()
-    #expect(try await !site.admits(.curve(site.worker, server: try CurveKeyPair.generate().publicKey)))
+    let dealer = try await makeDealer(
+      site.endpoint, security: .curve(site.worker, server: try CurveKeyPair.generate().publicKey))
+    try await site.logs("refused a connection")
+    #expect(await !wasConnected(dealer))
+    #expect(try await site.servesItsWorker())
     await site.router.close()
   }
 
   @Test("a worker without keys is refused, and a worker with keys does not talk to a server without")
   func plaintextPeer() async throws {
     let site = try await Site()
-    #expect(try await !site.admits(.plaintext()))
+    let naked = try await makeDealer(site.endpoint)
+    try await site.logs("refused a connection")
+    #expect(await !wasConnected(naked))
+    #expect(try await site.servesItsWorker())
     await site.router.close()
-    let open = try await makeRouter()
+
+    let log = LogRecorder()
+    let open = try await makeRouter(log: log)
     let dealer = try await makeDealer(
       try #require(await open.endpoints.first), security: .curve(site.worker, server: site.server.publicKey))
-    await #expect(throws: Timeout.self) { try await waitUntilConnected(dealer, seconds: 1) }
-    await dealer.close()
+    try await until("the router refuses it") { log.records.contains { $0.message == "refused a connection" } }
+    #expect(await !wasConnected(dealer))
     await open.close()
   }
 
@@ -91,19 +118,45 @@ struct SecurityTests {
     let site = try await Site()
     let newcomer = try CurveKeyPair.generate()
     let security = DealerSecurity.curve(newcomer, server: site.server.publicKey)
-    #expect(try await !site.admits(security))
+    #expect(try await site.sender(security) == nil)
     try newcomer.publicKey.write(to: site.directory.path + "/newcomer.public")
-    try await Task.sleep(for: .milliseconds(100))
-    #expect(try await site.admits(security, seconds: 60))
+    site.time.advance(by: .seconds(1))
+    #expect(try await site.sender(security) == "newcomer")
 
     let standing = try await makeDealer(site.endpoint, security: security)
     try await waitUntilConnected(standing)
     try FileManager.default.removeItem(atPath: site.directory.path + "/newcomer.public")
-    try await Task.sleep(for: .milliseconds(500))
+    site.time.advance(by: .seconds(1))
     try await standing.send(Envelope(body: .accepted))
-    await #expect(throws: Timeout.self) { _ = try await nextMessage(site.router, seconds: 0.5) }
-    #expect(try await !site.admits(security))
+    try await site.logs("dropped a message of a client whose key has been revoked")
+    #expect(try await site.servesItsWorker())
+    #expect(try await site.sender(security) == nil)
     await standing.close()
+    await site.router.close()
+  }
+
+  @Test("a worker that is refused tries again after a pause, and gets in once its key is listed")
+  func retry() async throws {
+    let site = try await Site()
+    let newcomer = try CurveKeyPair.generate()
+    let time = ManualTime()
+    let dealer = try await makeDealer(
+      site.endpoint, security: .curve(newcomer, server: site.server.publicKey), time: time)
+    let pause = Duration.milliseconds(quickOptions.maxReconnectIntervalMs)
+    for attempt in 1...2 {
+      guard case .refused = try await next(dealer.events) else {
+        Issue.record("attempt \(attempt) is not refused")
+        return
+      }
+      try await time.untilAsleep(for: pause)
+      if attempt == 2 {
+        try newcomer.publicKey.write(to: site.directory.path + "/newcomer.public")
+        site.time.advance(by: .seconds(1))
+      }
+      time.advance(by: pause)
+    }
+    try await waitUntilConnected(dealer)
+    await dealer.close()
     await site.router.close()
   }
 
@@ -126,13 +179,13 @@ struct SecurityTests {
       }
     }
     #expect(connected == 0)
-    var limit = timeval(tv_sec: 5, tv_usec: 0)
+    var limit = timeval(tv_sec: 60, tv_usec: 0)
     setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
     var bytes = [UInt8](repeating: 0, count: 1024)
     var count = 1
     while count > 0 { count = recv(descriptor, &bytes, bytes.count, 0) }
     #expect(count == 0 || errno == ECONNRESET, "the server closes the connection")
-    #expect(try await site.admits(.curve(site.worker, server: site.server.publicKey), seconds: 60))
+    #expect(try await site.servesItsWorker())
     await site.router.close()
   }
 
@@ -249,5 +302,35 @@ struct KeyFileTests {
     #expect(list.name(of: keys.publicKey) == "a")
     #expect(list.name(of: try CurveKeyPair.generate().publicKey) == nil)
     #expect(list.problems.count == 1 && list.problems[0].description.contains("b.public"))
+  }
+
+  @Test("an allow-list looks once a second, sooner for an unknown key, and reads all anew once a minute")
+  func allowListTimes() throws {
+    let directory = try TemporaryDirectory()
+    let (old, new, late) = (try CurveKeyPair.generate(), try CurveKeyPair.generate(), try CurveKeyPair.generate())
+    let file = directory.path + "/a.public"
+    try old.publicKey.write(to: file)
+    // Changed long ago: its time tells whether something has changed since.
+    let past = Date(timeIntervalSince1970: 1_600_000_000)
+    try FileManager.default.setAttributes([.modificationDate: past], ofItemAtPath: directory.path)
+    let time = ManualTime()
+    let list = try CurveAllowList(directory: directory.path, time: time)
+
+    // In place, which leaves no trace in the directory.
+    try "public \(new.publicKey.z85)\n".write(toFile: file, atomically: false, encoding: .utf8)
+    time.advance(by: .seconds(59))
+    #expect(list.name(of: old.publicKey) == "a" && list.name(of: new.publicKey) == nil)
+    time.advance(by: .seconds(1))
+    #expect(list.name(of: old.publicKey) == nil && list.name(of: new.publicKey) == "a")
+
+    try late.publicKey.write(to: directory.path + "/late.public")
+    #expect(list.name(of: late.publicKey) == nil)
+    time.advance(by: .milliseconds(100))
+    #expect(list.name(of: late.publicKey) == "late")
+    try FileManager.default.removeItem(atPath: directory.path + "/late.public")
+    time.advance(by: .milliseconds(999))
+    #expect(list.name(of: late.publicKey) == "late")
+    time.advance(by: .milliseconds(1))
+    #expect(list.name(of: late.publicKey) == nil)
   }
 }

@@ -1,51 +1,46 @@
 import CZeroMQ
+import ClusterCore
 import Foundation
 import TensorCore
 import Transport
 import Wire
 
-struct Timeout: Error {}
+/// The socket was closed, or the test's time was over, before what it waited for.
+struct NoEvent: Error {}
 
-/// The next event, or an error after `seconds`.
-func next<Event>(_ events: TransportEvents<Event>, seconds: Double = 60) async throws -> Event {
-  try await withThrowingTaskGroup(of: Event?.self) { group in
-    group.addTask {
-      var iterator = events.makeAsyncIterator()
-      return await iterator.next()
-    }
-    group.addTask {
-      try await Task.sleep(for: .seconds(seconds))
-      throw Timeout()
-    }
-    defer { group.cancelAll() }
-    guard let event = try await group.next() ?? nil else { throw Timeout() }
-    return event
-  }
+/// The next event.
+func next<Event>(_ events: TransportEvents<Event>) async throws -> Event {
+  var iterator = events.makeAsyncIterator()
+  guard let event = await iterator.next() else { throw NoEvent() }
+  return event
 }
 
-/// The first thing that `pick` makes of an event, or an error after `seconds` in all.
-func first<Event, Value>(
-  _ events: TransportEvents<Event>, seconds: Double, _ pick: (Event) -> Value?
-) async throws -> Value {
-  let start = ContinuousClock.now
+/// The first thing that `pick` makes of an event.
+func first<Event, Value>(_ events: TransportEvents<Event>, _ pick: (Event) -> Value?) async throws -> Value {
   while true {
-    let event = try await next(events, seconds: seconds - (ContinuousClock.now - start) / .seconds(1))
-    if let value = pick(event) { return value }
+    if let value = pick(try await next(events)) { return value }
   }
 }
 
 /// The next message at a router, passing over everything else.
-func nextMessage(_ router: RouterSocket, seconds: Double = 60) async throws -> Inbound {
-  try await first(router.events, seconds: seconds) { if case .message(let inbound) = $0 { inbound } else { nil } }
+func nextMessage(_ router: RouterSocket) async throws -> Inbound {
+  try await first(router.events) { if case .message(let inbound) = $0 { inbound } else { nil } }
 }
 
 /// The next message at a dealer, passing over everything else.
-func nextMessage(_ dealer: DealerSocket, seconds: Double = 60) async throws -> Envelope {
-  try await first(dealer.events, seconds: seconds) { if case .message(let envelope) = $0 { envelope } else { nil } }
+func nextMessage(_ dealer: DealerSocket) async throws -> Envelope {
+  try await first(dealer.events) { if case .message(let envelope) = $0 { envelope } else { nil } }
 }
 
-func waitUntilConnected(_ dealer: DealerSocket, seconds: Double = 60) async throws {
-  try await first(dealer.events, seconds: seconds) { if case .connected = $0 { () } else { nil } }
+func waitUntilConnected(_ dealer: DealerSocket) async throws {
+  try await first(dealer.events) { if case .connected = $0 { () } else { nil } }
+}
+
+/// Closes `dealer`, and whether it was ever connected since its events were last taken.
+func wasConnected(_ dealer: DealerSocket) async -> Bool {
+  await dealer.close()
+  for await event in dealer.events { if case .connected = event { return true } }
+  return false
 }
 
 /// Sends, and tells whether there was room.
@@ -80,23 +75,25 @@ func privateLoopback() -> String {
 
 func makeRouter(
   _ endpoints: [String] = [privateLoopback()], security: RouterSecurity = .plaintext(),
-  options: SocketOptions = quickOptions,
-  context: TransportContext? = nil
+  options: SocketOptions = quickOptions, context: TransportContext? = nil, time: any TimeSource = SystemTime(),
+  log: LogRecorder = LogRecorder()
 ) async throws -> RouterSocket {
   var configuration = RouterConfiguration(endpoints: endpoints, security: security)
   configuration.options = options
   configuration.context = context
-  configuration.logger.logLevel = .critical
+  configuration.time = time
+  configuration.logger = log.logger
   return try await RouterSocket(configuration)
 }
 
 func makeDealer(
   _ endpoint: String, security: DealerSecurity = .plaintext(), options: SocketOptions = quickOptions,
-  context: TransportContext? = nil
+  context: TransportContext? = nil, time: any TimeSource = SystemTime()
 ) async throws -> DealerSocket {
   var configuration = DealerConfiguration(endpoint: endpoint, security: security)
   configuration.options = options
   configuration.context = context
+  configuration.time = time
   configuration.logger.logLevel = .critical
   return try await DealerSocket(configuration)
 }
