@@ -105,7 +105,8 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     switch request.noise {
     case .torchCPU:
       return InitialNoise.torchCPU(
-        seed: request.seed, grid: grid, card.latents, precedingDraws: request.precedingDraws)
+        seed: request.seed, grid: grid, card.latents, 
+        after: Array(repeating: grid, count: request.precedingDraws))
     }
   }
 
@@ -127,6 +128,6 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
         image: image, noise: input.latents, mask: ImageEncoder.packedMask(try task.image(mask).luma, card.latents))
     }
     input.latents = try reportingStatus { try denoiser.schedule(input) }.noised(
-      image, input.latents, before: request.startStep)
+      image, with: input.latents, before: request.startStep)
   }
 }

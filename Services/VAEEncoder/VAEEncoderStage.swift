@@ -29,11 +29,10 @@ struct VAEEncoderStage: Stage {
     let start = ContinuousClock.now
     try context.checkCancelled()
     let size = request.image.preparation.size
-    _ = try card.grid(of: size)
+    let grid = try card.grid(of: size)
     let image = try task.image(request.image).rgb
-    let noise =
-      request.posterior == .sample
-      ? encoder.noise(of: size, seed: request.seed, precedingDraws: request.precedingDraws) : nil
+    let draws = Array(repeating: grid, count: request.posterior == .sample ? request.precedingDraws + 1 : 0)
+    let noise = InitialNoise.posteriors(seed: request.seed, grids: draws, card.latents).last
     let latents: Tensor
     if let mask = request.mask {
       latents = encoder.encode(image, blanking: try task.image(mask).luma, noise: noise)

@@ -161,10 +161,13 @@ extension Compute {
   }
 
   /// a += b in place, of equal shapes; fp32 or bf16 each.
-  public func add(_ a: inout Tensor, _ b: Tensor) {
-    let shape = a.shape
-    precondition(shape == b.shape, "add of \(shape) and \(b.shape)")
-    a.withMutableTensor {
+  public func add(_ a: inout Tensor, _ b: Tensor) { add(&a, rows: 0..<a.shape[0], b) }
+
+  /// As ``add(_:_:)``, to some rows of a.
+  public func add(_ a: inout Tensor, rows: Range<Int>, _ b: Tensor) {
+    a.withMutableRows(rows) {
+      let shape = $0.shape
+      precondition(shape == b.shape, "add of \(shape) and \(b.shape)")
       $0.write(reading: b) { a in
         parallelRows(a.elementCount, bytesPerRow: 8, grain: 16) { range in
           functions.add(

@@ -8,15 +8,32 @@ extension ParameterInventory {
   public init(transformer configuration: TransformerConfiguration) {
     self.init()
     let dim = configuration.innerDim
+    transformerTrunk(configuration)
+    linear("norm_out.linear", dim, 2 * dim)
+    linear(
+      "proj_out", dim, configuration.patchSize * configuration.patchSize * configuration.outChannels)
+  }
+
+  /// The tensors of a control network.
+  public init(controlNetwork configuration: ControlNetworkConfiguration) {
+    self.init()
+    let dim = configuration.transformer.innerDim
+    transformerTrunk(configuration.transformer)
+    for index in 0..<configuration.transformer.layerCount { linear("controlnet_blocks.\(index)", dim, dim) }
+    linear("controlnet_x_embedder", configuration.conditionChannels, dim)
+  }
+
+  private mutating func transformerTrunk(_ configuration: TransformerConfiguration) {
+    let dim = configuration.innerDim
     linear("time_text_embed.timestep_embedder.linear_1", 256, dim)
     linear("time_text_embed.timestep_embedder.linear_2", dim, dim)
+    if configuration.useAdditionalTCond {
+      add("time_text_embed.addition_t_embedding.weight", [TimestepModulation.additionCount, dim])
+    }
     add("txt_norm.weight", [configuration.jointAttentionDim])
     linear("img_in", configuration.inChannels, dim)
     linear("txt_in", configuration.jointAttentionDim, dim)
     for index in 0..<configuration.layerCount { transformerBlock("transformer_blocks.\(index)", configuration) }
-    linear("norm_out.linear", dim, 2 * dim)
-    linear(
-      "proj_out", dim, configuration.patchSize * configuration.patchSize * configuration.outChannels)
   }
 
   private mutating func transformerBlock(_ name: String, _ configuration: TransformerConfiguration) {

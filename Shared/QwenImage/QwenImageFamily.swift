@@ -31,8 +31,10 @@ public struct QwenImageFamily: ModelFamily {
   /// `vae/config.json`.
   public let vae: VAEConfiguration
 
-  /// Guidance that keeps the norm of the conditional velocity.
-  public let guidance = Guidance.normPreserving
+  /// Guidance that keeps the norm of the conditional velocity, but for layers, whose authors do not.
+  public var guidance: Guidance { transformer.useLayer3DRope ? .plain : .normPreserving }
+  /// The line of the scheduler's configuration, but for layers.
+  public var shiftRule: SchedulerConfiguration.ShiftRule { transformer.useLayer3DRope ? .squareRoot : .line }
 
   /// Reads the three configurations.
   public init(contentsOf url: URL, index: ModelIndex) throws(ConfigurationError) {
@@ -69,12 +71,8 @@ public struct QwenImageFamily: ModelFamily {
           "dim_mult has \(vae.dimMultipliers.count) elements, which makes latents \(vae.spatialScale) times smaller "
           + "than images; supported is \(VAEDecoder.spatialScale)")
     }
-    // The supported pipelines have no input for these.
-    for (field, isOn) in [
-      ("guidance_embeds", transformer.guidanceEmbeds), ("zero_cond_t", transformer.zeroCondT),
-      ("use_additional_t_cond", transformer.useAdditionalTCond), ("use_layer3d_rope", transformer.useLayer3DRope),
-    ] where isOn {
-      throw .unsupported(file: file, field: field, value: "true", supported: ["false"])
+    guard !transformer.guidanceEmbeds else {
+      throw .unsupported(file: file, field: "guidance_embeds", value: "true", supported: ["false"])
     }
   }
 
@@ -158,13 +156,18 @@ public struct QwenImageFamily: ModelFamily {
       maxPromptTokens: limits.maxPromptTokens)
   }
 
-  /// Loads `transformer/`.
+  /// Loads `transformer/`, and control networks beside it.
   public func predictor(
     of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, controlNetworks: [URL]
   ) throws -> any VelocityPredictor {
     let (weights, compute) = try model.open(.transformer, pool: pool, loading)
+    // Before the limit is asked for: their weights stay in memory.
+    let networks = try controlNetworks.map {
+      try ControlNetwork(directory: $0, for: self.transformer, compute: compute)
+    }
     let transformer = try MMDiT(
-      weights, configuration: transformer, compute: compute, residentMax: loading.residentLimit)
+      weights, configuration: self.transformer, compute: compute, residentMax: loading.residentLimit,
+      controlNetworks: networks)
     loading.reportStreaming(transformer.streaming, of: .transformer, layerCount: self.transformer.layerCount)
     return transformer
   }

@@ -90,8 +90,8 @@ import Weights
     ),
     ("transformer/config.json", "\"guidance_embeds\": false", "\"guidance_embeds\": 0", "guidance_embeds is a number"),
     (
-      "transformer/config.json", "\"guidance_embeds\": false", "\"zero_cond_t\": true",
-      "zero_cond_t true is not supported"
+      "transformer/config.json", "\"guidance_embeds\": false", "\"zero_cond_t\": \"true\"",
+      "zero_cond_t is a string, expected a boolean"
     ),
     ("transformer/config.json", "    4,\n    6,", "    5,\n    5,", "axes_dims_rope is [5, 5, 6]"),
     ("transformer/config.json", "    4,\n", "", "axes_dims_rope is 2 elements long, must be 3"),
@@ -212,6 +212,21 @@ import Weights
     _ = try ModelDirectory(directory.url)
   }
 
+  /// What the checkpoints of Qwen-Image-Edit-2511 and Qwen-Image-Layered turn on.
+  @Test func acceptsWhatIsImplemented() throws {
+    for field in ["zero_cond_t", "use_additional_t_cond", "use_layer3d_rope"] {
+      let directory = try TemporaryDirectory()
+      try copyOfConfigurations(to: directory)
+      let file = "transformer/config.json"
+      let text = try String(contentsOf: checkpoint.appending(path: file), encoding: .utf8)
+      _ = try directory.write(
+        text.replacingOccurrences(of: "\"guidance_embeds\": false", with: "\"\(field)\": true"), as: file)
+      let model = try ModelDirectory(directory.url), isLayered = field == "use_layer3d_rope"
+      #expect(model.scheduler.shiftRule == (isLayered ? .squareRoot : .line))
+      #expect(try model.fingerprint != ModelDirectory(checkpoint).fingerprint)
+    }
+  }
+
   @Test func lightningSettings() {
     let lightning = SchedulerConfiguration.published.lightning
     #expect(lightning.shiftTerminal == nil && lightning.baseShift == lightning.maxShift)
@@ -230,6 +245,19 @@ import Weights
 }
 
 @Suite struct FingerprintTests {
+  /// Jobs and caches of earlier releases name checkpoints so.
+  @Test func isThatOfEarlierReleases() throws {
+    let nano = golden.deletingLastPathComponent().deletingLastPathComponent().appending(
+      path: "compose/models/nano-qwen-image")
+    for (checkpoint, expected) in [
+      (Golden.tinyCheckpoint, "eacc2e143ca43a9749874fee682df10f3c4f6fb54e0a896feb23c1faec4f8aa9"),
+      (nano, "904cd3494b2309a06b5236ec9a74dfe1b5d7a99cc6bbaed6600690595881a2ad"),
+    ] {
+      let fingerprint = try ModelDirectory(checkpoint).fingerprint
+      #expect(fingerprint == expected, "\(checkpoint.lastPathComponent)")
+    }
+  }
+
   @Test func dependsOnMeaningOnly() throws {
     let directory = try TemporaryDirectory()
     let source = golden.appending(path: "tiny/checkpoint")

@@ -88,27 +88,20 @@ private enum Damage: String, CaseIterable {
   /// The VAE's convolutions over time, which a single frame does not reach.
   private static let unusedInfix = ".time_conv."
 
-  private static func isUnused(_ name: String, in part: LoadedPart) -> Bool {
-    guard part.component == .vae else { return unusedPrefixes[part.component]!.contains { name.hasPrefix($0) } }
+  private static func isUnused(_ name: String, in component: ModelComponent, halves: CodecParts) -> Bool {
+    guard component == .vae else { return unusedPrefixes[component]!.contains { name.hasPrefix($0) } }
     return name.contains(unusedInfix)
-      || prefixes.contains { half in !part.halves.contains(half.half) && half.prefixes.contains(where: name.hasPrefix) }
+      || prefixes.contains { half in !halves.contains(half.half) && half.prefixes.contains(where: name.hasPrefix) }
   }
 
-  /// What is loaded.
-  private struct LoadedPart {
-    let component: ModelComponent
-    /// Of the autoencoder.
-    var halves: CodecParts = []
-  }
-
-  private static func load(_ model: ModelDirectory, _ part: LoadedPart, _ precision: Precision) throws {
-    let component = part.component
+  private static func load(
+    _ model: ModelDirectory, _ component: ModelComponent, halves: CodecParts, _ precision: Precision
+  ) throws {
     let weights = try model.weights(of: component), compute = Compute(precision: precision, pool: pool)
     switch component {
     case .textEncoder: _ = try LanguageModel(weights, configuration: model.qwenImage.textEncoder, compute: compute)
     case .transformer: _ = try MMDiT(weights, configuration: model.qwenImage.transformer, compute: compute)
-    case .vae:
-      _ = try QwenImageCodec(weights, configuration: model.qwenImage.vae, compute: compute, parts: part.halves)
+    case .vae: _ = try QwenImageCodec(weights, configuration: model.qwenImage.vae, compute: compute, parts: halves)
     default: break
     }
   }
@@ -116,7 +109,7 @@ private enum Damage: String, CaseIterable {
   @Test(arguments: [ModelComponent.textEncoder, .transformer])
   func everyTensorOfThePublishedLayout(_ component: ModelComponent) throws {
     let copy = try CheckpointCopy()
-    let counts = try damageEveryTensor(of: LoadedPart(component: component), in: copy.url, precision: .fp32)
+    let counts = try damageEveryTensor(Target(component, of: ModelDirectory(copy.url), .fp32))
     let expected: [ModelComponent: (tensors: Int, used: Int)] = [.textEncoder: (93, 38), .transformer: (77, 77)]
     #expect(counts.tensors == expected[component]?.tensors && counts.used == expected[component]?.used, "\(counts)")
     #expect(counts.refused == counts.used * 9 + (counts.tensors - counts.used) * 3, "\(counts)")
@@ -124,8 +117,8 @@ private enum Damage: String, CaseIterable {
 
   @Test(arguments: [CodecParts.decoder, .encoder, [.decoder, .encoder]])
   func everyTensorOfTheAutoencoder(halves: CodecParts) throws {
-    let copy = try CheckpointCopy(), part = LoadedPart(component: .vae, halves: halves)
-    let counts = try damageEveryTensor(of: part, in: copy.url, precision: .fp32)
+    let copy = try CheckpointCopy()
+    let counts = try damageEveryTensor(Target(.vae, halves: halves, of: ModelDirectory(copy.url), .fp32))
     let used = (halves.contains(.decoder) ? 104 : 0) + (halves.contains(.encoder) ? 82 : 0)
     #expect(counts.tensors == 194 && counts.used == used, "\(counts)")
     // A single file has no index that would miss a tensor.
@@ -137,8 +130,43 @@ private enum Damage: String, CaseIterable {
     let directory = try TemporaryDirectory(), url = directory.url.appending(path: "m")
     try writeTiny(precision, isPacked: true, to: url) { _, _ in
     }
-    let counts = try damageEveryTensor(of: LoadedPart(component: component), in: url, precision: precision)
+    let counts = try damageEveryTensor(Target(component, of: ModelDirectory(url), precision))
     #expect(counts.used == counts.tensors && counts.used >= 38 && counts.refused >= 5 * counts.used, "\(counts)")
+  }
+
+  @Test(arguments: ["controlnet", "controlnet-inpaint"]) func everyTensorOfAControlNetwork(_ name: String) throws {
+    let directory = try TemporaryDirectory(), folder = directory.url.appending(path: name)
+    try FileManager.default.copyItem(at: golden.appending(path: "tiny/\(name)"), to: folder)
+    let transformer = try ModelDirectory(Golden.tinyCheckpoint).qwenImage.transformer
+    let compute = Compute(precision: .fp32, pool: pool)
+    let target = Target(folder: folder, isUsed: { _ in true }) {
+      _ = try ControlNetwork(directory: folder, for: transformer, compute: compute)
+    }
+    let counts = try damageEveryTensor(target)
+    #expect(counts.tensors == 45 && counts.used == 45 && counts.refused == 8 * 45, "\(counts)")
+  }
+
+  /// What is damaged: a folder with weights, and what loads it.
+  private struct Target {
+    let folder: URL
+    let isUsed: (_ tensor: String) -> Bool
+    let load: () throws -> Void
+
+    init(folder: URL, isUsed: @escaping (_ tensor: String) -> Bool, load: @escaping () throws -> Void) {
+      self.folder = folder
+      self.isUsed = isUsed
+      self.load = load
+    }
+
+    /// `halves` are those of the autoencoder.
+    init(
+      _ component: ModelComponent, halves: CodecParts = [], of model: ModelDirectory, _ precision: Precision
+    ) {
+      let isUsed = { !DamagedTensorTests.isUnused($0, in: component, halves: halves) }
+      self.init(folder: model.url(of: component), isUsed: isUsed) {
+        try DamagedTensorTests.load(model, component, halves: halves, precision)
+      }
+    }
   }
 
   private struct Counts {
@@ -149,11 +177,9 @@ private enum Damage: String, CaseIterable {
     func expectNoFailures() { #expect(failures.isEmpty, "\(failures.count): \(failures.prefix(5))") }
   }
 
-  private func damageEveryTensor(
-    of part: LoadedPart, in url: URL, precision: Precision
-  ) throws -> Counts {
-    let component = part.component, model = try ModelDirectory(url), folder = model.url(of: component)
-    try Self.load(model, part, precision)
+  private func damageEveryTensor(_ target: Target) throws -> Counts {
+    let folder = target.folder
+    try target.load()
     var counts = Counts()
     let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
     let index = names.first { $0.hasSuffix(".index.json") }.map { folder.appending(path: $0) }
@@ -164,7 +190,7 @@ private enum Damage: String, CaseIterable {
         original = header + file.tensors.flatMap(\.tensor.bytes)
       for (name, _) in file.tensors {
         counts.tensors += 1
-        let isUsed = !Self.isUnused(name, in: part)
+        let isUsed = target.isUsed(name)
         if isUsed { counts.used += 1 }
         try Data(original).write(to: shardURL)
         for damage in Damage.allCases where index != nil || damage != .removedFromItsShard {
@@ -173,9 +199,11 @@ private enum Damage: String, CaseIterable {
           let listed = damage == .removed ? try index.map { try unlist(name, in: $0) } : nil
           let files = [shard] + (index.map { [$0.lastPathComponent] } ?? [])
           let isExpected = isUsed || damage.isOfTheFile
-          let message = message(model, part, precision)
+          let message = message(target)
           if message != nil { counts.refused += 1 }
-          if !Self.isRight(message, isExpected: isExpected, of: name, in: files.map { "\(component.rawValue)/\($0)" }) {
+          if !Self.isRight(
+            message, isExpected: isExpected, of: name, in: files.map { "\(folder.lastPathComponent)/\($0)" })
+          {
             counts.failures.append("\(name) \(damage): \(message ?? "loaded")")
           }
           if let index, let listed { try listed.write(to: index) }
@@ -198,10 +226,10 @@ private enum Damage: String, CaseIterable {
     }
   }
 
-  /// Why the component cannot be loaded; nil where it can.
-  private func message(_ model: ModelDirectory, _ part: LoadedPart, _ precision: Precision) -> String? {
+  /// Why the target cannot be loaded; nil where it can.
+  private func message(_ target: Target) -> String? {
     do {
-      try Self.load(model, part, precision)
+      try target.load()
       return nil
     } catch { return "\(error)" }
   }

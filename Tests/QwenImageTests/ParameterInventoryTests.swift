@@ -1,4 +1,5 @@
 import Diffusion
+import Foundation
 import ModelRegistry
 import QwenImage
 import Testing
@@ -18,10 +19,29 @@ import Weights
       (.transformer, ParameterInventory(transformer: model.qwenImage.transformer)),
       (.vae, ParameterInventory(vae: model.qwenImage.vae)),
     ]
-    for (component, inventory) in inventories {
-      let weights = try model.weights(of: component)
-      #expect(weights.names == inventory.parameters.map(\.name).sorted())
-      for parameter in inventory.parameters { _ = try weights.tensor(parameter.name, parameter.shape) }
+    for (component, inventory) in inventories { try expectAll(inventory, in: model.weights(of: component)) }
+  }
+
+  @Test func everyTensorOfLayeredAndControlNetworksIsListed() throws {
+    let tiny = golden.appending(path: "tiny")
+    func weights(_ folder: String) throws -> ComponentWeights {
+      try ComponentWeights(directory: tiny.appending(path: folder), baseName: "diffusion_pytorch_model")
     }
+    let layered = "checkpoint-layered/transformer"
+    try expectAll(
+      ParameterInventory(
+        transformer: TransformerConfiguration(contentsOf: tiny.appending(path: "\(layered)/config.json"))),
+      in: weights(layered))
+    for folder in ["controlnet", "controlnet-inpaint"] {
+      try expectAll(
+        ParameterInventory(
+          controlNetwork: ControlNetworkConfiguration(contentsOf: tiny.appending(path: "\(folder)/config.json"))),
+        in: weights(folder))
+    }
+  }
+
+  private func expectAll(_ inventory: ParameterInventory, in weights: ComponentWeights) throws {
+    #expect(weights.names == inventory.parameters.map(\.name).sorted())
+    for parameter in inventory.parameters { _ = try weights.tensor(parameter.name, parameter.shape) }
   }
 }

@@ -45,6 +45,44 @@ import Weights
     }
   }
 
+  /// With images as input: references and control images.
+  @Test(arguments: [Precision.bf16, .int8]) func imagesMadeFromOthersDoNotDependOnIt(_ precision: Precision) throws {
+    let directory = try TemporaryDirectory(), model = try packed(precision, in: directory.url)
+    let compute = Compute(precision: precision, pool: Self.pool), grid = TokenGrid(height: 4, width: 3)
+    let network = try ControlNetwork(
+      .synthetic("control"), configuration: try controlConfiguration(of: model, in: directory), compute: compute)
+    func uniforms(_ name: String, _ rows: Int, _ columns: Int) -> Tensor {
+      Tensor(SyntheticWeights.uniforms(name, count: rows * columns), shape: [rows, columns])
+    }
+    var input = denoisingInput(
+      uniforms("prompt", 9, 128), uniforms("negative", 4, 128), uniforms("latents", 12, 64), grid, steps: 2, scale: 3)
+    var inputs = [input, input]
+    inputs[0].references = [ReferenceLatents(latents: uniforms("other", 10, 64), grid: TokenGrid(height: 2, width: 5))]
+    inputs[1].controls = [ControlInput(latents: uniforms("control", 12, 64), scale: 0.7)]
+    input.latents = uniforms("others", 12, 64)
+    func latents(residentMax: Int?) throws -> [[Float]] {
+      let transformer = try MMDiT(
+        model.weights(of: .transformer), configuration: model.qwenImage.transformer, compute: compute,
+        residentMax: residentMax, controlNetworks: [network])
+      #expect((transformer.streaming == nil) == (residentMax == nil))
+      let denoise = Denoiser(transformer, scheduler: model.scheduler, guidance: model.family.guidance)
+      return try (inputs + [input]).map { try denoise($0).floats() }
+    }
+    let whole = try latents(residentMax: nil)
+    #expect(try latents(residentMax: 1) == whole && Set(whole).count == 3)
+  }
+
+  /// A control network of three blocks for the model.
+  private func controlConfiguration(
+    of model: ModelDirectory, in directory: borrowing TemporaryDirectory
+  ) throws -> ControlNetworkConfiguration {
+    let file = model.url(of: .transformer).appending(path: "config.json")
+    let text = try String(contentsOf: file, encoding: .utf8)
+      .replacingOccurrences(of: "QwenImageTransformer2DModel", with: "QwenImageControlNetModel")
+      .replacingOccurrences(of: "\"num_layers\": 5", with: "\"num_layers\": 3")
+    return try ControlNetworkConfiguration(contentsOf: directory.write(text, as: "control.json"))
+  }
+
   @Test func asManyLayersStayAsFit() throws {
     let directory = try TemporaryDirectory(), model = try packed(.bf16, in: directory.url)
     let weights = try model.weights(of: .transformer), compute = Compute(precision: .bf16, pool: Self.pool)

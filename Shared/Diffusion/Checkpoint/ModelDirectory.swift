@@ -22,7 +22,9 @@ public struct ModelDirectory: Sendable {
     }
     try index.require("scheduler", oneOf: ["FlowMatchEulerDiscreteScheduler"])
     self.family = try family.init(contentsOf: url, index: index)
-    scheduler = try SchedulerConfiguration(contentsOf: url.appending(path: "scheduler/scheduler_config.json"))
+    var scheduler = try SchedulerConfiguration(contentsOf: url.appending(path: "scheduler/scheduler_config.json"))
+    scheduler.shiftRule = self.family.shiftRule
+    self.scheduler = scheduler
   }
 
   /// The pipeline class that the checkpoint is run as.

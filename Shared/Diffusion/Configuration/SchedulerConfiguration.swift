@@ -9,6 +9,14 @@ public struct SchedulerConfiguration: Sendable, Equatable, Codable {
     case linear
   }
 
+  /// How the shift follows from the image size.
+  public enum ShiftRule: Sendable {
+    /// On the line through (``baseImageSeqLen``, ``baseShift``) and (``maxImageSeqLen``, ``maxShift``).
+    case line
+    /// The square root of the number of tokens of one image over 256, those of 256×256 pixels (Qwen-Image-Layered).
+    case squareRoot
+  }
+
   /// Image tokens at which the shift is ``baseShift``.
   public var baseImageSeqLen: Int
   /// Image tokens at which the shift is ``maxShift``; above ``baseImageSeqLen``.
@@ -27,6 +35,14 @@ public struct SchedulerConfiguration: Sendable, Equatable, Codable {
   public var timeShiftType: TimeShiftType
   /// Whether the shift depends on the image size.
   public var useDynamicShifting: Bool
+  /// How the dynamic shift follows from the image size. No file says it: the family does.
+  public var shiftRule = ShiftRule.line
+
+  /// What a file says: the fields of the fingerprint.
+  private enum CodingKeys: CodingKey {
+    case baseImageSeqLen, maxImageSeqLen, baseShift, maxShift, shift, shiftTerminal, numTrainTimesteps, timeShiftType
+    case useDynamicShifting
+  }
 
   /// The values published with Qwen-Image.
   public static let published = SchedulerConfiguration(

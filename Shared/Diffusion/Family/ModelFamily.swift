@@ -28,6 +28,8 @@ public protocol ModelFamily: Sendable {
   var configurations: [(component: ModelComponent, value: any Encodable)] { get }
   /// How conditional and unconditional velocities are combined.
   var guidance: Guidance { get }
+  /// How the shift of the noise schedule follows from the image size.
+  var shiftRule: SchedulerConfiguration.ShiftRule { get }
   /// What the model takes and what it does when a request leaves something open, as documented by the family's authors.
   func card(of model: ModelIdentity) -> ModelCard
   /// What a component's configuration says it holds.
@@ -62,6 +64,8 @@ public protocol ModelFamily: Sendable {
 extension ModelFamily {
   /// `tokenizer`.
   public static var tokenizerFolder: String { ModelComponent.tokenizer.rawValue }
+  /// The line that the scheduler's configuration describes.
+  public var shiftRule: SchedulerConfiguration.ShiftRule { .line }
   /// The autoencoder, the text encoder and the transformer.
   public static var components: [ModelComponent] { [.vae, .textEncoder, .transformer] }
   /// Opens weights whose tensors are named as published.

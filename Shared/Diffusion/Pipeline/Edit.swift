@@ -25,7 +25,8 @@ extension PipelineRun {
     _ prompt: PromptConditioning, _ negative: PromptConditioning?, references: [ReferenceLatents],
     _ afterStep: LocalModel.AfterStep
   ) throws -> RasterImage {
-    let noise = InitialNoise.torchCPU(seed: request.seed, grid: grid, geometry, probe: probe)
+    let noise = noise()
+    probe.record("prepare_latents.0", noise)
     var input = DenoisingInput(
       prompt: prompt, negativePrompt: negative, latents: noise, grid: grid, steps: request.steps,
       trueCFGScale: request.trueCFGScale)

@@ -15,18 +15,6 @@ public struct ImageEncoder: Sendable {
     self.geometry = geometry
   }
 
-  /// The numbers that a posterior is sampled with: those that a torch CPU generator draws after `precedingDraws` draws of as many.
-  public func noise(of size: ImageSize, seed: UInt64, precedingDraws: Int) -> Tensor {
-    var generator = TorchCPUGenerator(seed: seed)
-    for _ in 0..<precedingDraws { _ = generator.normal(shape(of: size)) }
-    return generator.normal(shape(of: size))
-  }
-
-  /// [channels, h, w] of an image of `size`.
-  func shape(of size: ImageSize) -> Shape {
-    [geometry.channels, size.heightPx / geometry.downscale, size.widthPx / geometry.downscale]
-  }
-
   /// The packed latents of an image whose sides are multiples of a token's edge.
   ///
   /// - Parameters:

@@ -7,10 +7,8 @@ extension PipelineRun {
     let first = try firstStep(), schedule = try schedule()
     let image = try image().prepared(by: ImagePreparation(size: request.size)).rgb
     let (prompt, negative) = try encodePrompts()
-    var generator = TorchCPUGenerator(seed: request.seed)
-    let encoded = encode(image, sampling: &generator)
-    let noise = InitialNoise.draw(&generator, grid, geometry, probe: probe, draw: 1)
-    let latents = schedule.noised(encoded, noise, before: first)
+    let encoded = sampledLatents(of: [image])
+    let latents = schedule.noised(encoded[0], with: noise(after: encoded.count), before: first)
     probe.record("prepare_latents.0", latents)
     let input = DenoisingInput(
       prompt: prompt, negativePrompt: negative, latents: latents, grid: grid, steps: request.steps, firstStep: first,

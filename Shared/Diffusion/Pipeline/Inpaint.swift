@@ -27,10 +27,8 @@ extension PipelineRun {
       }
       preparation = ImagePreparation(size: request.size, region: PixelRegion(region), fit: .fill)
     }
-    var generator = TorchCPUGenerator(seed: request.seed)
-    let encoded = encode(original.prepared(by: preparation).rgb, sampling: &generator)
-    let noise = InitialNoise.draw(&generator, grid, geometry, probe: probe, draw: 1)
-    let latents = schedule.noised(encoded, noise, before: first)
+    let encoded = sampledLatents(of: [original.prepared(by: preparation).rgb])[0], noise = noise(after: 1)
+    let latents = schedule.noised(encoded, with: noise, before: first)
     for (index, tensor) in [latents, noise, encoded].enumerated() { probe.record("prepare_latents.\(index)", tensor) }
     let packedMask = ImageEncoder.packedMask(mask.prepared(by: preparation).luma, geometry)
     probe.record("prepare_mask_latents.0", packedMask)

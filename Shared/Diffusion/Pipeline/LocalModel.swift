@@ -127,13 +127,19 @@ struct PipelineRun {
 
   var encoder: ImageEncoder { ImageEncoder(model.codec, geometry) }
 
-  /// The packed latents of an image, sampled with what `generator` draws next.
-  ///
-  /// - Parameter number: of the encoding and of the draw, for the names of recorded tensors.
-  func encode(_ image: RasterImage, number: Int = 0, sampling generator: inout TorchCPUGenerator) -> Tensor {
-    let noise = generator.normal(encoder.shape(of: image.size))
-    probe.record("draw.\(number)", noise)
-    return encoder.encode(image, noise: noise, number: number, probe: probe)
+  /// The packed latents of images of the request's size, each a sample of the image's posterior.
+  func sampledLatents(of images: [RasterImage]) -> [Tensor] {
+    let samples = InitialNoise.posteriors(seed: request.seed, grids: images.map { _ in grid }, geometry)
+    return zip(images, samples).enumerated().map { number, pair in
+      probe.record("draw.\(number)", pair.1)
+      return encoder.encode(pair.0, noise: pair.1, number: number, probe: probe)
+    }
+  }
+
+  /// The noise of the request's seed, drawn after the samples of `sampleCount` posteriors.
+  func noise(after sampleCount: Int = 0) -> Tensor {
+    InitialNoise.torchCPU(
+      seed: request.seed, grid: grid, geometry, after: Array(repeating: grid, count: sampleCount), probe: probe)
   }
 
   /// An encoded image as the network takes it beside the latents.

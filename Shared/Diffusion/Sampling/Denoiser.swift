@@ -55,27 +55,31 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
     let schedule = try schedule(input)
     probe.record("sigmas", Tensor(schedule.sigmas, shape: [schedule.sigmas.count]))
     probe.record("timesteps", Tensor(schedule.timesteps, shape: [schedule.timesteps.count]))
+    try input.inpainting?.validate(input.latents)
     let branches = try predictor.prepare(input, times: schedule.times)
 
     var latents = input.latents
     for step in input.firstStep..<input.steps {
       let calls = branches.map { Call(branch: $0, latents: latents, step: step) }
-      let velocity = velocity(calls, scale: input.trueCFGScale, stepProbe(probe, step))
+      // As in the reference, steps that are left out do not count in the names.
+      let number = step - input.firstStep
+      let velocity = velocity(calls, input, stepProbe(probe, number))
       latents = FlowMatchSchedule.step(
         latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
       if let inpainting = input.inpainting { latents = inpainting.blend(latents, at: schedule.sigmas[step + 1]) }
-      probe.record("latents.step\(step)", latents)
+      probe.record("latents.step\(number)", latents)
       try afterStep(step + 1, latents)
     }
     return latents
   }
 
-  private func velocity(_ calls: [Call], scale: Double, _ probe: Probe) -> Tensor {
+  private func velocity(_ calls: [Call], _ input: DenoisingInput, _ probe: Probe) -> Tensor {
     let velocities =
       probe.isActive
       ? zip(calls, ["cond", "uncond"]).map { predictor.velocity($0, probe: probe.scoped($1)) } : predict(calls)
     guard velocities.count > 1 else { return velocities[0] }
-    return guidance.combine(conditional: velocities[0], unconditional: velocities[1], scale: Float(scale))
+    return (input.guidance ?? guidance).combine(
+      conditional: velocities[0], unconditional: velocities[1], scale: Float(input.trueCFGScale))
   }
 
   /// Inner tensors are recorded for the first step only, as in the reference; later ones record their output.

@@ -4,11 +4,13 @@ import TensorCore
 public struct DenoisingInput: Sendable {
   /// The conditioning of every branch of guidance: the prompt's and, unless guidance is off, the negative prompt's.
   public var prompts: [PromptConditioning]
-  /// Packed latents [N, channels · patch²] before step `firstStep`, fp32: noise, or the checkpoint of an earlier
-  /// attempt.
+  /// Packed latents [N, channels · patch²] before step `firstStep`, fp32: noise, a noised image, or the checkpoint of
+  /// an earlier attempt.
   public var latents: Tensor
   /// The grid of image tokens.
   public var grid: TokenGrid
+  /// Number of images of `grid`, one after the other in `latents`, that are made together: layers, the composite first.
+  public var layers = 1
   /// Images that condition every step, in order.
   public var references: [ReferenceLatents] = []
   /// What is kept outside of a mask; nil: everything is made anew.
@@ -21,6 +23,8 @@ public struct DenoisingInput: Sendable {
   public var firstStep: Int
   /// Guidance strength.
   public var trueCFGScale: Double
+  /// How the velocities of the branches are combined; nil: as the model's authors do.
+  public var guidance: Guidance?
 
   /// See the properties.
   public init(
@@ -68,6 +72,17 @@ public struct Inpainting: Sendable {
 }
 
 extension Inpainting {
+  /// Requires that all parts are like the loop's `latents`.
+  func validate(_ latents: Tensor) throws(PipelineError) {
+    for (field, tensor) in [("image", image), ("noise", noise), ("mask", mask)] {
+      guard tensor.shape == latents.shape, tensor.dtype == .fp32 else {
+        throw .invalidRequest(
+          field: "inpainting.\(field)",
+          reason: "is \(tensor.dtype.rawValue) \(tensor.shape); expected F32 \(latents.shape)")
+      }
+    }
+  }
+
   /// The loop's latents after a step that ended at noise level `sigma`: where the mask is 1 they stay, where it is 0
   /// they are the image's, noised to that level.
   func blend(_ latents: Tensor, at sigma: Float) -> Tensor {
@@ -79,7 +94,7 @@ extension Inpainting {
             result.withElements(as: Float.self) { result in
               for i in result.indices {
                 // After the last step the image itself, without 0 · noise.
-                let kept = sigma == 0 ? image[i] : sigma * noise[i] + (1 - sigma) * image[i]
+                let kept = sigma == 0 ? image[i] : FlowMatchSchedule.noised(image[i], noise[i], to: sigma)
                 result[i] = (1 - mask[i]) * kept + mask[i] * made[i]
               }
             }

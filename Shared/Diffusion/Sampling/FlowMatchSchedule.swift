@@ -53,7 +53,7 @@ public struct FlowMatchSchedule: Sendable, Equatable {
   /// The schedule for a given shift `mu`, which is ignored unless the configuration shifts dynamically.
   public init(configuration: SchedulerConfiguration, steps: Int, mu: Double) throws(ScheduleError) {
     guard Self.stepLimit.contains(steps) else { throw .stepsOutOfRange(steps: steps, limit: Self.stepLimit) }
-    let even = Self.evenLevels(count: steps)
+    let even = Self.evenLevels(count: steps, configuration.shiftRule)
     var levels: [Float]
     if configuration.useDynamicShifting {
       let bend = Float(configuration.timeShiftType == .exponential ? exp(mu) : mu)
@@ -74,36 +74,58 @@ public struct FlowMatchSchedule: Sendable, Equatable {
     timesteps = levels.map { $0 * Float(configuration.numTrainTimesteps) }
   }
 
-  /// The shift for an image of `imageTokens` tokens, on the line through the configuration's two points.
+  /// The shift for an image of `imageTokens` tokens.
   public static func shift(configuration: SchedulerConfiguration, imageTokens: Int) -> Double {
-    let slope =
-      (configuration.maxShift - configuration.baseShift)
-      / Double(configuration.maxImageSeqLen - configuration.baseImageSeqLen)
-    let intercept = configuration.baseShift - slope * Double(configuration.baseImageSeqLen)
-    return Double(imageTokens) * slope + intercept
+    switch configuration.shiftRule {
+    case .line:
+      let slope =
+        (configuration.maxShift - configuration.baseShift)
+        / Double(configuration.maxImageSeqLen - configuration.baseImageSeqLen)
+      let intercept = configuration.baseShift - slope * Double(configuration.baseImageSeqLen)
+      return Double(imageTokens) * slope + intercept
+    case .squareRoot: return (Double(imageTokens) / 256).squareRoot()
+    }
   }
 
-  /// `count` levels from 1 to 1/count, as numpy's `linspace` computes them (in double).
-  private static func evenLevels(count: Int) -> [Float] {
+  /// `count` levels from 1 to 1/count, as numpy's `linspace` computes them (in double): between these two, or between 1
+  /// and 0 without the last.
+  private static func evenLevels(count: Int, _ rule: SchedulerConfiguration.ShiftRule) -> [Float] {
     guard count > 1 else { return [1] }
-    let last = 1 / Double(count)
-    let step = (last - 1) / Double(count - 1)
-    return (0..<(count - 1)).map { Float(Double($0) * step + 1) } + [Float(last)]
+    switch rule {
+    case .line:
+      let last = 1 / Double(count)
+      let step = (last - 1) / Double(count - 1)
+      return (0..<(count - 1)).map { Float(Double($0) * step + 1) } + [Float(last)]
+    case .squareRoot:
+      let step = -1 / Double(count)
+      return (0..<count).map { Float(Double($0) * step + 1) }
+    }
   }
 
-  /// An image's latents at the noise level before `step`: σ · noise + (1 - σ) · image.
-  public func noised(_ image: Tensor, _ noise: Tensor, before step: Int) -> Tensor {
+  // MARK: - Beginning with an image
+
+  /// The latents before step `step` of an image's `latents`: `sigma · noise + (1 − sigma) · latents`.
+  ///
+  /// Both tensors are fp32 and of one shape, which the result has too.
+  public func noised(_ latents: Tensor, with noise: Tensor, before step: Int) -> Tensor {
+    precondition(
+      latents.dtype == .fp32 && noise.dtype == .fp32 && latents.shape == noise.shape,
+      "\(latents.shape) and \(noise.shape)")
     let sigma = sigmas[step]
-    var result = MutableTensor(uninitialized: image.shape)
-    image.withElements(as: Float.self) { image in
-      noise.withElements(as: Float.self) { noise in
-        result.withElements(as: Float.self) { result in
-          for i in result.indices { result[i] = sigma * noise[i] + (1 - sigma) * image[i] }
-        }
+    var result = MutableTensor(uninitialized: latents.shape)
+    latents.withElements(as: Float.self) { x in
+      noise.withElements(as: Float.self) { e in
+        result.withElements(as: Float.self) { y in for i in x.indices { y[i] = Self.noised(x[i], e[i], to: sigma) } }
       }
     }
     return result.finish()
   }
+
+  static func noised(_ latent: Float, _ noise: Float, to sigma: Float) -> Float {
+    sigma * noise + (1 - sigma) * latent
+  }
+
+  // MARK: - Steps
 
   /// One Euler step from noise level `from` to noise level `to`: `latents + (to - from) · velocity`.
   ///

@@ -5,13 +5,30 @@ public enum Guidance: Sendable {
   /// True classifier-free guidance with the norm of the conditional prediction, see
   /// ``trueCFG(conditional:unconditional:scale:)``.
   case normPreserving
+  /// Classifier-free guidance as it comes: `uncond + scale · (cond − uncond)`.
+  case plain
 
   /// The velocity of a step, [tokens, channels].
   func combine(conditional: Tensor, unconditional: Tensor, scale: Float) -> Tensor {
     switch self {
     case .normPreserving: trueCFG(conditional: conditional, unconditional: unconditional, scale: scale)
+    case .plain: plainCFG(conditional: conditional, unconditional: unconditional, scale: scale)
     }
   }
+}
+
+/// Classifier-free guidance: `uncond + scale · (cond − uncond)` of fp32 tensors of one shape.
+private func plainCFG(conditional: Tensor, unconditional: Tensor, scale: Float) -> Tensor {
+  precondition(conditional.shape == unconditional.shape, "\(conditional.shape) and \(unconditional.shape)")
+  var result = MutableTensor(uninitialized: conditional.shape)
+  conditional.withElements(as: Float.self) { positive in
+    unconditional.withElements(as: Float.self) { negative in
+      result.withElements(as: Float.self) { combined in
+        for i in combined.indices { combined[i] = negative[i] + scale * (positive[i] - negative[i]) }
+      }
+    }
+  }
+  return result.finish()
 }
 
 /// True classifier-free guidance with the norm of the conditional prediction (diffusers `QwenImagePipeline.__call__`).

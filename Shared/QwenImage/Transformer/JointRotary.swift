@@ -1,29 +1,36 @@
+import Diffusion
 import Foundation
 import Kernels
 import TensorCore
 
-/// Rotary tables of the joint text-and-image sequence (diffusers `QwenEmbedRope`, scale_rope = true).
+/// Rotary tables of the joint text-and-image sequence (diffusers `QwenEmbedRope`, scale_rope = true, and
+/// `QwenEmbedLayer3DRope`).
 enum JointRotary {
   /// Base of the geometric frequency series.
   static let theta: Float = 10000
 
-  /// Token grid of one image: `frame` is the image's number, 0 for the image being made.
-  struct Grid: Equatable {
-    let frame: Int
-    let height: Int
-    let width: Int
+  /// Where the images of the image stream lie on the axis of frames.
+  enum Frames {
+    /// At their number: 0 is the image that is made, the others are references.
+    case numbered
+    /// The layers at their number, the last image, which they are taken from, before them at -1.
+    case layered
   }
 
   /// Tables for `textCount` text tokens followed by the images' tokens: cos and sin [L + N, headDim / 2], fp32.
-  static func table(axes: [Int], grids: [Grid], textCount: Int) -> RotaryTable {
-    // Text starts where the largest half-grid ends, on all three axes.
-    let textStart = grids.map { max($0.height / 2, $0.width / 2) }.max() ?? 0
-    var positions = (0..<textCount).map { [textStart + $0, textStart + $0, textStart + $0] }
-    for grid in grids {
-      for row in 0..<grid.height {
-        for column in 0..<grid.width {
+  static func table(axes: [Int], images: [TokenGrid], frames: Frames, textCount: Int) -> RotaryTable {
+    let textStart = textStart(images, frames)
+    var positions = (0..<textCount).map { SIMD3(repeating: Float(textStart + $0)) }
+    positions.reserveCapacity(textCount + images.reduce(0) { $0 + $1.tokenCount })
+    for (number, image) in images.enumerated() {
+      let frame = frames == .layered && number == images.count - 1 ? -1 : number
+      for row in 0..<image.height {
+        for column in 0..<image.width {
           // Centred positions, with the extra one of an odd extent on the negative side.
-          positions.append([grid.frame, row - (grid.height - grid.height / 2), column - (grid.width - grid.width / 2)])
+          positions.append(
+            SIMD3(
+              Float(frame), Float(row - (image.height - image.height / 2)),
+              Float(column - (image.width - image.width / 2))))
         }
       }
     }
@@ -35,13 +42,19 @@ enum JointRotary {
     sines.reserveCapacity(positions.count * frequencies.count)
     for position in positions {
       for (axis, frequency) in frequencies {
-        let angle = Double(Float(position[axis]) * frequency)
+        let angle = Double(position[axis] * frequency)
         cosines.append(Float(cos(angle)))
         sines.append(Float(sin(angle)))
       }
     }
     let shape: Shape = [positions.count, frequencies.count]
     return RotaryTable(cos: Tensor(cosines, shape: shape), sin: Tensor(sines, shape: shape))
+  }
+
+  /// Text starts, on all three axes, where the largest half-grid ends, and behind the frames of layers.
+  private static func textStart(_ images: [TokenGrid], _ frames: Frames) -> Int {
+    let halfGrid = images.map { max($0.height / 2, $0.width / 2) }.max() ?? 0
+    return frames == .layered ? max(halfGrid, images.count - 1) : halfGrid
   }
 }
 

@@ -25,6 +25,8 @@ struct StreamModulation: Sendable {
 struct BlockModulation: Sendable {
   let image: StreamModulation
   let text: StreamModulation
+  /// The image stream's vectors at time 0; nil where condition images are modulated as the image that is made.
+  let conditionImages: StreamModulation?
 }
 
 /// Everything in the transformer that depends on the timestep alone, for all steps of a schedule.
@@ -32,27 +34,36 @@ struct BlockModulation: Sendable {
 /// A third of the model's parameters serve only these vectors. They are computed in one pass over the schedule, so that
 /// the modulation weights need not stay in memory while the steps run.
 public struct ModulationTable: Sendable {
-  /// Per block, [steps, 6 × inner].
+  /// Per block, a row [6 × inner] for each step and, if `hasTimeZero`, one for time 0.
   let image: [Tensor]
   let text: [Tensor]
   /// The model times the table was made for.
   let times: [Float]
-  /// [steps, inner], for golden tests.
+  /// Whether condition images are modulated as at time 0.
+  let hasTimeZero: Bool
+  /// [rows, inner], for golden tests.
   let timeEmbedding: Tensor
-  /// [steps, 2 × inner]: scale, then shift (the other way round than in the blocks).
-  let final: Tensor
+  /// [rows, 2 × inner]: scale, then shift (the other way round than in the blocks); nil in control networks.
+  let final: Tensor?
 
   /// Number of steps the table covers.
-  public var stepCount: Int { timeEmbedding.shape[0] }
+  public var stepCount: Int { times.count }
 
   func block(_ index: Int, step: Int) -> BlockModulation {
     BlockModulation(
       image: StreamModulation(image[index].rows(step..<step + 1)),
-      text: StreamModulation(text[index].rows(step..<step + 1)))
+      text: StreamModulation(text[index].rows(step..<step + 1)),
+      conditionImages: hasTimeZero ? StreamModulation(image[index].rows(stepCount..<stepCount + 1)) : nil)
+  }
+
+  /// The rows of `tensor` that the image stream takes its vectors from at one step.
+  func imageRows(of tensor: Tensor, step: Int) -> Tensor {
+    Tensor.stacking(([step] + (hasTimeZero ? [stepCount] : [])).map { tensor.rows($0..<$0 + 1) })
   }
 
   /// The vectors [inner] of the output norm at one step.
   func finalScaleAndShift(step: Int) -> (scale: Tensor, shift: Tensor) {
+    guard let final else { preconditionFailure("a control network has no output norm") }
     let dim = final.shape[1] / 2
     let halves = final.rows(step..<step + 1).reshaped([2, dim])
     return (halves.rows(0..<1).reshaped([dim]), halves.rows(1..<2).reshaped([dim]))
@@ -64,14 +75,20 @@ public struct ModulationTable: Sendable {
 struct TimestepModulation: Sendable {
   private let hidden: Linear
   private let output: Linear
+  /// [1, inner], fp32: what is added to every embedding; nil: nothing.
+  private let addition: Tensor?
   // Not packed and not in memory, except while a table is computed.
   private let blocks: [(image: LinearSource, text: LinearSource)]
-  private let final: LinearSource
+  private let final: LinearSource?
+  private let hasTimeZero: Bool
 
   /// Length of the sinusoidal embedding; fixed by the model family.
   private static let sinusoidDim = 256
+  /// Rows of the table of additional conditions, of which the first is for RGBA images, the only one in use.
+  static let additionCount = 2
 
-  init(_ reader: ModuleReader, _ configuration: TransformerConfiguration) throws(WeightsError) {
+  /// - Parameter hasOutputNorm: whether the network ends in `norm_out`, as control networks do not.
+  init(_ reader: ModuleReader, _ configuration: TransformerConfiguration, hasOutputNorm: Bool) throws(WeightsError) {
     let dim = configuration.innerDim
     func projection(_ name: String, _ outputs: Int) throws(WeightsError) -> LinearSource {
       try reader.source(ofLinear: name, input: dim, output: outputs)
@@ -79,20 +96,25 @@ struct TimestepModulation: Sendable {
     let embedder = "time_text_embed.timestep_embedder"
     hidden = try reader.linear("\(embedder).linear_1", input: Self.sinusoidDim, output: dim)
     output = try reader.linear("\(embedder).linear_2", input: dim, output: dim)
+    if configuration.useAdditionalTCond {
+      let table = try reader.tensor("time_text_embed.addition_t_embedding.weight", [Self.additionCount, dim])
+      addition = reader.compute.gatherRows(table, [0])
+    } else {
+      addition = nil
+    }
     var blocks: [(image: LinearSource, text: LinearSource)] = []
     for index in 0..<configuration.layerCount {
       let prefix = "transformer_blocks.\(index)"
       blocks.append((try projection("\(prefix).img_mod.1", 6 * dim), try projection("\(prefix).txt_mod.1", 6 * dim)))
     }
     self.blocks = blocks
-    final = try projection("norm_out.linear", 2 * dim)
+    final = hasOutputNorm ? try projection("norm_out.linear", 2 * dim) : nil
+    hasTimeZero = configuration.zeroCondT
   }
 
   /// Computes the table for model times `t` in [0, 1], one per step.
   func table(times: [Float], compute: Compute, isMemoryShort: Bool) -> ModulationTable {
-    let sinusoid = Self.sinusoid(times)
-    let embedding = compute.linear(
-      compute.linear(sinusoid, hidden, activation: .silu, output: .fp32), output, output: .fp32)
+    let embedding = embedding(hasTimeZero ? times + [0] : times, compute)
     let input = compute.silu(embedding)
     func project(_ source: LinearSource) -> Tensor {
       defer { source.releasePages(isMemoryShort: isMemoryShort) }
@@ -100,8 +122,16 @@ struct TimestepModulation: Sendable {
     }
     return ModulationTable(
       image: blocks.map { project($0.image) }, text: blocks.map { project($0.text) }, times: times,
-      timeEmbedding: embedding,
-      final: project(final))
+      hasTimeZero: hasTimeZero, timeEmbedding: embedding, final: final.map(project))
+  }
+
+  /// [times, inner], fp32.
+  private func embedding(_ times: [Float], _ compute: Compute) -> Tensor {
+    let activated = compute.linear(Self.sinusoid(times), hidden, activation: .silu, output: .fp32)
+    guard let addition else { return compute.linear(activated, output, output: .fp32) }
+    var sum = compute.gatherRows(addition, Array(repeating: 0, count: times.count))
+    compute.linear(activated, output, addingTo: &sum)
+    return sum
   }
 
   /// [steps, 256]: cosines, then sines, of 1000·t·10000^(-j/128). The products are rounded in the reference's order,

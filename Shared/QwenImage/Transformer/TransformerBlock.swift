@@ -29,8 +29,10 @@ struct TransformerBlock: Sendable {
   struct Branch {
     let imageRows: Range<Int>
     let textRows: Range<Int>
-    /// This block's vectors at the branch's step.
-    let modulation: BlockModulation
+    /// This block's vectors for the image tokens: parts of `imageRows` that follow one another.
+    let imageModulation: [(rows: Range<Int>, vectors: StreamModulation)]
+    /// This block's vectors for the text tokens.
+    let textModulation: StreamModulation
     /// Tables of the joint sequence, text first.
     let rotary: RotaryTable
   }
@@ -71,7 +73,9 @@ struct TransformerBlock: Sendable {
     image x: inout Tensor, text c: inout Tensor, branches: [Branch], updatesText: Bool, compute: Compute, probe: Probe
   ) {
     let probe = probe.scoped("block.\(index)")
-    let attended = jointAttention(x, c, branches, compute)
+    let imageParts = branches.flatMap(\.imageModulation)
+    let textParts: [Part] = branches.map { ($0.textRows, $0.textModulation) }
+    let attended = jointAttention(x, c, imageParts, textParts, branches, compute)
     func gather(_ rows: (Branch) -> Range<Int>) -> Tensor {
       Tensor.stacking(zip(attended, branches).map { $0.rows(rows($1)) })
     }
@@ -79,26 +83,29 @@ struct TransformerBlock: Sendable {
     let image = gather { $0.textRows.count..<$0.textRows.count + $0.imageRows.count }
     probe.record("attn.img", compute.linear(image, self.image.output, output: .fp32))
     compute.linear(
-      image, self.image.output, addingTo: &x, gates: branches.map { ($0.imageRows, $0.modulation.image.attentionGate) })
-    mlp(&x, self.image, branches.map { ($0.imageRows, $0.modulation.image) }, name: "img_mlp", compute, probe)
+      image, self.image.output, addingTo: &x, gates: imageParts.map { ($0.rows, $0.vectors.attentionGate) })
+    mlp(&x, self.image, imageParts, name: "img_mlp", compute, probe)
     probe.record("img", x)
 
     guard updatesText else { return }
     let text = gather { 0..<$0.textRows.count }
     probe.record("attn.txt", compute.linear(text, self.text.output, output: .fp32))
-    compute.linear(
-      text, self.text.output, addingTo: &c, gates: branches.map { ($0.textRows, $0.modulation.text.attentionGate) })
-    mlp(&c, self.text, branches.map { ($0.textRows, $0.modulation.text) }, name: "txt_mlp", compute, probe)
+    compute.linear(text, self.text.output, addingTo: &c, gates: textParts.map { ($0.rows, $0.vectors.attentionGate) })
+    mlp(&c, self.text, textParts, name: "txt_mlp", compute, probe)
     probe.record("txt", c)
   }
 
+  /// Rows of a stream and their vectors.
+  private typealias Part = (rows: Range<Int>, vectors: StreamModulation)
+
   /// softmax([q_txt; q_img] [k_txt; k_img]ᵀ / √d) [v_txt; v_img] → [L + N, inner] of every branch.
-  private func jointAttention(_ x: Tensor, _ c: Tensor, _ branches: [Branch], _ compute: Compute) -> [Tensor] {
+  private func jointAttention(
+    _ x: Tensor, _ c: Tensor, _ imageParts: [Part], _ textParts: [Part], _ branches: [Branch], _ compute: Compute
+  ) -> [Tensor] {
     let image = modulated(
-      x, branches.map { ($0.imageRows, $0.modulation.image.attentionShift, $0.modulation.image.attentionScale) },
-      compute)
+      x, imageParts.map { ($0.rows, $0.vectors.attentionShift, $0.vectors.attentionScale) }, compute)
     let text = modulated(
-      c, branches.map { ($0.textRows, $0.modulation.text.attentionShift, $0.modulation.text.attentionScale) }, compute)
+      c, textParts.map { ($0.rows, $0.vectors.attentionShift, $0.vectors.attentionScale) }, compute)
     func joint(_ layer: (Stream) -> Linear, norm: ((Stream) -> Tensor)? = nil) -> [Tensor] {
       projected(image, text, layer, norm, branches, compute)
     }
@@ -155,12 +162,11 @@ struct TransformerBlock: Sendable {
   }
 
   private func mlp(
-    _ tokens: inout Tensor, _ stream: Stream, _ parts: [(rows: Range<Int>, modulation: StreamModulation)], name: String,
-    _ compute: Compute, _ probe: Probe
+    _ tokens: inout Tensor, _ stream: Stream, _ parts: [Part], name: String, _ compute: Compute, _ probe: Probe
   ) {
-    let input = modulated(tokens, parts.map { ($0.rows, $0.modulation.mlpShift, $0.modulation.mlpScale) }, compute)
+    let input = modulated(tokens, parts.map { ($0.rows, $0.vectors.mlpShift, $0.vectors.mlpScale) }, compute)
     let hidden = compute.linear(input, stream.mlpIn, activation: .geluTanh)
     probe.record(name, compute.linear(hidden, stream.mlpOut, output: .fp32))
-    compute.linear(hidden, stream.mlpOut, addingTo: &tokens, gates: parts.map { ($0.rows, $0.modulation.mlpGate) })
+    compute.linear(hidden, stream.mlpOut, addingTo: &tokens, gates: parts.map { ($0.rows, $0.vectors.mlpGate) })
   }
 }

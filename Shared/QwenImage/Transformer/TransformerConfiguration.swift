@@ -38,8 +38,12 @@ public struct TransformerConfiguration: Sendable, Equatable, Codable {
 
   /// Reads the configuration.
   public init(contentsOf url: URL) throws(ConfigurationError) {
-    let fields = try ConfigurationFields(contentsOf: url)
-    try fields.require("_class_name", oneOf: ["QwenImageTransformer2DModel"])
+    try self.init(ConfigurationFields(contentsOf: url), className: "QwenImageTransformer2DModel")
+  }
+
+  /// Reads the fields of a network of the class `className`.
+  init(_ fields: ConfigurationFields, className: String) throws(ConfigurationError) {
+    try fields.require("_class_name", oneOf: [className])
     try fields.requireUnquantised()
     patchSize = try fields.integer("patch_size", in: 1...16)
     inChannels = try fields.integer("in_channels", in: 1...65536)

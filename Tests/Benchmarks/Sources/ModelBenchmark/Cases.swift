@@ -23,14 +23,19 @@ struct BenchmarkCase {
 
   struct UnknownKind: Error { let kind: String }
 
-  /// Kinds: `block` (size: image tokens, a square), `attention`, `layer` (tokens), `vae`,
-  /// `vae-encode` (decoder and encoder; pixels of a side), `pair`, `shared` (two branches of guidance, one by one or in
-  /// one pass; size: image tokens), `prompts1`, `prompts8` (a text encoder's layer over one or eight prompts of `size`
-  /// tokens after its prefix), `pipeline` (pixels of a side, of the checkpoint `model`; `model:STEPS`).
+  /// Image tokens of a block with condition images.
+  static let editedTokens = 1024
+
+  /// Kinds: `block` (size: image tokens, a square), `edit` (a block with 1024 image tokens and a condition image of
+  /// `size` tokens), `edit0` (the same with condition images modulated as at time 0), `attention`, `layer` (tokens),
+  /// `vae`, `vae-encode` (decoder and encoder; pixels of a side), `pair`, `shared` (two branches of guidance, one by one
+  /// or in one pass; size: image tokens), `prompts1`, `prompts8` (a text encoder's layer over one or eight prompts of
+  /// `size` tokens after its prefix), `pipeline` (pixels of a side, of the checkpoint `model`; `model:STEPS`).
   init(kind: String, size: Int, precision: Precision, model: String?, pool: ThreadPool) throws {
     let compute = Compute(precision: precision, pool: pool)
     switch kind {
     case "block": run = try Self.block(size, compute)
+    case "edit", "edit0": run = try Self.edit(size, compute, hasTimeZero: kind == "edit0")
     case "attention": run = Self.attention(size, compute)
     case "layer": run = try Self.layer(size, compute)
     case "vae": run = try Self.vae(size, compute)
@@ -56,14 +61,31 @@ struct BenchmarkCase {
       modulation: transformer.modulation(times: [0.7]), step: 0)
   }
 
-  private static func transformer(_ compute: Compute) throws -> MMDiT {
+  private static func transformer(_ compute: Compute, hasTimeZero: Bool = false) throws -> MMDiT {
     var configuration = TransformerConfiguration.published
     configuration.layerCount = timedLayer + 1
+    configuration.zeroCondT = hasTimeZero
     return try MMDiT(.synthetic("transformer"), configuration: configuration, compute: compute)
   }
 
   private static func block(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
-    let transformer = try transformer(compute), branch = branch(size, text: textTokens, transformer)
+    let transformer = try transformer(compute)
+    return block(transformer, branch(size, text: textTokens, transformer))
+  }
+
+  private static func edit(_ size: Int, _ compute: Compute, hasTimeZero: Bool) throws -> () -> Tensor? {
+    let transformer = try transformer(compute, hasTimeZero: hasTimeZero)
+    let side = Int(Double(size).squareRoot()), grid = TokenGrid(height: side, width: size / side)
+    var branch = branch(editedTokens, text: textTokens, transformer)
+    branch.conditioning = transformer.condition(
+      promptEmbeds: uniforms("input.prompt_embeds", textTokens, 3584), grid: TokenGrid(height: 32, width: 32),
+      references: transformer.references([
+        ReferenceLatents(latents: uniforms("input.reference", grid.tokenCount, 64), grid: grid)
+      ]))
+    return block(transformer, branch)
+  }
+
+  private static func block(_ transformer: MMDiT, _ branch: MMDiT.Branch) -> () -> Tensor? {
     let start = transformer.streams([branch])
     return {
       var streams = start
