@@ -120,11 +120,11 @@ extension DenoiseRequest: WireMessage {
     try fields.size(size)
     try fields.range("steps", steps, 1...FieldCheck.maxSteps)
     try fields.finite("true_cfg_scale", trueCFGScale)
-    try fields.range("first_step", firstStep, 0...(steps - 1))
+    try fields.range("start_step", startStep, 0...(steps - 1))
+    try fields.range("first_step", firstStep, 0...(steps - startStep - 1))
     try fields.seconds("checkpoint_interval_seconds", checkpointIntervalSeconds)
     try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
     try fields.list("references", references) { (element, size) throws(WireError) in try size.check(element) }
-    try fields.range("start_step", startStep, 0...(steps - 1))
     try fields.range("preceding_draws", precedingDraws, 0...FieldCheck.maxDraws)
     try mask?.check(fields.inside("mask"))
     try fields.list("controls", controls) { (element, control) throws(WireError) in try control.check(element) }

@@ -24,6 +24,38 @@ struct GoldenTests {
     recommendedSizes: [ImageSize(widthPx: 1328, heightPx: 1328), ImageSize(widthPx: 1664, heightPx: 928)],
     latents: LatentGeometry(channels: 16, downscale: 8, patch: 2))
 
+  static let region = PixelRegion(left: 8, top: 0, right: 300, bottom: 200)
+  static let size = ImageSize(widthPx: 512, heightPx: 384)
+  static let image = PreparedImage(tensor: "image", ImagePreparation(size: size))
+  static let mask = PreparedImage(tensor: "mask", ImagePreparation(size: size, region: region, fit: .fill))
+
+  static let encodeRequest: Body = {
+    var request = EncodeRequest(modelID: "Qwen/Qwen-Image", prompt: "A café ☕ 咖啡 🎨", parameters: parameters)
+    request.template = .editPlus
+    request.images = [image, mask]
+    return .encodeRequest(request)
+  }()
+
+  static let denoiseRequest: Body = {
+    var request = DenoiseRequest(
+      modelID: "m", size: ImageSize(widthPx: 1328, heightPx: 928), steps: 50, trueCFGScale: 4, seed: .max,
+      firstStep: 7, checkpointIntervalSeconds: 0.25, parameters: parameters)
+    request.references = [ImageSize(widthPx: 1024, heightPx: 1024)]
+    request.startStep = 5
+    request.precedingDraws = 1
+    request.mask = mask
+    request.controls = [ControlReference(tensor: "control.0", network: 1, scale: 0.75, range: 0.125...0.5)]
+    return .denoiseRequest(request)
+  }()
+
+  static let decodeRequest: Body = {
+    var request = DecodeRequest(
+      modelID: "m", size: ImageSize(widthPx: 64, heightPx: 80),
+      textEntries: [TextEntry(keyword: "prompt", text: "A café")], parameters: parameters)
+    request.overlay = Overlay(imageTensor: "image", maskTensor: "mask", region: region)
+    return .decodeRequest(request)
+  }()
+
   static let bodies: [Body] = [
     .register(
       Register(
@@ -45,20 +77,12 @@ struct GoldenTests {
     .draining(reason: "SIGTERM"),
     .goodbye(reason: "done"),
     .failed(Status(.invalidArgument, "steps: 0", field: "steps")),
-    .encodeRequest(EncodeRequest(modelID: "Qwen/Qwen-Image", prompt: "A café ☕ 咖啡 🎨", parameters: parameters)),
+    encodeRequest,
     .encodeResponse(EncodeResponse(promptTokens: 2, computeSeconds: 0.125)),
-    .denoiseRequest(
-      DenoiseRequest(
-        modelID: "m", size: ImageSize(widthPx: 1328, heightPx: 928), steps: 50, trueCFGScale: 4, seed: .max,
-        firstStep: 7,
-        checkpointIntervalSeconds: 0.25, parameters: parameters)),
+    denoiseRequest,
     .progress(Progress(completedSteps: 8, steps: 50, stepSeconds: 3.5)),
     .denoiseResponse(DenoiseResponse(steps: 50, computeSeconds: 175)),
-    .decodeRequest(
-      DecodeRequest(
-        modelID: "m", size: ImageSize(widthPx: 64, heightPx: 80),
-        textEntries: [TextEntry(keyword: "prompt", text: "A café")],
-        parameters: parameters)),
+    decodeRequest,
     .decodeResponse(
       DecodeResponse(mediaType: "image/png", size: ImageSize(widthPx: 64, heightPx: 80), computeSeconds: 0.5)),
     .runRequest(
@@ -66,6 +90,10 @@ struct GoldenTests {
         stage: StageName("vae-encoder")!, modelID: "m", parameters: parameters, steps: 8, firstStep: 3,
         checkpointIntervalSeconds: 0.25)),
     .runResponse(RunResponse(parameters: parameters, computeSeconds: 1.5)),
+    .encodeImageRequest(
+      EncodeImageRequest(
+        modelID: "m", image: image, posterior: .sample, seed: .max, precedingDraws: 2, mask: mask)),
+    .encodeImageResponse(EncodeImageResponse(size: size, computeSeconds: 0.5)),
   ]
 
   static func tensors(of body: Body) -> [WireTensor] {
@@ -106,10 +134,22 @@ struct GoldenTests {
     let url = try #require(Bundle.module.url(forResource: name, withExtension: "bin", subdirectory: "Golden/v0.1"))
     let newName = name == "denoise_progress" ? "progress" : name
     var expected = try #require(Self.bodies.first { $0.name == newName })
-    if case .register(var register) = expected {
-      // It has no pipelines, and says its stage by number.
+    // It has no pipelines but one, no images as input, and says its stage by number.
+    switch expected {
+    case .register(var register):
       register.card.pipelines = [.textToImage]
       expected = .register(register)
+    case .encodeRequest(var request):
+      (request.template, request.images) = (.textToImage, [])
+      expected = .encodeRequest(request)
+    case .denoiseRequest(var request):
+      (request.references, request.mask, request.controls) = ([], nil, [])
+      (request.startStep, request.precedingDraws) = (0, 0)
+      expected = .denoiseRequest(request)
+    case .decodeRequest(var request):
+      request.overlay = nil
+      expected = .decodeRequest(request)
+    default: break
     }
     let frames = try WireCodec.encode(
       Envelope(messageID: 1, body: expected, tensors: Self.tensors(of: expected)))

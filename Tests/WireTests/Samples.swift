@@ -23,7 +23,7 @@ extension FrameBuffer {
 
 /// Draws envelopes of every kind, with values from the whole range that each field allows.
 struct EnvelopeGenerator {
-  static let bodyKinds = 18
+  static let bodyKinds = 20
   var random: SeededGenerator
 
   init(seed: UInt64) { random = SeededGenerator(seed: seed) }
@@ -55,7 +55,7 @@ struct EnvelopeGenerator {
       .failed(
         Status(
           StatusCode.allCases.dropFirst().randomElement(using: &random)!, text(4096), field: maybe { $0.identifier() }))
-    case 10: .encodeRequest(EncodeRequest(modelID: identifier(), prompt: text(65_536), parameters: parameters()))
+    case 10: .encodeRequest(encodeRequest())
     case 11:
       .encodeResponse(EncodeResponse(promptTokens: integer(0...1_000_000), computeSeconds: seconds()))
     case 12: .denoiseRequest(denoiseRequest())
@@ -65,13 +65,14 @@ struct EnvelopeGenerator {
         return .progress(Progress(completedSteps: integer(1...steps), steps: steps, stepSeconds: seconds()))
       }()
     case 14: .denoiseResponse(DenoiseResponse(steps: integer(1...100_000), computeSeconds: seconds()))
-    case 15:
-      .decodeRequest(
-        DecodeRequest(
-          modelID: identifier(), size: size(),
-          textEntries: many(4) { TextEntry(keyword: $0.identifier(60), text: $0.text(500)) },
-          parameters: parameters()))
+    case 15: .decodeRequest(decodeRequest())
     case 16: .decodeResponse(DecodeResponse(mediaType: "image/png", size: size(), computeSeconds: seconds()))
+    case 17:
+      .encodeImageRequest(
+        EncodeImageRequest(
+          modelID: identifier(), image: preparedImage(), posterior: flag() ? .mean : .sample, seed: random.next(),
+          precedingDraws: integer(0...64), mask: maybe { $0.preparedImage() }))
+    case 18: .encodeImageResponse(EncodeImageResponse(size: size(), computeSeconds: seconds()))
     default: .runResponse(RunResponse(parameters: parameters(), computeSeconds: seconds()))
     }
   }
@@ -127,12 +128,51 @@ struct EnvelopeGenerator {
       checkpointIntervalSeconds: seconds())
   }
 
+  private mutating func encodeRequest() -> EncodeRequest {
+    var request = EncodeRequest(modelID: identifier(), prompt: text(65_536), parameters: parameters())
+    request.template = PromptTemplate.allCases.randomElement(using: &random)!
+    request.images = many(3) { $0.preparedImage() }
+    return request
+  }
+
   private mutating func denoiseRequest() -> DenoiseRequest {
-    let steps = integer(1...100_000)
-    return DenoiseRequest(
+    let steps = integer(1...100_000), startStep = integer(0...(steps - 1))
+    var request = DenoiseRequest(
       modelID: identifier(), size: size(), steps: steps, trueCFGScale: number(), seed: random.next(),
-      firstStep: integer(0...(steps - 1)),
-      checkpointIntervalSeconds: seconds(), parameters: parameters())
+      firstStep: integer(0...(steps - startStep - 1)), checkpointIntervalSeconds: seconds(), parameters: parameters())
+    request.references = many(3) { $0.size() }
+    request.startStep = startStep
+    request.precedingDraws = integer(0...64)
+    request.mask = maybe { $0.preparedImage() }
+    request.controls = many(3) {
+      let start = Double.random(in: 0...1, using: &$0.random)
+      return ControlReference(
+        tensor: $0.identifier(), network: $0.integer(0...7), scale: .random(in: -10...10, using: &$0.random),
+        range: start...Double.random(in: start...1, using: &$0.random))
+    }
+    return request
+  }
+
+  private mutating func decodeRequest() -> DecodeRequest {
+    var request = DecodeRequest(
+      modelID: identifier(), size: size(),
+      textEntries: many(4) { TextEntry(keyword: $0.identifier(60), text: $0.text(500)) }, parameters: parameters())
+    request.overlay = maybe {
+      Overlay(imageTensor: $0.identifier(), maskTensor: $0.identifier(), region: $0.maybe { $0.region() })
+    }
+    return request
+  }
+
+  private mutating func preparedImage() -> PreparedImage {
+    PreparedImage(
+      tensor: identifier(),
+      ImagePreparation(size: size(), region: maybe { $0.region() }, fit: flag() ? .stretch : .fill))
+  }
+
+  private mutating func region() -> PixelRegion {
+    let left = integer(0...65_000), top = integer(0...65_000)
+    return PixelRegion(
+      left: left, top: top, right: integer(left + 1...65_535), bottom: integer(top + 1...65_535))
   }
 
   private mutating func parameters() -> [Parameter] {

@@ -4,8 +4,8 @@ import TensorCore
 /// An image that is made from top to bottom, of which only some rows are in memory.
 ///
 /// A decoder's images are large at its end, an encoder's at its beginning, where every pixel depends on a few
-/// neighbours only. Streams hand each other bands of rows instead of whole images; since the kernels give the same bytes
-/// whatever the band, so do decoder and encoder.
+/// neighbours only. Streams hand each other bands of rows instead of whole images; since the kernels give the same
+/// bytes whatever the band, so do decoder and encoder.
 protocol ImageStream: AnyObject {
   /// Where finished rows are. Rows after them belong to the stream.
   var window: RowWindow { get }
