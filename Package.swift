@@ -112,7 +112,8 @@ let package = Package(
     shared("ImageCodec", ["CImageCodec", "Hashing"]),
     shared(
       "Diffusion", ["ClusterCore", "TensorCore", "Kernels", "Weights", "ImageCodec", "Hashing", "StrictJSON"]),
-    shared("QwenImage", ["ClusterCore", "Diffusion", "TensorCore", "Kernels", "Weights"]),
+    shared(
+      "QwenImage", ["ClusterCore", "Diffusion", "Hashing", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
     shared("ModelRegistry", ["Diffusion", "QwenImage"]),
 
     // Messaging

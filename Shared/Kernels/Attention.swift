@@ -21,9 +21,52 @@ extension Compute {
       guard n > 0 else { return }
       let head = PackedHead(kernel, keys: m, headDim: headDim)
       let attention = HeadAttention(
-        kernel: kernel, head: head, q: q, k: k, v: v, result: result, heads: heads, kvHeads: kvHeads, headDim: headDim,
-        causal: causal)
+        kernel: kernel, head: head, q: q, k: k, v: v, result: result, resultRow: 0, heads: heads, kvHeads: kvHeads,
+        headDim: headDim, causal: causal)
       run(attention, queries: n)
+    }
+  }
+
+  /// As ``attention(q:k:v:heads:kvHeads:headDim:causal:)`` without causality, of rows that see their own part only: the
+  /// rows of q, k and v [n, …] that are in the same one of `parts`, which follow one another from the first row to the
+  /// last. Each row has the same bytes as if its part were computed alone.
+  public func attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, kvHeads: Int, headDim: Int, within parts: [Range<Int>]
+  ) -> Tensor {
+    let n = q.shape.rowExtents.rows
+    precondition(heads > 0 && kvHeads > 0 && heads % kvHeads == 0, "\(heads) heads over \(kvHeads) kv heads")
+    precondition(q.shape.rowExtents.width == heads * headDim, "queries \(q.shape) of \(heads) heads of \(headDim)")
+    precondition(
+      k.shape == [n, kvHeads * headDim] && k.shape == v.shape,
+      "keys \(k.shape), values \(v.shape), \(kvHeads) kv heads of \(headDim), \(n) queries")
+    let ends = parts.map(\.upperBound)
+    precondition(parts.map(\.lowerBound) == [0] + ends.dropLast() && ends.last == n, "parts \(parts) of \(n) rows")
+    let kernel = precision == .fp32 ? functions.fp32_attention : functions.bf16_attention
+    return filled([n, heads * headDim], activationDType, reading: q, k, v) { result in
+      func attention(_ part: Range<Int>) -> HeadAttention {
+        HeadAttention(
+          kernel: kernel, head: PackedHead(kernel, keys: part.count, headDim: headDim), q: q.rows(part),
+          k: k.rows(part), v: v.rows(part), result: result, resultRow: part.lowerBound, heads: heads, kvHeads: kvHeads,
+          headDim: headDim, causal: false)
+      }
+      // A part of one block of queries is too small to be shared out: whole heads of many parts are.
+      let small = parts.filter { !$0.isEmpty && $0.count <= kernel.block }
+      pool.parallel(small.count * kvHeads) { index in runHead(index % kvHeads, of: attention(small[index / kvHeads])) }
+      for part in parts where part.count > kernel.block { run(attention(part), queries: part.count) }
+    }
+  }
+
+  /// Packs one kv head and computes all queries of the heads that read it, on this thread.
+  private func runHead(_ kvHead: Int, of attention: HeadAttention) {
+    let groupSize = attention.heads / attention.kvHeads
+    withScratch(attention.head.layout) { packed in
+      attention.packKeys(kvHead, to: packed)
+      attention.packValues(kvHead, to: packed)
+      withScratch(attention.head.scratchBytes) { scratch in
+        for head in kvHead * groupSize..<(kvHead + 1) * groupSize {
+          attention.run(head, queries: 0..<attention.q.shape[0], packed, scratch)
+        }
+      }
     }
   }
 
@@ -42,15 +85,7 @@ extension Compute {
       }
       pool.parallel(ownHeads + sharedHeads * groupSize * blocks) { index in
         if index < ownHeads {
-          withScratch(head) { own in
-            attention.packKeys(index, to: own)
-            attention.packValues(index, to: own)
-            withScratch(attention.head.scratchBytes) { scratch in
-              for head in index * groupSize..<(index + 1) * groupSize {
-                attention.run(head, queries: 0..<n, own, scratch)
-              }
-            }
-          }
+          runHead(index, of: attention)
         } else {
           let head = (index - ownHeads) / blocks, query = (index - ownHeads) % blocks * block
           withScratch(attention.head.scratchBytes) { scratch in
@@ -85,6 +120,8 @@ private struct HeadAttention {
   let head: PackedHead
   let q: Tensor, k: Tensor, v: Tensor
   let result: Output
+  /// The row of the result that the first query has.
+  let resultRow: Int
   let heads: Int, kvHeads: Int, headDim: Int, causal: Bool
 
   func packKeys(_ kvHead: Int, to target: Scratch) {
@@ -103,7 +140,7 @@ private struct HeadAttention {
       n: q.shape[0], m: k.shape[0], heads: heads, head_dim: headDim, causal: causal ? 1 : 0,
       q: q.address(count: q.elementCount),
       q_type: q.dtype.activationType, k: packed(head.keys), v: packed(head.values),
-      out: result.address(count: result.elementCount))
+      out: result.address(resultRow * heads * headDim, count: q.elementCount))
     kernel.run(&job, index, queries.lowerBound, queries.count, scratch)
   }
 }

@@ -160,6 +160,20 @@ extension Compute {
     }
   }
 
+  /// Some columns of x [n, D] → [n, columns.count] of the same type.
+  public func columns(_ columns: Range<Int>, of x: Tensor) -> Tensor {
+    let (rows, width) = x.shape.rowExtents, count = columns.count, bytes = count * x.dtype.byteWidth
+    precondition(columns.lowerBound >= 0 && columns.upperBound <= width, "columns \(columns) of \(x.shape)")
+    return filled([rows, count], x.dtype, reading: x) { result in
+      parallelRows(rows, bytesPerRow: 2 * bytes) { range in
+        for row in range {
+          result.address(row * count, count: count).copyMemory(
+            from: x.address(row * width + columns.lowerBound, count: count), byteCount: bytes)
+        }
+      }
+    }
+  }
+
   /// a += b in place, of equal shapes; fp32 or bf16 each.
   public func add(_ a: inout Tensor, _ b: Tensor) { add(&a, rows: 0..<a.shape[0], b) }
 

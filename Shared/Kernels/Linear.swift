@@ -7,6 +7,8 @@ public enum Activation: Sendable {
   case none
   /// ½x(1 + tanh(√(2/π)(x + 0.044715x³))).
   case geluTanh
+  /// x·Φ(x), with the distribution function Φ of the normal distribution.
+  case gelu
   /// x·σ(x).
   case silu
 
@@ -14,6 +16,7 @@ public enum Activation: Sendable {
     switch self {
     case .none: Int32(CK_NONE)
     case .geluTanh: Int32(CK_GELU_TANH)
+    case .gelu: Int32(CK_GELU)
     case .silu: Int32(CK_SILU)
     }
   }

@@ -55,10 +55,10 @@ extension ParameterInventory {
 // MARK: - Text encoder
 
 extension ParameterInventory {
-  /// The tensors of `text_encoder/`: the published vision tower's, the language model's, and the output head's.
-  public init(textEncoder configuration: TextEncoderConfiguration) {
+  /// The tensors of `text_encoder/`: the vision tower's if there is one, the language model's, and the output head's.
+  public init(textEncoder configuration: TextEncoderConfiguration, vision: VisionConfiguration? = .published) {
     self.init()
-    visionTower(hidden: 1280, intermediate: 3420, depth: 32, output: configuration.hiddenSize)
+    if let vision { visionTower(vision) }
     let hidden = configuration.hiddenSize
     add("model.embed_tokens.weight", [configuration.vocabularySize, hidden])
     for index in 0..<configuration.layerCount { decoderLayer("model.layers.\(index)", configuration) }
@@ -80,9 +80,13 @@ extension ParameterInventory {
     add("\(name).post_attention_layernorm.weight", [hidden])
   }
 
-  private mutating func visionTower(hidden: Int, intermediate: Int, depth: Int, output: Int) {
-    add("visual.patch_embed.proj.weight", [hidden, 3, 2, 14, 14])
-    for index in 0..<depth {
+  private mutating func visionTower(_ configuration: VisionConfiguration) {
+    let (hidden, intermediate) = (configuration.hiddenSize, configuration.intermediateSize)
+    let merged = configuration.mergedPatches * hidden, patch = configuration.patchSize
+    add(
+      "visual.patch_embed.proj.weight",
+      [hidden, VisionConfiguration.channels, configuration.temporalPatchSize, patch, patch])
+    for index in 0..<configuration.depth {
       let name = "visual.blocks.\(index)"
       add("\(name).norm1.weight", [hidden])
       add("\(name).norm2.weight", [hidden])
@@ -93,8 +97,8 @@ extension ParameterInventory {
       linear("\(name).mlp.down_proj", intermediate, hidden)
     }
     add("visual.merger.ln_q.weight", [hidden])
-    linear("visual.merger.mlp.0", 4 * hidden, 4 * hidden)
-    linear("visual.merger.mlp.2", 4 * hidden, output)
+    linear("visual.merger.mlp.0", merged, merged)
+    linear("visual.merger.mlp.2", merged, configuration.outputSize)
   }
 }
 

@@ -10,10 +10,18 @@ import Weights
 public struct QwenImageFamily: ModelFamily {
   /// The name of the family and of its first release.
   public static let name = "qwen-image"
-  /// The pipelines with these parts: checkpoints for image-to-image and for inpainting have the parts and weights of
-  /// the first.
-  public static let classNames = ["QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline"]
-  /// Blocks are quantised, all but the first of either network.
+  /// The pipelines with these parts. Checkpoints for image-to-image and for inpainting have the parts and weights of
+  /// the first and are run as it; those for editing have weights of their own, and prompts with images.
+  public static let classNames = textToImageClasses + editClasses
+  private static let textToImageClasses = [
+    "QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline",
+  ]
+  private static let editClasses = [
+    "QwenImageEditPipeline", "QwenImageEditPlusPipeline", "QwenImageEditInpaintPipeline",
+  ]
+  /// Blocks are quantised, all but the first of either network. The vision tower stays in bf16: int8 makes it faster by
+  /// a quarter, but its error four times as large, and it runs once for each image
+  /// (`Tests/Benchmarks/PERFORMANCE-LOG.md`).
   public static let layers = LayerPrecision(
     version: 1, repeated: ["transformer_blocks.", "model.layers."], modulations: [".img_mod.", ".txt_mod."])
 
@@ -24,8 +32,17 @@ public struct QwenImageFamily: ModelFamily {
     "Qwen2Tokenizer", "Qwen2TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast",
   ]
 
+  /// Classes that prepare images and prompts.
+  private static let processors = ["Qwen2VLProcessor", "Qwen2_5_VLProcessor"]
+
+  /// The pipeline class that the checkpoint is run as.
+  public let className: String
   /// `text_encoder/config.json`.
   public let textEncoder: TextEncoderConfiguration
+  /// `vision_config` of the same file; nil where a checkpoint that reads no images has none that can be used.
+  public let vision: VisionConfiguration?
+  /// What reads the images of prompts; nil where prompts come without.
+  private let promptImages: PromptImages?
   /// `transformer/config.json`.
   public let transformer: TransformerConfiguration
   /// `vae/config.json`.
@@ -36,13 +53,36 @@ public struct QwenImageFamily: ModelFamily {
   /// The line of the scheduler's configuration, but for layers.
   public var shiftRule: SchedulerConfiguration.ShiftRule { transformer.useLayer3DRope ? .squareRoot : .line }
 
+  /// How the images of prompts are read.
+  private struct PromptImages: Encodable {
+    var vision: VisionConfiguration
+    var processor: ImageProcessorConfiguration
+
+    init(contentsOf url: URL, _ textEncoder: TextEncoderConfiguration) throws(ConfigurationError) {
+      vision = try VisionConfiguration(
+        contentsOf: url.appending(path: "text_encoder/config.json"), hiddenSize: textEncoder.hiddenSize)
+      processor = try ImageProcessorConfiguration(directory: url.appending(path: "processor"), vision: vision)
+    }
+  }
+
   /// Reads the three configurations.
   public init(contentsOf url: URL, index: ModelIndex) throws(ConfigurationError) {
     try index.require("text_encoder", oneOf: Self.textEncoders)
     try index.require("tokenizer", oneOf: Self.tokenizers)
     try index.require("transformer", oneOf: ["QwenImageTransformer2DModel"])
     try index.require("vae", oneOf: ["AutoencoderKLQwenImage"])
+    let isForEditing = Self.editClasses.contains(index.className)
+    className = isForEditing ? index.className : Self.classNames[0]
+    if isForEditing { try index.require("processor", oneOf: Self.processors) }
     textEncoder = try TextEncoderConfiguration(contentsOf: url.appending(path: "text_encoder/config.json"))
+    if isForEditing {
+      let images = try PromptImages(contentsOf: url, textEncoder)
+      (promptImages, vision) = (images, images.vision)
+    } else {
+      promptImages = nil
+      vision = try? VisionConfiguration(
+        contentsOf: url.appending(path: "text_encoder/config.json"), hiddenSize: textEncoder.hiddenSize)
+    }
     transformer = try TransformerConfiguration(contentsOf: url.appending(path: "transformer/config.json"))
     vae = try VAEConfiguration(contentsOf: url.appending(path: "vae/config.json"))
     try checkThatPartsFit(url)
@@ -84,9 +124,11 @@ public struct QwenImageFamily: ModelFamily {
     LatentGeometry(channels: vae.zDim, downscale: VAEDecoder.spatialScale, patch: Self.patch)
   }
 
-  /// The three configurations.
+  /// The three configurations. Checkpoints whose prompts have images add how these are read, apart from the text
+  /// encoder's own values, so that the fingerprints of all others are what they were before images could be read.
   public var configurations: [(component: ModelComponent, value: any Encodable)] {
     [(.textEncoder, textEncoder), (.transformer, transformer), (.vae, vae)]
+      + (promptImages.map { [(ModelComponent(rawValue: "processor"), $0)] } ?? [])
   }
 
   /// The sizes on the model card of Qwen-Image.
@@ -97,7 +139,7 @@ public struct QwenImageFamily: ModelFamily {
   /// The values of the model card of Qwen-Image.
   public func card(of model: ModelIdentity) -> ModelCard {
     ModelCard(
-      model: model, pipelineClass: Self.classNames[0], pipelines: [.textToImage],
+      model: model, pipelineClass: className, pipelines: [.textToImage],
       limits: ModelLimits(
         sizeMultiplePx: latents.tokenEdgePx, minSidePx: 64, maxSidePx: 2048, maxPixels: 1664 * 1664, maxSteps: 200,
         // The reference keeps 512 rows of a prompt's embedding, of which the template takes five, and cuts the rest off
@@ -112,21 +154,20 @@ public struct QwenImageFamily: ModelFamily {
   public func inventory(of component: ModelComponent) -> ParameterInventory {
     switch component {
     case .textEncoder:
-      // The inventory knows the published vision tower only; smaller models do without one.
-      let hasVision = textEncoder.hiddenSize == TextEncoderConfiguration.published.hiddenSize
-      return ParameterInventory(textEncoder: textEncoder).filter { hasVision || !$0.name.hasPrefix("visual.") }
+      return ParameterInventory(textEncoder: textEncoder, vision: vision)
     case .transformer: return ParameterInventory(transformer: transformer)
     case .vae: return ParameterInventory(vae: vae)
     default: preconditionFailure("\(component.rawValue) has no weights")
     }
   }
 
-  /// Whether a tensor is of the vision tower, the output head, the VAE's encoder, or acts on time only: checkpoints for
-  /// text-to-image may do without.
-  public static func isUnused(_ name: String, in component: ModelComponent) -> Bool {
+  /// Whether a tensor is of the vision tower and prompts have no images, of the output head, of the VAE's encoder, or
+  /// acts on time only.
+  public func isUnused(_ name: String, in component: ModelComponent) -> Bool {
     switch component {
-    case .textEncoder: TextEncoderConfiguration.isUnused(name)
-    case .vae: VAEConfiguration.isUnused(name, by: .decoder)
+    case .textEncoder:
+      TextEncoderConfiguration.isUnused(name) && !(promptImages != nil && VisionTower.isTensor(name))
+    case .vae: VAEConfiguration.isUnused(name, by: promptImages == nil ? .decoder : [.encoder, .decoder])
     default: false
     }
   }
@@ -143,17 +184,30 @@ public struct QwenImageFamily: ModelFamily {
       rename: TextEncoderConfiguration.publishedTensorName)
   }
 
-  /// Loads `tokenizer/` and `text_encoder/`.
+  /// Loads `tokenizer/` and `text_encoder/`; of the latter the vision tower only if prompts come with images.
   public func conditioner(
     of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits, readsImages: Bool
   ) throws -> any PromptConditioner {
     let (weights, compute) = try model.open(.textEncoder, pool: pool, loading)
+    let images = readsImages ? try imageReader(of: model, weights, compute, pool) : nil
+    // The tower's mapped weights stay in memory.
+    let residentMax = loading.residentLimit.map { max($0 - (images?.mappedByteCount ?? 0), 0) }
     let languageModel = try LanguageModel(
-      weights, configuration: textEncoder, compute: compute, residentMax: loading.residentLimit)
+      weights, configuration: textEncoder, compute: compute, residentMax: residentMax)
     loading.reportStreaming(languageModel.streaming, of: .textEncoder, layerCount: textEncoder.layerCount)
     return try PromptEncoder(
       tokenizer: Tokenizer(directory: model.url(of: .tokenizer)), model: languageModel,
-      maxPromptTokens: limits.maxPromptTokens)
+      maxPromptTokens: limits.maxPromptTokens, images: images)
+  }
+
+  private func imageReader(
+    of model: ModelDirectory, _ weights: ComponentWeights, _ compute: Compute, _ pool: ThreadPool
+  ) throws -> ImageReader {
+    // Those of a checkpoint for text-to-image have not been checked yet.
+    let images = if let promptImages { promptImages } else { try PromptImages(contentsOf: model.url, textEncoder) }
+    return ImageReader(
+      tower: try VisionTower(weights, configuration: images.vision, compute: compute),
+      preprocessor: ImagePreprocessor(vision: images.vision, processor: images.processor, pool: pool))
   }
 
   /// Loads `transformer/`, and control networks beside it.

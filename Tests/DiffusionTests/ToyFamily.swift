@@ -59,7 +59,7 @@ struct ToyFamily: ModelFamily {
     return inventory
   }
 
-  static func isUnused(_ name: String, in component: ModelComponent) -> Bool { false }
+  func isUnused(_ name: String, in component: ModelComponent) -> Bool { false }
 
   func conditioner(
     of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits, readsImages: Bool

@@ -74,6 +74,20 @@ import Testing
     }
   }
 
+  /// Parts of one block of queries, which are computed by head, and larger ones; an empty one changes nothing.
+  @Test(arguments: floatingComputes) func rowsOfPartsSeeTheirPartOnly(_ compute: Compute) {
+    let c = Case(n: 520, m: 520, heads: 4, kvHeads: 2, headDim: 20, causal: false)
+    let (q, k, v) = Self.inputs(c, compute.activationDType, seed: 11)
+    let parts = [0..<1, 1..<65, 65..<65, 65..<257, 257..<450, 450..<520]
+    let result = compute.attention(q: q, k: k, v: v, heads: 4, kvHeads: 2, headDim: 20, within: parts)
+    #expect(result.shape == q.shape && result.dtype == compute.activationDType)
+    for part in parts {
+      let alone = compute.attention(
+        q: q.rows(part), k: k.rows(part), v: v.rows(part), heads: 4, kvHeads: 2, headDim: 20, causal: false)
+      #expect(result.rows(part).isIdentical(to: alone), "\(part) of \(compute.numericsClass)")
+    }
+  }
+
   @Test(arguments: floatingComputes) func largeScoresDoNotOverflow(_ compute: Compute) {
     let q = randomTensor([4, 16], compute.activationDType, scale: 200, seed: 1),
       k = randomTensor([600, 16], compute.activationDType, scale: 200, seed: 2)

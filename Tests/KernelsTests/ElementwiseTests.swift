@@ -92,6 +92,17 @@ import Testing
     #expect(compute.gatherRows(table, []).shape == [0, 19])
   }
 
+  @Test(arguments: everyCompute([.fp32]), [DType.fp32, .bf16]) func columnsAreCopied(_ compute: Compute, _ dtype: DType)
+  {
+    let x = randomTensor([301, 37], dtype, seed: 5), values = x.floats()
+    for columns in [0..<37, 0..<1, 12..<29, 36..<37, 5..<5] {
+      let copy = compute.columns(columns, of: x)
+      #expect(copy.dtype == dtype && copy.shape == [301, columns.count])
+      let expected = (0..<301).flatMap { row in columns.map { values[row * 37 + $0] } }
+      #expect(copy.floats() == expected)
+    }
+  }
+
   @Test(arguments: floatingComputes) func headNormRotaryMatchesDoubles(_ compute: Compute) {
     for (rows, heads, headDim) in [(3, 2, 16), (2, 3, 128), (5, 1, 80), (2, 2, 6), (2, 70, 8), (1, 1, 2048)] {
       for style in [RotaryStyle.interleaved, .rotateHalf] {

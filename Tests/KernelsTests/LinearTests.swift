@@ -87,10 +87,11 @@ struct LinearReference: Sendable {
     expectClose(compute.linear(x, layer, activation: .silu, output: .fp32), plain.map(Reference.silu)) {
       6e-7 * abs($1)
     }
-    let gelu = plain.map(Reference.geluTanh)
     // Far out on the negative side gelu is the exponential of a large rounded number: only absolutely accurate.
-    expectClose(compute.linear(x, layer, activation: .geluTanh, output: .fp32), gelu) {
-      1e-6 * abs($1) + (plain[$0] < 0 ? 1e-7 * abs(plain[$0]) : 0)
+    for (activation, reference) in [(Activation.geluTanh, Reference.geluTanh), (.gelu, Reference.gelu)] {
+      expectClose(compute.linear(x, layer, activation: activation, output: .fp32), plain.map(reference)) {
+        1e-6 * abs($1) + (plain[$0] < 0 ? 1e-7 * abs(plain[$0]) : 0)
+      }
     }
   }
 

@@ -85,6 +85,9 @@ enum Reference {
     0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
   }
 
+  /// x·Φ(x).
+  static func gelu(_ x: Double) -> Double { 0.5 * x * erfc(-x / 2.0.squareRoot()) }
+
   // MARK: - Norms and rotary embedding
 
   /// x / √(mean(x²) + ε) · weight over rows as long as `weight`.

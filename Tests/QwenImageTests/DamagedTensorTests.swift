@@ -146,6 +146,22 @@ private enum Damage: String, CaseIterable {
     #expect(counts.tensors == 45 && counts.used == 45 && counts.refused == 8 * 45, "\(counts)")
   }
 
+  @Test func everyTensorOfTheVisionTower() throws {
+    let copy = try CheckpointCopy()
+    let counts = try damageEveryTensor(.visionTower(of: ModelDirectory(copy.url), .fp32))
+    #expect(counts.tensors == 93 && counts.used == 54, "\(counts)")
+    #expect(counts.refused == counts.used * 9 + (counts.tensors - counts.used) * 3, "\(counts)")
+  }
+
+  /// Packed in bf16; the quantised modes keep the tower's layers as they are published.
+  @Test(arguments: [Precision.bf16, .int8]) func everyTensorOfAPackedVisionTower(_ precision: Precision) throws {
+    let directory = try TemporaryDirectory(), url = directory.url.appending(path: "m")
+    let source = try ModelDirectory(Golden.editCheckpoint)
+    _ = try QuantisedCheckpoint.write(source, precision: precision, to: url, pool: pool) { _, _ in }
+    let counts = try damageEveryTensor(.visionTower(of: ModelDirectory(url), precision))
+    #expect(counts.used == 54 && counts.refused >= 5 * counts.used, "\(counts)")
+  }
+
   /// What is damaged: a folder with weights, and what loads it.
   private struct Target {
     let folder: URL
@@ -165,6 +181,15 @@ private enum Damage: String, CaseIterable {
       let isUsed = { !DamagedTensorTests.isUnused($0, in: component, halves: halves) }
       self.init(folder: model.url(of: component), isUsed: isUsed) {
         try DamagedTensorTests.load(model, component, halves: halves, precision)
+      }
+    }
+
+    static func visionTower(of model: ModelDirectory, _ precision: Precision) -> Target {
+      Target(folder: model.url(of: .textEncoder), isUsed: { $0.hasPrefix("visual.") }) {
+        let weights = try model.weights(of: .textEncoder)
+        let configuration = try #require(model.qwenImage.vision)
+        _ = try VisionTower(
+          weights, configuration: configuration, compute: Compute(precision: precision, pool: pool))
       }
     }
   }
@@ -198,7 +223,9 @@ private enum Damage: String, CaseIterable {
           try apply(change, to: shardURL)
           let listed = damage == .removed ? try index.map { try unlist(name, in: $0) } : nil
           let files = [shard] + (index.map { [$0.lastPathComponent] } ?? [])
-          let isExpected = isUsed || damage.isOfTheFile
+          // The file says which layers are packed.
+          let isOfThePacking = damage == .removed && name.hasSuffix(".panels")
+          let isExpected = isUsed || damage.isOfTheFile || isOfThePacking
           let message = message(target)
           if message != nil { counts.refused += 1 }
           if !Self.isRight(

@@ -38,6 +38,19 @@ import Weights
     try compare(recording, "fullsize_text_encoder", precision)
   }
 
+  /// A block of each kind. Quantised modes compute the tower in bf16.
+  @Test(arguments: [Precision.fp32, .bf16, .int8]) func visionTower(precision: Precision) throws {
+    var configuration = VisionConfiguration.published
+    configuration.depth = 2
+    configuration.fullAttentionBlocks = [1]
+    let tower = try VisionTower(.synthetic("text_encoder"), configuration: configuration, compute: compute(precision))
+    let grid = TokenGrid(height: 18, width: 22), recording = Recording()
+    let pixels = Tensor(
+      SyntheticWeights.uniforms("input.pixels", count: grid.tokenCount * 1176), shape: [grid.tokenCount, 1176])
+    _ = tower([PatchedImage(patches: pixels, grid: grid)], probe: recording.probe)
+    try compare(recording, "fullsize_vision", precision)
+  }
+
   @Test func vaeDecoder() throws {
     let decoder = try VAEDecoder(.synthetic("vae"), configuration: .published, compute: compute(.fp32))
     let recording = Recording()

@@ -230,7 +230,10 @@ extension OddCheckpoint {
     .loads("the pipeline for inpainting") {
       try $0.edit("model_index.json") { $0["_class_name"] = "QwenImageInpaintPipeline" }
     },
-    .refused("the pipeline for editing", "_class_name \"QwenImageEditPlusPipeline\" is not supported") {
+    .refused("the pipeline for layers", "_class_name \"QwenImageLayeredPipeline\" is not supported") {
+      try $0.edit("model_index.json") { $0["_class_name"] = "QwenImageLayeredPipeline" }
+    },
+    .refused("a pipeline for editing without a processor", "model_index.json: processor is missing") {
       try $0.edit("model_index.json") { $0["_class_name"] = "QwenImageEditPlusPipeline" }
     },
     .loads("the encoder's class without an output head") {

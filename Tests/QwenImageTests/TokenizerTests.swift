@@ -55,6 +55,29 @@ private let published: Result<Tokenizer, any Error> = Result {
     try check(tokenizer, vectors: golden.appending(path: "qwen2-tokenizer/vectors.json"))
   }
 
+  /// As many rows are dropped as the beginnings of the prompt templates have tokens in the published vocabulary.
+  @Test func templatesHaveAsManyTokensAsAreDropped() throws {
+    let tokenizer = try published.get()
+    for (system, count) in [
+      (
+        "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of the "
+          + "objects and background:", 34
+      ),
+      (
+        "Describe the key features of the input image (color, shape, size, texture, objects, background), then explain "
+          + "how the user's text instruction should alter or modify the image. Generate a new image that meets the "
+          + "user's requirements while maintaining consistency with the original input where appropriate.", 64
+      ),
+    ] {
+      let ids = tokenizer.encode("<|im_start|>system\n\(system)<|im_end|>\n<|im_start|>user\n")
+      #expect(ids.count == count)
+      for next in ["<|vision_start|><|image_pad|><|vision_end|>", "Picture 1: <|vision_start|>"] {
+        let longer = tokenizer.encode("<|im_start|>system\n\(system)<|im_end|>\n<|im_start|>user\n\(next)")
+        #expect(longer.starts(with: ids))
+      }
+    }
+  }
+
   @Test func corpusAgreesWithTheReference() throws {
     let tokenizer = try published.get()
     let corpus = try JSON(gunzip(golden.appending(path: "qwen2-tokenizer/corpus.json.gz")))

@@ -13,7 +13,7 @@
 /// Element types. Arrays are dense and row-major; `type` parameters take these values.
 enum { CK_FP32 = 0, CK_BF16 = 1, CK_FP16 = 2 };
 /// Activations of a matmul's epilogue.
-enum { CK_NONE = 0, CK_GELU_TANH = 1, CK_SILU = 2 };
+enum { CK_NONE = 0, CK_GELU_TANH = 1, CK_SILU = 2, CK_GELU = 3 };
 /// What a matmul's epilogue does with its result.
 enum { CK_STORE = 0, CK_ADD = 1 };
 /// Rotary pairings: channels (2j, 2j+1), or (j, j + D/2).
@@ -23,7 +23,7 @@ enum { CK_INTERLEAVED = 0, CK_ROTATE_HALF = 1 };
 enum { CK_PLAIN = 0, CK_Q4 = 1 };
 
 /// What happens to a sum on its way out: out = act(sum + bias), or out += gate * act(sum + bias). Integer sums are first turned
-/// into row_scale * column_scale * (sum - column_offset). Activations: Reference.silu, Reference.geluTanh.
+/// into row_scale * column_scale * (sum - column_offset). Activations: Reference.silu, Reference.geluTanh, Reference.gelu.
 typedef struct ck_epilogue {
   const float *row_scale;        // [m]; null for floating-point sums
   const float *column_scale;     // [n]

@@ -28,7 +28,7 @@ public struct ModelDirectory: Sendable {
   }
 
   /// The pipeline class that the checkpoint is run as.
-  public var className: String { type(of: family).classNames[0] }
+  public var className: String { family.className }
 
   /// The folder of a component.
   public func url(of component: ModelComponent) -> URL {

@@ -26,7 +26,7 @@ public enum QuantisedCheckpoint {
   }
 
   /// Writes `source`, packed for `precision`, to `destination`, which appears when it is complete. The VAE is copied;
-  /// the vision tower and `lm_head`, which no stage reads, are left out.
+  /// what no pipeline of its class needs, such as `lm_head`, is left out.
   ///
   /// - Parameters:
   ///   - precision: `int8` or `q4`, or `bf16`, in which nothing is lost.
@@ -77,8 +77,8 @@ public enum QuantisedCheckpoint {
   /// decoded.
   private static func checkDecoder(_ source: ModelDirectory) throws(WeightsError) {
     let weights = try source.weights(of: .vae)
-    let family = type(of: source.family)
-    for parameter in source.family.inventory(of: .vae).parameters where !family.isUnused(parameter.name, in: .vae) {
+    let family = source.family
+    for parameter in family.inventory(of: .vae).parameters where !family.isUnused(parameter.name, in: .vae) {
       _ = try weights.tensor(parameter.name, parameter.shape)
     }
   }
@@ -91,15 +91,13 @@ public enum QuantisedCheckpoint {
       throw PipelineError.checkpoint(
         "\(weights.directory) is packed for \(packed.rawValue) already; begin with the original")
     }
-    let family = type(of: source.family)
-    let inventory = source.family.inventory(of: component).parameters.filter {
-      !family.isUnused($0.name, in: component)
-    }
+    let family = source.family, layers = type(of: family).layers
+    let inventory = family.inventory(of: component).parameters.filter { !family.isUnused($0.name, in: component) }
     for parameter in inventory { _ = try weights.tensor(parameter.name, parameter.shape) }
     let known = Dictionary(uniqueKeysWithValues: inventory.map { ($0.name, $0) })
     return weights.names.compactMap { name in
       guard !family.isUnused(name, in: component), let entry = weights.entry(name) else { return nil }
-      return known[name]?.planned(for: precision, family.layers) ?? PlannedTensor(name, entry.shape, .copied)
+      return known[name]?.planned(for: precision, layers) ?? PlannedTensor(name, entry.shape, .copied)
     }
   }
 

@@ -66,10 +66,10 @@ public enum SyntheticCheckpoint {
   private static func plan(
     _ model: ModelDirectory, _ component: ModelComponent, packedFor mode: Precision?
   ) -> [PlannedTensor] {
-    let family = type(of: model.family)
-    return model.family.inventory(of: component).parameters
+    let family = model.family, layers = type(of: family).layers
+    return family.inventory(of: component).parameters
       .filter { mode == nil || component == .vae || !family.isUnused($0.name, in: component) }
-      .map { $0.planned(for: mode, family.layers) }
+      .map { $0.planned(for: mode, layers) }
   }
 }
 

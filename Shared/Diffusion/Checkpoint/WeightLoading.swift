@@ -118,8 +118,8 @@ extension ModelDirectory {
 
   /// The layers that are worth packing beforehand: those that run, of the modulations only what is quantised.
   private func cachePlan(_ component: ModelComponent, _ mode: Precision) -> [PlannedTensor] {
-    let family = type(of: family), layers = family.layers
-    return self.family.inventory(of: component).parameters.compactMap { parameter in
+    let layers = type(of: family).layers
+    return family.inventory(of: component).parameters.compactMap { parameter in
       let precision = layers.precision(of: parameter.name, in: mode)
       let runs = parameter.isLinear && !family.isUnused(parameter.name, in: component)
       guard runs, precision != .bf16 || !layers.isModulation(parameter.name) else { return nil }

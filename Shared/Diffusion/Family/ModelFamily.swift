@@ -11,8 +11,7 @@ import Weights
 public protocol ModelFamily: Sendable {
   /// As documents and the command line call it: `qwen-image`.
   static var name: String { get }
-  /// The pipeline classes (`_class_name` of `model_index.json`) whose checkpoints this family reads. All are run as the
-  /// first one, whose name is part of ``ModelDirectory/fingerprint``.
+  /// The pipeline classes (`_class_name` of `model_index.json`) whose checkpoints this family reads.
   static var classNames: [String] { get }
   /// Which layers the quantised modes quantise.
   static var layers: LayerPrecision { get }
@@ -24,6 +23,9 @@ public protocol ModelFamily: Sendable {
   /// Reads the configurations of the checkpoint in `url` and checks that they fit together.
   init(contentsOf url: URL, index: ModelIndex) throws(ConfigurationError)
 
+  /// The pipeline class that the checkpoint is run as, which is part of ``ModelDirectory/fingerprint``: one of
+  /// ``classNames``. Classes whose checkpoints have the same weights are run as one.
+  var className: String { get }
   /// What the configurations say, in a fixed order: ``ModelDirectory/fingerprint`` is made of it.
   var configurations: [(component: ModelComponent, value: any Encodable)] { get }
   /// How conditional and unconditional velocities are combined.
@@ -34,8 +36,9 @@ public protocol ModelFamily: Sendable {
   func card(of model: ModelIdentity) -> ModelCard
   /// What a component's configuration says it holds.
   func inventory(of component: ModelComponent) -> ParameterInventory
-  /// Whether a tensor, by its published name, belongs to a part that no pipeline needs: it may be missing.
-  static func isUnused(_ name: String, in component: ModelComponent) -> Bool
+  /// Whether a tensor, by its published name, belongs to a part that no pipeline of the checkpoint's class needs: it
+  /// may be missing.
+  func isUnused(_ name: String, in component: ModelComponent) -> Bool
   /// Opens the weights in a component's folder; tensors have their published names, whichever names the files use.
   static func weights(of component: ModelComponent, in folder: URL) throws(WeightsError) -> ComponentWeights
 
@@ -62,6 +65,8 @@ public protocol ModelFamily: Sendable {
 }
 
 extension ModelFamily {
+  /// The first of ``classNames``.
+  public var className: String { Self.classNames[0] }
   /// `tokenizer`.
   public static var tokenizerFolder: String { ModelComponent.tokenizer.rawValue }
   /// The line that the scheduler's configuration describes.

@@ -46,55 +46,84 @@ public struct LanguageModel: Sendable {
     /// Per layer [ids.count, kv heads × head dim], rotated.
     let keys: [Tensor]
     let values: [Tensor]
+
+    /// Size in memory.
+    var byteCount: Int { (keys + values).reduce(0) { $0 + $1.byteCount } }
   }
 
   /// Runs the model over the tokens `ids`, at least one, for sequences that begin with them.
-  public func prefix(_ ids: [Int]) -> Prefix {
+  public func prefix(_ ids: [Int]) -> Prefix { prefix(TokenSequence(ids), after: nil).prefix }
+
+  /// Runs the model over a sequence, at least one token, for sequences that continue it.
+  ///
+  /// - Parameter earlier: the tokens before `sequence`, if any.
+  /// - Returns: what is remembered of `earlier` and the sequence, and the sequence's hidden states after the final
+  ///   norm.
+  func prefix(_ sequence: TokenSequence, after earlier: Prefix?) -> (prefix: Prefix, hidden: Tensor) {
     var keys: [Tensor] = [], values: [Tensor] = []
-    _ = run([ids], after: nil, probe: .none) { layerKeys, layerValues in
-      keys.append(layerKeys)
-      values.append(layerValues)
+    let hidden = run([sequence], after: earlier, probe: .none) { layerKeys, layerValues in
+      keys.append(Tensor.stacking((earlier.map { [$0.keys[keys.count]] } ?? []) + [layerKeys]))
+      values.append(Tensor.stacking((earlier.map { [$0.values[values.count]] } ?? []) + [layerValues]))
     }
-    return Prefix(ids: ids, keys: keys, values: values)
+    return (Prefix(ids: (earlier?.ids ?? []) + sequence.ids, keys: keys, values: values), hidden[0])
   }
 
   /// Runs the model over one sequence.
   ///
   /// - Parameter ids: token ids, each below the vocabulary's size.
   /// - Returns: the hidden states after the final norm, [n, hidden], fp32.
-  public func callAsFunction(_ ids: [Int], probe: Probe = .none) -> Tensor { run([ids], after: nil, probe: probe)[0] }
+  public func callAsFunction(_ ids: [Int], probe: Probe = .none) -> Tensor { self(TokenSequence(ids), probe: probe) }
 
-  /// Runs the model over several sequences in one pass: weights are read once, which is what short sequences wait for.
+  /// Runs the model over one sequence.
+  ///
+  /// - Returns: the hidden states after the final norm, [n, hidden], fp32.
+  func callAsFunction(_ sequence: TokenSequence, probe: Probe = .none) -> Tensor {
+    run([sequence], after: nil, probe: probe)[0]
+  }
+
+  /// Runs the model over several sequences of text in one pass: weights are read once, which is what short sequences
+  /// wait for.
   ///
   /// - Parameters:
   ///   - sequences: token ids of each, without those of `prefix`.
-  ///   - prefix: the tokens that all of them begin with.
+  ///   - prefix: the tokens, without images, that all of them begin with.
   /// - Returns: per sequence the hidden states after the final norm, [n, hidden], fp32: the same bytes as alone and
   ///   without a prefix.
   public func callAsFunction(_ sequences: [[Int]], after prefix: Prefix) -> [Tensor] {
+    self(sequences.map { TokenSequence($0, from: prefix.ids.count) }, after: prefix)
+  }
+
+  /// Runs the model over several sequences in one pass.
+  ///
+  /// - Parameters:
+  ///   - sequences: without the tokens of `prefix`.
+  ///   - prefix: what all of them begin with.
+  /// - Returns: per sequence the hidden states after the final norm, [n, hidden], fp32: the same bytes as alone and
+  ///   without a prefix.
+  func callAsFunction(_ sequences: [TokenSequence], after prefix: Prefix) -> [Tensor] {
     run(sequences, after: prefix, probe: .none)
   }
 
   /// One layer between embedding and final norm, to be timed by itself.
   @_spi(Benchmarks) public func runLayer(_ index: Int, _ sequences: [[Int]], after prefix: Prefix? = nil) -> [Tensor] {
-    run(sequences, after: prefix, range: index..<index + 1, probe: .none)
+    run(
+      sequences.map { TokenSequence($0, from: prefix?.ids.count ?? 0) }, after: prefix, range: index..<index + 1,
+      probe: .none)
   }
 
   private func run(
-    _ sequences: [[Int]], after prefix: Prefix?, range: Range<Int>? = nil, probe: Probe,
+    _ sequences: [TokenSequence], after prefix: Prefix?, range: Range<Int>? = nil, probe: Probe,
     remember: (_ keys: Tensor, _ values: Tensor) -> Void = { _, _ in }
   ) -> [Tensor] {
-    let ids = sequences.flatMap { $0 }
-    precondition(ids.allSatisfy { (0..<configuration.vocabularySize).contains($0) }, "token id outside the vocabulary")
-    let start = prefix?.ids.count ?? 0
     var parts: [Range<Int>] = []
     for sequence in sequences {
-      parts.append((parts.last?.upperBound ?? 0)..<(parts.last?.upperBound ?? 0) + sequence.count)
+      parts.append((parts.last?.upperBound ?? 0)..<(parts.last?.upperBound ?? 0) + sequence.ids.count)
     }
-    var x = compute.gatherRows(embedding, ids)
+    var x = embed(sequences, parts)
     probe.record("inputs_embeds", x)
-    probe.record("position_ids", Tensor((0..<3 * ids.count).map { Float($0 % ids.count) }, shape: [3, ids.count]))
-    let rotary = Self.rotary(configuration, positions: sequences.flatMap { start..<start + $0.count })
+    let positions = sequences.flatMap(\.positions)
+    probe.record("position_ids", TokenSequence.tensor(of: positions))
+    let rotary = Self.rotary(configuration, positions: positions)
     for index in range ?? layers.indices {
       let past = prefix.map { (keys: $0.keys[index], values: $0.values[index]) }
       layers[index](&x, parts: parts, past: past, rotary: rotary, compute: compute, remember: remember)
@@ -106,16 +135,34 @@ public struct LanguageModel: Sendable {
     return parts.map { hidden.rows($0) }
   }
 
-  /// Tables for text at `positions`. M-RoPE gives it the same position on all three axes, which makes it ordinary RoPE.
-  static func rotary(_ configuration: TextEncoderConfiguration, positions: [Int]) -> RotaryTable {
+  /// The rows of the embedding table, and those of images in their places: [n, hidden], fp32.
+  private func embed(_ sequences: [TokenSequence], _ parts: [Range<Int>]) -> Tensor {
+    let ids = sequences.flatMap(\.ids)
+    precondition(ids.allSatisfy { (0..<configuration.vocabularySize).contains($0) }, "token id outside the vocabulary")
+    var x = compute.gatherRows(embedding, ids)
+    guard sequences.contains(where: { !$0.images.isEmpty }) else { return x }
+    x.withMutableTensor { x in
+      for (sequence, part) in zip(sequences, parts) {
+        for image in sequence.images { x.copy(image.rows, toRowsFrom: part.lowerBound + image.start) }
+      }
+    }
+    return x
+  }
+
+  /// Tables for tokens at `positions` (M-RoPE): the first frequencies turn by the time, the next ones by the row, the
+  /// last ones by the column. Text has the same position on all three axes, which makes it ordinary RoPE.
+  static func rotary(
+    _ configuration: TextEncoderConfiguration, positions: [TokenSequence.Position]
+  ) -> RotaryTable {
     let half = configuration.headDim / 2
+    let axes = configuration.mropeSection.enumerated().flatMap { Array(repeating: $0.offset, count: $0.element) }
     let frequencies = (0..<half).map {
       1 / Float(pow(configuration.ropeTheta, Double(Float(2 * $0) / Float(2 * half))))
     }
     var (cosines, sines) = ([Float](), [Float]())
     for position in positions {
-      for frequency in frequencies {
-        let angle = Double(Float(position) * frequency)
+      for (frequency, axis) in zip(frequencies, axes) {
+        let angle = Double(Float(position[axis]) * frequency)
         cosines.append(Float(cos(angle)))
         sines.append(Float(sin(angle)))
       }

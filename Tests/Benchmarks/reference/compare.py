@@ -6,7 +6,7 @@
 Two processes hold the same modules with the same weights and inputs, and take turns: every round runs each case once, so that
 whatever else the machine does falls on all of them. Printed are medians over the rounds, by the clock and by processor time
 divided by the number of threads (what the clock would show on an idle machine), and the medians of the rounds' ratios.
-Groups: ceilings, block, attention, layer, prompts, guidance, vae, vae_encode, pipeline, http.
+Groups: ceilings, block, attention, layer, vision, prompts, guidance, vae, vae_encode, pipeline, http.
 """
 import argparse
 import datetime
@@ -27,7 +27,8 @@ ROOT = HERE.parents[2]
 sys.path.insert(0, str(HERE.parents[1] / "Cluster"))
 import cluster as cluster_module  # noqa: E402
 
-GROUPS = ("ceilings", "block", "attention", "layer", "prompts", "guidance", "vae", "vae_encode", "pipeline", "http")
+GROUPS = (
+    "ceilings", "block", "attention", "layer", "vision", "prompts", "guidance", "vae", "vae_encode", "pipeline", "http")
 SAMPLE_SECONDS = 0.2  # of work, at least, in each sample
 CEILING = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "q4": "bf16"}
 
@@ -175,6 +176,15 @@ class Bench:
             operations = 2 * parameters * tokens + 2 * tokens * tokens * 3584
             self.group(f"Qwen2.5-VL decoder layer, {tokens} tokens", "layer", tokens, ["bf16", "int8", "q4", "fp32"], ["bf16", "fp32"],
                        operations, self.options.rounds, {"bf16": 1.1, "int8": 1.8})
+
+    def vision(self):
+        parameters = 4 * 1280 * 1280 + 3 * 1280 * 3420
+        for side in (392, 1036):
+            patches = (side // 14) ** 2
+            products = 2 * patches * (8 * parameters + 1176 * 1280) + 2 * (patches // 4) * 5120 * (5120 + 3584)
+            operations = products + 4 * 1280 * patches * (7 * 64 + patches)
+            self.group(f"Vision tower, 8 of 32 blocks, {side}² pixels", "vision", side, ["bf16", "fp32"],
+                       ["bf16", "fp32"], operations, max(3, self.options.rounds // 2))
 
     def alternatives(self, title, kinds, names, size, precisions, times=1):
         """Two ways of this project to do something; the first does a `times`-th of the second's work."""

@@ -3,8 +3,8 @@
 
     worker.py [--threads N] [--scratch DIR]
 
-Weights and inputs are those of Tests/Golden/make_fullsize.py. Kinds: block, attention, layer, vae, vae-encode, pipeline.
-Precisions: fp32, bf16.
+Weights and inputs are those of Tests/Golden/make_fullsize.py. Kinds: block, attention, layer, vision, vae, vae-encode,
+pipeline. Precisions: fp32, bf16.
 """
 import argparse
 import ctypes
@@ -80,6 +80,23 @@ def layer(size, dtype):
     return lambda: model(input_ids=ids, use_cache=False).last_hidden_state
 
 
+def vision(size, dtype):
+    from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+    config = Qwen2_5_VLVisionConfig(
+        depth=8, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=3584,
+        fullatt_block_indexes=[7], attn_implementation="sdpa")
+    make = lambda: full.fill(Qwen2_5_VisionTransformerPretrainedModel(config), lambda name: "visual." + name)
+    model, side = WEIGHTS.get("vision", make, dtype), size // 28 * 2
+    pixels, grid = uniforms("input.pixels", side * side, 1176).to(dtype), torch.tensor([[1, side, side]])
+
+    def run():
+        result = model(pixels, grid_thw=grid)
+        # transformers 4 returns the rows alone.
+        return getattr(result, "pooler_output", result)
+    return run
+
+
 def vae(size, dtype):
     from diffusers import AutoencoderKLQwenImage
     model = WEIGHTS.get("vae", lambda: full.fill(AutoencoderKLQwenImage()), dtype)
@@ -118,7 +135,8 @@ def peak_resident_bytes():
     return peak
 
 
-KINDS = {"block": block, "attention": attention, "layer": layer, "vae": vae, "vae-encode": vae_encode, "pipeline": pipeline}
+KINDS = {"block": block, "attention": attention, "layer": layer, "vision": vision, "vae": vae, "vae-encode": vae_encode,
+         "pipeline": pipeline}
 
 
 class Worker:

@@ -28,9 +28,10 @@ struct BenchmarkCase {
 
   /// Kinds: `block` (size: image tokens, a square), `edit` (a block with 1024 image tokens and a condition image of
   /// `size` tokens), `edit0` (the same with condition images modulated as at time 0), `attention`, `layer` (tokens),
-  /// `vae`, `vae-encode` (decoder and encoder; pixels of a side), `pair`, `shared` (two branches of guidance, one by one
-  /// or in one pass; size: image tokens), `prompts1`, `prompts8` (a text encoder's layer over one or eight prompts of
-  /// `size` tokens after its prefix), `pipeline` (pixels of a side, of the checkpoint `model`; `model:STEPS`).
+  /// `vision` (pixels of a side; eight blocks, one of them with full attention: a quarter of the tower), `vae`,
+  /// `vae-encode` (decoder and encoder; pixels of a side), `pair`, `shared` (two branches of guidance, one by one or in
+  /// one pass; size: image tokens), `prompts1`, `prompts8` (a text encoder's layer over one or eight prompts of `size`
+  /// tokens after its prefix), `pipeline` (pixels of a side, of the checkpoint `model`; `model:STEPS`).
   init(kind: String, size: Int, precision: Precision, model: String?, pool: ThreadPool) throws {
     let compute = Compute(precision: precision, pool: pool)
     switch kind {
@@ -38,6 +39,7 @@ struct BenchmarkCase {
     case "edit", "edit0": run = try Self.edit(size, compute, hasTimeZero: kind == "edit0")
     case "attention": run = Self.attention(size, compute)
     case "layer": run = try Self.layer(size, compute)
+    case "vision": run = try Self.vision(size, compute)
     case "vae": run = try Self.vae(size, compute)
     case "vae-encode": run = try Self.vaeEncode(size, compute)
     case "pair", "shared": run = try Self.guidance(size, compute, isShared: kind == "shared")
@@ -134,6 +136,17 @@ struct BenchmarkCase {
     let model = try languageModel(compute), prefix = model.prefix(tokens(34))
     let prompts = Array(repeating: tokens(size), count: count)
     return { model.runLayer(timedLayer, prompts, after: prefix)[0] }
+  }
+
+  private static func vision(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    var configuration = VisionConfiguration.published
+    configuration.depth = 8
+    configuration.fullAttentionBlocks = [7]
+    let tower = try VisionTower(.synthetic("text_encoder"), configuration: configuration, compute: compute)
+    let side = size / configuration.tokenEdgePx * configuration.mergeSize, grid = TokenGrid(height: side, width: side)
+    let image = PatchedImage(
+      patches: uniforms("input.pixels", grid.tokenCount, configuration.patchValues), grid: grid)
+    return { tower([image])[0] }
   }
 
   private static func vae(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {

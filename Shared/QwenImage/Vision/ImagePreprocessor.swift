@@ -1,0 +1,122 @@
+import Diffusion
+import Foundation
+import ImageCodec
+import Kernels
+import TensorCore
+
+/// An image as the vision tower reads it.
+public struct PatchedImage: Sendable {
+  /// [grid.tokenCount, channels × frames × rows × columns of a patch], fp32: the patches of a merged token follow one
+  /// another, merged tokens lie row by row.
+  public let patches: Tensor
+  /// The grid of patches.
+  public let grid: TokenGrid
+
+  /// See the properties.
+  public init(patches: Tensor, grid: TokenGrid) {
+    self.patches = patches
+    self.grid = grid
+  }
+}
+
+/// Images → patches: size, resampling, normalisation and order (transformers `Qwen2VLImageProcessor`).
+public struct ImagePreprocessor: Sendable {
+  private let vision: VisionConfiguration
+  private let processor: ImageProcessorConfiguration
+  private let pool: ThreadPool
+  /// What each value of a channel becomes, [channels × 256].
+  private let normalised: [Float]
+
+  /// The longest side may be this many times the shortest.
+  static let aspectRatioMax = 200
+
+  /// Prepares images for a tower.
+  public init(vision: VisionConfiguration, processor: ImageProcessorConfiguration, pool: ThreadPool) {
+    self.vision = vision
+    self.processor = processor
+    self.pool = pool
+    normalised = (0..<VisionConfiguration.channels).flatMap { channel in
+      let mean = Float(processor.mean[channel]), deviation = Float(processor.standardDeviation[channel])
+      return (0..<256).map { (Float(Double($0) * processor.rescaleFactor) - mean) / deviation }
+    }
+  }
+
+  /// Refuses images that the reference refuses.
+  ///
+  /// - Parameter field: what the request calls the image, for errors.
+  /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` for an image that is too narrow.
+  public func check(_ image: RasterImage, field: String) throws(PipelineError) {
+    let (width, height) = (image.width, image.height)
+    guard max(width, height) <= Self.aspectRatioMax * min(width, height) else {
+      throw .invalidRequest(
+        field: field,
+        reason: "is \(width)×\(height) pixels; the longer side may be at most \(Self.aspectRatioMax) times the shorter")
+    }
+  }
+
+  /// The grid of patches of an image: sides rounded to merged tokens, the area within the configuration's limits.
+  public func grid(ofWidth width: Int, height: Int) -> TokenGrid {
+    let edge = Double(vision.tokenEdgePx), sides = [Double(height), Double(width)]
+    var tokens = sides.map { ($0 / edge).rounded(.toNearestOrEven) }
+    let area = tokens[0] * tokens[1] * edge * edge, pixels = sides[0] * sides[1]
+    if area > Double(processor.maxPixels) {
+      let shrink = (pixels / Double(processor.maxPixels)).squareRoot()
+      tokens = sides.map { max(($0 / shrink / edge).rounded(.down), 1) }
+    } else if area < Double(processor.minPixels) {
+      let growth = (Double(processor.minPixels) / pixels).squareRoot()
+      tokens = sides.map { ($0 * growth / edge).rounded(.up) }
+    }
+    return TokenGrid(height: Int(tokens[0]) * vision.mergeSize, width: Int(tokens[1]) * vision.mergeSize)
+  }
+
+  /// The patches of an image.
+  public func callAsFunction(_ image: RasterImage) -> PatchedImage {
+    let grid = grid(ofWidth: image.width, height: image.height)
+    let resized = resized(image, width: grid.width * vision.patchSize, height: grid.height * vision.patchSize)
+    let width = resized.width, pixels = resized.pixels, edge = vision.patchSize
+    let frames = vision.temporalPatchSize, values = vision.patchValues, piecePatches = 32
+    let patches = pool.tensor(
+      [grid.tokenCount, values], .fp32, of: Float.self, pieceElements: piecePatches * values
+    ) { range, target in
+      let source = pixels.span, table = normalised.span
+      var place = 0
+      for patch in range.lowerBound / values..<range.upperBound / values {
+        let (row, column) = self.place(of: patch, in: grid)
+        for channel in 0..<VisionConfiguration.channels {
+          for _ in 0..<frames {
+            for y in 0..<edge {
+              var at = 3 * ((row * edge + y) * width + column * edge) + channel
+              for _ in 0..<edge {
+                target[place] = table[channel << 8 + Int(source[at])]
+                place += 1
+                at += 3
+              }
+            }
+          }
+        }
+      }
+    }
+    return PatchedImage(patches: patches, grid: grid)
+  }
+
+  /// Row and column of a patch.
+  private func place(of patch: Int, in grid: TokenGrid) -> (row: Int, column: Int) {
+    let merge = vision.mergeSize, tokensPerRow = grid.width / merge
+    let (token, part) = patch.quotientAndRemainder(dividingBy: vision.mergedPatches)
+    return (
+      token / tokensPerRow * merge + part / merge, token % tokensPerRow * merge + part % merge
+    )
+  }
+
+  /// The only place that resamples: RGB, of another size. Alpha is dropped, grey becomes three equal channels.
+  private func resized(_ image: RasterImage, width: Int, height: Int) -> RasterImage {
+    var rgb = image
+    if image.channels != 3 {
+      let pixels = image.pixels, channels = image.channels
+      rgb = RasterImage(
+        width: image.width, height: image.height,
+        pixels: (0..<image.width * image.height * 3).map { pixels[$0 / 3 * channels + min($0 % 3, channels - 1)] })
+    }
+    return BicubicResampling.resize(rgb, width: width, height: height, pool: pool)
+  }
+}
