@@ -1,7 +1,8 @@
 // swift-tools-version: 6.1
 import PackageDescription
 
-// The modules, bottom to top. Dependencies point one way, and are what the sources import (Tests/TidyTests checks both):
+// The modules, bottom to top. Dependencies point one way, and are what the sources import (Tests/TidyTests checks
+// both):
 //   compute:  TensorCore → Kernels → Weights → Diffusion → QwenImage → ModelRegistry
 //   cluster:  Wire → Transport → StageRuntime; Scheduling, Journal
 // The two meet only in Services/. See Shared/Documentation/ARCHITECTURE.md.
@@ -136,7 +137,8 @@ let package = Package(
     .target(
       name: "GatewayPipelines",
       dependencies: [
-        "ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "Wire",
+        "ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "TensorCore",
+        "Wire",
       ],
       path: "Services/Gateway/Pipelines"),
     .target(
@@ -182,8 +184,8 @@ let package = Package(
     service(
       "QwenImageCLI",
       [
-        "AccessKeys", "Diffusion", "HTTPClient", "ImageCodec", "Kernels", "ModelRegistry", "Settings", "TensorCore",
-        "Transport", "Weights", .argumentParser,
+        "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "ImageCodec", "Kernels", "ModelRegistry", "Settings",
+        "TensorCore", "Transport", "Weights", .argumentParser,
       ]),
 
     // Tests

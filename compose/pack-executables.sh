@@ -8,7 +8,7 @@
 set -euo pipefail
 bin=${1:?usage: pack-executables.sh DIRECTORY}
 target=$(cd "$(dirname "$0")" && pwd)/docker-bin
-executables=(gateway text-encoder denoiser vae-decoder qwen-image)
+executables=(gateway text-encoder vae-encoder denoiser vae-decoder qwen-image)
 
 find "$target" -type f ! -name .gitignore -delete
 for name in "${executables[@]}"; do strip --strip-debug -o "$target/$name" "$bin/$name"; done

@@ -40,7 +40,7 @@ start_processes() {
     --cluster-secret-key-file "$work/keys/gateway/gateway.secret" \
     --cluster-allowed-keys-directory "$work/keys/gateway/workers" >"$work/gateway.log" 2>&1 &
   pids+=($!)
-  for stage in text-encoder denoiser vae-decoder; do
+  for stage in text-encoder vae-encoder denoiser vae-decoder; do
     "$bin/$stage" --model-directory "$model" --worker-gateways "ipc://$work/gateway.sock" \
       --worker-secret-key-file "$work/keys/worker/worker.secret" \
       --worker-gateway-key-file "$work/keys/worker/gateway.public" >"$work/$stage.log" 2>&1 &

@@ -105,7 +105,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     switch request.noise {
     case .torchCPU:
       return InitialNoise.torchCPU(
-        seed: request.seed, grid: grid, card.latents, 
+        seed: request.seed, grid: grid, card.latents,
         after: Array(repeating: grid, count: request.precedingDraws))
     }
   }

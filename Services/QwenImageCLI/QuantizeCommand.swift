@@ -10,11 +10,11 @@ struct QuantizeCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "quantize",
     abstract:
-      "Write a checkpoint in 8 or 4 bits, or in bf16, with packed weights: it loads at once and is shared by processes.",
+      "Write a checkpoint in 8 or 4 bits, or in bf16, with packed weights: it loads at once, and processes share it.",
     discussion: """
-      Prints what the quantisation changed in the weights, ‖W′ − W‖ / ‖W‖, by kind of layer; quantisation.json in the new \
-      directory has it for every layer. In bf16 nothing changes; what is spared is the cache of packed weights beside the \
-      original. The directory appears when it is complete; Ctrl-C leaves nothing behind.
+      Prints what the quantisation changed in the weights, ‖W′ − W‖ / ‖W‖, by kind of layer; quantisation.json in the \
+      new directory has it for every layer. In bf16 nothing changes; what is spared is the cache of packed weights \
+      beside the original. The directory appears when it is complete; Ctrl-C leaves nothing behind.
       """)
 
   @Argument(help: "The checkpoint, in diffusers layout.")
@@ -58,7 +58,8 @@ struct QuantizeCommand: AsyncParsableCommand {
         of: "model.layers.", with: "")
       let (median, greatest) = (errors.isEmpty ? nil : errors[errors.count / 2], errors.last)
       try Terminal.print(
-        "  \(padded(name, 34))\(padded("\(layers.count)", 8))\(padded("\(kept)", 9))\(padded(percent(median), 10))\(percent(greatest))"
+        "  \(padded(name, 34))\(padded("\(layers.count)", 8))\(padded("\(kept)", 9))\(padded(percent(median), 10))"
+          + percent(greatest)
       )
     }
   }

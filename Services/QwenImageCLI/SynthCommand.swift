@@ -10,7 +10,8 @@ struct SynthCommand: AsyncParsableCommand {
     commandName: "synth",
     abstract: "Write a checkpoint with random weights, to measure speed and memory without a download.",
     discussion: """
-      The same seed gives the same files. The directory appears when it is complete; Ctrl-C leaves nothing behind. The published sizes take \
+      The same seed gives the same files. The directory appears when it is complete; Ctrl-C leaves nothing behind. The \
+      published sizes take \
       58 GB in bf16 (55 GB packed), 29 GB in int8 and 20 GB in q4.
       """)
 

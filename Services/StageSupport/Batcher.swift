@@ -33,7 +33,8 @@ public final class Batcher<Item: Sendable, Output: Sendable>: @unchecked Sendabl
   private var batches: UInt64 = 0
   private var participants = 0
 
-  /// A batcher around `compute`, which gives as many outputs as it gets items, in their order; one call of it runs at a time.
+  /// A batcher around `compute`, which gives as many outputs as it gets items, in their order; one call of it runs at a
+  /// time.
   ///
   /// - Parameter time: the clock of ``BatchLimits/wait``.
   public init(

@@ -28,7 +28,8 @@ extension StageTask {
       guard region.right <= image.width, region.bottom <= image.height else {
         throw Status(
           .invalidArgument,
-          "the region \(region.left),\(region.top) to \(region.right),\(region.bottom) is not within \(prepared.tensor) of "
+          "the region \(region.left),\(region.top) to \(region.right),\(region.bottom) is not within "
+            + "\(prepared.tensor) of "
             + "\(image.width)x\(image.height)", field: prepared.tensor)
       }
     }

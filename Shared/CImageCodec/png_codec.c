@@ -31,7 +31,7 @@ static void ignore_warning(png_structp png, png_const_charp message) {
   (void)message;
 }
 
-// Makes room for more bytes behind count, doubling the block.
+// Makes space for more bytes behind count, doubling the block.
 static void reserve(png_structp png, uint8_t **block, size_t *capacity, size_t count, size_t more) {
   if (more > SIZE_MAX / 2 - count) png_error(png, "too large");
   if (count + more <= *capacity) return;

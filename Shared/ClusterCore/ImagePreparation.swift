@@ -41,8 +41,8 @@ public struct ImagePreparation: Hashable, Sendable, Codable {
 }
 
 extension ImageSize {
-  /// The size of about `area` pixels with these proportions, whose sides are multiples of `multiple` and at least that (diffusers
-  /// `calculate_dimensions`).
+  /// The size of about `area` pixels with these proportions, whose sides are multiples of `multiple` and at least that
+  /// (diffusers `calculate_dimensions`).
   public func scaled(toArea area: Int, multiple: Int = 32) -> ImageSize {
     let ratio = Double(widthPx) / Double(heightPx)
     let width = (Double(area) * ratio).squareRoot(), height = width / ratio

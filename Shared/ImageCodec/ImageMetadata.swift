@@ -203,10 +203,10 @@ extension ImageMetadata {
   /// The prompts, cut where they and `others` bytes would be longer than a text may be; and the names of those that
   /// were cut.
   private func prompts(besides others: Int) -> (prompts: (prompt: String, negative: String?), cut: [String]) {
-    let room = max(0, Self.maxTextBytes - others)
-    // Half of the room is each one's, and what the other leaves.
-    let negative = negativePrompt.map { Self.cut($0, toBytes: max(room / 2, room - Self.bytes(self.prompt))) }
-    let prompt = Self.cut(self.prompt, toBytes: room - (negative.map { Self.bytes($0.text) } ?? 0))
+    let space = max(0, Self.maxTextBytes - others)
+    // Half of the space is each one's, and what the other leaves.
+    let negative = negativePrompt.map { Self.cut($0, toBytes: max(space / 2, space - Self.bytes(self.prompt))) }
+    let prompt = Self.cut(self.prompt, toBytes: space - (negative.map { Self.bytes($0.text) } ?? 0))
     let cut = (prompt.isCut ? ["prompt"] : []) + (negative?.isCut ?? false ? ["negative_prompt"] : [])
     return ((prompt.text, negative?.text), cut)
   }

@@ -67,7 +67,8 @@ extension Compute {
   public static let convolutionRowGrain = 4
 
   /// Rows `rows` of a convolution of an image [H, W, in], into rows of an image [H, W, out] (twice as high and wide if
-  /// `upsampled`, half with stride 2), or added to them. The image's bytes do not depend on the parts it is computed in.
+  /// `upsampled`, half with stride 2), or added to them. The image's bytes do not depend on the parts it is computed
+  /// in.
   ///
   /// `rows` begins at a multiple of ``convolutionRowGrain`` and ends at one or at the image's end; x holds the rows
   /// beside it too (with a 3×3 kernel): with stride 2 the rows from twice its beginning through twice its end.

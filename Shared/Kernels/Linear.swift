@@ -253,8 +253,8 @@ extension Compute {
     }
   }
 
-  /// As ``multiply(_:_:outFeatures:_:)``, of rows that `pack` writes in the product's form: it is called with a range of
-  /// rows of one slab, where they go, and where their scales go.
+  /// As ``multiply(_:_:outFeatures:_:)``, of rows that `pack` writes in the product's form: it is called with a range
+  /// of rows of one slab, where they go, and where their scales go.
   func multiply(
     rows: Int, depth: Int, of x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue,
     pack: (Range<Int>, UnsafeMutableRawPointer, UnsafeMutablePointer<Float>?) -> Void

@@ -26,7 +26,7 @@ enum SyntheticFiles {
       case .published: published
       case .tiny: tiny
       }
-    let tokenizer = SyntheticTokenizer(vocabularySize: sizes.vocabulary, templateWords: PromptTemplate.words)
+    let tokenizer = SyntheticTokenizer(vocabularySize: sizes.vocabulary, templateWords: ChatTemplate.words)
     let texts = [
       "model_index.json": modelIndex, "scheduler/scheduler_config.json": scheduler, "vae/config.json": vae(sizes),
       "transformer/config.json": transformer(sizes),

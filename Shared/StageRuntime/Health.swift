@@ -42,7 +42,8 @@ public struct HealthReport: Codable, Sendable, Equatable {
   }
 }
 
-/// A file that a worker rewrites every second and `<executable> --health` reads: no port, no server, and a frozen worker shows.
+/// A file that a worker rewrites every second and `<executable> --health` reads: no port, no server, and a frozen
+/// worker shows.
 public struct HealthFile: Sendable {
   /// Where it is.
   public let path: String

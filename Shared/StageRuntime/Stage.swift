@@ -14,11 +14,12 @@ public protocol Stage: Sendable {
   /// How many tasks it computes best at a time: the worker's credits, unless they are configured.
   var tasksAtATime: Int { get }
 
-  /// Computes one task, on a thread made for it: blocking is fine. As many calls run at a time as the worker has credits.
+  /// Computes one task, on a thread made for it: blocking is fine. As many calls run at a time as the worker has
+  /// credits.
   ///
   /// Between steps it calls `context.checkCancelled()`, and `context.progress` after each.
   ///
-  /// - Throws: a `Status`, which the gateway gets as it is; anything else is told as INTERNAL.
+  /// - Throws: a `Status`, which the gateway gets as it is; anything else is reported as INTERNAL.
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput
 }
 

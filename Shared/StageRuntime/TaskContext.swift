@@ -25,8 +25,8 @@ public final class TaskContext: Sendable {
     self.report = report
   }
 
-  /// Tells the gateway that a step is done; with `latents` it is a checkpoint. Never waits. Progress may be lost: the gateway
-  /// then resumes from an earlier step.
+  /// Tells the gateway that a step is done; with `latents` it is a checkpoint. Never waits. Progress may be lost: the
+  /// gateway then resumes from an earlier step.
   public func progress(_ body: Body, tensors: [WireTensor] = []) { report(body, tensors) }
 
   /// Whether the result is still wanted.

@@ -61,8 +61,8 @@ public actor Worker: Service {
 
   /// Serves until ``drain(reason:)`` or a graceful shutdown (SIGTERM) drains the worker, or the task is cancelled.
   ///
-  /// - Throws: `WorkerConfigurationError`, or `TransportError` when an address or a key is no good. Lost connections are not
-  ///   errors: the worker looks for its gateways for ever.
+  /// - Throws: `WorkerConfigurationError`, or `TransportError` when an address or a key is no good. Lost connections
+  ///   are not errors: the worker looks for its gateways for ever.
   public func run() async throws {
     precondition(!hasRun, "a worker runs once")
     hasRun = true

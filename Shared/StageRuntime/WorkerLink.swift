@@ -30,8 +30,8 @@ struct WorkerLink {
   var leaseMs = 0
   var refusalLoggedAt: Duration?
 
-  /// Whether the connection is to be made anew: without a session, nothing was heard for as long as four registrations take, then twice as
-  /// long each time, up to sixteen.
+  /// Whether the connection is to be made anew: without a session, nothing was heard for as long as four registrations
+  /// take, then twice as long each time, up to sixteen.
   func needsRenewal(_ now: Duration, retryMs: Int) -> Bool {
     let quiet = now - max(heardAt, renewed?.at ?? heardAt)
     return registered == nil && quiet >= .milliseconds(retryMs * (4 << min(renewed?.count ?? 0, 2)))

@@ -281,10 +281,10 @@ extension Worker {
   /// `text` within `maxBytes` of UTF-8, without NULs, which the wire does not carry.
   private static func bounded(_ text: String, _ maxBytes: Int) -> String {
     var result = ""
-    var room = maxBytes
+    var bytesLeft = maxBytes
     for scalar in text.unicodeScalars where scalar != "\0" {
-      room -= UTF8.width(scalar)
-      guard room >= 0 else { break }
+      bytesLeft -= UTF8.width(scalar)
+      guard bytesLeft >= 0 else { break }
       result.unicodeScalars.append(scalar)
     }
     return result

@@ -4,8 +4,8 @@ import Synchronization
 
 /// The public keys of the clients that may connect: the files of a directory, read again when they may have changed.
 ///
-/// A key is added by putting its file there and revoked by removing it; no restart is needed. A file that is changed in place is
-/// noticed within a minute.
+/// A key is added by putting its file there and revoked by removing it; no restart is needed. A file that is changed in
+/// place is noticed within a minute.
 public final class CurveAllowList: Sendable {
   /// More keys than this are not read.
   public static let maxKeys = 10_000
@@ -25,7 +25,8 @@ public final class CurveAllowList: Sendable {
     var modified: timespec?
   }
 
-  /// Reads `directory` now, and looks whether it has changed whenever a key is asked for and the last look is `refreshSeconds` old.
+  /// Reads `directory` now, and looks whether it has changed whenever a key is asked for and the last look is
+  /// `refreshSeconds` old.
   ///
   /// - Throws: `TransportError.key` when the directory cannot be read.
   public init(
@@ -69,7 +70,7 @@ public final class CurveAllowList: Sendable {
     do throws(TransportError) {
       (state.keys, state.problems) = try Self.read(directory)
     } catch {
-      // A directory that is gone allows nobody.
+      // A directory that is gone allows no one.
       state.keys = [:]
       state.problems = [error]
     }

@@ -24,7 +24,7 @@ public struct CurvePublicKey: Sendable, Hashable, CustomStringConvertible {
     self.z85 = key
   }
 
-  /// Writes the key to a file that everybody may read.
+  /// Writes the key to a file that all users may read.
   public func write(to path: String) throws(TransportError) {
     try KeyFile.write("# CURVE public key of the Qwen-Image cluster\npublic \(z85)\n", to: path, mode: 0o644)
   }

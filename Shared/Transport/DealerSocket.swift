@@ -37,7 +37,7 @@ public actor DealerSocket {
   private let time: any TimeSource
   private let retryMs: Int
   private var retry: Task<Void, Never>?
-  /// What happened to the connection; told after the messages that came before.
+  /// What happened to the connection; reported after the messages that came before.
   private var connectionEvents: [DealerEvent] = []
 
   /// Starts connecting; `events` tells when the connection stands.
@@ -79,8 +79,9 @@ public actor DealerSocket {
     return envelope.messageID
   }
 
-  /// Drops the connection, if there is one, and connects anew: for a gateway that should have answered. A connection may be dead without
-  /// either side's ZeroMQ knowing it: after a message that cannot be deciphered, libzmq 4.3.4 sometimes reads no more and keeps it open.
+  /// Drops the connection, if there is one, and connects anew: for a gateway that should have answered. A connection
+  /// may be dead without either side's ZeroMQ knowing it: after a message that cannot be deciphered, libzmq 4.3.4
+  /// sometimes reads no more and keeps it open.
   public func reconnect() {
     guard thread.core != nil else { return }
     noteLoss()
@@ -124,7 +125,7 @@ public actor DealerSocket {
     readConnectionEvents(core)
     // After some messages the jobs of the actor get their turn.
     for _ in 0..<64 {
-      guard events.queue.hasRoom() else {
+      guard events.queue.hasSpace() else {
         thread.isReading = false
         return
       }
@@ -163,7 +164,8 @@ public actor DealerSocket {
       case .refused(let reason):
         metrics.refused.increment()
         log.warning("the gateway did not let us in", ["reason": "\(reason)"])
-        // Said of a connection that stood, it means a message that could not be deciphered: nothing comes by it any more.
+        // Said of a connection that stood, it means a message that could not be deciphered: nothing comes by it any
+        // more.
         noteLoss()
         connectionEvents.append(.refused(reason: reason))
         connectAgainLater()
@@ -177,8 +179,8 @@ public actor DealerSocket {
     connectionEvents.append(.disconnected)
   }
 
-  /// ZeroMQ gives an endpoint up for good when authentication fails (the key may be put on the gateway's list later) or the other side
-  /// breaks the protocol (bytes may be damaged on the way).
+  /// ZeroMQ gives an endpoint up for good when authentication fails (the key may be put on the gateway's list later) or
+  /// the other side breaks the protocol (bytes may be damaged on the way).
   private func connectAgainLater() {
     guard retry == nil else { return }
     retry = Task { [weak self, time, retryMs] in

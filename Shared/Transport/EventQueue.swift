@@ -2,11 +2,12 @@ import Synchronization
 
 /// The events of one socket, in order, for one consumer: `for await event in socket.events`.
 ///
-/// Bounded: when the consumer lags, the socket stops reading until there is room again, and the peers are held up in turn.
+/// Bounded: when the consumer lags, the socket stops reading until there is space again, and the peers are held up in
+/// turn.
 public struct TransportEvents<Event: Sendable>: AsyncSequence, Sendable {
   let queue: EventQueue<Event>
 
-  /// Iterates; events go to whoever asks first, so there should be one consumer.
+  /// Iterates; events go to the first that asks, so there should be one consumer.
   public func makeAsyncIterator() -> Iterator { Iterator(queue: queue) }
 
   /// Takes events out of the queue.
@@ -49,7 +50,7 @@ final class EventQueue<Event: Sendable>: Sendable {
   private let capacityBytes: Int
   private let resume: @Sendable () -> Void
 
-  /// `resume` is called when there is room again after `hasRoom` said that there was none.
+  /// `resume` is called when there is space again after `hasSpace` said that there was none.
   init(capacityMessages: Int, capacityBytes: Int, resume: @escaping @Sendable () -> Void) {
     self.capacityMessages = capacityMessages
     self.capacityBytes = capacityBytes
@@ -57,14 +58,14 @@ final class EventQueue<Event: Sendable>: Sendable {
   }
 
   /// Whether the socket may read another message.
-  func hasRoom() -> Bool {
+  func hasSpace() -> Bool {
     state.withLock { state in
       state.isPaused = state.count >= capacityMessages || state.bytes >= capacityBytes
       return !state.isPaused
     }
   }
 
-  /// Appends an event, even beyond the capacity: the socket asks `hasRoom` before it reads.
+  /// Appends an event, even beyond the capacity: the socket asks `hasSpace` before it reads.
   func push(_ event: Event, bytes: Int = 0) {
     let waiter: CheckedContinuation<Event?, Never>? = state.withLock { state in
       guard !state.isFinished else { return nil }

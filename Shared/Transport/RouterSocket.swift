@@ -16,7 +16,7 @@ public struct Inbound: Sendable {
 public struct Malformed: Sendable, Equatable {
   /// What is wrong; `error.status` is what to answer.
   public var error: WireError
-  /// What could be told of the message nevertheless.
+  /// What could be read of the message nevertheless.
   public var header: WireCodec.Header
 }
 
@@ -26,7 +26,7 @@ public enum RouterEvent: Sendable {
   case message(Inbound)
   /// A message arrived that cannot be understood. It has been counted and logged.
   case malformed(PeerID, Malformed)
-  /// The connection of a peer that had sent something is gone. (Over inproc nobody can tell.)
+  /// The connection of a peer that had sent something is gone. (Over inproc that cannot be seen.)
   case disconnected(PeerID)
 }
 
@@ -131,7 +131,7 @@ public actor RouterSocket {
     readConnectionEvents(core)
     // After some messages the jobs of the actor get their turn.
     for _ in 0..<64 {
-      guard events.queue.hasRoom() else {
+      guard events.queue.hasSpace() else {
         thread.isReading = false
         return
       }
@@ -176,10 +176,11 @@ public actor RouterSocket {
 
   /// Notes which connection belongs to a peer.
   ///
-  /// The system gives the number of a closed connection to the next one, so a number alone says little. But all events up to the
-  /// beginning of the peer's connection are there before its first message is: after they are read, a number that is not open
-  /// means that the peer is gone already, and one that still belongs to another peer means that the other one is gone. (Should a
-  /// peer be taken for lost that is not: its next message is answered as a stranger's, and it registers again.)
+  /// The system gives the number of a closed connection to the next one, so a number alone says little. But all events
+  /// up to the beginning of the peer's connection are there before its first message is: after they are read, a number
+  /// that is not open means that the peer is gone already, and one that still belongs to another peer means that the
+  /// other one is gone. (Should a peer be taken for lost that is not: its next message is answered as a stranger's, and
+  /// it registers again.)
   private func remember(_ peer: PeerID, connection: Int32?, _ core: SocketCore) {
     guard let connection, connections[peer] == nil else { return }
     readConnectionEvents(core)

@@ -92,8 +92,8 @@ final class SocketCore {
     guard zmq_connect(socket, endpoint) == 0 else { throw .lastError("connect \(endpoint)") }
   }
 
-  /// Connects again to an endpoint that ZeroMQ may have given up; one it has not given up is left first, so that there is one
-  /// connection in the end.
+  /// Connects again to an endpoint that ZeroMQ may have given up; one it has not given up is left first, so that there
+  /// is one connection in the end.
   func reconnect(_ endpoint: String) throws(TransportError) {
     guard zmq_disconnect(socket, endpoint) == 0 || zmq_errno() == ENOENT else {
       throw .lastError("disconnect \(endpoint)")
@@ -101,7 +101,7 @@ final class SocketCore {
     try connect(endpoint)
   }
 
-  /// Closes the socket and, when nobody else uses it, ends the context, which waits for the linger time at most.
+  /// Closes the socket and, when nothing else uses it, ends the context, which waits for the linger time at most.
   func close() {
     guard !isClosed else { return }
     isClosed = true

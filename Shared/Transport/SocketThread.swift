@@ -6,7 +6,8 @@ import Synchronization
 ///
 /// ZeroMQ sockets must not be used by two threads at a time; as the actor's executor is this thread, nothing can.
 final class SocketThread: SerialExecutor, @unchecked Sendable {
-  // @unchecked Sendable: `core`, `onReadable` and `thread` are touched by the thread itself only (after `start`); the rest is locked.
+  // @unchecked Sendable: `core`, `onReadable` and `thread` are touched by the thread itself only (after `start`); the
+  // rest is locked.
   private struct Shared {
     var jobs: [UnownedJob] = []
     var isStopping = false
@@ -101,7 +102,7 @@ final class SocketThread: SerialExecutor, @unchecked Sendable {
       var bytes = [UInt8](repeating: 0, count: 256)
       while read(wakeReader, &bytes, bytes.count) == bytes.count {}
     }
-    // Whoever woke the thread may have made room in a queue that was full.
+    // What woke the thread may have made space in a queue that was full.
     return true
   }
 }

@@ -14,8 +14,8 @@ public struct SocketOptions: Sendable {
   public var inboundCapacityMessages = 256
   /// Bytes read ahead for the consumer of `events`; one message may exceed it.
   public var inboundCapacityBytes = 64 << 20
-  /// The kernel asks a silent TCP peer this often whether it is there. Not ZMTP's pings: libzmq 4.3.4 aborts the process when one is due
-  /// on a connection that has just broken while its queue is full (assertion `!_io_error`).
+  /// The kernel asks a silent TCP peer this often whether it is there. Not ZMTP's pings: libzmq 4.3.4 aborts the
+  /// process when one is due on a connection that has just broken while its queue is full (assertion `!_io_error`).
   public var keepAliveIntervalSeconds = 5
   /// A TCP connection whose peer acknowledges nothing for this long is closed.
   public var unacknowledgedTimeoutMs = 15_000

@@ -12,7 +12,8 @@ public final class TransportContext: @unchecked Sendable {
     zmq_ctx_set(pointer, ZMQ_IO_THREADS, Int32(clamping: max(1, ioThreads)))
   }
 
-  /// Waits, for the sockets' linger time at most, until what was sent has left. Every socket keeps its context, so all are closed.
+  /// Waits, for the sockets' linger time at most, until what was sent has left. Every socket keeps its context, so all
+  /// are closed.
   deinit {
     while zmq_ctx_term(pointer) != 0, zmq_errno() == EINTR {}
   }

@@ -12,7 +12,7 @@ public enum TransportError: Error, Sendable, Equatable {
   case system(operation: String, code: Int32, reason: String)
   /// No such peer is connected.
   case peerUnreachable(PeerID)
-  /// Nothing more can be queued: the peer does not keep up, or nobody is connected.
+  /// Nothing more can be queued: the peer does not keep up, or no peer is connected.
   case wouldBlock
   /// The socket is closed.
   case closed
@@ -28,11 +28,12 @@ extension TransportError: CustomStringConvertible {
     switch self {
     case .invalidEndpoint(let endpoint, let reason): "endpoint \"\(endpoint)\": \(reason)"
     case .plaintextRefused(let endpoint):
-      "endpoint \"\(endpoint)\": reaches beyond this machine, so it needs CURVE keys (or plaintext must be allowed explicitly)"
+      "endpoint \"\(endpoint)\": reaches beyond this machine, so it needs CURVE keys (or plaintext must be allowed "
+        + "explicitly)"
     case .addressInUse(let endpoint): "endpoint \"\(endpoint)\": the address is in use"
     case .system(let operation, let code, let reason): "\(operation): \(reason) (error \(code))"
     case .peerUnreachable(let peer): "peer \(peer): not connected"
-    case .wouldBlock: "the send queue is full or nobody is connected"
+    case .wouldBlock: "the send queue is full or no peer is connected"
     case .closed: "the socket is closed"
     case .unsendable(let error): "message cannot be sent: \(error)"
     case .key(let path, let reason): "\(path): \(reason)"

@@ -1,9 +1,11 @@
 import CZeroMQ
 import Foundation
 
-/// Answers libzmq's question whether the client with a given CURVE key may connect (ZeroMQ RFC 27), on a thread of its own.
+/// Answers libzmq's question whether the client with a given CURVE key may connect (ZeroMQ RFC 27), on a thread of its
+/// own.
 ///
-/// libzmq asks at a fixed inproc name, so there is one handler per context. It must listen before the first connection is made.
+/// libzmq asks at a fixed inproc name, so there is one handler per context. It must listen before the first connection
+/// is made.
 enum ZAPHandler {
   static let domain = "qwenimage"
   private static let endpoint = "inproc://zeromq.zap.01"
@@ -21,7 +23,8 @@ enum ZAPHandler {
       zmq_close(socket)
       throw error
     }
-    // The thread is the only user of the socket from here on. It does not keep the context: the context's end ends the thread.
+    // The thread is the only user of the socket from here on. It does not keep the context: the context's end ends the
+    // thread.
     nonisolated(unsafe) let owned = socket
     let thread = Thread {
       var log = log

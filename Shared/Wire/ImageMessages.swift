@@ -1,6 +1,7 @@
 import ClusterCore
 
-/// An image of a request as a network is to see it: a tensor u8 [height, width, channels] of the same message, and what is done with it.
+/// An image of a request as a network is to see it: a tensor u8 [height, width, channels] of the same message, and what
+/// is done with it.
 public struct PreparedImage: Sendable, Equatable {
   /// The tensor's name.
   public var tensor: String

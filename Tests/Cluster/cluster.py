@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 
-STAGES = ("text-encoder", "denoiser", "vae-decoder")
+STAGES = ("text-encoder", "vae-encoder", "denoiser", "vae-decoder")
 # How long anything may take before a test gives up waiting for it; far longer than it takes on a slow and busy machine.
 PATIENCE_SECONDS = 180
 

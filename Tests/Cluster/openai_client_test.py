@@ -173,7 +173,7 @@ def test_bad_requests():
     bad(openai.NotFoundError, "model_not_found", "model",
         call=lambda **_: client.images.generate(prompt="p", model="dall-e-3"))
     bad(openai.NotFoundError, "route_not_found", None, call=lambda **_: client.post("/images/nothing", cast_to=object, body={}))
-    bad(openai.APIStatusError, "body_too_large", None, extra_body={"user": "x" * 5_000_000})
+    bad(openai.APIStatusError, "body_too_large", None, extra_body={"user": "x" * 70_000_000})
 
 
 def test_errors_in_a_stream_are_raised():

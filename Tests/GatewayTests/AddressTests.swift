@@ -185,7 +185,7 @@ struct AddressTests {
               ), "\(message)")
           }
           for path in [
-            "/nothing", "/v1/images/edits", "/v1/chat/completions", "/v1", "/v1/jobs/a/b",
+            "/nothing", "/v1/images/upscales", "/v1/chat/completions", "/v1", "/v1/jobs/a/b",
             "/" + String(repeating: "a/", count: 500) + "v1/jobs",
           ] {
             let message = try #require(try await client.get(path).json["error"]?["message"]?.text)

@@ -134,7 +134,7 @@ struct ToyPipelineTests {
     try await withCluster(MixerStage()) { _, client in
       for (body, param, code) in [
         (#"{"pipeline":"toy-mix","prompt":"p","strength":2}"#, "strength", "invalid_value"),
-        (#"{"prompt":"p","strength":0.5}"#, "strength", "unknown_parameter"),
+        (#"{"prompt":"p","strength":0.5}"#, "strength", "unsupported_value"),
         (#"{"pipeline":"toy-min","prompt":"p"}"#, "pipeline", "invalid_value"),
       ] {
         let response = try await client.generate(body)

@@ -45,7 +45,8 @@ private let texts = [
     #expect(try PNG.encode(image, texts: texts) == file, "bytes must be reproducible")
   }
 
-  /// The file taken apart by hand: signature, checksums, header, and pixels inflated and unfiltered as the standard says.
+  /// The file taken apart by hand: signature, checksums, header, and pixels inflated and unfiltered as the standard
+  /// says.
   @Test func writesWhatTheStandardSays() throws {
     var generator = SeededGenerator(state: 6)
     let image = randomImage(width: 13, height: 5, channels: 3, using: &generator)

@@ -11,8 +11,8 @@ struct Unexpected: Error, CustomStringConvertible {
   init(_ description: String) { self.description = description }
 }
 
-/// Any free port of a loopback address that no other test uses: a closed port of a shared address may soon belong to another test,
-/// whose peers would then find this one's.
+/// Any free port of a loopback address that no other test uses: a closed port of a shared address may soon belong to
+/// another test, whose peers would then find this one's.
 func privateLoopback() -> String {
   #if os(Linux)
     "tcp://127.\(Int.random(in: 1...254)).\(Int.random(in: 1...254)).\(Int.random(in: 1...254)):*"

@@ -5,3 +5,8 @@ func expectNone(_ findings: [Finding], sourceLocation: SourceLocation = #_source
   guard !findings.isEmpty else { return }
   Issue.record("\(findings.count) findings:\(findings.lines)", sourceLocation: sourceLocation)
 }
+
+extension [Finding] {
+  /// One on each line.
+  var lines: String { map { "\n\($0)" }.joined() }
+}

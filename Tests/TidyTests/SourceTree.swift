@@ -16,7 +16,7 @@ struct SourceFile: Sendable {
   /// The extension of the file's name, or the name where it has none.
   var kind: String { SourceFile.kind(of: path) }
 
-  /// The folder whose numbers a ratchet counts: a module's, a test suite's, or a top-level one; `.`: the root.
+  /// The folder of a module, of a test suite, or a top-level one; `.`: the root.
   var folder: String {
     let parts = path.split(separator: "/").dropLast()
     let depth = parts.starts(with: ["Services", "Gateway"]) ? 3 : 2

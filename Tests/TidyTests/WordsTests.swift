@@ -3,7 +3,7 @@ import Testing
 @Suite("Words") struct WordsTests {
   @Test("are the field's")
   func words() {
-    expectNone(Allowances.words.findings(BannedWords.findings(in: SourceTree.here.files)))
+    expectNone(BannedWords.findings(in: SourceTree.here.files))
   }
 
   @Test(
@@ -38,23 +38,6 @@ import Testing
       BannedWords.findings(in: files).map { "\($0.path):\($0.line)" } == [
         "Shared/A/PictureRows.swift:3", "Shared/A/PictureRows.swift:0", "README.md:1",
       ])
-  }
-
-  @Test("a ratchet turns one way")
-  func ratchet() {
-    let ratchet = Ratchet(name: "dust", limits: ["Shared/A": 2, "Shared/B": 1])
-    func findings(_ a: Int, _ b: Int, _ c: Int) -> [Finding] {
-      ratchet.findings(
-        [("A", a), ("B", b), ("C", c)].flatMap { folder, count in
-          (0..<count).map { Finding(path: "Shared/\(folder)/File.swift", line: $0 + 1, "dust") }
-        })
-    }
-    #expect(findings(2, 1, 0).isEmpty)
-    let table = "Tests/TidyTests/Allowances.swift"
-    #expect(findings(3, 1, 0).map(\.path) == ["Shared/A", table])
-    #expect(findings(2, 1, 1).map(\.path) == ["Shared/C", table])
-    #expect(findings(1, 0, 0).map(\.path) == ["Shared/A", "Shared/B", table])
-    #expect(findings(1, 0, 0).last?.message == "dust are now:\n    \"Shared/A\": 1,")
   }
 
   @Test("allowances are for words that are there")

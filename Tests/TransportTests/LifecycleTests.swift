@@ -28,7 +28,7 @@ struct LifecycleTests {
     await dealer.close()
   }
 
-  @Test("a dealer that connects anew is a new peer, and the router is told that the old one is gone")
+  @Test("a dealer that connects anew is a new peer, and the router reports that the old one is gone")
   func reconnecting() async throws {
     let router = try await makeRouter()
     let dealer = try await makeDealer(try #require(await router.endpoints.first))
@@ -43,7 +43,7 @@ struct LifecycleTests {
         return
       }
       guard case .disconnected(let lost) = try await next(router.events) else {
-        Issue.record("round \(round): the router was not told")
+        Issue.record("round \(round): the router did not report it")
         return
       }
       #expect(lost == peers.last)
@@ -75,12 +75,12 @@ struct LifecycleTests {
     await router.close()
   }
 
-  @Test("peers that come and go at once are all told of, once")
+  @Test("peers that come and go at once are all reported, once")
   func churn() async throws {
     let router = try await makeRouter()
     let endpoint = try #require(await router.endpoints.first)
     let count = 60
-    let told = Task {
+    let reported = Task {
       var seen: Set<PeerID> = []
       var lost: Set<PeerID> = []
       while lost.count < count {
@@ -106,7 +106,7 @@ struct LifecycleTests {
       }
       try await group.waitForAll()
     }
-    try await told.value
+    try await reported.value
     await router.close()
   }
 
@@ -176,7 +176,7 @@ struct LifecycleTests {
     }
   }
 
-  @Test("sockets that nobody closes, and sockets that cannot be opened, leave nothing behind")
+  @Test("sockets that are not closed, and sockets that cannot be opened, leave nothing behind")
   func descriptors() async throws {
     let list = try TemporaryDirectory()
     let keys = try CurveKeyPair.generate()
@@ -217,7 +217,7 @@ struct LifecycleTests {
     await router.close()
     var iterator = router.events.makeAsyncIterator()
     guard case .none = await iterator.next() else {
-      Issue.record("events go on after the socket is closed")
+      Issue.record("there are events after the socket is closed")
       return
     }
   }

@@ -113,7 +113,7 @@ struct MessagingTests {
       peer = inbound.peer
     }
     guard case .disconnected(let lost) = try await next(router.events) else {
-      Issue.record("nobody told that the peer is gone")
+      Issue.record("it was not reported that the peer is gone")
       return
     }
     #expect(lost == peer)
@@ -123,7 +123,7 @@ struct MessagingTests {
     await router.close()
   }
 
-  @Test("messages that break the rules are reported with what could be told of them, and the peer stays")
+  @Test("messages that break the rules are reported with what could be read of them, and the peer stays")
   func malformed() async throws {
     var options = quickOptions
     options.limits.maxTensorBytes = 1 << 20
@@ -220,18 +220,18 @@ struct MessagingTests {
   func unsendable() async throws {
     let router = try await makeRouter()
     let endpoint = try #require(await router.endpoints.first)
-    let nobody = PeerID(bytes: [0, 1, 2, 3, 4])
-    await #expect(throws: TransportError.peerUnreachable(nobody)) {
-      try await router.send(Envelope(body: .accepted), to: nobody)
+    let stranger = PeerID(bytes: [0, 1, 2, 3, 4])
+    await #expect(throws: TransportError.peerUnreachable(stranger)) {
+      try await router.send(Envelope(body: .accepted), to: stranger)
     }
     await #expect(throws: TransportError.unsendable(.missing(field: "encode_request.model_id"))) {
-      try await router.send(Envelope(body: .encodeRequest(EncodeRequest(modelID: "", prompt: ""))), to: nobody)
+      try await router.send(Envelope(body: .encodeRequest(EncodeRequest(modelID: "", prompt: ""))), to: stranger)
     }
     await router.close()
     let dealer = try await makeDealer(endpoint)
     await #expect(throws: TransportError.wouldBlock) { try await dealer.send(Envelope(body: .accepted)) }
     await dealer.close()
     await #expect(throws: TransportError.closed) { try await dealer.send(Envelope(body: .accepted)) }
-    await #expect(throws: TransportError.closed) { try await router.send(Envelope(body: .accepted), to: nobody) }
+    await #expect(throws: TransportError.closed) { try await router.send(Envelope(body: .accepted), to: stranger) }
   }
 }

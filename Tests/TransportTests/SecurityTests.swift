@@ -70,7 +70,7 @@ struct SecurityTests {
     await site.router.close()
   }
 
-  @Test("a worker whose key is not listed is refused and told so")
+  @Test("a worker whose key is not listed is refused with the reason")
   func unlisted() async throws {
     let site = try await Site()
     let dealer = try await makeDealer(site.endpoint, security: .curve(try .generate(), server: site.server.publicKey))

@@ -43,7 +43,7 @@ func wasConnected(_ dealer: DealerSocket) async -> Bool {
   return false
 }
 
-/// Sends, and tells whether there was room.
+/// Sends, and returns whether there was space.
 func trySend(_ envelope: Envelope, by dealer: DealerSocket) async throws -> Bool {
   do {
     try await dealer.send(envelope)
@@ -63,8 +63,8 @@ var quickOptions: SocketOptions {
   return options
 }
 
-/// Any free port of a loopback address that no other test uses: a closed port of a shared address may soon belong to another test,
-/// whose peers would then find this one's.
+/// Any free port of a loopback address that no other test uses: a closed port of a shared address may soon belong to
+/// another test, whose peers would then find this one's.
 func privateLoopback() -> String {
   #if os(Linux)
     "tcp://127.\(Int.random(in: 1...254)).\(Int.random(in: 1...254)).\(Int.random(in: 1...254)):*"

@@ -16,7 +16,8 @@ public struct FieldReader {
     isForm = false
   }
 
-  /// Reads the fields of a form: numbers, `true` and `false` are written as texts, and an empty text is an absent field.
+  /// Reads the fields of a form: numbers, `true` and `false` are written as texts, and an empty text is an absent
+  /// field.
   ///
   /// - Throws: when a field comes twice.
   public init(form fields: [(name: String, value: String)]) throws(APIError) {
@@ -134,8 +135,8 @@ public struct FieldReader {
     return try FieldReader(value)
   }
 
-  /// Texts: one, a list of some, or objects whose member `image_url` has one; nil when the field is absent or null. Their length is
-  /// not limited here.
+  /// Texts: one, a list of some, or objects whose member `image_url` has one; nil when the field is absent or null.
+  /// Their length is not limited here.
   public mutating func dataURLs(_ name: String, maxCount: Int) throws(APIError) -> [String]? {
     guard let value = value(name) else { return nil }
     let elements = if case .array(let elements) = value { elements } else { [value] }

@@ -58,7 +58,8 @@ extension Dispatcher {
       guard bytes <= limit - used else {
         throw Status(
           .resourceExhausted,
-          "the images of the request have \(bytes) bytes, and those of the jobs of \(name) \(used); the limit is \(limit)",
+          "the images of the request have \(bytes) bytes, and those of the jobs of \(name) \(used); "
+            + "the limit is \(limit)",
           retryAfterSeconds: 10, resource: name == "this tenant" ? .tenantQueue : .queue)
       }
     }

@@ -26,7 +26,8 @@ enum RequestContent: Sendable {
     }
   }
 
-  /// The same for the same fields in any order and spacing. Whether events are streamed or addresses are sent makes no other image.
+  /// The same for the same fields in any order and spacing. Whether events are streamed or addresses are sent makes no
+  /// other image.
   func digest() throws -> Data {
     var canonical = ""
     switch self {

@@ -88,7 +88,8 @@ struct Submission: Sendable {
     }
   }
 
-  /// Decoding images takes up to a second: not on a thread that serves connections. Two at a time, since each takes memory for an image.
+  /// Decoding images takes up to a second: not on a thread that serves connections. Two at a time, since each takes
+  /// memory for an image.
   private static func decoding<Result: Sendable>(
     _ body: @escaping @Sendable () throws(APIError) -> Result
   ) async throws -> Result {

@@ -34,8 +34,8 @@ extension Pipeline {
     return tasks
   }
 
-  /// A prompt about an image, and a mask → the image with its masked part made anew. One sample of the posterior serves as reference
-  /// and as what is kept.
+  /// A prompt about an image, and a mask → the image with its masked part made anew. One sample of the posterior serves
+  /// as reference and as what is kept.
   public static let editInpaint = Pipeline(
     name: .editInpaint, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1, takesMask: true,
     readOptions: PipelineOptions.read([.strength, .maskBlur, .pasteBack])

@@ -3,8 +3,8 @@ import GatewayAPI
 import Scheduling
 import StrictJSON
 
-/// What a client asks for, as it was sent, by whichever route: every field is of the right type, nothing was compared with a model
-/// yet.
+/// What a client asks for, as it was sent, by whichever route: every field is of the right type, nothing was compared
+/// with a model yet.
 public struct GenerationRequest: Hashable, Sendable {
   /// Levels of nesting that the body may have: the API knows two.
   private static let maxDepth = 16

@@ -3,7 +3,8 @@ import GatewayAPI
 import StrictJSON
 
 extension Pipeline {
-  /// A prompt and an image → an image that begins with it: encode all, denoise from the noise level that `strength` says, decode.
+  /// A prompt and an image → an image that begins with it: encode all, denoise from the noise level that `strength`
+  /// says, decode.
   public static let imageToImage = Pipeline(
     name: .imageToImage, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1,
     readOptions: PipelineOptions.read([.strength])

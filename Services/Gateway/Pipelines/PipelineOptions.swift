@@ -12,7 +12,8 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
   case maskBlur = "mask_blur"
   /// Whether the image's own pixels come back where the mask is black.
   case pasteBack = "paste_back"
-  /// How control images act: `control_scale`, `control_start` and `control_end`, a number each, or a list with one for each image.
+  /// How control images act: `control_scale`, `control_start` and `control_end`, a number each, or a list with one for
+  /// each image.
   case control = "control_scale"
 
   /// Reads the fields of `options`.

@@ -84,7 +84,8 @@ extension PipelineTask {
   ///   - prompts: places of the tasks that encode the prompt and, for true CFG, the negative prompt.
   ///   - image: place of the task that gives the latents that the denoiser's begin with.
   ///   - imageIsReference: whether these condition every step as well.
-  ///   - references: sizes of the images that condition every step. The tasks that encode them come after those of the prompts.
+  ///   - references: sizes of the images that condition every step. The tasks that encode them come after those of
+  ///     the prompts.
   ///   - mask: how the mask is prepared; with it the image is kept where it is black.
   ///   - controls: places of the tasks that encode the control images.
   ///   - precedingDraws: draws that the generator of the noise has made before.

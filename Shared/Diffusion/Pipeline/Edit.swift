@@ -2,14 +2,16 @@ import ClusterCore
 import ImageCodec
 
 extension PipelineRun {
-  /// A prompt about one image → an image (diffusers `QwenImageEditPipeline`): text encoder and autoencoder see the same image.
+  /// A prompt about one image → an image (diffusers `QwenImageEditPipeline`): text encoder and autoencoder see the same
+  /// image.
   func edit(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
     let shown = try referenceImage(of: try image())
     let (prompt, negative) = try encodePrompts(.edit, images: [shown])
     return try edit(prompt, negative, references: [reference(shown, number: 0)], afterStep)
   }
 
-  /// A prompt about several images → an image (diffusers `QwenImageEditPlusPipeline`): the text encoder sees smaller ones.
+  /// A prompt about several images → an image (diffusers `QwenImageEditPlusPipeline`): the text encoder sees smaller
+  /// ones.
   func editPlus(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
     _ = try image()
     let area = model.card.references.conditionPx
@@ -39,7 +41,8 @@ extension PipelineRun {
     image.prepared(by: ImagePreparation(size: image.size.scaled(toArea: model.card.references.referencePx))).rgb
   }
 
-  /// A prompt about an image, and a mask → the image with its masked part made anew (diffusers `QwenImageEditInpaintPipeline`).
+  /// A prompt about an image, and a mask → the image with its masked part made anew (diffusers
+  /// `QwenImageEditInpaintPipeline`).
   func editInpaint(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
     let shown = try referenceImage(of: try image())
     let (prompt, negative) = try encodePrompts(.edit, images: [shown])

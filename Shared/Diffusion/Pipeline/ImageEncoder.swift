@@ -26,8 +26,8 @@ public struct ImageEncoder: Sendable {
     return LatentPacking.pack(planes, patch: geometry.patch)
   }
 
-  /// The packed latents of an image without its masked part, and the mask as another channel: 1 where the image was kept (diffusers
-  /// `QwenImageControlNetInpaintPipeline`).
+  /// The packed latents of an image without its masked part, and the mask as another channel: 1 where the image was
+  /// kept (diffusers `QwenImageControlNetInpaintPipeline`).
   ///
   /// - Parameter mask: one channel, of the image's size; white pixels are blanked out.
   public func encode(

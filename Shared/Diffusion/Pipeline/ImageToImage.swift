@@ -2,7 +2,8 @@ import ClusterCore
 import ImageCodec
 
 extension PipelineRun {
-  /// A prompt and an image → an image that begins with the image's noised latents (diffusers `QwenImageImg2ImgPipeline`).
+  /// A prompt and an image → an image that begins with the image's noised latents (diffusers
+  /// `QwenImageImg2ImgPipeline`).
   func imageToImage(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
     let first = try firstStep(), schedule = try schedule()
     let image = try image().prepared(by: ImagePreparation(size: request.size)).rgb

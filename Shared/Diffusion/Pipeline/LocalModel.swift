@@ -4,8 +4,8 @@ import ImageCodec
 import Kernels
 import TensorCore
 
-/// A model with all of its parts in this process. Its pipelines, one file each, are the shortest description of what the services do,
-/// one part per process: encode → noise → denoise → decode.
+/// A model with all of its parts in this process. Its pipelines, one file each, are the shortest description of what
+/// the services do, one part per process: encode → noise → denoise → decode.
 public struct LocalModel: Sendable {
   /// What the model takes.
   public let card: ModelCard
@@ -24,7 +24,8 @@ public struct LocalModel: Sendable {
   ///   - loading: the compute mode of the two large networks, and where their packed weights are kept.
   ///   - scheduler: replaces the checkpoint's schedule, as users of the Lightning distillations do.
   ///   - controlNetworks: directories of control networks.
-  /// - Throws: `ConfigurationError`, `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at fault.
+  /// - Throws: `ConfigurationError`, `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at
+  ///   fault.
   public init(
     _ model: ModelDirectory, for pipeline: PipelineName = .textToImage, loading: WeightLoading, pool: ThreadPool,
     scheduler: SchedulerConfiguration? = nil, controlNetworks: [URL] = []

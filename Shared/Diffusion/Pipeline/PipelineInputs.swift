@@ -31,7 +31,8 @@ public struct PipelineInputs: Sendable {
   public var paddingMaskCrop: Int?
   /// Standard deviation of the blur of the mask's edge, in pixels of the mask.
   public var maskBlur = 0.0
-  /// Whether the image's own pixels take the place of decoded ones outside of the mask. The reference does so with a crop only.
+  /// Whether the image's own pixels take the place of decoded ones outside of the mask. The reference does so with a
+  /// crop only.
   public var pastesBack = false
   /// Control images, one for each of the loaded networks, in their order.
   public var controls: [Control] = []
@@ -81,8 +82,8 @@ extension Tensor {
     self.init(image.pixels.map { Float($0) / 255 * 2 - 1 }, shape: [image.height, image.width, image.channels])
   }
 
-  /// A mask [1, height / scale, width / scale] of an image of one channel: 1 where it is at least half white, of every `scale`-th pixel
-  /// along both sides.
+  /// A mask [1, height / scale, width / scale] of an image of one channel: 1 where it is at least half white, of every
+  /// `scale`-th pixel along both sides.
   init(mask image: RasterImage, scale: Int) {
     precondition(image.channels == 1, "a mask of \(image.channels) channels")
     let (height, width) = (image.height / scale, image.width / scale)

@@ -49,24 +49,24 @@ public struct PromptEncoder: PromptConditioner {
     }
     self.textPrefix = model.prefix(textPrefix)
     if let images {
-      let expected = model.configuration.imageTokenID, found = tokenizer.id(of: PromptTemplate.imageToken)
+      let expected = model.configuration.imageTokenID, found = tokenizer.id(of: ChatTemplate.imageToken)
       guard found == expected else {
         throw .checkpoint(
-          "tokenizer/ gives \(PromptTemplate.imageToken) the id \(found.map(String.init) ?? "of no token"), but "
+          "tokenizer/ gives \(ChatTemplate.imageToken) the id \(found.map(String.init) ?? "of no token"), but "
             + "image_token_id of text_encoder/config.json is \(expected)")
       }
       editing = Editing(images: images, prefix: model.prefix(try Self.prefix(.editing, tokenizer)))
     } else {
       editing = nil
     }
-    templateSuffixTokens = tokenizer.encode(PromptTemplate.suffix).count
+    templateSuffixTokens = tokenizer.encode(ChatTemplate.suffix).count
     self.tokenizer = tokenizer
     self.model = model
     self.maxPromptTokens = maxPromptTokens
   }
 
   /// The tokens of a template's prefix, as many as the model was trained with.
-  private static func prefix(_ template: PromptTemplate, _ tokenizer: Tokenizer) throws(PipelineError) -> [Int] {
+  private static func prefix(_ template: ChatTemplate, _ tokenizer: Tokenizer) throws(PipelineError) -> [Int] {
     let prefix = tokenizer.encode(template.prefix)
     guard prefix.count == template.prefixTokens else {
       throw .checkpoint(
@@ -88,16 +88,16 @@ public struct PromptEncoder: PromptConditioner {
   ///   not fit the template, are too narrow or too many, or cannot be read because the vision tower was not loaded.
   public func tokens(_ prompt: PromptInput, field: String) throws(PipelineError) -> PromptTokens {
     try checkImages(of: prompt, field)
-    let ids = tokenizer.encode(PromptTemplate.text(of: prompt))
+    let ids = tokenizer.encode(ChatTemplate.text(of: prompt))
     guard prompt.template != .textToImage, let editing else {
-      let dropped = PromptTemplate.textToImage.prefixTokens
+      let dropped = ChatTemplate.textToImage.prefixTokens
       try checkLength(ids.count - dropped, field)
       return PromptTokens(ids: ids, droppedCount: dropped)
     }
-    let dropped = PromptTemplate.editing.prefixTokens, places = ids.indices.filter { isImage(ids[$0]) }
+    let dropped = ChatTemplate.editing.prefixTokens, places = ids.indices.filter { isImage(ids[$0]) }
     guard places.count == prompt.images.count else {
       throw .invalidRequest(
-        field: field, reason: "contains \(PromptTemplate.imageToken), which stands for an image; remove it")
+        field: field, reason: "contains \(ChatTemplate.imageToken), which stands for an image; remove it")
     }
     // Behind an image's token is <|vision_end|>, then the prompt.
     try checkLength(ids.count - (places.last.map { $0 + 2 } ?? dropped), field)

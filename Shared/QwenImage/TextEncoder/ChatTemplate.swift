@@ -1,19 +1,19 @@
 import Diffusion
 
 /// The texts around a prompt. What stands before it is left out of the embeddings.
-struct PromptTemplate {
+struct ChatTemplate {
   /// What stands before the images and the prompt.
   let prefix: String
   /// The tokens of ``prefix`` by the model's own tokenizer: rows dropped from the front of the hidden states.
   let prefixTokens: Int
 
   /// For prompts alone (diffusers `QwenImagePipeline`).
-  static let textToImage = PromptTemplate(
+  static let textToImage = ChatTemplate(
     system: "Describe the image by detailing the color, shape, size, texture, quantity, "
       + "text, spatial relationships of the objects and background:",
     prefixTokens: 34)
   /// For prompts with images (diffusers `QwenImageEditPipeline` and `QwenImageEditPlusPipeline`).
-  static let editing = PromptTemplate(
+  static let editing = ChatTemplate(
     system: "Describe the key features of the input image (color, shape, size, texture, objects, background), "
       + "then explain how the user's text instruction should alter or modify the image. Generate a new image that "
       + "meets the user's requirements while maintaining consistency with the original input where appropriate.",
