@@ -103,7 +103,7 @@ build_image() {
 test_start() {
   check "the compose file is right" compose config --quiet
   check "all services start" up
-  for service in gateway text-encoder denoiser vae-decoder; do check "$service is healthy" is_healthy "$service"; done
+  for service in gateway text-encoder vae-encoder denoiser vae-decoder; do check "$service is healthy" is_healthy "$service"; done
   check "a request gives the bytes that one process gives" draws_the_same 1 --prompt "a red star on a white background"
   check "so does another size, without guidance" \
     draws_the_same 2 --prompt "福" --width 96 --height 64 --true-cfg-scale 1 --steps 7
@@ -120,7 +120,7 @@ test_health() {
 }
 
 test_isolation() {
-  for service in gateway text-encoder denoiser vae-decoder; do
+  for service in gateway text-encoder vae-encoder denoiser vae-decoder; do
     check "$service: runs as an ordinary user" test "$(compose exec -T "$service" id -u)" = 10001
     check "$service: has no capabilities" compose exec -T "$service" grep -q '^CapEff:[[:space:]]*0*$' /proc/1/status
     check "$service: cannot gain privileges" compose exec -T "$service" grep -q '^NoNewPrivs:[[:space:]]*1$' /proc/1/status
@@ -131,7 +131,7 @@ test_isolation() {
     test "$(compose exec -T gateway "${private[@]}" /keys/gateway/gateway.secret)" = 600:10001
   check "the gateway has no worker's secret" test -z "$(compose exec -T gateway find / -xdev -name 'worker.secret' 2>/dev/null)"
   check "the gateway cannot change its keys" not compose exec -T gateway touch /keys/gateway/workers/x.public
-  for service in text-encoder denoiser vae-decoder; do
+  for service in text-encoder vae-encoder denoiser vae-decoder; do
     check "$service: reads its secret, which is private" \
       test "$(compose exec -T "$service" "${private[@]}" /keys/worker/worker.secret)" = 600:10001
     check "$service: cannot read the gateway's secret" not compose exec -T "$service" cat /keys/gateway/gateway.secret
@@ -181,13 +181,13 @@ test_keys() {
   check "requests are served after it" draws_the_same 4 --prompt "a green cross"
 
   up --no-deps --force-recreate gateway
-  check "workers find a gateway that was replaced" within 60 workers 'len(d["data"]) == 3'
+  check "workers find a gateway that was replaced" within 60 workers 'len(d["data"]) == 4'
   check "requests are served after that" draws_the_same 5 --prompt "a white heart on a black background"
 
   compose run --rm -T --no-deps keys rm /keys/worker/worker.secret /keys/gateway/workers/worker.public 2>>"$work/compose.log"
   compose run --rm -T --no-deps keys >>"$work/compose.log" 2>&1
-  compose restart text-encoder denoiser vae-decoder >>"$work/compose.log" 2>&1
-  check "workers come back with a new key" within 60 workers 'len([w for w in d["data"] if w["session_seconds"] < 60]) == 3'
+  compose restart text-encoder vae-encoder denoiser vae-decoder >>"$work/compose.log" 2>&1
+  check "workers come back with a new key" within 60 workers 'len([w for w in d["data"] if w["session_seconds"] < 60]) == 4'
   check "it is another one" not test "$before" = "$(key_sums)"
   check "requests are served with it" draws_the_same 6 --prompt "a purple square"
 }
@@ -289,6 +289,7 @@ started=yes
 build_image
 test_start
 test_health gateway
+test_health vae-encoder
 test_health vae-decoder
 test_isolation
 test_strangers
