@@ -72,7 +72,8 @@ public struct ImagePreprocessor: Sendable {
   /// The patches of an image.
   public func callAsFunction(_ image: RasterImage) -> PatchedImage {
     let grid = grid(ofWidth: image.width, height: image.height)
-    let resized = resized(image, width: grid.width * vision.patchSize, height: grid.height * vision.patchSize)
+    let resized = image.rgb.resized(
+      width: grid.width * vision.patchSize, height: grid.height * vision.patchSize, filter: .bicubic)
     let width = resized.width, pixels = resized.pixels, edge = vision.patchSize
     let frames = vision.temporalPatchSize, values = vision.patchValues, piecePatches = 32
     let patches = pool.tensor(
@@ -106,17 +107,5 @@ public struct ImagePreprocessor: Sendable {
     return (
       token / tokensPerRow * merge + part / merge, token % tokensPerRow * merge + part % merge
     )
-  }
-
-  /// The only place that resamples: RGB, of another size. Alpha is dropped, grey becomes three equal channels.
-  private func resized(_ image: RasterImage, width: Int, height: Int) -> RasterImage {
-    var rgb = image
-    if image.channels != 3 {
-      let pixels = image.pixels, channels = image.channels
-      rgb = RasterImage(
-        width: image.width, height: image.height,
-        pixels: (0..<image.width * image.height * 3).map { pixels[$0 / 3 * channels + min($0 % 3, channels - 1)] })
-    }
-    return BicubicResampling.resize(rgb, width: width, height: height, pool: pool)
   }
 }
