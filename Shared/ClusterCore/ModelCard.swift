@@ -114,6 +114,13 @@ public struct ModelCard: Hashable, Sendable {
   /// In which sizes networks see images that are edited.
   public var references: ReferenceAreas
 
+  /// Whether two workers say the same of a model. Workers of different versions may serve different pipelines of it.
+  public func isOfOneModel(with other: ModelCard) -> Bool {
+    var other = other
+    other.pipelines = pipelines
+    return self == other
+  }
+
   /// See the properties.
   public init(
     model: ModelIdentity, pipelineClass: String, pipelines: [PipelineName], limits: ModelLimits,

@@ -87,10 +87,13 @@ extension Scheduler {
 }
 
 extension ClusterStatus {
-  /// Those of `stages` that have no ready worker for `model`.
-  public func missingStages(of model: ModelIdentity, stages: [StageName]) -> [StageName] {
+  /// Those of `stages` that have no ready worker for a pipeline of `model`.
+  public func missingStages(of model: ModelIdentity, for pipeline: PipelineName, stages: [StageName]) -> [StageName] {
     stages.filter { stage in
-      !workers.contains { $0.state == .ready && $0.registration.stage == stage && $0.registration.model == model }
+      !workers.contains {
+        $0.state == .ready && $0.registration.stage == stage && $0.registration.model == model
+          && $0.registration.pipelines.contains(pipeline)
+      }
     }
   }
 

@@ -10,6 +10,8 @@ public struct WorkerRegistration: Hashable, Sendable {
   public var stage: StageName
   /// What it has loaded.
   public var model: ModelIdentity
+  /// What it can take part in. Workers of one model differ in it only while a cluster is upgraded.
+  public var pipelines: [PipelineName]
   /// Workers of one class give the same bytes for the same task.
   public var numericsClass: String
   /// Tasks that it takes at a time.
@@ -23,18 +25,24 @@ public struct WorkerRegistration: Hashable, Sendable {
 
   /// A worker that registers.
   public init(
-    id: WorkerID, name: String, stage: StageName, model: ModelIdentity, numericsClass: String, credits: Int,
-    running: [AttemptID] = [], foreignCount: Int = 0, keepsConnection: Bool = false
+    id: WorkerID, name: String, stage: StageName, model: ModelIdentity, pipelines: [PipelineName] = [.textToImage],
+    numericsClass: String, credits: Int, running: [AttemptID] = [], foreignCount: Int = 0, keepsConnection: Bool = false
   ) {
     self.id = id
     self.name = name
     self.stage = stage
     self.model = model
+    self.pipelines = pipelines
     self.numericsClass = numericsClass
     self.credits = credits
     self.running = running
     self.foreignCount = foreignCount
     self.keepsConnection = keepsConnection
+  }
+
+  /// Whether it is a worker for the task.
+  func serves(_ task: ImageTask) -> Bool {
+    stage == task.plan.stage && model == task.model && task.plan.pipeline.map { pipelines.contains($0) } ?? true
   }
 }
 

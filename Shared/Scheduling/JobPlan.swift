@@ -13,14 +13,17 @@ public struct TaskPlan: Hashable, Sendable {
   public var stepCount: Int
   /// How much work it is, in a unit of the submitter's choice that is the same for all tasks of a stage.
   public var cost: Double
+  /// The pipeline that a worker must serve to do it; nil: every worker of the stage can.
+  public var pipeline: PipelineName?
   /// The request field that the task works on: a failure that blames the task's own input blames this field; nil: none.
   public var field: String?
 
   /// A task for `stage`.
   public init(
     stage: StageName, inputs: [Int] = [], content: String? = nil, stepCount: Int = 0, cost: Double = 1,
-    field: String? = nil
+    pipeline: PipelineName? = nil, field: String? = nil
   ) {
+    self.pipeline = pipeline
     self.field = field
     self.stage = stage
     self.inputs = inputs

@@ -27,8 +27,7 @@ extension Scheduler {
     var isAnotherThere = false
     for worker in workers.values {
       let registration = worker.registration
-      guard registration.stage == task.plan.stage, registration.model == task.model, !worker.isDraining,
-        !worker.isQuarantined(now: now),
+      guard registration.serves(task), !worker.isDraining, !worker.isQuarantined(now: now),
         task.numericsClass.map({ $0 == registration.numericsClass || omissions.contains(.numericsClass) }) ?? true
       else { continue }
       let hasFailed = task.failedOn.contains(registration.name)

@@ -78,7 +78,7 @@ extension Scheduler {
         let isBetter = { (other: WorkerSession) in
           other.freeCredits > 0 && !other.isDraining && !other.isQuarantined(now: now)
             && other.pace.map { $0 * factor < pace } ?? false
-            && other.registration.stage == task.plan.stage && other.registration.model == task.model
+            && other.registration.serves(task)
             && other.registration.numericsClass == worker.registration.numericsClass
             && !task.failedOn.contains(other.registration.name)
         }

@@ -47,8 +47,8 @@ extension Scheduler {
   /// The attempt, if a new session can adopt it: it must be its task's newest, held by no other worker, and fit the
   /// checkpoint.
   private func adoptableAttempt(_ id: AttemptID, for registration: WorkerRegistration, now: Instant) -> Attempt? {
-    guard let task = tasks[id.task], task.attemptNumber == id.number, task.model == registration.model,
-      task.plan.stage == registration.stage, task.numericsClass.map({ $0 == registration.numericsClass }) ?? true
+    guard let task = tasks[id.task], task.attemptNumber == id.number, registration.serves(task),
+      task.numericsClass.map({ $0 == registration.numericsClass }) ?? true
     else { return nil }
     switch task.state {
     case .blocked: return nil

@@ -220,8 +220,8 @@ struct RecoveryTests {
     #expect(offers(second).isEmpty)
     #expect(bench.scheduler.status(now: bench.now).workers[0].state == .quarantined)
     #expect(
-      bench.scheduler.status(now: bench.now).missingStages(of: model, stages: [.textEncoder, .denoiser, .vaeDecoder])
-        == [.textEncoder])
+      bench.scheduler.status(now: bench.now).missingStages(
+        of: model, for: .textToImage, stages: [.textEncoder, .denoiser, .vaeDecoder]) == [.textEncoder])
     let after = bench.send(.tick, after: .seconds(10))
     #expect(offers(after).first?.offer.attempt == attempt("a", 0, 3))
     // A success makes it a worker like any other.
@@ -449,15 +449,38 @@ struct SessionTests {
     #expect(bench.send(.workerLeft(unknown, reason: "?")).isEmpty)
   }
 
+  /// While a cluster is upgraded, workers of the version before ignore what they do not know.
+  @Test func aTaskGoesToWorkersThatServeItsPipeline() throws {
+    var bench = Bench()
+    bench.join(.denoiser)
+    let plan = ImageJobPlan([TaskPlan(stage: .denoiser, stepCount: 2, pipeline: .imageToImage)])
+    let submitted = bench.send(.imagesSubmitted([ImageJobSubmission(id: ImageJobID("a"), model: model, plan: plan)]))
+    #expect(offers(submitted).isEmpty)
+    var registration = bench.registration(.denoiser, id: 7)
+    registration.pipelines = [.textToImage, .imageToImage]
+    let joined = bench.send(.workerRegistered(registration))
+    #expect(offers(joined).map(\.worker) == [WorkerID(7)])
+    // Nor does an earlier session of the other kind get it back.
+    var old = bench.registration(.denoiser, id: 8, running: [attempt("a", 0, 1)])
+    old.name = "denoiser-7"
+    #expect(offers(bench.send(.workerRegistered(old))).isEmpty)
+    // Tasks that need nothing of it go to either.
+    #expect(offers(bench.submit("b", steps: 2)).isEmpty)
+  }
+
   @Test func readinessNamesWhatIsMissing() {
     var bench = Bench()
     bench.join(.textEncoder)
     bench.join(.denoiser, model: ModelIdentity(id: model.id, fingerprint: "f2"))
     bench.join(.vaeDecoder)
     let stages: [StageName] = [.textEncoder, .denoiser, .vaeDecoder]
-    #expect(bench.scheduler.status(now: bench.now).missingStages(of: model, stages: stages) == [.denoiser])
+    func missing(for pipeline: PipelineName = .textToImage) -> [StageName] {
+      bench.scheduler.status(now: bench.now).missingStages(of: model, for: pipeline, stages: stages)
+    }
+    #expect(missing() == [.denoiser])
     bench.join(.denoiser)
-    #expect(bench.scheduler.status(now: bench.now).missingStages(of: model, stages: stages) == [])
+    #expect(missing() == [])
+    #expect(missing(for: .imageToImage) == stages)
     #expect(bench.scheduler.status(now: bench.now).models.count == 2)
   }
 }

@@ -146,7 +146,8 @@ extension Dispatcher {
       .workerRegistered(
         WorkerRegistration(
           id: session.id, name: register.workerID, stage: register.stage, model: session.model,
-          numericsClass: register.numericsClass, credits: register.credits, running: running,
+          pipelines: register.card.pipelines, numericsClass: register.numericsClass, credits: register.credits,
+          running: running,
           foreignCount: register.running.count - running.count, keepsConnection: earlier == register.workerID)))
     workers.update(scheduler.status(now: now))
   }

@@ -211,7 +211,7 @@ public actor Dispatcher: Service {
   public func card(named name: String?) throws(APIError) -> ModelCard {
     let status = status
     workers.update(status)
-    return try workers.catalog.card(named: name, status: status)
+    return try workers.catalog.servedCard(named: name, status: status)
   }
 
   /// The cluster as it is.

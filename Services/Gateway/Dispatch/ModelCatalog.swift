@@ -12,6 +12,8 @@ public struct ModelCatalog: Sendable {
     let createdUnix: Int
     /// Number of the moment when every stage of a pipeline had a ready worker for the first time; 0: that never was.
     var completedAt: UInt64 = 0
+    /// The pipelines of which every stage has had a ready worker.
+    var completePipelines: Set<PipelineName> = []
   }
 
   private let pipelines: PipelineRegistry
@@ -21,14 +23,20 @@ public struct ModelCatalog: Sendable {
   /// An empty catalog of models that serve `pipelines`.
   public init(pipelines: PipelineRegistry) { self.pipelines = pipelines }
 
-  /// A worker with this card has joined.
+  /// A worker with this card has joined. The model serves what any of its workers does.
   mutating func insert(_ card: ModelCard, nowUnix: Int) {
+    var card = card
+    let known = entries[card.model]?.card.pipelines ?? []
+    card.pipelines += known.filter { !card.pipelines.contains($0) }
     entries[card.model, default: Entry(card: card, createdUnix: nowUnix)].card = card
   }
 
   /// Takes note of which models are complete now.
   mutating func update(_ status: ClusterStatus) {
-    for (model, entry) in entries where entry.completedAt == 0 && isReady(entry.card, status) {
+    for (model, entry) in entries where entry.completePipelines.count < entry.card.pipelines.count {
+      let ready = readyPipelines(of: entry.card, status)
+      entries[model]?.completePipelines.formUnion(ready)
+      guard entry.completedAt == 0, !ready.isEmpty else { continue }
       moments += 1
       entries[model]?.completedAt = moments
     }
@@ -39,7 +47,7 @@ public struct ModelCatalog: Sendable {
 
   /// The model's pipelines that can be served now: each stage has a ready worker.
   public func readyPipelines(of card: ModelCard, _ status: ClusterStatus) -> [PipelineName] {
-    pipelines.pipelines(of: card).filter { status.missingStages(of: card.model, stages: $0.stages).isEmpty }.map(\.name)
+    pipelines.pipelines(of: card).filter { missingStages($0, of: card, status).isEmpty }.map(\.name)
   }
 
   /// Whether any of the model's pipelines can be served now.
@@ -80,15 +88,24 @@ public struct ModelCatalog: Sendable {
     return best.card
   }
 
+  /// ``card(named:status:)`` with those of its pipelines whose stages were all there once.
+  public func servedCard(named name: String?, status: ClusterStatus) throws(APIError) -> ModelCard {
+    var card = try card(named: name, status: status)
+    card.pipelines.removeAll { entries[card.model]?.completePipelines.contains($0) != true }
+    return card
+  }
+
   private func notReady(_ card: ModelCard?, _ status: ClusterStatus) -> APIError {
     APIError(.notReady, missing(card, status), retryAfterSeconds: 5)
   }
 
   /// The stages that a model lacks: those of the pipeline that lacks the fewest.
   public func missingStages(_ card: ModelCard, _ status: ClusterStatus) -> [StageName] {
-    pipelines.pipelines(of: card).map { status.missingStages(of: card.model, stages: $0.stages) }.min {
-      $0.count < $1.count
-    } ?? []
+    pipelines.pipelines(of: card).map { missingStages($0, of: card, status) }.min { $0.count < $1.count } ?? []
+  }
+
+  private func missingStages(_ pipeline: Pipeline, of card: ModelCard, _ status: ClusterStatus) -> [StageName] {
+    status.missingStages(of: card.model, for: pipeline.name, stages: pipeline.stages)
   }
 
   /// Says what keeps the cluster from serving a model.

@@ -43,7 +43,7 @@ struct WorkerDirectory {
   mutating func admit(_ register: Register, from peer: PeerID, nowUnix: Int) throws(Status) -> Session {
     let session = Session(id: WorkerID(lastID + 1), peer: peer, register: register)
     let others = sessions.values.filter { $0.model == session.model && $0.register.workerID != register.workerID }
-    if let other = others.first(where: { $0.register.card != register.card }) {
+    if let other = others.first(where: { !$0.register.card.isOfOneModel(with: register.card) }) {
       throw Status(
         .failedPrecondition,
         "the model card differs from that of worker \(other.register.workerID) "
