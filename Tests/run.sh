@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
-scripts=(scripts reader cluster prompts page faults containers)
+scripts=(scripts reader cluster images prompts page faults containers)
 fuzz_seconds=
 chosen=()
 while [ $# -gt 0 ]; do
@@ -104,6 +104,7 @@ python=${QWEN_IMAGE_TEST_PYTHON:-}
 part scripts 600 "$python" Tests/Support/test_log_test.py
 part reader 1800 "$python" Tests/NanoModel/reader_test.py
 part cluster 3600 "$python" Tests/Cluster/cluster_test.py "$bin"
+part images 3600 "$python" Tests/Cluster/images_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
 part faults 3600 "$python" Tests/Cluster/faults_test.py "$bin"

@@ -17,8 +17,10 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
   private let passes: Batcher<[VelocityCall<Predictor.Prepared>], [Tensor]>
 
   init(_ predictor: Predictor, _ loading: StageLoading) throws {
-    card = loading.card
-    componentFingerprint = try loading.model.componentFingerprint(.transformer)
+    var card = loading.card
+    card.pipelines.removeAll { $0.isForControl && !predictor.controlPipelines.contains($0) }
+    self.card = card
+    componentFingerprint = try loading.model.componentFingerprint(.transformer, beside: loading.controlNetworks)
     numericsClass = predictor.numericsClass
     var limits = loading.batch
     limits.maxWeight = Predictor.sharedTokensMax

@@ -11,6 +11,8 @@ import Transport
 public struct StageConfiguration: SettingGroup {
   /// Directory of the checkpoint, in diffusers layout.
   public var modelDirectory = "/model"
+  /// Directories of control networks, which a denoiser loads beside the transformer.
+  public var controlNetworks: [String] = []
   /// Arithmetic of the models.
   public var precision = PrecisionChoice.auto
   /// Where packed weights are kept: `auto`, `none` or a directory.
@@ -50,6 +52,9 @@ public struct StageConfiguration: SettingGroup {
   /// Reads every setting; what is wrong is collected in `reader`.
   public mutating func read(_ reader: inout SettingReader) async {
     modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
+    controlNetworks = await reader.list(
+      "model.controlNetworks", controlNetworks,
+      "directories of control networks in diffusers layout, separated by commas, for denoisers")
     precision = await reader.choice(
       "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is packed, else bf16")
     weightCache = await reader.text(

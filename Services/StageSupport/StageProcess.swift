@@ -16,6 +16,8 @@ public struct StageLoading: Sendable {
   public let model: ModelDirectory
   /// What the gateway must know of it.
   public let card: ModelCard
+  /// Directories of control networks.
+  public let controlNetworks: [URL]
   /// How the weights come into memory.
   public let weights: WeightLoading
   /// The process's compute threads.
@@ -77,7 +79,9 @@ public enum StageProcess {
       let model = try ModelDirectory(URL(filePath: configuration.modelDirectory))
       return try load(
         StageLoading(
-          model: model, card: try model.card(), weights: configuration.loading { logger.notice("\($0)") },
+          model: model, card: try model.card(),
+          controlNetworks: configuration.controlNetworks.map { URL(filePath: $0) },
+          weights: configuration.loading { logger.notice("\($0)") },
           pool: ThreadPool(threads: configuration.threadCount), batch: configuration.batch))
     }
     if configuration.credits == 0 { worker.credits = stage.tasksAtATime }

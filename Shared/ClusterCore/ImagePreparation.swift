@@ -67,6 +67,9 @@ public struct ReferenceAreas: Hashable, Sendable {
   /// Pixels of an image for the text encoder where it sees another one than the autoencoder, about.
   public var conditionPx: Int
 
+  /// As published for layers: 640².
+  public static let layered = ReferenceAreas(referencePx: 640 * 640, conditionPx: 640 * 640)
+
   /// As published: 1024² and 384².
   public static let published = ReferenceAreas(referencePx: 1024 * 1024, conditionPx: 384 * 384)
 

@@ -62,6 +62,9 @@ public struct PipelineName: Hashable, Sendable, Comparable, CustomStringConverti
   public static let controlNet = PipelineName(known: "controlnet")
   /// A prompt, a control image and a mask → an image, made anew where the mask is white.
   public static let controlNetInpaint = PipelineName(known: "controlnet-inpaint")
+
+  /// Whether a denoiser needs a control network for it.
+  public var isForControl: Bool { [.controlNet, .controlNetInpaint].contains(self) }
   /// An image → its layers.
   public static let layered = PipelineName(known: "layered")
 

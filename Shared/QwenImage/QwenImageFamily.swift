@@ -12,7 +12,8 @@ public struct QwenImageFamily: ModelFamily {
   public static let name = "qwen-image"
   /// The pipelines with these parts. Checkpoints for image-to-image and for inpainting have the parts and weights of
   /// the first and are run as it; those for editing have weights of their own, and prompts with images.
-  public static let classNames = textToImageClasses + editClasses
+  public static let classNames = textToImageClasses + editClasses + [layeredClass]
+  private static let layeredClass = "QwenImageLayeredPipeline"
   private static let textToImageClasses = [
     "QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline",
   ]
@@ -72,7 +73,7 @@ public struct QwenImageFamily: ModelFamily {
     try index.require("transformer", oneOf: ["QwenImageTransformer2DModel"])
     try index.require("vae", oneOf: ["AutoencoderKLQwenImage"])
     let isForEditing = Self.editClasses.contains(index.className)
-    className = isForEditing ? index.className : Self.classNames[0]
+    className = Self.textToImageClasses.contains(index.className) ? Self.classNames[0] : index.className
     if isForEditing { try index.require("processor", oneOf: Self.processors) }
     textEncoder = try TextEncoderConfiguration(contentsOf: url.appending(path: "text_encoder/config.json"))
     if isForEditing {
@@ -90,6 +91,16 @@ public struct QwenImageFamily: ModelFamily {
 
   private func checkThatPartsFit(_ url: URL) throws(ConfigurationError) {
     let file = url.appending(path: "transformer/config.json").path
+    if className == Self.layeredClass {
+      guard transformer.useLayer3DRope else {
+        throw .inconsistent(file: file, reason: "use_layer3d_rope is false, but the checkpoint is a \(className)")
+      }
+      guard vae.inputChannels == 4 else {
+        throw .inconsistent(
+          file: url.appending(path: "vae/config.json").path,
+          reason: "input_channels is \(vae.inputChannels), but a \(className) has layers with transparency, of 4")
+      }
+    }
     guard transformer.jointAttentionDim == textEncoder.hiddenSize else {
       throw .inconsistent(
         file: file,
@@ -139,7 +150,7 @@ public struct QwenImageFamily: ModelFamily {
   /// The values of the model card of Qwen-Image.
   public func card(of model: ModelIdentity) -> ModelCard {
     ModelCard(
-      model: model, pipelineClass: className, pipelines: [.textToImage],
+      model: model, pipelineClass: className, pipelines: pipelines,
       limits: ModelLimits(
         sizeMultiplePx: latents.tokenEdgePx, minSidePx: 64, maxSidePx: 2048, maxPixels: 1664 * 1664, maxSteps: 200,
         // The reference keeps 512 rows of a prompt's embedding, of which the template takes five, and cuts the rest off
@@ -147,7 +158,17 @@ public struct QwenImageFamily: ModelFamily {
         maxPromptTokens: 507, maxPromptBytes: 32 << 10),
       defaults: GenerationDefaults(
         size: ImageSize(widthPx: 1024, heightPx: 1024), steps: 50, trueCFGScale: 4, negativePrompt: " "),
-      recommendedSizes: Self.publishedSizes, latents: latents)
+      recommendedSizes: Self.publishedSizes, latents: latents,
+      references: className == Self.layeredClass ? .layered : .published)
+  }
+
+  private var pipelines: [PipelineName] {
+    switch className {
+    case "QwenImageEditPipeline", "QwenImageEditInpaintPipeline": [.textToImage, .edit, .editInpaint]
+    case "QwenImageEditPlusPipeline": [.textToImage, .editPlus, .editInpaint]
+    case Self.layeredClass: [.layered]
+    default: [.textToImage, .imageToImage, .inpaint, .controlNet, .controlNetInpaint]
+    }
   }
 
   /// The tensors of a component.

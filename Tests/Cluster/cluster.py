@@ -62,7 +62,8 @@ class Terminal:
 class Cluster:
     """Processes that end with the `with` block, however it is left."""
 
-    def __init__(self, binaries, model, precision="bf16", settings=None, secure=True, threads=1):
+    def __init__(self, binaries, model, precision="bf16", settings=None, secure=True, threads=1, stage_settings=None):
+        self.stage_settings = stage_settings or {}
         self.binaries, self.model, self.precision = pathlib.Path(binaries), pathlib.Path(model), precision
         self.settings, self.secure, self.threads = settings or {}, secure, threads
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="qwen-image-"))
@@ -103,7 +104,8 @@ class Cluster:
         self._spawn(name, stage, {
             "model-directory": self.model, "compute-precision": self.precision, "compute-threads": self.threads,
             "worker-gateways": f"tcp://127.0.0.1:{self.worker_port}", **(security if self.secure else {}),
-            "worker-health-file": self.folder / f"{name}.health", "worker-drain-grace-seconds": 5, **(settings or {})})
+            "worker-health-file": self.folder / f"{name}.health", "worker-drain-grace-seconds": 5,
+            **self.stage_settings.get(stage, {}), **(settings or {})})
         return name
 
     def _spawn(self, name, program, flags):

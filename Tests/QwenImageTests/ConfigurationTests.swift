@@ -58,8 +58,8 @@ import Weights
   /// A file of the tiny checkpoint, a textual change to it, and what the error must name.
   private static let broken: [(file: String, old: String, new: String, names: String)] = [
     (
-      "model_index.json", "QwenImagePipeline", "QwenImageLayeredPipeline",
-      #"_class_name "QwenImageLayeredPipeline" is not supported, supported: QwenImagePipeline"#
+      "model_index.json", "QwenImagePipeline", "QwenImageVideoPipeline",
+      #"_class_name "QwenImageVideoPipeline" is not supported, supported: QwenImagePipeline"#
     ),
     ("model_index.json", "AutoencoderKLQwenImage", "AutoencoderKL", "vae \"AutoencoderKL\""),
     ("model_index.json", "\"vae\"", "\"vea\"", "vae is missing"),

@@ -1,4 +1,5 @@
 import Foundation
+import ImageCodec
 import Synchronization
 import TensorCore
 import Testing
@@ -68,4 +69,15 @@ func expectAgreement(
   let missing = reference.names.subtracting(compared).filter { !notRecorded($0) }.sorted()
   #expect(
     missing.isEmpty, "reference tensors that nothing was compared with: \(missing)", sourceLocation: sourceLocation)
+}
+
+/// At most 1/255 off in at most 0.1 % of the values.
+func expectSameImage(_ image: RasterImage, _ url: URL) throws {
+  let expected = try PNG.decode([UInt8](Data(contentsOf: url))).image
+  #expect(
+    image.width == expected.width && image.height == expected.height && image.channels == expected.channels)
+  let differences = zip(image.pixels, expected.pixels).map { abs(Int($0) - Int($1)) }
+  let wrong = differences.filter { $0 > 0 }.count
+  #expect(differences.max() ?? 0 <= 1, "a value is off by \(differences.max() ?? 0)/255")
+  #expect(wrong * 1000 <= differences.count, "\(wrong) of \(differences.count) values differ")
 }

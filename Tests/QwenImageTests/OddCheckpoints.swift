@@ -230,7 +230,7 @@ extension OddCheckpoint {
     .loads("the pipeline for inpainting") {
       try $0.edit("model_index.json") { $0["_class_name"] = "QwenImageInpaintPipeline" }
     },
-    .refused("the pipeline for layers", "_class_name \"QwenImageLayeredPipeline\" is not supported") {
+    .refused("the pipeline for layers, with other parts", "use_layer3d_rope is false", "QwenImageLayeredPipeline") {
       try $0.edit("model_index.json") { $0["_class_name"] = "QwenImageLayeredPipeline" }
     },
     .refused("a pipeline for editing without a processor", "model_index.json: processor is missing") {

@@ -34,7 +34,9 @@ struct RequestInputs {
   private mutating func takeMaskFromImage() {
     guard images.count == 1, images[0].channels == 4 else { return }
     let alpha = images[0].alpha
-    if alpha.pixels.contains(where: { $0 < 255 }) { mask = alpha.inverted }
+    guard alpha.pixels.contains(where: { $0 < 255 }) else { return }
+    mask = alpha.inverted
+    images[0] = images[0].rgb
   }
 
   /// Sizes of the images, in order.
@@ -98,7 +100,7 @@ struct RequestInputs {
 
   /// All images, in the order of ``ImageSpec/inputs``.
   var all: [InputImage] {
-    images.map { InputImage($0, role: .image) } + controls.map { InputImage($0, role: .control) }
+    images.map { InputImage($0.overWhite, role: .image) } + controls.map { InputImage($0.overWhite, role: .control) }
       + (mask.map { [InputImage($0, role: .mask)] } ?? [])
   }
 }

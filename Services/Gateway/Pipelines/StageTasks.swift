@@ -34,7 +34,8 @@ extension PipelineTask {
     }
     let seen = images.map { "\($0.reference.digest) \($0.prepared.preparation.size)" }
     let content = ([prompt] + (seen.isEmpty ? [] : ["\(template)"] + seen)).joined(separator: "\u{1}")
-    let plan = TaskPlan(stage: .textEncoder, content: content, field: field)
+    let plan = TaskPlan(
+      stage: .textEncoder, content: content, pipeline: images.isEmpty ? nil : spec.pipeline, field: field)
     var task = PipelineTask(plan: plan, output: rule) { _ in
       TaskMessage(
         .encodeRequest(
@@ -63,7 +64,7 @@ extension PipelineTask {
     let seed = posterior == .sample ? spec.seed : 0
     let content = "\(image.digest) \(preparation) \(posterior) \(seed) \(precedingDraws) \(mask?.digest ?? "")"
     let plan = TaskPlan(
-      stage: .vaeEncoder, content: content, cost: Double(shape[0]),
+      stage: .vaeEncoder, content: content, cost: Double(shape[0]), pipeline: spec.pipeline,
       field: image.role == .control ? "control_image" : "image")
     var task = PipelineTask(plan: plan, output: rule) { _ in
       TaskMessage(
@@ -104,7 +105,8 @@ extension PipelineTask {
     let tokens = sizes.reduce(spec.tokenCount) { $0 + spec.card.latents.packedShape(of: $1)[0] }
     let plan = TaskPlan(
       stage: .denoiser, inputs: prompts + encoded + controls, stepCount: spec.stepCount,
-      cost: Double(spec.stepCount) * Double(tokens) * Double(prompts.count))
+      cost: Double(spec.stepCount) * Double(tokens) * Double(prompts.count),
+      pipeline: spec.pipeline == .textToImage ? nil : spec.pipeline)
     let encodedNames = image == nil ? references.indices.map { TensorName.reference($0) } : [TensorName.imageLatents]
     let names =
       [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].prefix(prompts.count) + encodedNames
@@ -152,7 +154,9 @@ extension PipelineTask {
       return response.mediaType == "image/png" && response.size == size
         ? nil : "it is \(response.mediaType) of \(response.size), not a PNG of \(size)"
     }
-    let plan = TaskPlan(stage: .vaeDecoder, inputs: [latents], cost: Double(spec.tokenCount))
+    let plan = TaskPlan(
+      stage: .vaeDecoder, inputs: [latents], cost: Double(spec.tokenCount),
+      pipeline: overlay == nil ? nil : spec.pipeline)
     var task = PipelineTask(plan: plan, output: rule) { input in
       var request = DecodeRequest(modelID: spec.card.model.id, size: spec.size, textEntries: spec.textEntries)
       request.overlay = overlay.map {

@@ -29,7 +29,11 @@ extension ModelDirectory {
   /// ones: any other training run differs there, and a 40 GB transformer takes two thousand page reads. It identifies a
   /// checkpoint; it is no proof against tampering or bit rot. Independent of how tensors are divided into files. The
   /// tokenizer's files are covered whole.
-  public func componentFingerprint(_ component: ModelComponent) throws(WeightsError) -> String {
+  ///
+  /// - Parameter controlNetworks: directories of control networks that are loaded beside the component.
+  public func componentFingerprint(
+    _ component: ModelComponent, beside controlNetworks: [URL] = []
+  ) throws(WeightsError) -> String {
     var hash = LabelledHash()
     if component == .tokenizer {
       let directory = url(of: component)
@@ -40,13 +44,21 @@ extension ModelDirectory {
       }
       return hash.hexDigest()
     }
-    let weights = try weights(of: component)
+    try Self.update(&hash, with: try weights(of: component))
+    for url in controlNetworks {
+      hash.update("control network", Data())
+      try Self.update(
+        &hash, with: ComponentWeights(directory: url, baseName: ModelComponent.transformer.weightsBaseName))
+    }
+    return hash.hexDigest()
+  }
+
+  private static func update(_ hash: inout LabelledHash, with weights: ComponentWeights) throws(WeightsError) {
     for name in weights.names {
       guard let entry = weights.entry(name) else { continue }
       hash.update(name, Data("\(entry.dtypeName) \(entry.shape)".utf8))
-      hash.update("bytes", Data(try weights.readBytes(of: name, in: Self.sample(byteCount: entry.byteCount))))
+      hash.update("bytes", Data(try weights.readBytes(of: name, in: sample(byteCount: entry.byteCount))))
     }
-    return hash.hexDigest()
   }
 
   private static let maxWholeTensorBytes = 16 << 10

@@ -12,6 +12,8 @@ public protocol VelocityPredictor: Sendable {
 
   /// Names everything that results depend on besides weights and inputs.
   var numericsClass: String { get }
+  /// The pipelines that the control networks which were loaded beside it are for.
+  var controlPipelines: [PipelineName] { get }
   /// Most tokens of a pass that several calls share: with more, bringing them together costs time.
   static var sharedTokensMax: Int { get }
 
@@ -51,4 +53,9 @@ public struct VelocityCall<Prepared: Sendable>: Sendable {
     self.latents = latents
     self.step = step
   }
+}
+
+extension VelocityPredictor {
+  /// No control networks.
+  public var controlPipelines: [PipelineName] { [] }
 }

@@ -9,7 +9,7 @@ extension PipelineRun {
       throw PipelineError.invalidRequest(field: "control_image", reason: "is missing")
     }
     let encoded = sampledLatents(
-      of: inputs.controls.map { $0.image.prepared(by: ImagePreparation(size: request.size)).rgb })
+      of: inputs.controls.map { $0.image.overWhite.prepared(by: ImagePreparation(size: request.size)) })
     let controls = zip(inputs.controls, encoded).enumerated().map { number, control in
       ControlInput(latents: control.1, network: number, scale: control.0.scale, range: control.0.range)
     }
@@ -28,7 +28,7 @@ extension PipelineRun {
     let sample = InitialNoise.posteriors(seed: request.seed, grids: [grid], geometry)[0]
     probe.record("draw.0", sample)
     let condition = encoder.encode(
-      control.image.prepared(by: preparation).rgb, blanking: mask, noise: sample, probe: probe)
+      control.image.overWhite.prepared(by: preparation), blanking: mask, noise: sample, probe: probe)
     probe.record("controlnet.cond", condition)
     let input = ControlInput(latents: condition, scale: control.scale, range: control.range)
     let noise = InitialNoise.torchCPU(

@@ -5,7 +5,7 @@ extension PipelineRun {
   /// A prompt about one image → an image (diffusers `QwenImageEditPipeline`): text encoder and autoencoder see the same
   /// image.
   func edit(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
-    let shown = try referenceImage(of: try image())
+    let shown = referenceImage(of: try image())
     let (prompt, negative) = try encodePrompts(.edit, images: [shown])
     return try edit(prompt, negative, references: [reference(shown, number: 0)], afterStep)
   }
@@ -13,13 +13,10 @@ extension PipelineRun {
   /// A prompt about several images → an image (diffusers `QwenImageEditPlusPipeline`): the text encoder sees smaller
   /// ones.
   func editPlus(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
-    _ = try image()
-    let area = model.card.references.conditionPx
-    let shown = inputs.images.map { $0.prepared(by: ImagePreparation(size: $0.size.scaled(toArea: area))).rgb }
+    let images = try images(), area = model.card.references.conditionPx
+    let shown = images.map { $0.prepared(by: ImagePreparation(size: $0.size.scaled(toArea: area))) }
     let (prompt, negative) = try encodePrompts(.editPlus, images: shown)
-    let references = try inputs.images.enumerated().map { number, image in
-      reference(try referenceImage(of: image), number: number)
-    }
+    let references = images.enumerated().map { reference(referenceImage(of: $1), number: $0) }
     return try edit(prompt, negative, references: references, afterStep)
   }
 
@@ -37,16 +34,19 @@ extension PipelineRun {
   }
 
   /// An image as the autoencoder sees it.
-  func referenceImage(of image: RasterImage) throws(PipelineError) -> RasterImage {
-    image.prepared(by: ImagePreparation(size: image.size.scaled(toArea: model.card.references.referencePx))).rgb
+  func referenceImage(of image: RasterImage) -> RasterImage {
+    image.prepared(by: ImagePreparation(size: image.size.scaled(toArea: model.card.references.referencePx)))
   }
 
   /// A prompt about an image, and a mask → the image with its masked part made anew (diffusers
   /// `QwenImageEditInpaintPipeline`).
   func editInpaint(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
-    let shown = try referenceImage(of: try image())
+    guard inputs.paddingMaskCrop == nil else {
+      throw PipelineError.invalidRequest(field: "padding_mask_crop", reason: "is not taken by edit-inpaint")
+    }
+    let image = try image(), shown = referenceImage(of: image)
     let (prompt, negative) = try encodePrompts(.edit, images: [shown])
-    let task = try inpaintingTask(of: shown)
+    let task = try inpaintingTask(of: shown, original: image)
     // One sample of the posterior serves as reference and as what is kept.
     let reference = ReferenceLatents(latents: task.inpainting.image, grid: grid)
     return try task.finish(run: self, prompt, negative, references: [reference], afterStep)

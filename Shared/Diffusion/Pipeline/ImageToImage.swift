@@ -6,7 +6,7 @@ extension PipelineRun {
   /// `QwenImageImg2ImgPipeline`).
   func imageToImage(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
     let first = try firstStep(), schedule = try schedule()
-    let image = try image().prepared(by: ImagePreparation(size: request.size)).rgb
+    let image = try image().prepared(by: ImagePreparation(size: request.size))
     let (prompt, negative) = try encodePrompts()
     let encoded = sampledLatents(of: [image])
     let latents = schedule.noised(encoded[0], with: noise(after: encoded.count), before: first)

@@ -5,15 +5,17 @@ import TensorCore
 extension PipelineRun {
   /// A prompt, an image and a mask → the image with its masked part made anew (diffusers `QwenImageInpaintPipeline`).
   func inpaint(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
-    let task = try inpaintingTask(of: try image())
+    let image = try image(), task = try inpaintingTask(of: image, original: image)
     let (prompt, negative) = try encodePrompts()
     return try task.finish(run: self, prompt, negative, references: [], afterStep)
   }
 
   /// What inpainting has in common with and without references.
   ///
-  /// - Parameter original: the image, as the result is to be.
-  func inpaintingTask(of original: RasterImage) throws -> InpaintingTask {
+  /// - Parameters:
+  ///   - image: what is encoded.
+  ///   - original: whose pixels come back.
+  func inpaintingTask(of image: RasterImage, original: RasterImage) throws -> InpaintingTask {
     let mask = try mask(), first = try firstStep(), schedule = try schedule()
     var preparation = ImagePreparation(size: request.size)
     if let padding = inputs.paddingMaskCrop {
@@ -27,7 +29,7 @@ extension PipelineRun {
       }
       preparation = ImagePreparation(size: request.size, region: PixelRegion(region), fit: .fill)
     }
-    let encoded = sampledLatents(of: [original.prepared(by: preparation).rgb])[0], noise = noise(after: 1)
+    let encoded = sampledLatents(of: [image.prepared(by: preparation)])[0], noise = noise(after: 1)
     let latents = schedule.noised(encoded, with: noise, before: first)
     for (index, tensor) in [latents, noise, encoded].enumerated() { probe.record("prepare_latents.\(index)", tensor) }
     let packedMask = ImageEncoder.packedMask(mask.prepared(by: preparation).luma, geometry)

@@ -87,6 +87,7 @@ public struct LocalModel: Sendable {
     case .editInpaint: return [try run.editInpaint(afterStep)]
     case .controlNet: return [try run.controlNet(afterStep)]
     case .controlNetInpaint: return [try run.controlNetInpaint(afterStep)]
+    case .layered: return try run.layered(afterStep)
     default: throw PipelineError.invalidRequest(field: "pipeline", reason: "is \(pipeline), which is not known")
     }
   }
@@ -102,13 +103,14 @@ struct PipelineRun {
   var geometry: LatentGeometry { model.card.latents }
   var grid: TokenGrid { geometry.grid(of: request.size) }
 
-  /// The request's image; a request without one is refused.
-  func image(_ index: Int = 0) throws(PipelineError) -> RasterImage {
-    guard inputs.images.indices.contains(index) else {
-      throw .invalidRequest(field: "image", reason: "is missing")
-    }
-    return inputs.images[index]
+  /// The request's images, what is transparent over white; a request without one is refused.
+  func images() throws(PipelineError) -> [RasterImage] {
+    guard !inputs.images.isEmpty else { throw .invalidRequest(field: "image", reason: "is missing") }
+    return inputs.images.map(\.overWhite)
   }
+
+  /// The request's first image, as ``images()``.
+  func image() throws(PipelineError) -> RasterImage { try images()[0] }
 
   /// The request's mask, of one channel and with its blur; a request without one is refused.
   func mask() throws(PipelineError) -> RasterImage {

@@ -1,3 +1,4 @@
+import ClusterCore
 import Diffusion
 import Kernels
 import TensorCore
@@ -5,6 +6,12 @@ import TensorCore
 extension MMDiT: VelocityPredictor {
   /// Names everything that results depend on besides weights and inputs.
   public var numericsClass: String { QwenImageFamily.layers.numericsClass(compute) }
+
+  /// The first network tells which: one that reads masks was trained for inpainting.
+  public var controlPipelines: [PipelineName] {
+    guard let first = controlNetworks.first?.configuration else { return [] }
+    return [first.extraConditionChannels > 0 ? .controlNetInpaint : .controlNet]
+  }
 
   /// Most tokens of a pass that branches share: few tokens wait for weights; more keep the processor busy by themselves
   /// (Tests/Benchmarks/PERFORMANCE-LOG.md).

@@ -1,0 +1,31 @@
+import ClusterCore
+import ImageCodec
+import TensorCore
+
+extension PipelineRun {
+  /// A prompt and an image → its layers, from the bottom up, with transparency (diffusers `QwenImageLayeredPipeline`).
+  /// A composite is made with them, and left out.
+  func layered(_ afterStep: LocalModel.AfterStep) throws -> [RasterImage] {
+    guard Self.layerLimit.contains(inputs.layers) else {
+      throw PipelineError.invalidRequest(
+        field: "layers",
+        reason:
+          "is \(inputs.layers); it must be between \(Self.layerLimit.lowerBound) and \(Self.layerLimit.upperBound)")
+    }
+    _ = try image()
+    let image = inputs.images[0].prepared(by: ImagePreparation(size: request.size)).rgba
+    let (prompt, negative) = try encodePrompts()
+    let reference = reference(image, number: 0), count = inputs.layers + 1
+    let noise = InitialNoise.torchCPU(seed: request.seed, grid: grid, geometry, layers: count, probe: probe)
+    probe.record("prepare_latents.0", noise)
+    var input = DenoisingInput(
+      prompt: prompt, negativePrompt: negative, latents: noise, grid: grid, steps: request.steps,
+      trueCFGScale: request.trueCFGScale)
+    input.layers = count
+    input.references = [reference]
+    let latents = try model.denoise(input, probe, afterStep), tokens = grid.tokenCount
+    return (1..<count).map { decode(latents.rows($0 * tokens..<($0 + 1) * tokens), grid, number: $0 - 1) }
+  }
+
+  private static let layerLimit = 1...16
+}

@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""Images as input through real processes and OpenAI's client: the pixels of a cluster are those of one process, and those outside of
+a mask are the input's.
+
+    images_test.py [DIRECTORY OF THE EXECUTABLES]
+"""
+
+import base64
+import contextlib
+import io
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import urllib.request
+
+import numpy
+import openai
+from PIL import Image
+
+from cluster import Cluster
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "Tests/Support"))
+import testing  # noqa: E402
+
+BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release").resolve()
+NANO = ROOT / "compose/models/nano-qwen-image"
+TINY = ROOT / "Tests/Golden/tiny"
+INPUTS = TINY / "inputs"
+
+
+@contextlib.contextmanager
+def checkpoint(name, pipeline_class, **defaults):
+    """A checkpoint of the tests as one of another class, for small images."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder, pipeline_class)
+        folder.mkdir()
+        for part in (TINY / name).iterdir():
+            if part.name != "model_index.json":
+                (folder / part.name).symlink_to(part.resolve())
+        index = json.loads((TINY / name / "model_index.json").read_text())
+        index["_class_name"] = pipeline_class
+        index.setdefault("processor", ["transformers", "Qwen2VLProcessor"])
+        (folder / "model_index.json").write_text(json.dumps(index))
+        areas = {"reference_area": 20736, "condition_area": 14400, "width": 96, "height": 64, "steps": 3}
+        (folder / "generation_defaults.json").write_text(json.dumps({**areas, **defaults}))
+        yield folder
+
+
+def client(cluster):
+    return openai.OpenAI(base_url=f"{cluster.url}/v1", api_key="unused", max_retries=0, timeout=300)
+
+
+def pixels(data):
+    return numpy.asarray(Image.open(io.BytesIO(data)))
+
+
+def edited(cluster, images, mask=None, **fields):
+    """The pixels of an edit by OpenAI's client, which sends a form."""
+    files = [open(image, "rb") for image in images]
+    response = client(cluster).images.edit(
+        image=files if len(files) > 1 else files[0], prompt=fields.pop("prompt", "a red circle"),
+        **({"mask": open(mask, "rb")} if mask else {}), extra_body={"seed": 11, "steps": 3, "true_cfg_scale": 3, **fields})
+    return pixels(base64.b64decode(response.data[0].b64_json))
+
+
+def local(cluster, *flags, **options):
+    """The pixels of `qwen-image local` with the same model and arithmetic."""
+    path = cluster.folder / "local.png"
+    arguments = {"model": cluster.model, "precision": cluster.precision, "prompt": "a red circle", "seed": 11, "steps": 3,
+                 "true-cfg-scale": 3, "output": path, **options}
+    command = [BINARIES / "qwen-image", "local", *flags, *(str(x) for name, value in arguments.items() for x in (f"--{name}", value))]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return pixels(path.read_bytes())
+
+
+def result(cluster, job):
+    """The pixels of a job's first image."""
+    with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job}/result", timeout=60) as response:
+        return pixels(response.read())
+
+
+def same(one, other):
+    assert one.shape == other.shape and (one == other).all(), f"{one.shape} and {other.shape} differ"
+
+
+def test_an_image_to_begin_with():
+    with Cluster(BINARIES, NANO) as cluster:
+        drawn = cluster.folder / "drawn.png"
+        assert cluster.generate(drawn, prompt="a blue star", seed=1, steps=8).returncode == 0
+        results = [edited(cluster, [drawn], strength=strength, steps=12) for strength in (0.09, 1)]
+        same(results[0], local(cluster, "--image", drawn, strength=0.09, steps=12))
+        same(results[1], local(cluster, "--image", drawn, strength=1, steps=12))
+        distances = [numpy.abs(result.astype(int) - pixels(drawn.read_bytes())).mean() for result in results]
+        assert distances[0] < 20 < distances[1], distances
+        # Variations need no prompt; data URLs are as good as forms.
+        variation = client(cluster).images.create_variation(image=open(drawn, "rb"), extra_body={"seed": 2, "steps": 4})
+        address = "data:image/png;base64," + base64.b64encode(drawn.read_bytes()).decode()
+        again = client(cluster).post(
+            "/images/variations", cast_to=object, body={"image": address, "seed": 2, "steps": 4})
+        assert variation.data[0].b64_json == again["data"][0]["b64_json"]
+
+
+def test_what_the_mask_leaves_is_kept():
+    random = numpy.random.default_rng(5)
+    with Cluster(BINARIES, NANO) as cluster:
+        for width, height in ((64, 64), (97, 80), (128, 66)):
+            original = random.integers(0, 256, (height, width, 3), dtype=numpy.uint8)
+            mask = (random.random((height // 4 + 1, width // 4 + 1)) < 0.4).repeat(4, 0).repeat(4, 1)[:height, :width]
+            image_file, mask_file = cluster.folder / "image.png", cluster.folder / "mask.png"
+            Image.fromarray(original).save(image_file)
+            Image.fromarray((mask * 255).astype(numpy.uint8)).save(mask_file)
+            painted = edited(cluster, [image_file], mask_file, strength=1)
+            assert (painted[~mask] == original[~mask]).all(), "a pixel outside of the mask has changed"
+            assert (painted[mask] != original[mask]).any()
+            same(painted, local(cluster, "--paste-back", image=image_file, mask=mask_file, strength=1))
+        # The same by transparency, as OpenAI's API has it.
+        alpha = Image.fromarray(numpy.dstack([original, numpy.where(mask, 0, 255).astype(numpy.uint8)]))
+        alpha.save(image_file)
+        same(edited(cluster, [image_file], strength=1), painted)
+
+
+def test_edits_of_one_and_several_images():
+    odd, tall, exact, mask = (INPUTS / f"{name}.png" for name in ("odd", "tall", "exact", "mask"))
+    with checkpoint("checkpoint-edit", "QwenImageEditPipeline") as model, Cluster(BINARIES, model, precision="fp32") as cluster:
+        same(edited(cluster, [odd]), local(cluster, "--image", odd))
+        same(edited(cluster, [tall], size="80x96"), local(cluster, "--image", tall, width=80, height=96))
+        kept = edited(cluster, [exact], mask, strength=0.8)
+        same(kept, local(cluster, "--paste-back", image=exact, mask=mask, strength=0.8))
+        outside = numpy.asarray(Image.open(mask)) == 0
+        assert (kept[outside] == numpy.asarray(Image.open(exact))[outside]).all()
+    for name in ("checkpoint-edit", "checkpoint-edit2511"):
+        with checkpoint(name, "QwenImageEditPlusPipeline") as model, Cluster(BINARIES, model) as cluster:
+            both = edited(cluster, [odd, tall], size="96x80")
+            same(both, local(cluster, "--image", odd, "--image", tall, width=96, height=80))
+            assert (both != edited(cluster, [tall, odd], size="96x80")).any(), "the order says nothing"
+
+
+def test_control_images():
+    exact, odd, mask = (INPUTS / f"{name}.png" for name in ("exact", "odd", "mask"))
+    for network, has_mask in (("controlnet", False), ("controlnet-inpaint", True)):
+        directory = TINY / network
+        with checkpoint("checkpoint", "QwenImagePipeline") as model, Cluster(
+                BINARIES, model, precision="fp32", stage_settings={"denoiser": {"model-control-networks": directory}}) as cluster:
+            fields = {"control_image": base64.b64encode(exact.read_bytes()).decode(), "control_scale": 0.8, "seed": 11, "steps": 3,
+                      "true_cfg_scale": 3, "size": "96x64"}
+            if has_mask:
+                fields["mask"] = base64.b64encode(mask.read_bytes()).decode()
+            response = client(cluster).images.generate(prompt="a red circle", extra_body=fields)
+            flags = ["--mask", mask] if has_mask else []
+            same(pixels(base64.b64decode(response.data[0].b64_json)), local(
+                cluster, *flags, width=96, height=64, **{"control-image": exact, "control-scale": 0.8, "controlnet": directory}))
+    with checkpoint("checkpoint", "QwenImagePipeline") as model, Cluster(BINARIES, model) as cluster:
+        try:
+            client(cluster).images.generate(prompt="a red circle", extra_body={"control_image": base64.b64encode(odd.read_bytes()).decode()})
+        except openai.BadRequestError as error:
+            assert "controlnet" in error.message and error.param == "control_image", error
+        else:
+            raise AssertionError("there is no control network")
+
+
+def test_an_edit_resumes_on_another_denoiser():
+    with checkpoint("checkpoint-edit", "QwenImageEditPipeline", max_steps=400) as model, Cluster(
+            BINARIES, model, settings={"jobs-checkpoint-seconds": 0}) as cluster:
+        odd = INPUTS / "odd.png"
+        whole = edited(cluster, [odd], steps=200)
+        body = {"prompt": "a red circle", "seed": 11, "steps": 200, "true_cfg_scale": 3,
+                "image": base64.b64encode(odd.read_bytes()).decode()}
+        job = client(cluster).post("/jobs", cast_to=object, body=body)["id"]
+        step = lambda: cluster.get(f"/v1/jobs/{job}")[1]["step"]
+        cluster.wait(lambda: step() > 60, "in the middle")
+        cluster.stop(cluster.names("denoiser")[0])
+        reached = step()
+        cluster.start("denoiser")
+        cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["status"] == "succeeded", "done")
+        assert reached < 200, "the denoiser was too fast to be killed"
+        same(result(cluster, job), whole)
+
+
+def test_a_job_with_images_outlives_the_gateway():
+    with Cluster(BINARIES, NANO) as cluster:
+        drawn = cluster.folder / "drawn.png"
+        assert cluster.generate(drawn, prompt="a blue star", seed=1, steps=8).returncode == 0
+        whole = edited(cluster, [drawn], strength=1, steps=90)
+        body = {"prompt": "a red circle", "seed": 11, "steps": 90, "true_cfg_scale": 3, "strength": 1,
+                "image": base64.b64encode(drawn.read_bytes()).decode()}
+        job = client(cluster).post("/jobs", cast_to=object, body=body)["id"]
+        cluster.stop("gateway")
+        cluster.start_gateway()
+        cluster.wait_until_ready()
+        cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1].get("status") == "succeeded", "done")
+        same(result(cluster, job), whole)
+
+
+def test_bad_images_are_named():
+    with Cluster(BINARIES, NANO) as cluster:
+        good = (INPUTS / "exact.png").read_bytes()
+        for name, image, mask, param in (
+                ("text", b"hello, world", None, "image"), ("cut off", good[:900], None, "image"), ("empty", b"", None, "image"),
+                ("another size", good, (INPUTS / "odd.png").read_bytes(), "mask"),
+                ("huge", good[:16] + (100_000).to_bytes(4, "big") * 2 + good[24:], None, "image")):
+            try:
+                client(cluster).images.edit(
+                    image=("image.png", image), prompt="p", **({"mask": ("mask.png", mask)} if mask else {}))
+            except openai.APIStatusError as error:
+                assert 400 <= error.status_code < 500 and error.param == param, (name, error)
+                assert error.message and "internal" not in error.message.lower(), (name, error)
+            else:
+                raise AssertionError(f"{name} was taken")
+        try:
+            client(cluster).images.edit(image=[("image.png", good)] * 17, prompt="p")
+        except openai.APIStatusError as error:
+            assert error.status_code == 400 and error.param in ("image", "image[]"), error
+        else:
+            raise AssertionError("17 images were taken")
+        assert cluster.get("/readyz")[0] == 200
+
+
+if __name__ == "__main__":
+    sys.exit(testing.run("images", testing.functions(globals())))
