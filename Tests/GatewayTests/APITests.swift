@@ -180,8 +180,8 @@ struct APITests {
   }
 
   @Test func aJobThatTakesTooLongAnswers504() async throws {
-    try await ToyCluster.run({ $0.jobTimeout = .milliseconds(1200) }) { cluster in
-      let workers = try await cluster.joinAll(stepTime: .milliseconds(100))
+    try await ToyCluster.run({ $0.jobTimeout = .seconds(4) }) { cluster in
+      let workers = try await cluster.joinAll(stepTime: .milliseconds(500))
       try await cluster.app().test(.live) { client in
         let response = try await client.generate(#"{"prompt":"p","steps":50}"#)
         #expect(response.status == .gatewayTimeout)

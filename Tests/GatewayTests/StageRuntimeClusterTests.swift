@@ -79,7 +79,8 @@ extension Toy {
     var configuration = WorkerConfiguration(gateways: [endpoint], security: .plaintext())
     configuration.credits = credits
     configuration.logger = Toy.logger
-    configuration.registrationRetryMs = 100
+    // Four of these without an answer, and the worker connects anew: not for a while when the machine is busy.
+    configuration.registrationRetryMs = 1000
     configuration.transport.maxReconnectIntervalMs = 200
     let worker = Worker(stage: stage, configuration: configuration)
     return Task { try await worker.run() }
