@@ -145,16 +145,14 @@ let package = Package(
       name: "GatewayDispatch",
       dependencies: [
         "ClusterCore", "GatewayAPI", "GatewayPipelines", "Journal", "Observability", "Scheduling", "TensorCore",
-        "Transport",
-        "Wire", .deque, .logging, .metrics, .orderedCollections, .serviceLifecycle,
+        "Transport", "Wire", .deque, .logging, .metrics, .orderedCollections, .serviceLifecycle,
       ],
       path: "Services/Gateway/Dispatch"),
     .target(
       name: "Gateway",
       dependencies: [
-        "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "Hashing", "Journal",
-        "Observability",
-        "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .asyncAlgorithms,
+        "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "Hashing", "ImageCodec",
+        "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .asyncAlgorithms,
         .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes,
         .nioHTTPTypesHTTP1, .nioPosix, .serviceLifecycle, .unixSignals,
       ],

@@ -81,8 +81,9 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     var input = DenoisingInput(
       prompt: PromptConditioning(embeds: try task.requiredTensor(TensorName.promptEmbeds).tensor()),
       negativePrompt: task.tensor(TensorName.negativePromptEmbeds).map { PromptConditioning(embeds: $0.tensor()) },
-      latents: try noise(of: request, grid), grid: grid, steps: request.steps,
+      latents: noise(of: request, grid), grid: grid, steps: request.steps,
       firstStep: request.startStep + request.firstStep, trueCFGScale: request.trueCFGScale)
+    input.layers = max(request.layers, 1)
     for (index, size) in request.references.enumerated() {
       let latents = try task.requiredTensor(TensorName.reference(index)).tensor()
       input.references.append(ReferenceLatents(latents: latents, grid: try card.grid(of: size)))
@@ -103,11 +104,11 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     return input
   }
 
-  private func noise(of request: DenoiseRequest, _ grid: TokenGrid) throws -> Tensor {
+  private func noise(of request: DenoiseRequest, _ grid: TokenGrid) -> Tensor {
     switch request.noise {
     case .torchCPU:
       return InitialNoise.torchCPU(
-        seed: request.seed, grid: grid, card.latents,
+        seed: request.seed, grid: grid, card.latents, layers: max(request.layers, 1),
         after: Array(repeating: grid, count: request.precedingDraws))
     }
   }

@@ -30,22 +30,30 @@ struct VAEDecoderStage: Stage {
     try context.checkCancelled()
     let grid = try card.grid(of: request.size)
     let latents = try task.requiredTensor(TensorName.latents).tensor()
-    let expected = Shape(card.latents.packedShape(of: request.size))
+    let imageCount = request.layers == 0 ? 1 : request.layers + 1
+    let expected = Shape([imageCount * grid.tokenCount, card.latents.packedShape(of: request.size)[1]])
     guard latents.shape == expected, latents.dtype == .fp32 else {
       throw Status(
         .invalidArgument, "latents is \(latents.dtype) \(latents.shape); expected F32 \(expected)",
         field: TensorName.latents)
     }
-    var image = RasterImage(decoded: codec.decode(latents, grid: grid, probe: .none))
-    if let overlay = request.overlay {
-      let original = try task.image(named: overlay.imageTensor), mask = try task.image(named: overlay.maskTensor)
-      image = image.replacing(overlay.region, of: original, mask: mask)
+    let images = try (request.layers == 0 ? 0..<1 : 1..<imageCount).map { index in
+      try context.checkCancelled()
+      let rows = latents.rows(index * grid.tokenCount..<(index + 1) * grid.tokenCount)
+      return try overlaid(RasterImage(decoded: codec.decode(rows, grid: grid, probe: .none)), request, task)
     }
     try context.checkCancelled()
-    let png = try PNG.encode(image, texts: request.textEntries.map { PNG.Text($0.keyword, $0.text) })
+    let texts = request.textEntries.map { PNG.Text($0.keyword, $0.text) }
+    let files = try images.flatMap { try PNG.encode($0, texts: texts) }
     let response = DecodeResponse(
-      mediaType: "image/png", size: ImageSize(widthPx: image.width, heightPx: image.height),
+      mediaType: "image/png", size: ImageSize(widthPx: images[0].width, heightPx: images[0].height),
       computeSeconds: (ContinuousClock.now - start) / .seconds(1))
-    return StageOutput(.decodeResponse(response), tensors: [WireTensor(TensorName.image, bytes: png)])
+    return StageOutput(.decodeResponse(response), tensors: [WireTensor(TensorName.image, bytes: files)])
+  }
+
+  private func overlaid(_ image: RasterImage, _ request: DecodeRequest, _ task: StageTask) throws -> RasterImage {
+    guard let overlay = request.overlay else { return image }
+    let original = try task.image(named: overlay.imageTensor), mask = try task.image(named: overlay.maskTensor)
+    return image.replacing(overlay.region, of: original, mask: mask)
   }
 }

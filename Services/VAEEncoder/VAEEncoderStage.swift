@@ -30,7 +30,7 @@ struct VAEEncoderStage: Stage {
     try context.checkCancelled()
     let size = request.image.preparation.size
     let grid = try card.grid(of: size)
-    let image = try task.image(request.image).rgb
+    let image = try task.image(request.image).converted(toChannels: encoder.imageChannels)
     let draws = Array(repeating: grid, count: request.posterior == .sample ? request.precedingDraws + 1 : 0)
     let noise = InitialNoise.posteriors(seed: request.seed, grids: draws, card.latents).last
     let latents: Tensor

@@ -205,3 +205,29 @@ public enum PNG {
     withUnsafeBytes(of: result.error) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
   }
 }
+
+extension PNG {
+  /// Where each of several files that follow one another begins and ends; empty where `bytes` are not such files.
+  public static func files(in bytes: UnsafeRawBufferPointer) -> [Range<Int>] {
+    let signature: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
+    var files: [Range<Int>] = [], start = 0, end = 0
+    while start < bytes.count {
+      guard bytes.count - start > signature.count, bytes[start..<start + signature.count].elementsEqual(signature)
+      else {
+        return []
+      }
+      end = start + signature.count
+      var isEnd = false
+      while !isEnd {
+        guard bytes.count - end >= 12 else { return [] }
+        let length = bytes[end..<end + 4].reduce(0) { $0 << 8 | Int($1) }
+        isEnd = bytes[end + 4..<end + 8].elementsEqual("IEND".utf8)
+        guard bytes.count - end - 12 >= length else { return [] }
+        end += 12 + length
+      }
+      files.append(start..<end)
+      start = end
+    }
+    return files
+  }
+}

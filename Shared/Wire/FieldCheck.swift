@@ -9,6 +9,8 @@ struct FieldCheck {
 
   /// The most draws that a generator may have made before.
   static let maxDraws = 64
+  /// The most images that are made together.
+  static let maxLayers = 64
   /// The greatest number of a control network.
   static let maxControlNetworks = 15
 

@@ -128,6 +128,7 @@ extension DenoiseRequest: WireMessage {
     try fields.range("preceding_draws", precedingDraws, 0...FieldCheck.maxDraws)
     try mask?.check(fields.inside("mask"))
     try fields.list("controls", controls) { (element, control) throws(WireError) in try control.check(element) }
+    try fields.range("layers", layers, 0...FieldCheck.maxLayers)
   }
 
   func fill(_ message: inout Qwenimage__V1__DenoiseRequest, _ arena: CArena) {
@@ -149,6 +150,7 @@ extension DenoiseRequest: WireMessage {
     message.mask = mask?.pointer(arena)
     message.n_controls = controls.count
     message.controls = arena.array(controls.map { $0.pointer(arena) })
+    message.layers = UInt32(layers)
   }
 
   init(_ message: Qwenimage__V1__DenoiseRequest, _ fields: FieldCheck) throws(WireError) {
@@ -164,6 +166,7 @@ extension DenoiseRequest: WireMessage {
     precedingDraws = Int(message.preceding_draws)
     mask = try .optional(message.mask, "mask", of: fields)
     controls = try ControlReference.list(message.controls, message.n_controls, "controls", of: fields)
+    layers = Int(message.layers)
   }
 }
 
@@ -242,6 +245,7 @@ extension DecodeRequest: WireMessage {
     try fields.list("text_entries", textEntries) { (element, entry) throws(WireError) in try entry.check(element) }
     try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
     try overlay?.check(fields.inside("overlay"))
+    try fields.range("layers", layers, 0...FieldCheck.maxLayers)
   }
 
   func fill(_ message: inout Qwenimage__V1__DecodeRequest, _ arena: CArena) {
@@ -254,6 +258,7 @@ extension DecodeRequest: WireMessage {
     message.n_parameters = parameters.count
     message.parameters = arena.array(parameters.map { $0.pointer(arena) })
     message.overlay = overlay?.pointer(arena)
+    message.layers = UInt32(layers)
   }
 
   init(_ message: Qwenimage__V1__DecodeRequest, _ fields: FieldCheck) throws(WireError) {
@@ -266,6 +271,7 @@ extension DecodeRequest: WireMessage {
     overlay = try message.overlay.map { overlay throws(WireError) in
       try Overlay.required(overlay, "overlay", of: fields)
     }
+    layers = Int(message.layers)
   }
 }
 

@@ -141,6 +141,8 @@ public struct DenoiseRequest: Sendable, Equatable {
   public var mask: PreparedImage?
   /// Control images.
   public var controls: [ControlReference] = []
+  /// Images of the size that are made together, one after the other in the latents, the composite first; 0: one image.
+  public var layers = 0
 
   /// See the properties; those of images are set afterwards.
   public init(
@@ -207,8 +209,11 @@ public struct DecodeRequest: Sendable, Equatable {
   public var parameters: [Parameter]
   /// What the decoded image becomes a part of; nil: it is the result.
   public var overlay: Overlay?
+  /// Layers, each an image of the size with transparency, behind a composite in the latents that is left out; 0: one
+  /// image.
+  public var layers = 0
 
-  /// See the properties; the overlay is set afterwards.
+  /// See the properties; overlay and layers are set afterwards.
   public init(
     modelID: String, size: ImageSize, format: ImageFormat = .png, textEntries: [TextEntry] = [],
     parameters: [Parameter] = []

@@ -74,7 +74,7 @@ def local(cluster, *flags, **options):
     command = [BINARIES / "qwen-image", "local", *flags, *(str(x) for name, value in arguments.items() for x in (f"--{name}", value))]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    return pixels(path.read_bytes())
+    return pixels(path.read_bytes()) if "layers" not in options else None
 
 
 def result(cluster, job):
@@ -137,6 +137,28 @@ def test_edits_of_one_and_several_images():
             both = edited(cluster, [odd, tall], size="96x80")
             same(both, local(cluster, "--image", odd, "--image", tall, width=96, height=80))
             assert (both != edited(cluster, [tall, odd], size="96x80")).any(), "the order says nothing"
+
+
+def test_layers():
+    image = INPUTS / "rgba.png"
+    with checkpoint("checkpoint-layered", "QwenImageLayeredPipeline", reference_area=4096) as model, Cluster(
+            BINARIES, model, precision="fp32") as cluster:
+        fields = {"seed": 11, "steps": 3, "true_cfg_scale": 3, "layers": 3}
+        edit = lambda **more: client(cluster).images.edit(image=open(image, "rb"), prompt="a red circle", extra_body=fields, **more)
+        response = edit()
+        assert [layer.layer for layer in response.data] == [0, 1, 2] and response.background == "transparent"
+        layers = [pixels(base64.b64decode(layer.b64_json)) for layer in response.data]
+        local(cluster, "--image", image, layers=3)
+        for index, layer in enumerate(layers):
+            assert layer.shape == (64, 64, 4), layer.shape
+            same(layer, pixels((cluster.folder / f"local.{index}.png").read_bytes()))
+        events = [event for event in edit(stream=True) if event.type.endswith("completed")]
+        assert [event.layer for event in events] == [0, 1, 2], events
+        same(pixels(base64.b64decode(events[2].b64_json)), layers[2])
+        addresses = [layer.url for layer in edit(response_format="url").data]
+        for address, layer in zip(addresses, layers):
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                same(pixels(answer.read()), layer)
 
 
 def test_control_images():

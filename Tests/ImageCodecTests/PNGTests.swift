@@ -118,6 +118,25 @@ private let texts = [
     }
   }
 
+  @Test func filesThatFollowOneAnotherAreFound() throws {
+    let sizes = [(3, 2), (64, 1), (1, 1)]
+    let files = try sizes.map { width, height in
+      try PNG.encode(
+        RasterImage(width: width, height: height, pixels: [UInt8](repeating: 7, count: 3 * width * height)))
+    }
+    let all = files.flatMap { $0 }
+    let found = all.withUnsafeBytes { PNG.files(in: $0) }
+    #expect(found.map { Array(all[$0]) } == files)
+    // Whatever is cut off or stands between them, there are no files.
+    for count in 0..<all.count where !found.map(\.upperBound).contains(count) {
+      #expect(all.prefix(count).withUnsafeBytes { PNG.files(in: $0) }.isEmpty, "\(count) bytes")
+    }
+    #expect((files[0] + [0] + files[1]).withUnsafeBytes { PNG.files(in: $0) }.isEmpty)
+    var long = files[0]
+    long.replaceSubrange(8..<12, with: [0xFF, 0xFF, 0xFF, 0xFF])
+    #expect(long.withUnsafeBytes { PNG.files(in: $0) }.isEmpty)
+  }
+
   @Test func keepsLongTexts() throws {
     let image = RasterImage(width: 1, height: 1, pixels: [1, 2, 3])
     let text = PNG.Text("prompt", String(repeating: "长", count: 32 << 10))

@@ -45,6 +45,7 @@ struct GoldenTests {
     request.precedingDraws = 1
     request.mask = mask
     request.controls = [ControlReference(tensor: "control.0", network: 1, scale: 0.75, range: 0.125...0.5)]
+    request.layers = 5
     return .denoiseRequest(request)
   }()
 
@@ -53,6 +54,7 @@ struct GoldenTests {
       modelID: "m", size: ImageSize(widthPx: 64, heightPx: 80),
       textEntries: [TextEntry(keyword: "prompt", text: "A café")], parameters: parameters)
     request.overlay = Overlay(imageTensor: "image", maskTensor: "mask", region: region)
+    request.layers = 4
     return .decodeRequest(request)
   }()
 
@@ -144,10 +146,10 @@ struct GoldenTests {
       expected = .encodeRequest(request)
     case .denoiseRequest(var request):
       (request.references, request.mask, request.controls) = ([], nil, [])
-      (request.startStep, request.precedingDraws) = (0, 0)
+      (request.startStep, request.precedingDraws, request.layers) = (0, 0, 0)
       expected = .denoiseRequest(request)
     case .decodeRequest(var request):
-      request.overlay = nil
+      (request.overlay, request.layers) = (nil, 0)
       expected = .decodeRequest(request)
     default: break
     }

@@ -144,6 +144,7 @@ struct EnvelopeGenerator {
     request.startStep = startStep
     request.precedingDraws = integer(0...64)
     request.mask = maybe { $0.preparedImage() }
+    request.layers = integer(0...64)
     request.controls = many(3) {
       let start = Double.random(in: 0...1, using: &$0.random)
       return ControlReference(
@@ -157,6 +158,7 @@ struct EnvelopeGenerator {
     var request = DecodeRequest(
       modelID: identifier(), size: size(),
       textEntries: many(4) { TextEntry(keyword: $0.identifier(60), text: $0.text(500)) }, parameters: parameters())
+    request.layers = integer(0...64)
     request.overlay = maybe {
       Overlay(imageTensor: $0.identifier(), maskTensor: $0.identifier(), region: $0.maybe { $0.region() })
     }

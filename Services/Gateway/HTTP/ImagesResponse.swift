@@ -1,6 +1,9 @@
+import ClusterCore
 import Foundation
+import GatewayAPI
 import GatewayDispatch
 import GatewayPipelines
+import ImageCodec
 import Wire
 
 /// The answer to `POST /v1/images/generations`.
@@ -10,6 +13,8 @@ struct ImagesResponse: Encodable {
     var b64Json: String?
     var url: String?
     var seed: UInt64
+    /// From 0, the bottom one, where the result has layers.
+    var layer: Int?
   }
 
   var created: Int
@@ -28,15 +33,23 @@ struct ImagesResponse: Encodable {
   ///   - results: the images, in the same order.
   ///   - createdMs: when they were done, in milliseconds since 1970; nil: now.
   ///   - urls: where the images are, to be sent instead of the images.
-  init(_ images: [ImageSpec], _ results: [EncodedImage], createdMs: Int64? = nil, urls: [String]? = nil) {
+  /// - Throws: DATA_LOSS for layers that are not all there.
+  init(
+    _ images: [ImageSpec], _ results: [EncodedImage], createdMs: Int64? = nil, urls: [String]? = nil
+  ) throws(APIError) {
     let job = images[0]
     created = createdMs.map { Int($0 / 1000) } ?? Int(Date().timeIntervalSince1970)
     model = job.card.model.id
     size = "\(job.size)"
     steps = job.steps
     trueCfgScale = job.trueCFGScale
-    data = images.indices.map { index in
-      Image(b64Json: urls == nil ? results[index].base64 : nil, url: urls?[index], seed: images[index].seed)
+    if job.layers > 0 { background = "transparent" }
+    data = []
+    for (index, image) in images.enumerated() {
+      for (layer, address) in image.files(at: urls?[index]) {
+        let file = urls == nil ? try results[index].file(layer ?? 0, of: image.fileCount) : nil
+        data.append(Image(b64Json: file?.base64, url: address, seed: image.seed, layer: layer))
+      }
     }
     usage = TokenUsage(Array(zip(images, results)))
   }
@@ -64,7 +77,34 @@ struct TokenUsage: Encodable {
   }
 }
 
+extension ImageSpec {
+  /// The layers of the result and their addresses, from the bottom up; of one image without layers itself.
+  func files(at url: String?) -> [(layer: Int?, url: String?)] {
+    guard layers > 0 else { return [(nil, url)] }
+    return (0..<layers).map { layer in (layer, url.map { "\($0)&layer=\(layer)" }) }
+  }
+}
+
 extension EncodedImage {
+  /// The file of layer `index`, from the bottom up, of an image with `count` files.
+  ///
+  /// - Throws: DATA_LOSS when there are not so many.
+  func file(_ index: Int, of count: Int) throws(APIError) -> EncodedImage {
+    guard count > 1 else { return self }
+    var file = self
+    let fileCount = bytes.withUnsafeBytes { bytes in
+      let files = PNG.files(in: bytes)
+      if files.count == count {
+        file.bytes = FrameBuffer(copying: UnsafeRawBufferPointer(rebasing: bytes[files[index]]))
+      }
+      return files.count
+    }
+    guard fileCount == count else {
+      throw APIError(Status(.dataLoss, "the result has \(fileCount) files, not \(count)"))
+    }
+    return file
+  }
+
   var base64: String { bytes.withUnsafeBytes { Data($0).base64EncodedString() } }
 }
 
@@ -81,12 +121,18 @@ struct CompletedEvent: Encodable {
   var usage: TokenUsage
   var seed: UInt64
   var imageIndex: Int
+  /// From 0, the bottom one, where the result has layers: each has an event.
+  var layer: Int?
   var jobId: String
 
-  init(_ ticket: JobTicket, index: Int, result: EncodedImage, url: String?) {
+  init(
+    _ ticket: JobTicket, index: Int, layer: Int?, result: EncodedImage, url: String?
+  ) throws(APIError) {
     let image = ticket.images[index]
-    b64Json = url == nil ? result.base64 : nil
+    b64Json = url == nil ? try result.file(layer ?? 0, of: image.fileCount).base64 : nil
     self.url = url
+    self.layer = layer
+    if layer != nil { background = "transparent" }
     createdAt = Int(Date().timeIntervalSince1970)
     size = "\(image.size)"
     usage = TokenUsage([(image, result)])

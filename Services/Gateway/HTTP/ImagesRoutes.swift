@@ -37,7 +37,8 @@ struct ImagesRoutes: Sendable {
   private func collect(_ ticket: JobTicket, _ urls: [String]?, _ request: Request) async throws -> Response {
     var response: Response
     do {
-      response = try .json(ImagesResponse(ticket.images, try await results(ticket, request), urls: urls))
+      let results = try await results(ticket, request)
+      response = try .json(ImagesResponse(ticket.images, results, urls: urls))
     } catch let error as APIError {
       response = try .error(error)
     }
@@ -82,8 +83,11 @@ private struct ImageEvents {
       switch record.update {
       case .finished(let result):
         open -= 1
-        let event = CompletedEvent(ticket, index: record.index, result: result, url: urls?[record.index])
-        return (try ServerSentEvent.event(event.type, event), isLast: open == 0)
+        let events = try ticket.images[record.index].files(at: urls?[record.index]).map { layer, url in
+          let event = try CompletedEvent(ticket, index: record.index, layer: layer, result: result, url: url)
+          return try ServerSentEvent.event(event.type, event)
+        }
+        return (ServerSentEvent.joined(events), isLast: open == 0)
       case .failed(let failure): return (try ServerSentEvent.error(APIError(failure)), isLast: true)
       case .queued, .started, .progressed, .retrying:
         let event = ProgressEvent(

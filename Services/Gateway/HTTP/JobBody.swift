@@ -52,6 +52,8 @@ struct JobBody: Encodable {
     var secondsLeft: Double?
     var retryReason: String?
     var result: String?
+    /// How many the result has; absent where it has none.
+    var layers: Int?
     var error: ErrorEnvelope.Body?
   }
 
@@ -112,6 +114,7 @@ extension JobBody.Image {
     retryReason = progress.retryReason
     if case .finished = progress.outcome {
       result = links.path(ResultAddress(job: job, index: "\(index)").path(signedBy: Caller()))
+      layers = image.layers > 0 ? image.layers : nil
     }
     if case .failed(let failure) = progress.outcome { error = ErrorEnvelope(APIError(failure)).error }
   }

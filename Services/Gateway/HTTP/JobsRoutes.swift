@@ -93,6 +93,8 @@ struct JobsRoutes: Sendable {
     try request.checkQuery(ResultAddress.parameters)
     let job = try await snapshot(context.jobID, context)
     let index = try request.queryInteger("index", in: 0...job.images.count - 1) ?? 0
+    let fileCount = job.request.images[index].fileCount
+    let layer = try request.queryInteger("layer", in: 0...fileCount - 1) ?? 0
     // Many clients list JSON first in what they accept of everything. The image is what the address is for: JSON is for
     // those who accept no image.
     let accepted = AcceptedMedia(request.headers[.accept])
@@ -100,7 +102,8 @@ struct JobsRoutes: Sendable {
     let isSigned = request.uri.queryParameters["signature"] != nil
     var response =
       !isSigned && accepted.quality(of: Self.imageType) == 0 && accepted.quality(of: "application/json") > 0
-      ? try await allResults(of: job) : Self.response(try await result(of: job, index: index))
+      ? try await allResults(of: job)
+      : Self.response(try await result(of: job, index: index).file(layer, of: fileCount))
     response.headers[.vary] = "accept"
     return response
   }

@@ -19,6 +19,13 @@ enum ServerSentEvent {
     return buffer
   }
 
+  /// Events that are written together.
+  static func joined(_ events: [ByteBuffer]) -> ByteBuffer {
+    var buffer = ByteBuffer()
+    for event in events { buffer.writeImmutableBuffer(event) }
+    return buffer
+  }
+
   /// An event that ends a stream early, in the shape in which OpenAI's clients raise it.
   static func error(_ error: APIError) throws -> ByteBuffer { try event("error", ErrorEnvelope(error)) }
 

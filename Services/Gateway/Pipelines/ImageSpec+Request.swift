@@ -30,7 +30,7 @@ extension ImageSpec {
         param: request.stepsField)
     }
     let size = try size(for: request, pipeline.name, inputs.sizes, card)
-    try inputs.finish(&options, size)
+    try inputs.finish(&options, pipeline.name, size)
     let kept = inputs.all
     let first = ImageSpec(
       card: card, pipeline: pipeline.name, prompt: request.prompt,

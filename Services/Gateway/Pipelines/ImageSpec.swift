@@ -53,6 +53,9 @@ public struct ImageSpec: Hashable, Sendable {
   /// Image tokens: what a step costs.
   public var tokenCount: Int { latentsShape[0] }
 
-  /// Shape of the packed latents, [tokens, channels · patch²].
-  public var latentsShape: [Int] { card.latents.packedShape(of: size) }
+  /// Shape of the packed latents, [tokens, channels · patch²]; layers follow one another.
+  public var latentsShape: [Int] {
+    let shape = card.latents.packedShape(of: size)
+    return [latentCount * shape[0], shape[1]]
+  }
 }

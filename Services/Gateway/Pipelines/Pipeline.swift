@@ -58,6 +58,7 @@ public struct PipelineRegistry: Sendable {
   /// All pipelines of this program.
   public static let standard = PipelineRegistry([
     .textToImage, .imageToImage, .inpaint, .edit, .editPlus, .editInpaint, .controlNet, .controlNetInpaint,
+    .layered,
   ])
 
   /// The pipeline called `name`; nil: there is none.

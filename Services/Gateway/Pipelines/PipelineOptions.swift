@@ -15,6 +15,8 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
   /// How control images act: `control_scale`, `control_start` and `control_end`, a number each, or a list with one for
   /// each image.
   case control = "control_scale"
+  /// Layers to take the image apart into.
+  case layers
 
   /// Reads the fields of `options`.
   static func read(
@@ -34,6 +36,10 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
       values[rawValue] = try fields.integer(rawValue, in: 0...16_384).map { .number(JSONNumber(text: "\($0)")) }
     case .maskBlur:
       values[rawValue] = try fields.number(rawValue, in: 0...1000).map { .number(JSONNumber(text: "\($0)")) }
+    case .layers:
+      values[rawValue] = try fields.integer(rawValue, in: ImageSpec.layerLimit).map {
+        .number(JSONNumber(text: "\($0)"))
+      }
     case .pasteBack: values[rawValue] = try fields.bool(rawValue).map { .bool($0) }
     case .control:
       for (name, range) in [("control_scale", -10...10), ("control_start", 0...1), ("control_end", 0...1)]
@@ -47,6 +53,21 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
 }
 
 extension ImageSpec {
+  /// How many layers an image can be taken apart into.
+  public static let layerLimit = 2...10
+  private static let defaultLayers = 4
+
+  /// Layers that the image is taken apart into; 0: the result is one image.
+  public var layers: Int {
+    pipeline == .layered ? number("layers").map { Int($0) } ?? Self.defaultLayers : 0
+  }
+
+  /// Files of the result.
+  public var fileCount: Int { max(layers, 1) }
+
+  /// Images that are denoised together: layers and their composite, or one.
+  var latentCount: Int { layers == 0 ? 1 : layers + 1 }
+
   /// How much of the image is made anew.
   var strength: Double { number("strength") ?? PartialSchedule.defaultStrength }
 

@@ -18,7 +18,9 @@ struct RequestInputs {
     mask = decoded.removeValue(forKey: .mask)?.first
     hasStrength = request.optionFields.contains("strength")
     if let outpainting = request.outpainting { try outpaint(outpainting) }
-    if mask == nil, !card.pipelines.contains(where: { [.edit, .editPlus].contains($0) }) { takeMaskFromImage() }
+    if mask == nil, !card.pipelines.contains(where: { [.edit, .editPlus, .layered].contains($0) }) {
+      takeMaskFromImage()
+    }
   }
 
   private mutating func outpaint(_ outpainting: Outpainting) throws(APIError) {
@@ -79,8 +81,12 @@ struct RequestInputs {
     return options
   }
 
-  /// Blurs the mask, and finds the part of the image to work on.
-  mutating func finish(_ options: inout [String: JSON], _ size: ImageSize) throws(APIError) {
+  /// Brings images and mask into the form in which they are kept, and finds the part of the image to work on.
+  mutating func finish(
+    _ options: inout [String: JSON], _ pipeline: PipelineName, _ size: ImageSize
+  ) throws(APIError) {
+    // Layers have the image's transparency; all others see what is transparent over white.
+    if pipeline != .layered { images = images.map(\.overWhite) }
     guard let mask else { return }
     let target = images.first ?? controls.first
     guard let target, target.width == mask.width, target.height == mask.height else {
@@ -100,7 +106,7 @@ struct RequestInputs {
 
   /// All images, in the order of ``ImageSpec/inputs``.
   var all: [InputImage] {
-    images.map { InputImage($0.overWhite, role: .image) } + controls.map { InputImage($0.overWhite, role: .control) }
+    images.map { InputImage($0, role: .image) } + controls.map { InputImage($0.overWhite, role: .control) }
       + (mask.map { [InputImage($0, role: .mask)] } ?? [])
   }
 }

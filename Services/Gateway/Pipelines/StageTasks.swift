@@ -1,4 +1,5 @@
 import ClusterCore
+import ImageCodec
 import Scheduling
 import Wire
 
@@ -117,6 +118,7 @@ extension PipelineTask {
         seed: spec.seed, firstStep: input.resume?.completedSteps ?? 0,
         checkpointIntervalSeconds: input.checkpointInterval / .seconds(1))
       request.references = sizes
+      request.layers = spec.layers == 0 ? 0 : spec.latentCount
       request.startStep = spec.startStep
       // An image that is sampled comes first out of the generator.
       request.precedingDraws = precedingDraws ?? (image == nil ? 0 : 1)
@@ -147,8 +149,11 @@ extension PipelineTask {
   ) -> PipelineTask {
     let size = overlay?.image.size ?? spec.size
     let rule = TensorRule(TensorName.image) { tensor in
-      tensor.dtype == .uint8 && tensor.bytes.count > 0
-        ? nil : "is \(tensor.dtype.rawValue) \(tensor.shape), not the bytes of a file"
+      guard tensor.dtype == .uint8, tensor.bytes.count > 0 else {
+        return "is \(tensor.dtype.rawValue) \(tensor.shape), not the bytes of a file"
+      }
+      let files = spec.layers == 0 ? 1 : tensor.bytes.withUnsafeBytes { PNG.files(in: $0).count }
+      return files == spec.fileCount ? nil : "has \(files) files, not \(spec.fileCount)"
     } problemOfBody: { body in
       guard case .decodeResponse(let response) = body else { return "decode_response was expected" }
       return response.mediaType == "image/png" && response.size == size
@@ -156,9 +161,10 @@ extension PipelineTask {
     }
     let plan = TaskPlan(
       stage: .vaeDecoder, inputs: [latents], cost: Double(spec.tokenCount),
-      pipeline: overlay == nil ? nil : spec.pipeline)
+      pipeline: overlay == nil && spec.layers == 0 ? nil : spec.pipeline)
     var task = PipelineTask(plan: plan, output: rule) { input in
       var request = DecodeRequest(modelID: spec.card.model.id, size: spec.size, textEntries: spec.textEntries)
+      request.layers = spec.layers
       request.overlay = overlay.map {
         Overlay(imageTensor: TensorName.input(0), maskTensor: TensorName.mask, region: $0.region)
       }

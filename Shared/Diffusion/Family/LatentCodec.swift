@@ -6,6 +6,9 @@ public protocol LatentCodec: Sendable {
   /// Names everything that results depend on besides weights and inputs.
   var numericsClass: String { get }
 
+  /// Channels of images: 3, or 4 with transparency.
+  var imageChannels: Int { get }
+
   /// Decodes latents as the denoising loop leaves them.
   ///
   /// - Parameters:
@@ -36,4 +39,9 @@ public struct CodecParts: OptionSet, Sendable {
   public static let encoder = CodecParts(rawValue: 1)
   /// Latents → images.
   public static let decoder = CodecParts(rawValue: 2)
+}
+
+extension LatentCodec {
+  /// Without transparency.
+  public var imageChannels: Int { 3 }
 }

@@ -15,6 +15,9 @@ public struct ImageEncoder: Sendable {
     self.geometry = geometry
   }
 
+  /// Channels of the images that it takes.
+  public var imageChannels: Int { codec.imageChannels }
+
   /// The packed latents of an image whose sides are multiples of a token's edge.
   ///
   /// - Parameters:

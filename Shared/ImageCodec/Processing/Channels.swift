@@ -9,7 +9,8 @@ extension RasterImage {
   /// Four channels: what has no alpha is opaque.
   public var rgba: RasterImage { converted(toChannels: 4) }
 
-  private func converted(toChannels target: Int) -> RasterImage {
+  /// The image with one, three or four channels; what has no alpha is opaque, and alpha is dropped.
+  public func converted(toChannels target: Int) -> RasterImage {
     guard channels != target else { return self }
     return RasterImage(width: width, height: height, channels: target) {
       image_convert(pixels, pixelCount, CInt(channels), CInt(target), $0)

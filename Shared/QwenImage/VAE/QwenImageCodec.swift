@@ -11,6 +11,8 @@ public struct QwenImageCodec: LatentCodec {
 
   /// Names everything that results depend on besides weights and inputs.
   public let numericsClass: String
+  /// Channels of images.
+  public let imageChannels: Int
 
   /// Reads the weights of the halves in `parts`, of which there is one at least; the other's tensors may be missing.
   ///
@@ -25,6 +27,7 @@ public struct QwenImageCodec: LatentCodec {
     decoder =
       parts.contains(.decoder) ? try VAEDecoder(weights, configuration: configuration, compute: compute) : nil
     numericsClass = compute.numericsClass
+    imageChannels = configuration.inputChannels
   }
 
   /// Decodes packed latents [gh·gw, 4 · zDim].

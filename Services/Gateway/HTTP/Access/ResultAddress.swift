@@ -2,13 +2,13 @@ import GatewayAPI
 import HTTPTypes
 import Hummingbird
 
-/// The address of one image of a job. If the server asks for keys, the address is signed, and shows this image to those
-/// who have it: programs that ask for addresses fetch them without a key.
+/// The address of one image of a job. If the server asks for keys, the address is signed, and shows this image, with
+/// all its layers, to those who have it: programs that ask for addresses fetch them without a key.
 struct ResultAddress: Hashable, Sendable {
   /// The route, as it is registered.
   static let route = "/v1/jobs/{id}/result"
   /// Query parameters of an address, all of which may be there.
-  static let parameters: Set = ["index", "key", "signature"]
+  static let parameters: Set = ["index", "layer", "key", "signature"]
 
   let job: String
   /// From 0, as it stands in the address.

@@ -232,7 +232,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__control__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[15] =
+static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[16] =
 {
   {
     "model_id",
@@ -414,12 +414,25 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "layers",
+    17,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DenoiseRequest, layers),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = {
   9,   /* field[9] = checkpoint_interval_seconds */
   14,   /* field[14] = controls */
   7,   /* field[7] = first_step */
   2,   /* field[2] = height_px */
+  15,   /* field[15] = layers */
   13,   /* field[13] = mask */
   0,   /* field[0] = model_id */
   6,   /* field[6] = noise */
@@ -436,7 +449,7 @@ static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[2 +
 {
   { 1, 0 },
   { 10, 8 },
-  { 0, 15 }
+  { 0, 16 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
 {
@@ -446,7 +459,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
   "Qwenimage__V1__DenoiseRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DenoiseRequest),
-  15,
+  16,
   qwenimage__v1__denoise_request__field_descriptors,
   qwenimage__v1__denoise_request__field_indices_by_name,
   2,  qwenimage__v1__denoise_request__number_ranges,

@@ -302,7 +302,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__overlay__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__overlay__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descriptors[7] =
+static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descriptors[8] =
 {
   {
     "model_id",
@@ -388,10 +388,23 @@ static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "layers",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DecodeRequest, layers),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__decode_request__field_indices_by_name[] = {
   3,   /* field[3] = format */
   2,   /* field[2] = height_px */
+  7,   /* field[7] = layers */
   0,   /* field[0] = model_id */
   6,   /* field[6] = overlay */
   5,   /* field[5] = parameters */
@@ -401,7 +414,7 @@ static const unsigned qwenimage__v1__decode_request__field_indices_by_name[] = {
 static const ProtobufCIntRange qwenimage__v1__decode_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 7 }
+  { 0, 8 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__decode_request__descriptor =
 {
@@ -411,7 +424,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__decode_request__descriptor =
   "Qwenimage__V1__DecodeRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DecodeRequest),
-  7,
+  8,
   qwenimage__v1__decode_request__field_descriptors,
   qwenimage__v1__decode_request__field_indices_by_name,
   1,  qwenimage__v1__decode_request__number_ranges,

@@ -114,10 +114,14 @@ struct  Qwenimage__V1__DenoiseRequest
   Qwenimage__V1__PreparedImage *mask;
   size_t n_controls;
   Qwenimage__V1__Control **controls;
+  /*
+   * Images of the size that are made together, one after the other in the latents, the composite first; 0: one image.
+   */
+  uint32_t layers;
 };
 #define QWENIMAGE__V1__DENOISE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__denoise_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0 }
 
 
 /*

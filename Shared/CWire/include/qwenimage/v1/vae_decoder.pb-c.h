@@ -87,14 +87,19 @@ struct  Qwenimage__V1__DecodeRequest
    * Absent: the decoded image is the result.
    */
   Qwenimage__V1__Overlay *overlay;
+  /*
+   * Layers, each an image of the size with transparency, behind a composite in the latents that is left out; 0: one
+   * image.
+   */
+  uint32_t layers;
 };
 #define QWENIMAGE__V1__DECODE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__decode_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED, 0,NULL, 0,NULL, NULL }
+    , (char *)protobuf_c_empty_string, 0, 0, QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED, 0,NULL, 0,NULL, NULL, 0 }
 
 
 /*
- * With the tensor `image`, U8 [bytes of the encoded file].
+ * With the tensor `image`, U8 [bytes of the encoded file]; of layers the files one after the other, from the bottom up.
  */
 struct  Qwenimage__V1__DecodeResponse
 {
