@@ -69,6 +69,16 @@ public struct GenerationDefaults: Hashable, Sendable {
     self.trueCFGScale = trueCFGScale
     self.negativePrompt = negativePrompt
   }
+
+  /// The negative prompt of a request; nil: it has none, and is made without guidance.
+  ///
+  /// As in the reference, guidance needs a ``trueCFGScale`` above 1 and a negative prompt, of which an empty text is
+  /// one and an absent text is none.
+  ///
+  /// - Parameter requested: what the request says, also an empty text; nil: the model's own, if it has one.
+  public func negativePrompt(for requested: String?) -> String? {
+    requested ?? (negativePrompt.isEmpty ? nil : negativePrompt)
+  }
 }
 
 /// The shape of packed latents: `[width · height / (downscale · patch)², channels · patch²]`.

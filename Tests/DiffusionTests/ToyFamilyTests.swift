@@ -67,6 +67,22 @@ import Weights
     }
   }
 
+  /// As the gateway has it: a model whose negative prompt is empty has none, but an empty one that is asked for counts.
+  @Test func guidanceNeedsANegativePrompt() throws {
+    var card = try Checkpoint().model.card()
+    card.defaults.trueCFGScale = 3
+    func request(_ negativePrompt: String?) -> ImageRequest {
+      ImageRequest(
+        card, prompt: "p", negativePrompt: negativePrompt, trueCFGScale: nil, steps: nil, width: nil, height: nil,
+        seed: 0)
+    }
+    #expect(card.defaults.negativePrompt.isEmpty)
+    #expect(request(nil).negativePrompt == nil && !request(nil).usesTrueCFG)
+    #expect(request("").negativePrompt == "" && request("").usesTrueCFG)
+    card.defaults.negativePrompt = " "
+    #expect(request(nil).negativePrompt == " " && request(nil).usesTrueCFG)
+  }
+
   @Test func aResumeEndsWithTheSameBytes() throws {
     let checkpoint = try Checkpoint(), model = try checkpoint.model
     try resume(

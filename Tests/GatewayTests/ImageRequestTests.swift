@@ -60,6 +60,19 @@ struct ImageRequestTests {
     #expect(try Self.request(#"{"prompt":"p","negative_prompt":""}"#).negativePrompt == "")
   }
 
+  /// The same in a form, where every other field that was left empty is absent.
+  @Test func emptyPromptsInFormsAreTexts() throws {
+    func request(_ fields: [(String, String)]) throws -> GenerationRequest {
+      let parts = fields.map { MultipartForm.Part(name: $0, bytes: Array($1.utf8)[...]) }
+      return try GenerationRequest(form: MultipartForm(parts: parts), maxPromptBytes: 100)
+    }
+    let read = try request([("prompt", "p"), ("negative_prompt", ""), ("seed", ""), ("model", "")])
+    #expect(read.negativePrompt == "" && read.seed == nil && read.model == nil)
+    #expect(try request([("prompt", "p")]).negativePrompt == nil)
+    let error = #expect(throws: APIError.self) { try request([("prompt", "")]) }
+    #expect(error?.message == "prompt is empty")
+  }
+
   /// As in OpenAI's API: an address unless asked otherwise of those models whose programs rely on it.
   @Test(
     arguments: [

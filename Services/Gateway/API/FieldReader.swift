@@ -17,12 +17,12 @@ public struct FieldReader {
   }
 
   /// Reads the fields of a form: numbers, `true` and `false` are written as texts, and an empty text is an absent
-  /// field.
+  /// field, but in `prompts`, where it is a text as any other.
   ///
   /// - Throws: when a field comes twice.
-  public init(form fields: [(name: String, value: String)]) throws(APIError) {
+  public init(form fields: [(name: String, value: String)], prompts: Set<String> = []) throws(APIError) {
     var members = JSONObject()
-    for (name, value) in fields where !value.isEmpty {
+    for (name, value) in fields where !value.isEmpty || prompts.contains(name) {
       guard members.updateValue(.string(value), forKey: name) == nil else {
         throw APIError(.invalidValue, "\(name.prefix(80)) comes twice", param: String(name.prefix(80)))
       }

@@ -8,10 +8,20 @@ public struct MultipartForm: Sendable {
     public var fileName: String?
     /// The contents.
     public var bytes: ArraySlice<UInt8>
+
+    /// See the properties.
+    public init(name: String, fileName: String? = nil, bytes: ArraySlice<UInt8>) {
+      self.name = name
+      self.fileName = fileName
+      self.bytes = bytes
+    }
   }
 
   /// The parts, in order.
   public var parts: [Part]
+
+  /// A form of these parts.
+  public init(parts: [Part]) { self.parts = parts }
 
   /// Most parts of a form.
   public static let maxParts = 128

@@ -104,7 +104,7 @@ public struct GenerationRequest: Hashable, Sendable {
         texts.append((part.name, text))
       }
     }
-    var fields = try FieldReader(form: texts)
+    var fields = try FieldReader(form: texts, prompts: ["prompt", "negative_prompt"])
     try read(&fields, kind, pipelines, maxPromptBytes)
   }
 

@@ -19,8 +19,7 @@ extension ImageSpec {
     let pipeline = try inputs.choosePipeline(request, card, pipelines)
     var options = try inputs.options(of: request, pipeline)
     try checkPrompt(request.prompt, "prompt", card)
-    let negativePrompt =
-      request.negativePrompt ?? (card.defaults.negativePrompt.isEmpty ? nil : card.defaults.negativePrompt)
+    let negativePrompt = card.defaults.negativePrompt(for: request.negativePrompt)
     if let negativePrompt { try checkPrompt(negativePrompt, "negative_prompt", card) }
     let trueCFGScale = request.trueCFGScale ?? card.defaults.trueCFGScale
     let steps = request.steps ?? card.defaults.steps

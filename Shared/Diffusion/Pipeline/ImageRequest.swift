@@ -35,7 +35,7 @@ public struct ImageRequest: Sendable, Equatable {
   ) {
     let defaults = card.defaults
     self.init(
-      prompt: prompt, negativePrompt: negativePrompt ?? defaults.negativePrompt,
+      prompt: prompt, negativePrompt: defaults.negativePrompt(for: negativePrompt),
       trueCFGScale: trueCFGScale ?? defaults.trueCFGScale, steps: steps ?? defaults.steps,
       size: ImageSize(widthPx: width ?? defaults.size.widthPx, heightPx: height ?? defaults.size.heightPx), seed: seed)
   }
