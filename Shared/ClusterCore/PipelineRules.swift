@@ -51,6 +51,12 @@ extension ModelCard {
     return choice
   }
 
+  /// Whether what is transparent in a request's only image is made anew, as in OpenAI's API. Models that read whole
+  /// images take it as a part of the image.
+  public var takesMaskFromTransparency: Bool {
+    !pipelines.contains { [.edit, .editPlus, .layered].contains($0) }
+  }
+
   /// The size of a request's image.
   ///
   /// - Parameters:
@@ -105,4 +111,12 @@ public enum PartialSchedule {
     }
     return first
   }
+}
+
+/// How many layers an image is taken apart into.
+public enum LayerCount {
+  /// What a request may ask for.
+  public static let limit = 2...10
+  /// Of a request that names none.
+  public static let `default` = 4
 }

@@ -1,5 +1,6 @@
 import ClusterCore
 import GatewayAPI
+import ImageCodec
 import Scheduling
 import StrictJSON
 

@@ -37,7 +37,7 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
     case .maskBlur:
       values[rawValue] = try fields.number(rawValue, in: 0...1000).map { .number(JSONNumber(text: "\($0)")) }
     case .layers:
-      values[rawValue] = try fields.integer(rawValue, in: ImageSpec.layerLimit).map {
+      values[rawValue] = try fields.integer(rawValue, in: LayerCount.limit).map {
         .number(JSONNumber(text: "\($0)"))
       }
     case .pasteBack: values[rawValue] = try fields.bool(rawValue).map { .bool($0) }
@@ -53,13 +53,9 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
 }
 
 extension ImageSpec {
-  /// How many layers an image can be taken apart into.
-  public static let layerLimit = 2...10
-  private static let defaultLayers = 4
-
   /// Layers that the image is taken apart into; 0: the result is one image.
   public var layers: Int {
-    pipeline == .layered ? number("layers").map { Int($0) } ?? Self.defaultLayers : 0
+    pipeline == .layered ? number("layers").map { Int($0) } ?? LayerCount.default : 0
   }
 
   /// Files of the result.

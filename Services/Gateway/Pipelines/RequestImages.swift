@@ -103,14 +103,9 @@ public struct ImageIntake: Hashable, Sendable {
           throw APIError(.invalidValue, "\(field): \(error)", param: field)
         }
         pixelsLeft -= image.width * image.height
-        images[role, default: []].append(role == .mask ? Self.mask(image) : image)
+        images[role, default: []].append(role == .mask ? image.asMask : image)
       }
     }
     return images
-  }
-
-  /// In OpenAI's API what is transparent is made anew; in a file without transparency, what is white.
-  private static func mask(_ image: RasterImage) -> RasterImage {
-    image.channels == 4 && image.alpha.pixels.contains { $0 < 255 } ? image.alpha.inverted : image.luma
   }
 }

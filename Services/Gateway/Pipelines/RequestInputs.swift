@@ -18,9 +18,7 @@ struct RequestInputs {
     mask = decoded.removeValue(forKey: .mask)?.first
     hasStrength = request.optionFields.contains("strength")
     if let outpainting = request.outpainting { try outpaint(outpainting) }
-    if mask == nil, !card.pipelines.contains(where: { [.edit, .editPlus, .layered].contains($0) }) {
-      takeMaskFromImage()
-    }
+    if mask == nil, card.takesMaskFromTransparency { takeMaskFromImage() }
   }
 
   private mutating func outpaint(_ outpainting: Outpainting) throws(APIError) {
@@ -34,10 +32,8 @@ struct RequestInputs {
 
   /// As in OpenAI's API: an image with transparency is its own mask.
   private mutating func takeMaskFromImage() {
-    guard images.count == 1, images[0].channels == 4 else { return }
-    let alpha = images[0].alpha
-    guard alpha.pixels.contains(where: { $0 < 255 }) else { return }
-    mask = alpha.inverted
+    guard images.count == 1, images[0].hasTransparency else { return }
+    mask = images[0].asMask
     images[0] = images[0].rgb
   }
 

@@ -6,11 +6,10 @@ extension PipelineRun {
   /// A prompt and an image → its layers, from the bottom up, with transparency (diffusers `QwenImageLayeredPipeline`).
   /// A composite is made with them, and left out.
   func layered(_ afterStep: LocalModel.AfterStep) throws -> [RasterImage] {
-    guard Self.layerLimit.contains(inputs.layers) else {
+    let limit = LayerCount.limit
+    guard limit.contains(inputs.layers) else {
       throw PipelineError.invalidRequest(
-        field: "layers",
-        reason:
-          "is \(inputs.layers); it must be between \(Self.layerLimit.lowerBound) and \(Self.layerLimit.upperBound)")
+        field: "layers", reason: "is \(inputs.layers); it must be between \(limit.lowerBound) and \(limit.upperBound)")
     }
     _ = try image()
     let image = inputs.images[0].prepared(by: ImagePreparation(size: request.size)).rgba
@@ -26,6 +25,4 @@ extension PipelineRun {
     let latents = try model.denoise(input, probe, afterStep), tokens = grid.tokenCount
     return (1..<count).map { decode(latents.rows($0 * tokens..<($0 + 1) * tokens), grid, number: $0 - 1) }
   }
-
-  private static let layerLimit = 1...16
 }

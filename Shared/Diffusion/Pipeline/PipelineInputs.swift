@@ -37,7 +37,7 @@ public struct PipelineInputs: Sendable {
   /// Control images, one for each of the loaded networks, in their order.
   public var controls: [Control] = []
   /// Layers to take the image apart into.
-  public var layers = 4
+  public var layers = LayerCount.default
 
   /// No images.
   public init() {}

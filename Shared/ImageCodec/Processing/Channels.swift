@@ -55,6 +55,13 @@ extension RasterImage {
 // MARK: - Masks
 
 extension RasterImage {
+  /// The image as a mask of one channel, white where an image is made anew. In OpenAI's API that is what is
+  /// transparent; in an image without transparency, what is white.
+  public var asMask: RasterImage { hasTransparency ? alpha.inverted : luma }
+
+  /// Whether any pixel is not opaque.
+  public var hasTransparency: Bool { channels == 4 && alpha.pixels.contains { $0 < 255 } }
+
   /// 255 minus every value, alpha too.
   public var inverted: RasterImage {
     RasterImage(width: width, height: height, channels: channels, pixels: pixels.map { 255 - $0 })
