@@ -25,9 +25,9 @@ struct AccuracyCommand: AsyncParsableCommand {
     let rows = try await onThread { () throws in
       let directory = try ModelDirectory(URL(filePath: model)), card = try directory.card()
       let imageRequest = ImageRequest(
-        card, prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
-        steps: request.steps,
-        width: request.width, height: request.height, seed: request.seed.fixed ?? 0)
+        card, prompt: request.prompt, negativePrompt: request.sampling.negativePrompt,
+        trueCFGScale: request.sampling.trueCfgScale, steps: request.sampling.steps, width: request.sampling.width,
+        height: request.sampling.height, seed: request.seed.fixed ?? 0)
       try card.limits.validate(imageRequest)
       return try ModeAccuracy.measure(
         directory, request: imageRequest, precisions: [.bf16, .int8, .q4], pool: ThreadPool(threads: threads))

@@ -5,9 +5,16 @@ extension GatewayClient {
   /// A job as `/v1/jobs` shows it.
   struct Job: Decodable {
     struct Image: Decodable {
+      struct Problem: Decodable { let message: String }
       let index: Int
       let seed: UInt64
       let status: String
+      /// The stage at work.
+      let stage: String?
+      /// How many the result has; nil: it is one image.
+      let layers: Int?
+      /// Why there is no result.
+      let error: Problem?
     }
     let id: String
     let status: String
@@ -68,11 +75,6 @@ extension GatewayClient {
 
   /// Ends a job.
   func cancel(_ id: String) async throws -> Job { try decode(try await answer(to: request("DELETE", path(of: id)))) }
-
-  /// A finished image.
-  func image(of id: String, index: Int) async throws -> Data {
-    try image(try await data(path(of: id) + "/result?index=\(index)"))
-  }
 
   /// `body` with both sides if it has one: the other is the model's own, as it is without a gateway.
   func completed(_ body: Body) async throws -> Body {
@@ -139,7 +141,7 @@ extension GatewayClient {
     return hasEvents
   }
 
-  private func path(of job: String) -> String { "/v1/jobs/\(Self.encoded(job))" }
+  func path(of job: String) -> String { "/v1/jobs/\(Self.encoded(job))" }
 
   private static let unreserved = CharacterSet(
     charactersIn: "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
@@ -149,16 +151,16 @@ extension GatewayClient {
     name.addingPercentEncoding(withAllowedCharacters: unreserved) ?? ""
   }
 
-  private func data(_ path: String) async throws -> Data { try await answer(to: request("GET", path)) }
+  func data(_ path: String) async throws -> Data { try await answer(to: request("GET", path)) }
 
-  private func answer(to request: HTTPClient.Request) async throws -> Data {
+  func answer(to request: HTTPClient.Request) async throws -> Data {
     // An image may take its time; the wait for the next bytes is bounded.
     let response = try await http.execute(request)
     guard (200..<300).contains(response.status) else { throw await refusal(response) }
     return Data(try await response.body.collect(upTo: Self.maxAnswerBytes))
   }
 
-  private func decode<Value: Decodable>(_ data: Data) throws -> Value {
+  func decode<Value: Decodable>(_ data: Data) throws -> Value {
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     return try decoder.decode(Value.self, from: data)

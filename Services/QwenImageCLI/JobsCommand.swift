@@ -38,7 +38,7 @@ struct JobsCommand: AsyncParsableCommand {
         if request.seed == .random, let first = job.images.first { Terminal.note("seed \(first.seed)") }
         guard wait else { return }
         try await JobsCommand.follow(job.id, client)
-        try output.write([UInt8](try await client.image(of: job.id, index: 0)))
+        try output.write([UInt8](try await client.image(of: job.id, index: 0, layer: nil)))
       }
     }
   }
@@ -104,11 +104,14 @@ struct JobsCommand: AsyncParsableCommand {
     @Option(parsing: .unconditional, help: "Which of its images, from 0.")
     var index = 0
 
+    @Option(parsing: .unconditional, help: "Which of the image's layers, from 0 at the bottom, if it has some.")
+    var layer: Int?
+
     @OptionGroup var output: OutputOptions
 
     func run() async throws {
       try output.file.check()
-      let image = try await gateway.withClient { try await $0.image(of: job, index: index) }
+      let image = try await gateway.withClient { try await $0.image(of: job, index: index, layer: layer) }
       try output.write([UInt8](image))
     }
   }
@@ -126,7 +129,8 @@ struct JobsCommand: AsyncParsableCommand {
   }
 
   /// Shows progress until the job ends; anything but success is an error.
-  private static func follow(_ id: String, _ client: GatewayClient) async throws {
+  @discardableResult
+  static func follow(_ id: String, _ client: GatewayClient) async throws -> GatewayClient.Job {
     var progress = ProgressBar()
     defer { progress.finish() }
     let job = try await client.watch(id) { job in
@@ -138,8 +142,11 @@ struct JobsCommand: AsyncParsableCommand {
     }
     progress.finish()
     guard job.status == "succeeded" else {
-      throw GatewayClientError.failed(message: "job \(id) has \(job.status); see `jobs show`")
+      let reason = job.images.compactMap { $0.error?.message.prefix(2000) }.first.map { ": \($0)" }
+      let status = job.status == "cancelled" ? "was cancelled" : "has \(job.status)"
+      throw GatewayClientError.failed(message: "job \(id) \(status)\(reason ?? "; see `jobs show`")")
     }
+    return job
   }
 }
 

@@ -20,13 +20,19 @@ struct LocalCommand: AsyncParsableCommand {
 
   @OptionGroup var request: RequestOptions
 
-  @OptionGroup var images: ImageOptions
-
-  @Flag(help: "With a mask, put the image's own pixels back where it is black, as a cluster does.")
-  var pasteBack = false
-
+  @OptionGroup var source: SourceOptions
+  @OptionGroup var mask: MaskOptions
+  @OptionGroup var strength: StrengthOptions
+  @OptionGroup var crop: CropOptions
+  @OptionGroup var blur: MaskBlurOptions
+  @OptionGroup var paste: PasteOptions
+  @OptionGroup var outpaint: OutpaintOptions
+  @OptionGroup var control: ControlOptions
   @Option(help: "Directory of a control network. Repeat it for several.")
   var controlnet: [String] = []
+
+  @OptionGroup var layers: LayerOptions
+  @OptionGroup var pipeline: PipelineChoiceOptions
 
   @OptionGroup var output: OutputOptions
 
@@ -46,8 +52,10 @@ struct LocalCommand: AsyncParsableCommand {
   @Option(help: "Also write every intermediate tensor to this safetensors file.")
   var dump: String?
 
+  func validate() throws { try paste.check(with: crop) }
+
   func run() async throws {
-    try output.file.check()
+    try output.check()
     try tensorFile?.checkReplaceable()
     let interruption = Interruption()
     // Compute blocks its thread for minutes; it must not hold one of the concurrency pool's.
@@ -68,15 +76,16 @@ struct LocalCommand: AsyncParsableCommand {
     progress.show("loading \(model)")
     let directory = try ModelDirectory(URL(filePath: model))
     let card = try directory.card()
-    var inputs = try images.inputs()
-    inputs.pastesBack = pasteBack
-    let pipeline = try card.pipeline(named: images.pipeline, for: inputs.summary)
+    let inputs = try inputs(for: card)
+    let pipeline = try card.pipeline(named: pipeline.pipeline, for: inputs.summary)
+    try output.check(count: pipeline == .layered ? inputs.layers : 1)
+    let sampling = request.sampling
     let own = card.size(for: pipeline, nil, inputs.summary.sizes)
-    let asked = ImageSize(widthPx: request.width ?? own.widthPx, heightPx: request.height ?? own.heightPx)
+    let asked = ImageSize(widthPx: sampling.width ?? own.widthPx, heightPx: sampling.height ?? own.heightPx)
     let size = card.size(for: pipeline, asked, inputs.summary.sizes)
     let imageRequest = ImageRequest(
-      card, prompt: request.prompt, negativePrompt: request.negativePrompt, trueCFGScale: request.trueCfgScale,
-      steps: request.steps, width: size.widthPx, height: size.heightPx,
+      card, prompt: request.prompt, negativePrompt: sampling.negativePrompt, trueCFGScale: sampling.trueCfgScale,
+      steps: sampling.steps, width: size.widthPx, height: size.heightPx,
       seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
     try card.limits.validate(imageRequest)
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
@@ -100,6 +109,30 @@ struct LocalCommand: AsyncParsableCommand {
     if request.seed == .random { Terminal.note("seed \(imageRequest.seed)") }
     let metadata = imageRequest.metadata(card.model, softwareVersion: SoftwareVersion.current)
     try output.write(try drawn.map { try PNG.encode($0, texts: metadata.texts) })
+  }
+}
+
+extension LocalCommand {
+  /// The images and how they are used, by the gateway's rules.
+  fileprivate func inputs(for card: ModelCard) throws -> PipelineInputs {
+    var inputs = PipelineInputs(), reader = InputFileReader()
+    for group in [source, mask, strength, crop, blur, paste, control, outpaint, layers] as [any ImageFlags] {
+      try group.add(to: &inputs, &reader)
+    }
+    // As in OpenAI's API: an image with transparency is its own mask.
+    if inputs.mask == nil, inputs.images.count == 1, inputs.images[0].hasTransparency, card.takesMaskFromTransparency {
+      inputs.mask = inputs.images[0].asMask
+      inputs.images[0] = inputs.images[0].rgb
+    }
+    guard let mask = inputs.mask, let target = inputs.images.first ?? inputs.controls.first?.image else {
+      return inputs
+    }
+    guard (mask.width, mask.height) == (target.width, target.height) else {
+      throw OutputError(
+        name: "--mask \(self.mask.mask ?? "")",
+        reason: "it is \(mask.width)x\(mask.height), but the image \(target.width)x\(target.height)")
+    }
+    return inputs
   }
 }
 

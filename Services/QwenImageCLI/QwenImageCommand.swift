@@ -9,9 +9,9 @@ struct QwenImageCommand: AsyncParsableCommand {
     abstract: "Draw images with Qwen-Image, in one process or through a cluster.",
     version: SoftwareVersion.current,
     subcommands: [
-      LocalCommand.self, GenerateCommand.self, JobsCommand.self, KeygenCommand.self, APIKeyCommand.self,
-      SynthCommand.self,
-      QuantizeCommand.self, AccuracyCommand.self, InspectCommand.self,
+      LocalCommand.self, GenerateCommand.self, EditCommand.self, InpaintCommand.self, OutpaintCommand.self,
+      ControlCommand.self, LayersCommand.self, JobsCommand.self, KeygenCommand.self, APIKeyCommand.self,
+      SynthCommand.self, QuantizeCommand.self, AccuracyCommand.self, InspectCommand.self,
     ])
 }
 

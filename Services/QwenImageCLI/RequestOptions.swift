@@ -1,12 +1,23 @@
 import ArgumentParser
 import Foundation
 
-/// The flags that describe an image; `local` and `generate` share them.
+/// The flags that describe an image; `local` and the commands for clusters share them.
 struct RequestOptions: ParsableArguments {
   @Option(name: [.short, .long], parsing: .unconditional, help: "What to draw.")
   var prompt: String
 
-  @Option(parsing: .unconditional, help: "What to steer away from. Default: the model's own.")
+  @OptionGroup var sampling: SamplingOptions
+
+  /// The flag's seed.
+  var seed: SeedChoice { sampling.seed }
+}
+
+/// The flags that describe an image, without its prompt.
+struct SamplingOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: "What to steer away from; an empty text counts. Default: the model's own, without which there is no guidance."
+  )
   var negativePrompt: String?
 
   @Option(parsing: .unconditional, help: "Guidance strength; 1 switches guidance off. Default: the model's own.")
@@ -72,17 +83,26 @@ struct OutputOptions: ParsableArguments {
   /// What the path is.
   var file: OutputFile { OutputFile(output) }
 
+  /// Finds out as much as possible about where `count` images would go, without writing anything.
+  func check(count: Int = 1) throws {
+    let paths = try paths(count)
+    try file.check()
+    if count > 1 { for path in paths { try OutputFile(path).check() } }
+  }
+
   /// Writes the images, several ones under the path with their number before the extension.
   func write(_ images: [[UInt8]]) throws {
-    guard images.count > 1 else { return try images.forEach { try write($0) } }
+    for (path, png) in zip(try paths(images.count), images) { try OutputOptions(path: path).write(png) }
+  }
+
+  private func paths(_ count: Int) throws -> [String] {
+    guard count > 1 else { return [output] }
     guard !file.isStandardOutput else {
-      throw OutputError(name: "--output -", reason: "there are \(images.count) images; name a file")
+      throw OutputError(name: "--output \(output)", reason: "there are \(count) images; name a file")
     }
     let url = URL(filePath: output)
-    for (index, png) in images.enumerated() {
-      let suffix = url.pathExtension.isEmpty ? "" : ".\(url.pathExtension)"
-      try OutputOptions(path: "\(output.dropLast(suffix.count)).\(index)\(suffix)").write(png)
-    }
+    let suffix = url.pathExtension.isEmpty ? "" : ".\(url.pathExtension)"
+    return (0..<count).map { "\(output.dropLast(suffix.count)).\($0)\(suffix)" }
   }
 
   /// Writes the image, and says where unless it is standard output.
@@ -97,9 +117,8 @@ extension RequestOptions {
   /// The request, as the gateway reads it.
   var body: GatewayClient.Body {
     GatewayClient.Body(
-      prompt: prompt, negativePrompt: negativePrompt, trueCfgScale: trueCfgScale, numInferenceSteps: steps,
-      width: width, height: height,
-      seed: seed.fixed)
+      prompt: prompt, negativePrompt: sampling.negativePrompt, trueCfgScale: sampling.trueCfgScale,
+      numInferenceSteps: sampling.steps, width: sampling.width, height: sampling.height, seed: seed.fixed)
   }
 }
 

@@ -77,6 +77,25 @@ def local(cluster, *flags, **options):
     return pixels(path.read_bytes()) if "layers" not in options else None
 
 
+def agree(cluster, command, *flags, local=None, stdin=None, **options):
+    """`qwen-image COMMAND` writes, through the cluster, the bytes of `qwen-image local` with the same flags, or those of `local`."""
+    common = {"prompt": "a red circle", "seed": 11, "steps": 3, "true-cfg-scale": 3, **options}
+    common = [f"--{name}={value}" for name, value in common.items()]
+    alone = ["local", f"--model={cluster.model}", f"--precision={cluster.precision}", *(flags if local is None else local)]
+    written = []
+    for name, arguments in ("cluster", [command, f"--gateway={cluster.url}", *flags]), ("alone", alone):
+        folder = pathlib.Path(tempfile.mkdtemp(dir=cluster.folder))
+        result = subprocess.run([BINARIES / "qwen-image", *map(str, arguments), *common, "--output", folder / "out.png"],
+                                input=stdin, capture_output=True, timeout=300)
+        assert result.returncode == 0, (name, result.stderr)
+        written.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
+    assert written[0].keys() == written[1].keys(), written
+    for name, data in written[0].items():
+        same(pixels(data), pixels(written[1][name]))
+        assert data == written[1][name], f"{command}: the pixels of {name} are the same, the bytes are not"
+    return list(written[0])
+
+
 def result(cluster, job):
     """The pixels of a job's first image."""
     with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job}/result", timeout=60) as response:
@@ -102,6 +121,8 @@ def test_an_image_to_begin_with():
         again = client(cluster).post(
             "/images/variations", cast_to=object, body={"image": address, "seed": 2, "steps": 4})
         assert variation.data[0].b64_json == again["data"][0]["b64_json"]
+        agree(cluster, "edit", "--image", drawn, "--strength", 0.5, steps=12)
+        agree(cluster, "edit", "--image", "-", "--strength", 0.5, "--negative-prompt", "", stdin=drawn.read_bytes(), steps=12)
 
 
 def test_what_the_mask_leaves_is_kept():
@@ -117,10 +138,17 @@ def test_what_the_mask_leaves_is_kept():
             assert (painted[~mask] == original[~mask]).all(), "a pixel outside of the mask has changed"
             assert (painted[mask] != original[mask]).any()
             same(painted, local(cluster, "--paste-back", image=image_file, mask=mask_file, strength=1))
+        image = ["--image", image_file, "--mask", mask_file]
+        agree(cluster, "inpaint", *image, "--strength", 0.9, "--mask-blur", 1.5)
+        agree(cluster, "inpaint", *image, "--strength", 1, "--padding-mask-crop", 4)
+        agree(cluster, "inpaint", *image, "--no-paste-back")
+        agree(cluster, "outpaint", "--image", image_file, "--left", 16, "--bottom", 14, "--feather", 5, "--strength", 1)
         # The same by transparency, as OpenAI's API has it.
         alpha = Image.fromarray(numpy.dstack([original, numpy.where(mask, 0, 255).astype(numpy.uint8)]))
         alpha.save(image_file)
         same(edited(cluster, [image_file], strength=1), painted)
+        agree(cluster, "inpaint", "--image", image_file, "--mask", image_file, "--strength", 1)
+        same(local(cluster, image=image_file, strength=1), painted)
 
 
 def test_edits_of_one_and_several_images():
@@ -130,6 +158,9 @@ def test_edits_of_one_and_several_images():
         same(edited(cluster, [tall], size="80x96"), local(cluster, "--image", tall, width=80, height=96))
         kept = edited(cluster, [exact], mask, strength=0.8)
         same(kept, local(cluster, "--paste-back", image=exact, mask=mask, strength=0.8))
+        agree(cluster, "edit", "--image", odd)
+        agree(cluster, "inpaint", "--image", exact, "--mask", mask, "--strength", 0.8)
+        agree(cluster, "outpaint", "--image", exact, "--top", 32)
         outside = numpy.asarray(Image.open(mask)) == 0
         assert (kept[outside] == numpy.asarray(Image.open(exact))[outside]).all()
     for name in ("checkpoint-edit", "checkpoint-edit2511"):
@@ -137,6 +168,7 @@ def test_edits_of_one_and_several_images():
             both = edited(cluster, [odd, tall], size="96x80")
             same(both, local(cluster, "--image", odd, "--image", tall, width=96, height=80))
             assert (both != edited(cluster, [tall, odd], size="96x80")).any(), "the order says nothing"
+            agree(cluster, "edit", "--image", odd, "--image", tall, width=96, height=80)
 
 
 def test_layers():
@@ -159,6 +191,8 @@ def test_layers():
         for address, layer in zip(addresses, layers):
             with urllib.request.urlopen(address, timeout=60) as answer:
                 same(pixels(answer.read()), layer)
+        files = agree(cluster, "layers", image, "-n", 3, local=["--image", image, "--layers", 3])
+        assert files == ["out.0.png", "out.1.png", "out.2.png"], files
 
 
 def test_control_images():
@@ -175,6 +209,8 @@ def test_control_images():
             flags = ["--mask", mask] if has_mask else []
             same(pixels(base64.b64decode(response.data[0].b64_json)), local(
                 cluster, *flags, width=96, height=64, **{"control-image": exact, "control-scale": 0.8, "controlnet": directory}))
+            flags = ["--control-image", exact, "--control-scale", 0.8, *flags]
+            agree(cluster, "control", *flags, local=["--controlnet", directory, *flags], width=96, height=64)
     with checkpoint("checkpoint", "QwenImagePipeline") as model, Cluster(BINARIES, model) as cluster:
         try:
             client(cluster).images.generate(prompt="a red circle", extra_body={"control_image": base64.b64encode(odd.read_bytes()).decode()})

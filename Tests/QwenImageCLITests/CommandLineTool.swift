@@ -25,13 +25,15 @@ struct CommandLineTool: Sendable {
     var isSuccess: Bool { status == .exited(0) }
   }
 
-  /// Runs it with `arguments`; its standard input is empty.
+  /// Runs it with `arguments`.
+  ///
+  /// - Parameter input: its standard input.
   static func run(
-    _ arguments: [String], environment: [String: String?] = [:], directory: URL? = nil
+    _ arguments: [String], environment: [String: String?] = [:], directory: URL? = nil, input: [UInt8] = []
   ) async throws -> Result {
     let result = try await Subprocess.run(
       .path(FilePath(path)), arguments: Arguments(arguments), environment: inherited.updating(keyed(environment)),
-      workingDirectory: directory.map { FilePath($0.path) }, output: .bytes(limit: 4 << 20),
+      workingDirectory: directory.map { FilePath($0.path) }, input: .array(input), output: .bytes(limit: 4 << 20),
       error: .string(limit: 1 << 20))
     return Result(status: result.terminationStatus, output: result.standardOutput, errors: result.standardError)
   }

@@ -11,13 +11,16 @@ final class FakeServer: Sendable {
   private let listener: Int32
   private let answer: Answer
   private let greeting: [UInt8]?
-  private let seen = Mutex<[String]>([])
+  private let seen = Mutex<[[UInt8]]>([])
 
   var address: String { "http://127.0.0.1:\(port)" }
   /// The requests that have come.
-  var requests: [String] { seen.withLock { $0 } }
+  var requests: [String] { rawRequests.map { String(decoding: $0, as: UTF8.self) } }
+  /// The same as they came.
+  var rawRequests: [[UInt8]] { seen.withLock { $0 } }
 
   /// Starts to listen. A request whose answer is nil gets none: its connection stays open until the client closes it.
+  /// An empty answer closes it.
   ///
   /// - Parameter greeting: sent at once instead of an answer, whatever the client says.
   init(greeting: [UInt8]? = nil, _ answer: @escaping Answer = { _ in nil }) throws {
@@ -78,7 +81,7 @@ final class FakeServer: Sendable {
       bytes += buffer[..<count]
     }
     let request = String(decoding: bytes, as: UTF8.self)
-    seen.withLock { $0.append(request) }
+    seen.withLock { $0.append(bytes) }
     guard let answer = answer(request) else {
       while read(connection, &buffer, buffer.count) > 0 {}
       return
