@@ -157,7 +157,11 @@ let package = Package(
         .nioHTTPTypesHTTP1, .nioPosix, .serviceLifecycle, .unixSignals,
       ],
       path: "Services/Gateway/HTTP",
-      resources: ["openapi.yaml", "Page/index.html", "Page/page.css", "Page/page.js"].map { .embedInCode($0) }),
+      resources: (["openapi.yaml"]
+        + [
+          "index.html", "page.css", "editor.css", "page.js", "api.js", "compare.js", "composer.js", "errors.js",
+          "extend.js", "images.js", "jobs.js", "mask.js", "pipelines.js", "raster.js", "results.js", "store.js",
+        ].map { "Page/\($0)" }).map { .embedInCode($0) }),
     .target(
       name: "StageSupport",
       dependencies: [

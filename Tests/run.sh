@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
-scripts=(scripts reader cluster images prompts page faults containers)
+scripts=(scripts reader cluster images prompts page page-images faults containers)
 fuzz_seconds=
 chosen=()
 while [ $# -gt 0 ]; do
@@ -90,7 +90,7 @@ if [ -n "$filter" ] || [ $needs_python = yes ]; then
   QWEN_IMAGE_TEST_PYTHON=$(Tests/Support/python.sh)
   export QWEN_IMAGE_TEST_PYTHON
 fi
-if is_chosen page; then
+if is_chosen page || is_chosen page-images; then
   CHROMIUM=$(Tests/Support/chromium.sh "$QWEN_IMAGE_TEST_PYTHON")
   export CHROMIUM
 fi
@@ -107,6 +107,7 @@ part cluster 3600 "$python" Tests/Cluster/cluster_test.py "$bin"
 part images 3600 "$python" Tests/Cluster/images_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
+part page-images 3600 "$python" Tests/Cluster/page_images_test.py "$bin"
 part faults 3600 "$python" Tests/Cluster/faults_test.py "$bin"
 part containers 7200 Tests/Cluster/containers.sh "$bin"
 if [ -n "$fuzz_seconds" ] || [[ " ${chosen[*]} " == *" fuzz "* ]]; then

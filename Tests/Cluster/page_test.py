@@ -4,50 +4,13 @@
     page_test.py [BINARIES]        needs playwright from PyPI, and chromium (Debian's, or what $CHROMIUM names)
 """
 
-import os
-import pathlib
-import shutil
 import signal
 import subprocess
 import sys
 
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from cluster import PATIENCE_SECONDS, Cluster
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "Tests/Support"))
-import testing  # noqa: E402
-
-BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release")
-MODEL = ROOT / "compose/models/nano-qwen-image"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-LONG_MS = PATIENCE_SECONDS * 1000
-
-
-def ask(page, prompt, **fields):
-    """Fills the form in and sends it; returns the job's article."""
-    count = page.locator(".job").count()
-    page.fill("[name=prompt]", prompt)
-    for name in ("negative_prompt", "size", "steps", "true_cfg_scale", "seed"):
-        page.fill(f"[name={name}]", str(fields.get(name, "")))
-    page.fill("[name=n]", str(fields.get("n", 1)))
-    page.click("#request button[type=submit]")
-    expect(page.locator(".job")).to_have_count(count + 1)
-    return page.locator(".job").first
-
-
-def images(job, count):
-    """The bytes of the job's images, as the browser saves them."""
-    expect(job.locator("img")).to_have_count(count)
-    expect(job.locator("progress")).to_have_count(0)
-    saved = []
-    for link in job.locator("figcaption a").all():
-        with job.page.expect_download() as download:
-            link.click()
-        saved.append(download.value.path().read_bytes())
-    assert len(saved) == count
-    return saved
+from browser import BINARIES, ask, images, main
 
 
 def test_images_are_those_of_the_command_line(page, cluster):
@@ -100,9 +63,12 @@ def test_refusals_name_the_field(page, cluster):
     page.fill("[name=prompt]", "p")
     page.fill("[name=size]", "63x64")
     page.click("#request button[type=submit]")
-    expect(page.locator("#refusal")).to_have_text("width is 63, but must be a multiple of 16")
+    expect(page.locator("#error-size")).to_have_text("width is 63, but must be a multiple of 16")
+    expect(page.locator("[name=size]")).to_be_focused()
+    expect(page.locator("[name=size]")).to_have_attribute("aria-describedby", "error-size")
     expect(page.locator(".job")).to_have_count(count)
     page.fill("[name=size]", "")
+    expect(page.locator("#error-size")).to_have_count(0)
 
 
 def test_markup_in_a_prompt_is_text(page, cluster):
@@ -128,25 +94,5 @@ def test_a_key_is_asked_for(page, cluster):
     images(ask(page, "a red heart"), 1)
 
 
-def main():
-    expect.set_options(timeout=LONG_MS)
-    with Cluster(BINARIES, MODEL) as cluster, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(LONG_MS)
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
-        page.goto(cluster.url)
-
-        def check(test):
-            test(page, cluster)
-            assert not errors, errors
-
-        status = testing.run("page", [(name, lambda test=test: check(test)) for name, test in testing.functions(globals())])
-        browser.close()
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("page", globals()))

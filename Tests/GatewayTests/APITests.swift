@@ -236,7 +236,8 @@ struct APITests {
   @Test func thePageLoadsFromHereAlone() async throws {
     try await ToyCluster.run { cluster in
       try await cluster.app().test(.live) { client in
-        for (uri, mediaType) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+        for uri in RouteAccessTests.pagePaths {
+          let mediaType = uri == "/" ? "text/html" : uri.hasSuffix(".css") ? "text/css" : "text/javascript"
           let response = try await client.execute(uri: uri, method: .get)
           #expect(response.status == .ok)
           #expect(response.headers[.contentType] == "\(mediaType); charset=utf-8")

@@ -11,7 +11,15 @@ import Testing
 @Suite("API keys on every route", .timeLimit(.minutes(5)))
 struct RouteAccessTests {
   /// Written down here as well, so that a new route is not open by mistake.
-  static let openPaths: Set = ["/", "/page.css", "/page.js", "/healthz", "/readyz", "/metrics", "/openapi.yaml"]
+  static let openPaths = Set(pagePaths).union(["/healthz", "/readyz", "/metrics", "/openapi.yaml"])
+
+  /// The page's files.
+  static let pagePaths =
+    ["/", "/page.css", "/editor.css"]
+    + [
+      "page", "api", "compare", "composer", "errors", "extend", "images", "jobs", "mask", "pipelines", "raster",
+      "results", "store",
+    ].map { "/\($0).js" }
 
   /// Other spellings of `path`, some of which routers, proxies and file systems take for the same.
   static func spellings(of path: String) -> [String] {

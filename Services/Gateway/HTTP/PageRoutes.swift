@@ -13,17 +13,37 @@ struct PageRoutes: Sendable {
       let redirect = Response(status: .temporaryRedirect, headers: [.location: basePath + "/"])
       router.serve(RouterPath(basePath), [(.get, { _, _ in redirect })])
     }
-    serve("/", "text/html; charset=utf-8", PackageResources.index_html, router)
-    serve("/page.css", "text/css; charset=utf-8", PackageResources.page_css, router)
-    serve("/page.js", "text/javascript; charset=utf-8", PackageResources.page_js, router)
+    for (path, bytes) in Self.files {
+      let kind = path.hasSuffix(".js") ? "javascript" : path.hasSuffix(".css") ? "css" : "html"
+      var headers = Self.headers
+      headers[.contentType] = "text/\(kind); charset=utf-8"
+      let response = Response(status: .ok, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+      router.serve(RouterPath(path), [(.get, { _, _ in response })])
+    }
   }
 
-  private func serve(_ path: RouterPath, _ mediaType: String, _ bytes: [UInt8], _ router: Router<GatewayContext>) {
-    var headers = Self.headers
-    headers[.contentType] = mediaType
-    let response = Response(status: .ok, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
-    router.serve(path, [(.get, { _, _ in response })])
-  }
+  /// The files by their paths.
+  private static let files: KeyValuePairs<String, [UInt8]> = [
+    "/": PackageResources.index_html,
+    "/page.css": PackageResources.page_css,
+    "/editor.css": PackageResources.editor_css,
+    "/page.js": PackageResources.page_js,
+    "/api.js": PackageResources.api_js,
+    "/compare.js": PackageResources.compare_js,
+    "/composer.js": PackageResources.composer_js,
+    "/errors.js": PackageResources.errors_js,
+    "/extend.js": PackageResources.extend_js,
+    "/images.js": PackageResources.images_js,
+    "/jobs.js": PackageResources.jobs_js,
+    "/mask.js": PackageResources.mask_js,
+    "/pipelines.js": PackageResources.pipelines_js,
+    "/raster.js": PackageResources.raster_js,
+    "/results.js": PackageResources.results_js,
+    "/store.js": PackageResources.store_js,
+  ]
+
+  /// The routes of the page, as they are registered.
+  static let paths = files.map(\.key)
 
   /// The page loads from this server alone, and no other site may frame it, as a protection against clickjacking.
   private static let headers: HTTPFields = [

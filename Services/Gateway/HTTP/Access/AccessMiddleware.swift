@@ -9,9 +9,7 @@ import Hummingbird
 /// spelling leads the router to a route, the route's own rule holds. What leads to no route is refused as well.
 struct AccessMiddleware: RouterMiddleware {
   /// The routes that need no key, as they are registered: the page, and what probes and scrapers read.
-  static let openRoutes: Set<String> = [
-    "/", "/page.css", "/page.js", "/healthz", "/readyz", "/metrics", "/openapi.yaml",
-  ]
+  static let openRoutes = Set(PageRoutes.paths).union(["/healthz", "/readyz", "/metrics", "/openapi.yaml"])
 
   let keyring: Keyring?
   /// The page is there, with a slash behind it.
