@@ -7,7 +7,7 @@
 #   Tests/dev.sh fuzz TARGET [--seed N] [--seconds N]      fuzz one reader of bytes from outside (15 seconds), see Tests/Fuzzing
 #   Tests/dev.sh simulate [--seed N] [OPTION ...]          run the cluster in virtual time; a seed is shown step by step, see Tests/Simulation
 #   Tests/dev.sh bench [kernels | GROUP]                   measure the kernels alone, or beside the reference, see Tests/bench.sh
-#   Tests/dev.sh sanitize [OPTION ...]                     run tests under the address and thread sanitizers
+#   Tests/dev.sh sanitize address|thread [SUITE ...]       run tests under a sanitizer, see Tests/sanitize.sh
 #   Tests/dev.sh ci                                        what must pass before a change lands
 #
 # ./Tests/run.sh runs all tests: these, real clusters with faults, the page in a browser, containers.

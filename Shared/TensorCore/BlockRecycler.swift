@@ -42,12 +42,18 @@ public final class BlockRecycler: Sendable {
       idle.byteCount -= byteCount
       return block
     }
-    if block == nil { release(atLeast: byteCount) }
-    return block.flatMap { UnsafeMutableRawPointer(bitPattern: $0) }
+    guard let block, let pointer = UnsafeMutableRawPointer(bitPattern: block) else {
+      release(atLeast: byteCount)
+      return nil
+    }
+    AddressSanitizer.permit(pointer, byteCount)
+    return pointer
   }
 
   /// Keeps an unused block from malloc, or frees it if there are enough.
   package func give(_ block: UnsafeMutableRawPointer, byteCount: Int) {
+    // Before another thread may take it.
+    AddressSanitizer.forbid(block, byteCount)
     let address = UInt(bitPattern: block)
     let isKept = idle.withLock { idle in
       guard idle.byteCount + byteCount <= idleBytesMax else { return false }

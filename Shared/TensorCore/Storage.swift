@@ -31,6 +31,7 @@
     let blockBytes = Self.blockBytes(byteCount)
     if blockBytes >= BlockRecycler.smallestBlockBytes, let block = BlockRecycler.shared.take(byteCount: blockBytes) {
       self.base = block
+      AddressSanitizer.forbid(block + byteCount, blockBytes - byteCount)
       return
     }
     let isHuge = blockBytes >= Self.hugePageThreshold
@@ -41,6 +42,7 @@
       if isHuge { madvise(pointer, blockBytes, MADV_HUGEPAGE) }
     #endif
     self.base = pointer
+    AddressSanitizer.forbid(pointer + byteCount, blockBytes - byteCount)
   }
 
   /// Sizes are rounded so that blocks can be used again: huge ones to huge pages, others to 4 KiB.
