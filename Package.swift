@@ -151,10 +151,10 @@ let package = Package(
     .target(
       name: "Gateway",
       dependencies: [
-        "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "Hashing", "ImageCodec",
-        "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire", .asyncAlgorithms,
-        .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes,
-        .nioHTTPTypesHTTP1, .nioPosix, .serviceLifecycle, .unixSignals,
+        "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "HTTPClient", "Hashing",
+        "ImageCodec", "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire",
+        .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore, .nioHTTP1,
+        .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .unixSignals,
       ],
       path: "Services/Gateway/HTTP",
       resources: (["openapi.yaml"]

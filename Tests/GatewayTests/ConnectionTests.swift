@@ -61,6 +61,17 @@ struct ConnectionTests {
     }
   }
 
+  @Test func theHealthProbeAsksTheServer() async throws {
+    try await Self.serve(HTTPLimits()) { _, _, port in
+      var configuration = GatewayConfiguration()
+      configuration.port = port
+      for host in ["127.0.0.1", "0.0.0.0", "localhost"] {
+        configuration.host = host
+        #expect(await GatewayProcess.isHealthy(configuration), "\(host)")
+      }
+    }
+  }
+
   @Test func aSlowBodyIsRefused() async throws {
     var limits = HTTPLimits()
     limits.bodyTimeout = .milliseconds(300)

@@ -26,7 +26,8 @@ struct RecordedLoop: CustomTestStringConvertible {
     RecordedLoop(name: "controlnet", controlNetwork: "controlnet"),
     RecordedLoop(name: "controlnet_inpaint", controlNetwork: "controlnet-inpaint"),
     RecordedLoop(name: "layered", checkpoint: "checkpoint-layered"), RecordedLoop(name: "img2img"),
-    RecordedLoop(name: "inpaint"), RecordedLoop(name: "edit_inpaint", sharesLatents: true),
+    RecordedLoop(name: "inpaint"), RecordedLoop(name: "inpaint_crop"),
+    RecordedLoop(name: "edit_inpaint", sharesLatents: true),
   ]
 
   static func named(_ name: String) throws -> RecordedLoop { try #require(all.first { $0.name == name }) }

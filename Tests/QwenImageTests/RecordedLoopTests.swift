@@ -39,6 +39,24 @@ import Weights
     #expect(ours <= 1.5 * theirs, "\(name): error \(ours), torch bf16 \(theirs) for text-to-image")
   }
 
+  /// The error of text-to-image at the same precision is the yardstick.
+  @Test(arguments: RecordedLoop.all, [Precision.int8, .q4])
+  func packedWeightsStayNearFP32(_ loop: RecordedLoop, _ precision: Precision) throws {
+    func error(_ loop: RecordedLoop, _ input: DenoisingInput) throws -> Double {
+      let outputs = try [precision, .fp32].map { precision in
+        let recording = Recording()
+        _ = try loop.denoiser(precision)(input, probe: recording.probe)
+        return try #require(recording.tensor("dit.step0.cond.out")).floats()
+      }
+      return relativeError(outputs[0], outputs[1])
+    }
+    let textOnly = try RecordedLoop.named("img2img")
+    var input = try textOnly.input()
+    input.firstStep = 0
+    let yardstick = try error(textOnly, input), ours = try error(loop, try loop.input())
+    #expect(ours > 0 && ours <= 1.5 * yardstick, "error \(ours), of text-to-image \(yardstick)")
+  }
+
   @Test(arguments: RecordedLoop.all, [Precision.fp32, .bf16, .int8, .q4])
   func aResumeEndsWithTheSameBytes(_ loop: RecordedLoop, _ precision: Precision) throws {
     var input = try loop.input()
@@ -57,7 +75,7 @@ import Weights
   @Test(arguments: RecordedLoop.all) func beginsAsTheReference(_ loop: RecordedLoop) throws {
     let tensors = try loop.tensors(), grids = try loop.grids(), input = try loop.input(), seed = try loop.seed()
     let geometry = LatentGeometry(channels: 16, downscale: 8, patch: 2)
-    let isSampled = ["img2img", "inpaint", "edit_inpaint", "controlnet"].contains(loop.name)
+    let isSampled = ["img2img", "inpaint", "inpaint_crop", "edit_inpaint", "controlnet"].contains(loop.name)
     // The inpainting control network's encoder draws from a generator of its own.
     let drawnBefore = loop.name == "controlnet_inpaint" || isSampled ? 1 : 0
     let noise = InitialNoise.torchCPU(

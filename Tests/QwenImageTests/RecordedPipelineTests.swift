@@ -27,6 +27,7 @@ private struct RecordedPipeline: CustomTestStringConvertible {
   static let all = [
     RecordedPipeline("img2img", .imageToImage, images: ["odd"]),
     RecordedPipeline("inpaint", .inpaint, images: ["exact"], hasMask: true),
+    RecordedPipeline("inpaint_crop", .inpaint, images: ["exact"], hasMask: true),
     RecordedPipeline("edit", .edit, images: ["odd"]), RecordedPipeline("edit_outsize", .edit, images: ["tall"]),
     RecordedPipeline("edit_plus", .editPlus, images: ["odd", "tall"]),
     RecordedPipeline("edit_plus_2511", .editPlus, images: ["odd", "exact"]),
@@ -77,6 +78,7 @@ private struct RecordedPipeline: CustomTestStringConvertible {
     inputs.images = try images.map(Self.image)
     inputs.mask = hasMask ? try Self.image("mask") : nil
     inputs.strength = call?["strength"]?.double
+    inputs.paddingMaskCrop = call?["padding_mask_crop"]?.integer
     inputs.layers = call?["layers"]?.integer ?? inputs.layers
     inputs.controls =
       try control.map { name in
@@ -114,9 +116,10 @@ private struct RecordedPipeline: CustomTestStringConvertible {
     #expect(compared.contains("prepare_latents.0") && compared.contains("prompt_embeds.cond"))
     #expect(!recorded.hasMask || recorded.control != nil || compared.contains("prepare_mask_latents.0"))
     #expect(results.count == (recorded.pipeline == .layered ? inputs.layers : 1))
-    let file = Golden.reference("\(recorded.loop.name).png")
-    guard FileManager.default.fileExists(atPath: file.path) else { return }
-    try expectSameImage(results[0], file)
+    for (index, result) in results.enumerated() {
+      let suffix = results.count == 1 ? "" : ".\(index)"
+      try expectSameImage(result, Golden.reference("\(recorded.loop.name)\(suffix).png"))
+    }
   }
 
   /// What is kept is kept byte for byte, at every precision, whatever was made in its place.

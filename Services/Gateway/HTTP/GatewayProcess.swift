@@ -2,11 +2,10 @@ import AccessKeys
 import ClusterCore
 import Foundation
 import GatewayDispatch
+import HTTPClient
 import Hummingbird
 import Journal
 import Logging
-import NIOCore
-import NIOPosix
 import Observability
 import Scheduling
 import ServiceLifecycle
@@ -68,25 +67,14 @@ public enum GatewayProcess {
 
   /// Whether a gateway with this configuration answers `GET /healthz` on this machine.
   public static func isHealthy(_ configuration: GatewayConfiguration) async -> Bool {
-    let host = ["0.0.0.0", "::", ""].contains(configuration.host) ? "127.0.0.1" : configuration.host
-    let request = ByteBuffer(string: "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-    do {
-      let channel = try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup).connectTimeout(.seconds(3))
-        .connect(host: host, port: configuration.port) { channel in
-          channel.eventLoop.makeCompletedFuture {
-            try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
-          }
-        }
-      let timeout = channel.channel.eventLoop.scheduleTask(in: .seconds(3)) { channel.channel.close(promise: nil) }
-      defer { timeout.cancel() }
-      return try await channel.executeThenClose { inbound, outbound in
-        try await outbound.write(request)
-        for try await buffer in inbound { return String(buffer: buffer).hasPrefix("HTTP/1.1 200") }
-        return false
-      }
-    } catch {
-      return false
-    }
+    let isEveryAddress = ["0.0.0.0", "::", ""].contains(configuration.host)
+    let host = isEveryAddress ? "127.0.0.1" : configuration.host
+    let client = HTTPClient(userAgent: "gateway", connectTimeout: .seconds(3), maxRedirections: 0)
+    defer { client.shutDown() }
+    let address = "\(host.contains(":") ? "[\(host)]" : host):\(configuration.port)"
+    var request = HTTPClient.Request("http://\(address)/healthz", timeout: .seconds(3))
+    request.headers = [("host", "localhost")]
+    return (try? await client.execute(request).status) == 200
   }
 }
 

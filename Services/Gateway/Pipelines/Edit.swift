@@ -38,9 +38,9 @@ extension Pipeline {
   /// as reference and as what is kept.
   public static let editInpaint = Pipeline(
     name: .editInpaint, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1, takesMask: true,
-    readOptions: PipelineOptions.read([.strength, .maskBlur, .pasteBack])
+    readOptions: PipelineOptions.read([.strength, .paddingMaskCrop, .maskBlur, .pasteBack])
   ) { spec in
-    let shown = ImagePreparation(size: spec.referenceSize(0)), prepared = ImagePreparation(size: spec.size)
+    let shown = ImagePreparation(size: spec.referenceSize(0)), prepared = spec.inpaintingPreparation
     var tasks = PipelineTask.encodePrompts(spec, .edit, shown: [shown])
     let image = tasks.count
     tasks.append(.encode(spec.image(0), prepared: prepared, .sample, spec))

@@ -41,12 +41,9 @@ extension PipelineRun {
   /// A prompt about an image, and a mask → the image with its masked part made anew (diffusers
   /// `QwenImageEditInpaintPipeline`).
   func editInpaint(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
-    guard inputs.paddingMaskCrop == nil else {
-      throw PipelineError.invalidRequest(field: "padding_mask_crop", reason: "is not taken by edit-inpaint")
-    }
     let image = try image(), shown = referenceImage(of: image)
     let (prompt, negative) = try encodePrompts(.edit, images: [shown])
-    let task = try inpaintingTask(of: shown, original: image)
+    let task = try inpaintingTask(of: inputs.paddingMaskCrop == nil ? shown : image, original: image)
     // One sample of the posterior serves as reference and as what is kept.
     let reference = ReferenceLatents(latents: task.inpainting.image, grid: grid)
     return try task.finish(run: self, prompt, negative, references: [reference], afterStep)
