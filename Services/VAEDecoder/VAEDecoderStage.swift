@@ -43,12 +43,26 @@ struct VAEDecoderStage: Stage {
       return try overlaid(RasterImage(decoded: codec.decode(rows, grid: grid, probe: .none)), request, task)
     }
     try context.checkCancelled()
-    let texts = request.textEntries.map { PNG.Text($0.keyword, $0.text) }
-    let files = try images.flatMap { try PNG.encode($0, texts: texts) }
+    let result = try encoded(images, request)
     let response = DecodeResponse(
-      mediaType: "image/png", size: ImageSize(widthPx: images[0].width, heightPx: images[0].height),
+      mediaType: request.format.mediaType, size: ImageSize(widthPx: images[0].width, heightPx: images[0].height),
       computeSeconds: (ContinuousClock.now - start) / .seconds(1))
-    return StageOutput(.decodeResponse(response), tensors: [WireTensor(TensorName.image, bytes: files)])
+    return StageOutput(.decodeResponse(response), tensors: [result])
+  }
+
+  private func encoded(_ images: [RasterImage], _ request: DecodeRequest) throws -> WireTensor {
+    switch request.format {
+    case .png:
+      let texts = request.textEntries.map { PNG.Text($0.keyword, $0.text) }
+      return WireTensor(TensorName.image, bytes: try images.flatMap { try PNG.encode($0, texts: texts) })
+    case .pixels:
+      guard images.count == 1 else {
+        throw Status(.invalidArgument, "format is pixels, which is for one image, not for layers", field: "format")
+      }
+      var tensor = WireTensor(TensorName.image, bytes: images[0].pixels)
+      tensor.shape = [images[0].height, images[0].width, images[0].channels]
+      return tensor
+    }
   }
 
   private func overlaid(_ image: RasterImage, _ request: DecodeRequest, _ task: StageTask) throws -> RasterImage {

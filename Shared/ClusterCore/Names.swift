@@ -68,6 +68,9 @@ public struct PipelineName: Hashable, Sendable, Comparable, CustomStringConverti
   /// An image → its layers.
   public static let layered = PipelineName(known: "layered")
 
+  /// Several edits, each of what the one before has made.
+  public static let editSequence = PipelineName(known: "edit-sequence")
+
   /// Whether the text encoder sees the request's images.
   public var showsImagesToEncoder: Bool { [.edit, .editPlus, .editInpaint].contains(self) }
 

@@ -70,10 +70,14 @@ public struct ImageJobPlan: Hashable, Sendable {
     return nil
   }
 
-  /// The task that the job waits for in the queue: the one with the most steps, or the first.
-  var principal: Int {
-    tasks.indices.max { (tasks[$0].stepCount, -$0) < (tasks[$1].stepCount, -$1) } ?? 0
-  }
+  /// The task that the job waits for in the queue: the first with steps, or the first.
+  var principal: Int { tasks.firstIndex { $0.stepCount > 0 } ?? 0 }
+
+  /// Steps of all tasks.
+  var stepCount: Int { tasks.reduce(0) { $0 + $1.stepCount } }
+
+  /// Steps of the tasks before task `index`.
+  func stepCount(before index: Int) -> Int { tasks[..<index].reduce(0) { $0 + $1.stepCount } }
 }
 
 /// A job as it is submitted.

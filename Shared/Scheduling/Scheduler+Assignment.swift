@@ -111,7 +111,12 @@ extension Scheduler {
   /// How long the tasks after a job's main one take, as far as that was measured.
   func secondsAfterPrincipal(of id: ImageJobID) -> Double {
     guard let plan = jobs[id]?.plan else { return 0 }
-    return plan.tasks[(plan.principal + 1)...].reduce(0) { $0 + (pace.seconds($1.stage, cost: $1.cost) ?? 0) }
+    return seconds(ofTasksAfter: plan.principal, in: plan)
+  }
+
+  /// How long the tasks after task `index` take, as far as that was measured.
+  func seconds(ofTasksAfter index: Int, in plan: ImageJobPlan) -> Double {
+    plan.tasks[(index + 1)...].reduce(0) { $0 + (pace.seconds($1.stage, cost: $1.cost) ?? 0) }
   }
 
   /// When to ask again while the queue of all or of one tenant is full: the time the job takes that ends next; nil when

@@ -28,12 +28,14 @@ extension Scheduler {
     workers[worker]?.measure(cost: task.plan.cost / Double(task.plan.stepCount), seconds: stepSeconds)
     if let latents = report.checkpoint { keep(latents, after: report.completedSteps, of: id.task, by: worker) }
     let left = Double(task.plan.stepCount - report.completedSteps) * attempt.ownStepSeconds / Double(attempt.ownSteps)
-    for job in task.waiters {
-      let secondsLeft = left + secondsAfterPrincipal(of: job)
+    for place in places(of: id.task) {
+      guard let plan = jobs[place.job]?.plan else { continue }
       effects.append(
         .image(
-          job,
-          .progressed(completedSteps: report.completedSteps, stepCount: task.plan.stepCount, secondsLeft: secondsLeft)))
+          place.job,
+          .progressed(
+            completedSteps: plan.stepCount(before: place.index) + report.completedSteps, stepCount: plan.stepCount,
+            secondsLeft: left + seconds(ofTasksAfter: place.index, in: plan))))
     }
   }
 

@@ -175,10 +175,20 @@ public struct DenoiseResponse: Sendable, Equatable {
   }
 }
 
-/// File formats of images.
+/// In which form a decoded image is wanted.
 public enum ImageFormat: Int32, Sendable, CaseIterable {
   /// Portable Network Graphics, 8 bits per channel.
   case png = 1
+  /// No file: U8 [height, width, channels], for tasks that go on with the image.
+  case pixels = 2
+
+  /// The media type of the answer.
+  public var mediaType: String {
+    switch self {
+    case .png: "image/png"
+    case .pixels: "application/octet-stream"
+    }
+  }
 }
 
 /// A text chunk of the PNG file.
@@ -201,7 +211,7 @@ public struct DecodeRequest: Sendable, Equatable {
   public var modelID: String
   /// The image's size.
   public var size: ImageSize
-  /// The file format of the answer.
+  /// The form of the answer.
   public var format: ImageFormat
   /// Text chunks of the file.
   public var textEntries: [TextEntry]
@@ -228,7 +238,7 @@ public struct DecodeRequest: Sendable, Equatable {
 
 /// VAE decoder → gateway, with the tensor `image`: u8 [bytes of the file].
 public struct DecodeResponse: Sendable, Equatable {
-  /// `image/png`.
+  /// ``ImageFormat/mediaType`` of what was asked for.
   public var mediaType: String
   /// The image's size.
   public var size: ImageSize

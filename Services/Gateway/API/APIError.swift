@@ -22,6 +22,14 @@ public struct APIError: Error, Hashable, Sendable {
     self.retryAfterSeconds = retryAfterSeconds
   }
 
+  /// The same error of a field that is inside of `field`.
+  public func inside(_ field: String) -> APIError {
+    var error = self
+    error.message = "\(field): \(message)"
+    error.param = param.map { "\(field).\($0)" } ?? field
+    return error
+  }
+
   /// The kinds of errors: with HTTP status, OpenAI's `type`, and gRPC status they make the table below.
   public enum Code: String, CaseIterable, Sendable {
     case invalidJSON = "invalid_json"

@@ -135,6 +135,20 @@ public struct FieldReader {
     return try FieldReader(value)
   }
 
+  /// The members of the objects of a list; nil when the field is absent or null.
+  public mutating func objects(_ name: String, maxCount: Int) throws(APIError) -> [FieldReader]? {
+    guard let value = value(name).map(typed) else { return nil }
+    guard case .array(let elements) = value else { throw wrongType(name, "a list", value) }
+    guard (1...maxCount).contains(elements.count) else {
+      throw APIError(
+        .invalidValue, "\(name) has \(elements.count) elements, but must have 1 to \(maxCount)", param: name)
+    }
+    return try elements.enumerated().map { (index, element) throws(APIError) in
+      guard case .object = element else { throw wrongType("\(name)[\(index)]", "an object", element) }
+      return try FieldReader(element)
+    }
+  }
+
   /// Texts: one, a list of some, or objects whose member `image_url` has one; nil when the field is absent or null.
   /// Their length is not limited here.
   public mutating func dataURLs(_ name: String, maxCount: Int) throws(APIError) -> [String]? {

@@ -14,8 +14,10 @@ extension Dispatcher {
     }
     let task = image.tasks[offer.index]
     let inputs = offer.inputs.compactMap { payloads[$0] }
-    let promptTokens = zip(task.plan.inputs, inputs).map { image.tasks[$0].promptTokens($1) }
-    if promptTokens.contains(where: { $0 > 0 }) { jobs.setPromptTokens(promptTokens.reduce(0, +), of: offer.job) }
+    for (index, output) in zip(task.plan.inputs, inputs) {
+      let count = image.tasks[index].promptTokens(output)
+      if count > 0 { jobs.setPromptTokens(count, ofTask: index, of: offer.job) }
+    }
     let resume = offer.resume.flatMap { checkpoint in
       payloads[checkpoint.latents].map { (checkpoint.completedSteps, $0) }
     }

@@ -15,7 +15,10 @@ struct JobRegistry {
     /// From the pipeline, made once.
     let tasks: [PipelineTask]
     let traceparent: String?
-    var promptTokens = 0
+    /// Of each task that encodes a prompt, by its place in the plan.
+    var promptTokensOfTasks: [Int: Int] = [:]
+
+    var promptTokens: Int { promptTokensOfTasks.values.reduce(0, +) }
 
     var plan: ImageJobPlan { ImageJobPlan(tasks.map(\.plan)) }
   }
@@ -109,7 +112,9 @@ struct JobRegistry {
   }
 
   /// Counts an image's prompt tokens.
-  mutating func setPromptTokens(_ count: Int, of id: ImageJobID) { images[id]?.promptTokens = count }
+  mutating func setPromptTokens(_ count: Int, ofTask index: Int, of id: ImageJobID) {
+    images[id]?.promptTokensOfTasks[index] = count
+  }
 
   /// Images of a job as the scheduler names them.
   func imageIDs(of job: String) -> [ImageJobID] {

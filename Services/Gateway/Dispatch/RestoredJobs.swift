@@ -67,7 +67,7 @@ struct RestoredJob {
         record.checkpoint = Checkpoint(completedSteps: steps, latents: payload)
       } else {
         record.output = payload
-        image.promptTokens += task.promptTokens(tensor)
+        image.promptTokensOfTasks[progress.task] = task.promptTokens(tensor)
       }
       restored[progress.task] = record
     }

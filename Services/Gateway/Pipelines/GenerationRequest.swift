@@ -44,6 +44,10 @@ public struct GenerationRequest: Hashable, Sendable {
   var optionFields: Set<String> = []
   /// Pixels to make around the image.
   var outpainting: Outpainting?
+  /// The object that is edited; nil: the image is.
+  var object: ObjectEdit?
+  /// Several edits instead of one.
+  var instructions: [EditInstruction] = []
   /// The request's images, as they were sent.
   public var uploads: [UploadedImage] = []
   /// How the images are answered.
@@ -127,6 +131,8 @@ public struct GenerationRequest: Hashable, Sendable {
     try readOpenAIFields(&fields)
     pipeline = try pipelines.name(try fields.string("pipeline"))
     outpainting = try Outpainting(&fields)
+    object = try ObjectEdit(&fields)
+    instructions = try EditInstruction.list(&fields, pipelines, maxPromptBytes: maxPromptBytes)
     options = try pipelines.readOptions(&fields)
     let names = Set(options.values.flatMap(\.keys))
     optionFields = names.filter { fields.holds($0) }

@@ -1,5 +1,6 @@
 import ClusterCore
 import GatewayAPI
+import ImageCodec
 
 extension ImageSpec {
   /// The images that `request` asks for: equal but for their seeds, which are consecutive.
@@ -15,7 +16,24 @@ extension ImageSpec {
     of request: GenerationRequest, card: ModelCard, pipelines: PipelineRegistry = .standard,
     intake: ImageIntake = ImageIntake(), randomSeed: UInt64
   ) throws(APIError) -> (images: [ImageSpec], inputs: [InputImage]) {
-    var inputs = try RequestInputs(request, card, intake)
+    let inputs = try RequestInputs(request, card, intake)
+    let (first, kept) =
+      request.instructions.isEmpty
+      ? try image(of: request, inputs, card, pipelines, randomSeed: randomSeed)
+      : try sequence(of: request, inputs, card, pipelines, randomSeed: randomSeed)
+    let images = (0..<request.imageCount).map { index in
+      var image = first
+      image.seed += UInt64(index)
+      return image
+    }
+    return (images, kept)
+  }
+
+  private static func image(
+    of request: GenerationRequest, _ inputs: RequestInputs, _ card: ModelCard, _ pipelines: PipelineRegistry,
+    randomSeed: UInt64
+  ) throws(APIError) -> (spec: ImageSpec, inputs: [InputImage]) {
+    var inputs = inputs
     let pipeline = try inputs.choosePipeline(request, card, pipelines)
     var options = try inputs.options(of: request, pipeline)
     try checkPrompt(request.prompt, "prompt", card)
@@ -31,22 +49,50 @@ extension ImageSpec {
     let size = try size(for: request, pipeline.name, inputs.sizes, card)
     try inputs.finish(&options, pipeline.name, size)
     let kept = inputs.all
-    let first = ImageSpec(
+    let spec = ImageSpec(
       card: card, pipeline: pipeline.name, prompt: request.prompt,
       // As in the reference: without guidance the negative prompt has no effect, and is not even encoded.
       negativePrompt: trueCFGScale > 1 ? negativePrompt : nil, size: size, steps: steps, trueCFGScale: trueCFGScale,
       seed: request.seed.map { UInt64($0) } ?? randomSeed, options: options, inputs: kept.map(\.reference))
     do throws(Status) {
-      _ = try PartialSchedule.firstStep(steps: steps, strength: first.strength)
+      _ = try PartialSchedule.firstStep(steps: steps, strength: spec.strength)
     } catch {
       throw APIError(.invalidValue, error.message, param: error.field)
     }
-    let images = (0..<request.imageCount).map { index in
-      var image = first
-      image.seed += UInt64(index)
-      return image
+    return (spec, kept)
+  }
+
+  /// Several edits. Sizes and masks are known before any of them is made.
+  private static func sequence(
+    of request: GenerationRequest, _ inputs: RequestInputs, _ card: ModelCard, _ pipelines: PipelineRegistry,
+    randomSeed: UInt64
+  ) throws(APIError) -> (spec: ImageSpec, inputs: [InputImage]) {
+    var image = try inputs.onlyImage(of: request)
+    var edits: [ImageSpec] = [], kept: [InputImage] = []
+    for (index, instruction) in request.instructions.enumerated() {
+      let own = request.following(instruction)
+      var edit: ImageSpec, inputs: [InputImage]
+      do throws(APIError) {
+        (edit, inputs) = try Self.image(
+          of: own, RequestInputs(image, for: own), card, pipelines, randomSeed: randomSeed)
+      } catch { throw error.inside("edit_instructions[\(index)]") }
+      if index > 0 {
+        edit.inputs[0].digest = madeImage(index)
+        edit.options[ObjectEdit.key] = instruction.object.map { .object($0.option) }
+        inputs.removeFirst()
+      }
+      edits.append(edit)
+      for input in inputs where !kept.contains(where: { $0.reference == input.reference }) { kept.append(input) }
+      let size = edit.resultSize
+      if size.widthPx != image.width || size.heightPx != image.height {
+        image = RasterImage(width: size.widthPx, height: size.heightPx, filledWith: [0, 0, 0])
+      }
     }
-    return (images, kept)
+    var spec = edits[edits.count - 1]
+    spec.pipeline = .editSequence
+    spec.prompt = edits.map(\.prompt).joined(separator: "; ")
+    (spec.options, spec.edits, spec.inputs) = ([:], edits, kept.map(\.reference))
+    return (spec, kept)
   }
 
   private static func checkPrompt(_ prompt: String, _ name: String, _ card: ModelCard) throws(APIError) {

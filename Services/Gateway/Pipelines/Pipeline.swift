@@ -56,7 +56,10 @@ public struct PipelineRegistry: Sendable {
   }
 
   /// All pipelines of this program.
-  public static let standard = PipelineRegistry([
+  public static let standard = PipelineRegistry(single.pipelines + [.editSequence])
+
+  /// Those that model cards name.
+  static let single = PipelineRegistry([
     .textToImage, .imageToImage, .inpaint, .edit, .editPlus, .editInpaint, .controlNet, .controlNetInpaint,
     .layered,
   ])

@@ -74,7 +74,7 @@ extension ImageSpec {
   }
 
   /// Steps that are made.
-  public var stepCount: Int { steps - startStep }
+  public var stepCount: Int { edits.isEmpty ? steps - startStep : sequence.reduce(0) { $0 + $1.stepCount } }
 
   /// Whether the image's own pixels come back where the mask is black.
   var pastesBack: Bool { if case .bool(false)? = options["paste_back"] { false } else { true } }

@@ -18,7 +18,53 @@ struct RequestInputs {
     mask = decoded.removeValue(forKey: .mask)?.first
     hasStrength = request.optionFields.contains("strength")
     if let outpainting = request.outpainting { try outpaint(outpainting) }
+    if let object = request.object { try edit(object) }
     if mask == nil, card.takesMaskFromTransparency { takeMaskFromImage() }
+  }
+
+  /// The inputs of one edit of several: what the edit before has made, or an image of its size.
+  init(_ image: RasterImage, for request: GenerationRequest) throws(APIError) {
+    (images, controls, mask) = ([image], [], nil)
+    hasStrength = request.optionFields.contains("strength")
+    if let object = request.object { try edit(object) }
+  }
+
+  /// The image that several edits begin with.
+  func onlyImage(of request: GenerationRequest) throws(APIError) -> RasterImage {
+    let others = [
+      ("mask", mask != nil), ("control_image", !controls.isEmpty), ("outpaint", request.outpainting != nil),
+      ("region", request.object != nil), ("pipeline", request.pipeline != nil), ("size", request.size != nil),
+    ]
+    if let other = others.first(where: { $0.1 })?.0 ?? request.optionFields.sorted().first {
+      throw APIError(
+        .invalidValue, "\(other) is not taken beside edit_instructions, whose elements have fields of their own",
+        param: other)
+    }
+    guard images.count == 1 else {
+      throw APIError(
+        images.isEmpty ? .missingField : .invalidValue,
+        "edit_instructions are for one image, and there are \(images.count)", param: "image")
+    }
+    return images[0].overWhite
+  }
+
+  private mutating func edit(_ object: ObjectEdit) throws(APIError) {
+    let field = object.boxes.isEmpty ? "move" : "region"
+    guard images.count == 1, controls.isEmpty else {
+      throw APIError(.invalidValue, "\(field) is for requests with one image", param: field)
+    }
+    if let boxes = try object.mask(for: sizes[0]) {
+      guard mask == nil else {
+        throw APIError(.invalidValue, "\(field) and mask: give one of them", param: field)
+      }
+      mask = boxes
+    }
+    guard let move = object.move else { return }
+    guard let shown = mask else {
+      throw APIError(.missingField, "region is missing: it says what is moved; boxes or mask can too", param: "region")
+    }
+    guard shown.width == images[0].width, shown.height == images[0].height else { return }
+    (images[0], mask) = try move.applied(to: images[0].overWhite, object: shown)
   }
 
   private mutating func outpaint(_ outpainting: Outpainting) throws(APIError) {
@@ -73,6 +119,12 @@ struct RequestInputs {
     let options = request.options[pipeline.name] ?? [:]
     if let other = request.optionFields.sorted().first(where: { options[$0] == nil }) {
       throw APIError(.unsupportedValue, "\(other): the pipeline \(pipeline.name) does not take it", param: other)
+    }
+    // What has moved away must not be begun with.
+    if request.object?.move != nil, options["strength"] == nil, request.options[pipeline.name] != nil,
+      [.inpaint, .editInpaint].contains(pipeline.name)
+    {
+      return options.merging(["strength": .number(JSONNumber(text: "1.0"))]) { $1 }
     }
     return options
   }

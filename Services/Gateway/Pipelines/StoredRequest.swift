@@ -20,11 +20,22 @@ package struct StoredRequest: Codable, Equatable {
   var seed: UInt64
   var options: [String: JSON]?
   var inputs: [InputReference]?
+  var edits: [StoredEdit]?
   var imageCount: Int?
   var pictureCount: Int?
   var priority: String
   var traceparent: String?
   var isDetached: Bool
+}
+
+/// One edit of several.
+package struct StoredEdit: Codable, Equatable {
+  var pipeline: String
+  var prompt: String
+  var negativePrompt: String?
+  var size: ImageSize
+  var options: [String: JSON]
+  var inputs: [InputReference]
 }
 
 extension StoredRequest {
@@ -40,6 +51,14 @@ extension StoredRequest {
     seed = image.seed
     options = image.options.isEmpty ? nil : image.options
     inputs = image.inputs.isEmpty ? nil : image.inputs
+    edits =
+      image.edits.isEmpty
+      ? nil
+      : image.edits.map {
+        StoredEdit(
+          pipeline: $0.pipeline.text, prompt: $0.prompt, negativePrompt: $0.negativePrompt, size: $0.size,
+          options: $0.options, inputs: $0.inputs)
+      }
     imageCount = request.images.count
     priority = request.priority.rawValue
     traceparent = request.traceparent
@@ -61,11 +80,17 @@ extension StoredRequest {
       throw Status(.dataLoss, "the request in the journal cannot be read: \(error)")
     }
     let (pipeline, imageCount) = try stored.check()
-    let image = ImageSpec(
+    var image = ImageSpec(
       card: stored.card, pipeline: pipeline, prompt: stored.prompt, negativePrompt: stored.negativePrompt,
       size: stored.size,
       steps: stored.steps, trueCFGScale: stored.trueCFGScale, seed: stored.seed, options: stored.options ?? [:],
       inputs: stored.inputs ?? [])
+    image.edits = try (stored.edits ?? []).map { edit throws(Status) in
+      ImageSpec(
+        card: stored.card, pipeline: try pipelineName(edit.pipeline), prompt: edit.prompt,
+        negativePrompt: edit.negativePrompt, size: edit.size, steps: stored.steps, trueCFGScale: stored.trueCFGScale,
+        seed: stored.seed, options: edit.options, inputs: edit.inputs)
+    }
     var request = JobRequest(
       (0..<imageCount).map { index in
         var copy = image
@@ -91,12 +116,17 @@ extension StoredRequest {
     let imageCount = imageCount ?? pictureCount ?? 0
     try check("image_count", imageCount, 1...ImageSpec.maxImageCount)
     try check("steps", steps, 1...100_000)
-    for (name, side) in [("width", size.widthPx), ("height", size.heightPx)] { try check(name, side, 1...65_535) }
     guard trueCFGScale.isFinite else { throw Status(.dataLoss, "true_cfg_scale in the journal is \(trueCFGScale)") }
-    let text = pipeline ?? PipelineName.textToImage.text
+    for size in [size] + (edits ?? []).map(\.size) {
+      for (name, side) in [("width", size.widthPx), ("height", size.heightPx)] { try check(name, side, 1...65_535) }
+    }
+    return (try Self.pipelineName(pipeline ?? PipelineName.textToImage.text), imageCount)
+  }
+
+  private static func pipelineName(_ text: String) throws(Status) -> PipelineName {
     guard let name = PipelineName(text) else {
       throw Status(.dataLoss, "pipeline in the journal is \"\(text.prefix(80))\"")
     }
-    return (name, imageCount)
+    return name
   }
 }

@@ -508,16 +508,18 @@ const ProtobufCMessageDescriptor qwenimage__v1__decode_response__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__decode_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCEnumValue qwenimage__v1__image_format__enum_values_by_number[2] =
+static const ProtobufCEnumValue qwenimage__v1__image_format__enum_values_by_number[3] =
 {
   { "IMAGE_FORMAT_UNSPECIFIED", "QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED", 0 },
   { "IMAGE_FORMAT_PNG", "QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PNG", 1 },
+  { "IMAGE_FORMAT_PIXELS", "QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PIXELS", 2 },
 };
 static const ProtobufCIntRange qwenimage__v1__image_format__value_ranges[] = {
-{0, 0},{0, 2}
+{0, 0},{0, 3}
 };
-static const ProtobufCEnumValueIndex qwenimage__v1__image_format__enum_values_by_name[2] =
+static const ProtobufCEnumValueIndex qwenimage__v1__image_format__enum_values_by_name[3] =
 {
+  { "IMAGE_FORMAT_PIXELS", 2 },
   { "IMAGE_FORMAT_PNG", 1 },
   { "IMAGE_FORMAT_UNSPECIFIED", 0 },
 };
@@ -528,9 +530,9 @@ const ProtobufCEnumDescriptor qwenimage__v1__image_format__descriptor =
   "ImageFormat",
   "Qwenimage__V1__ImageFormat",
   "qwenimage.v1",
-  2,
+  3,
   qwenimage__v1__image_format__enum_values_by_number,
-  2,
+  3,
   qwenimage__v1__image_format__enum_values_by_name,
   1,
   qwenimage__v1__image_format__value_ranges,

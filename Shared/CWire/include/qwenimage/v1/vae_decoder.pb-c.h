@@ -27,7 +27,11 @@ typedef struct Qwenimage__V1__DecodeResponse Qwenimage__V1__DecodeResponse;
 
 typedef enum _Qwenimage__V1__ImageFormat {
   QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED = 0,
-  QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PNG = 1
+  QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PNG = 1,
+  /*
+   * No file: the pixels, for tasks that go on with them.
+   */
+  QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PIXELS = 2
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__IMAGE_FORMAT)
 } Qwenimage__V1__ImageFormat;
 
@@ -100,6 +104,7 @@ struct  Qwenimage__V1__DecodeRequest
 
 /*
  * With the tensor `image`, U8 [bytes of the encoded file]; of layers the files one after the other, from the bottom up.
+ * IMAGE_FORMAT_PIXELS gives U8 [height, width, channels], whose media type is application/octet-stream.
  */
 struct  Qwenimage__V1__DecodeResponse
 {
