@@ -23,8 +23,10 @@ public enum JSON: Hashable, Sendable {
   /// - Parameters:
   ///   - bytes: UTF-8 text; the caller bounds its length.
   ///   - maxDepth: levels of nesting allowed; bounds the recursion.
-  public init(_ bytes: [UInt8], maxDepth: Int = 64) throws(JSONError) {
-    var reader = JSONReader(bytes, maxDepth: maxDepth)
+  ///   - maxValues: values allowed, those within others too; bounds the memory, of which a value of two bytes may take
+  ///     fifty.
+  public init(_ bytes: [UInt8], maxDepth: Int = 64, maxValues: Int = .max) throws(JSONError) {
+    var reader = JSONReader(bytes, maxDepth: maxDepth, maxValues: maxValues)
     self = try reader.value()
     try reader.end()
   }

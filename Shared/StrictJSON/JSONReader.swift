@@ -9,11 +9,15 @@ public struct JSONReader: Sendable {
   private var depth = 0
 
   private let maxDepth: Int
+  private let maxValues: Int
+  private var valueCount = 0
 
-  /// A reader at the beginning of `bytes`, UTF-8 text; deeper nesting than `maxDepth` is refused.
-  public init(_ bytes: [UInt8], maxDepth: Int = 64) {
+  /// A reader at the beginning of `bytes`, UTF-8 text; deeper nesting than `maxDepth`, and more than `maxValues` values
+  /// in trees, are refused.
+  public init(_ bytes: [UInt8], maxDepth: Int = 64, maxValues: Int = .max) {
     self.bytes = bytes
     self.maxDepth = maxDepth
+    self.maxValues = maxValues
   }
 
   /// An error at the current position.
@@ -48,6 +52,8 @@ public struct JSONReader: Sendable {
   /// Reads any value as a tree.
   public mutating func value() throws(JSONError) -> JSON {
     skipWhitespace()
+    valueCount += 1
+    guard valueCount <= maxValues else { throw failure("more than \(maxValues) values") }
     switch current {
     case UInt8(ascii: "{"):
       var members: JSONObject = [:]
