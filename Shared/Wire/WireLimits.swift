@@ -2,8 +2,8 @@
 public struct WireLimits: Sendable, Equatable {
   /// Bytes of frame 0.
   public var maxEnvelopeBytes = 256 << 10
-  /// Tensors of one message.
-  public var maxTensors = 8
+  /// Tensors of one message: the most are embeddings of two prompts, 16 reference images, a mask and latents.
+  public var maxTensors = 24
   /// Bytes of one tensor.
   public var maxTensorBytes = 256 << 20
   /// Bytes of all frames of one message.
