@@ -31,9 +31,12 @@ public struct FieldReader {
     isForm = true
   }
 
+  /// Longest text of a form, in bytes, that is read as something else than a string.
+  private static let maxTypedBytes = 4096
+
   /// The value as what it says in a form.
   private func typed(_ value: JSON) -> JSON {
-    guard isForm, case .string(let text) = value else { return value }
+    guard isForm, case .string(let text) = value, text.utf8.count <= Self.maxTypedBytes else { return value }
     switch text.lowercased() {
     case "true": return .bool(true)
     case "false": return .bool(false)

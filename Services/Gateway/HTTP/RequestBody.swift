@@ -7,7 +7,7 @@ extension Request {
   /// Takes the body, JSON or a form, within the limits, and leaves an empty one behind, so that what comes on the
   /// connection afterwards can still be watched. A body that the header alone rules out is not asked for.
   mutating func takeBody(_ limits: HTTPLimits, _ context: GatewayContext) async throws -> RequestContent {
-    let boundary = MultipartForm.boundary(of: headers[.contentType] ?? "")
+    let boundary = try MultipartForm.boundary(of: headers[.contentType] ?? "")
     // A JSON body may hold images as well, and nothing before its end says so.
     let maxBytes = limits.maxBodyBytes
     if boundary == nil { try checkJSONType() }
