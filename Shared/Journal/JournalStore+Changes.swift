@@ -25,7 +25,7 @@ extension JournalStore {
   private func write(_ changes: [JournalChange]) throws(JournalError) {
     try JournalError.wrap("write") {
       try database.write { db in
-        if changes.contains(where: \.admitsJob) { try checkSpace(db) }
+        if changes.contains(where: \.admitsJob) { try checkSpace(db, for: Self.newInputBytes(changes, db)) }
         for change in changes { try Self.apply(change, db) }
       }
     }
@@ -48,6 +48,7 @@ extension JournalStore {
             try Self.fail(job.number, index, failure, atMs, db)
           }
           try db.execute(sql: "UPDATE jobs SET ended_ms = ? WHERE number = ?", arguments: [atMs, job.number])
+          try Self.releaseInputs(of: job.number, db)
         }
       }
     }
@@ -179,6 +180,28 @@ extension JournalStore {
         WHERE number = ? AND NOT EXISTS (SELECT 1 FROM pictures WHERE job = number AND state = 0)
         """,
       arguments: [atMs, number])
+    if db.changesCount > 0 { try releaseInputs(of: number, db) }
+  }
+
+  /// Deletes the images that a job begins with, unless other jobs have them.
+  private static func releaseInputs(of number: Int64, _ db: Database) throws {
+    let digests = try String.fetchAll(db, sql: "SELECT digest FROM job_inputs WHERE job = ?", arguments: [number])
+    guard !digests.isEmpty else { return }
+    try db.execute(sql: "DELETE FROM job_inputs WHERE job = ?", arguments: [number])
+    try deleteUnusedInputs(digests, db)
+  }
+
+  /// Bytes of the images that come with `changes` and are not there yet.
+  private static func newInputBytes(_ changes: [JournalChange], _ db: Database) throws -> Int64 {
+    var known: Set<String> = [], bytes: Int64 = 0
+    for case .admit(let job) in changes {
+      for input in job.inputs where known.insert(input.digest).inserted {
+        let isThere = try Bool.fetchOne(
+          db, sql: "SELECT EXISTS (SELECT 1 FROM inputs WHERE digest = ?)", arguments: [input.digest])
+        if isThere != true { bytes += Int64(input.bytes.count) }
+      }
+    }
+    return bytes
   }
 
   /// Deletes those payloads that nothing refers to any more.
@@ -194,12 +217,19 @@ extension JournalStore {
     }
   }
 
-  /// Deletes those images that no job has any more.
+  /// Deletes those images that no job has any more. One whose pages are damaged may stay: its job ends all the same.
   static func deleteUnusedInputs(_ digests: [String], _ db: Database) throws {
     for digest in digests {
-      try db.execute(
-        sql: "DELETE FROM inputs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM job_inputs WHERE digest = ?1)",
-        arguments: [digest])
+      do {
+        try db.inSavepoint {
+          try db.execute(
+            sql: "DELETE FROM inputs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM job_inputs WHERE digest = ?1)",
+            arguments: [digest])
+          return .commit
+        }
+      } catch let error as DatabaseError where error.resultCode == .SQLITE_CORRUPT {
+        continue
+      }
     }
   }
 

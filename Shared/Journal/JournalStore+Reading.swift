@@ -27,6 +27,9 @@ extension JournalStore {
             jobs.append(try Self.openJob(row, db))
           } catch JournalError.corrupt(let what) {
             damaged.append(DamagedJob(number: try row.value("number"), damage: what))
+          } catch let error as DatabaseError where error.resultCode == .SQLITE_CORRUPT {
+            let number: Int64 = try row.value("number")
+            damaged.append(DamagedJob(number: number, damage: "the pages of job \(number)"))
           }
         }
         return (jobs, damaged)
@@ -121,6 +124,13 @@ extension JournalStore {
         while let row = try rows.next() {
           do { _ = try Self.payload(row) } catch { problems.append("\(error)") }
         }
+        let inputs = try Row.fetchCursor(db, sql: "SELECT * FROM inputs")
+        while let row = try inputs.next() {
+          do { _ = try Self.input(row) } catch { problems.append("\(error)") }
+        }
+        problems += try String.fetchAll(
+          db, sql: "SELECT digest FROM inputs WHERE digest NOT IN (SELECT digest FROM job_inputs)"
+        ).map { "input \($0.prefix(80)) belongs to nothing" }
         let jobs = try Row.fetchCursor(db, sql: "SELECT * FROM jobs")
         while let row = try jobs.next() {
           do { _ = try Self.record(row, db) } catch { problems.append("\(error)") }
@@ -157,12 +167,18 @@ extension JournalStore {
     try Row.fetchAll(
       db, sql: "SELECT inputs.* FROM job_inputs JOIN inputs USING (digest) WHERE job = ?", arguments: [record.number]
     ).map { row in
-      let input = StoredInput(digest: try row.value("digest"), bytes: try row.value("bytes"))
-      guard try Int64(checksum(input.bytes)) == row.value("crc") else {
+      do { return try input(row) } catch JournalError.corrupt {
         throw JournalError.corrupt(what: "an image that job \(record.job.id) begins with")
       }
-      return input
     }
+  }
+
+  private static func input(_ row: Row) throws -> StoredInput {
+    let input = StoredInput(digest: try row.value("digest"), bytes: try row.value("bytes"))
+    guard try Int64(checksum(input.bytes)) == row.value("crc") else {
+      throw JournalError.corrupt(what: "the \(input.bytes.count) bytes of input \(input.digest.prefix(80))")
+    }
+    return input
   }
 
   private static func record(_ row: Row, _ db: Database) throws -> StoredRecord {

@@ -16,15 +16,19 @@ extension JournalStore {
   }
 
   /// Refuses jobs while there is still space left for those that run.
-  func checkSpace(_ db: Database) throws {
+  ///
+  /// - Parameter inputBytes: of the images that the jobs bring.
+  func checkSpace(_ db: Database, for inputBytes: Int64) throws {
     guard ballast?.restore() ?? true else {
       throw JournalError.full(reason: "the disk has no \(limits.reserveBytes) bytes to reserve for the jobs that run")
     }
     // What is reserved on the disk does not count as free; within `maxBytes` nothing is reserved.
     let space = try measure(db)
     let needed = limits.maxBytes > 0 ? limits.reserveBytes : 0
-    if space.freeBytes < max(needed, Self.admissionBytes) {
-      throw JournalError.full(reason: "\(space.freeBytes) bytes are left, and \(needed) are kept for the jobs that run")
+    if space.freeBytes < max(needed, Self.admissionBytes) + inputBytes {
+      let images = inputBytes > 0 ? "; the images of the job have \(inputBytes)" : ""
+      throw JournalError.full(
+        reason: "\(space.freeBytes) bytes are left, and \(needed) are kept for the jobs that run\(images)")
     }
   }
 
