@@ -22,7 +22,8 @@ enum RequestContent: Sendable {
       return try GenerationRequest(
         body: bytes, kind, pipelines: pipelines, intake: intake, maxPromptBytes: maxPromptBytes)
     case .form(let form):
-      return try GenerationRequest(form: form, kind, pipelines: pipelines, maxPromptBytes: maxPromptBytes)
+      return try GenerationRequest(
+        form: form, kind, pipelines: pipelines, intake: intake, maxPromptBytes: maxPromptBytes)
     }
   }
 
@@ -39,11 +40,14 @@ enum RequestContent: Sendable {
       }
       Self.append(.object(fields), to: &canonical)
     case .form(let form):
-      let parts = form.parts.filter { !["stream", "response_format"].contains($0.name) }
-      let sorted = parts.enumerated().sorted { ($0.element.name, $0.offset) < ($1.element.name, $1.offset) }
-      for (_, part) in sorted {
-        let hash = SHA256.hash(part.bytes).map { String($0, radix: 16) }.joined(separator: " ")
-        canonical += "\(part.name.utf8.count):\(part.name)=\(part.bytes.count):\(hash) "
+      // Images of one field in their order, whatever the parts are called; an empty part says nothing.
+      let images = ImageField.sorted(form.parts).map { ($0.field, $0.part.bytes) }
+      let texts = form.parts.filter {
+        ImageField($0.name) == nil && !$0.bytes.isEmpty && !["stream", "response_format"].contains($0.name)
+      }
+      for (name, bytes) in images + texts.map({ ($0.name, $0.bytes) }).sorted(by: { $0.0 < $1.0 }) {
+        let hash = SHA256.hash(bytes).map { String($0, radix: 16) }.joined(separator: " ")
+        canonical += "\(name.utf8.count):\(name)=\(bytes.count):\(hash) "
       }
     }
     return Data(SHA256.hash(canonical.utf8))

@@ -9,6 +9,8 @@ import StrictJSON
 public struct GenerationRequest: Hashable, Sendable {
   /// Levels of nesting that the body may have: the API knows two.
   private static let maxDepth = 16
+  /// Values that the body may have: the API knows about a hundred.
+  private static let maxValues = 4096
 
   /// What to draw.
   public var prompt = ""
@@ -42,6 +44,8 @@ public struct GenerationRequest: Hashable, Sendable {
   var options: [PipelineName: [String: JSON]] = [:]
   /// Those of them that the request has.
   var optionFields: Set<String> = []
+  /// Whether images like the request's are asked for: then what is transparent in it is no mask.
+  var isVariation = false
   /// Pixels to make around the image.
   var outpainting: Outpainting?
   /// The object that is edited; nil: the image is.
@@ -85,7 +89,7 @@ public struct GenerationRequest: Hashable, Sendable {
   ) throws(APIError) {
     guard !body.isEmpty else { throw APIError(.invalidJSON, "the body is empty") }
     let value: JSON
-    do { value = try JSON(body, maxDepth: Self.maxDepth) } catch {
+    do { value = try JSON(body, maxDepth: Self.maxDepth, maxValues: Self.maxValues) } catch {
       throw APIError(.invalidJSON, "the body is not JSON: \(error)")
     }
     var fields = try FieldReader(value)
@@ -93,21 +97,19 @@ public struct GenerationRequest: Hashable, Sendable {
     try read(&fields, kind, pipelines, maxPromptBytes)
   }
 
-  /// Reads a form: files are the images, texts the other fields. Parameters as above.
+  /// Reads a form: files are the images, texts the other fields. A file without a name and without bytes is what
+  /// browsers send for a field that was left empty, and counts as absent. Parameters as above.
   public init(
-    form: MultipartForm, _ kind: Kind = .generation, pipelines: PipelineRegistry = .standard, maxPromptBytes: Int
+    form: MultipartForm, _ kind: Kind = .generation, pipelines: PipelineRegistry = .standard,
+    intake: ImageIntake = ImageIntake(), maxPromptBytes: Int
   ) throws(APIError) {
+    uploads = try intake.uploads(in: form)
     var texts: [(name: String, value: String)] = []
-    for part in form.parts {
-      if let field = ImageIntake.field(named: part.name) {
-        guard !part.bytes.isEmpty else { throw APIError(.invalidValue, "\(field) is an empty file", param: field) }
-        uploads.append(UploadedImage(field: field, bytes: Array(part.bytes)))
-      } else {
-        guard let text = String(validating: part.bytes, as: UTF8.self) else {
-          throw APIError(.invalidValue, "\(part.name.prefix(80)) is not UTF-8", param: String(part.name.prefix(80)))
-        }
-        texts.append((part.name, text))
+    for part in form.parts where ImageField(part.name) == nil {
+      guard let text = String(validating: part.bytes, as: UTF8.self) else {
+        throw APIError(.invalidValue, "\(part.name.prefix(80)) is not UTF-8", param: String(part.name.prefix(80)))
       }
+      texts.append((part.name, text))
     }
     var fields = try FieldReader(form: texts, prompts: ["prompt", "negative_prompt"])
     try read(&fields, kind, pipelines, maxPromptBytes)
@@ -116,6 +118,7 @@ public struct GenerationRequest: Hashable, Sendable {
   private mutating func read(
     _ fields: inout FieldReader, _ kind: Kind, _ pipelines: PipelineRegistry, _ maxPromptBytes: Int
   ) throws(APIError) {
+    isVariation = kind == .variation
     try readPrompt(&fields, kind, maxPromptBytes)
     model = try fields.nonEmptyString("model", maxBytes: 256)
     imageCount = try fields.integer("n", in: 1...ImageSpec.maxImageCount) ?? 1

@@ -1,5 +1,4 @@
 import ClusterCore
-import Foundation
 import GatewayAPI
 import ImageCodec
 
@@ -19,93 +18,95 @@ public struct UploadedImage: Hashable, Sendable {
 
 /// What clients may send as images, and what becomes of it.
 public struct ImageIntake: Hashable, Sendable {
+  /// The largest that ``maxPixels`` may be: an image of three channels is one tensor of a message.
+  public static let largestMaxPixels = 80 << 20
+
   /// Largest file in bytes.
   public var maxFileBytes = 50 << 20
   /// Most pixels of one image.
   public var maxPixels = 64 << 20
-  /// Most pixels of all images of a request together.
-  public var maxRequestPixels = 128 << 20
+  /// Most pixels of all images of a request together: one message may carry them all.
+  public var maxRequestPixels = 96 << 20
 
   /// The defaults.
   public init() {}
-
-  /// The fields that hold images, and how many each may have.
-  static let fields: [(name: String, role: InputReference.Role, maxCount: Int)] = [
-    ("image", .image, ImageSpec.maxInputCount), ("control_image", .control, ImageSpec.maxControlCount),
-    ("mask", .mask, 1),
-  ]
-
-  /// The field that a part of a form, or a name in JSON, is: `image[]`, `image[0]` and `images` are `image`.
-  public static func field(named name: String) -> String? {
-    let base = name.split(separator: "[", maxSplits: 1).first.map(String.init) ?? name
-    let singular = base == "images" ? "image" : base == "control_images" ? "control_image" : base
-    return fields.contains { $0.name == singular } ? singular : nil
-  }
 
   /// Reads the images of fields in JSON: data URLs.
   ///
   /// - Throws: when one is no data URL with base64, or there are too many.
   func uploads(in reader: inout FieldReader) throws(APIError) -> [UploadedImage] {
     var uploads: [UploadedImage] = []
-    for (field, _, maxCount) in Self.fields {
+    for (field, _, maxCount) in ImageField.all {
       for name in [field, field + "s"] where name != "masks" {
         for text in try reader.dataURLs(name, maxCount: maxCount) ?? [] {
-          uploads.append(UploadedImage(field: field, bytes: try bytes(ofDataURL: text, field: name)))
+          uploads.append(
+            UploadedImage(field: field, bytes: try DataURL.bytes(of: text, field: name, maxBytes: maxFileBytes)))
         }
       }
     }
     return uploads
   }
 
-  private func bytes(ofDataURL text: String, field: String) throws(APIError) -> [UInt8] {
-    // Bare base64 is what many clients of other servers send.
-    let isURL = text.hasPrefix("data:")
-    guard !text.hasPrefix("http://"), !text.hasPrefix("https://") else {
-      throw APIError(
-        .unsupportedValue, "\(field) is an address; this server fetches nothing: send the image as a data URL",
-        param: field)
-    }
-    let encoded: Substring
-    if isURL {
-      guard let comma = text.firstIndex(of: ","), text[..<comma].hasSuffix(";base64") else {
-        throw APIError(.invalidValue, "\(field) must be a data URL with base64: data:image/png;base64,…", param: field)
+  /// Takes the images out of a form: files, or texts as in JSON.
+  ///
+  /// - Throws: when a file is empty, a text is no data URL with base64, or two parts have the same number.
+  func uploads(in form: MultipartForm) throws(APIError) -> [UploadedImage] {
+    var uploads: [UploadedImage] = []
+    var numbered: Set<ImageField> = []
+    for (field, part) in ImageField.sorted(form.parts) {
+      if let place = ImageField(part.name), place.number != nil, !numbered.insert(place).inserted {
+        throw APIError(.invalidValue, "\(part.name) comes twice", param: field)
       }
-      encoded = text[text.index(after: comma)...]
-    } else {
-      encoded = text[...]
+      guard !part.bytes.isEmpty else { throw APIError(.invalidValue, "\(field) is an empty file", param: field) }
+      let bytes =
+        part.fileName == nil && DataURL.isText(part.bytes)
+        ? try DataURL.bytes(of: String(decoding: part.bytes, as: UTF8.self), field: field, maxBytes: maxFileBytes)
+        : Array(part.bytes)
+      uploads.append(UploadedImage(field: field, bytes: bytes))
     }
-    guard encoded.utf8.count <= maxFileBytes / 3 * 4 + 4 else {
-      throw APIError(
-        .bodyTooLarge, "\(field) has about \(encoded.utf8.count / 4 * 3) bytes, the limit is \(maxFileBytes)",
-        param: field)
-    }
-    guard let data = Data(base64Encoded: String(encoded), options: .ignoreUnknownCharacters), !data.isEmpty else {
-      throw APIError(.invalidValue, "\(field) is no base64", param: field)
-    }
-    return [UInt8](data)
+    return uploads
   }
 
   /// Decodes files. Masks become one channel, white where the image is made anew.
   ///
   /// - Throws: an error that names the field and what is wrong with the file.
   func decode(_ uploads: [UploadedImage]) throws(APIError) -> [InputReference.Role: [RasterImage]] {
+    try check(uploads)
     var images: [InputReference.Role: [RasterImage]] = [:]
-    var pixelsLeft = maxRequestPixels
-    for (field, role, maxCount) in Self.fields {
+    for (field, role, _) in ImageField.all {
+      for file in uploads where file.field == field {
+        let image: RasterImage
+        do { image = try ImageFile.decode(file.bytes, limits: limits) } catch {
+          throw APIError(.invalidValue, "\(field): \(error)", param: field)
+        }
+        images[role, default: []].append(role == .mask ? image.asMask : image)
+      }
+    }
+    return images
+  }
+
+  private var limits: ImageFile.Limits { ImageFile.Limits(maxBytes: maxFileBytes, maxPixels: maxPixels) }
+
+  /// Compares numbers and sizes with the limits before anything is decoded.
+  private func check(_ uploads: [UploadedImage]) throws(APIError) {
+    var pixelCount = 0
+    for (field, _, maxCount) in ImageField.all {
       let files = uploads.filter { $0.field == field }
       guard files.count <= maxCount else {
         throw APIError(.invalidValue, "\(field) has \(files.count) images, the limit is \(maxCount)", param: field)
       }
       for file in files {
-        let limits = ImageFile.Limits(maxBytes: maxFileBytes, maxPixels: min(maxPixels, max(pixelsLeft, 1)))
-        let image: RasterImage
-        do { image = try ImageFile.decode(file.bytes, limits: limits) } catch {
+        do {
+          let header = try ImageFile.header(of: file.bytes, limits: limits)
+          pixelCount += header.width * header.height
+        } catch {
           throw APIError(.invalidValue, "\(field): \(error)", param: field)
         }
-        pixelsLeft -= image.width * image.height
-        images[role, default: []].append(role == .mask ? image.asMask : image)
+        guard pixelCount <= maxRequestPixels else {
+          throw APIError(
+            .invalidValue, "the images of the request have more than \(maxRequestPixels) pixels together", param: field)
+        }
       }
     }
-    return images
   }
 }

@@ -1,6 +1,7 @@
 import AccessKeys
 import Foundation
 import GatewayDispatch
+import GatewayPipelines
 import Journal
 import Logging
 import Observability
@@ -72,7 +73,8 @@ public struct GatewayConfiguration: SettingGroup {
     http.maxBodyBytes = await reader.integer(
       "http.maxBodyBytes", http.maxBodyBytes, in: 1024...(1 << 30), "the largest request body, with its images")
     http.images.maxPixels = await reader.integer(
-      "http.maxImagePixels", http.images.maxPixels, in: 1024...(1 << 28), "the most pixels of an image in a request")
+      "http.maxImagePixels", http.images.maxPixels, in: 1024...ImageIntake.largestMaxPixels,
+      "the most pixels of an image in a request")
     http.maxHeaderBytes = await reader.integer(
       "http.maxHeaderBytes", http.maxHeaderBytes, in: 1024...(1 << 20), "the header of one request")
     http.bodyTimeout = await reader.seconds(
