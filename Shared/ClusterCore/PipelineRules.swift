@@ -54,7 +54,7 @@ extension ModelCard {
   /// Whether what is transparent in a request's only image is made anew, as in OpenAI's API. Models that read whole
   /// images take it as a part of the image.
   public var takesMaskFromTransparency: Bool {
-    !pipelines.contains { [.edit, .editPlus, .layered].contains($0) }
+    pipelines.contains(.inpaint) && !pipelines.contains { [.edit, .editPlus, .layered].contains($0) }
   }
 
   /// The size of a request's image.

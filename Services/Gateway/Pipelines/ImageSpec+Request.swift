@@ -16,7 +16,7 @@ extension ImageSpec {
     of request: GenerationRequest, card: ModelCard, pipelines: PipelineRegistry = .standard,
     intake: ImageIntake = ImageIntake(), randomSeed: UInt64
   ) throws(APIError) -> (images: [ImageSpec], inputs: [InputImage]) {
-    let inputs = try RequestInputs(request, card, intake)
+    let inputs = try RequestInputs(request, card, pipelines, intake)
     let (first, kept) =
       request.instructions.isEmpty
       ? try image(of: request, inputs, card, pipelines, randomSeed: randomSeed)

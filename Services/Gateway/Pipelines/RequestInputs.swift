@@ -11,15 +11,17 @@ struct RequestInputs {
   private let hasStrength: Bool
 
   /// Decodes the images of `request`.
-  init(_ request: GenerationRequest, _ card: ModelCard, _ intake: ImageIntake) throws(APIError) {
+  init(
+    _ request: GenerationRequest, _ card: ModelCard, _ pipelines: PipelineRegistry, _ intake: ImageIntake
+  ) throws(APIError) {
     var decoded = try intake.decode(request.uploads)
     images = decoded.removeValue(forKey: .image) ?? []
     controls = decoded.removeValue(forKey: .control) ?? []
     mask = decoded.removeValue(forKey: .mask)?.first
     hasStrength = request.optionFields.contains("strength")
-    if let outpainting = request.outpainting { try outpaint(outpainting) }
+    if let outpainting = request.outpainting { try outpaint(outpainting, intake) }
     if let object = request.object { try edit(object) }
-    if mask == nil, card.takesMaskFromTransparency { takeMaskFromImage() }
+    if mask == nil, Self.takesMaskFromImage(request, card, pipelines) { takeMaskFromImage() }
   }
 
   /// The inputs of one edit of several: what the edit before has made, or an image of its size.
@@ -67,10 +69,21 @@ struct RequestInputs {
     (images[0], mask) = try move.applied(to: images[0].overWhite, object: shown)
   }
 
-  private mutating func outpaint(_ outpainting: Outpainting) throws(APIError) {
+  /// Whether what is transparent in the request's image may be its mask. A request that names a pipeline has chosen; for
+  /// editing models transparency is a part of the image, and a variation is one of the whole image.
+  private static func takesMaskFromImage(
+    _ request: GenerationRequest, _ card: ModelCard, _ pipelines: PipelineRegistry
+  ) -> Bool {
+    if request.isVariation || !request.instructions.isEmpty { return false }
+    if let name = request.pipeline { return pipelines.pipelines.first { $0.name.text == name }?.takesMask ?? false }
+    return card.takesMaskFromTransparency
+  }
+
+  private mutating func outpaint(_ outpainting: Outpainting, _ intake: ImageIntake) throws(APIError) {
     guard images.count == 1, mask == nil, controls.isEmpty else {
       throw APIError(.invalidValue, "outpaint is for requests with one image, and without a mask", param: "outpaint")
     }
+    try outpainting.check(images[0], intake)
     let (image, mask) = outpainting.canvas(of: images[0])
     images = [image]
     self.mask = mask
@@ -78,7 +91,7 @@ struct RequestInputs {
 
   /// As in OpenAI's API: an image with transparency is its own mask.
   private mutating func takeMaskFromImage() {
-    guard images.count == 1, images[0].hasTransparency else { return }
+    guard images.count == 1, controls.isEmpty, images[0].hasTransparency else { return }
     mask = images[0].asMask
     images[0] = images[0].rgb
   }
@@ -129,16 +142,22 @@ struct RequestInputs {
     return options
   }
 
+<<<<<<< HEAD
   /// Brings images and mask into the form in which they are kept, and finds the part of the image to work on.
   mutating func finish(
     _ options: inout [String: JSON], _ pipeline: PipelineName, _ size: ImageSize
   ) throws(APIError) {
     // Layers have the image's transparency; all others see what is transparent over white.
     if pipeline != .layered { images = images.map(\.overWhite) }
+=======
+  /// Blurs the mask, and finds the part of the image to work on.
+  mutating func finish(_ options: inout [String: JSON], _ size: ImageSize) throws(APIError) {
+    try checkControlNumbers(options)
+>>>>>>> b681330 (Canvases of outpainting have limits, and masks come only from pipelines that take them)
     guard let mask else { return }
     let target = images.first ?? controls.first
     guard let target, target.width == mask.width, target.height == mask.height else {
-      let found = target.map { "the image \($0.width)x\($0.height)" } ?? "there is no image"
+      let found = target.map { "the image is \($0.width)x\($0.height)" } ?? "there is no image"
       throw APIError(.invalidValue, "mask is \(mask.width)x\(mask.height), but \(found)", param: "mask")
     }
     let radius = options["mask_blur"]?.double ?? 0
@@ -150,6 +169,28 @@ struct RequestInputs {
     }
     options["mask_region"] = .array(
       [region.left, region.top, region.right, region.bottom].map { .number(JSONNumber(text: "\($0)")) })
+  }
+
+  /// Lists of numbers for control images have one for each image, or one for all.
+  private func checkControlNumbers(_ options: [String: JSON]) throws(APIError) {
+    func numbers(_ name: String, _ standard: Double) throws(APIError) -> [Double] {
+      guard let numbers = options[name]?.elements?.compactMap(\.double) else {
+        return Array(repeating: standard, count: controls.count)
+      }
+      guard numbers.count != 1 else { return Array(repeating: numbers[0], count: controls.count) }
+      guard numbers.count == controls.count else {
+        throw APIError(
+          .invalidValue, "\(name) has \(numbers.count) numbers, but there are \(controls.count) of control_image",
+          param: name)
+      }
+      return numbers
+    }
+    _ = try numbers("control_scale", 1)
+    for (start, end) in zip(try numbers("control_start", 0), try numbers("control_end", 1)) where start > end {
+      throw APIError(
+        .invalidValue, "control_end is \(end), but must not be below control_start, which is \(start)",
+        param: "control_end")
+    }
   }
 
   /// All images, in the order of ``ImageSpec/inputs``.

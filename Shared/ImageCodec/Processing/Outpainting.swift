@@ -37,12 +37,12 @@ public struct Outpainting: Hashable, Sendable {
     pixels.reserveCapacity(width * height * image.channels)
     mask.reserveCapacity(width * height)
     for y in 0..<height {
-      let row = min(max(y - top, 0), image.height - 1)
-      for x in 0..<width {
-        let place = (row * image.width + min(max(x - left, 0), image.width - 1)) * image.channels
-        pixels += image.pixels[place..<place + image.channels]
-        mask.append(maskValue(x - left, y - top, image))
-      }
+      let start = min(max(y - top, 0), image.height - 1) * image.width * image.channels
+      let row = image.pixels[start..<start + image.width * image.channels]
+      for _ in 0..<left { pixels += row.prefix(image.channels) }
+      pixels += row
+      for _ in 0..<right { pixels += row.suffix(image.channels) }
+      for x in 0..<width { mask.append(maskValue(x - left, y - top, image)) }
     }
     return (
       RasterImage(width: width, height: height, channels: image.channels, pixels: pixels),
