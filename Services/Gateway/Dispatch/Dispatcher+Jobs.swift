@@ -51,11 +51,20 @@ extension Dispatcher {
   private func checkInputs(of request: JobRequest) throws(Status) {
     let bytes = request.inputs.reduce(0) { $0 + $1.tensor.bytes.count }
     guard bytes > 0 else { return }
-    for (name, used, limit) in [
-      ("all tenants", jobs.inputs.byteCount, configuration.maxInputBytes),
-      ("this tenant", jobs.inputs.byteCount(of: request.tenant), configuration.maxTenantInputBytes),
+    let largest = min(configuration.maxInputBytes, configuration.maxTenantInputBytes)
+    guard bytes <= largest else {
+      // No waiting helps.
+      throw Status(
+        .invalidArgument,
+        "the images of the request have \(bytes) bytes when they are decoded, the limit is \(largest)", field: "image")
+    }
+    let newBytes = jobs.inputs.newByteCount(of: request.inputs)
+    for (name, bytes, used, limit) in [
+      ("all tenants", newBytes, jobs.inputs.byteCount, configuration.maxInputBytes),
+      ("this tenant", bytes, jobs.inputs.byteCount(of: request.tenant), configuration.maxTenantInputBytes),
     ] {
-      guard bytes <= limit - used else {
+      // What earlier runs have accepted may be above a limit that was lowered.
+      guard bytes == 0 || bytes <= limit - used else {
         throw Status(
           .resourceExhausted,
           "the images of the request have \(bytes) bytes, and those of the jobs of \(name) \(used); "

@@ -14,8 +14,14 @@ struct InputStore {
 
   subscript(_ digest: String) -> WireTensor? { images[digest]?.tensor }
 
-  mutating func retain(_ inputs: [InputImage], for tenant: TenantID) {
-    for input in inputs {
+  /// Bytes of those of `inputs` that no job has yet.
+  func newByteCount(of inputs: [InputImage]) -> Int {
+    inputs.reduce(0) { $0 + (images[$1.reference.digest] == nil ? $1.tensor.bytes.count : 0) }
+  }
+
+  /// Takes the images of a job. Returns them with the bytes that are kept, so that others of the same content go.
+  mutating func retain(_ inputs: [InputImage], for tenant: TenantID) -> [InputImage] {
+    inputs.map { input in
       let digest = input.reference.digest
       if images[digest] == nil {
         images[digest] = (input.tensor, 0)
@@ -23,6 +29,9 @@ struct InputStore {
       }
       images[digest]?.jobs += 1
       tenants[tenant, default: 0] += input.tensor.bytes.count
+      var kept = input
+      if let bytes = images[digest]?.tensor.bytes { kept.tensor.bytes = bytes }
+      return kept
     }
   }
 

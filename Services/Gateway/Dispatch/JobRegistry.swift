@@ -55,8 +55,9 @@ struct JobRegistry {
 
   /// Registers a job; the journal is yet to have it unless `isAdmitted`.
   mutating func insert(_ job: OpenJob, images: [ImageJobID: Image]) {
+    var job = job
+    job.request.inputs = inputs.retain(job.request.inputs, for: job.request.tenant)
     jobs[job.id] = job
-    inputs.retain(job.request.inputs, for: job.request.tenant)
     if let key = job.request.key { keys[TenantKey(tenant: job.request.tenant, text: key.text)] = job.id }
     self.images.merge(images) { $1 }
   }

@@ -97,7 +97,7 @@ struct OpenJob {
   static let maxEvents = 512
 
   let id: String
-  let request: JobRequest
+  var request: JobRequest
   /// Wall clock, in milliseconds since 1970.
   let submittedAtMs: Int64
   let deadlineAtMs: Int64?
