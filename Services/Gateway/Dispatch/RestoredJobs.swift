@@ -33,6 +33,9 @@ struct RestoredJob {
     guard let pipeline = pipelines[name] else {
       throw Status(.unimplemented, "job \(record.job.id) is for the pipeline \(name), which this gateway does not know")
     }
+    if let problem = pipeline.problem(of: request.images[0]) {
+      throw Status(.dataLoss, "job \(record.job.id) in the journal cannot be made: \(problem)")
+    }
     // A client that waited on a connection has lost it; the job was accepted all the same.
     request.isDetached = true
     job = OpenJob(
@@ -86,7 +89,9 @@ extension JobRequest {
   /// - Throws: DATA_LOSS when one of them is not there.
   fileprivate mutating func restoreInputs(_ stored: StoredJob) throws(Status) {
     let references = Set(images.flatMap(\.inputs))
-    for reference in references.sorted(by: { ($0.digest, $0.role.rawValue) < ($1.digest, $1.role.rawValue) }) {
+    var known: Set<String> = []
+    for reference in references.sorted(by: { ($0.digest, $0.role.rawValue) < ($1.digest, $1.role.rawValue) })
+    where known.insert(reference.digest).inserted {
       guard let bytes = stored.inputs.first(where: { $0.digest == reference.digest })?.bytes,
         let input = InputImage(reference, pixels: bytes.withUnsafeBytes { FrameBuffer(copying: $0) })
       else { throw Status(.dataLoss, "an image that job \(stored.id) begins with is not in the journal") }

@@ -40,6 +40,26 @@ public struct Pipeline: Sendable {
     self.tasks = tasks
   }
 
+  /// What keeps ``tasks`` from being made of a specification, which the journal may have from anywhere; nil: nothing.
+  /// Those of ``ImageSpec/images(of:card:pipelines:intake:randomSeed:)`` are right.
+  public func problem(of spec: ImageSpec) -> String? {
+    let masks = spec.inputs.count { $0.role == .mask }
+    for (field, count, allowed) in [
+      ("image", spec.images.count, images), ("control_image", spec.controls.count, controls),
+      ("mask", masks, takesMask ? 1...1 : 0...0),
+    ] where !allowed.contains(count) {
+      return "\(name) has \(count) of \(field), not \(allowed.lowerBound) to \(allowed.upperBound)"
+    }
+    let target = spec.images.first ?? spec.controls.first
+    if let mask = spec.mask, mask.size != target?.size || mask.channels != 1 { return "the mask is not of the image" }
+    if let region = spec.maskRegion, let size = target?.size,
+      region.right > size.widthPx || region.bottom > size.heightPx
+    {
+      return "the region of the mask is not within the image"
+    }
+    return nil
+  }
+
   /// What the scheduler is to do for one image.
   public func plan(_ spec: ImageSpec) -> ImageJobPlan { ImageJobPlan(tasks(spec).map(\.plan)) }
 }

@@ -91,7 +91,7 @@ extension ImageSpec {
   }
 
   /// The region that is made anew with `padding_mask_crop`.
-  private var maskRegion: PixelRegion? {
+  var maskRegion: PixelRegion? {
     guard case .array(let sides)? = options["mask_region"], sides.count == 4 else { return nil }
     let values = sides.compactMap { if case .number(let number) = $0 { number.integer } else { nil } }
     guard values.count == 4, values[0] >= 0, values[1] >= 0, values[2] > values[0], values[3] > values[1] else {

@@ -116,6 +116,14 @@ extension StoredRequest {
     let imageCount = imageCount ?? pictureCount ?? 0
     try check("image_count", imageCount, 1...ImageSpec.maxImageCount)
     try check("steps", steps, 1...100_000)
+    try check("the number of inputs", inputs?.count ?? 0, 0...ImageSpec.maxInputCount + ImageSpec.maxControlCount + 1)
+    try check("the number of edits", edits?.count ?? 0, 0...EditInstruction.maxCount)
+    for input in (inputs ?? []) + (edits ?? []).flatMap(\.inputs) {
+      for (name, side) in [("width", input.size.widthPx), ("height", input.size.heightPx)] {
+        try check("an input's \(name)", side, 1...65_535)
+      }
+      try check("an input's channels", input.channels, 1...4)
+    }
     guard trueCFGScale.isFinite else { throw Status(.dataLoss, "true_cfg_scale in the journal is \(trueCFGScale)") }
     for size in [size] + (edits ?? []).map(\.size) {
       for (name, side) in [("width", size.widthPx), ("height", size.heightPx)] { try check(name, side, 1...65_535) }

@@ -160,7 +160,9 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
       let shape = image.card.latents.packedShape(of: image.size)
       precondition(shape.allSatisfy { $0 >= 0 })
       var scheduler = Scheduler(run: 1)
-      guard let pipeline = PipelineRegistry.standard[image.pipeline] else { continue }
+      guard let pipeline = PipelineRegistry.standard[image.pipeline], pipeline.problem(of: image) == nil else {
+        continue
+      }
       let submission = ImageJobSubmission(
         id: ImageJobID("job"), model: image.card.model, plan: pipeline.plan(image), priority: request.priority)
       _ = scheduler.step(.restored([RestoredImageJob(submission: submission)]), now: .zero)
