@@ -13,16 +13,31 @@ extension Pipeline {
   ) { spec in
     var tasks: [PipelineTask] = []
     for (index, edit) in spec.sequence.enumerated() {
-      guard let pipeline = PipelineRegistry.single[edit.pipeline] else { preconditionFailure("\(edit.pipeline)") }
+      guard let pipeline = edits[edit.pipeline] else { preconditionFailure("\(edit.pipeline)") }
       var own = pipeline.tasks(edit)
       let last = own.removeLast()
       own.append(index + 1 < spec.edits.count ? last.givingPixels(of: edit.resultSize) : last.writing(spec.textEntries))
       let offset = tasks.count
-      tasks += own.map {
-        $0.moved(by: offset).taking(offset - 1, for: ImageSpec.madeImage(index), ObjectEdit(option: edit.options[ObjectEdit.key]))
-      }
+      let object = ObjectEdit(option: edit.options[ObjectEdit.key])
+      tasks += own.map { $0.moved(by: offset).taking(offset - 1, for: ImageSpec.madeImage(index), object) }
     }
     return tasks
+  }
+
+  /// The pipelines that an edit of several may be of: those that make one image of one.
+  static let edits = PipelineRegistry([.imageToImage, .inpaint, .edit, .editPlus, .editInpaint])
+
+  /// As ``problem(of:)``, of several edits.
+  static func problem(ofSequence spec: ImageSpec) -> String? {
+    if spec.edits.isEmpty { return "there are no edits" }
+    for (index, edit) in spec.edits.enumerated() {
+      guard let pipeline = edits[edit.pipeline] else { return "edit \(index) is of the pipeline \(edit.pipeline)" }
+      if let problem = pipeline.problem(of: edit) { return "edit \(index): \(problem)" }
+      guard index == 0 || edit.inputs[0].digest == ImageSpec.madeImage(index), edit.images.count == 1 else {
+        return "edit \(index) does not begin with what edit \(index - 1) makes"
+      }
+    }
+    return nil
   }
 }
 

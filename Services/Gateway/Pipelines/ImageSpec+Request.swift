@@ -75,6 +75,10 @@ extension ImageSpec {
       do throws(APIError) {
         (edit, inputs) = try Self.image(
           of: own, RequestInputs(image, for: own), card, pipelines, randomSeed: randomSeed)
+        guard Pipeline.edits[edit.pipeline] != nil else {
+          throw APIError(
+            .invalidValue, "\(edit.pipeline) is no pipeline for one edit of several", param: "pipeline")
+        }
       } catch { throw error.inside("edit_instructions[\(index)]") }
       if index > 0 {
         edit.inputs[0].digest = madeImage(index)

@@ -43,6 +43,7 @@ public struct Pipeline: Sendable {
   /// What keeps ``tasks`` from being made of a specification, which the journal may have from anywhere; nil: nothing.
   /// Those of ``ImageSpec/images(of:card:pipelines:intake:randomSeed:)`` are right.
   public func problem(of spec: ImageSpec) -> String? {
+    if name == .editSequence { return Self.problem(ofSequence: spec) }
     let masks = spec.inputs.count { $0.role == .mask }
     for (field, count, allowed) in [
       ("image", spec.images.count, images), ("control_image", spec.controls.count, controls),
@@ -76,12 +77,9 @@ public struct PipelineRegistry: Sendable {
   }
 
   /// All pipelines of this program.
-  public static let standard = PipelineRegistry(single.pipelines + [.editSequence])
-
-  /// Those that model cards name.
-  static let single = PipelineRegistry([
+  public static let standard = PipelineRegistry([
     .textToImage, .imageToImage, .inpaint, .edit, .editPlus, .editInpaint, .controlNet, .controlNetInpaint,
-    .layered,
+    .layered, .editSequence,
   ])
 
   /// The pipeline called `name`; nil: there is none.
