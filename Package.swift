@@ -193,7 +193,9 @@ let package = Package(
     // Tests
     .target(
       name: "FuzzTargets",
-      dependencies: ["ClusterCore", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"],
+      dependencies: [
+        "ClusterCore", "GatewayAPI", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire",
+      ],
       path: "Tests/Fuzzing/Targets"),
     .target(
       name: "Simulation", dependencies: ["ClusterCore", "Scheduling", .heap, .orderedCollections],
@@ -210,7 +212,7 @@ let package = Package(
       "Gateway",
       [
         "AccessKeys", "ClusterCore", "Gateway", "GatewayAPI", "GatewayDispatch", "GatewayMain", "GatewayPipelines",
-        "HTTPTesting", "Journal",
+        "HTTPTesting", "ImageCodec", "Journal",
         "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON",
         "TensorCore", "TestSupport", "Transport", "Wire", .hummingbird, .httpTypes, .logging, .nioCore, .nioPosix,
         .serviceLifecycle, .subprocess, .systemPackage,

@@ -49,7 +49,9 @@ let package = Package(
     module("Wire", ["ClusterCore", "CWire", "CZlib", "TensorCore"]),
     .target(
       name: "FuzzTargets",
-      dependencies: ["ClusterCore", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire"],
+      dependencies: [
+        "ClusterCore", "GatewayAPI", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire",
+      ],
       path: "Targets"),
     // libFuzzer brings main.
     .executableTarget(

@@ -89,6 +89,8 @@ def requests():
         {"prompt": "x", "model": "Qwen/Qwen-Image", "width": 512, "height": 768, "num_inference_steps": 50},
         {"prompt": "x", "response_format": "b64_json", "output_format": "png", "stream": True, "partial_images": 2,
          "quality": "auto", "user": "somebody", "background": "auto", "moderation": "low", "style": "vivid"},
+        {"prompt": "x", "image": ["data:image/png;base64,iVBORw0KGgo="], "mask": {"image_url": {"url": "AAEC"}}, "strength": 0.5,
+         "control_scale": [1, 0.5], "outpaint": {"left": 8}, "pipeline": "inpaint"},
         {"prompt": None, "n": 1.5, "unknown": [[[{"a": 1e999}]]]},
     ]
     for index, body in enumerate(bodies):
@@ -96,6 +98,56 @@ def requests():
     write("request", "escapes", b'{"prompt":"\\u00e9\\ud83d\\ude00\\n\\"\\/"}')
     write("request", "lone", b'{"prompt":"\\ud83d"}')
     write("request", "twice", b'{"prompt":"a","prompt":"b"}')
+
+
+def golden_images():
+    """Small files of every format."""
+    files = sorted((TESTS / "ImageCodecTests" / "Golden" / "files").glob("*"), key=lambda path: path.stat().st_size)
+    return {suffix: next(path.read_bytes() for path in files if path.suffix == suffix and "other" not in path.name
+                         and "1x1" not in path.name) for suffix in (".png", ".jpg", ".webp")}
+
+
+def gray(width, height):
+    """A grey PNG file."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = b"".join(b"\0" + bytes((x * y) & 255 for x in range(width)) for y in range(height))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b""))
+
+
+def forms():
+    def form(*parts, boundary=b"b", end=b"--"):
+        body = b"".join(b"--" + boundary + b"\r\nContent-Disposition: form-data; " + name.encode() + b"\r\n\r\n"
+                        + (data if isinstance(data, bytes) else data.encode()) + b"\r\n" for name, data in parts)
+        return b"multipart/form-data; boundary=" + boundary + b"\n" + body + b"--" + boundary + end + b"\r\n"
+
+    prompt, size = ('name="prompt"', "a cat"), ('name="size"', "32x32")
+    image = ('name="image"; filename="a.png"', gray(16, 16))
+    mask = ('name="mask"; filename="m.png"', gray(16, 16))
+    write("form", "prompt", form(prompt))
+    write("form", "edit", form(prompt, image, size))
+    write("form", "mask", form(prompt, image, mask, ('name="padding_mask_crop"', "4"), ('name="pipeline"', "inpaint"),
+                               ('name="size"', "16x16")))
+    write("form", "two", form(prompt, size, *[(f'name="image[{n}]"; filename="{n}"', gray(16, 16 + n)) for n in (1, 0)]))
+    write("form", "control", form(prompt, ('name="control_image"; filename="c"', gray(16, 32)),
+                                  ('name="control_scale"', "[0.5]")))
+    write("form", "outpaint", form(prompt, image, ('name="outpaint"', '{"left":16,"feather":2}')))
+    write("form", "variation", form(image, ('name="n"', "3"), ('name="strength"', "0.5"), size))
+    for suffix, data in golden_images().items():
+        write("form", suffix[1:], form(prompt, ('name="image"; filename="a"', data), size))
+    write("form", "data-url", form(prompt, ('name="image"', "data:image/png;base64,iVBORw0KGgo=")))
+    write("form", "quoted", b'multipart/form-data; charset=utf-8; boundary="a;b"\npreamble\r\n--a;b \r\ncontent-type: x\r\n'
+          b'CONTENT-DISPOSITION: form-data; filename="\\"; name=\\\\"; name=n;x=y\r\n\r\n\r\n--a;b--epilogue')
+    write("form", "endless", form(prompt, end=b""))
+    write("form", "empty", form(('name="image"; filename=""', b""), prompt))
+
+
+def data_urls():
+    for name, text in [("bare", "iVBORw0KGgo="), ("url", "data:image/png;base64,iVBORw0KGgo"), ("safe", "-_-_"),
+                       ("parameters", "DATA:image/png;name=x;BASE64,AAEC\r\n Aw=="), ("address", "https://example.org/a"),
+                       ("percent", "data:;base64,iVBO%2B"), ("plain", "data:text/plain,x"), ("short", "A"), ("three", "AAA=")]:
+        write("data-url", name, text.encode())
 
 
 def safetensors():
@@ -147,6 +199,8 @@ if __name__ == "__main__":
     journal()
     envelopes()
     requests()
+    forms()
+    data_urls()
     safetensors()
     pngs()
     images()

@@ -33,6 +33,8 @@ enum Toy {
     return (0..<tokens).map { hash(UInt64($0), hash(prompt.utf8)) }
   }
 
+  static func encode(_ pixels: [UInt8], seed: UInt64) -> UInt64 { hash(pixels, hash(seed, 2)) }
+
   static func denoise(_ state: UInt64, step: Int, _ embeddings: [UInt64]) -> UInt64 {
     embeddings.reduce(hash(UInt64(step), state)) { hash($1, $0) }
   }
@@ -44,13 +46,16 @@ enum Toy {
     return [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A] + bytes(13) + header + Array("image \(state)".utf8)
   }
 
-  /// What a run without faults gives.
+  /// What a run without faults gives; `pixels`: of the image that it begins with.
   static func expected(
-    prompt: String, negativePrompt: String? = nil, seed: UInt64, steps: Int = 4, size: ImageSize = card.defaults.size
+    prompt: String, negativePrompt: String? = nil, seed: UInt64, steps: Int = 4, size: ImageSize = card.defaults.size,
+    from pixels: [UInt8]? = nil
   )
     -> [UInt8]
   {
-    let embeddings = embeddings(prompt).map { $0 & ~0 } + (negativePrompt.map { Toy.embeddings($0) } ?? [])
+    let embeddings =
+      embeddings(prompt).map { $0 & ~0 } + (negativePrompt.map { Toy.embeddings($0) } ?? [])
+      + (pixels.map { [encode($0, seed: seed)] } ?? [])
     let latents = (1...steps).reduce(hash(seed, 1)) { denoise($0, step: $1, embeddings) }
     return image(latents, size)
   }
@@ -150,7 +155,7 @@ actor ToyWorker {
       guard let task = envelope.task else { return }
       log.cancelled.append(task)
       running[task]?.cancel()
-    case .encodeRequest, .denoiseRequest, .decodeRequest:
+    case .encodeRequest, .encodeImageRequest, .denoiseRequest, .decodeRequest:
       guard let reference = envelope.task else { return }
       log.tasks.append(reference)
       running[reference] = Task {
@@ -190,6 +195,7 @@ actor ToyWorker {
     }
     switch envelope.body {
     case .encodeRequest(let request): await encode(request, reference)
+    case .encodeImageRequest(let request): await encode(request, envelope, reference)
     case .denoiseRequest(let request): await denoise(request, envelope, reference)
     case .decodeRequest(let request):
       let state = envelope.tensor(TensorName.latents).map(Toy.values)?.first ?? 0
@@ -212,10 +218,20 @@ actor ToyWorker {
     await send(.encodeResponse(EncodeResponse(promptTokens: embeddings.count)), task: reference, tensors: [tensor])
   }
 
+  private func encode(_ request: EncodeImageRequest, _ envelope: Envelope, _ reference: TaskReference) async {
+    let pixels = envelope.tensor(request.image.tensor)?.bytes.withUnsafeBytes { Array($0) } ?? []
+    let shape = register.card.latents.packedShape(of: request.image.preparation.size)
+    let values = Array(repeating: Toy.encode(pixels, seed: request.seed), count: shape[0] * shape[1])
+    await send(
+      .encodeImageResponse(EncodeImageResponse(size: request.image.preparation.size)), task: reference,
+      tensors: [Toy.tensor(TensorName.latents, values, shape: shape)])
+  }
+
   private func denoise(_ request: DenoiseRequest, _ envelope: Envelope, _ reference: TaskReference) async {
     log.firstSteps.append(request.firstStep)
-    let embeddings = [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].compactMap { envelope.tensor($0) }
-      .flatMap(Toy.values)
+    let embeddings =
+      [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].compactMap { envelope.tensor($0) }
+      .flatMap(Toy.values) + (envelope.tensor(TensorName.imageLatents).map { [Toy.values($0)[0]] } ?? [])
     var state =
       request.firstStep == 0
       ? Toy.hash(request.seed, 1) : envelope.tensor(TensorName.latents).map(Toy.values)?.first ?? 0
@@ -223,14 +239,15 @@ actor ToyWorker {
     var latents: WireTensor {
       Toy.tensor(TensorName.latents, Array(repeating: state, count: shape[0] * shape[1]), shape: shape)
     }
-    for step in request.firstStep + 1...request.steps {
+    let steps = request.steps - request.startStep
+    for step in request.firstStep + 1...steps {
       try? await time.sleep(for: stepTime)
       if Task.isCancelled { return await send(.failed(Status(.cancelled, "stopped")), task: reference) }
       state = Toy.denoise(state, step: step, embeddings)
       log.steps += 1
-      let progress = Progress(completedSteps: step, steps: request.steps, stepSeconds: stepTime / .seconds(1))
+      let progress = Progress(completedSteps: step, steps: steps, stepSeconds: stepTime / .seconds(1))
       await send(.progress(progress), task: reference, tensors: [latents])
     }
-    await send(.denoiseResponse(DenoiseResponse(steps: request.steps)), task: reference, tensors: [latents])
+    await send(.denoiseResponse(DenoiseResponse(steps: steps)), task: reference, tensors: [latents])
   }
 }

@@ -31,6 +31,10 @@ enum Sample {
     return StoredPayload(id: id, name: "latents", dtype: 2, shape: [byteCount / 2, 1], bytes: Data(bytes))
   }
 
+  static func input(_ number: UInt64, _ byteCount: Int = 5000) -> StoredInput {
+    StoredInput(digest: "input \(number)", bytes: payload(number &+ 1_000_000, byteCount).bytes)
+  }
+
   static func progress(_ job: String, _ index: Int = 0, task: Int = 1, steps: Int?, _ payload: StoredPayload)
     -> JournalChange
   {
@@ -56,12 +60,16 @@ enum Sample {
 struct Snapshot: Equatable {
   var records: [StoredRecord]
   var open: [OpenImage]
+  /// The images that open jobs begin with.
+  var inputs: [Set<StoredInput>]
   var results: [StoredPayload?]
 
   /// The newest `limit` jobs.
   init(_ store: JournalStore, limit: Int = .max) throws {
     records = try store.records(tenant: nil, before: nil, limit: limit)
-    open = try store.openJobs().jobs.flatMap(\.images)
+    let jobs = try store.openJobs().jobs
+    open = jobs.flatMap(\.images)
+    inputs = jobs.map { Set($0.record.job.inputs) }
     results = try records.flatMap { record in
       try record.outcomes.indices.map { try store.result(of: ImageReference(job: record.job.id, index: $0)) }
     }

@@ -43,7 +43,7 @@ struct WriterTests {
     let job = "job-\(number / 8)"
     let payload = Sample.payload(UInt64(number + 1), 5_000 + number % 7 * 9_000)
     return switch number % 8 {
-    case 0: [.admit(Sample.job(job, images: 2, key: job))]
+    case 0: [.admit(admission(job, number / 8))]
     case 1:
       [.attempt(ImageReference(job: job, index: 1), task: 1, number: 4)]
         + (0..<2).map { Sample.progress(job, $0, task: 0, steps: nil, payload) }
@@ -52,6 +52,13 @@ struct WriterTests {
     case 6: [Sample.progress(job, 1, steps: 1, payload)]
     default: number % 3 == 0 ? [Sample.fail(job, 1)] : [Sample.finish(job, 1, payload)]
     }
+  }
+
+  /// A job with images, one of which the next three jobs have as well.
+  private static func admission(_ id: String, _ number: Int) -> StoredJob {
+    var job = Sample.job(id, images: 2, key: id)
+    job.inputs = [Sample.input(UInt64(number), 9_000), Sample.input(UInt64(1_000_000 + number / 4), 20_000)]
+    return job
   }
 
   /// Runs until something kills it; says on `acknowledgements` what is durable.

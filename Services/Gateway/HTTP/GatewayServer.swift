@@ -56,8 +56,8 @@ public enum GatewayServer {
     dispatcher: Dispatcher, keyring: Keyring?, limits: HTTPLimits, settings: HTTPSettings, metrics: PrometheusRegistry
   ) -> Router<GatewayContext> {
     DispatcherMetrics.describe(in: metrics)
+    let submission = Submission(dispatcher: dispatcher, limits: limits, aliases: settings.aliases)
     let addRoutes = { (router: Router<GatewayContext>) in
-      let submission = Submission(dispatcher: dispatcher, limits: limits, aliases: settings.aliases)
       ImagesRoutes(submission: submission).add(to: router)
       JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)
       ModelsRoutes(dispatcher: dispatcher, aliases: settings.aliases).add(to: router)

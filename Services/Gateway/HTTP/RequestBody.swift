@@ -6,40 +6,48 @@ import NIOCore
 extension Request {
   /// Takes the body, JSON or a form, within the limits, and leaves an empty one behind, so that what comes on the
   /// connection afterwards can still be watched. A body that the header alone rules out is not asked for.
-  mutating func takeBody(_ limits: HTTPLimits, _ context: GatewayContext) async throws -> RequestContent {
+  ///
+  /// - Parameter memory: counts the body's bytes as they come.
+  mutating func takeBody(
+    _ limits: HTTPLimits, _ memory: BodyMemory.Share, _ context: GatewayContext
+  ) async throws -> RequestContent {
     let boundary = try MultipartForm.boundary(of: headers[.contentType] ?? "")
     // A JSON body may hold images as well, and nothing before its end says so.
     let maxBytes = limits.maxBodyBytes
     if boundary == nil { try checkJSONType() }
     try checkLength(maxBytes)
-    let bytes = try await takeBytes(limits, maxBytes, context)
+    let bytes = try await takeBytes(limits, maxBytes, memory, context)
     guard let boundary else { return .json(try Self.utf8(bytes)) }
     return .form(try MultipartForm(bytes, boundary: boundary))
   }
 
   private mutating func takeBytes(
-    _ limits: HTTPLimits, _ maxBytes: Int, _ context: GatewayContext
+    _ limits: HTTPLimits, _ maxBytes: Int, _ memory: BodyMemory.Share, _ context: GatewayContext
   ) async throws -> [UInt8] {
     await context.intake.begin(self, on: context.channel)
     let body = body
-    let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
+    let bytes = try await withThrowingTaskGroup(of: [UInt8].self) { group in
       group.addTask {
-        do {
-          return try await body.collect(upTo: maxBytes)
-        } catch is NIOTooManyBytesError {
-          throw APIError(.bodyTooLarge, "the body has more than \(maxBytes) bytes")
+        var bytes: [UInt8] = []
+        for try await part in body {
+          guard part.readableBytes <= maxBytes - bytes.count else {
+            throw APIError(.bodyTooLarge, "the body has more than \(maxBytes) bytes")
+          }
+          try memory.grow(to: bytes.count + part.readableBytes)
+          bytes.append(contentsOf: part.readableBytesView)
         }
+        return bytes
       }
       group.addTask {
         try await Task.sleep(for: limits.bodyTimeout)
         throw APIError(.requestTimeout, "the body did not arrive within \(limits.bodyTimeout)")
       }
       defer { group.cancelAll() }
-      guard let buffer = try await group.next() else { throw CancellationError() }
-      return buffer
+      guard let bytes = try await group.next() else { throw CancellationError() }
+      return bytes
     }
     self.body = RequestBody(buffer: ByteBuffer())
-    return Array(buffer: buffer)
+    return bytes
   }
 
   /// The text without a byte order mark, which PowerShell and editors put before it: RFC 8259, section 8.1, allows to

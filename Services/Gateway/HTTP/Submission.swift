@@ -17,6 +17,15 @@ struct Submission: Sendable {
   let dispatcher: Dispatcher
   let limits: HTTPLimits
   let aliases: ModelAliases
+  /// Shared by all requests.
+  let bodies: BodyMemory
+
+  init(dispatcher: Dispatcher, limits: HTTPLimits, aliases: ModelAliases) {
+    self.dispatcher = dispatcher
+    self.limits = limits
+    self.aliases = aliases
+    bodies = BodyMemory(limit: max(limits.maxBodiesBytes, limits.maxBodyBytes))
+  }
 
   /// A request that has become a job, or has found its job.
   struct Accepted: Sendable {
@@ -42,7 +51,9 @@ struct Submission: Sendable {
     }
     let text = try request.idempotencyKey()
     let detachment = try request.detachment()
-    let body = try await request.takeBody(limits, context)
+    let memory = bodies.share()
+    defer { memory.release() }
+    let body = try await request.takeBody(limits, memory, context)
     let imageRequest = try body.request(kind, pipelines: dispatcher.pipelines, intake: limits.images)
     guard mayStream || !imageRequest.isStreamed else {
       throw APIError(

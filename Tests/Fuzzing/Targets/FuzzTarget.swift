@@ -13,6 +13,10 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
   case envelope
   /// The body of `POST /v1/images/generations`.
   case request
+  /// A form with its content type, and the images in it.
+  case form
+  /// An image as text.
+  case dataURL = "data-url"
   /// The header of a safetensors file.
   case safetensors
   /// A PNG file.
@@ -27,6 +31,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     switch self {
     case .envelope: Self.readEnvelope(bytes)
     case .request: Self.readRequest(bytes)
+    case .form: Self.readForm(bytes)
+    case .dataURL: Self.readDataURL(bytes)
     case .safetensors: Self.readSafetensors(bytes)
     case .png: Self.readPNG(bytes)
     case .image: Self.readImage(bytes)

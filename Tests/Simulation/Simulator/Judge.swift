@@ -9,11 +9,11 @@ struct Judge {
 
   var problems: [String] = []
   /// Jobs that were acknowledged to a client, with its key.
-  var acknowledged: [ImageJobID: Int] = [:]
-  /// Ends that a client was notified of.
+  var acknowledged: [String: Int] = [:]
+  /// Ends of images that a client was notified of.
   var reported: [ImageJobID: Outcome] = [:]
   /// Jobs that were admitted, by key.
-  var admitted: [Int: ImageJobID] = [:]
+  var admitted: [Int: String] = [:]
   /// Every attempt that was ever offered.
   var offered: Set<AttemptID> = []
   /// Steps that clients were notified of, by attempt.
@@ -21,7 +21,7 @@ struct Judge {
 
   /// Of this gateway: whose answers count.
   var holders: [TaskID: Holder] = [:]
-  /// Of this gateway: jobs whose end is in the journal, or on the way there.
+  /// Of this gateway: images whose end is in the journal, or on the way there.
   var ended: Set<ImageJobID> = []
 
   mutating func forgetGateway() {
@@ -115,27 +115,29 @@ extension Simulation {
   }
 
   private func examineAdmission(of id: ImageJobID) {
-    guard let job = gateway?.jobs[id] else { return }
-    if let other = judge.admitted[job.key], other != id {
-      report("request \(job.key) is admitted as job \(other) and as job \(id)")
+    guard let image = gateway?.jobs[id] else { return }
+    if let other = judge.admitted[image.job.key], other != image.name {
+      report("request \(image.job.key) is admitted as job \(other) and as job \(image.name)")
     }
-    judge.admitted[job.key] = id
+    judge.admitted[image.job.key] = image.name
   }
 
-  func checkOutcome(_ outcome: Outcome, of id: ImageJobID, _ job: ToyJob?) {
+  func checkOutcome(_ outcome: Outcome, of id: ImageJobID, _ image: ToyImage?) {
     if let earlier = judge.reported[id] { report("job \(id) ends with \(earlier) and again with \(outcome)") }
     judge.reported[id] = outcome
-    guard let job else { return }
+    guard let image else { return }
+    let job = image.job
     switch outcome {
-    case .finished(let image):
+    case .finished(let result):
       count("finished")
-      if !ToyModel.images(of: job).contains(image) { report("job \(id) gets another image than without faults") }
+      if !ToyModel.results(of: image).contains(result) { report("job \(id) gets another image than without faults") }
     case .failed(let failure):
       count("failed")
       let isExpected =
         switch failure.code {
         case .cancelled: clients[job.key].wantsCancel
-        case .invalidArgument: job.prompt == ToyJob.badPrompt || job.negativePrompt == ToyJob.badPrompt
+        case .invalidArgument:
+          job.prompt == ToyJob.badPrompt || job.negativePrompt == ToyJob.badPrompt || job.input == ToyJob.badInput
         case .deadlineExceeded: job.deadline.map { $0 <= now } ?? false
         default: failure.message.contains("4 times in a row")
         }
@@ -145,20 +147,38 @@ extension Simulation {
 
   /// What was promised before the crash must be on the disk.
   func checkRecovery(_ database: ToyDatabase) {
-    for (id, key) in judge.acknowledged.sorted(by: { $0.key.text < $1.key.text }) where database.jobs[id] == nil {
-      report("job \(id) was acknowledged for request \(key) and is lost")
+    for (name, key) in judge.acknowledged.sorted(by: { $0.key < $1.key }) {
+      for id in ToyImage.ids(name, clients[key].job) where database.jobs[id] == nil {
+        report("image \(id) was acknowledged for request \(key) and is lost")
+      }
     }
     for (id, outcome) in judge.reported.sorted(by: { $0.key.text < $1.key.text })
     where database.jobs[id]?.outcome != outcome {
       report("job \(id) was reported to have ended with \(outcome), but the journal does not know")
     }
     for (id, entry) in database.jobs {
-      if let other = judge.admitted[entry.job.key], other != id {
-        report("request \(entry.job.key) is job \(other) and job \(id)")
+      let (name, key) = (entry.image.name, entry.image.job.key)
+      if let other = judge.admitted[key], other != name { report("request \(key) is job \(other) and job \(name)") }
+      judge.admitted[key] = name
+      if let sibling = ToyImage.ids(name, entry.image.job).first(where: { database.jobs[$0] == nil }) {
+        report("image \(id) is in the journal, but not \(sibling) of the same job")
       }
-      judge.admitted[entry.job.key] = id
       // Clients that ask from now on get the end.
-      if let outcome = entry.outcome, judge.reported[id] == nil { checkOutcome(outcome, of: id, entry.job) }
+      if let outcome = entry.outcome, judge.reported[id] == nil { checkOutcome(outcome, of: id, entry.image) }
+    }
+    checkInputs(database)
+  }
+
+  /// A job that has not ended has its image in the journal, and no other image is there.
+  private func checkInputs(_ database: ToyDatabase) {
+    var needed: Set<UInt64> = []
+    for (id, entry) in database.jobs where entry.outcome == nil {
+      guard let input = entry.image.job.input else { continue }
+      needed.insert(input)
+      if !database.inputs.contains(input) { report("the image that \(id) begins with is lost") }
+    }
+    for input in database.inputs.sorted() where !needed.contains(input) {
+      report("the journal has image \(input), with which no open job begins")
     }
   }
 
@@ -167,14 +187,17 @@ extension Simulation {
     guard let gateway else { return }
     let status = gateway.scheduler.status(now: gateway.instant(now))
     let jobs = status.queuedImages + status.startedImages + status.unadmittedImages + status.endingImages
-    let acknowledged = judge.acknowledged.keys.filter { judge.reported[$0] == nil }
+    let acknowledged = judge.acknowledged.filter { name, key in
+      !ToyImage.ids(name, clients[key].job).allSatisfy { judge.reported[$0] != nil }
+    }.keys
     if jobs > 0 || !acknowledged.isEmpty {
-      report("\(jobs) jobs are left, of those that were acknowledged \(acknowledged.map(\.text).sorted())")
+      report("\(jobs) jobs are left, of those that were acknowledged \(acknowledged.sorted())")
     }
     if status.pendingEntries > 0 { report("\(status.pendingEntries) entries are left") }
     if gateway.contents.count != status.cacheEntries {
       report("\(gateway.contents.count) payloads are left, the cache has \(status.cacheEntries)")
     }
+    if !gateway.inputs.isEmpty { report("images are left that jobs began with: \(gateway.inputs.keys.sorted())") }
     for worker in workers where !worker.running.isEmpty && !worker.tasks.values.contains(where: \.isStuck) {
       report("p\(worker.process) still runs \(worker.running)")
     }

@@ -18,6 +18,12 @@ package enum Mutation: String, CaseIterable, Sendable {
   case endGate = "end-gate"
   /// Attempts after a restart are numbered like those before.
   case runNumber = "run-number"
+  /// A job is journalled without the images that it begins with.
+  case inputJournal = "input-journal"
+  /// The images that a job begins with go with the end of its first image.
+  case inputRelease = "input-release"
+  /// The images that a job begins with stay when it ends.
+  case inputLeak = "input-leak"
 }
 
 /// How rough a seed's world is. Everything follows from the seed.

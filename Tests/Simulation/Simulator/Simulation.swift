@@ -55,7 +55,7 @@ package final class Simulation {
     while problems.isEmpty, let next = queue.popMin() {
       now = next.time
       guard now < scenario.chaosMs + limitSeconds * 1000 else {
-        let late = clients.filter { !$0.isDone }.map { "\($0.job.key) (\($0.id.map(\.text) ?? "no id"))" }
+        let late = clients.filter { !$0.isDone }.map { "\($0.job.key) (\($0.id ?? "no id"))" }
         report("after \(limitSeconds) s without faults these requests have not ended: \(late.joined(separator: ", "))")
         break
       }
@@ -157,7 +157,7 @@ extension Simulation {
     schedule(.startGateway, in: 0)
     var slots: [(StageName, String)] = []
     for numericsClass in scenario.hasTwoClasses ? ToyModel.classes : [ToyModel.classes[0]] {
-      slots += [.textEncoder, .denoiser, .vaeDecoder].map { ($0, numericsClass) }
+      slots += [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder].map { ($0, numericsClass) }
     }
     slots.append((.denoiser, ToyModel.classes[0]))
     for (stage, numericsClass) in slots {

@@ -1,27 +1,32 @@
 import Scheduling
 
-/// A client that requests one image and asks until there is an answer.
+/// A client that sends one request and asks until there is an answer.
 struct ToyClient {
   let job: ToyJob
   /// Once the gateway has acknowledged the job.
-  var id: ImageJobID?
-  var outcome: Outcome?
+  var id: String?
+  /// One for each image.
+  var outcomes: [Outcome]?
   /// Whether the gateway said that it never will.
   var isRefused = false
   var wantsCancel = false
   /// Counts what was sent: an answer ends the wait for it.
   var attempt = 0
 
-  var isDone: Bool { outcome != nil || isRefused }
+  var isDone: Bool { outcomes != nil || isRefused }
 }
 
 extension Simulation {
   func toyJob(key: Int) -> ToyJob {
     let kind = random.pick(0...99)
     let prompt = kind < 4 ? ToyJob.badPrompt : kind < 7 ? ToyJob.deadlyPrompt : UInt64(random.pick(1...6))
+    let hasInput = random.chance(0.5)
+    let input = random.chance(0.05) ? ToyJob.badInput : UInt64(random.pick(1...4))
     return ToyJob(
       key: key, noise: random.next(), prompt: prompt,
       negativePrompt: random.chance(0.4) ? UInt64(random.pick(1...3)) : nil,
+      input: hasInput ? input : nil, isEdit: hasInput && random.chance(0.5),
+      imageCount: random.chance(0.7) ? 1 : random.pick(2...3),
       steps: random.pick(2...6), tenant: TenantID("t\(random.pick(1...3))"),
       priority: random.chance(0.3) ? .batch : .interactive,
       deadline: random.chance(0.1) ? random.pick(20_000...150_000) : nil)
@@ -85,12 +90,14 @@ extension Simulation {
         report("request \(client) is refused: \(failure)")
       }
     case .running: wait(client, atMostMs: 4000)
-    case .ended(let outcome):
-      clients[client].outcome = outcome
-      if let id = clients[client].id, judge.reported[id] != outcome {
-        report("job \(id) ended with \(outcome), and not")
+    case .ended(let outcomes):
+      clients[client].outcomes = outcomes
+      if let id = clients[client].id,
+        ToyImage.ids(id, clients[client].job).map({ judge.reported[$0] }) != outcomes.map({ $0 })
+      {
+        report("job \(id) ended with \(outcomes), and not")
       }
-    case .unknown: report("job \(clients[client].id?.text ?? "?") was acknowledged and is not known")
+    case .unknown: report("job \(clients[client].id ?? "?") was acknowledged and is not known")
     }
   }
 

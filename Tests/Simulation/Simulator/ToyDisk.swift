@@ -4,7 +4,8 @@ import Scheduling
 
 /// An entry as the toy journal writes it.
 enum LogRecord {
-  case admitted([ImageJobID: ToyJob], order: [ImageJobID])
+  /// With the images that the jobs begin with.
+  case admitted([ToyImage], inputs: Set<UInt64>)
   case attempt(AttemptID, places: [TaskID])
   case output(places: [TaskID], UInt64, String)
   case checkpoint(places: [TaskID], completedSteps: Int, UInt64, String)
@@ -45,7 +46,7 @@ struct ToyDisk {
 /// What the log says.
 struct ToyDatabase {
   struct Entry {
-    var job: ToyJob
+    var image: ToyImage
     /// By the task's place in the plan.
     var tasks: [Int: Task] = [:]
     var outcome: Outcome?
@@ -59,14 +60,28 @@ struct ToyDatabase {
 
   /// In the order of admission.
   private(set) var jobs: OrderedDictionary<ImageJobID, Entry> = [:]
+  /// The images that jobs begin with.
+  private(set) var inputs: Set<UInt64> = []
+  /// See ``Mutation/inputRelease``.
+  private let releasesEarly: Bool
 
-  init(_ log: [LogRecord]) {
+  init(_ log: [LogRecord], releasesEarly: Bool) {
+    self.releasesEarly = releasesEarly
     for record in log { take(record) }
+  }
+
+  /// The images that jobs which have not ended begin with.
+  var neededInputs: Set<UInt64> {
+    let ended = releasesEarly ? Set(jobs.values.filter { $0.outcome != nil }.map(\.image.name)) : []
+    return Set(
+      jobs.values.filter { $0.outcome == nil && !ended.contains($0.image.name) }.compactMap(\.image.job.input))
   }
 
   private mutating func take(_ record: LogRecord) {
     switch record {
-    case .admitted(let batch, let order): for id in order { if let job = batch[id] { jobs[id] = Entry(job: job) } }
+    case .admitted(let images, let inputs):
+      for image in images { jobs[image.id] = Entry(image: image) }
+      self.inputs.formUnion(inputs)
     case .attempt(let attempt, let places):
       for place in places { jobs[place.job]?.tasks[place.index, default: Task()].attemptNumber = attempt.number }
     case .output(let places, let value, let numericsClass):
@@ -88,12 +103,13 @@ struct ToyDatabase {
   private mutating func end(_ id: ImageJobID, _ outcome: Outcome) {
     jobs[id]?.outcome = outcome
     jobs[id]?.tasks = [:]
+    inputs.formIntersection(neededInputs)
   }
 
   /// Outputs that no task of the job takes any more.
   private mutating func forgetInputs(of id: ImageJobID) {
     guard let entry = jobs[id] else { return }
-    let plan = entry.job.plan
+    let plan = entry.image.plan
     for index in plan.tasks.indices.dropLast() {
       let takers = plan.tasks.indices.filter { plan.tasks[$0].inputs.contains(index) }
       if takers.allSatisfy({ entry.tasks[$0]?.output != nil }) { jobs[id]?.tasks[index]?.output = nil }

@@ -14,11 +14,14 @@ final class ToyGateway {
   var connections: [WorkerID: (slot: Int, connection: Int)] = [:]
   /// The last session of every connection, open or not.
   var lastSessions: [Int: WorkerID] = [:]
-  var jobs: [ImageJobID: ToyJob] = [:]
-  var keys: [Int: ImageJobID] = [:]
+  /// Images of all jobs that it knows.
+  var jobs: [ImageJobID: ToyImage] = [:]
+  var keys: [Int: String] = [:]
+  /// The images that open jobs begin with, and the names of the jobs that have them.
+  var inputs: [UInt64: Set<String>] = [:]
   var outcomes: [ImageJobID: Outcome] = [:]
   /// Jobs that are not admitted yet, and who waits for that.
-  var unadmitted: [ImageJobID: [Int]] = [:]
+  var unadmitted: [String: [Int]] = [:]
   var journal: [(sequence: JournalSequence, record: LogRecord)] = []
   /// Entries at the front of `journal` that are being written; 0: none.
   var committing = 0
@@ -37,6 +40,13 @@ final class ToyGateway {
     contents[nextPayload] = content
     return Payload(id: nextPayload, byteCount: 100)
   }
+
+  /// Lets go of the image that a job begins with; it goes with the last job that has it.
+  func releaseInput(of image: ToyImage) {
+    guard let input = image.job.input else { return }
+    inputs[input]?.remove(image.name)
+    if inputs[input]?.isEmpty == true { inputs[input] = nil }
+  }
 }
 
 // MARK: - Start and end
@@ -45,7 +55,7 @@ extension Simulation {
   func startGateway() {
     disk.repair()
     disk.runs += 1
-    let database = ToyDatabase(disk.log)
+    let database = ToyDatabase(disk.log, releasesEarly: mutation == .inputRelease)
     checkRecovery(database)
     let run = mutation == .runNumber ? 0 : UInt32(disk.runs - 1)
     let gateway = ToyGateway(
@@ -61,9 +71,16 @@ extension Simulation {
     log("gateway \(gateway.life) starts")
     var restored: [RestoredImageJob] = []
     for (id, entry) in database.jobs {
-      gateway.jobs[id] = entry.job
-      gateway.keys[entry.job.key] = id
-      if let outcome = entry.outcome { gateway.outcomes[id] = outcome } else { restored.append(restore(id, entry)) }
+      gateway.jobs[id] = entry.image
+      gateway.keys[entry.image.job.key] = entry.image.name
+      guard entry.outcome == nil else {
+        gateway.outcomes[id] = entry.outcome
+        continue
+      }
+      if let input = entry.image.job.input, database.inputs.contains(input) {
+        gateway.inputs[input, default: []].insert(entry.image.name)
+      }
+      restored.append(restore(entry))
     }
     coverage.counts["restored jobs", default: 0] += restored.count
     process(.restored(restored))
@@ -84,7 +101,7 @@ extension Simulation {
     return configuration
   }
 
-  private func restore(_ id: ImageJobID, _ entry: ToyDatabase.Entry) -> RestoredImageJob {
+  private func restore(_ entry: ToyDatabase.Entry) -> RestoredImageJob {
     let tasks = entry.tasks.sorted { $0.key < $1.key }.map { index, task in
       RestoredTask(
         index: index, attemptNumber: task.attemptNumber, output: task.output.flatMap { gateway?.insert($0.value) },
@@ -93,14 +110,14 @@ extension Simulation {
         },
         numericsClass: task.output?.numericsClass ?? task.checkpoint?.numericsClass)
     }
-    return RestoredImageJob(submission: submission(id, entry.job), tasks: tasks)
+    return RestoredImageJob(submission: submission(entry.image), tasks: tasks)
   }
 
-  private func submission(_ id: ImageJobID, _ job: ToyJob) -> ImageJobSubmission {
+  private func submission(_ image: ToyImage) -> ImageJobSubmission {
     ImageJobSubmission(
-      id: id, model: Self.model, plan: job.plan, deadline: job.deadline.flatMap { gateway?.instant($0) },
-      tenant: job.tenant,
-      priority: job.priority)
+      id: image.id, model: Self.model, plan: image.plan,
+      deadline: image.job.deadline.flatMap { gateway?.instant($0) }, tenant: image.job.tenant,
+      priority: image.job.priority)
   }
 
   static let model = ModelIdentity(id: "toy", fingerprint: "f1")
@@ -185,7 +202,7 @@ extension Simulation {
   private func sendOffer(_ offer: Offer, to worker: WorkerID, _ gateway: ToyGateway) {
     count("offers")
     if offer.resume != nil { count("resumes") }
-    guard let job = gateway.jobs[offer.job] else {
+    guard let image = gateway.jobs[offer.job] else {
       report("\(offer.attempt) is offered for the unknown job \(offer.job)")
       return
     }
@@ -194,10 +211,16 @@ extension Simulation {
     if inputs.count < offer.inputs.count || (latents == nil) != (offer.resume == nil) {
       report("\(offer.attempt) is offered with a payload that was released")
     }
+    let job = image.job, stage = image.plan.tasks[offer.index].stage
+    // The image goes with the tasks that see it.
+    let needed = stage == .vaeEncoder || stage == .textEncoder && job.isEdit ? job.input : nil
+    let content = needed.flatMap { gateway.inputs[$0] == nil ? nil : $0 }
+    if needed != nil, content == nil {
+      report("\(offer.attempt) is offered without the image that its job begins with")
+    }
     let toy = ToyOffer(
-      attempt: offer.attempt, stage: job.plan.tasks[offer.index].stage,
-      prompt: offer.index == 0 ? job.prompt : job.negativePrompt ?? 0, inputs: inputs, noise: job.noise,
-      steps: job.steps,
+      attempt: offer.attempt, stage: stage, prompt: offer.index == 0 ? job.prompt : job.negativePrompt ?? 0,
+      image: content, sampleSeed: image.sampleSeed, inputs: inputs, noise: image.noise, steps: job.steps,
       completedSteps: offer.resume?.completedSteps ?? 0, latents: latents)
     send(.offer(toy), to: worker, gateway)
   }
@@ -208,49 +231,64 @@ extension Simulation {
     guard let gateway else { return }
     switch request {
     case .submit: submit(clients[client].job, client: client, gateway)
-    case .status(let id):
-      let response: Response =
-        gateway.outcomes[id].map { .ended($0) }
-        ?? (gateway.jobs[id] == nil || gateway.unadmitted[id] != nil ? .unknown : .running)
+    case .status(let name):
+      let ids = ToyImage.ids(name, clients[client].job), outcomes = ids.compactMap { gateway.outcomes[$0] }
+      let isKnown = gateway.unadmitted[name] == nil && ids.allSatisfy { gateway.jobs[$0] != nil }
+      let response: Response = !isKnown ? .unknown : outcomes.count == ids.count ? .ended(outcomes) : .running
       respond(response, to: request, client: client)
-    case .cancel(let id):
-      process(.imageCancelled(id, reason: Status(.cancelled, "the client does not want it any more")))
+    case .cancel(let name):
+      for id in ToyImage.ids(name, clients[client].job) {
+        process(.imageCancelled(id, reason: Status(.cancelled, "the client does not want it any more")))
+      }
     }
   }
 
   private func submit(_ job: ToyJob, client: Int, _ gateway: ToyGateway) {
-    if mutation != .deduplication, let id = gateway.keys[job.key] {
+    if mutation != .deduplication, let name = gateway.keys[job.key] {
       count("requests known by their key")
-      if gateway.unadmitted[id] != nil {
-        gateway.unadmitted[id]?.append(client)
+      if gateway.unadmitted[name] != nil {
+        gateway.unadmitted[name]?.append(client)
       } else {
-        respond(.accepted(id), to: .submit, client: client)
+        respond(.accepted(name), to: .submit, client: client)
       }
       return
     }
     nextJob += 1
-    let id = ImageJobID("job\(nextJob)")
-    gateway.jobs[id] = job
-    gateway.keys[job.key] = id
-    gateway.unadmitted[id] = [client]
-    if mutation == .admissionGate {
-      judge.acknowledged[id] = job.key
-      respond(.accepted(id), to: .submit, client: client)
+    let name = "job\(nextJob)"
+    let images = (0..<job.imageCount).map { ToyImage(name: name, index: $0, job: job) }
+    for image in images { gateway.jobs[image.id] = image }
+    if let input = job.input {
+      count("jobs that begin with an image")
+      gateway.inputs[input, default: []].insert(name)
     }
-    process(.imagesSubmitted([submission(id, job)]))
+    if images.count > 1 { count("jobs of several images") }
+    gateway.keys[job.key] = name
+    gateway.unadmitted[name] = [client]
+    if mutation == .admissionGate {
+      judge.acknowledged[name] = job.key
+      respond(.accepted(name), to: .submit, client: client)
+    }
+    process(.imagesSubmitted(images.map { submission($0) }))
   }
 
+  /// The admission of a job's first image is that of the others, too.
   private func acknowledge(_ id: ImageJobID, _ gateway: ToyGateway) {
-    for client in gateway.unadmitted.removeValue(forKey: id) ?? [] {
-      judge.acknowledged[id] = gateway.jobs[id]?.key
-      respond(.accepted(id), to: .submit, client: client)
+    guard let image = gateway.jobs[id] else { return }
+    for client in gateway.unadmitted.removeValue(forKey: image.name) ?? [] {
+      judge.acknowledged[image.name] = image.job.key
+      respond(.accepted(image.name), to: .submit, client: client)
     }
   }
 
   private func refuse(_ id: ImageJobID, _ failure: Status, _ gateway: ToyGateway) {
     count(failure.resource == .storage ? "jobs refused for lack of space" : "jobs refused")
-    if let job = gateway.jobs.removeValue(forKey: id), gateway.keys[job.key] == id { gateway.keys[job.key] = nil }
-    for client in gateway.unadmitted.removeValue(forKey: id) ?? [] {
+    guard let image = gateway.jobs.removeValue(forKey: id) else { return }
+    if judge.acknowledged[image.name] != nil, mutation != .admissionGate {
+      report("image \(id) is refused, but its job was acknowledged")
+    }
+    gateway.releaseInput(of: image)
+    if gateway.keys[image.job.key] == image.name { gateway.keys[image.job.key] = nil }
+    for client in gateway.unadmitted.removeValue(forKey: image.name) ?? [] {
       respond(.refused(failure), to: .submit, client: client)
     }
   }
@@ -260,8 +298,12 @@ extension Simulation {
       report("job \(id) finishes without an image")
       return
     }
-    checkOutcome(outcome, of: id, gateway.jobs[id])
+    let image = gateway.jobs[id]
+    checkOutcome(outcome, of: id, image)
     gateway.outcomes[id] = outcome
+    guard let image, mutation != .inputLeak else { return }
+    let isOver = ToyImage.ids(image.name, image.job).allSatisfy { gateway.outcomes[$0] != nil }
+    if isOver || mutation == .inputRelease { gateway.releaseInput(of: image) }
   }
 
   private func tellEarly(_ entry: JournalEntry, _ gateway: ToyGateway) {
@@ -282,8 +324,8 @@ extension Simulation {
     }
     switch entry {
     case .imagesAdmitted(let submissions):
-      let order = submissions.map(\.id)
-      return .admitted(gateway.jobs.filter { order.contains($0.key) }, order: order)
+      let images = submissions.compactMap { gateway.jobs[$0.id] }
+      return .admitted(images, inputs: mutation == .inputJournal ? [] : Set(images.compactMap(\.job.input)))
     case .attemptStarted(let attempt, let places): return .attempt(attempt, places: places)
     case .taskFinished(let places, let output, let numericsClass):
       return .output(places: places, content(output), numericsClass)

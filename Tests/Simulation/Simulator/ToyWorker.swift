@@ -238,7 +238,20 @@ extension Simulation {
       answer(.failed(attempt, Status(.invalidArgument, "too long", field: "prompt")), attempt, slot: slot)
     case .textEncoder:
       answer(
-        .finished(attempt, ToyModel.encode(task.offer.prompt, by: workers[slot].numericsClass)), attempt, slot: slot)
+        .finished(
+          attempt,
+          ToyModel.encode(task.offer.prompt, seeing: task.offer.image ?? 0, by: workers[slot].numericsClass)),
+        attempt, slot: slot)
+    case .vaeEncoder where task.offer.image == ToyJob.badInput:
+      answer(.failed(attempt, Status(.invalidArgument, "no image", field: "image")), attempt, slot: slot)
+    case .vaeEncoder:
+      count("image encodings")
+      answer(
+        .finished(
+          attempt,
+          ToyModel.encode(
+            image: task.offer.image ?? 0, seed: task.offer.sampleSeed, by: workers[slot].numericsClass)),
+        attempt, slot: slot)
     case .vaeDecoder: answer(.finished(attempt, ToyModel.decode(task.offer.inputs[0])), attempt, slot: slot)
     case .denoiser:
       let step = task.completedSteps + 1

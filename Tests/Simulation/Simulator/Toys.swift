@@ -1,13 +1,18 @@
 import ClusterCore
 import Scheduling
 
-/// What a client asks for. The numbers stand for prompts and noise.
+/// What a client asks for: some images, in one job. The numbers stand for prompts, images and noise.
 struct ToyJob: Hashable {
   /// Names the request, however often it is sent.
   var key: Int
   var noise: UInt64
   var prompt: UInt64
   var negativePrompt: UInt64?
+  /// The image that the job begins with, by its content.
+  var input: UInt64?
+  /// Whether the text encoder sees it as well, and all images of the job share its encoding.
+  var isEdit = false
+  var imageCount = 1
   var steps: Int
   var tenant: TenantID
   var priority: JobPriority
@@ -18,23 +23,55 @@ struct ToyJob: Hashable {
   static let badPrompt: UInt64 = 666
   /// This prompt makes denoisers crash in their second step.
   static let deadlyPrompt: UInt64 = 667
+  /// The image encoder refuses the image with this content.
+  static let badInput: UInt64 = 668
+}
+
+/// One image of a job.
+struct ToyImage: Hashable {
+  /// The job's.
+  var name: String
+  var index: Int
+  var job: ToyJob
+
+  static func id(_ name: String, _ index: Int) -> ImageJobID { ImageJobID("\(name)-\(index)") }
+
+  static func ids(_ name: String, _ job: ToyJob) -> [ImageJobID] { (0..<job.imageCount).map { id(name, $0) } }
+
+  var id: ImageJobID { Self.id(name, index) }
+
+  /// Differs from image to image, as seeds do.
+  var noise: UInt64 { job.noise &+ UInt64(index) }
+
+  /// Of the sample that the image encoder draws.
+  var sampleSeed: UInt64 { job.isEdit ? 0 : noise }
+
+  /// What the text encoder sees beside the prompt.
+  var seen: UInt64 { job.isEdit ? job.input ?? 0 : 0 }
 
   var plan: ImageJobPlan {
-    .toy(prompt: "\(prompt)", negativePrompt: negativePrompt.map { "\($0)" }, stepCount: steps)
+    .toy(
+      prompt: "\(job.prompt) \(seen)", negativePrompt: job.negativePrompt.map { "\($0) \(seen)" },
+      image: job.input.map { "image \($0) \(sampleSeed)" }, stepCount: job.steps)
   }
 }
 
 extension ImageJobPlan {
-  /// Encode one or two prompts, denoise, decode: a plan in which tasks are shared, have steps, and take several inputs.
-  package static func toy(prompt: String, negativePrompt: String?, stepCount: Int) -> ImageJobPlan {
+  /// Encode one or two prompts and perhaps an image, denoise, decode: a plan in which tasks are shared, have steps, and
+  /// take several inputs.
+  package static func toy(
+    prompt: String, negativePrompt: String?, image: String? = nil, stepCount: Int
+  ) -> ImageJobPlan {
     let tokenCount = 16.0
     let encodes = [("prompt", prompt)] + (negativePrompt.map { [("negative_prompt", $0)] } ?? [])
     var tasks = encodes.map { TaskPlan(stage: .textEncoder, content: $1, field: $0) }
+    if let image { tasks.append(TaskPlan(stage: .vaeEncoder, content: image, cost: tokenCount, field: "image")) }
+    let encodings = Array(tasks.indices)
     tasks.append(
       TaskPlan(
-        stage: .denoiser, inputs: Array(encodes.indices), stepCount: stepCount,
+        stage: .denoiser, inputs: encodings, stepCount: stepCount,
         cost: Double(stepCount) * tokenCount * Double(encodes.count)))
-    tasks.append(TaskPlan(stage: .vaeDecoder, inputs: [encodes.count], cost: tokenCount))
+    tasks.append(TaskPlan(stage: .vaeDecoder, inputs: [encodings.count], cost: tokenCount))
     return ImageJobPlan(tasks)
   }
 }
@@ -43,7 +80,13 @@ extension ImageJobPlan {
 enum ToyModel {
   static let classes = ["bf16", "fp32"]
 
-  static func encode(_ prompt: UInt64, by numericsClass: String) -> UInt64 { mix(1, prompt, number(numericsClass)) }
+  static func encode(_ prompt: UInt64, seeing image: UInt64, by numericsClass: String) -> UInt64 {
+    mix(1, prompt, image, number(numericsClass))
+  }
+
+  static func encode(image: UInt64, seed: UInt64, by numericsClass: String) -> UInt64 {
+    mix(4, image, seed, number(numericsClass))
+  }
 
   static func noise(_ seed: UInt64) -> UInt64 { mix(2, seed) }
 
@@ -53,20 +96,26 @@ enum ToyModel {
 
   static func decode(_ latents: UInt64) -> UInt64 { mix(3, latents) }
 
-  /// The images that runs without faults give: one for each choice of classes for the stages.
-  static func images(of job: ToyJob) -> Set<UInt64> {
-    var images: Set<UInt64> = []
-    for first in classes {
-      for second in job.negativePrompt == nil ? [first] : classes {
-        let inputs = [encode(job.prompt, by: first)] + (job.negativePrompt.map { [encode($0, by: second)] } ?? [])
-        for numericsClass in classes {
-          var latents = noise(job.noise)
-          for step in 1...job.steps { latents = denoise(latents, step: step, inputs: inputs, by: numericsClass) }
-          images.insert(decode(latents))
-        }
+  /// The results that runs without faults give: one for each choice of classes for the stages.
+  static func results(of image: ToyImage) -> Set<UInt64> {
+    let job = image.job
+    // Each way to get the inputs of the denoiser.
+    var ways = classes.map { [encode(job.prompt, seeing: image.seen, by: $0)] }
+    if let negativePrompt = job.negativePrompt {
+      ways = ways.flatMap { way in classes.map { way + [encode(negativePrompt, seeing: image.seen, by: $0)] } }
+    }
+    if let input = job.input {
+      ways = ways.flatMap { way in classes.map { way + [encode(image: input, seed: image.sampleSeed, by: $0)] } }
+    }
+    var results: Set<UInt64> = []
+    for inputs in ways {
+      for numericsClass in classes {
+        var latents = noise(image.noise)
+        for step in 1...job.steps { latents = denoise(latents, step: step, inputs: inputs, by: numericsClass) }
+        results.insert(decode(latents))
       }
     }
-    return images
+    return results
   }
 
   private static func number(_ numericsClass: String) -> UInt64 { numericsClass == "fp32" ? 5 : 6 }
@@ -77,6 +126,9 @@ struct ToyOffer {
   var attempt: AttemptID
   var stage: StageName
   var prompt: UInt64
+  /// The image that comes with it: for the image encoder, and for a text encoder that sees it.
+  var image: UInt64?
+  var sampleSeed: UInt64
   var inputs: [UInt64]
   var noise: UInt64
   var steps: Int
@@ -106,11 +158,11 @@ enum GatewayMessage {
 /// What a client sends.
 enum Request {
   case submit
-  case status(ImageJobID)
-  case cancel(ImageJobID)
+  case status(String)
+  case cancel(String)
 }
 
-/// How a job ended.
+/// How an image of a job ended.
 enum Outcome: Hashable {
   case finished(UInt64)
   case failed(Status)
@@ -118,9 +170,10 @@ enum Outcome: Hashable {
 
 /// What a client gets.
 enum Response {
-  case accepted(ImageJobID)
+  case accepted(String)
   case refused(Status)
   case running
-  case ended(Outcome)
+  /// One for each image.
+  case ended([Outcome])
   case unknown
 }

@@ -72,6 +72,9 @@ public struct GatewayConfiguration: SettingGroup {
       "of them, of one address; more are closed")
     http.maxBodyBytes = await reader.integer(
       "http.maxBodyBytes", http.maxBodyBytes, in: 1024...(1 << 30), "the largest request body, with its images")
+    http.maxBodiesBytes = await reader.integer(
+      "http.maxBodiesBytes", http.maxBodiesBytes, in: 1024...(1 << 40),
+      "all bodies together that are being read or decoded, at least http.maxBodyBytes; more get 429")
     http.images.maxPixels = await reader.integer(
       "http.maxImagePixels", http.images.maxPixels, in: 1024...ImageIntake.largestMaxPixels,
       "the most pixels of an image in a request")
