@@ -115,6 +115,8 @@ let package = Package(
       "Diffusion", ["ClusterCore", "TensorCore", "Kernels", "Weights", "ImageCodec", "Hashing", "StrictJSON"]),
     shared(
       "QwenImage", ["ClusterCore", "Diffusion", "Hashing", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
+    shared(
+      "QwenImage21", ["ClusterCore", "Diffusion", "Hashing", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
     shared("ModelRegistry", ["Diffusion", "QwenImage"]),
 
     // Messaging
@@ -205,6 +207,7 @@ let package = Package(
       dependencies: ["HTTPClient", .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle],
       path: "Tests/HTTPTesting"),
     .target(name: "TestSupport", dependencies: ["ClusterCore"], path: "Tests/TestSupport"),
+    .target(name: "GoldenSupport", dependencies: ["ImageCodec", "TensorCore", "Weights"], path: "Tests/GoldenSupport"),
     .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
     test("AccessKeys", ["AccessKeys"]),
     test("Fuzzing", ["FuzzTargets", "TestSupport"]),
@@ -226,10 +229,16 @@ let package = Package(
     test("Observability", ["Observability", .logging, .coreMetrics]),
     test("Diffusion", ["ClusterCore", "Diffusion", "Kernels", "TensorCore", "Weights"]),
     test(
+      "QwenImage21",
+      [
+        "ClusterCore", "Diffusion", "GoldenSupport", "ImageCodec", "Kernels", "QwenImage21", "StrictJSON", "TensorCore",
+        "Weights",
+      ]),
+    test(
       "QwenImage",
       [
-        "ClusterCore", "Diffusion", "ImageCodec", "Kernels", "ModelRegistry", "QwenImage", "StrictJSON", "TensorCore",
-        "Weights", "CZlib",
+        "ClusterCore", "Diffusion", "GoldenSupport", "ImageCodec", "Kernels", "ModelRegistry", "QwenImage",
+        "StrictJSON", "TensorCore", "Weights", "CZlib",
       ]),
     test("QwenImageCLI", ["ImageCodec", "QwenImageCLI", .subprocess, .systemPackage]),
     test("Scheduling", ["ClusterCore", "Scheduling", "Simulation"]),

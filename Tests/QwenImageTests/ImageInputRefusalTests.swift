@@ -1,5 +1,6 @@
 import Diffusion
 import Foundation
+import GoldenSupport
 import Kernels
 import QwenImage
 import TensorCore

@@ -1,5 +1,6 @@
 import Diffusion
 import Foundation
+import GoldenSupport
 import ModelRegistry
 import QwenImage
 import Testing

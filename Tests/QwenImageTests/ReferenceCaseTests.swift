@@ -1,6 +1,7 @@
 import ClusterCore
 import Diffusion
 import Foundation
+import GoldenSupport
 import ImageCodec
 import Kernels
 import ModelRegistry

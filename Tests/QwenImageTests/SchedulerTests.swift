@@ -1,5 +1,6 @@
 import Diffusion
 import Foundation
+import GoldenSupport
 import StrictJSON
 import TensorCore
 import Testing

@@ -1,4 +1,5 @@
 import Diffusion
+import GoldenSupport
 import Kernels
 import ModelRegistry
 import QwenImage

@@ -1,13 +1,18 @@
 import Diffusion
 import Foundation
+import GoldenSupport
 import Kernels
 import ModelRegistry
 import QwenImage
 import Synchronization
 import TensorCore
 
-/// The repository's reference data.
-let golden = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appending(path: "Golden")
+/// Where the recorded reference data of this family lie.
+enum Golden {
+  static let tinyCheckpoint = golden.appending(path: "tiny/checkpoint")
+
+  static func reference(_ name: String) -> URL { golden.appending(path: "tiny/reference/\(name)") }
+}
 
 /// A directory that is removed at the end of its scope.
 struct TemporaryDirectory: ~Copyable {

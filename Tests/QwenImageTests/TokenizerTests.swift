@@ -1,5 +1,6 @@
 import Diffusion
 import Foundation
+import GoldenSupport
 import StrictJSON
 import Testing
 import Weights

@@ -5,24 +5,23 @@ import TensorCore
 import Testing
 import Weights
 
-/// Where the recorded reference data lie.
-enum Golden {
-  static let tinyCheckpoint = golden.appending(path: "tiny/checkpoint")
-
-  static func reference(_ name: String) -> URL { golden.appending(path: "tiny/reference/\(name)") }
-}
+/// The repository's reference data.
+package let golden = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+  .appending(path: "Golden")
 
 /// Collects what a probe records, in the order of computation.
-final class Recording: Sendable {
+package final class Recording: Sendable {
   private let entries = Mutex<[(name: String, tensor: Tensor)]>([])
 
-  var probe: Probe { Probe { name, tensor in self.entries.withLock { $0.append((name, tensor)) } } }
-  var all: [(name: String, tensor: Tensor)] { entries.withLock { $0 } }
-  func tensor(_ name: String) -> Tensor? { all.first { $0.name == name }?.tensor }
+  package init() {}
+
+  package var probe: Probe { Probe { name, tensor in self.entries.withLock { $0.append((name, tensor)) } } }
+  package var all: [(name: String, tensor: Tensor)] { entries.withLock { $0 } }
+  package func tensor(_ name: String) -> Tensor? { all.first { $0.name == name }?.tensor }
 }
 
 /// ‖actual − expected‖ / ‖expected‖.
-func relativeError(_ actual: [Float], _ expected: [Float]) -> Double {
+package func relativeError(_ actual: [Float], _ expected: [Float]) -> Double {
   guard actual.count == expected.count else { return .infinity }
   var (difference, norm) = (0.0, 0.0)
   for (a, e) in zip(actual, expected) {
@@ -33,17 +32,17 @@ func relativeError(_ actual: [Float], _ expected: [Float]) -> Double {
 }
 
 /// A safetensors file with reference tensors.
-struct ReferenceTensors {
+package struct ReferenceTensors {
   private let file: SafetensorsFile
-  let names: Set<String>
+  package let names: Set<String>
 
-  init(_ url: URL) throws {
+  package init(_ url: URL) throws {
     file = try SafetensorsFile(url)
     names = Set(file.names)
   }
 
   /// The values of `name`; integers as floats.
-  func floats(_ name: String) throws -> [Float] {
+  package func floats(_ name: String) throws -> [Float] {
     let tensor = try file.tensor(name)
     guard tensor.dtype == .int64 else { return tensor.floats() }
     return tensor.withElements(as: Int64.self) { values in values.indices.map { Float(values[$0]) } }
@@ -52,7 +51,7 @@ struct ReferenceTensors {
 
 /// Compares recorded tensors with the reference in the order they were computed, so that the first failure is the
 /// tensor where the implementations part ways.
-func expectAgreement(
+package func expectAgreement(
   _ recording: Recording, with reference: ReferenceTensors, tolerance: Double, notRecorded: (String) -> Bool,
   sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
@@ -72,7 +71,7 @@ func expectAgreement(
 }
 
 /// At most 1/255 off in at most 0.1 % of the values.
-func expectSameImage(_ image: RasterImage, _ url: URL) throws {
+package func expectSameImage(_ image: RasterImage, _ url: URL) throws {
   let expected = try PNG.decode([UInt8](Data(contentsOf: url))).image
   #expect(
     image.width == expected.width && image.height == expected.height && image.channels == expected.channels)
