@@ -121,7 +121,7 @@ extension ParameterInventory {
     var (channels, index) = (configuration.baseDim, 0)
     for (level, width) in widths.enumerated() {
       for _ in 0..<configuration.resBlockCount {
-        residualBlock("encoder.down_blocks.\(index)", channels, width)
+        residualBlock("encoder.down_blocks.\(index)", channels, width, hasTimeAxis: true)
         (channels, index) = (width, index + 1)
       }
       guard level + 1 < widths.count else { continue }
@@ -131,7 +131,7 @@ extension ParameterInventory {
       }
       index += 1
     }
-    middleBlock("encoder.mid_block", channels)
+    middleBlock("encoder.mid_block", channels, hasTimeAxis: true)
     add("encoder.norm_out.gamma", [channels, 1, 1, 1])
     convolution("encoder.conv_out", channels, 2 * configuration.zDim, kernel: [3, 3, 3])
   }
@@ -140,11 +140,11 @@ extension ParameterInventory {
     let widths = configuration.dimMultipliers.reversed().map { $0 * configuration.baseDim }
     var channels = widths[0]
     convolution("decoder.conv_in", configuration.zDim, channels, kernel: [3, 3, 3])
-    middleBlock("decoder.mid_block", channels)
+    middleBlock("decoder.mid_block", channels, hasTimeAxis: true)
     for (level, width) in widths.enumerated() {
       let name = "decoder.up_blocks.\(level)"
       for block in 0...configuration.resBlockCount {
-        residualBlock("\(name).resnets.\(block)", channels, width)
+        residualBlock("\(name).resnets.\(block)", channels, width, hasTimeAxis: true)
         channels = width
       }
       guard level + 1 < widths.count else { continue }
@@ -156,20 +156,5 @@ extension ParameterInventory {
     }
     add("decoder.norm_out.gamma", [channels, 1, 1, 1])
     convolution("decoder.conv_out", channels, configuration.inputChannels, kernel: [3, 3, 3])
-  }
-
-  private mutating func residualBlock(_ name: String, _ input: Int, _ output: Int) {
-    add("\(name).norm1.gamma", [input, 1, 1, 1])
-    convolution("\(name).conv1", input, output, kernel: [3, 3, 3])
-    add("\(name).norm2.gamma", [output, 1, 1, 1])
-    convolution("\(name).conv2", output, output, kernel: [3, 3, 3])
-    if input != output { convolution("\(name).conv_shortcut", input, output, kernel: [1, 1, 1]) }
-  }
-
-  private mutating func middleBlock(_ name: String, _ channels: Int) {
-    add("\(name).attentions.0.norm.gamma", [channels, 1, 1])
-    convolution("\(name).attentions.0.to_qkv", channels, 3 * channels, kernel: [1, 1])
-    convolution("\(name).attentions.0.proj", channels, channels, kernel: [1, 1])
-    for block in 0..<2 { residualBlock("\(name).resnets.\(block)", channels, channels) }
   }
 }

@@ -188,7 +188,7 @@ public struct QwenImageFamily: ModelFamily {
     switch component {
     case .textEncoder:
       TextEncoderConfiguration.isUnused(name) && !(promptImages != nil && VisionTower.isTensor(name))
-    case .vae: VAEConfiguration.isUnused(name, by: promptImages == nil ? .decoder : [.encoder, .decoder])
+    case .vae: (promptImages == nil ? CodecParts.decoder : [.encoder, .decoder]).ignores(name)
     default: false
     }
   }

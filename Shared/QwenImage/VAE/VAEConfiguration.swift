@@ -20,6 +20,9 @@ public struct VAEConfiguration: Sendable, Equatable, Codable {
   /// Which of the spatial reductions also halve time, outermost first.
   public var temporalDownsample: [Bool]
 
+  /// By which latents are normalised.
+  var latentStatistics: LatentStatistics { LatentStatistics(means: latentsMean, deviations: latentsStd) }
+
   /// Image pixels per latent pixel along each side.
   public var spatialScale: Int { 1 << (dimMultipliers.count - 1) }
 
@@ -60,13 +63,6 @@ public struct VAEConfiguration: Sendable, Equatable, Codable {
     if fields.value("attn_scales") != nil, try !fields.numbers("attn_scales", count: 0...64, in: 0...1e6).isEmpty {
       throw .unsupported(file: fields.file, field: "attn_scales", value: "with elements", supported: ["[]"])
     }
-  }
-
-  /// Whether one half of the autoencoder has no use for a tensor: those of the other half, and the convolutions over
-  /// time, which a single frame does not reach.
-  static func isUnused(_ name: String, by half: CodecParts) -> Bool {
-    let others = half == .encoder ? ["decoder.", "post_quant_conv."] : ["encoder.", "quant_conv."]
-    return name.contains(".time_conv.") || others.contains { name.hasPrefix($0) }
   }
 
   init(

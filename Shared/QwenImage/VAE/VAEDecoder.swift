@@ -50,7 +50,7 @@ public struct VAEDecoder: Sendable {
     let widest = configuration.baseDim * multipliers[multipliers.count - 1]
     postQuant = try reader.convolution("post_quant_conv", input: z, output: z, kernel: 1, storedTimeTaps: 1)
     convIn = try reader.convolution("decoder.conv_in", input: z, output: widest, kernel: 3, storedTimeTaps: 3)
-    middle = try MiddleBlock("decoder.mid_block", reader, channels: widest)
+    middle = try MiddleBlock("decoder.mid_block", reader, channels: widest, hasTimeAxis: true)
     var stages: [UpStage] = []
     var input = widest
     for (index, multiplier) in multipliers.reversed().enumerated() {
@@ -63,7 +63,7 @@ public struct VAEDecoder: Sendable {
     normOut = try reader.tensor("decoder.norm_out.gamma", [input, 1, 1, 1])
     convOut = try reader.convolution(
       "decoder.conv_out", input: input, output: configuration.inputChannels, kernel: 3, storedTimeTaps: 3)
-    try reader.finish { VAEConfiguration.isUnused($0, by: .decoder) }
+    try reader.finish(ignoring: CodecParts.decoder.ignores)
   }
 
   private static func stage(
@@ -73,7 +73,8 @@ public struct VAEDecoder: Sendable {
     var blocks: [ResidualBlock] = []
     for block in 0...configuration.resBlockCount {
       blocks.append(
-        try ResidualBlock("\(name).resnets.\(block)", reader, input: block == 0 ? input : output, output: output))
+        try ResidualBlock(
+          "\(name).resnets.\(block)", reader, input: block == 0 ? input : output, output: output, hasTimeAxis: true))
     }
     let upsampler =
       upsamples
@@ -86,13 +87,13 @@ public struct VAEDecoder: Sendable {
   /// - Parameter latents: [zDim, h, w], as the denoiser leaves them, fp32.
   /// - Returns: pixels [8h, 8w, channels] in [-1, 1], fp32.
   public func callAsFunction(_ latents: Tensor, probe: Probe = .none) -> Tensor {
-    let z = denormalised(latents)
+    let z = configuration.latentStatistics.denormalised(latents)
     probe.record("decode0.in", channelsFirst(z))
     var x = compute.convolution(compute.convolution(z, postQuant), convIn)
     probe.record("dec.conv_in", channelsFirst(x))
     x = middle(consume x, band: band, compute: compute, probe: probe.scoped("dec"))
     x = upsampled(consume x, probe: probe)
-    clamp(&x)
+    clampPixels(&x)
     probe.record("decode0.out", channelsFirst(x))
     return x
   }
@@ -106,48 +107,8 @@ public struct VAEDecoder: Sendable {
       if let upsampler = stage.upsampler {
         image = ConvolvedImage(image, upsampler, upsampled: true, band: band, compute: compute)
       }
-      guard probe.isActive else { continue }
-      let whole = image.collect(band: band)
-      probe.record("dec.up.\(index)", channelsFirst(whole))
-      image = StoredImage(whole)
+      image = image.recorded("dec.up.\(index)", probe, band: band)
     }
     return ConvolvedImage(image, norm: normOut, convOut, band: band, compute: compute).collect(band: band)
   }
-
-  /// z · std + mean per channel; [C, h, w] → [h, w, C].
-  private func denormalised(_ latents: Tensor) -> Tensor {
-    let (channels, plane) = (latents.shape[0], latents.shape[1] * latents.shape[2])
-    var result = MutableTensor(uninitialized: [latents.shape[1], latents.shape[2], channels])
-    latents.withElements(as: Float.self) { source in
-      result.withElements(as: Float.self) { target in
-        for channel in 0..<channels {
-          let (mean, std) = (Float(configuration.latentsMean[channel]), Float(configuration.latentsStd[channel]))
-          for position in 0..<plane {
-            target[position * channels + channel] = source[channel * plane + position] * std + mean
-          }
-        }
-      }
-    }
-    return result.finish()
-  }
-
-  private func clamp(_ x: inout Tensor) {
-    x.withMutableTensor {
-      $0.withElements(as: Float.self) { values in for i in values.indices { values[i] = min(max(values[i], -1), 1) } }
-    }
-  }
-}
-
-/// [H, W, C] → [C, H, W], the order in which the reference records.
-func channelsFirst(_ x: Tensor) -> Tensor {
-  let (plane, channels) = (x.shape[0] * x.shape[1], x.shape[2])
-  var result = MutableTensor(uninitialized: [channels, x.shape[0], x.shape[1]])
-  x.withElements(as: Float.self) { source in
-    result.withElements(as: Float.self) { target in
-      for position in 0..<plane {
-        for channel in 0..<channels { target[channel * plane + position] = source[position * channels + channel] }
-      }
-    }
-  }
-  return result.finish()
 }

@@ -48,11 +48,11 @@ public struct VAEEncoder: Sendable {
     blocks = try Self.blocks(reader, configuration)
     let widest = configuration.baseDim * configuration.dimMultipliers[configuration.dimMultipliers.count - 1]
     let moments = 2 * configuration.zDim
-    middle = try MiddleBlock("encoder.mid_block", reader, channels: widest)
+    middle = try MiddleBlock("encoder.mid_block", reader, channels: widest, hasTimeAxis: true)
     normOut = try reader.tensor("encoder.norm_out.gamma", [widest, 1, 1, 1])
     convOut = try reader.convolution("encoder.conv_out", input: widest, output: moments, kernel: 3, storedTimeTaps: 3)
     quant = try reader.convolution("quant_conv", input: moments, output: moments, kernel: 1, storedTimeTaps: 1)
-    try reader.finish { VAEConfiguration.isUnused($0, by: .encoder) }
+    try reader.finish(ignoring: CodecParts.encoder.ignores)
   }
 
   private static func blocks(
@@ -64,7 +64,7 @@ public struct VAEEncoder: Sendable {
     for (level, multiplier) in configuration.dimMultipliers.enumerated() {
       let width = configuration.baseDim * multiplier
       for _ in 0..<configuration.resBlockCount {
-        blocks.append(.residual(try ResidualBlock(name, reader, input: channels, output: width)))
+        blocks.append(.residual(try ResidualBlock(name, reader, input: channels, output: width, hasTimeAxis: true)))
         channels = width
       }
       guard level + 1 < configuration.dimMultipliers.count else { continue }
@@ -82,13 +82,7 @@ public struct VAEEncoder: Sendable {
   ///   - noise: [zDim, h, w] normal numbers, fp32, that the posterior is sampled with; nil: its mean is taken.
   /// - Returns: normalised latents [zDim, h, w], fp32.
   public func callAsFunction(_ pixels: Tensor, noise: Tensor?, probe: Probe = .none) -> Tensor {
-    let (scale, channels) = (configuration.spatialScale, configuration.inputChannels)
-    precondition(
-      pixels.dtype == .fp32 && pixels.shape.rank == 3 && pixels.shape[2] == channels,
-      "pixels \(pixels.dtype) \(pixels.shape) where fp32 [H, W, \(channels)] is expected")
-    precondition(
-      pixels.elementCount > 0 && pixels.shape[0] % scale == 0 && pixels.shape[1] % scale == 0,
-      "pixels \(pixels.shape) where sides are multiples of \(scale)")
+    requirePixels(pixels, channels: configuration.inputChannels, scale: configuration.spatialScale)
     probe.record("encode0.in", channelsFirst(pixels))
     let encoderProbe = probe.scoped("enc")
     var x = downsampled(pixels, probe: encoderProbe)
@@ -97,71 +91,22 @@ public struct VAEEncoder: Sendable {
       .collect(band: band)
     let moments = channelsFirst(compute.convolution(x, quant))
     probe.record("encode0.moments", moments)
-    return latents(moments, noise: noise)
+    return configuration.latentStatistics.normalised(posterior: moments, noise: noise, compute)
   }
 
   /// From pixels to the middle's image [h, w, C], band by band: at full size one layer's image of a side of 2048 pixels
   /// would take 1.6 gigabytes.
   private func downsampled(_ pixels: Tensor, probe: Probe) -> Tensor {
     var image: any ImageStream = ConvolvedImage(StoredImage(pixels), convIn, band: band, compute: compute)
-    func record(_ name: String) {
-      guard probe.isActive else { return }
-      let whole = image.collect(band: band)
-      probe.record(name, channelsFirst(whole))
-      image = StoredImage(whole)
-    }
-    record("conv_in")
+    image = image.recorded("conv_in", probe, band: band)
     for (index, block) in blocks.enumerated() {
       image =
         switch block {
         case .residual(let block): block.stream(image, band: band, compute: compute)
         case .downsampling(let convolution): DownsampledImage(image, convolution, band: band, compute: compute)
         }
-      record("down.\(index)")
+      image = image.recorded("down.\(index)", probe, band: band)
     }
     return image.collect(band: band)
-  }
-
-  /// The posterior's normalised mean or sample: (mean + exp(½ logvar) · ε - latentsMean) / latentsStd per channel, with
-  /// logvar in -30…20.
-  ///
-  /// - Parameter moments: mean ‖ logvar [2 · zDim, h, w].
-  private func latents(_ moments: Tensor, noise: Tensor?) -> Tensor {
-    let z = configuration.zDim, plane = moments.shape[1] * moments.shape[2]
-    let shape: Shape = [z, moments.shape[1], moments.shape[2]]
-    precondition(
-      noise.map { $0.dtype == .fp32 && $0.shape == shape } ?? true,
-      "noise \(noise!.dtype) \(noise!.shape) for latents \(shape)")
-    var result = MutableTensor(uninitialized: shape)
-    result.copy(moments.rows(0..<z), toRowsFrom: 0)
-    if let noise { add(noise, times: deviations(moments.rows(z..<2 * z)), to: &result) }
-    result.withElements(as: Float.self) { values in
-      for channel in 0..<z {
-        let (mean, std) = (Float(configuration.latentsMean[channel]), Float(configuration.latentsStd[channel]))
-        for at in channel * plane..<(channel + 1) * plane { values[at] = (values[at] - mean) / std }
-      }
-    }
-    return result.finish()
-  }
-
-  /// exp(½ logvar), with logvar in -30…20.
-  private func deviations(_ logVariances: Tensor) -> Tensor {
-    var exponents = MutableTensor(uninitialized: logVariances.shape)
-    logVariances.withElements(as: Float.self) { source in
-      exponents.withElements(as: Float.self) { target in
-        for at in source.indices { target[at] = 0.5 * min(max(source[at], -30), 20) }
-      }
-    }
-    return compute.exp(exponents.finish())
-  }
-
-  private func add(_ noise: Tensor, times deviations: Tensor, to means: inout MutableTensor) {
-    noise.withElements(as: Float.self) { noise in
-      deviations.withElements(as: Float.self) { deviations in
-        means.withElements(as: Float.self) { means in
-          for at in means.indices { means[at] += deviations[at] * noise[at] }
-        }
-      }
-    }
   }
 }

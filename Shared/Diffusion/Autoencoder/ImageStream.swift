@@ -6,7 +6,7 @@ import TensorCore
 /// A decoder's images are large at its end, an encoder's at its beginning, where every pixel depends on a few
 /// neighbours only. Streams hand each other bands of rows instead of whole images; since the kernels give the same
 /// bytes whatever the band, so do decoder and encoder.
-protocol ImageStream: AnyObject {
+package protocol ImageStream: AnyObject {
   /// Where finished rows are. Rows after them belong to the stream.
   var window: RowWindow { get }
   /// Finishes the rows before `row`, and perhaps more.
@@ -14,17 +14,17 @@ protocol ImageStream: AnyObject {
 }
 
 /// Rows of an image [H, W, channels] on their way from one stream to the next; its memory moves down the image.
-final class RowWindow {
-  let height: Int
-  let width: Int
-  let channels: Int
+package final class RowWindow {
+  package let height: Int
+  package let width: Int
+  package let channels: Int
   /// What is in memory: rows before it are used up.
-  private(set) var held: Range<Int>
+  package private(set) var held: Range<Int>
   private var storage: Tensor
   private var first: Int
 
   /// An empty window.
-  init(height: Int, width: Int, channels: Int) {
+  package init(height: Int, width: Int, channels: Int) {
     (self.height, self.width, self.channels) = (height, width, channels)
     held = 0..<0
     first = 0
@@ -32,7 +32,7 @@ final class RowWindow {
   }
 
   /// An image that is there already.
-  init(_ image: consuming Tensor) {
+  package init(_ image: consuming Tensor) {
     (height, width, channels) = (image.shape[0], image.shape[1], image.shape[2])
     held = 0..<height
     first = 0
@@ -40,10 +40,10 @@ final class RowWindow {
   }
 
   /// The rows held, for reading. They must be gone before the window is written again, or all of its memory is copied.
-  var rows: ImageRows { ImageRows(heldPixels, first: held.lowerBound, height: height) }
+  package var rows: ImageRows { ImageRows(heldPixels, first: held.lowerBound, height: height) }
 
   /// Calls `body` with the rows held, for writing.
-  func write(_ body: (inout MutableImageRows) -> Void) {
+  package func write(_ body: (inout MutableImageRows) -> Void) {
     storage.withMutableRows(held.lowerBound - first..<held.upperBound - first) { pixels in
       var rows = MutableImageRows(pixels, first: held.lowerBound, height: height)
       body(&rows)
@@ -54,7 +54,7 @@ final class RowWindow {
   private var heldPixels: Tensor { storage.rows(held.lowerBound - first..<held.upperBound - first) }
 
   /// Extends the window to the rows before `row`; their contents are undefined.
-  func extend(through row: Int) {
+  package func extend(through row: Int) {
     precondition(row <= height, "row \(row) of \(height)")
     guard row > held.upperBound else { return }
     if row - first > storage.shape[0] { moveUp(for: row - held.lowerBound) }
@@ -62,7 +62,7 @@ final class RowWindow {
   }
 
   /// Forgets the rows before `row`.
-  func release(before row: Int) { held = max(held.lowerBound, min(row, held.upperBound))..<held.upperBound }
+  package func release(before row: Int) { held = max(held.lowerBound, min(row, held.upperBound))..<held.upperBound }
 
   /// Puts the rows held at the start of the memory, which is made larger if it has less than `count` rows.
   private func moveUp(for count: Int) {
@@ -80,7 +80,7 @@ final class RowWindow {
 
 extension ImageStream {
   /// The whole image.
-  func collect(band: BandHeight) -> Tensor {
+  package func collect(band: BandHeight) -> Tensor {
     var result = MutableTensor(uninitialized: [window.height, window.width, window.channels])
     var done = 0
     while done < window.height {
@@ -92,22 +92,33 @@ extension ImageStream {
     }
     return result.finish()
   }
+
+  /// This image; if `probe` records, all of it, recorded and no longer in bands.
+  package func recorded(_ name: @autoclosure () -> String, _ probe: Probe, band: BandHeight) -> any ImageStream {
+    guard probe.isActive else { return self }
+    let whole = collect(band: band)
+    probe.record(name(), channelsFirst(whole))
+    return StoredImage(whole)
+  }
 }
 
 /// How many rows streams work on at a time.
-struct BandHeight: Sendable {
+package struct BandHeight: Sendable {
   /// Pixels of a band, at least.
-  let pixels: Int
+  package let pixels: Int
 
-  init(pixels: Int) { self.pixels = pixels }
+  /// Bands of at least `pixels` pixels.
+  package init(pixels: Int) { self.pixels = pixels }
 
   /// - Parameter pixels: nil: enough of them to keep all threads at work.
-  init(pixels: Int?, _ compute: Compute) { self.init(pixels: pixels ?? compute.threadCount * Self.pixelsPerThread) }
+  package init(pixels: Int?, _ compute: Compute) {
+    self.init(pixels: pixels ?? compute.threadCount * Self.pixelsPerThread)
+  }
 
   private static let pixelsPerThread = 6144
 
   /// Where a band from row `start` on ends that includes the rows before `row`.
-  func end(after start: Int, through row: Int, _ window: RowWindow) -> Int {
+  package func end(after start: Int, through row: Int, _ window: RowWindow) -> Int {
     let grain = Compute.convolutionRowGrain
     let rows = max(row - start, pixels / window.width)
     return min(window.height, start + (rows + grain - 1) / grain * grain)
@@ -115,18 +126,18 @@ struct BandHeight: Sendable {
 }
 
 /// An image that is there already.
-final class StoredImage: ImageStream {
-  let window: RowWindow
+package final class StoredImage: ImageStream {
+  package let window: RowWindow
 
   /// `image` [H, W, C] is used up: streams write into its memory, unless another tensor shares it.
-  init(_ image: consuming Tensor) { window = RowWindow(image) }
+  package init(_ image: consuming Tensor) { window = RowWindow(image) }
 
-  func produce(through row: Int) {}
+  package func produce(through row: Int) {}
 }
 
 /// A convolution of another stream's image, perhaps of its norm or at twice its size.
-final class ConvolvedImage: ImageStream {
-  let window: RowWindow
+package final class ConvolvedImage: ImageStream {
+  package let window: RowWindow
   private let source: any ImageStream
   private let keepsSource: Bool
   private let normed: RowWindow?
@@ -141,7 +152,7 @@ final class ConvolvedImage: ImageStream {
   /// - Parameters:
   ///   - keepsSource: whether the source's rows are needed once more.
   ///   - norm: γ of a channel norm, with SiLU, in front; only if not `upsampled`.
-  init(
+  package init(
     _ source: any ImageStream, keepingSource keepsSource: Bool = false, norm: Tensor? = nil,
     _ convolution: Convolution,
     upsampled: Bool = false, band: BandHeight, compute: Compute
@@ -159,7 +170,7 @@ final class ConvolvedImage: ImageStream {
     window = RowWindow(height: scale * input.height, width: scale * input.width, channels: convolution.outChannels)
   }
 
-  func produce(through row: Int) {
+  package func produce(through row: Int) {
     guard done < row else { return }
     let end = band.end(after: done, through: row, window)
     let needed = min(source.window.height, (end + scale) / scale)
@@ -181,15 +192,15 @@ final class ConvolvedImage: ImageStream {
 }
 
 /// A convolution with stride 2 of another stream's image, half as high and wide.
-final class DownsampledImage: ImageStream {
-  let window: RowWindow
+package final class DownsampledImage: ImageStream {
+  package let window: RowWindow
   private let source: any ImageStream
   private let convolution: Convolution
   private let band: BandHeight
   private let compute: Compute
   private var done = 0
 
-  init(_ source: any ImageStream, _ convolution: Convolution, band: BandHeight, compute: Compute) {
+  package init(_ source: any ImageStream, _ convolution: Convolution, band: BandHeight, compute: Compute) {
     precondition(convolution.stride == 2, "a convolution with stride \(convolution.stride)")
     self.source = source
     self.convolution = convolution
@@ -201,7 +212,7 @@ final class DownsampledImage: ImageStream {
   }
 
   /// Works band by band however many rows are wanted: rows wait here, where they are small, not in the source.
-  func produce(through row: Int) {
+  package func produce(through row: Int) {
     while done < row {
       let end = band.end(after: done, through: done + 1, window)
       source.produce(through: min(source.window.height, 2 * end + 1))
@@ -215,13 +226,13 @@ final class DownsampledImage: ImageStream {
 
 extension Compute {
   /// Appends the channel norm with SiLU of `rows` to `result`, another window.
-  func channelNorm(_ source: RowWindow, rows: Range<Int>, gamma: Tensor, into result: RowWindow) {
+  package func channelNorm(_ source: RowWindow, rows: Range<Int>, gamma: Tensor, into result: RowWindow) {
     result.extend(through: rows.upperBound)
     result.write { channelRMSNorm(source.rows, rows: rows, gamma: gamma, silu: true, into: &$0) }
   }
 
   /// Puts the channel norm with SiLU of `rows` in their place.
-  func channelNorm(_ window: RowWindow, rows: Range<Int>, gamma: Tensor) {
+  package func channelNorm(_ window: RowWindow, rows: Range<Int>, gamma: Tensor) {
     window.write { channelRMSNorm(&$0, rows: rows, gamma: gamma, silu: true) }
   }
 }

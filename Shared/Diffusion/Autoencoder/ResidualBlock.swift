@@ -1,30 +1,36 @@
-import Diffusion
 import Kernels
 import TensorCore
 import Weights
 
-/// conv2(silu(norm2(conv1(silu(norm1(x)))))) + shortcut(x), channels last (diffusers `QwenImageResidualBlock`).
-struct ResidualBlock: Sendable {
+/// conv2(silu(norm2(conv1(silu(norm1(x)))))) + shortcut(x), channels last (diffusers `QwenImageResidualBlock`,
+/// `QwenImage21ResidualBlock`).
+package struct ResidualBlock: Sendable {
   private let norm1: Tensor
   private let conv1: Convolution
   private let norm2: Tensor
   private let conv2: Convolution
   private let shortcut: Convolution?
 
-  init(_ name: String, _ reader: ModuleReader, input: Int, output: Int) throws(WeightsError) {
+  /// Reads the block's tensors.
+  ///
+  /// - Parameter hasTimeAxis: whether convolutions are stored with a time axis, of as many taps as they have in space.
+  package init(
+    _ name: String, _ reader: ModuleReader, input: Int, output: Int, hasTimeAxis: Bool
+  ) throws(WeightsError) {
+    func convolution(_ part: String, input: Int, kernel: Int) throws(WeightsError) -> Convolution {
+      try reader.convolution(
+        "\(name).\(part)", input: input, output: output, kernel: kernel, storedTimeTaps: hasTimeAxis ? kernel : nil)
+    }
     norm1 = try reader.tensor("\(name).norm1.gamma", [input, 1, 1, 1])
-    conv1 = try reader.convolution("\(name).conv1", input: input, output: output, kernel: 3, storedTimeTaps: 3)
+    conv1 = try convolution("conv1", input: input, kernel: 3)
     norm2 = try reader.tensor("\(name).norm2.gamma", [output, 1, 1, 1])
-    conv2 = try reader.convolution("\(name).conv2", input: output, output: output, kernel: 3, storedTimeTaps: 3)
-    shortcut =
-      input == output
-      ? nil
-      : try reader.convolution("\(name).conv_shortcut", input: input, output: output, kernel: 1, storedTimeTaps: 1)
+    conv2 = try convolution("conv2", input: output, kernel: 3)
+    shortcut = input == output ? nil : try convolution("conv_shortcut", input: input, kernel: 1)
   }
 
   /// The block over `source` [H, W, input], whose rows it uses up. The result [H, W, output] takes their place if the
   /// extents agree.
-  func stream(_ source: any ImageStream, band: BandHeight, compute: Compute) -> any ImageStream {
+  package func stream(_ source: any ImageStream, band: BandHeight, compute: Compute) -> any ImageStream {
     ResidualImage(self, source, band: band, compute: compute)
   }
 
@@ -74,8 +80,9 @@ struct ResidualBlock: Sendable {
   }
 }
 
-/// Single-head self-attention over all positions of a frame (diffusers `QwenImageAttentionBlock`).
-struct AttentionBlock: Sendable {
+/// Single-head self-attention over all positions of a frame (diffusers `QwenImageAttentionBlock`,
+/// `QwenImage21AttentionBlock`).
+package struct AttentionBlock: Sendable {
   private let channels: Int
   private let norm: Tensor
   private let query: Linear
@@ -83,7 +90,7 @@ struct AttentionBlock: Sendable {
   private let value: Linear
   private let projection: Linear
 
-  init(_ name: String, _ reader: ModuleReader, channels: Int) throws(WeightsError) {
+  package init(_ name: String, _ reader: ModuleReader, channels: Int) throws(WeightsError) {
     self.channels = channels
     norm = try reader.tensor("\(name).norm.gamma", [channels, 1, 1])
     let weight = try reader.tensor("\(name).to_qkv.weight", [3 * channels, channels, 1, 1]).reshaped([
@@ -101,7 +108,7 @@ struct AttentionBlock: Sendable {
   }
 
   /// [H, W, C] → [H, W, C], fp32.
-  func callAsFunction(_ x: Tensor, _ compute: Compute) -> Tensor {
+  package func callAsFunction(_ x: Tensor, _ compute: Compute) -> Tensor {
     let tokens: Shape = [x.shape[0] * x.shape[1], channels]
     let input = compute.channelRMSNorm(x, gamma: norm, silu: false).reshaped(tokens)
     let attended = compute.attention(
