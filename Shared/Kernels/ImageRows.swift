@@ -58,6 +58,11 @@ public struct MutableImageRows: ~Copyable {
   /// The rows that are here.
   public var range: Range<Int> { first..<first + pixels.shape[0] }
 
+  /// Copies rows `rows` of an image of the same extents.
+  public mutating func copy(_ source: ImageRows, rows: Range<Int>) {
+    pixels.copy(source[rows], toRowsFrom: rows.lowerBound - first)
+  }
+
   /// The rows' pixels.
   public consuming func finish() -> MutableTensor { pixels }
 }
