@@ -1,5 +1,6 @@
 import Diffusion
 import Foundation
+import GoldenSupport
 import Testing
 
 /// A checkpoint as people have them, made from the tiny one by a change, and what loading it must come to.
