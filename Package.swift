@@ -55,7 +55,8 @@ extension Product {
     library(
       name: "QwenImage",
       targets: [
-        "ClusterCore", "TensorCore", "Kernels", "Weights", "ImageCodec", "Diffusion", "QwenImage", "ModelRegistry",
+        "ClusterCore", "TensorCore", "Kernels", "Weights", "ImageCodec", "Diffusion", "QwenImage", "QwenImage21",
+        "ModelRegistry",
       ])
   }
 }

@@ -48,6 +48,17 @@ import Testing
     }
   }
 
+  /// The widest head that there is, in the middle of an autoencoder. A score is a sum of three times as many products
+  /// as in the widest case above, and its rounding error, which grows with the root of their number, is at most twice
+  /// as large.
+  @Test(arguments: floatingComputes) func wideHeadsMatchDoubles(_ compute: Compute) {
+    let c = Case(n: 50, m: 300, heads: 1, kvHeads: 1, headDim: 1152, causal: false)
+    let (q, k, v) = Self.inputs(c, compute.activationDType, seed: 500)
+    let result = compute.attention(q: q, k: k, v: v, heads: 1, kvHeads: 1, headDim: c.headDim, causal: false)
+    let error = relativeError(result, Self.reference(c, compute.activationDType, seed: 500))
+    #expect(error < (compute.precision == .fp32 ? 4e-6 : 0x1p-8), "\(compute.numericsClass): \(error)")
+  }
+
   @Test(arguments: floatingComputes) func matchesDoublesOnRandomShapes(_ compute: Compute) {
     var generator = SeededGenerator(7)
     for round in 0..<20 {

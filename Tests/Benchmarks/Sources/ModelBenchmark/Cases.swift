@@ -5,6 +5,7 @@ import ImageCodec
 import Kernels
 import ModelRegistry
 @_spi(Benchmarks) import QwenImage
+import QwenImage21
 import TensorCore
 import Weights
 
@@ -29,9 +30,10 @@ struct BenchmarkCase {
   /// Kinds: `block` (size: image tokens, a square), `edit` (a block with 1024 image tokens and a condition image of
   /// `size` tokens), `edit0` (the same with condition images modulated as at time 0), `attention`, `layer` (tokens),
   /// `vision` (pixels of a side; eight blocks, one of them with full attention: a quarter of the tower), `vae`,
-  /// `vae-encode` (decoder and encoder; pixels of a side), `pair`, `shared` (two branches of guidance, one by one or in
-  /// one pass; size: image tokens), `prompts1`, `prompts8` (a text encoder's layer over one or eight prompts of `size`
-  /// tokens after its prefix), `pipeline` (pixels of a side, of the checkpoint `model`; `model:STEPS`).
+  /// `vae-encode` (decoder and encoder; pixels of a side), `vae21`, `vae21-encode` (those of Qwen-Image-2.1), `pair`,
+  /// `shared` (two branches of guidance, one by one or in one pass; size: image tokens), `prompts1`, `prompts8` (a text
+  /// encoder's layer over one or eight prompts of `size` tokens after its prefix), `pipeline` (pixels of a side, of the
+  /// checkpoint `model`; `model:STEPS`).
   init(kind: String, size: Int, precision: Precision, model: String?, pool: ThreadPool) throws {
     let compute = Compute(precision: precision, pool: pool)
     switch kind {
@@ -42,6 +44,8 @@ struct BenchmarkCase {
     case "vision": run = try Self.vision(size, compute)
     case "vae": run = try Self.vae(size, compute)
     case "vae-encode": run = try Self.vaeEncode(size, compute)
+    case "vae21": run = try Self.residualVAE(size, compute)
+    case "vae21-encode": run = try Self.residualVAEEncode(size, compute)
     case "pair", "shared": run = try Self.guidance(size, compute, isShared: kind == "shared")
     case "prompts1", "prompts8": run = try Self.prompts(size, count: kind == "prompts8" ? 8 : 1, compute)
     case "pipeline":
@@ -158,6 +162,18 @@ struct BenchmarkCase {
   private static func vaeEncode(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
     let encoder = try VAEEncoder(.synthetic("vae"), configuration: .published, compute: compute)
     let pixels = uniforms("input.pixels", size * size, 3).reshaped([size, size, 3])
+    return { encoder(pixels, noise: nil) }
+  }
+
+  private static func residualVAE(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let decoder = try ResidualVAEDecoder(.synthetic("vae"), configuration: .published, compute: compute)
+    let latents = uniforms("input.latents", 64, size / 16 * (size / 16)).reshaped([64, size / 16, size / 16])
+    return { decoder(latents) }
+  }
+
+  private static func residualVAEEncode(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let encoder = try ResidualVAEEncoder(.synthetic("vae"), configuration: .published, compute: compute)
+    let pixels = uniforms("input.pixels", size * size, 4).reshaped([size, size, 4])
     return { encoder(pixels, noise: nil) }
   }
 
