@@ -65,7 +65,7 @@ public struct ControlNetwork: Sendable {
   /// - Returns: per branch, for each block of this network [N, inner], fp32, scaled; the same bytes as alone.
   func callAsFunction(_ branches: [Branch]) -> [[Tensor]] {
     if branches.isEmpty { return [] }
-    let compute = trunk.compute, rows = TransformerTrunk.rows(branches.map { $0.latents.shape[0] })
+    let compute = trunk.compute, rows = consecutiveRows(branches.map { $0.latents.shape[0] })
     var streams = MMDiT.Streams(
       image: Tensor.stacking(branches.map(\.image.tokens)), text: Tensor.stacking(branches.map(\.image.text)))
     trunk.add(Tensor.stacking(branches.map(\.latents)), to: &streams.image)

@@ -86,20 +86,6 @@ extension MMDiT: VelocityPredictor {
     return Self.passes(branches, tokens: \.tokenCount).flatMap { self($0) }
   }
 
-  /// `items`, in their order, in groups of as many as are worth a pass.
-  private static func passes<Item>(_ items: [Item], tokens: (Item) -> Int) -> [[Item]] {
-    var passes: [[Item]] = [], sum = 0
-    for item in items {
-      if passes.isEmpty || sum + tokens(item) > sharedTokensMax {
-        passes.append([])
-        sum = 0
-      }
-      passes[passes.count - 1].append(item)
-      sum += tokens(item)
-    }
-    return passes
-  }
-
   /// The residuals for each call; nil for those without control images.
   private func controlResiduals(_ calls: [VelocityCall<Prepared>]) -> [ControlResiduals?] {
     /// A step of an image: what its branches of guidance have in common.
@@ -169,7 +155,7 @@ extension MMDiT {
     guard (1...layersMax).contains(image.layers) else {
       throw .invalidRequest(field: "layers", reason: "is \(image.layers); this model makes 1 to \(layersMax)")
     }
-    try require(image.latents, image.layers * image.grid.tokenCount, configuration.inChannels, "latents")
+    try image.latents.require([image.layers * image.grid.tokenCount, configuration.inChannels], field: "latents")
     guard image.references.count <= Self.referencesMax else {
       throw .invalidRequest(
         field: "references", reason: "are \(image.references.count); at most \(Self.referencesMax) are possible")
@@ -180,8 +166,8 @@ extension MMDiT {
           field: "references[\(index)]", reason: "has a grid of \(reference.grid.height)×\(reference.grid.width) tokens"
         )
       }
-      try require(
-        reference.latents, reference.grid.tokenCount, configuration.inChannels, "references[\(index)]")
+      try reference.latents.require(
+        [reference.grid.tokenCount, configuration.inChannels], field: "references[\(index)]")
     }
     try validateControls(image)
   }
@@ -211,15 +197,7 @@ extension MMDiT {
           reason: "acts from \(control.range.lowerBound) to \(control.range.upperBound); the limits are 0, 1")
       }
       let channels = controlNetworks[control.network].configuration.conditionChannels
-      try require(control.latents, image.grid.tokenCount, channels, field)
-    }
-  }
-
-  private func require(_ latents: Tensor, _ tokens: Int, _ channels: Int, _ field: String) throws(PipelineError) {
-    let expected: Shape = [tokens, channels]
-    guard latents.shape == expected, latents.dtype == .fp32 else {
-      throw .invalidRequest(
-        field: field, reason: "is \(latents.dtype.rawValue) \(latents.shape); expected F32 \(expected)")
+      try control.latents.require([image.grid.tokenCount, channels], field: field)
     }
   }
 }

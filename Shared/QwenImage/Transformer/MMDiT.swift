@@ -167,7 +167,7 @@ public struct MMDiT: Sendable {
   @_spi(Benchmarks) public func streams(_ branches: [Branch]) -> Streams {
     var image = trunk.imageTokens(Tensor.stacking(branches.map(\.latents)))
     if branches.contains(where: { $0.conditioning.references != nil }) {
-      let rows = TransformerTrunk.rows(branches.map { $0.latents.shape[0] })
+      let rows = consecutiveRows(branches.map { $0.latents.shape[0] })
       image = Tensor.stacking(
         zip(branches, rows).flatMap { branch, rows in
           [image.rows(rows)] + (branch.conditioning.references.map { [$0.tokens] } ?? [])
@@ -182,7 +182,7 @@ public struct MMDiT: Sendable {
     _ streams: inout Streams, _ branches: [Branch], range: Range<Int>? = nil, updatesLastText: Bool,
     probe: Probe = .none
   ) {
-    let rows = TransformerTrunk.rows(branches.map(\.imageTokens))
+    let rows = consecutiveRows(branches.map(\.imageTokens))
     trunk.run(
       &streams, branches.map(\.inTrunk), range: range ?? 0..<trunk.blockCount, updatesLastText: updatesLastText,
       probe: probe
@@ -198,7 +198,7 @@ public struct MMDiT: Sendable {
     _ x: Tensor, _ branches: [Branch], includesReferences: Bool = false, probe: Probe
   ) -> [Tensor] {
     let counts = branches.map { includesReferences ? $0.imageTokens : $0.latents.shape[0] }
-    let sources = TransformerTrunk.rows(branches.map(\.imageTokens)), rows = TransformerTrunk.rows(counts)
+    let sources = consecutiveRows(branches.map(\.imageTokens)), rows = consecutiveRows(counts)
     var normed = MutableTensor(
       uninitialized: [counts.reduce(0, +), configuration.innerDim], compute.activationDType)
     for (branch, (source, rows)) in zip(branches, zip(sources, rows)) {

@@ -1,5 +1,4 @@
 import Diffusion
-import Foundation
 import Kernels
 import TensorCore
 import Weights
@@ -82,8 +81,6 @@ struct TimestepModulation: Sendable {
   private let final: LinearSource?
   private let hasTimeZero: Bool
 
-  /// Length of the sinusoidal embedding; fixed by the model family.
-  private static let sinusoidDim = 256
   /// Rows of the table of additional conditions, of which the first is for RGBA images, the only one in use.
   static let additionCount = 2
 
@@ -94,7 +91,7 @@ struct TimestepModulation: Sendable {
       try reader.source(ofLinear: name, input: dim, output: outputs)
     }
     let embedder = "time_text_embed.timestep_embedder"
-    hidden = try reader.linear("\(embedder).linear_1", input: Self.sinusoidDim, output: dim)
+    hidden = try reader.linear("\(embedder).linear_1", input: TimestepSinusoid.width, output: dim)
     output = try reader.linear("\(embedder).linear_2", input: dim, output: dim)
     if configuration.useAdditionalTCond {
       let table = try reader.tensor("time_text_embed.addition_t_embedding.weight", [Self.additionCount, dim])
@@ -127,27 +124,10 @@ struct TimestepModulation: Sendable {
 
   /// [times, inner], fp32.
   private func embedding(_ times: [Float], _ compute: Compute) -> Tensor {
-    let activated = compute.linear(Self.sinusoid(times), hidden, activation: .silu, output: .fp32)
+    let activated = compute.linear(TimestepSinusoid.rows(times), hidden, activation: .silu, output: .fp32)
     guard let addition else { return compute.linear(activated, output, output: .fp32) }
     var sum = compute.gatherRows(addition, Array(repeating: 0, count: times.count))
     compute.linear(activated, output, addingTo: &sum)
     return sum
-  }
-
-  /// [steps, 256]: cosines, then sines, of 1000·t·10000^(-j/128). The products are rounded in the reference's order,
-  /// since arguments near 1000 turn a last-place difference into 6e-5.
-  static func sinusoid(_ times: [Float]) -> Tensor {
-    let half = sinusoidDim / 2
-    let logBase: Float = -9.210340371976184
-    let frequencies = (0..<half).map { Float(exp(Double(logBase * Float($0) / Float(half)))) }
-    var values = [Float](repeating: 0, count: times.count * sinusoidDim)
-    for (row, time) in times.enumerated() {
-      for (j, frequency) in frequencies.enumerated() {
-        let angle = Double(1000 * (time * frequency))
-        values[row * sinusoidDim + j] = Float(cos(angle))
-        values[row * sinusoidDim + half + j] = Float(sin(angle))
-      }
-    }
-    return Tensor(values, shape: [times.count, sinusoidDim])
   }
 }

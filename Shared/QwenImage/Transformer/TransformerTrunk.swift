@@ -85,7 +85,7 @@ struct TransformerTrunk: Sendable {
     _ streams: inout MMDiT.Streams, _ branches: [Branch], range: Range<Int>, updatesLastText: Bool, probe: Probe,
     afterBlock: (_ index: Int, _ image: inout Tensor) -> Void
   ) {
-    let (image, text) = (Self.rows(branches.map(\.imageTokens)), Self.rows(branches.map(\.textTokens)))
+    let (image, text) = (consecutiveRows(branches.map(\.imageTokens)), consecutiveRows(branches.map(\.textTokens)))
     for index in range {
       let parts = branches.indices.map { branch in
         let modulation = branches[branch].modulation.block(index, step: branches[branch].step)
@@ -111,14 +111,5 @@ struct TransformerTrunk: Sendable {
       return [(rows, modulation.image)]
     }
     return [(rows.lowerBound..<end, modulation.image), (end..<rows.upperBound, conditionImages)]
-  }
-
-  /// The rows of parts of `counts` rows, one after the other.
-  static func rows(_ counts: [Int]) -> [Range<Int>] {
-    var end = 0
-    return counts.map { count in
-      end += count
-      return end - count..<end
-    }
   }
 }
