@@ -24,6 +24,7 @@ public struct ModelDirectory: Sendable {
     self.family = try family.init(contentsOf: url, index: index)
     var scheduler = try SchedulerConfiguration(contentsOf: url.appending(path: "scheduler/scheduler_config.json"))
     scheduler.shiftRule = self.family.shiftRule
+    scheduler.sampleSigmas = self.family.sampleSigmas
     self.scheduler = scheduler
   }
 

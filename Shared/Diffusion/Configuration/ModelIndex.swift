@@ -14,6 +14,17 @@ public struct ModelIndex: Sendable {
     className = try fields.string("_class_name")
   }
 
+  /// `sample_sigmas`: the noise levels of a distilled model's steps, each above 0 and at most 1, none above the one
+  /// before; nil: there are none.
+  public func sampleSigmas() throws(ConfigurationError) -> [Double]? {
+    guard fields.value("sample_sigmas") != nil else { return nil }
+    let sigmas = try fields.numbers("sample_sigmas", count: FlowMatchSchedule.stepLimit, in: 0...1)
+    guard sigmas.allSatisfy({ $0 > 0 }), zip(sigmas, sigmas.dropFirst()).allSatisfy({ $0 >= $1 }) else {
+      throw fields.outOfRange("sample_sigmas", sigmas, "above 0 and falling")
+    }
+    return sigmas
+  }
+
   /// An error that says that only checkpoints of the classes `supported` can be read.
   func unsupported(_ supported: [String]) -> ConfigurationError {
     .unsupported(file: fields.file, field: "_class_name", value: "\"\(className.prefix(80))\"", supported: supported)

@@ -37,11 +37,14 @@ public struct SchedulerConfiguration: Sendable, Equatable, Codable {
   public var useDynamicShifting: Bool
   /// How the dynamic shift follows from the image size. No file says it: the family does.
   public var shiftRule = ShiftRule.line
+  /// Noise levels before the shift that take the place of evenly spaced ones, and fix the number of steps: those that a
+  /// distilled model was trained for. `model_index.json` has them; nil: the levels are evenly spaced.
+  public var sampleSigmas: [Double]?
 
   /// What a file says: the fields of the fingerprint.
   private enum CodingKeys: CodingKey {
     case baseImageSeqLen, maxImageSeqLen, baseShift, maxShift, shift, shiftTerminal, numTrainTimesteps, timeShiftType
-    case useDynamicShifting
+    case useDynamicShifting, sampleSigmas
   }
 
   /// The values published with Qwen-Image.

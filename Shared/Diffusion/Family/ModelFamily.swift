@@ -32,6 +32,8 @@ public protocol ModelFamily: Sendable {
   var guidance: Guidance { get }
   /// How the shift of the noise schedule follows from the image size.
   var shiftRule: SchedulerConfiguration.ShiftRule { get }
+  /// Noise levels that fix the schedule of a distilled model; nil: they are evenly spaced.
+  var sampleSigmas: [Double]? { get }
   /// What the model takes and what it does when a request leaves something open, as documented by the family's authors.
   func card(of model: ModelIdentity) -> ModelCard
   /// What a component's configuration says it holds.
@@ -71,6 +73,8 @@ extension ModelFamily {
   public static var tokenizerFolder: String { ModelComponent.tokenizer.rawValue }
   /// The line that the scheduler's configuration describes.
   public var shiftRule: SchedulerConfiguration.ShiftRule { .line }
+  /// Evenly spaced.
+  public var sampleSigmas: [Double]? { nil }
   /// The autoencoder, the text encoder and the transformer.
   public static var components: [ModelComponent] { [.vae, .textEncoder, .transformer] }
   /// Opens weights whose tensors are named as published.

@@ -75,7 +75,31 @@ public struct PromptTokens: Sendable {
 public struct PromptConditioning: Sendable {
   /// [L, width of the text encoder], fp32.
   public var embeds: Tensor
+  /// Where the prompt's images are, of which `embeds` has no rows because the network puts their latents there: for
+  /// each image, in order, how many rows of `embeds` come before it. Empty where the rows of images are among those of
+  /// `embeds`, or there are none.
+  public var imagePlaces: [Int]
 
-  /// See the property.
-  public init(embeds: Tensor) { self.embeds = embeds }
+  /// See the properties.
+  public init(embeds: Tensor, imagePlaces: [Int] = []) {
+    self.embeds = embeds
+    self.imagePlaces = imagePlaces
+  }
+
+  /// The conditioning without the rows of images.
+  ///
+  /// - Parameters:
+  ///   - embeds: rows of text and images.
+  ///   - imageRows: the rows of each image, in order.
+  public init(embeds: Tensor, withoutImageRows imageRows: [Range<Int>]) {
+    var text: [Tensor] = [], places: [Int] = [], start = 0
+    for rows in imageRows {
+      precondition(rows.lowerBound >= start, "rows \(rows) of an image after row \(start)")
+      text.append(embeds.rows(start..<rows.lowerBound))
+      places.append((places.last ?? 0) + rows.lowerBound - start)
+      start = rows.upperBound
+    }
+    text.append(embeds.rows(start..<embeds.shape[0]))
+    self.init(embeds: Tensor.stacking(text), imagePlaces: places)
+  }
 }

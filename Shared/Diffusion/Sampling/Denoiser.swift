@@ -96,9 +96,11 @@ extension FlowMatchSchedule {
   /// The schedule of an image.
   init(of input: DenoisingInput, _ configuration: SchedulerConfiguration) throws(PipelineError) {
     do {
-      try self.init(configuration: configuration, steps: input.steps, imageTokens: input.grid.tokenCount)
+      try self.init(
+        configuration: configuration, steps: input.steps, imageTokens: input.grid.tokenCount, levels: input.sigmas)
     } catch {
-      throw .invalidRequest(field: "steps", reason: "cannot be scheduled: \(error)")
+      let field = if case .levelOutOfRange = error { "sigmas" } else { "steps" }
+      throw .invalidRequest(field: field, reason: "cannot be scheduled: \(error)")
     }
   }
 }

@@ -19,6 +19,8 @@ public struct DenoisingInput: Sendable {
   public var controls: [ControlInput] = []
   /// Number of steps of the whole schedule.
   public var steps: Int
+  /// Noise levels of the steps before the shift, `steps` of them; nil: the model's.
+  public var sigmas: [Double]?
   /// Steps already done, or left out.
   public var firstStep: Int
   /// Guidance strength.

@@ -5,6 +5,10 @@ import TensorCore
 public enum ScheduleError: Error, Equatable, Sendable, CustomStringConvertible {
   /// Too few or too many steps.
   case stepsOutOfRange(steps: Int, limit: ClosedRange<Int>)
+  /// The noise levels that were given, or that the model was trained for, are of another number of steps.
+  case stepsOfLevels(steps: Int, levels: Int)
+  /// A noise level that was given is not above 0 and at most 1, or is above the one before it.
+  case levelOutOfRange(index: Int, level: Double)
   /// The image has no tokens.
   case noImageTokens(imageTokens: Int)
   /// The configuration's shift leaves no usable noise levels for this number of steps and tokens.
@@ -14,6 +18,9 @@ public enum ScheduleError: Error, Equatable, Sendable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .stepsOutOfRange(let steps, let limit): "\(steps) steps, must be in \(limit)"
+    case .stepsOfLevels(let steps, let levels): "\(steps) steps, but there are \(levels) noise levels"
+    case .levelOutOfRange(let index, let level):
+      "noise level \(index) is \(level), must be above 0, at most 1, and not above the one before it"
     case .noImageTokens(let imageTokens): "an image of \(imageTokens) tokens"
     case .unusableShift(let mu, let steps): "a schedule shift of \(mu) gives no falling noise levels for \(steps) steps"
     }
@@ -24,8 +31,9 @@ public enum ScheduleError: Error, Equatable, Sendable, CustomStringConvertible {
 /// pipeline).
 ///
 /// `n` levels fall evenly from 1 to 1/n, are bent by a shift that grows with the image, and are stretched so that the
-/// last one before 0 is the configured terminal level. All arithmetic is in fp32 in the reference's order, so that
-/// levels agree to the bit.
+/// last one before 0 is the configured terminal level. Levels may also be given, by the caller or the model's
+/// ``SchedulerConfiguration/sampleSigmas``; they are bent and stretched alike. All arithmetic is in fp32 in the
+/// reference's order, so that levels agree to the bit.
 ///
 /// **One step with a terminal level** has no reference: its stretch divides 0 by 0. A single level cannot be both 1
 /// (latents start as pure noise) and the terminal level; the model must get the true level of the start,
@@ -43,17 +51,26 @@ public struct FlowMatchSchedule: Sendable, Equatable {
   public static let stepLimit = 1...1000
 
   /// The schedule for an output image of `imageTokens` tokens (condition images do not count).
-  public init(configuration: SchedulerConfiguration, steps: Int, imageTokens: Int) throws(ScheduleError) {
+  ///
+  /// - Parameter given: noise levels before the shift, one for each step; nil: the model's.
+  public init(
+    configuration: SchedulerConfiguration, steps: Int, imageTokens: Int, levels given: [Double]? = nil
+  ) throws(ScheduleError) {
     guard imageTokens > 0 else { throw .noImageTokens(imageTokens: imageTokens) }
     try self.init(
-      configuration: configuration, steps: steps, mu: Self.shift(configuration: configuration, imageTokens: imageTokens)
-    )
+      configuration: configuration, steps: steps,
+      mu: Self.shift(configuration: configuration, imageTokens: imageTokens), levels: given)
   }
 
   /// The schedule for a given shift `mu`, which is ignored unless the configuration shifts dynamically.
-  public init(configuration: SchedulerConfiguration, steps: Int, mu: Double) throws(ScheduleError) {
+  public init(
+    configuration: SchedulerConfiguration, steps: Int, mu: Double, levels given: [Double]? = nil
+  ) throws(ScheduleError) {
     guard Self.stepLimit.contains(steps) else { throw .stepsOutOfRange(steps: steps, limit: Self.stepLimit) }
-    let even = Self.evenLevels(count: steps, configuration.shiftRule)
+    let even =
+      try (given ?? configuration.sampleSigmas).map { (levels) throws(ScheduleError) in
+        try Self.checked(levels, steps: steps)
+      } ?? Self.evenLevels(count: steps, configuration.shiftRule)
     var levels: [Float]
     if configuration.useDynamicShifting {
       let bend = Float(configuration.timeShiftType == .exponential ? exp(mu) : mu)
@@ -85,6 +102,16 @@ public struct FlowMatchSchedule: Sendable, Equatable {
       return Double(imageTokens) * slope + intercept
     case .squareRoot: return (Double(imageTokens) / 256).squareRoot()
     }
+  }
+
+  /// Levels that were given for `steps` steps.
+  private static func checked(_ levels: [Double], steps: Int) throws(ScheduleError) -> [Float] {
+    guard levels.count == steps else { throw .stepsOfLevels(steps: steps, levels: levels.count) }
+    for (index, level) in levels.enumerated() {
+      let highest = index == 0 ? 1 : levels[index - 1]
+      guard Float(level) > 0, level <= highest else { throw .levelOutOfRange(index: index, level: level) }
+    }
+    return levels.map { Float($0) }
   }
 
   /// `count` levels from 1 to 1/count, as numpy's `linspace` computes them (in double): between these two, or between 1
