@@ -44,8 +44,11 @@ package struct ReferenceTensors {
   /// The values of `name`; integers as floats.
   package func floats(_ name: String) throws -> [Float] {
     let tensor = try file.tensor(name)
-    guard tensor.dtype == .int64 else { return tensor.floats() }
-    return tensor.withElements(as: Int64.self) { values in values.indices.map { Float(values[$0]) } }
+    switch tensor.dtype {
+    case .int64: return tensor.withElements(as: Int64.self) { values in values.indices.map { Float(values[$0]) } }
+    case .uint8: return tensor.withElements(as: UInt8.self) { values in values.indices.map { Float(values[$0]) } }
+    default: return tensor.floats()
+    }
   }
 }
 
