@@ -24,6 +24,18 @@ public struct ComponentWeights: Sendable {
   private struct Location: Sendable {
     let file: Int
     let storedName: String
+    /// Which of how many equal parts of the stored tensor's rows.
+    var part = 0, partCount = 1
+
+    /// The entry of the part; that of the whole tensor where its rows cannot be divided.
+    func entry(in stored: SafetensorsHeader.Entry) -> SafetensorsHeader.Entry {
+      guard partCount > 1, stored.shape.rank > 0, stored.shape[0] % partCount == 0 else { return stored }
+      let byteCount = stored.byteCount / partCount
+      return SafetensorsHeader.Entry(
+        dtypeName: stored.dtypeName,
+        shape: Shape([stored.shape[0] / partCount] + stored.shape.dimensions.dropFirst()),
+        begin: stored.begin + part * byteCount, byteCount: byteCount)
+    }
   }
 
   /// Element types that weights may have.
@@ -46,16 +58,22 @@ public struct ComponentWeights: Sendable {
   ///   - baseName: `diffusion_pytorch_model` for diffusers components, `model` for transformers components.
   ///   - preference: what to take where there are both.
   ///   - rename: Maps a stored tensor name to the name that the model asks for; must not map two names to one.
+  ///   - divide: the names of the equal parts that the rows of a tensor are divided into, by the name that `rename`
+  ///     gives; nil: the tensor is one.
   public init(
-    directory: URL, baseName: String, preferring preference: Preference = .index, rename: (String) -> String = { $0 }
+    directory: URL, baseName: String, preferring preference: Preference = .index, rename: (String) -> String = { $0 },
+    dividing divide: (String) -> [String]? = { _ in nil }
   ) throws(WeightsError) {
     self.directory = directory.path
     var locations: [String: Location] = [:]
     func locate(_ storedName: String, _ file: Int, in path: String) throws(WeightsError) {
-      let name = rename(storedName)
-      if let other = locations.updateValue(Location(file: file, storedName: storedName), forKey: name) {
-        throw .malformedEntry(
-          file: path, tensor: storedName, reason: "and \"\(other.storedName)\" both stand for \"\(name)\"")
+      let name = rename(storedName), parts = divide(name) ?? [name]
+      for (part, name) in parts.enumerated() {
+        let location = Location(file: file, storedName: storedName, part: part, partCount: parts.count)
+        if let other = locations.updateValue(location, forKey: name) {
+          throw .malformedEntry(
+            file: path, tensor: storedName, reason: "and \"\(other.storedName)\" both stand for \"\(name)\"")
+        }
       }
     }
     switch try Self.find(in: directory, baseName: baseName, preferring: preference) {
@@ -75,9 +93,10 @@ public struct ComponentWeights: Sendable {
         try locate(name, file, in: index.path)
       }
     }
-    if let foreign = ForeignTensors.first(in: locations.values.map(\.storedName).sorted()) {
-      let file = files.first { $0.header.entries[foreign.name] != nil }
-      throw .foreignTensor(file: file?.path ?? root, tensor: foreign.name, meaning: foreign.meaning)
+    // By the names that the model asks for: a family may know other programs' names.
+    if let foreign = ForeignTensors.first(in: locations.keys.sorted()), let location = locations[foreign.name] {
+      throw .foreignTensor(
+        file: files[location.file].path, tensor: location.storedName, meaning: foreign.meaning)
     }
     self.locations = locations
     (packedPrecision, packed) = try Self.readPacking(files, directory: directory.path, rename)
@@ -124,7 +143,9 @@ public struct ComponentWeights: Sendable {
 
   /// The shape and dtype of the tensor `name`, if there is one.
   public func entry(_ name: String) -> SafetensorsHeader.Entry? {
-    locations[name].flatMap { files[$0.file].header.entries[$0.storedName] }
+    locations[name].flatMap { location in
+      files[location.file].header.entries[location.storedName].map { location.entry(in: $0) }
+    }
   }
 
   /// The tensor `name` in its stored element type (fp32, bf16 or fp16), as a view into the mapped file.
@@ -139,7 +160,7 @@ public struct ComponentWeights: Sendable {
         file: file(ofPacked: name), tensor: name,
         reason: "is packed as \(layer.description) where plain numbers are needed")
     }
-    guard let location = locations[name], let entry = files[location.file].header.entries[location.storedName] else {
+    guard let location = locations[name], let entry = entry(name) else {
       throw .missingTensor(component: root, tensor: name, expected: shape)
     }
     let file = files[location.file]
@@ -151,13 +172,17 @@ public struct ComponentWeights: Sendable {
         file: file.path, tensor: location.storedName, found: entry.dtypeName,
         supported: Self.weightDTypes.map(\.rawValue))
     }
-    return try file.tensor(location.storedName)
+    let stored = try file.tensor(location.storedName)
+    guard location.partCount > 1 else { return stored }
+    return stored.rows(location.part * shape[0]..<(location.part + 1) * shape[0])
   }
 
   /// A part of a tensor's stored bytes; see ``SafetensorsFile/readBytes(of:in:)``.
   public func readBytes(of name: String, in range: Range<Int>) throws(WeightsError) -> [UInt8] {
     guard let location = locations[name] else { throw .missingTensor(component: root, tensor: name, expected: nil) }
-    return try files[location.file].readBytes(of: location.storedName, in: range)
+    let start = (entry(name)?.begin ?? 0) - (files[location.file].header.entries[location.storedName]?.begin ?? 0)
+    return try files[location.file].readBytes(
+      of: location.storedName, in: start + range.lowerBound..<start + range.upperBound)
   }
 
   /// Requires that every tensor is in `expected` or is ignored; a surplus tensor means that the checkpoint is of
