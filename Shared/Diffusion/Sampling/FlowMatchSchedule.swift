@@ -67,10 +67,12 @@ public struct FlowMatchSchedule: Sendable, Equatable {
     configuration: SchedulerConfiguration, steps: Int, mu: Double, levels given: [Double]? = nil
   ) throws(ScheduleError) {
     guard Self.stepLimit.contains(steps) else { throw .stepsOutOfRange(steps: steps, limit: Self.stepLimit) }
-    let even =
-      try (given ?? configuration.sampleSigmas).map { (levels) throws(ScheduleError) in
-        try Self.checked(levels, steps: steps)
-      } ?? Self.evenLevels(count: steps, configuration.shiftRule)
+    let even: [Float]
+    if let levels = given ?? configuration.sampleSigmas {
+      even = try Self.checked(levels, steps: steps)
+    } else {
+      even = Self.evenLevels(count: steps, configuration.shiftRule)
+    }
     var levels: [Float]
     if configuration.useDynamicShifting {
       let bend = Float(configuration.timeShiftType == .exponential ? exp(mu) : mu)
