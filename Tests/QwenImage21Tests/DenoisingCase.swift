@@ -7,7 +7,6 @@ import QwenImage21
 import StrictJSON
 import TensorCore
 import Testing
-import Weights
 
 /// A recorded call of the pipeline, seen by its denoising loop: what the loop gets from the encoders, and what it must
 /// make of it.
@@ -36,14 +35,15 @@ struct DenoisingCase: CustomTestStringConvertible {
   }
 
   func transformer(
-    _ precision: Precision, threads: Int = 2, usesPrefixCache: Bool = true, prefixCacheBytesMax: Int? = nil
+    _ precision: Precision, threads: Int = 2, layers: LayerPrecision = SingleStreamTransformer.layers,
+    usesPrefixCache: Bool = true, prefixCacheBytesMax: Int? = nil
   ) throws -> SingleStreamTransformer {
     let folder = checkpoint.appending(path: "transformer")
     return try SingleStreamTransformer(
-      ComponentWeights(directory: folder, baseName: "diffusion_pytorch_model"),
+      SingleStreamTransformer.weights(in: folder),
       configuration: SingleStreamConfiguration(contentsOf: folder.appending(path: "config.json")),
-      compute: Compute(precision: precision, pool: ThreadPool(threads: threads)), usesPrefixCache: usesPrefixCache,
-      prefixCacheBytesMax: prefixCacheBytesMax)
+      compute: Compute(precision: precision, pool: ThreadPool(threads: threads)), layers: layers,
+      usesPrefixCache: usesPrefixCache, prefixCacheBytesMax: prefixCacheBytesMax)
   }
 
   func scheduler() throws -> SchedulerConfiguration {

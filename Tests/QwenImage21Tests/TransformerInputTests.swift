@@ -89,6 +89,22 @@ import Weights
     #expect(inventory.valueCount == 7_115_124_736 && inventory.parameters.count == 297)
   }
 
+  /// Which layers the quantised modes quantise.
+  @Test func layersOfTheQuantisedModes() {
+    let layers = SingleStreamTransformer.layers
+    let names = ParameterInventory(singleStream: .published).parameters.filter(\.isLinear).map(\.name)
+    let expected: [Precision: Int] = [.fp32: 0, .bf16: 232, .int8: 6 * 31, .q4: 7 * 31]
+    for (mode, count) in expected {
+      let precisions = names.map { layers.precision(of: $0, in: mode) }
+      #expect(precisions.count { $0 == (mode == .fp32 ? .bf16 : mode) } == count, "\(mode)")
+      #expect(Set(precisions).isSubset(of: [mode, .bf16]))
+    }
+    for name in ["modulation.1", "img_in", "norm_out.linear", "transformer_blocks.0.attn.to_q"] {
+      #expect(layers.precision(of: "\(name).weight", in: .q4) == .bf16)
+    }
+    #expect(layers.precision(of: "transformer_blocks.9.img_mlp.out.weight", in: .int8) == .bf16)
+  }
+
   @Test func everyTensorOfTheCheckpointIsListed() throws {
     let folder = Golden.checkpoint.appending(path: "transformer")
     let weights = try ComponentWeights(directory: folder, baseName: "diffusion_pytorch_model")
@@ -143,6 +159,49 @@ import Weights
   }
 }
 
+/// Checkpoints as other programs write them.
+@Suite struct OtherLayoutTests {
+  /// One file, with names behind a prefix, and the two layers at the entrance of each MLP as one.
+  @Test func prefixedNamesAndFusedLayersAreRead() throws {
+    let source = Golden.checkpoint.appending(path: "transformer")
+    let published = try SingleStreamTransformer.weights(in: source)
+    let folder = FileManager.default.temporaryDirectory.appending(path: "fused-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    func write(halves: [String]) throws {
+      var tensors: [(name: String, tensor: Tensor)] = []
+      for name in published.names where !name.hasSuffix(".img_mlp.proj.weight") {
+        var tensor = try published.tensor(name, try #require(published.entry(name)).shape), stored = name
+        if name.hasSuffix(".img_mlp.gate_layer.weight") {
+          stored = name.replacing("gate_layer", with: "gate_up")
+          tensor = Tensor.stacking(
+            try halves.map { try published.tensor(name.replacing("gate_layer", with: $0), tensor.shape) })
+        }
+        tensors.append(("model.diffusion_model.\(stored)", tensor))
+      }
+      try SafetensorsWriter.write(tensors, to: folder.appending(path: "diffusion_pytorch_model.safetensors"))
+    }
+    try write(halves: ["gate_layer", "proj"])
+    let fused = try SingleStreamTransformer.weights(in: folder)
+    #expect(fused.names == published.names)
+    for name in published.names {
+      let shape = try #require(published.entry(name)).shape, bytes = 0..<shape.elementCount * 2
+      #expect(fused.entry(name)?.shape == shape)
+      #expect(try fused.tensor(name, shape).floats() == published.tensor(name, shape).floats())
+      #expect(try fused.readBytes(of: name, in: bytes) == published.readBytes(of: name, in: bytes))
+    }
+    // Three parts are not two.
+    try write(halves: ["gate_layer", "proj", "proj"])
+    let error = #expect(throws: WeightsError.self) {
+      _ = try SingleStreamTransformer(
+        SingleStreamTransformer.weights(in: folder),
+        configuration: SingleStreamConfiguration(contentsOf: source.appending(path: "config.json")),
+        compute: Compute(precision: .bf16, pool: ThreadPool(threads: 1)))
+    }
+    #expect("\(try #require(error))".contains("model.diffusion_model.transformer_blocks.0.img_mlp.gate_up.weight"))
+  }
+}
+
 /// A copy of the tiny transformer that may be changed.
 private final class TransformerCopy {
   enum Damage: CaseIterable { case missing, misshapen, integers }
@@ -168,7 +227,7 @@ private final class TransformerCopy {
 
   func load() throws {
     _ = try SingleStreamTransformer(
-      ComponentWeights(directory: folder, baseName: "diffusion_pytorch_model"), configuration: configuration([:]),
+      SingleStreamTransformer.weights(in: folder), configuration: configuration([:]),
       compute: Compute(precision: .bf16, pool: ThreadPool(threads: 1)))
   }
 

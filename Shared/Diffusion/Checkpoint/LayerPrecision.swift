@@ -12,23 +12,29 @@ public struct LayerPrecision: Sendable {
   public let version: Int
   private let repeated: [String]
   private let modulations: [String]
+  private let keptInInt8: [String]
 
   /// The rules of a family.
   ///
   /// - Parameters:
   ///   - repeated: what the names of layers that are repeated begin with, before their number: `transformer_blocks.`.
   ///   - modulations: what the names of modulations contain.
-  public init(version: Int, repeated: [String], modulations: [String]) {
+  ///   - keptInInt8: what the names of layers contain that `int8` leaves in bf16 wherever they are: it quantises
+  ///     activations too, and those of some layers have outliers.
+  public init(version: Int, repeated: [String], modulations: [String], keptInInt8: [String] = []) {
     self.version = version
     self.repeated = repeated
     self.modulations = modulations
+    self.keptInInt8 = keptInInt8
   }
 
   /// The precision that the layer with the weight `name` is to have in `mode`.
   public func precision(of name: String, in mode: Precision) -> Precision {
     switch mode {
     case .fp32, .bf16: mode
-    case .int8, .q4: isModulation(name) ? .int8 : isKept(name) ? .bf16 : mode
+    case .int8, .q4:
+      isModulation(name)
+        ? .int8 : isKept(name) || mode == .int8 && keptInInt8.contains { name.contains($0) } ? .bf16 : mode
     }
   }
 

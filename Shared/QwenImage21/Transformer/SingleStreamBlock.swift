@@ -166,7 +166,7 @@ public struct PrefixCache: Sendable {
   public var byteCount: Int { layers.reduce(0) { $0 + $1.keys.byteCount + $1.values.byteCount } }
 
   /// The keys of a block [tokens, inner], behind norm and rotation.
-  package func keys(block: Int) -> Tensor { layers[block].keys }
+  public func keys(block: Int) -> Tensor { layers[block].keys }
   /// The values of a block [tokens, inner].
-  package func values(block: Int) -> Tensor { layers[block].values }
+  public func values(block: Int) -> Tensor { layers[block].values }
 }

@@ -1,4 +1,5 @@
 import Diffusion
+import Foundation
 import Kernels
 import TensorCore
 import Weights
@@ -31,9 +32,12 @@ public struct SingleStreamTransformer: Sendable {
   /// [inner], fp32.
   private let zeros: Tensor
 
-  /// Which layers the quantised modes quantise: those of the blocks, but for the first. The modulation, which all blocks
-  /// share and which acts on every token, stays as it is; it is read once per schedule.
-  public static let layers = LayerPrecision(version: 1, repeated: ["transformer_blocks."], modulations: [])
+  /// Which layers the quantised modes quantise: those of the blocks, but for the first. The modulation, which all
+  /// blocks share and which acts on every token, stays in bf16; it is read once per schedule. In int8 the way out of
+  /// the MLP does too, which makes most of the error at the published width: the products of the gated hidden layer are
+  /// quantised badly (`Tests/Benchmarks/PERFORMANCE-LOG.md`).
+  public static let layers = LayerPrecision(
+    version: 1, repeated: ["transformer_blocks."], modulations: [], keptInInt8: [".img_mlp.out."])
 
   /// Reads and prepares the weights of `transformer/`.
   ///
@@ -71,6 +75,22 @@ public struct SingleStreamTransformer: Sendable {
         (0..<configuration.layerCount).map { reader.mapped(prefix: "transformer_blocks.\($0).") }, residentMax: max)
     }
     try reader.finish()
+  }
+
+  /// Opens the weights in a component's folder; tensors have their published names. Other programs write them behind
+  /// `model.diffusion_model.`, and the two layers at the entrance of a block's MLP as one, `gate_up`.
+  public static func weights(in folder: URL) throws(WeightsError) -> ComponentWeights {
+    try ComponentWeights(
+      directory: folder, baseName: "diffusion_pytorch_model",
+      rename: { name in
+        let prefix = "model.diffusion_model."
+        return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
+      },
+      dividing: { name in
+        let fused = ".img_mlp.gate_up.weight"
+        guard name.hasSuffix(fused) else { return nil }
+        return ["gate_layer", "proj"].map { "\(name.dropLast(fused.count)).img_mlp.\($0).weight" }
+      })
   }
 
   /// Names everything that results depend on besides weights and inputs.
