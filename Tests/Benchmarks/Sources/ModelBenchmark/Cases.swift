@@ -28,7 +28,9 @@ struct BenchmarkCase {
   static let editedTokens = 1024
 
   /// Kinds: `block` (size: image tokens, a square), `edit` (a block with 1024 image tokens and a condition image of
-  /// `size` tokens), `edit0` (the same with condition images modulated as at time 0), `attention`, `layer` (tokens),
+  /// `size` tokens), `edit0` (the same with condition images modulated as at time 0), `single`, `prefix` (the second
+  /// family: a step of two blocks over an image of `size` tokens behind a text, or what a text and a reference of
+  /// `size` tokens leave in them), `attention`, `layer` (tokens),
   /// `vision` (pixels of a side; eight blocks, one of them with full attention: a quarter of the tower), `vae`,
   /// `vae-encode` (decoder and encoder; pixels of a side), `vae21`, `vae21-encode` (those of Qwen-Image-2.1), `pair`,
   /// `shared` (two branches of guidance, one by one or in one pass; size: image tokens), `prompts1`, `prompts8` (a text
@@ -39,6 +41,8 @@ struct BenchmarkCase {
     switch kind {
     case "block": run = try Self.block(size, compute)
     case "edit", "edit0": run = try Self.edit(size, compute, hasTimeZero: kind == "edit0")
+    case "single": run = try Self.singleStream(size, compute)
+    case "prefix": run = try Self.prefix(size, compute)
     case "attention": run = Self.attention(size, compute)
     case "layer": run = try Self.layer(size, compute)
     case "vision": run = try Self.vision(size, compute)
@@ -98,6 +102,39 @@ struct BenchmarkCase {
       transformer.runBlocks(&streams, [branch], range: timedLayer..<timedLayer + 1, updatesLastText: true)
       return streams.image
     }
+  }
+
+  /// The second family at its published width, and an image of `size` tokens.
+  private static func singleStream(
+    _ compute: Compute, _ size: Int
+  ) throws -> (transformer: SingleStreamTransformer, image: DenoisingInput) {
+    var configuration = SingleStreamConfiguration.published
+    configuration.layerCount = timedLayer + 1
+    let transformer = try SingleStreamTransformer(
+      .synthetic("transformer"), configuration: configuration, compute: compute)
+    let side = Int(Double(size).squareRoot()), grid = TokenGrid(height: side, width: size / side)
+    let embeds = uniforms("input.prompt_embeds", textTokens, configuration.contextDim)
+    return (
+      transformer,
+      DenoisingInput(
+        prompt: PromptConditioning(embeds: embeds), negativePrompt: nil,
+        latents: uniforms("input.latents", grid.tokenCount, configuration.channels), grid: grid, steps: 1,
+        trueCFGScale: 1)
+    )
+  }
+
+  private static func singleStream(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let (transformer, image) = try singleStream(compute, size)
+    let branch = try transformer.prepare(image, times: [0.7])[0]
+    return { transformer.velocity(VelocityCall(branch: branch, latents: image.latents, step: 0), probe: .none) }
+  }
+
+  private static func prefix(_ size: Int, _ compute: Compute) throws -> () throws -> Tensor? {
+    let (transformer, image) = try singleStream(compute, size)
+    var input = image
+    input.references = [ReferenceLatents(latents: image.latents, grid: image.grid)]
+    input.prompts[0].imagePlaces = [8]
+    return { [input] in try transformer.prepare(input, times: [0.7])[0].cache?.keys(block: timedLayer) }
   }
 
   private static func guidance(_ size: Int, _ compute: Compute, isShared: Bool) throws -> () -> Tensor? {
