@@ -115,7 +115,7 @@ let package = Package(
     shared(
       "Diffusion", ["ClusterCore", "TensorCore", "Kernels", "Weights", "ImageCodec", "Hashing", "StrictJSON"]),
     shared(
-      "QwenImage", ["ClusterCore", "Diffusion", "Hashing", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
+      "QwenImage", ["ClusterCore", "Diffusion", "TensorCore", "Kernels", "Weights"]),
     shared(
       "QwenImage21", ["ClusterCore", "Diffusion", "Hashing", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
     shared("ModelRegistry", ["Diffusion", "QwenImage"]),

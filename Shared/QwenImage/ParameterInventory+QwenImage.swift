@@ -85,7 +85,7 @@ extension ParameterInventory {
     let merged = configuration.mergedPatches * hidden, patch = configuration.patchSize
     add(
       "visual.patch_embed.proj.weight",
-      [hidden, VisionConfiguration.channels, configuration.temporalPatchSize, patch, patch])
+      [hidden, PatchGeometry.channels, configuration.temporalPatchSize, patch, patch])
     for index in 0..<configuration.depth {
       let name = "visual.blocks.\(index)"
       add("\(name).norm1.weight", [hidden])

@@ -1,5 +1,4 @@
 import Diffusion
-import ImageCodec
 import TensorCore
 
 /// Prompt, perhaps with images, in, embeddings out: template, tokenizer, vision tower, language model (diffusers
@@ -9,27 +8,8 @@ public struct PromptEncoder: PromptConditioner {
   private let model: LanguageModel
   private let maxPromptTokens: Int
   private let templateSuffixTokens: Int
-  private let textPrefix: LanguageModel.Prefix
-  private let editing: Editing?
-
-  /// What prompts with images need.
-  private struct Editing: Sendable {
-    let images: ImageReader
-    let prefix: LanguageModel.Prefix
-    let contexts = RecentValues<ContextKey, Context>(byteCountMax: 256 << 20)
-  }
-
-  /// What several prompts have in common: their tokens up to the end of their images.
-  private struct ContextKey: Hashable, Sendable {
-    var ids: [Int]
-    var images: [ImageReader.Digest]
-  }
-
-  private struct Context: Sendable {
-    var prefix: LanguageModel.Prefix
-    /// The embeddings' rows that it has, [rows, hidden]; nil: none.
-    var rows: Tensor?
-  }
+  private let images: ImageReader?
+  private let passes: PromptPasses<DecoderLayer>
 
   /// Most tokens of all images of a prompt: that many has one image of the largest published size.
   static let imageTokensMax = 16_384
@@ -42,23 +22,23 @@ public struct PromptEncoder: PromptConditioner {
   public init(
     tokenizer: Tokenizer, model: LanguageModel, maxPromptTokens: Int, images: ImageReader? = nil
   ) throws(PipelineError) {
-    let textPrefix = try Self.prefix(.textToImage, tokenizer)
+    var prefixes = [try Self.prefix(.textToImage, tokenizer)]
     let vocabulary = model.configuration.vocabularySize
     guard tokenizer.idCount <= vocabulary else {
       throw .checkpoint("tokenizer/ has \(tokenizer.idCount) token ids, but text_encoder/ embeds only \(vocabulary)")
     }
-    self.textPrefix = model.prefix(textPrefix)
-    if let images {
+    if images != nil {
       let expected = model.configuration.imageTokenID, found = tokenizer.id(of: ChatTemplate.imageToken)
       guard found == expected else {
         throw .checkpoint(
           "tokenizer/ gives \(ChatTemplate.imageToken) the id \(found.map(String.init) ?? "of no token"), but "
             + "image_token_id of text_encoder/config.json is \(expected)")
       }
-      editing = Editing(images: images, prefix: model.prefix(try Self.prefix(.editing, tokenizer)))
-    } else {
-      editing = nil
+      prefixes.append(try Self.prefix(.editing, tokenizer))
     }
+    self.images = images
+    passes = PromptPasses(
+      model.decoder, images: images, imageTokenID: model.configuration.imageTokenID, prefixes: prefixes)
     templateSuffixTokens = tokenizer.encode(ChatTemplate.suffix).count
     self.tokenizer = tokenizer
     self.model = model
@@ -89,7 +69,7 @@ public struct PromptEncoder: PromptConditioner {
   public func tokens(_ prompt: PromptInput, field: String) throws(PipelineError) -> PromptTokens {
     try checkImages(of: prompt, field)
     let ids = tokenizer.encode(ChatTemplate.text(of: prompt))
-    guard prompt.template != .textToImage, let editing else {
+    guard prompt.template != .textToImage, let images else {
       let dropped = ChatTemplate.textToImage.prefixTokens
       try checkLength(ids.count - dropped, field)
       return PromptTokens(ids: ids, droppedCount: dropped)
@@ -101,7 +81,7 @@ public struct PromptEncoder: PromptConditioner {
     }
     // Behind an image's token is <|vision_end|>, then the prompt.
     try checkLength(ids.count - (places.last.map { $0 + 2 } ?? dropped), field)
-    let counts = prompt.images.map { editing.images.grid(of: $0).tokenCount }, total = counts.reduce(0, +)
+    let counts = prompt.images.map { images.grid(of: $0).tokenCount }, total = counts.reduce(0, +)
     guard total <= Self.imageTokensMax else {
       throw .invalidRequest(
         field: "image",
@@ -133,125 +113,30 @@ public struct PromptEncoder: PromptConditioner {
       }
       return
     }
-    guard let editing else {
+    guard let images else {
       throw .invalidRequest(
         field: field, reason: "is about images, but this text encoder was loaded without its vision tower")
     }
     guard prompt.template != .edit || count == 1 else {
       throw .invalidRequest(field: "image", reason: "must be one; there are \(count)")
     }
-    for image in prompt.images { try editing.images.check(image, field: "image") }
+    for image in prompt.images { try images.check(image, field: "image") }
   }
 
   // MARK: - Embeddings
 
-  /// Encodes several prompts. Those with the same template and images share a pass, and what all of their tokens up to
-  /// the end of the images cost.
+  /// Encodes several prompts. Those with the same template and images share a pass.
   ///
   /// - Returns: per prompt its embeddings [L, hidden], fp32: its images, the prompt's tokens and the five that close
   ///   the template. The same bytes as if it were encoded alone.
   public func encode(_ prompts: [PromptTokens]) -> [PromptConditioning] {
-    let keys = prompts.map(contextKey), sequences = prompts.map(sequence)
-    let contexts = contexts(keys, prompts, sequences)
-    var embeds = [Tensor?](repeating: nil, count: prompts.count)
-    for key in Set(keys) {
-      let members = keys.indices.filter { keys[$0] == key }
-      if let context = contexts[key] {
-        let rests = members.map { sequences[$0][key.ids.count..<sequences[$0].ids.count] }
-        for (member, rows) in zip(members, model(rests, after: context.prefix)) {
-          embeds[member] = Tensor.stacking((context.rows.map { [$0] } ?? []) + [rows])
-        }
-      } else {
-        // The added tokens of a prompt might join those of the template; then no beginning was remembered.
-        for member in members {
-          embeds[member] = model(sequences[member]).rows(
-            prompts[member].droppedCount..<prompts[member].ids.count)
-        }
-      }
-    }
-    return embeds.compactMap { $0 }.map { PromptConditioning(embeds: $0) }
+    passes.embeddings(prompts).map { PromptConditioning(embeds: $0) }
   }
 
   /// Encodes one prompt.
   ///
   /// - Parameter probe: receives intermediates of the whole sequence, the template's prefix included.
   public func encode(_ prompt: PromptTokens, probe: Probe) -> PromptConditioning {
-    guard probe.isActive else { return encode([prompt])[0] }
-    probe.record("input_ids", Tensor(prompt.ids.map(Float.init), shape: [prompt.ids.count]))
-    var sequence = sequence(prompt)
-    if let editing, !prompt.images.isEmpty {
-      sequence.setRows(editing.images.rows(of: prompt.images, probe: probe))
-    }
-    return PromptConditioning(
-      embeds: model(sequence, probe: probe).rows(prompt.droppedCount..<prompt.ids.count))
-  }
-
-  /// Where the tokens of the prompt's images begin.
-  private func places(_ prompt: PromptTokens) -> [(start: Int, grid: TokenGrid)] {
-    guard let editing else { return [] }
-    var places: [(start: Int, grid: TokenGrid)] = [], next = 0
-    for image in prompt.images {
-      let grid = editing.images.grid(of: image)
-      guard let start = prompt.ids[next...].firstIndex(where: isImage) else {
-        preconditionFailure("\(prompt.images.count) images, but tokens of \(places.count)")
-      }
-      places.append((start, grid))
-      next = start + grid.tokenCount
-    }
-    return places
-  }
-
-  private func sequence(_ prompt: PromptTokens) -> TokenSequence { TokenSequence(prompt.ids, places: places(prompt)) }
-
-  /// The beginning that a prompt shares with others; without tokens where it shares none.
-  private func contextKey(_ prompt: PromptTokens) -> ContextKey {
-    if let last = places(prompt).last {
-      // Behind an image's tokens is <|vision_end|>, an added token that joins no other.
-      let ids = prompt.ids.prefix(last.start + last.grid.tokenCount + 1)
-      return ContextKey(ids: Array(ids), images: prompt.images.map(ImageReader.digest))
-    }
-    let prefix = remembered(prompt.ids, droppedCount: prompt.droppedCount)
-    return ContextKey(ids: prefix?.ids ?? [], images: [])
-  }
-
-  /// The template's prefix, if the tokens begin with it.
-  private func remembered(_ ids: [Int], droppedCount: Int) -> LanguageModel.Prefix? {
-    [textPrefix, editing?.prefix].compactMap { $0 }.first {
-      $0.ids.count == droppedCount && ids.starts(with: $0.ids)
-    }
-  }
-
-  /// The contexts of all prompts; those that are not remembered are computed.
-  private func contexts(
-    _ keys: [ContextKey], _ prompts: [PromptTokens], _ sequences: [TokenSequence]
-  ) -> [ContextKey: Context] {
-    var contexts: [ContextKey: Context] = [:], missing: [ContextKey: Int] = [:]
-    for (index, key) in keys.enumerated() where contexts[key] == nil && !key.ids.isEmpty {
-      if key.images.isEmpty {
-        contexts[key] = remembered(key.ids, droppedCount: key.ids.count).map { Context(prefix: $0, rows: nil) }
-      } else if let context = editing?.contexts[key] {
-        contexts[key] = context
-      } else if missing[key] == nil {
-        missing[key] = index
-      }
-    }
-    guard let editing, !missing.isEmpty else { return contexts }
-    let order = missing.sorted { $0.value < $1.value }
-    var rows = editing.images.rows(of: order.flatMap { prompts[$0.value].images })[...]
-    for (key, index) in order {
-      var sequence = sequences[index]
-      sequence.setRows(Array(rows.prefix(key.images.count)))
-      rows.removeFirst(key.images.count)
-      contexts[key] = context(key, sequence, droppedCount: prompts[index].droppedCount)
-    }
-    return contexts
-  }
-
-  private func context(_ key: ContextKey, _ sequence: TokenSequence, droppedCount: Int) -> Context {
-    let earlier = remembered(sequence.ids, droppedCount: droppedCount), start = earlier?.ids.count ?? 0
-    let (prefix, hidden) = model.prefix(sequence[start..<key.ids.count], after: earlier)
-    let context = Context(prefix: prefix, rows: hidden.rows(droppedCount - start..<hidden.shape[0]))
-    editing?.contexts.insert(context, for: key, byteCount: prefix.byteCount + hidden.byteCount)
-    return context
+    PromptConditioning(embeds: passes.embeddings(prompt, probe: probe))
   }
 }

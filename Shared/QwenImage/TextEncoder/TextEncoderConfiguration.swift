@@ -38,6 +38,12 @@ public struct TextEncoderConfiguration: Sendable, Equatable, Codable {
     tieWordEmbeddings: false,
     imageTokenID: 151_655)
 
+  /// The axis of each rotary frequency: the first ones turn by the time, the next ones by the row, the last ones by the
+  /// column.
+  var rotaryAxes: [Int] {
+    mropeSection.enumerated().flatMap { Array(repeating: $0.offset, count: $0.element) }
+  }
+
   /// Reads the configuration in either of its two shapes: text fields at the top level (as published) or in
   /// `text_config` only, with `rope_parameters` instead of `rope_theta` and `rope_scaling` (as transformers 5 writes
   /// it).

@@ -30,8 +30,6 @@ public struct VisionConfiguration: Sendable, Equatable, Codable {
     depth: 32, hiddenSize: 1280, intermediateSize: 3420, headCount: 16, patchSize: 14, temporalPatchSize: 2,
     mergeSize: 2, windowSize: 112, fullAttentionBlocks: [7, 15, 23, 31], outputSize: 3584)
 
-  /// Colour channels of an image.
-  static let channels = 3
   /// Epsilon of every RMSNorm, which no configuration file has.
   static let rmsNormEpsilon: Float = 1e-6
   /// Base of the rotary frequencies, which no configuration file has.
@@ -39,12 +37,16 @@ public struct VisionConfiguration: Sendable, Equatable, Codable {
 
   /// Width of a head.
   public var headDim: Int { hiddenSize / headCount }
+  /// How images are cut into patches.
+  public var geometry: PatchGeometry {
+    PatchGeometry(patchSize: patchSize, temporalPatchSize: temporalPatchSize, mergeSize: mergeSize)
+  }
   /// Values of a patch: channels, frames, rows and columns.
-  public var patchValues: Int { Self.channels * temporalPatchSize * patchSize * patchSize }
+  public var patchValues: Int { geometry.patchValues }
   /// Patches of a merged token.
-  public var mergedPatches: Int { mergeSize * mergeSize }
+  public var mergedPatches: Int { geometry.mergedPatches }
   /// Pixels of a merged token along each side; sides of images are multiples of it.
-  public var tokenEdgePx: Int { patchSize * mergeSize }
+  public var tokenEdgePx: Int { geometry.tokenEdgePx }
   /// Merged tokens of a window along each side.
   var windowTokens: Int { windowSize / tokenEdgePx }
 
@@ -83,8 +85,10 @@ public struct VisionConfiguration: Sendable, Equatable, Codable {
   private func check(_ fields: ConfigurationFields, _ languageWidth: Int) throws(ConfigurationError) {
     // Both names occur, also together.
     for name in ["in_chans", "in_channels"] {
-      let channels = try fields.integer(name, in: 1...64, default: Self.channels)
-      guard channels == Self.channels else { throw fields.outOfRange(name, channels, "\(Self.channels)") }
+      let channels = try fields.integer(name, in: 1...64, default: PatchGeometry.channels)
+      guard channels == PatchGeometry.channels else {
+        throw fields.outOfRange(name, channels, "\(PatchGeometry.channels)")
+      }
     }
     guard hiddenSize % headCount == 0 else {
       throw fields.outOfRange("num_heads", headCount, "a divisor of hidden_size \(hiddenSize)")

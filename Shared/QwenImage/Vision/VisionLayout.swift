@@ -1,7 +1,5 @@
 import Diffusion
-import Foundation
 import Kernels
-import TensorCore
 
 /// Where the patches of several images lie in the vision tower: cut into windows, and window by window.
 struct VisionLayout {
@@ -36,29 +34,7 @@ struct VisionLayout {
       images.append(patches * first..<patches * order.count)
     }
     (self.order, self.windows, self.images) = (order, windows, images)
-    rotary = Self.rotary(places, configuration)
-  }
-
-  /// Half of a head's frequencies turn by the row, the others by the column.
-  private static func rotary(
-    _ places: [(row: Int, column: Int)], _ configuration: VisionConfiguration
-  ) -> RotaryTable {
-    let half = configuration.headDim / 2, count = half / 2
-    let frequencies = (0..<count).map {
-      1 / Float(pow(VisionConfiguration.ropeTheta, Double(Float(2 * $0) / Float(half))))
-    }
-    let positions = (places.map { max($0.row, $0.column) }.max() ?? 0) + 1
-    let angles = (0..<positions).map { position in frequencies.map { Double(Float(position) * $0) } }
-    func table(_ function: (Double) -> Double) -> Tensor {
-      let values = angles.map { $0.map { Float(function($0)) } }
-      var elements: [Float] = []
-      elements.reserveCapacity(places.count * half)
-      for place in places {
-        elements += values[place.row]
-        elements += values[place.column]
-      }
-      return Tensor(elements, shape: [places.count, half])
-    }
-    return RotaryTable(cos: table(cos), sin: table(sin))
+    rotary = RotaryTable(
+      places: places, headDim: configuration.headDim, theta: VisionConfiguration.ropeTheta)
   }
 }

@@ -15,7 +15,7 @@ public struct VisionTower: Sendable {
   private let blocks: [VisionBlock]
   private let merger: VisionMerger
   /// Bytes of packed weights that are parts of mapped files.
-  let mappedByteCount: Int
+  package let mappedByteCount: Int
 
   private static let prefix = "visual."
 
@@ -32,7 +32,7 @@ public struct VisionTower: Sendable {
     // A convolution whose kernel is as large as its step: a product with each patch.
     let kernel = try reader.tensor(
       "visual.patch_embed.proj.weight",
-      [hidden, VisionConfiguration.channels, configuration.temporalPatchSize, patch, patch])
+      [hidden, PatchGeometry.channels, configuration.temporalPatchSize, patch, patch])
     patchEmbedding = compute.prepareLinear(
       weight: kernel.reshaped([hidden, configuration.patchValues]),
       precision: compute.precision == .fp32 ? .fp32 : .bf16)
@@ -93,6 +93,16 @@ public struct VisionTower: Sendable {
     probe.record("window_index", Tensor(layout.order.map(Float.init), shape: [layout.order.count]))
     let bounds = [0] + layout.windows.map(\.upperBound)
     probe.record("cu_window_seqlens", Tensor(bounds.map(Float.init), shape: [bounds.count]))
+  }
+}
+
+extension VisionTower: ImageTower {
+  /// How images are cut into patches.
+  package var geometry: PatchGeometry { configuration.geometry }
+
+  /// Reads several images in one pass.
+  package func read(_ images: [PatchedImage], probe: Probe) -> [PromptImageRows] {
+    self(images, probe: probe).map { PromptImageRows(rows: $0) }
   }
 }
 

@@ -1,7 +1,7 @@
 import Synchronization
 
 /// The values that were used last, as many as fit into a number of bytes.
-final class RecentValues<Key: Equatable & Sendable, Value: Sendable>: Sendable {
+package final class RecentValues<Key: Equatable & Sendable, Value: Sendable>: Sendable {
   private struct Entry: Sendable {
     let key: Key
     let value: Value
@@ -13,10 +13,10 @@ final class RecentValues<Key: Equatable & Sendable, Value: Sendable>: Sendable {
   private let byteCountMax: Int
 
   /// Keeps at most `byteCountMax` bytes of values.
-  init(byteCountMax: Int) { self.byteCountMax = byteCountMax }
+  package init(byteCountMax: Int) { self.byteCountMax = byteCountMax }
 
   /// The value of `key`, if it is still there.
-  subscript(key: Key) -> Value? {
+  package subscript(key: Key) -> Value? {
     entries.withLock { entries in
       guard let index = entries.firstIndex(where: { $0.key == key }) else { return nil }
       let entry = entries.remove(at: index)
@@ -27,7 +27,7 @@ final class RecentValues<Key: Equatable & Sendable, Value: Sendable>: Sendable {
 
   /// Keeps a value of `byteCount` bytes, and gives up those that were not used for the longest time. A value that is
   /// larger than all may be is not kept.
-  func insert(_ value: Value, for key: Key, byteCount: Int) {
+  package func insert(_ value: Value, for key: Key, byteCount: Int) {
     guard byteCount <= byteCountMax else { return }
     entries.withLock { entries in
       entries.removeAll { $0.key == key }

@@ -1,4 +1,3 @@
-import Diffusion
 import Foundation
 import Weights
 
@@ -15,11 +14,6 @@ public struct ImageProcessorConfiguration: Sendable, Equatable, Codable {
   /// Per channel, divided by after that.
   public var standardDeviation: [Double]
 
-  /// The values published with Qwen-Image-Edit.
-  public static let published = ImageProcessorConfiguration(
-    minPixels: 3136, maxPixels: 12_845_056, rescaleFactor: 1.0 / 255,
-    mean: [0.48145466, 0.4578275, 0.40821073], standardDeviation: [0.26862954, 0.26130258, 0.27577711])
-
   private static let classes = [
     "Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil", "Qwen2_5_VLImageProcessor",
   ]
@@ -27,13 +21,16 @@ public struct ImageProcessorConfiguration: Sendable, Equatable, Codable {
   private static let pixelsMax = 1 << 30
 
   /// Reads `image_processor` of `processor_config.json`, as transformers 5 writes it, or `preprocessor_config.json`;
-  /// absent files and fields have their published values.
+  /// absent files and fields have the values of `standard`.
   ///
   /// - Parameters:
   ///   - directory: `processor/`.
-  ///   - vision: the tower's configuration, which the sizes of patches must agree with.
-  public init(directory: URL, vision: VisionConfiguration) throws(ConfigurationError) {
-    self = .published
+  ///   - geometry: the tower's, which the sizes of patches must agree with.
+  ///   - standard: the published values.
+  package init(
+    directory: URL, geometry: PatchGeometry, standard: ImageProcessorConfiguration
+  ) throws(ConfigurationError) {
+    self = standard
     guard let fields = try Self.fields(in: directory) else { return }
     try fields.require("image_processor_type", oneOf: Self.classes)
     for step in ["do_resize", "do_rescale", "do_normalize"] where try fields.boolean(step, default: true) == false {
@@ -46,15 +43,15 @@ public struct ImageProcessorConfiguration: Sendable, Equatable, Codable {
         file: fields.file, field: "resample", value: "\(resample)", supported: ["\(bicubic) (bicubic)"])
     }
     for (name, size) in [
-      ("patch_size", vision.patchSize), ("temporal_patch_size", vision.temporalPatchSize),
-      ("merge_size", vision.mergeSize),
+      ("patch_size", geometry.patchSize), ("temporal_patch_size", geometry.temporalPatchSize),
+      ("merge_size", geometry.mergeSize),
     ] {
       let found = try fields.integer(name, in: 1...256, default: size)
       guard found == size else { throw fields.outOfRange(name, found, "\(size), as the vision tower has it") }
     }
     try readPixels(fields)
     rescaleFactor = try fields.number("rescale_factor", in: 1e-9...1e9, default: rescaleFactor)
-    let channels = VisionConfiguration.channels
+    let channels = PatchGeometry.channels
     if fields.value("image_mean") != nil {
       mean = try fields.numbers("image_mean", count: channels...channels, in: -1e6...1e6)
     }
@@ -89,7 +86,10 @@ public struct ImageProcessorConfiguration: Sendable, Equatable, Codable {
     return nil
   }
 
-  init(minPixels: Int, maxPixels: Int, rescaleFactor: Double, mean: [Double], standardDeviation: [Double]) {
+  /// See the properties.
+  public init(
+    minPixels: Int, maxPixels: Int, rescaleFactor: Double, mean: [Double], standardDeviation: [Double]
+  ) {
     self.minPixels = minPixels
     self.maxPixels = maxPixels
     self.rescaleFactor = rescaleFactor

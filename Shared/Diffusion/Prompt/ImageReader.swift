@@ -1,4 +1,3 @@
-import Diffusion
 import Hashing
 import ImageCodec
 import TensorCore
@@ -7,30 +6,35 @@ import TensorCore
 /// are kept: a prompt and its negative prompt come with the same images.
 public struct ImageReader: Sendable {
   /// SHA-256 of size and pixels, which identifies an image.
-  typealias Digest = [UInt8]
+  package typealias Digest = [UInt8]
 
-  private let tower: VisionTower
+  private let tower: any ImageTower
   private let preprocessor: ImagePreprocessor
-  private let recent = RecentValues<Digest, Tensor>(byteCountMax: 64 << 20)
+  private let recent: RecentValues<Digest, PromptImageRows>
 
   /// Most patches of a pass of the tower, unless one image has more: bounds its memory.
   private static let passPatchesMax = 8192
 
   /// Combines the two.
-  public init(tower: VisionTower, preprocessor: ImagePreprocessor) {
+  ///
+  /// - Parameter recentBytesMax: of the rows that are kept.
+  package init(tower: any ImageTower, preprocessor: ImagePreprocessor, recentBytesMax: Int = 64 << 20) {
     self.tower = tower
     self.preprocessor = preprocessor
+    recent = RecentValues(byteCountMax: recentBytesMax)
   }
 
   /// Bytes of packed weights that are parts of mapped files.
-  var mappedByteCount: Int { tower.mappedByteCount }
+  package var mappedByteCount: Int { tower.mappedByteCount }
 
   /// Refuses images that cannot be read; `field` is what the request calls the image.
-  func check(_ image: RasterImage, field: String) throws(PipelineError) { try preprocessor.check(image, field: field) }
+  package func check(_ image: RasterImage, field: String) throws(PipelineError) {
+    try preprocessor.check(image, field: field)
+  }
 
   /// The grid of an image's rows.
-  func grid(of image: RasterImage) -> TokenGrid {
-    let patches = preprocessor.grid(ofWidth: image.width, height: image.height), merge = tower.configuration.mergeSize
+  package func grid(of image: RasterImage) -> TokenGrid {
+    let patches = preprocessor.grid(ofWidth: image.width, height: image.height), merge = tower.geometry.mergeSize
     return TokenGrid(height: patches.height / merge, width: patches.width / merge)
   }
 
@@ -41,10 +45,10 @@ public struct ImageReader: Sendable {
     return hash.finalize()
   }
 
-  /// The rows of several images, each [tokens, language model's width], fp32; equal images are read once.
-  func rows(of images: [RasterImage]) -> [Tensor] {
+  /// The rows of several images; equal images are read once.
+  func rows(of images: [RasterImage]) -> [PromptImageRows] {
     let digests = images.map(Self.digest)
-    var found: [Digest: Tensor] = [:], missing: [(digest: Digest, image: PatchedImage)] = []
+    var found: [Digest: PromptImageRows] = [:], missing: [(digest: Digest, image: PatchedImage)] = []
     for (digest, image) in zip(digests, images) where found[digest] == nil {
       if let rows = recent[digest] {
         found[digest] = rows
@@ -60,7 +64,7 @@ public struct ImageReader: Sendable {
       }
       let pass = missing.prefix(max(fitting.count, 1))
       missing.removeFirst(pass.count)
-      for (part, rows) in zip(pass, tower(pass.map(\.image))) {
+      for (part, rows) in zip(pass, tower.read(pass.map(\.image), probe: .none)) {
         // A copy, since rows of one pass share their memory.
         let own = rows.copied()
         recent.insert(own, for: part.digest, byteCount: own.byteCount)
@@ -73,11 +77,11 @@ public struct ImageReader: Sendable {
   /// The rows of several images, computed in one pass.
   ///
   /// - Parameter probe: receives intermediates under the reference's names.
-  func rows(of images: [RasterImage], probe: Probe) -> [Tensor] {
+  func rows(of images: [RasterImage], probe: Probe) -> [PromptImageRows] {
     let patched = images.map { preprocessor($0) }
     probe.record("pixel_values", Tensor.stacking(patched.map(\.patches)))
     let grids: [Float] = patched.flatMap { [1, Float($0.grid.height), Float($0.grid.width)] }
     probe.record("image_grid_thw", Tensor(grids, shape: [images.count, 3]))
-    return tower(patched, probe: probe.scoped("vis"))
+    return tower.read(patched, probe: probe.scoped("vis"))
   }
 }

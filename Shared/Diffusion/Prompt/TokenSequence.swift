@@ -1,28 +1,31 @@
-import Diffusion
+import Kernels
 import TensorCore
 
 /// What the language model reads: token ids, their positions, and the rows that images have in place of embeddings.
-struct TokenSequence: Sendable {
+package struct TokenSequence: Sendable {
   /// A token's place on the axes of M-RoPE.
-  struct Position: Sendable, Equatable {
-    var time: Int
-    var row: Int
-    var column: Int
+  package struct Position: Sendable, Equatable {
+    /// Grows from token to token of a text, and from image to image.
+    package var time: Int
+    /// Grows within an image too.
+    package var row: Int
+    /// Grows within an image too.
+    package var column: Int
 
     /// The place on one axis: 0 is time, 1 the row, 2 the column.
-    subscript(axis: Int) -> Int { axis == 0 ? time : axis == 1 ? row : column }
+    package subscript(axis: Int) -> Int { axis == 0 ? time : axis == 1 ? row : column }
   }
 
   /// The ids of all tokens; one of each image's tokens for each of its rows.
-  let ids: [Int]
+  package let ids: [Int]
   /// The position of each token.
-  let positions: [Position]
-  /// The rows of images [tokens, hidden], fp32, and where they begin.
-  private(set) var images: [(start: Int, rows: Tensor)] = []
+  package let positions: [Position]
+  /// The rows of images, and where they begin.
+  package private(set) var images: [(start: Int, rows: PromptImageRows)] = []
   private let places: [(start: Int, grid: TokenGrid)]
 
   /// Text, whose first token has the position `start`.
-  init(_ ids: [Int], from start: Int = 0) {
+  package init(_ ids: [Int], from start: Int = 0) {
     self.ids = ids
     positions = (start..<start + ids.count).map { Position(time: $0, row: $0, column: $0) }
     places = []
@@ -34,7 +37,7 @@ struct TokenSequence: Sendable {
   /// - Parameters:
   ///   - ids: of all tokens.
   ///   - places: where the tokens of each image begin, in order, and its grid of merged tokens.
-  init(_ ids: [Int], places: [(start: Int, grid: TokenGrid)]) {
+  package init(_ ids: [Int], places: [(start: Int, grid: TokenGrid)]) {
     var positions: [Position] = [], next = 0
     positions.reserveCapacity(ids.count)
     func addText(to end: Int) {
@@ -57,9 +60,9 @@ struct TokenSequence: Sendable {
   }
 
   /// Puts the rows of all images, in order, in their places.
-  mutating func setRows(_ rows: [Tensor]) {
+  package mutating func setRows(_ rows: [PromptImageRows]) {
     precondition(
-      rows.map { $0.shape[0] } == places.map(\.grid.tokenCount), "rows \(rows.map(\.shape)) for \(places)")
+      rows.map(\.tokenCount) == places.map(\.grid.tokenCount), "rows \(rows.map(\.tokenCount)) for \(places)")
     images = zip(places, rows).map { ($0.start, $1) }
   }
 
@@ -68,14 +71,14 @@ struct TokenSequence: Sendable {
     positions = Array(whole.positions[range])
     places = []
     images = whole.images.filter { range.contains($0.start) }.map { ($0.start - range.lowerBound, $0.rows) }
-    precondition(images.allSatisfy { $0.start + $0.rows.shape[0] <= range.count }, "a part of an image in \(range)")
+    precondition(images.allSatisfy { $0.start + $0.rows.tokenCount <= range.count }, "a part of an image in \(range)")
   }
 
   /// The tokens `range`, which holds each image as a whole or not at all.
-  subscript(range: Range<Int>) -> TokenSequence { TokenSequence(self, range) }
+  package subscript(range: Range<Int>) -> TokenSequence { TokenSequence(self, range) }
 
   /// Positions as the reference has them: [3, n].
-  static func tensor(of positions: [Position]) -> Tensor {
+  package static func tensor(of positions: [Position]) -> Tensor {
     Tensor((0..<3).flatMap { axis in positions.map { Float($0[axis]) } }, shape: [3, positions.count])
   }
 }

@@ -1,8 +1,49 @@
-import Diffusion
 import Foundation
 import ImageCodec
 import Kernels
 import TensorCore
+
+/// How a vision tower cuts images into patches, and joins these to merged tokens.
+public struct PatchGeometry: Sendable, Hashable {
+  /// Pixels of a patch along each side.
+  public var patchSize: Int
+  /// Frames of a patch; an image counts as that many equal ones.
+  public var temporalPatchSize: Int
+  /// Patches of a merged token along each side.
+  public var mergeSize: Int
+
+  /// See the properties.
+  public init(patchSize: Int, temporalPatchSize: Int, mergeSize: Int) {
+    self.patchSize = patchSize
+    self.temporalPatchSize = temporalPatchSize
+    self.mergeSize = mergeSize
+  }
+
+  /// Colour channels of an image.
+  public static let channels = 3
+
+  /// Values of a patch: channels, frames, rows and columns.
+  public var patchValues: Int { Self.channels * temporalPatchSize * patchSize * patchSize }
+  /// Patches of a merged token.
+  public var mergedPatches: Int { mergeSize * mergeSize }
+  /// Pixels of a merged token along each side; sides of images are multiples of it.
+  public var tokenEdgePx: Int { patchSize * mergeSize }
+
+  /// Row and column of every patch, in the order in which the tower reads them: the patches of a merged token follow
+  /// one another, merged tokens lie row by row.
+  package func places(in grid: TokenGrid) -> [(row: Int, column: Int)] {
+    (0..<grid.tokenCount).map { place(of: $0, in: grid) }
+  }
+
+  /// Row and column of a patch.
+  fileprivate func place(of patch: Int, in grid: TokenGrid) -> (row: Int, column: Int) {
+    let tokensPerRow = grid.width / mergeSize
+    let (token, part) = patch.quotientAndRemainder(dividingBy: mergedPatches)
+    return (
+      token / tokensPerRow * mergeSize + part / mergeSize, token % tokensPerRow * mergeSize + part % mergeSize
+    )
+  }
+}
 
 /// An image as the vision tower reads it.
 public struct PatchedImage: Sendable {
@@ -21,7 +62,7 @@ public struct PatchedImage: Sendable {
 
 /// Images → patches: size, resampling, normalisation and order (transformers `Qwen2VLImageProcessor`).
 public struct ImagePreprocessor: Sendable {
-  private let vision: VisionConfiguration
+  private let geometry: PatchGeometry
   private let processor: ImageProcessorConfiguration
   private let pool: ThreadPool
   /// What each value of a channel becomes, [channels × 256].
@@ -31,11 +72,11 @@ public struct ImagePreprocessor: Sendable {
   static let aspectRatioMax = 200
 
   /// Prepares images for a tower.
-  public init(vision: VisionConfiguration, processor: ImageProcessorConfiguration, pool: ThreadPool) {
-    self.vision = vision
+  public init(geometry: PatchGeometry, processor: ImageProcessorConfiguration, pool: ThreadPool) {
+    self.geometry = geometry
     self.processor = processor
     self.pool = pool
-    normalised = (0..<VisionConfiguration.channels).flatMap { channel in
+    normalised = (0..<PatchGeometry.channels).flatMap { channel in
       let mean = Float(processor.mean[channel]), deviation = Float(processor.standardDeviation[channel])
       return (0..<256).map { (Float(Double($0) * processor.rescaleFactor) - mean) / deviation }
     }
@@ -56,7 +97,7 @@ public struct ImagePreprocessor: Sendable {
 
   /// The grid of patches of an image: sides rounded to merged tokens, the area within the configuration's limits.
   public func grid(ofWidth width: Int, height: Int) -> TokenGrid {
-    let edge = Double(vision.tokenEdgePx), sides = [Double(height), Double(width)]
+    let edge = Double(geometry.tokenEdgePx), sides = [Double(height), Double(width)]
     var tokens = sides.map { ($0 / edge).rounded(.toNearestOrEven) }
     let area = tokens[0] * tokens[1] * edge * edge, pixels = sides[0] * sides[1]
     if area > Double(processor.maxPixels) {
@@ -66,24 +107,24 @@ public struct ImagePreprocessor: Sendable {
       let growth = (Double(processor.minPixels) / pixels).squareRoot()
       tokens = sides.map { ($0 * growth / edge).rounded(.up) }
     }
-    return TokenGrid(height: Int(tokens[0]) * vision.mergeSize, width: Int(tokens[1]) * vision.mergeSize)
+    return TokenGrid(height: Int(tokens[0]) * geometry.mergeSize, width: Int(tokens[1]) * geometry.mergeSize)
   }
 
   /// The patches of an image.
   public func callAsFunction(_ image: RasterImage) -> PatchedImage {
     let grid = grid(ofWidth: image.width, height: image.height)
     let resized = image.rgb.resized(
-      width: grid.width * vision.patchSize, height: grid.height * vision.patchSize, filter: .bicubic)
-    let width = resized.width, pixels = resized.pixels, edge = vision.patchSize
-    let frames = vision.temporalPatchSize, values = vision.patchValues, piecePatches = 32
+      width: grid.width * geometry.patchSize, height: grid.height * geometry.patchSize, filter: .bicubic)
+    let width = resized.width, pixels = resized.pixels, edge = geometry.patchSize
+    let frames = geometry.temporalPatchSize, values = geometry.patchValues, piecePatches = 32
     let patches = pool.tensor(
       [grid.tokenCount, values], .fp32, of: Float.self, pieceElements: piecePatches * values
     ) { range, target in
       let source = pixels.span, table = normalised.span
       var place = 0
       for patch in range.lowerBound / values..<range.upperBound / values {
-        let (row, column) = self.place(of: patch, in: grid)
-        for channel in 0..<VisionConfiguration.channels {
+        let (row, column) = geometry.place(of: patch, in: grid)
+        for channel in 0..<PatchGeometry.channels {
           for _ in 0..<frames {
             for y in 0..<edge {
               var at = 3 * ((row * edge + y) * width + column * edge) + channel
@@ -98,14 +139,5 @@ public struct ImagePreprocessor: Sendable {
       }
     }
     return PatchedImage(patches: patches, grid: grid)
-  }
-
-  /// Row and column of a patch.
-  private func place(of patch: Int, in grid: TokenGrid) -> (row: Int, column: Int) {
-    let merge = vision.mergeSize, tokensPerRow = grid.width / merge
-    let (token, part) = patch.quotientAndRemainder(dividingBy: vision.mergedPatches)
-    return (
-      token / tokensPerRow * merge + part / merge, token % tokensPerRow * merge + part % merge
-    )
   }
 }
