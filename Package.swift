@@ -117,7 +117,7 @@ let package = Package(
     shared(
       "QwenImage", ["ClusterCore", "Diffusion", "TensorCore", "Kernels", "Weights"]),
     shared(
-      "QwenImage21", ["ClusterCore", "Diffusion", "Hashing", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
+      "QwenImage21", ["ClusterCore", "Diffusion", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
     shared("ModelRegistry", ["Diffusion", "QwenImage"]),
 
     // Messaging

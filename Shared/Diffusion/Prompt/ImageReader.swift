@@ -27,6 +27,9 @@ public struct ImageReader: Sendable {
   /// Bytes of packed weights that are parts of mapped files.
   package var mappedByteCount: Int { tower.mappedByteCount }
 
+  /// Pixels of a merged token along each side.
+  package var tokenEdgePx: Int { tower.geometry.tokenEdgePx }
+
   /// Refuses images that cannot be read; `field` is what the request calls the image.
   package func check(_ image: RasterImage, field: String) throws(PipelineError) {
     try preprocessor.check(image, field: field)
