@@ -208,7 +208,9 @@ let package = Package(
       dependencies: ["HTTPClient", .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle],
       path: "Tests/HTTPTesting"),
     .target(name: "TestSupport", dependencies: ["ClusterCore"], path: "Tests/TestSupport"),
-    .target(name: "GoldenSupport", dependencies: ["ImageCodec", "TensorCore", "Weights"], path: "Tests/GoldenSupport"),
+    .target(
+      name: "GoldenSupport", dependencies: ["CZlib", "ImageCodec", "TensorCore", "Weights"],
+      path: "Tests/GoldenSupport"),
     .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
     test("AccessKeys", ["AccessKeys"]),
     test("Fuzzing", ["FuzzTargets", "TestSupport"]),
@@ -239,7 +241,7 @@ let package = Package(
       "QwenImage",
       [
         "ClusterCore", "Diffusion", "GoldenSupport", "ImageCodec", "Kernels", "ModelRegistry", "QwenImage",
-        "StrictJSON", "TensorCore", "Weights", "CZlib",
+        "StrictJSON", "TensorCore", "Weights",
       ]),
     test("QwenImageCLI", ["ImageCodec", "QwenImageCLI", .subprocess, .systemPackage]),
     test("Scheduling", ["ClusterCore", "Scheduling", "Simulation"]),

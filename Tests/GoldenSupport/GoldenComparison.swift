@@ -50,6 +50,9 @@ package struct ReferenceTensors {
     default: return tensor.floats()
     }
   }
+
+  /// The extents of `name`.
+  package func shape(_ name: String) throws -> Shape { try file.tensor(name).shape }
 }
 
 /// Compares recorded tensors with the reference in the order they were computed, so that the first failure is the
