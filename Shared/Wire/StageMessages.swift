@@ -179,7 +179,7 @@ public struct DenoiseResponse: Sendable, Equatable {
 public enum ImageFormat: Int32, Sendable, CaseIterable {
   /// Portable Network Graphics, 8 bits per channel.
   case png = 1
-  /// No file: U8 [height, width, channels], for tasks that go on with the image.
+  /// No file: U8 [height, width, channels], for tasks that continue with the image.
   case pixels = 2
 
   /// The media type of the answer.

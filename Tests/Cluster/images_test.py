@@ -220,6 +220,86 @@ def test_control_images():
             raise AssertionError("there is no control network")
 
 
+def test_objects_of_an_image():
+    random = numpy.random.default_rng(7)
+    with Cluster(BINARIES, NANO) as cluster:
+        original = random.integers(0, 256, (64, 96, 3), dtype=numpy.uint8)
+        image, mask = cluster.folder / "image.png", cluster.folder / "mask.png"
+        Image.fromarray(original).save(image)
+        white = numpy.zeros((64, 96), dtype=numpy.uint8)
+        white[16:40, 8:40] = 255
+        Image.fromarray(white).save(mask)
+        box = {"x": 8, "y": 16, "width": 32, "height": 24}
+        same(edited(cluster, [image], region=json.dumps(box)), edited(cluster, [image], mask))
+        two = [{**box, "width": 16}, {**box, "x": 24, "width": 16}]
+        same(edited(cluster, [image], boxes=json.dumps(two)), edited(cluster, [image], mask))
+        # The object is the same bytes in its new place, its old place is made anew, the rest is kept.
+        moved = edited(cluster, [image], region=json.dumps(box), move=json.dumps({"x": 44, "y": 2}))
+        assert (moved[22:38, 56:80] == original[20:36, 12:36]).all(), "the object has changed on its way"
+        assert (moved[16:40, 8:40] != original[16:40, 8:40]).mean() > 0.9, "the object is still where it was"
+        assert (moved[:10] == original[:10]).all() and (moved[:, :4] == original[:, :4]).all()
+        same(moved, edited(cluster, [image], mask, move=json.dumps({"x": 44, "y": 2}), strength=1))
+        larger = edited(cluster, [image], region=json.dumps(box), scale=2)
+        assert (larger[:8] != original[:8]).any() and (larger[:, 80:] == original[:, 80:]).all()
+        for fields, param in (({"region": {**box, "width": 200}}, "region"), ({"move": {"x": 1}}, "region"), ({"scale": 2}, "region"),
+                              ({"region": {"x": 1}}, "region.y"), ({"region": box, "boxes": two}, "region"), ({"boxes": []}, "boxes")):
+            try:
+                edited(cluster, [image], **{name: json.dumps(value) for name, value in fields.items()})
+            except openai.BadRequestError as error:
+                assert error.param == param, (fields, error)
+            else:
+                raise AssertionError(f"{fields} was taken")
+
+
+def several(image, instructions, **fields):
+    return {"prompt": "a red circle", "seed": 11, "steps": 3, "true_cfg_scale": 3, "edit_instructions": instructions,
+            "image": base64.b64encode(image.read_bytes()).decode(), **fields}
+
+
+def test_several_edits_are_one_job():
+    box = {"x": 8, "y": 16, "width": 32, "height": 24}
+    with checkpoint("checkpoint-edit", "QwenImageEditPipeline", max_steps=400) as model, Cluster(
+            BINARIES, model, settings={"jobs-checkpoint-seconds": 0}) as cluster:
+        step_file, odd = cluster.folder / "step.png", INPUTS / "odd.png"
+        instructions = [{}, {"prompt": "a blue star", "region": box, "strength": 0.7},
+                        {"region": box, "move": {"x": 30, "y": 5}}, {"prompt": "at night", "negative_prompt": "day"}]
+
+        def one_by_one(steps):
+            now = odd
+            for instruction in instructions:
+                fields = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in instruction.items()}
+                Image.fromarray(edited(cluster, [now], steps=steps, **fields)).save(step_file)
+                now = step_file
+            return pixels(step_file.read_bytes())
+
+        response = client(cluster).post("/images/edits", cast_to=object, body=several(odd, instructions))
+        same(pixels(base64.b64decode(response["data"][0]["b64_json"])), one_by_one(3))
+        # A denoiser is killed in the third edit, and then the gateway.
+        whole = one_by_one(100)
+        job = client(cluster).post("/jobs", cast_to=object, body=several(odd, instructions, steps=100))["id"]
+        state = lambda: cluster.get(f"/v1/jobs/{job}")[1]
+        assert state()["steps"] == 100 + 70 + 100 + 100, state()
+        cluster.wait(lambda: state()["step"] > 175, "in the third edit")
+        cluster.stop(cluster.names("denoiser")[0])
+        cluster.start("denoiser")
+        cluster.wait(lambda: state()["step"] > 220, "further in the third edit")
+        cluster.stop("gateway")
+        cluster.start_gateway()
+        cluster.wait_until_ready()
+        assert state()["step"] == 0 or state()["step"] > 170, state()
+        cluster.wait(lambda: state().get("status") == "succeeded", "done")
+        same(result(cluster, job), whole)
+        for bad, param in (([{"mask": "x"}], "edit_instructions[0].mask"), ([{}, {"region": {**box, "x": 900}}], "edit_instructions[1].region"),
+                           ([{"pipeline": "layered"}], "edit_instructions[0].pipeline"), ([{}] * 9, "edit_instructions"),
+                           ([], "edit_instructions")):
+            try:
+                client(cluster).post("/images/edits", cast_to=object, body=several(odd, bad))
+            except openai.BadRequestError as error:
+                assert error.param == param, (bad, error)
+            else:
+                raise AssertionError(f"{bad} was taken")
+
+
 def test_an_edit_resumes_on_another_denoiser():
     with checkpoint("checkpoint-edit", "QwenImageEditPipeline", max_steps=400) as model, Cluster(
             BINARIES, model, settings={"jobs-checkpoint-seconds": 0}) as cluster:

@@ -9,7 +9,7 @@ import Testing
 /// What clients send as images, and what is wrong with it.
 @Suite("Intake of images", .timeLimit(.minutes(2)))
 struct IntakeTests {
-  /// A fault of a request: who is told what.
+  /// A fault of a request: what the answer says.
   struct Fault: CustomTestStringConvertible {
     var name: String
     var parts: @Sendable () throws -> [[UInt8]]
@@ -109,8 +109,8 @@ struct IntakeTests {
       return [Intake.prompt, Intake.part("image[0]", file), Intake.part("image[0]", file)]
     },
     Fault("no image", .missingField, "image", says: "image is missing") { [Intake.prompt] },
-    Fault("a file of another field", .invalidValue, "picture", says: "picture is not UTF-8") {
-      [Intake.prompt, Intake.part("image", try Intake.png()), Intake.part("picture", try Intake.png())]
+    Fault("a file of another field", .invalidValue, "scan", says: "scan is not UTF-8") {
+      [Intake.prompt, Intake.part("image", try Intake.png()), Intake.part("scan", try Intake.png())]
     },
     Fault("an address", .unsupportedValue, "image", says: "image is an address; this server fetches nothing") {
       [Intake.prompt, Intake.text("image", "https://example.org/a.png")]
@@ -224,7 +224,8 @@ struct IntakeTests {
       try Intake.images(ofJSON: #"{"prompt": "a cat", "image": ["\#(urls[0])", "\#(urls[1])"]}"#),
       try Intake.images(ofJSON: #"{"prompt": "a cat", "image": "\#(urls[0])", "images": ["\#(urls[1])"]}"#),
       try Intake.images(
-        ofJSON: #"{"prompt": "a cat", "image": [{"image_url": "\#(urls[0])"}, {"image_url": {"url": "\#(urls[1])"}}]}"#),
+        ofJSON: #"{"prompt": "a cat", "image": [{"image_url": "\#(urls[0])"}, "#
+          + #"{"image_url": {"url": "\#(urls[1])"}}]}"#),
     ]
     for way in ways {
       #expect(way.images.map(\.pipeline) == [.editPlus])

@@ -30,7 +30,8 @@ struct MultipartFormTests {
       // curl -F
       (
         "--b\nContent-Disposition: form-data; name=\"prompt\"\n\na cat\n--b\n"
-          + "Content-Disposition: form-data; name=\"image\"; filename=\"a.png\"\nContent-Type: image/png\n\nPNG\n--b--\n",
+          + "Content-Disposition: form-data; name=\"image\"; filename=\"a.png\"\n"
+          + "Content-Type: image/png\n\nPNG\n--b--\n",
         ["prompt=a cat", "image=PNG"]
       ),
       // httpx, which the OpenAI client for Python uses: no line break at the end is asked for

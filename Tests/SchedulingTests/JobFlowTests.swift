@@ -43,6 +43,37 @@ struct JobFlowTests {
     #expect(events(effects, of: "a") == [.progressed(completedSteps: 1, stepCount: 10, secondsLeft: 18)])
   }
 
+  /// Several denoisings of one image count as one row of steps.
+  @Test func stepsOfSeveralTasksAreCountedThrough() throws {
+    var bench = Bench()
+    let (_, denoiser, _) = bench.joinAll()
+    let plan = ImageJobPlan([
+      TaskPlan(stage: .denoiser, stepCount: 3, cost: 3), TaskPlan(stage: .denoiser, inputs: [0], stepCount: 4, cost: 4),
+      TaskPlan(stage: .vaeDecoder, inputs: [1]),
+    ])
+    let submission = ImageJobSubmission(id: ImageJobID("a"), model: model, plan: plan)
+    var offered = offers(bench.send(.imagesSubmitted([submission])))
+    for (steps, before) in [(3, 0), (4, 3)] {
+      let denoise = try #require(offered.first)
+      #expect(denoise.worker == denoiser)
+      bench.send(.taskAccepted(denoise.offer.attempt, by: denoise.worker))
+      for step in 1...steps {
+        let report = StepReport(completedSteps: step, stepSeconds: 1)
+        let effects = bench.send(.taskProgressed(denoise.offer.attempt, by: denoise.worker, report), after: .seconds(1))
+        guard
+          case .progressed(completedSteps: let done, stepCount: 7, let secondsLeft)? = events(effects, of: "a").first
+        else {
+          Issue.record("\(effects)")
+          return
+        }
+        #expect(done == before + step)
+        // The second task's pace is known from the first.
+        if before > 0 { #expect(secondsLeft == Double(steps - step)) }
+      }
+      offered = offers(try bench.complete(denoise))
+    }
+  }
+
   @Test func implausibleStepTimesAreMeasuredHere() throws {
     for seconds in [Double.nan, .infinity, -1, 1e300] {
       var bench = Bench()

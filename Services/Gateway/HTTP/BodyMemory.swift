@@ -1,8 +1,8 @@
 import GatewayAPI
 import Synchronization
 
-/// The bytes of all request bodies that are being read, or whose images are being decoded. What is accepted counts among
-/// the images of open jobs from then on.
+/// The bytes of all request bodies that are being read, or whose images are being decoded. What is accepted counts
+/// among the images of open jobs from then on.
 final class BodyMemory: Sendable {
   /// So many bytes of each body do not count: however many images come, a request without any is never refused.
   static let freeBytes = 64 << 10

@@ -8,8 +8,8 @@ public struct HTTPLimits: Hashable, Sendable {
   public var maxConnectionsPerAddress = 512
   /// The largest request body, with its images.
   public var maxBodyBytes = 64 << 20
-  /// All bodies together that are being read, or whose images are being decoded; never less than ``maxBodyBytes``. About
-  /// three times as much memory is needed for them.
+  /// All bodies together that are being read, or whose images are being decoded; never less than ``maxBodyBytes``.
+  /// About three times as much memory is needed for them.
   public var maxBodiesBytes = 256 << 20
   /// What images in requests may be.
   public var images = ImageIntake()

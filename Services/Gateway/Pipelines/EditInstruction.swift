@@ -36,7 +36,8 @@ struct EditInstruction: Hashable, Sendable {
   private init(
     _ fields: inout FieldReader, _ pipelines: PipelineRegistry, _ maxPromptBytes: Int
   ) throws(APIError) {
-    prompt = try fields.string("prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong).flatMap { $0.isEmpty ? nil : $0 }
+    let text = try fields.string("prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong)
+    prompt = text.flatMap { $0.isEmpty ? nil : $0 }
     negativePrompt = try fields.string("negative_prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong)
     pipeline = try pipelines.name(try fields.string("pipeline"))
     object = try ObjectEdit(&fields)

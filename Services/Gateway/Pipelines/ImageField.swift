@@ -34,8 +34,8 @@ public struct ImageField: Hashable, Sendable {
     }
   }
 
-  /// The parts of a form that hold images: field by field, within one those with a number in the order of their numbers,
-  /// and after them the others as they came. A part without bytes and without a file's name is left out.
+  /// The parts of a form that hold images: field by field, within one those with a number in the order of their
+  /// numbers, and after them the others as they came. A part without bytes and without a file's name is left out.
   public static func sorted(_ parts: [MultipartForm.Part]) -> [(field: String, part: MultipartForm.Part)] {
     let images = parts.enumerated().compactMap { place, part in
       ImageField(part.name).map { (field: $0, place: place, part: part) }

@@ -89,7 +89,7 @@ extension ObjectEdit.Move {
   /// - Parameters:
   ///   - image: the image.
   ///   - object: one channel, of the image's size: how much of a pixel belongs to the object.
-  /// - Returns: the image, in which the object is still in its old place too, and the mask of what is to be drawn again:
+  /// - Returns: the image, in which the object is still in its old place too, and the mask of what is drawn again:
   ///   where the object was, and the edge around its new place.
   /// - Throws: when the mask is black, or the object would be more than twice the image.
   func applied(

@@ -13,7 +13,8 @@ extension Outpainting {
     guard var sides = try fields.object("outpaint") else { return nil }
     do throws(APIError) {
       self.init(
-        left: try sides.integer("left", in: Self.sideLimit) ?? 0, top: try sides.integer("top", in: Self.sideLimit) ?? 0,
+        left: try sides.integer("left", in: Self.sideLimit) ?? 0,
+        top: try sides.integer("top", in: Self.sideLimit) ?? 0,
         right: try sides.integer("right", in: Self.sideLimit) ?? 0,
         bottom: try sides.integer("bottom", in: Self.sideLimit) ?? 0,
         feather: try sides.integer("feather", in: Self.featherLimit) ?? Self.defaultFeather)

@@ -58,8 +58,9 @@ public struct ImageIntake: Hashable, Sendable {
         throw APIError(.invalidValue, "\(part.name) comes twice", param: field)
       }
       guard !part.bytes.isEmpty else { throw APIError(.invalidValue, "\(field) is an empty file", param: field) }
+      let isText = part.fileName == nil && DataURL.isText(part.bytes)
       let bytes =
-        part.fileName == nil && DataURL.isText(part.bytes)
+        isText
         ? try DataURL.bytes(of: String(decoding: part.bytes, as: UTF8.self), field: field, maxBytes: maxFileBytes)
         : Array(part.bytes)
       uploads.append(UploadedImage(field: field, bytes: bytes))

@@ -69,8 +69,8 @@ struct RequestInputs {
     (images[0], mask) = try move.applied(to: images[0].overWhite, object: shown)
   }
 
-  /// Whether what is transparent in the request's image may be its mask. A request that names a pipeline has chosen; for
-  /// editing models transparency is a part of the image, and a variation is one of the whole image.
+  /// Whether what is transparent in the request's image may be its mask. A request that names a pipeline has chosen;
+  /// for editing models transparency is a part of the image, and a variation is one of the whole image.
   private static func takesMaskFromImage(
     _ request: GenerationRequest, _ card: ModelCard, _ pipelines: PipelineRegistry
   ) -> Bool {
@@ -142,18 +142,13 @@ struct RequestInputs {
     return options
   }
 
-<<<<<<< HEAD
   /// Brings images and mask into the form in which they are kept, and finds the part of the image to work on.
   mutating func finish(
     _ options: inout [String: JSON], _ pipeline: PipelineName, _ size: ImageSize
   ) throws(APIError) {
+    try checkControlNumbers(options)
     // Layers have the image's transparency; all others see what is transparent over white.
     if pipeline != .layered { images = images.map(\.overWhite) }
-=======
-  /// Blurs the mask, and finds the part of the image to work on.
-  mutating func finish(_ options: inout [String: JSON], _ size: ImageSize) throws(APIError) {
-    try checkControlNumbers(options)
->>>>>>> b681330 (Canvases of outpainting have limits, and masks come only from pipelines that take them)
     guard let mask else { return }
     let target = images.first ?? controls.first
     guard let target, target.width == mask.width, target.height == mask.height else {

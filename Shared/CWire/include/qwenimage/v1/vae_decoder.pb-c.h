@@ -29,7 +29,7 @@ typedef enum _Qwenimage__V1__ImageFormat {
   QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED = 0,
   QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PNG = 1,
   /*
-   * No file: the pixels, for tasks that go on with them.
+   * No file: the pixels, for tasks that continue with them.
    */
   QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PIXELS = 2
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__IMAGE_FORMAT)
