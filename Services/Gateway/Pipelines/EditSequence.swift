@@ -6,8 +6,8 @@ import Wire
 
 extension Pipeline {
   /// Several edits one after the other, each of what the one before has made: the plans of their pipelines behind one
-  /// another. What one edit has made is journalled like any output, so that a job resumes with the edit, and the step of
-  /// it, that it had come to.
+  /// another. What one edit has made is journalled like any output, so that a job resumes with the edit, and the step
+  /// of it, that it had come to.
   public static let editSequence = Pipeline(
     name: .editSequence, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1
   ) { spec in
