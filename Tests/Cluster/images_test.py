@@ -278,7 +278,7 @@ def test_several_edits_are_one_job():
         whole = one_by_one(100)
         job = client(cluster).post("/jobs", cast_to=object, body=several(odd, instructions, steps=100))["id"]
         state = lambda: cluster.get(f"/v1/jobs/{job}")[1]
-        assert state()["steps"] == 100 + 70 + 100 + 100, state()
+        assert state()["images"][0]["steps"] == 100 + 70 + 100 + 100, state()
         cluster.wait(lambda: state()["step"] > 175, "in the third edit")
         cluster.stop(cluster.names("denoiser")[0])
         cluster.start("denoiser")
