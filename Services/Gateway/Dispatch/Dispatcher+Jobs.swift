@@ -59,9 +59,10 @@ extension Dispatcher {
         "the images of the request have \(bytes) bytes when they are decoded, the limit is \(largest)", field: "image")
     }
     let newBytes = jobs.inputs.newByteCount(of: request.inputs)
+    // The tenant's own limit first: it is what the client can do something about.
     for (name, bytes, used, limit) in [
-      ("all tenants", newBytes, jobs.inputs.byteCount, configuration.maxInputBytes),
       ("this tenant", bytes, jobs.inputs.byteCount(of: request.tenant), configuration.maxTenantInputBytes),
+      ("all tenants", newBytes, jobs.inputs.byteCount, configuration.maxInputBytes),
     ] {
       // What earlier runs have accepted may be above a limit that was lowered.
       guard bytes == 0 || bytes <= limit - used else {
