@@ -25,16 +25,19 @@ final class BodyMemory: Sendable {
 
     /// Counts a body that has `byteCount` bytes by now.
     ///
-    /// - Throws: an error of kind `queueFull` when that is too much.
+    /// - Throws: an error of kind `queueFull` when that is too much; the bytes that came last are not counted then, so
+    ///   that a body that is refused takes no memory from others.
     func grow(to byteCount: Int) throws(APIError) {
-      let more = counted.withLock { counted in
+      let (total, isTaken) = counted.withLock { counted in
         let more = max(0, byteCount - BodyMemory.freeBytes - counted)
-        counted += more
-        return more
-      }
-      let (total, isTaken) = memory.used.withLock { used in
-        used += more
-        return (used, more == 0 || used <= memory.limit)
+        let (total, isTaken) = memory.used.withLock { used in
+          let total = used + more
+          guard more == 0 || total <= memory.limit else { return (total, false) }
+          used = total
+          return (total, true)
+        }
+        if isTaken { counted += more }
+        return (total, isTaken)
       }
       guard isTaken else {
         throw APIError(
