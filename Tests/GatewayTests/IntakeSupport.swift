@@ -72,11 +72,12 @@ enum Intake {
 
   /// What becomes of a form.
   static func images(
-    of parts: [[UInt8]], _ kind: GenerationRequest.Kind = .edit, card: ModelCard = card, _ intake: ImageIntake = limits
+    of parts: [[UInt8]], _ kind: GenerationRequest.Kind = .edit, card: ModelCard = card,
+    pending: [PipelineName] = [], _ intake: ImageIntake = limits
   ) throws(APIError) -> (images: [ImageSpec], inputs: [InputImage]) {
     let form = try MultipartForm(parts.flatMap { $0 } + Array("--b--\r\n".utf8), boundary: "b")
     let request = try GenerationRequest(form: form, kind, intake: intake, maxPromptBytes: 1000)
-    return try ImageSpec.images(of: request, card: card, intake: intake, randomSeed: 7)
+    return try ImageSpec.images(of: request, card: card, pending: pending, intake: intake, randomSeed: 7)
   }
 
   /// What becomes of a JSON body.

@@ -298,6 +298,18 @@ struct IntakeTests {
     }
   }
 
+  /// While a cluster starts, a request is early, not wrong: clients that retry are served.
+  @Test func whatIsStillStartingIsNotRefusedForGood() throws {
+    let parts = [Intake.prompt, Intake.text("strength", "1"), Intake.part("image", try Intake.png())]
+    let early = #expect(throws: APIError.self) {
+      try Intake.images(of: parts, card: Toy.card, pending: [.imageToImage])
+    }
+    #expect(early?.code == .notReady && early?.retryAfterSeconds == 5)
+    #expect(early?.message.contains("img2img") == true)
+    let wrong = #expect(throws: APIError.self) { try Intake.images(of: parts, card: Toy.card, pending: [.layered]) }
+    #expect(wrong?.code == .invalidValue)
+  }
+
   /// A specification that no request gives is refused before tasks are made of it.
   @Test func whatTheJournalSaysIsCheckedAgain() throws {
     let parts = [

@@ -214,6 +214,11 @@ public actor Dispatcher: Service {
     return try workers.catalog.servedCard(named: name, status: status)
   }
 
+  /// Pipelines of the model that ``card(named:)`` leaves out, since a stage of them has never had a ready worker.
+  public func pendingPipelines(of card: ModelCard) -> [PipelineName] {
+    workers.catalog.pendingPipelines(of: card.model, status)
+  }
+
   /// The cluster as it is.
   public var status: ClusterStatus { scheduler.status(now: now) }
 

@@ -95,6 +95,17 @@ public struct ModelCatalog: Sendable {
     return card
   }
 
+  /// The model's pipelines that some workers serve, and for which a stage has no worker at all yet. Workers of a stage
+  /// that serve other pipelines say that this one is not to come: a denoiser without a control network.
+  func pendingPipelines(of model: ModelIdentity, _ status: ClusterStatus) -> [PipelineName] {
+    guard let entry = entries[model] else { return [] }
+    let present = Set(status.workers.filter { $0.registration.model == model }.map(\.registration.stage))
+    return pipelines.pipelines(of: entry.card).filter { pipeline in
+      !entry.completePipelines.contains(pipeline.name)
+        && missingStages(pipeline, of: entry.card, status).allSatisfy { !present.contains($0) }
+    }.map(\.name)
+  }
+
   private func notReady(_ card: ModelCard?, _ status: ClusterStatus) -> APIError {
     APIError(.notReady, missing(card, status), retryAfterSeconds: 5)
   }

@@ -60,11 +60,13 @@ struct Submission: Sendable {
         .unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
     }
     let card = try await card(named: imageRequest.model)
+    let pending = await dispatcher.pendingPipelines(of: card)
     // Below 2^53, so that every client can read it back exactly.
     let randomSeed = UInt64.random(in: 0..<1 << 52)
     let (images, inputs) = try await Self.decoding { [dispatcher, limits] () throws(APIError) in
       try ImageSpec.images(
-        of: imageRequest, card: card, pipelines: dispatcher.pipelines, intake: limits.images, randomSeed: randomSeed)
+        of: imageRequest, card: card, pending: pending, pipelines: dispatcher.pipelines, intake: limits.images,
+        randomSeed: randomSeed)
     }
     try context.caller.check(images)
     var job = JobRequest(images)

@@ -8,15 +8,18 @@ extension ImageSpec {
   /// - Parameters:
   ///   - request: as it was sent.
   ///   - card: of the model that it is for.
+  ///   - pending: pipelines that the model has, but not yet workers for every stage of.
   ///   - pipelines: those that this gateway knows.
   ///   - intake: what images may be. They are decoded here, which takes up to a second.
   ///   - randomSeed: used when the request has no seed; at most 2^53, so that JavaScript clients can read it back.
   /// - Returns: the images to make, and those that they begin with, once each.
   public static func images(
-    of request: GenerationRequest, card: ModelCard, pipelines: PipelineRegistry = .standard,
+    of request: GenerationRequest, card: ModelCard, pending: [PipelineName] = [],
+    pipelines: PipelineRegistry = .standard,
     intake: ImageIntake = ImageIntake(), randomSeed: UInt64
   ) throws(APIError) -> (images: [ImageSpec], inputs: [InputImage]) {
-    let inputs = try RequestInputs(request, card, pipelines, intake)
+    var inputs = try RequestInputs(request, card, pipelines, intake)
+    inputs.pending = pending
     let (first, kept) =
       request.instructions.isEmpty
       ? try image(of: request, inputs, card, pipelines, randomSeed: randomSeed)
@@ -67,6 +70,7 @@ extension ImageSpec {
     of request: GenerationRequest, _ inputs: RequestInputs, _ card: ModelCard, _ pipelines: PipelineRegistry,
     randomSeed: UInt64
   ) throws(APIError) -> (spec: ImageSpec, inputs: [InputImage]) {
+    let pending = inputs.pending
     var image = try inputs.onlyImage(of: request)
     var edits: [ImageSpec] = [], kept: [InputImage] = []
     for (index, instruction) in request.instructions.enumerated() {
@@ -74,7 +78,7 @@ extension ImageSpec {
       var edit: ImageSpec, inputs: [InputImage]
       do throws(APIError) {
         (edit, inputs) = try Self.image(
-          of: own, RequestInputs(image, for: own), card, pipelines, randomSeed: randomSeed)
+          of: own, RequestInputs(image, for: own, pending: pending), card, pipelines, randomSeed: randomSeed)
         guard Pipeline.edits[edit.pipeline] != nil else {
           throw APIError(
             .invalidValue, "\(edit.pipeline) is no pipeline for one edit of several", param: "pipeline")

@@ -9,6 +9,8 @@ struct RequestInputs {
   private var controls: [RasterImage]
   private var mask: RasterImage?
   private let hasStrength: Bool
+  /// Pipelines that the model has, but not yet workers for every stage of.
+  var pending: [PipelineName] = []
 
   /// Decodes the images of `request`.
   init(
@@ -25,7 +27,8 @@ struct RequestInputs {
   }
 
   /// The inputs of one edit of several: what the edit before has made, or an image of its size.
-  init(_ image: RasterImage, for request: GenerationRequest) throws(APIError) {
+  init(_ image: RasterImage, for request: GenerationRequest, pending: [PipelineName]) throws(APIError) {
+    self.pending = pending
     (images, controls, mask) = ([image], [], nil)
     hasStrength = request.optionFields.contains("strength")
     if let object = request.object { try edit(object) }
@@ -107,6 +110,13 @@ struct RequestInputs {
       sizes: sizes, hasMask: mask != nil, controlCount: controls.count, hasStrength: hasStrength)
     let name: PipelineName
     do throws(Status) { name = try card.pipeline(named: request.pipeline, for: summary) } catch {
+      var coming = card
+      coming.pipelines += pending
+      if let name = try? coming.pipeline(named: request.pipeline, for: summary) {
+        throw APIError(
+          .notReady, "a stage of the pipeline \(name) of \(card.model.id) has no ready worker yet",
+          retryAfterSeconds: 5)
+      }
       throw APIError(.invalidValue, error.message, param: error.field)
     }
     guard let pipeline = pipelines[name] else {
