@@ -162,10 +162,12 @@ public struct QwenImageFamily: ModelFamily {
       references: className == Self.layeredClass ? .layered : .published)
   }
 
+  /// Checkpoints for editing have all that image-to-image and inpainting need, too.
   private var pipelines: [PipelineName] {
     switch className {
-    case "QwenImageEditPipeline", "QwenImageEditInpaintPipeline": [.textToImage, .edit, .editInpaint]
-    case "QwenImageEditPlusPipeline": [.textToImage, .editPlus, .editInpaint]
+    case "QwenImageEditPipeline", "QwenImageEditInpaintPipeline":
+      [.textToImage, .edit, .editInpaint, .imageToImage, .inpaint]
+    case "QwenImageEditPlusPipeline": [.textToImage, .editPlus, .editInpaint, .imageToImage, .inpaint]
     case Self.layeredClass: [.layered]
     default: [.textToImage, .imageToImage, .inpaint, .controlNet, .controlNetInpaint]
     }

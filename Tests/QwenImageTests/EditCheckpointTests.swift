@@ -242,6 +242,17 @@ private let pool = ThreadPool(threads: 2)
     #expect(try Self.embeds(ModelDirectory(Golden.tinyCheckpoint), .fp32) == edit)
   }
 
+  /// They have all parts that pipelines without images in the prompt need.
+  @Test func editCheckpointsServeTextToImageImageToImageAndInpainting() throws {
+    let copy = try Self.copy()
+    for name in Self.classes {
+      try copy.edit("model_index.json") { $0["_class_name"] = name }
+      let served = try ModelDirectory(copy.url).card().pipelines
+      #expect(served.contains(name == "QwenImageEditPlusPipeline" ? .editPlus : .edit))
+      #expect(Set(served).isSuperset(of: [.textToImage, .imageToImage, .inpaint, .editInpaint]), "\(name): \(served)")
+    }
+  }
+
   @Test(arguments: [(Precision.bf16, false), (.bf16, true), (.int8, true), (.q4, true)])
   func syntheticCheckpointsHaveTheTower(_ precision: Precision, _ isPacked: Bool) throws {
     let directory = try TemporaryDirectory(), url = directory.url.appending(path: "m")
