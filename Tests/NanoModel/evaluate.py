@@ -6,6 +6,7 @@
     evaluate.py --gateway http://127.0.0.1:8080           # a cluster that runs already
 
 The ways can be combined. Only --stock needs torch; a real cluster of this project's executables scores all prompts in seconds.
+`evaluate_edits.py` scores edits.
 """
 
 import argparse
@@ -51,6 +52,13 @@ def with_stock_pipeline(checkpoint: pathlib.Path, requests: list[Seeded], steps:
     return [images[seeded] for seeded in requests]
 
 
+def fetch(url: str, body: dict) -> Image.Image:
+    """The image that a cluster answers with."""
+    call = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(call, timeout=600) as response:
+        return Image.open(io.BytesIO(base64.b64decode(json.load(response)["data"][0]["b64_json"])))
+
+
 def with_gateway(url: str, requests: list[Seeded], steps: int, scale: float) -> list[Image.Image]:
     """Draws with a cluster, a few requests at a time."""
 
@@ -59,21 +67,23 @@ def with_gateway(url: str, requests: list[Seeded], steps: int, scale: float) -> 
         body = {
             "prompt": asked.prompt, "negative_prompt": " ", "seed": seed, "num_inference_steps": steps, "true_cfg_scale": scale,
             "size": f"{asked.width}x{SIDE}", "response_format": "b64_json"}
-        call = urllib.request.Request(
-            f"{url}/v1/images/generations", json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(call, timeout=600) as response:
-            return Image.open(io.BytesIO(base64.b64decode(json.load(response)["data"][0]["b64_json"])))
+        return fetch(f"{url}/v1/images/generations", body)
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         return list(pool.map(draw, requests))
 
 
-def with_executables(binaries: pathlib.Path, checkpoint: pathlib.Path, precision: str, requests: list[Seeded], steps: int, scale: float):
-    """Draws with a cluster that is started for it."""
+def cluster_of(binaries: pathlib.Path, checkpoint: pathlib.Path, precision: str):
+    """A cluster of given executables, to be used in a `with` statement."""
     sys.path.insert(0, str(ROOT / "Tests/Cluster"))
     from cluster import Cluster
 
-    with Cluster(binaries, checkpoint, precision=precision) as cluster:
+    return Cluster(binaries, checkpoint, precision=precision)
+
+
+def with_executables(binaries: pathlib.Path, checkpoint: pathlib.Path, precision: str, requests: list[Seeded], steps: int, scale: float):
+    """Draws with a cluster that is started for it."""
+    with cluster_of(binaries, checkpoint, precision) as cluster:
         return with_gateway(cluster.url, requests, steps, scale)
 
 

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import random
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,6 +13,7 @@ from world import CHARACTERS, COLOURS, HANZI, NARROW, SIDE, WIDE, Request, train
 GLYPHS = pathlib.Path(__file__).with_name("glyphs.npz")  # made by make_glyphs.py
 EM, HANZI_EM = 256, 208  # pixels, of the stored glyphs
 SUPERSAMPLING = 4
+SHOWN_SIDE = 56  # pixels, of what the vision tower sees
 CAP_HEIGHT = 0.729  # of the Latin font, in ems
 CHARACTER_HEIGHT = {  # pixels, by the length of the string
     SIDE: (42, 32, 26),
@@ -103,22 +105,61 @@ def centre(position: str, width: int) -> tuple[float, float]:
     return (0.5 + dx) * width, (0.5 + dy) * SIDE
 
 
-def _mask(asked: Request, rng: random.Random) -> np.ndarray:
+class Placement(NamedTuple):
+    """Where a shape is, in pixels."""
+
+    x: float
+    y: float
+    radius: float
+
+
+def placement(asked: Request, rng: random.Random | None = None) -> Placement:
+    """Where the shape of `asked` may be; without `rng`, the middle of that."""
+    x, y = centre(asked.position, asked.width)
+    low, high = (12, 14) if asked.position else (19, 24)
+    if rng is None:
+        return Placement(x, y, (low + high) / 2)
+    radius = rng.uniform(low, high)
+    return Placement(x + rng.uniform(-1, 1), y + rng.uniform(-1, 1), radius)
+
+
+def mask(asked: Request, place: Placement | None = None) -> np.ndarray:
+    """Where the string or shape of `asked` covers the image: [64, width] float32, 0…1; a shape is at `place`."""
     if asked.kind == "text":
         return text_mask(asked.content, asked.width)
-    x, y = centre(asked.position, asked.width)
-    radius = rng.uniform(12, 14) if asked.position else rng.uniform(19, 24)
-    return shape_mask(asked.content, x + rng.uniform(-1, 1), y + rng.uniform(-1, 1), radius, asked.width)
+    if asked.kind != "shape":
+        return np.zeros((SIDE, asked.width), np.float32)
+    return shape_mask(asked.content, *(place or placement(asked)), asked.width)
 
 
-def _blend(mask: np.ndarray, background: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+def shade(name: str, rng: random.Random, jitter: float) -> np.ndarray:
+    """A colour as RGB, 0…1; each channel varies by up to `jitter` of 255."""
+    return np.clip([(c + rng.uniform(-jitter, jitter)) / 255 for c in COLOURS[name][1]], 0, 1)
+
+
+def blend(mask: np.ndarray, background: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     return (background + (foreground - background) * mask[..., None]).astype(np.float32)
 
 
 def render(asked: Request, rng: random.Random, jitter: float = 9) -> np.ndarray:
     """What `asked` asks for: [64, width, 3] float32, 0…1; each colour's channels vary by up to `jitter` of 255."""
-    colour = lambda name: np.clip([(c + rng.uniform(-jitter, jitter)) / 255 for c in COLOURS[name][1]], 0, 1)
-    return _blend(_mask(asked, rng), colour(asked.background), colour(asked.foreground))
+    drawn = mask(asked, placement(asked, rng) if asked.kind == "shape" else None)
+    return blend(drawn, shade(asked.background, rng, jitter), shade(asked.foreground, rng, jitter))
+
+
+def damage(image: np.ndarray, most: int, rng: random.Random) -> np.ndarray:
+    """`image` [64, 64, 3] with a grey box, of up to `most` pixels each way, over a part of its middle."""
+    width, height = rng.randint(most // 2, most), rng.randint(most // 2, most)
+    left, top = rng.randint(10, SIDE - 10 - width), rng.randint(10, SIDE - 10 - height)
+    damaged = image.copy()
+    damaged[top : top + height, left : left + width] = 0.5
+    return damaged
+
+
+def shown(image: np.ndarray) -> np.ndarray:
+    """An image [64, 64, 3], 0…1, as the vision tower gets it: [56, 56, 3] uint8."""
+    pixels = np.round(image * 255).clip(0, 255).astype(np.uint8)
+    return np.asarray(Image.fromarray(pixels).resize((SHOWN_SIDE, SHOWN_SIDE), Image.BICUBIC))
 
 
 def render_varied(rng: random.Random) -> np.ndarray:
@@ -130,4 +171,4 @@ def render_varied(rng: random.Random) -> np.ndarray:
         mask = text_mask(asked.content, SIDE, rng.choice((0.7, 0.8, 0.9, 1.0)), rng.uniform(-6, 6), rng.uniform(-10, 10))
     else:
         mask = shape_mask(asked.content, rng.uniform(12, SIDE - 12), rng.uniform(12, SIDE - 12), rng.uniform(8, 24))
-    return _blend(mask, *(np.array([rng.random() for _ in range(3)]) for _ in range(2)))
+    return blend(mask, *(np.array([rng.random() for _ in range(3)]) for _ in range(2)))

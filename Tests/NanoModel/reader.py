@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from images import SIDE, centre, shape_mask, text_mask
-from world import CHARACTERS, COLOURS, HANZI, POSITIONS, SHAPES, WIDE, Request
+from world import BLANK, CHARACTERS, COLOURS, HANZI, POSITIONS, SHAPES, WIDE, Request
 
 WEAKEST_CONTRAST = 30  # of 441 between two colours: less than that is an empty image
 
@@ -37,7 +37,9 @@ class Reading:
         pairs = (
             ("background", self.background, asked.background), ("foreground", self.foreground, asked.foreground),
             ("content", self.content, asked.content), ("position", self.position, asked.position))
-        return [f"{name} {seen or 'centre'} instead of {right or 'centre'}" for name, seen, right in pairs if seen != right]
+        empty = {"content": "nothing", "position": "centre"}
+        return [
+            f"{name} {seen or empty[name]} instead of {right or empty[name]}" for name, seen, right in pairs if seen != right]
 
 
 def load(path) -> np.ndarray:
@@ -103,8 +105,13 @@ def _read_text(mask: np.ndarray, alphabet: str, length: int) -> tuple[str, float
 
 
 def read(image: np.ndarray, kind: str, length: int = 1, alphabet: str = CHARACTERS) -> Reading:
-    """What [64, width, 3] `image` (0…255) shows: a shape when `kind` is "shape", else `length` characters of `alphabet`."""
+    """What [64, width, 3] `image` (0…255) shows: a shape when `kind` is "shape", nothing or something when it is "blank", else
+    `length` characters of `alphabet`."""
     background, foreground, mask = _separate(image)
+    if kind == BLANK:
+        distance = np.linalg.norm(image - np.median(image.reshape(-1, 3), axis=0), axis=2)
+        empty = np.percentile(distance, 99.5) < WEAKEST_CONTRAST
+        return Reading(background, background if empty else foreground, "" if empty else "something", "", 1.0)
     if kind == "shape":
         names, templates = _shapes(mask.shape[1])
         scores = (templates * _normalise(mask)).sum((1, 2))

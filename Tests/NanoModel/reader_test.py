@@ -9,6 +9,7 @@ import unittest
 import numpy as np
 from PIL import Image
 
+import edits
 from images import render
 from reader import as_array, read_answer
 from world import COLOURS, NARROW, WIDE_MIX, Request, held_out, request, training_request
@@ -49,6 +50,29 @@ class ReaderTest(unittest.TestCase):
     def test_an_empty_image_is_like_nothing(self):
         pixels = np.full((64, 64, 3), 200, np.float32) + np.random.default_rng(5).normal(0, 3, (64, 64, 3))
         self.assertLess(read_answer(pixels, Request("text", "A", "red", "white")).likeness, 0.5)
+
+    def test_reads_an_empty_image(self):
+        rng = random.Random(8)
+        for background in COLOURS:
+            empty = edits.blank(background)
+            self.assertEqual(read_answer(render(empty, rng) * 255, empty).wrong(empty), [])
+        drawn = request("shape", "ring", rng, "left")
+        wrong = read_answer(render(drawn, rng) * 255, edits.blank(drawn.background)).wrong(edits.blank(drawn.background))
+        self.assertEqual(wrong[-1], "content something instead of nothing")
+
+    def test_edits_that_are_trained_on_are_not_scored(self):
+        rng, operations = random.Random(9), set()
+        for _ in range(300):
+            scenes = edits.family(rng)
+            self.assertFalse(any(scene.kind == "text" and held_out(scene.content) for scene in scenes))
+            for before in scenes:
+                for after in scenes:
+                    if operation := edits.operation_between(before, after):
+                        operations.add(operation)
+                        self.assertTrue(edits.instruction(edits.Edit(operation, before, after), rng))
+        self.assertEqual(operations, set(edits.OPERATIONS) - {"restore", "describe"})
+        for group, asked in edits.examination(12).items():
+            self.assertTrue(all(edit.is_held_out for edit, _ in asked), group)
 
     def test_other_sizes_are_refused(self):
         with self.assertRaisesRegex(ValueError, "96x64"):

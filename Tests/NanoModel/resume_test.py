@@ -35,7 +35,7 @@ class ResumeTest(unittest.TestCase):
         if not checkpoint.exists():
             shutil.copytree(CHECKPOINT, checkpoint)
         arguments = dict(
-            checkpoint=checkpoint, state=self.folder / name / "state.pt", steps=STEPS, batch=4, images=64, warmup=5, processes=processes, seed=seed,
+            checkpoint=checkpoint, state=self.folder / name / "state.pt", steps=STEPS, batch=5, images=64, families=8, warmup=5, processes=processes, seed=seed,
             device="cpu", save_seconds=0, log_seconds=0)
         flags = [str(x) for key, value in arguments.items() for x in ("--" + key.replace("_", "-"), value)]
         log = open(self.folder / f"{name}.log", "ab")

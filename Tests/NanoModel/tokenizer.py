@@ -16,13 +16,22 @@ import unicodedata
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from networks import PREFIX_TOKENS
+import edits
+from networks import EDIT_PREFIX_TOKENS, IMAGE_TOKENS, PREFIX_TOKENS
 from world import (
     CHARACTERS, COLOURS, HANZI, PLACED_ENGLISH, POSITIONS, SHAPE_ENGLISH, SHAPES, TEXT_ENGLISH)
 
 FULL = pathlib.Path(__file__).resolve().parent.parent / "Golden/qwen2-tokenizer"  # vocabulary and merges of the published tokenizer
 SYSTEM = "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of the objects and background:"
-TEMPLATE = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{{}}<|im_end|>\n<|im_start|>assistant\n"
+EDIT_SYSTEM = (
+    "Describe the key features of the input image (color, shape, size, texture, objects, background), then explain how the user's text "
+    "instruction should alter or modify the image. Generate a new image that meets the user's requirements while maintaining consistency "
+    "with the original input where appropriate.")
+_FRAME = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}{{}}<|im_end|>\n<|im_start|>assistant\n"
+IMAGE = "<|vision_start|>" + "<|image_pad|>" * IMAGE_TOKENS + "<|vision_end|>"
+TEMPLATE = _FRAME.format(SYSTEM, "")
+EDIT_TEMPLATES = {  # by the pipeline that uses it: what comes before the prompt
+    "edit": _FRAME.format(EDIT_SYSTEM, IMAGE), "edit-plus": _FRAME.format(EDIT_SYSTEM, f"Picture 1: {IMAGE}")}
 PIECES = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
 SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
@@ -33,10 +42,12 @@ ADDED = SPECIAL + [
 
 def texts() -> list[str]:
     """Everything whose words are to stay whole."""
-    result = [SYSTEM, "system\n", "user\n", "assistant\n", ' "', '"', '."', '",', "\n"]
+    result = [SYSTEM, EDIT_SYSTEM, "Picture 1: ", "system\n", "user\n", "assistant\n", ' "', '"', '."', '",', "\n"]
     for sentence in TEXT_ENGLISH + SHAPE_ENGLISH + PLACED_ENGLISH:
         # The quoted string itself is left out: its letters must not merge with each other.
         sentence = sentence.format(fg="red", bg="red", s="circle", p="left", t='"').replace('"""', '""')
+        result += [sentence, sentence[0].upper() + sentence[1:]]
+    for sentence in edit_sentences():
         result += [sentence, sentence[0].upper() + sentence[1:]]
     words = [*COLOURS, *SHAPES, *POSITIONS, *"an the shape letter colored and with picture of image text word".split()]
     for word in words:
@@ -46,6 +57,21 @@ def texts() -> list[str]:
     result += [*SHAPES.values(), *POSITIONS.values()]
     result += "背景 背景上 上 写着 写 着 的 字 牌子 文字 一个 有一个 有 ， 。 “ ” ： ！".split()
     return result + list(HANZI + "土金风云花雨雪马牛羊鱼鸟心好小东西南北茶酒书门喜")
+
+
+def edit_sentences() -> list[str]:
+    """The sentences of edits with common words in their places; quoted strings are left out."""
+    result = list("shape text letter letters word middle center image".split()) + [edits.MIDDLE]
+    for name, sentences in vars(edits).items():
+        if name.endswith(("_ENGLISH", "_CHINESE")):
+            chinese = name.endswith("CHINESE")
+            for sentence in sentences:
+                for quoted in ('"{o}"', '"{n}"'):
+                    sentence = sentence.replace(quoted, '""')
+                result.append(
+                    sentence.format(o="圆形", n="星形", c="红", p="左边") if chinese
+                    else sentence.format(o="circle", n="star", c="red", p=" on the left" if "{n}{p}" in sentence else "left"))
+    return result
 
 
 def byte_letters() -> dict[int, str]:
@@ -123,10 +149,20 @@ class Prompts:
         self.prefix = self._tokenizer.encode(TEMPLATE.split("{}")[0]).ids
         if len(self.prefix) != PREFIX_TOKENS:
             raise SystemExit(f"{folder}/tokenizer: the template starts with {len(self.prefix)} tokens, not {PREFIX_TOKENS}")
+        start = EDIT_TEMPLATES["edit"].split("<|vision_start|>")[0]
+        self.edit_prefix = self._tokenizer.encode(start).ids
+        if len(self.edit_prefix) != EDIT_PREFIX_TOKENS:
+            raise SystemExit(
+                f"{folder}/tokenizer: the template of edits starts with {len(self.edit_prefix)} tokens, not {EDIT_PREFIX_TOKENS}")
+        self.image_pad = self._tokenizer.token_to_id("<|image_pad|>")
 
     def ids(self, prompt: str) -> list[int]:
         """The tokens after the template's first 34."""
         return self._tokenizer.encode(TEMPLATE.format(prompt)).ids[PREFIX_TOKENS:]
+
+    def edit_ids(self, prompt: str, pipeline: str) -> list[int]:
+        """The tokens after the first 64 of the template of "edit" or "edit-plus", for one image."""
+        return self._tokenizer.encode(EDIT_TEMPLATES[pipeline].format(prompt)).ids[EDIT_PREFIX_TOKENS:]
 
 
 def main() -> None:

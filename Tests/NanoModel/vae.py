@@ -160,6 +160,12 @@ class Autoencoder(nn.Module):
         return z.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, c * 4)
 
 
+    def images(self, tokens, rows: int, columns: int) -> torch.Tensor:
+        """The inverse of `tokens`: images [B, 3, 16·rows, 16·columns] in −1…1."""
+        z = tokens.view(len(tokens), rows, columns, -1, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), -1, 2 * rows, 2 * columns)
+        return self.decode(z * self.latents_std[:, None, None] + self.latents_mean[:, None, None]).clamp(-1, 1)
+
+
 def to_3d(flat: Autoencoder, library: nn.Module) -> nn.Module:
     """Copies the weights into an AutoencoderKLQwenImage of the same configuration; what single images never use becomes zero."""
     source, target = flat.state_dict(), library.state_dict()

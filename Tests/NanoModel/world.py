@@ -15,6 +15,7 @@ COLOURS = {  # name: (Chinese name, RGB)
     "orange": ("橙", (243, 135, 30)), "purple": ("紫", (135, 55, 165)), "black": ("黑", (25, 25, 25)), "white": ("白", (248, 248, 248)),
 }
 SHAPES = {"circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "星形", "heart": "心形", "ring": "圆环", "cross": "十字"}
+BLANK = "blank"  # the kind of an image that shows its background alone; only edits make such
 POSITIONS = {"left": "左边", "right": "右边", "top": "上方", "bottom": "下方"}
 # A few real words among the random strings, so that signs which people ask for are surely known.
 WORDS = (
