@@ -32,15 +32,15 @@ INPUTS = TINY / "inputs"
 
 
 @contextlib.contextmanager
-def checkpoint(name, pipeline_class, **defaults):
+def checkpoint(name, pipeline_class, parent=TINY, **defaults):
     """A checkpoint of the tests as one of another class, for small images."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder, pipeline_class)
         folder.mkdir()
-        for part in (TINY / name).iterdir():
-            if part.name != "model_index.json":
+        for part in (parent / name).iterdir():
+            if part.name not in ("model_index.json", "generation_defaults.json"):
                 (folder / part.name).symlink_to(part.resolve())
-        index = json.loads((TINY / name / "model_index.json").read_text())
+        index = json.loads((parent / name / "model_index.json").read_text())
         index["_class_name"] = pipeline_class
         index.setdefault("processor", ["transformers", "Qwen2VLProcessor"])
         (folder / "model_index.json").write_text(json.dumps(index))
@@ -126,8 +126,15 @@ def test_an_image_to_begin_with():
 
 
 def test_what_the_mask_leaves_is_kept():
+    """By edit-inpaint, and by inpaint where the model does not edit."""
+    check_that_the_rest_is_kept(NANO, transparency_is_a_mask=False)
+    with checkpoint(NANO.name, "QwenImagePipeline", NANO.parent) as model:
+        check_that_the_rest_is_kept(model, transparency_is_a_mask=True)
+
+
+def check_that_the_rest_is_kept(model, transparency_is_a_mask):
     random = numpy.random.default_rng(5)
-    with Cluster(BINARIES, NANO) as cluster:
+    with Cluster(BINARIES, model) as cluster:
         for width, height in ((64, 64), (97, 80), (128, 66)):
             original = random.integers(0, 256, (height, width, 3), dtype=numpy.uint8)
             mask = (random.random((height // 4 + 1, width // 4 + 1)) < 0.4).repeat(4, 0).repeat(4, 1)[:height, :width]
@@ -138,6 +145,8 @@ def test_what_the_mask_leaves_is_kept():
             assert (painted[~mask] == original[~mask]).all(), "a pixel outside of the mask has changed"
             assert (painted[mask] != original[mask]).any()
             same(painted, local(cluster, "--paste-back", image=image_file, mask=mask_file, strength=1))
+        if not transparency_is_a_mask:
+            return agree(cluster, "inpaint", "--image", image_file, "--mask", mask_file, "--strength", 1)
         image = ["--image", image_file, "--mask", mask_file]
         agree(cluster, "inpaint", *image, "--strength", 0.9, "--mask-blur", 1.5)
         agree(cluster, "inpaint", *image, "--strength", 1, "--padding-mask-crop", 4)

@@ -252,7 +252,7 @@ import Weights
       path: "compose/models/nano-qwen-image")
     for (checkpoint, expected) in [
       (Golden.tinyCheckpoint, "eacc2e143ca43a9749874fee682df10f3c4f6fb54e0a896feb23c1faec4f8aa9"),
-      (nano, "904cd3494b2309a06b5236ec9a74dfe1b5d7a99cc6bbaed6600690595881a2ad"),
+      (nano, "1c133f5405870bf4aa5ee67de999b0ff40720035104247b87169c62dfee505c6"),
     ] {
       let fingerprint = try ModelDirectory(checkpoint).fingerprint
       #expect(fingerprint == expected, "\(checkpoint.lastPathComponent)")
