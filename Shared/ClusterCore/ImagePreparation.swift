@@ -66,6 +66,8 @@ public struct ReferenceAreas: Hashable, Sendable {
   public var referencePx: Int
   /// Pixels of an image for the text encoder where it sees another one than the autoencoder, about.
   public var conditionPx: Int
+  /// Most images that a prompt may speak of.
+  public var maxCount: Int
 
   /// As published for layers: 640².
   public static let layered = ReferenceAreas(referencePx: 640 * 640, conditionPx: 640 * 640)
@@ -74,8 +76,22 @@ public struct ReferenceAreas: Hashable, Sendable {
   public static let published = ReferenceAreas(referencePx: 1024 * 1024, conditionPx: 384 * 384)
 
   /// See the properties.
-  public init(referencePx: Int, conditionPx: Int) {
+  public init(referencePx: Int, conditionPx: Int, maxCount: Int = Self.standardMaxCount) {
     self.referencePx = referencePx
     self.conditionPx = conditionPx
+    self.maxCount = maxCount
   }
+
+  /// Images of models whose authors name no limit.
+  public static let standardMaxCount = 16
+
+  /// These areas with references of about `px`² pixels. A text encoder that sees what the autoencoder sees still does.
+  public func with(outputResolutionPx px: Int?) -> ReferenceAreas {
+    guard let px else { return self }
+    return ReferenceAreas(
+      referencePx: px * px, conditionPx: conditionPx == referencePx ? px * px : conditionPx, maxCount: maxCount)
+  }
+
+  /// The resolutions that requests may ask for, in pixels.
+  public static let outputResolutionLimit = 32...8192
 }

@@ -1,10 +1,12 @@
-/// A card as the journal keeps it: one flat object. Keys are never renamed; a journal of 0.1 has no `pipelines`.
+/// A card as the journal keeps it: one flat object. Keys are never renamed; a journal of 0.1 has no `pipelines`. Those
+/// of the last line are there only for models that need them.
 extension ModelCard: Codable {
   private enum CodingKeys: String, CodingKey {
     case modelID, pipelineClass, fingerprint, pipelines, sizeMultiple, minSide, maxSide, maxPixels, recommendedSizes,
       maxSteps
     case maxPromptTokens, maxPromptBytes, defaultSize, defaultSteps, defaultTrueCFGScale, defaultNegativePrompt
     case latentChannels, latentDownscale, latentPatch, referenceArea, conditionArea
+    case scheduleSteps, maxReferences, hasTransparency, license
   }
 
   /// Reads a card; its numbers are checked to be such that arithmetic with them cannot trap.
@@ -19,9 +21,9 @@ extension ModelCard: Codable {
       }
       return value
     }
-    /// Cards before 0.2 have none.
-    func area(_ key: CodingKeys) throws -> Int? { values.contains(key) ? try integer(key, 1...Int(Int32.max)) : nil }
     let sides = 1...65_535, counts = 1...Int(Int32.max)
+    /// Cards before 0.2 have none.
+    func optional(_ key: CodingKeys) throws -> Int? { values.contains(key) ? try integer(key, counts) : nil }
     let names = try values.decodeIfPresent([String].self, forKey: .pipelines)
     self.init(
       model: ModelIdentity(
@@ -33,7 +35,8 @@ extension ModelCard: Codable {
         sizeMultiplePx: try integer(.sizeMultiple, sides), minSidePx: try integer(.minSide, sides),
         maxSidePx: try integer(.maxSide, sides), maxPixels: try integer(.maxPixels, 1...Int.max),
         maxSteps: try integer(.maxSteps, counts),
-        maxPromptTokens: try integer(.maxPromptTokens, counts), maxPromptBytes: try integer(.maxPromptBytes, counts)),
+        maxPromptTokens: try integer(.maxPromptTokens, counts), maxPromptBytes: try integer(.maxPromptBytes, counts),
+        scheduleSteps: try optional(.scheduleSteps)),
       defaults: GenerationDefaults(
         size: try values.decode(ImageSize.self, forKey: .defaultSize),
         steps: try values.decode(Int.self, forKey: .defaultSteps),
@@ -44,8 +47,11 @@ extension ModelCard: Codable {
         channels: try integer(.latentChannels, 1...4096), downscale: try integer(.latentDownscale, 1...4096),
         patch: try integer(.latentPatch, 1...4096)),
       references: ReferenceAreas(
-        referencePx: try area(.referenceArea) ?? ReferenceAreas.published.referencePx,
-        conditionPx: try area(.conditionArea) ?? ReferenceAreas.published.conditionPx))
+        referencePx: try optional(.referenceArea) ?? ReferenceAreas.published.referencePx,
+        conditionPx: try optional(.conditionArea) ?? ReferenceAreas.published.conditionPx,
+        maxCount: try optional(.maxReferences) ?? ReferenceAreas.standardMaxCount))
+    hasTransparency = try values.decodeIfPresent(Bool.self, forKey: .hasTransparency) ?? false
+    license = try values.decodeIfPresent(String.self, forKey: .license) ?? ""
   }
 
   /// Writes what `init(from:)` reads.
@@ -72,5 +78,11 @@ extension ModelCard: Codable {
     try values.encode(latents.patch, forKey: .latentPatch)
     try values.encode(references.referencePx, forKey: .referenceArea)
     try values.encode(references.conditionPx, forKey: .conditionArea)
+    try values.encodeIfPresent(limits.scheduleSteps, forKey: .scheduleSteps)
+    if references.maxCount != ReferenceAreas.standardMaxCount {
+      try values.encode(references.maxCount, forKey: .maxReferences)
+    }
+    if hasTransparency { try values.encode(true, forKey: .hasTransparency) }
+    if !license.isEmpty { try values.encode(license, forKey: .license) }
   }
 }

@@ -35,11 +35,13 @@ public struct ModelLimits: Hashable, Sendable {
   public var maxPromptTokens: Int
   /// Most UTF-8 bytes of a prompt.
   public var maxPromptBytes: Int
+  /// The steps of a distilled model's schedule, which it has whatever a request asks for; nil: requests choose.
+  public var scheduleSteps: Int?
 
   /// See the properties.
   public init(
     sizeMultiplePx: Int, minSidePx: Int, maxSidePx: Int, maxPixels: Int, maxSteps: Int, maxPromptTokens: Int,
-    maxPromptBytes: Int
+    maxPromptBytes: Int, scheduleSteps: Int? = nil
   ) {
     self.sizeMultiplePx = sizeMultiplePx
     self.minSidePx = minSidePx
@@ -48,6 +50,7 @@ public struct ModelLimits: Hashable, Sendable {
     self.maxSteps = maxSteps
     self.maxPromptTokens = maxPromptTokens
     self.maxPromptBytes = maxPromptBytes
+    self.scheduleSteps = scheduleSteps
   }
 }
 
@@ -123,15 +126,21 @@ public struct ModelCard: Hashable, Sendable {
   public var latents: LatentGeometry
   /// In which sizes networks see images that are edited.
   public var references: ReferenceAreas
+  /// Whether images have an alpha channel, those that are made and those that are edited.
+  public var hasTransparency = false
+  /// Under which licence the weights are published, by its SPDX identifier or its name; empty: unknown.
+  public var license = ""
 
-  /// Whether two workers say the same of a model. Workers of different versions may serve different pipelines of it.
+  /// Whether two workers say the same of a model. Workers of different versions may serve different pipelines of it,
+  /// and those before 0.2 do not know its licence.
   public func isOfOneModel(with other: ModelCard) -> Bool {
     var other = other
     other.pipelines = pipelines
+    if license.isEmpty || other.license.isEmpty { other.license = license }
     return self == other
   }
 
-  /// See the properties.
+  /// See the properties; transparency and licence are set afterwards.
   public init(
     model: ModelIdentity, pipelineClass: String, pipelines: [PipelineName], limits: ModelLimits,
     defaults: GenerationDefaults,

@@ -51,6 +51,12 @@ extension ModelCard {
     return choice
   }
 
+  /// Denoising steps of a request: one for each of the noise levels that it gives, else those of a distilled model,
+  /// else what it asks for, else the default.
+  public func steps(asked: Int?, sigmas: [Double]?) -> Int {
+    sigmas?.count ?? limits.scheduleSteps ?? asked ?? defaults.steps
+  }
+
   /// Whether what is transparent in a request's only image is made anew, as in OpenAI's API. Models that read whole
   /// images take it as a part of the image.
   public var takesMaskFromTransparency: Bool {
@@ -63,15 +69,21 @@ extension ModelCard {
   ///   - pipeline: what is to be done.
   ///   - size: as the request says; nil: the pipeline's own.
   ///   - images: sizes of the request's images, in order.
-  public func size(for pipeline: PipelineName, _ size: ImageSize?, _ images: [ImageSize]) -> ImageSize {
-    let own = ownSize(for: pipeline, images)
+  ///   - outputResolutionPx: references have about the square of it in pixels, and so has an image without any; nil:
+  ///     as the model does it.
+  public func size(
+    for pipeline: PipelineName, _ size: ImageSize?, _ images: [ImageSize], outputResolutionPx: Int? = nil
+  ) -> ImageSize {
+    let own = ownSize(for: pipeline, images, outputResolutionPx)
     // These pipelines have the size of what they are given.
     return [.editInpaint, .layered].contains(pipeline) ? own : size ?? own
   }
 
-  private func ownSize(for pipeline: PipelineName, _ images: [ImageSize]) -> ImageSize {
-    guard let first = images.first, let last = images.last else { return defaults.size }
-    let multiple = limits.sizeMultiplePx
+  private func ownSize(for pipeline: PipelineName, _ images: [ImageSize], _ resolutionPx: Int?) -> ImageSize {
+    let multiple = limits.sizeMultiplePx, references = references.with(outputResolutionPx: resolutionPx)
+    guard let first = images.first, let last = images.last else {
+      return resolutionPx.map { ImageSize(widthPx: $0, heightPx: $0).floored(to: multiple) } ?? defaults.size
+    }
     switch pipeline {
     case .edit, .editInpaint, .layered: return first.scaled(toArea: references.referencePx).floored(to: multiple)
     case .editPlus: return last.scaled(toArea: references.referencePx).floored(to: multiple)

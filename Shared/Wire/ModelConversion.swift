@@ -85,6 +85,8 @@ extension ModelCard: WireMessage {
     try fields.list("pipelines", pipelines) { (_, _) throws(WireError) in }
     try fields.range("reference_area_px", references.referencePx, 1...FieldCheck.maxSidePx * FieldCheck.maxSidePx)
     try fields.range("condition_area_px", references.conditionPx, 1...FieldCheck.maxSidePx * FieldCheck.maxSidePx)
+    try fields.range("max_references", references.maxCount, 1...fields.limits.maxListElements)
+    try fields.label("license", license)
   }
 
   func fill(_ message: inout Qwenimage__V1__ModelCard, _ arena: CArena) {
@@ -100,6 +102,9 @@ extension ModelCard: WireMessage {
     message.pipelines = arena.array(pipelines.map { arena.text($0.text) })
     message.reference_area_px = UInt64(references.referencePx)
     message.condition_area_px = UInt64(references.conditionPx)
+    message.max_references = references.maxCount == ReferenceAreas.standardMaxCount ? 0 : UInt32(references.maxCount)
+    message.license = arena.text(license)
+    message.has_transparency = hasTransparency ? 1 : 0
   }
 
   init(_ message: Qwenimage__V1__ModelCard, _ fields: FieldCheck) throws(WireError) {
@@ -110,6 +115,8 @@ extension ModelCard: WireMessage {
       recommendedSizes: try ImageSize.list(
         message.recommended_sizes, message.n_recommended_sizes, "recommended_sizes", of: fields),
       latents: try .required(message.latents, "latents", of: fields), references: ReferenceAreas(message))
+    license = String(field: message.license)
+    hasTransparency = message.has_transparency != 0
   }
 
   /// Workers of 0.1 list none: they serve text-to-image.
@@ -135,7 +142,8 @@ extension ReferenceAreas {
     func area(_ value: UInt64, _ published: Int) -> Int { value == 0 ? published : Int(clamping: value) }
     self.init(
       referencePx: area(message.reference_area_px, Self.published.referencePx),
-      conditionPx: area(message.condition_area_px, Self.published.conditionPx))
+      conditionPx: area(message.condition_area_px, Self.published.conditionPx),
+      maxCount: message.max_references == 0 ? Self.standardMaxCount : Int(message.max_references))
   }
 }
 
@@ -146,6 +154,7 @@ extension ModelLimits {
     try fields.range("min_side_px", minSidePx, 1...maxSidePx)
     try fields.range("max_pixels", maxPixels, 1...FieldCheck.maxSidePx * FieldCheck.maxSidePx)
     try fields.range("max_steps", maxSteps, 1...FieldCheck.maxSteps)
+    if let scheduleSteps { try fields.range("schedule_steps", scheduleSteps, 1...FieldCheck.maxSteps) }
     try fields.range("max_prompt_tokens", maxPromptTokens, 1...1_000_000)
     try fields.range("max_prompt_bytes", maxPromptBytes, 1...fields.limits.maxTextBytes)
   }
@@ -156,6 +165,7 @@ extension ModelLimits {
     message.max_side_px = UInt32(maxSidePx)
     message.max_pixels = UInt64(maxPixels)
     message.max_steps = UInt32(maxSteps)
+    message.schedule_steps = UInt32(scheduleSteps ?? 0)
     message.max_prompt_tokens = UInt32(maxPromptTokens)
     message.max_prompt_bytes = UInt32(maxPromptBytes)
   }
@@ -165,7 +175,8 @@ extension ModelLimits {
       sizeMultiplePx: Int(message.size_multiple_px), minSidePx: Int(message.min_side_px),
       maxSidePx: Int(message.max_side_px),
       maxPixels: Int(clamping: message.max_pixels), maxSteps: Int(message.max_steps),
-      maxPromptTokens: Int(message.max_prompt_tokens), maxPromptBytes: Int(message.max_prompt_bytes))
+      maxPromptTokens: Int(message.max_prompt_tokens), maxPromptBytes: Int(message.max_prompt_bytes),
+      scheduleSteps: message.schedule_steps == 0 ? nil : Int(message.schedule_steps))
   }
 }
 

@@ -33,15 +33,26 @@ struct ProtobufScanner {
         try scanValue(of: field, wireType: wireType, &reader, fieldPath)
         continue
       }
-      if wireType == .lengthDelimited, Self.wireType(of: field.type) == .varint {
+      let elementType = Self.wireType(of: field.type)
+      if wireType == .lengthDelimited, elementType != .lengthDelimited {
         let packed = try reader.lengthDelimited(fieldPath)
-        try tally.countRepeated(index, packed.count { $0 < 0x80 }, limit: limits.maxListElements, fieldPath)
+        try tally.countRepeated(
+          index, Self.elementCount(packed, elementType), limit: limits.maxListElements, fieldPath)
         var elements = ProtobufReader(packed)
-        while !elements.isAtEnd { try scanValue(of: field, wireType: .varint, &elements, fieldPath) }
+        while !elements.isAtEnd { try scanValue(of: field, wireType: elementType, &elements, fieldPath) }
       } else {
         let position = try tally.countRepeated(index, 1, limit: limits.maxListElements, fieldPath)
         try scanValue(of: field, wireType: wireType, &reader, "\(fieldPath)[\(position)]")
       }
+    }
+  }
+
+  /// Numbers in a packed list, one that the list's end cuts off not counted.
+  private static func elementCount(_ packed: UnsafeRawBufferPointer, _ type: ProtobufReader.WireType) -> Int {
+    switch type {
+    case .bits64: packed.count / 8
+    case .bits32: packed.count / 4
+    default: packed.count { $0 < 0x80 }
     }
   }
 

@@ -129,6 +129,14 @@ extension DenoiseRequest: WireMessage {
     try mask?.check(fields.inside("mask"))
     try fields.list("controls", controls) { (element, control) throws(WireError) in try control.check(element) }
     try fields.range("layers", layers, 0...FieldCheck.maxLayers)
+    try fields.list("sigmas", sigmas) { (_, _) throws(WireError) in }
+    for (index, sigma) in sigmas.enumerated() where !(sigma > 0 && sigma <= 1) {
+      throw .outOfRange(
+        field: fields.name("sigmas[\(index)]"), value: "\(sigma)", allowed: "above 0 and at most 1")
+    }
+    guard sigmas.isEmpty || sigmas.count == steps else {
+      throw .outOfRange(field: fields.name("sigmas"), value: "\(sigmas.count) numbers", allowed: "\(steps), like steps")
+    }
   }
 
   func fill(_ message: inout Qwenimage__V1__DenoiseRequest, _ arena: CArena) {
@@ -151,6 +159,8 @@ extension DenoiseRequest: WireMessage {
     message.n_controls = controls.count
     message.controls = arena.array(controls.map { $0.pointer(arena) })
     message.layers = UInt32(layers)
+    message.n_sigmas = sigmas.count
+    message.sigmas = arena.array(sigmas)
   }
 
   init(_ message: Qwenimage__V1__DenoiseRequest, _ fields: FieldCheck) throws(WireError) {
@@ -167,6 +177,7 @@ extension DenoiseRequest: WireMessage {
     mask = try .optional(message.mask, "mask", of: fields)
     controls = try ControlReference.list(message.controls, message.n_controls, "controls", of: fields)
     layers = Int(message.layers)
+    sigmas = (0..<message.n_sigmas).map { message.sigmas[$0] }
   }
 }
 
@@ -259,6 +270,7 @@ extension DecodeRequest: WireMessage {
     message.parameters = arena.array(parameters.map { $0.pointer(arena) })
     message.overlay = overlay?.pointer(arena)
     message.layers = UInt32(layers)
+    message.background = Qwenimage__V1__Background(rawValue: UInt32(background.rawValue))
   }
 
   init(_ message: Qwenimage__V1__DecodeRequest, _ fields: FieldCheck) throws(WireError) {
@@ -272,6 +284,7 @@ extension DecodeRequest: WireMessage {
       try Overlay.required(overlay, "overlay", of: fields)
     }
     layers = Int(message.layers)
+    background = try enumeration(message.background.rawValue, "background", of: fields)
   }
 }
 

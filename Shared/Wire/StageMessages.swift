@@ -143,6 +143,8 @@ public struct DenoiseRequest: Sendable, Equatable {
   public var controls: [ControlReference] = []
   /// Images of the size that are made together, one after the other in the latents, the composite first; 0: one image.
   public var layers = 0
+  /// Noise levels of the steps before the shift, ``steps`` of them; none: the model's.
+  public var sigmas: [Double] = []
 
   /// See the properties; those of images are set afterwards.
   public init(
@@ -173,6 +175,14 @@ public struct DenoiseResponse: Sendable, Equatable {
     self.steps = steps
     self.computeSeconds = computeSeconds
   }
+}
+
+/// What becomes of an image's transparency.
+public enum Background: Int32, Sendable, CaseIterable {
+  /// It stays as the model makes it.
+  case asMade = 0
+  /// The image lies over white, and has no alpha channel.
+  case opaque = 1
 }
 
 /// In which form a decoded image is wanted.
@@ -222,8 +232,10 @@ public struct DecodeRequest: Sendable, Equatable {
   /// Layers, each an image of the size with transparency, behind a composite in the latents that is left out; 0: one
   /// image.
   public var layers = 0
+  /// What becomes of the image's transparency.
+  public var background = Background.asMade
 
-  /// See the properties; overlay and layers are set afterwards.
+  /// See the properties; overlay, layers and background are set afterwards.
   public init(
     modelID: String, size: ImageSize, format: ImageFormat = .png, textEntries: [TextEntry] = [],
     parameters: [Parameter] = []

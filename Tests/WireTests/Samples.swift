@@ -87,17 +87,22 @@ struct EnvelopeGenerator {
 
   private mutating func card() -> ModelCard {
     let maxSide = integer(1...65_535)
-    return ModelCard(
+    var card = ModelCard(
       model: ModelIdentity(id: identifier(), fingerprint: identifier()), pipelineClass: identifier(),
       pipelines: [.textToImage] + many(4) { PipelineName($0.name())! },
       limits: ModelLimits(
         sizeMultiplePx: integer(1...64), minSidePx: integer(1...maxSide), maxSidePx: maxSide,
         maxPixels: integer(1...65_535 * 65_535),
-        maxSteps: integer(1...100_000), maxPromptTokens: integer(1...1_000_000), maxPromptBytes: integer(1...65_536)),
+        maxSteps: integer(1...100_000), maxPromptTokens: integer(1...1_000_000), maxPromptBytes: integer(1...65_536),
+        scheduleSteps: maybe { $0.integer(1...100_000) }),
       defaults: GenerationDefaults(
         size: size(), steps: integer(1...1000), trueCFGScale: number(), negativePrompt: text(100)),
       recommendedSizes: many(8) { $0.size() },
       latents: LatentGeometry(channels: integer(1...4096), downscale: integer(1...256), patch: integer(1...256)))
+    card.references.maxCount = integer(1...256)
+    card.hasTransparency = flag()
+    card.license = text(100)
+    return card
   }
 
   private mutating func heartbeat() -> Heartbeat {
@@ -136,7 +141,7 @@ struct EnvelopeGenerator {
   }
 
   private mutating func denoiseRequest() -> DenoiseRequest {
-    let steps = integer(1...100_000), startStep = integer(0...(steps - 1))
+    let steps = flag() ? integer(1...256) : integer(1...100_000), startStep = integer(0...(steps - 1))
     var request = DenoiseRequest(
       modelID: identifier(), size: size(), steps: steps, trueCFGScale: number(), seed: random.next(),
       firstStep: integer(0...(steps - startStep - 1)), checkpointIntervalSeconds: seconds(), parameters: parameters())
@@ -145,6 +150,9 @@ struct EnvelopeGenerator {
     request.precedingDraws = integer(0...64)
     request.mask = maybe { $0.preparedImage() }
     request.layers = integer(0...64)
+    if steps <= 256, flag() {
+      request.sigmas = (0..<steps).map { _ in .random(in: Double.leastNonzeroMagnitude...1, using: &random) }
+    }
     request.controls = many(3) {
       let start = Double.random(in: 0...1, using: &$0.random)
       return ControlReference(
@@ -159,6 +167,7 @@ struct EnvelopeGenerator {
       modelID: identifier(), size: size(),
       textEntries: many(4) { TextEntry(keyword: $0.identifier(60), text: $0.text(500)) }, parameters: parameters())
     request.layers = integer(0...64)
+    request.background = flag() ? .asMade : .opaque
     request.overlay = maybe {
       Overlay(imageTensor: $0.identifier(), maskTensor: $0.identifier(), region: $0.maybe { $0.region() })
     }

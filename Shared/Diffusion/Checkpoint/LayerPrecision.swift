@@ -28,6 +28,13 @@ public struct LayerPrecision: Sendable {
     self.keptInInt8 = keptInInt8
   }
 
+  /// These rules and those of another network of the family, whose layers have other names.
+  public func adding(_ other: LayerPrecision) -> LayerPrecision {
+    LayerPrecision(
+      version: max(version, other.version), repeated: repeated + other.repeated,
+      modulations: modulations + other.modulations, keptInInt8: keptInInt8 + other.keptInInt8)
+  }
+
   /// The precision that the layer with the weight `name` is to have in `mode`.
   public func precision(of name: String, in mode: Precision) -> Precision {
     switch mode {

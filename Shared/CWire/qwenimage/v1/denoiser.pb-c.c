@@ -232,7 +232,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__control__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[16] =
+static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[17] =
 {
   {
     "model_id",
@@ -426,6 +426,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "sigmas",
+    18,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_DOUBLE,
+    offsetof(Qwenimage__V1__DenoiseRequest, n_sigmas),
+    offsetof(Qwenimage__V1__DenoiseRequest, sigmas),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = {
   9,   /* field[9] = checkpoint_interval_seconds */
@@ -440,6 +452,7 @@ static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = 
   12,   /* field[12] = preceding_draws */
   10,   /* field[10] = references */
   5,   /* field[5] = seed */
+  16,   /* field[16] = sigmas */
   11,   /* field[11] = start_step */
   3,   /* field[3] = steps */
   4,   /* field[4] = true_cfg_scale */
@@ -449,7 +462,7 @@ static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[2 +
 {
   { 1, 0 },
   { 10, 8 },
-  { 0, 16 }
+  { 0, 17 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
 {
@@ -459,7 +472,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
   "Qwenimage__V1__DenoiseRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DenoiseRequest),
-  16,
+  17,
   qwenimage__v1__denoise_request__field_descriptors,
   qwenimage__v1__denoise_request__field_indices_by_name,
   2,  qwenimage__v1__denoise_request__number_ranges,

@@ -302,7 +302,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__overlay__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__overlay__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descriptors[8] =
+static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descriptors[9] =
 {
   {
     "model_id",
@@ -400,8 +400,21 @@ static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "background",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DecodeRequest, background),
+    &qwenimage__v1__background__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__decode_request__field_indices_by_name[] = {
+  8,   /* field[8] = background */
   3,   /* field[3] = format */
   2,   /* field[2] = height_px */
   7,   /* field[7] = layers */
@@ -414,7 +427,7 @@ static const unsigned qwenimage__v1__decode_request__field_indices_by_name[] = {
 static const ProtobufCIntRange qwenimage__v1__decode_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 8 }
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__decode_request__descriptor =
 {
@@ -424,7 +437,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__decode_request__descriptor =
   "Qwenimage__V1__DecodeRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DecodeRequest),
-  8,
+  9,
   qwenimage__v1__decode_request__field_descriptors,
   qwenimage__v1__decode_request__field_indices_by_name,
   1,  qwenimage__v1__decode_request__number_ranges,
@@ -536,5 +549,33 @@ const ProtobufCEnumDescriptor qwenimage__v1__image_format__descriptor =
   qwenimage__v1__image_format__enum_values_by_name,
   1,
   qwenimage__v1__image_format__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCEnumValue qwenimage__v1__background__enum_values_by_number[2] =
+{
+  { "BACKGROUND_UNSPECIFIED", "QWENIMAGE__V1__BACKGROUND__BACKGROUND_UNSPECIFIED", 0 },
+  { "BACKGROUND_OPAQUE", "QWENIMAGE__V1__BACKGROUND__BACKGROUND_OPAQUE", 1 },
+};
+static const ProtobufCIntRange qwenimage__v1__background__value_ranges[] = {
+{0, 0},{0, 2}
+};
+static const ProtobufCEnumValueIndex qwenimage__v1__background__enum_values_by_name[2] =
+{
+  { "BACKGROUND_OPAQUE", 1 },
+  { "BACKGROUND_UNSPECIFIED", 0 },
+};
+const ProtobufCEnumDescriptor qwenimage__v1__background__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.Background",
+  "Background",
+  "Qwenimage__V1__Background",
+  "qwenimage.v1",
+  2,
+  qwenimage__v1__background__enum_values_by_number,
+  2,
+  qwenimage__v1__background__enum_values_by_name,
+  1,
+  qwenimage__v1__background__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };

@@ -69,7 +69,8 @@ struct  Qwenimage__V1__Control
 
 
 /*
- * With the tensors `prompt_embeds` [tokens, width]; with true CFG also `negative_prompt_embeds` [tokens, width]; to
+ * With the tensors `prompt_embeds` [tokens, width]; with true CFG also `negative_prompt_embeds` [tokens, width]; where
+ * the network puts the latents of a reference among the tokens of the prompt, a row of NaN marks the place. To
  * resume also `latents`, as the progress after step `first_step` gave them; with an image that the latents begin with,
  * `image_latents`; and those that other fields name.
  */
@@ -118,10 +119,15 @@ struct  Qwenimage__V1__DenoiseRequest
    * Images of the size that are made together, one after the other in the latents, the composite first; 0: one image.
    */
   uint32_t layers;
+  /*
+   * Noise levels of the steps before the shift, above 0, at most 1 and falling, `steps` of them; none: the model's.
+   */
+  size_t n_sigmas;
+  double *sigmas;
 };
 #define QWENIMAGE__V1__DENOISE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__denoise_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0 }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0, 0,NULL }
 
 
 /*

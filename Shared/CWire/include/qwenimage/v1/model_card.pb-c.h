@@ -69,10 +69,26 @@ struct  Qwenimage__V1__ModelCard
    */
   uint64_t reference_area_px;
   uint64_t condition_area_px;
+  /*
+   * The licence of the weights, by its SPDX identifier or its name; empty: unknown.
+   */
+  char *license;
+  /*
+   * Whether images have an alpha channel, those that are made and those that are edited.
+   */
+  protobuf_c_boolean has_transparency;
+  /*
+   * The steps of a distilled model's schedule, whatever a request asks for; 0: requests choose.
+   */
+  uint32_t schedule_steps;
+  /*
+   * Most images that a prompt may speak of; 0: 16.
+   */
+  uint32_t max_references;
 };
 #define QWENIMAGE__V1__MODEL_CARD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__model_card__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL, 0, 0 }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0 }
 
 
 struct  Qwenimage__V1__ImageSize

@@ -67,7 +67,8 @@ struct  Qwenimage__V1__EncodeRequest
 
 
 /*
- * With the tensor `prompt_embeds` [prompt_tokens, embedding width].
+ * With the tensor `prompt_embeds` [prompt_tokens, embedding width]. For networks that put the latents of references
+ * among the tokens of the prompt, it has a row of NaN in the place of each image.
  */
 struct  Qwenimage__V1__EncodeResponse
 {

@@ -34,6 +34,20 @@ typedef enum _Qwenimage__V1__ImageFormat {
   QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PIXELS = 2
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__IMAGE_FORMAT)
 } Qwenimage__V1__ImageFormat;
+/*
+ * What becomes of an image's transparency.
+ */
+typedef enum _Qwenimage__V1__Background {
+  /*
+   * It stays as the model makes it.
+   */
+  QWENIMAGE__V1__BACKGROUND__BACKGROUND_UNSPECIFIED = 0,
+  /*
+   * The image lies over white, and has no alpha channel.
+   */
+  QWENIMAGE__V1__BACKGROUND__BACKGROUND_OPAQUE = 1
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__BACKGROUND)
+} Qwenimage__V1__Background;
 
 /* --- messages --- */
 
@@ -96,10 +110,11 @@ struct  Qwenimage__V1__DecodeRequest
    * image.
    */
   uint32_t layers;
+  Qwenimage__V1__Background background;
 };
 #define QWENIMAGE__V1__DECODE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__decode_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED, 0,NULL, 0,NULL, NULL, 0 }
+    , (char *)protobuf_c_empty_string, 0, 0, QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED, 0,NULL, 0,NULL, NULL, 0, QWENIMAGE__V1__BACKGROUND__BACKGROUND_UNSPECIFIED }
 
 
 /*
@@ -216,6 +231,7 @@ typedef void (*Qwenimage__V1__DecodeResponse_Closure)
 /* --- descriptors --- */
 
 extern const ProtobufCEnumDescriptor    qwenimage__v1__image_format__descriptor;
+extern const ProtobufCEnumDescriptor    qwenimage__v1__background__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__text_entry__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__overlay__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__decode_request__descriptor;
