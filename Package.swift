@@ -118,7 +118,7 @@ let package = Package(
       "QwenImage", ["ClusterCore", "Diffusion", "TensorCore", "Kernels", "Weights"]),
     shared(
       "QwenImage21", ["ClusterCore", "Diffusion", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
-    shared("ModelRegistry", ["Diffusion", "QwenImage"]),
+    shared("ModelRegistry", ["Diffusion", "QwenImage", "QwenImage21"]),
 
     // Messaging
     .target(

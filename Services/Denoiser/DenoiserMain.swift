@@ -8,7 +8,7 @@ struct DenoiserMain {
     await StageProcess.main("denoiser", summary: "Denoises latents for a Qwen-Image cluster (flow matching).") {
       loading in
       let predictor = try loading.model.family.predictor(
-        of: loading.model, loading: loading.weights, pool: loading.pool, controlNetworks: loading.controlNetworks)
+        of: loading.model, loading: loading.weights, pool: loading.pool, options: loading.predictor)
       return try stage(predictor, loading)
     }
   }

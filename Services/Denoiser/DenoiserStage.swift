@@ -20,7 +20,8 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     var card = loading.card
     card.pipelines.removeAll { $0.isForControl && !predictor.controlPipelines.contains($0) }
     self.card = card
-    componentFingerprint = try loading.model.componentFingerprint(.transformer, beside: loading.controlNetworks)
+    componentFingerprint = try loading.model.componentFingerprint(
+      .transformer, beside: loading.predictor.controlNetworks)
     numericsClass = predictor.numericsClass
     var limits = loading.batch
     limits.maxWeight = Predictor.sharedTokensMax
@@ -79,11 +80,12 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
   private func input(of task: StageTask, _ request: DenoiseRequest) throws -> DenoisingInput {
     let grid = try card.grid(of: request.size)
     var input = DenoisingInput(
-      prompt: PromptConditioning(embeds: try task.requiredTensor(TensorName.promptEmbeds).tensor()),
-      negativePrompt: task.tensor(TensorName.negativePromptEmbeds).map { PromptConditioning(embeds: $0.tensor()) },
+      prompt: PromptConditioning(marked: try task.requiredTensor(TensorName.promptEmbeds).tensor()),
+      negativePrompt: task.tensor(TensorName.negativePromptEmbeds).map { PromptConditioning(marked: $0.tensor()) },
       latents: noise(of: request, grid), grid: grid, steps: request.steps,
       firstStep: request.startStep + request.firstStep, trueCFGScale: request.trueCFGScale)
     input.layers = max(request.layers, 1)
+    if !request.sigmas.isEmpty { input.sigmas = request.sigmas }
     for (index, size) in request.references.enumerated() {
       let latents = try task.requiredTensor(TensorName.reference(index)).tensor()
       input.references.append(ReferenceLatents(latents: latents, grid: try card.grid(of: size)))

@@ -10,8 +10,10 @@ struct GatewayClient {
     let negativePrompt: String?
     let trueCfgScale: Double?
     let numInferenceSteps: Int?
+    var sigmas: [Double]?
     var width: Int?
     var height: Int?
+    var outputResolution: Int?
     let seed: UInt64?
     var stream: Bool? = true
     var n: Int?

@@ -201,6 +201,10 @@ extension ImageCommand {
     form.add("negative_prompt", sampling.negativePrompt)
     form.add("true_cfg_scale", sampling.trueCfgScale)
     form.add("num_inference_steps", sampling.steps)
+    if let sigmas = sampling.sigmas {
+      form.add("sigmas", "[\(sigmas.values.map { "\($0)" }.joined(separator: ","))]")
+    }
+    form.add("output_resolution", sampling.outputResolution)
     form.add("width", sampling.width)
     form.add("height", sampling.height)
     form.add("seed", sampling.seed.fixed)

@@ -43,6 +43,14 @@ struct LocalCommand: AsyncParsableCommand {
       """)
   var precision = PrecisionChoice.auto
 
+  @Flag(
+    inversion: .prefixedNo,
+    help: """
+      Keep keys and values of text and references for all steps, of models where they are the same in each. The image \
+      is the same without.
+      """)
+  var prefixCache = true
+
   @Option(help: "Where packed weights are kept: a directory, none, or auto: beside a large model.")
   var weightCache = "auto"
 
@@ -80,12 +88,14 @@ struct LocalCommand: AsyncParsableCommand {
     let pipeline = try card.pipeline(named: pipeline.pipeline, for: inputs.summary)
     try output.check(count: pipeline == .layered ? inputs.layers : 1)
     let sampling = request.sampling
-    let own = card.size(for: pipeline, nil, inputs.summary.sizes)
+    let own = card.size(
+      for: pipeline, nil, inputs.summary.sizes, outputResolutionPx: sampling.outputResolution)
     let asked = ImageSize(widthPx: sampling.width ?? own.widthPx, heightPx: sampling.height ?? own.heightPx)
-    let size = card.size(for: pipeline, asked, inputs.summary.sizes)
+    let size = card.size(
+      for: pipeline, asked, inputs.summary.sizes, outputResolutionPx: sampling.outputResolution)
     let imageRequest = ImageRequest(
       card, prompt: request.prompt, negativePrompt: sampling.negativePrompt, trueCFGScale: sampling.trueCfgScale,
-      steps: sampling.steps, width: size.widthPx, height: size.heightPx,
+      steps: sampling.steps, sigmas: sampling.sigmas?.values, width: size.widthPx, height: size.heightPx,
       seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
     try card.limits.validate(imageRequest)
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
@@ -93,7 +103,8 @@ struct LocalCommand: AsyncParsableCommand {
     }
     let model = try LocalModel(
       directory, for: pipeline, loading: loading, pool: ThreadPool(threads: threads),
-      controlNetworks: controlnet.map { URL(filePath: $0) })
+      options: PredictorOptions(
+        controlNetworks: controlnet.map { URL(filePath: $0) }, usesPrefixCache: prefixCache, prefixCacheBytesMax: .max))
 
     let recording = dump.map { _ in TensorRecording() }
     let clock = StepClock(steps: imageRequest.steps)
@@ -119,6 +130,7 @@ extension LocalCommand {
     for group in [source, mask, strength, crop, blur, paste, control, outpaint, layers] as [any ImageFlags] {
       try group.add(to: &inputs, &reader)
     }
+    inputs.outputResolutionPx = request.sampling.outputResolution
     // As in OpenAI's API: an image with transparency is its own mask.
     if inputs.mask == nil, inputs.images.count == 1, inputs.images[0].hasTransparency, card.takesMaskFromTransparency {
       inputs.mask = inputs.images[0].asMask

@@ -1,4 +1,5 @@
 import ArgumentParser
+import ClusterCore
 import Foundation
 
 /// The flags that describe an image; `local` and the commands for clusters share them.
@@ -26,11 +27,25 @@ struct SamplingOptions: ParsableArguments {
   @Option(parsing: .unconditional, help: "Denoising steps. Default: the model's own.")
   var steps: Int?
 
-  @Option(parsing: .unconditional, help: "Width in pixels, a multiple of 16. Default: the model's own.")
+  @Option(
+    parsing: .unconditional,
+    help: "Noise levels of the steps before the shift, separated by commas: a step for each. Default: the model's own.",
+    transform: NoiseLevels.init(text:))
+  var sigmas: NoiseLevels?
+
+  @Option(parsing: .unconditional, help: "Width in pixels, a multiple of 16 or 32. Default: the model's own.")
   var width: Int?
 
-  @Option(parsing: .unconditional, help: "Height in pixels, a multiple of 16. Default: the model's own.")
+  @Option(parsing: .unconditional, help: "Height in pixels, a multiple of 16 or 32. Default: the model's own.")
   var height: Int?
+
+  @Option(
+    parsing: .unconditional,
+    help: """
+      References have about the square of so many pixels, and so has an image without --width and --height. Default: \
+      the model's own.
+      """)
+  var outputResolution: Int?
 
   @Option(
     parsing: .unconditional,
@@ -42,6 +57,37 @@ struct SamplingOptions: ParsableArguments {
   func validate() throws {
     if let trueCfgScale, !trueCfgScale.isFinite {
       throw ValidationError("--true-cfg-scale is \(trueCfgScale); it must be a finite number")
+    }
+    if let outputResolution, !ReferenceAreas.outputResolutionLimit.contains(outputResolution) {
+      let limit = ReferenceAreas.outputResolutionLimit
+      throw ValidationError(
+        "--output-resolution is \(outputResolution); it must be from \(limit.lowerBound) to \(limit.upperBound)")
+    }
+  }
+}
+
+/// The noise levels of a schedule.
+struct NoiseLevels: Equatable, Sendable {
+  /// One for each step, above 0 and falling.
+  let values: [Double]
+
+  /// Most of them: as many steps as a model allows.
+  private static let maxCount = 200
+
+  /// - Throws: `ValidationError` naming what is wrong.
+  init(text: String) throws {
+    values = try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
+      let part = part.trimmingCharacters(in: .whitespaces)
+      guard let value = Double(part), value > 0, value <= 1 else {
+        throw ValidationError("\"\(part.prefix(20))\" is no noise level; they are above 0 and at most 1")
+      }
+      return value
+    }
+    guard values.count <= Self.maxCount else {
+      throw ValidationError("there are \(values.count) noise levels; the limit is \(Self.maxCount)")
+    }
+    guard zip(values, values.dropFirst()).allSatisfy({ $0 >= $1 }) else {
+      throw ValidationError("noise levels must fall")
     }
   }
 }
@@ -118,7 +164,8 @@ extension RequestOptions {
   var body: GatewayClient.Body {
     GatewayClient.Body(
       prompt: prompt, negativePrompt: sampling.negativePrompt, trueCfgScale: sampling.trueCfgScale,
-      numInferenceSteps: sampling.steps, width: sampling.width, height: sampling.height, seed: seed.fixed)
+      numInferenceSteps: sampling.steps, sigmas: sampling.sigmas?.values, width: sampling.width,
+      height: sampling.height, outputResolution: sampling.outputResolution, seed: seed.fixed)
   }
 }
 

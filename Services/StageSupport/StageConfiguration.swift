@@ -13,6 +13,10 @@ public struct StageConfiguration: SettingGroup {
   public var modelDirectory = "/model"
   /// Directories of control networks, which a denoiser loads beside the transformer.
   public var controlNetworks: [String] = []
+  /// Whether denoisers keep keys and values of text and references for all steps, where they are the same in each.
+  public var usesPrefixCache = true
+  /// Most bytes of these for one image.
+  public var prefixCacheBytesMax = PredictorOptions.standardPrefixCacheBytesMax
   /// Arithmetic of the models.
   public var precision = PrecisionChoice.auto
   /// Where packed weights are kept: `auto`, `none` or a directory.
@@ -55,6 +59,12 @@ public struct StageConfiguration: SettingGroup {
     controlNetworks = await reader.list(
       "model.controlNetworks", controlNetworks,
       "directories of control networks in diffusers layout, separated by commas, for denoisers")
+    usesPrefixCache = await reader.flag(
+      "denoiser.prefixCache", usesPrefixCache,
+      "keep keys and values of text and references for all steps, of models where they are the same in each")
+    prefixCacheBytesMax = await reader.integer(
+      "denoiser.prefixCacheBytesMax", prefixCacheBytesMax, in: 0...(1 << 50),
+      "most bytes of these for one image; images that need more are refused")
     precision = await reader.choice(
       "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is packed, else bf16")
     weightCache = await reader.text(
@@ -100,6 +110,13 @@ public struct StageConfiguration: SettingGroup {
 
   /// Compute threads to start.
   public var threadCount: Int { threads == 0 ? ProcessInfo.processInfo.activeProcessorCount : threads }
+
+  /// What a denoiser's network is loaded with.
+  public var predictorOptions: PredictorOptions {
+    PredictorOptions(
+      controlNetworks: controlNetworks.map { URL(filePath: $0) }, usesPrefixCache: usesPrefixCache,
+      prefixCacheBytesMax: prefixCacheBytesMax)
+  }
 
   /// How the weights come into memory; `report` gets a sentence about each step.
   public func loading(_ report: @escaping @Sendable (String) -> Void) -> WeightLoading {

@@ -16,8 +16,8 @@ public struct StageLoading: Sendable {
   public let model: ModelDirectory
   /// What the gateway must know of it.
   public let card: ModelCard
-  /// Directories of control networks.
-  public let controlNetworks: [URL]
+  /// What can be chosen about a denoiser's network.
+  public let predictor: PredictorOptions
   /// How the weights come into memory.
   public let weights: WeightLoading
   /// The process's compute threads.
@@ -80,7 +80,7 @@ public enum StageProcess {
       return try load(
         StageLoading(
           model: model, card: try model.card(),
-          controlNetworks: configuration.controlNetworks.map { URL(filePath: $0) },
+          predictor: configuration.predictorOptions,
           weights: configuration.loading { logger.notice("\($0)") },
           pool: ThreadPool(threads: configuration.threadCount), batch: configuration.batch))
     }

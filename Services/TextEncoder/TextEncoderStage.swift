@@ -42,15 +42,16 @@ struct TextEncoderStage: Stage {
     let start = ContinuousClock.now
     try context.checkCancelled()
     var input = PromptInput(request.prompt, template: PromptInput.Template(request.template))
-    for image in request.images { input.images.append(try task.image(image).rgb) }
+    for image in request.images { input.images.append(try task.image(image)) }
     let tokens = try reportingStatus { try conditioner.tokens(input, field: "prompt") }
     guard let conditioning = encode((tokens, context), weight: tokens.count) else {
       try context.checkCancelled()
       throw Status(.cancelled, "the prompt is not wanted any more")
     }
+    let embeds = conditioning.marked
     let response = EncodeResponse(
-      promptTokens: conditioning.embeds.shape[0], computeSeconds: (ContinuousClock.now - start) / .seconds(1))
-    return StageOutput(.encodeResponse(response), tensors: [WireTensor(TensorName.promptEmbeds, conditioning.embeds)])
+      promptTokens: embeds.shape[0], computeSeconds: (ContinuousClock.now - start) / .seconds(1))
+    return StageOutput(.encodeResponse(response), tensors: [WireTensor(TensorName.promptEmbeds, embeds)])
   }
 }
 

@@ -40,7 +40,8 @@ struct VAEDecoderStage: Stage {
     let images = try (request.layers == 0 ? 0..<1 : 1..<imageCount).map { index in
       try context.checkCancelled()
       let rows = latents.rows(index * grid.tokenCount..<(index + 1) * grid.tokenCount)
-      return try overlaid(RasterImage(decoded: codec.decode(rows, grid: grid, probe: .none)), request, task)
+      let decoded = RasterImage(decoded: codec.decode(rows, grid: grid, probe: .none))
+      return try overlaid(request.background == .opaque ? decoded.overWhite : decoded, request, task)
     }
     try context.checkCancelled()
     let result = try encoded(images, request)

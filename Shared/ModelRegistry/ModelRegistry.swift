@@ -1,11 +1,12 @@
 import Diffusion
 import Foundation
 import QwenImage
+import QwenImage21
 
 extension ModelFamilies {
   /// The families that this release reads. One line each.
   public static let standard = ModelFamilies([
-    QwenImageFamily.self
+    QwenImageFamily.self, QwenImage21Family.self,
   ])
 }
 

@@ -149,7 +149,7 @@ public struct QwenImageFamily: ModelFamily {
 
   /// The values of the model card of Qwen-Image.
   public func card(of model: ModelIdentity) -> ModelCard {
-    ModelCard(
+    var card = ModelCard(
       model: model, pipelineClass: className, pipelines: pipelines,
       limits: ModelLimits(
         sizeMultiplePx: latents.tokenEdgePx, minSidePx: 64, maxSidePx: 2048, maxPixels: 1664 * 1664, maxSteps: 200,
@@ -160,6 +160,8 @@ public struct QwenImageFamily: ModelFamily {
         size: ImageSize(widthPx: 1024, heightPx: 1024), steps: 50, trueCFGScale: 4, negativePrompt: " "),
       recommendedSizes: Self.publishedSizes, latents: latents,
       references: className == Self.layeredClass ? .layered : .published)
+    card.license = "Apache-2.0"
+    return card
   }
 
   /// Checkpoints for editing have all that image-to-image and inpainting need, too.
@@ -235,11 +237,11 @@ public struct QwenImageFamily: ModelFamily {
 
   /// Loads `transformer/`, and control networks beside it.
   public func predictor(
-    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, controlNetworks: [URL]
+    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, options: PredictorOptions
   ) throws -> any VelocityPredictor {
     let (weights, compute) = try model.open(.transformer, pool: pool, loading)
     // Before the limit is asked for: their weights stay in memory.
-    let networks = try controlNetworks.map {
+    let networks = try options.controlNetworks.map {
       try ControlNetwork(directory: $0, for: self.transformer, compute: compute)
     }
     let transformer = try MMDiT(

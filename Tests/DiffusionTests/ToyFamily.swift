@@ -71,7 +71,7 @@ struct ToyFamily: ModelFamily {
   }
 
   func predictor(
-    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, controlNetworks: [URL]
+    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, options: PredictorOptions
   ) throws -> any VelocityPredictor {
     let (weights, compute) = try model.open(.transformer, pool: pool, loading)
     let reader = ModuleReader(weights, compute: compute, layers: Self.layers)

@@ -86,7 +86,9 @@ import Weights
   @Test func aResumeEndsWithTheSameBytes() throws {
     let checkpoint = try Checkpoint(), model = try checkpoint.model
     try resume(
-      model, try model.family.predictor(of: model, loading: WeightLoading(), pool: Self.pool, controlNetworks: []))
+      model,
+      try model.family.predictor(
+        of: model, loading: WeightLoading(), pool: Self.pool, options: PredictorOptions()))
   }
 
   private func resume(_ model: ModelDirectory, _ predictor: some VelocityPredictor) throws {

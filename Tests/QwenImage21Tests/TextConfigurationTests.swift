@@ -142,7 +142,7 @@ import Weights
   // MARK: - Tensors
 
   @Test func publishedParameterCounts() throws {
-    let inventory = ParameterInventory(textEncoder: .published)
+    let inventory = ParameterInventory(qwen3: .published)
     #expect(inventory.valueCount == 8_767_123_696 && inventory.parameters.count == 750)
     let vision = inventory.parameters.filter { $0.name.hasPrefix("model.visual.") }
     #expect(vision.count == 351 && vision.reduce(0) { $0 + $1.shape.elementCount } == 576_388_336)
@@ -152,7 +152,7 @@ import Weights
 
   @Test func everyTensorOfTheReferenceCheckpointIsListed() throws {
     let tiny = try TinyTextEncoder(), weights = try tiny.weights()
-    let inventory = ParameterInventory(textEncoder: tiny.text, vision: tiny.images.vision)
+    let inventory = ParameterInventory(qwen3: tiny.text, vision: tiny.images.vision)
     #expect(weights.names == inventory.parameters.map(\.name).sorted() && weights.names.count == 116)
     for parameter in inventory.parameters { _ = try weights.tensor(parameter.name, parameter.shape) }
   }

@@ -56,7 +56,8 @@ private struct RecordedPipeline: CustomTestStringConvertible {
     return try LocalModel(
       ModelDirectory(directory), for: pipeline, loading: WeightLoading(precision: precision),
       pool: ThreadPool(threads: 2),
-      controlNetworks: loop.controlNetwork.map { [golden.appending(path: "tiny/\($0)")] } ?? [])
+      options: PredictorOptions(
+        controlNetworks: loop.controlNetwork.map { [golden.appending(path: "tiny/\($0)")] } ?? []))
   }
 
   func request(_ model: LocalModel, _ inputs: PipelineInputs) throws -> ImageRequest {

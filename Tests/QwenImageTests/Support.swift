@@ -60,7 +60,8 @@ extension ModelDirectory {
 
   /// The denoising loop.
   func denoiser(_ loading: WeightLoading, pool: ThreadPool) throws -> Denoiser<MMDiT> {
-    let transformer = try family.predictor(of: self, loading: loading, pool: pool, controlNetworks: []) as! MMDiT
+    let transformer =
+      try family.predictor(of: self, loading: loading, pool: pool, options: PredictorOptions()) as! MMDiT
     return Denoiser(transformer, scheduler: scheduler, guidance: family.guidance)
   }
 

@@ -52,11 +52,8 @@ public protocol ModelFamily: Sendable {
     of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, limits: ModelLimits, readsImages: Bool
   ) throws -> any PromptConditioner
   /// Loads the denoising network.
-  ///
-  /// - Parameter controlNetworks: directories of control networks, in the order in which ``ControlInput/network``
-  ///   counts.
   func predictor(
-    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, controlNetworks: [URL]
+    of model: ModelDirectory, loading: WeightLoading, pool: ThreadPool, options: PredictorOptions
   ) throws -> any VelocityPredictor
   /// Loads the autoencoder, or one half of it.
   func codec(of model: ModelDirectory, pool: ThreadPool, parts: CodecParts) throws -> any LatentCodec
@@ -80,6 +77,30 @@ extension ModelFamily {
   /// Opens weights whose tensors are named as published.
   public static func weights(of component: ModelComponent, in folder: URL) throws(WeightsError) -> ComponentWeights {
     try ComponentWeights(directory: folder, baseName: component.weightsBaseName)
+  }
+}
+
+/// What can be chosen about a denoising network.
+public struct PredictorOptions: Sendable {
+  /// Directories of control networks that are loaded beside it, in the order in which ``ControlInput/network`` counts.
+  public var controlNetworks: [URL]
+  /// Whether keys and values of text and references are kept for all steps, by networks where they are the same in
+  /// every step. Images are the same without.
+  public var usesPrefixCache: Bool
+  /// Most bytes of these for one image, all its branches of guidance together.
+  public var prefixCacheBytesMax: Int
+
+  /// 8 GiB: two references of 1024×1024 pixels with guidance, in bf16.
+  public static let standardPrefixCacheBytesMax = 8 << 30
+
+  /// See the properties.
+  public init(
+    controlNetworks: [URL] = [], usesPrefixCache: Bool = true,
+    prefixCacheBytesMax: Int = Self.standardPrefixCacheBytesMax
+  ) {
+    self.controlNetworks = controlNetworks
+    self.usesPrefixCache = usesPrefixCache
+    self.prefixCacheBytesMax = prefixCacheBytesMax
   }
 }
 

@@ -102,4 +102,35 @@ public struct PromptConditioning: Sendable {
     text.append(embeds.rows(start..<embeds.shape[0]))
     self.init(embeds: Tensor.stacking(text), imagePlaces: places)
   }
+
+  /// The conditioning as one tensor [L + images, width], which crosses processes: a row of NaN in the place of each
+  /// image.
+  public var marked: Tensor {
+    if imagePlaces.isEmpty { return embeds }
+    let mark = Tensor(Array(repeating: Float.nan, count: embeds.shape[1]), shape: [1, embeds.shape[1]])
+    var parts: [Tensor] = [], start = 0
+    for place in imagePlaces {
+      parts += [embeds.rows(start..<place), mark]
+      start = place
+    }
+    return Tensor.stacking(parts + [embeds.rows(start..<embeds.shape[0])])
+  }
+
+  /// The conditioning that ``marked`` gives. A tensor that is no matrix of fp32 is taken as it is, for the network to
+  /// refuse.
+  public init(marked: Tensor) {
+    guard marked.shape.rank == 2, marked.dtype == .fp32, marked.shape[1] > 0 else {
+      self.init(embeds: marked)
+      return
+    }
+    let width = marked.shape[1]
+    let places = marked.withElements(as: Float.self) { elements in
+      (0..<marked.shape[0]).filter { elements[$0 * width].isNaN }
+    }
+    guard !places.isEmpty else {
+      self.init(embeds: marked)
+      return
+    }
+    self.init(embeds: marked, withoutImageRows: places.map { $0..<$0 + 1 })
+  }
 }

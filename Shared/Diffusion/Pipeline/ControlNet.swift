@@ -41,9 +41,7 @@ extension PipelineRun {
   ) throws -> RasterImage {
     let (prompt, negative) = try encodePrompts()
     probe.record("prepare_latents.0", noise)
-    var input = DenoisingInput(
-      prompt: prompt, negativePrompt: negative, latents: noise, grid: grid, steps: request.steps,
-      trueCFGScale: request.trueCFGScale)
+    var input = input(prompt, negative, from: noise)
     input.controls = controls
     return decode(try model.denoise(input, probe, afterStep), grid)
   }

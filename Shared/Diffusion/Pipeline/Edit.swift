@@ -13,7 +13,11 @@ extension PipelineRun {
   /// A prompt about several images → an image (diffusers `QwenImageEditPlusPipeline`): the text encoder sees smaller
   /// ones.
   func editPlus(_ afterStep: LocalModel.AfterStep) throws -> RasterImage {
-    let images = try images(), area = model.card.references.conditionPx
+    let images = try images(), area = references.conditionPx
+    guard images.count <= references.maxCount else {
+      throw PipelineError.invalidRequest(
+        field: "image", reason: "there are \(images.count), but this model takes \(references.maxCount) at most")
+    }
     let shown = images.map { $0.prepared(by: ImagePreparation(size: $0.size.scaled(toArea: area))) }
     let (prompt, negative) = try encodePrompts(.editPlus, images: shown)
     let references = images.enumerated().map { reference(referenceImage(of: $1), number: $0) }
@@ -26,16 +30,14 @@ extension PipelineRun {
   ) throws -> RasterImage {
     let noise = noise()
     probe.record("prepare_latents.0", noise)
-    var input = DenoisingInput(
-      prompt: prompt, negativePrompt: negative, latents: noise, grid: grid, steps: request.steps,
-      trueCFGScale: request.trueCFGScale)
+    var input = input(prompt, negative, from: noise)
     input.references = references
     return decode(try model.denoise(input, probe, afterStep), grid)
   }
 
   /// An image as the autoencoder sees it.
   func referenceImage(of image: RasterImage) -> RasterImage {
-    image.prepared(by: ImagePreparation(size: image.size.scaled(toArea: model.card.references.referencePx)))
+    image.prepared(by: ImagePreparation(size: image.size.scaled(toArea: references.referencePx)))
   }
 
   /// A prompt about an image, and a mask → the image with its masked part made anew (diffusers

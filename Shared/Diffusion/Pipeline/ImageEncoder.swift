@@ -24,8 +24,9 @@ public struct ImageEncoder: Sendable {
   ///   - noise: samples the posterior; nil: its mean is taken.
   ///   - number: of the encoding, for the names of recorded tensors.
   public func encode(_ image: RasterImage, noise: Tensor? = nil, number: Int = 0, probe: Probe = .none) -> Tensor {
+    let pixels = Tensor(pixels: image.converted(toChannels: codec.imageChannels))
     let planes = codec.encode(
-      Tensor(pixels: image), noise: noise, probe: probe.scoped("vae").renamed("encode0", "encode\(number)"))
+      pixels, noise: noise, probe: probe.scoped("vae").renamed("encode0", "encode\(number)"))
     return LatentPacking.pack(planes, patch: geometry.patch)
   }
 

@@ -11,6 +11,8 @@ public struct ImageRequest: Sendable, Equatable {
   public var trueCFGScale: Double
   /// Denoising steps.
   public var steps: Int
+  /// Noise levels of the steps before the shift, ``steps`` of them; nil: the model's.
+  public var sigmas: [Double]?
   /// The image's size.
   public var size: ImageSize
   /// Seed of the initial noise.
@@ -30,14 +32,15 @@ public struct ImageRequest: Sendable, Equatable {
 
   /// A request with the model's values where the caller has none.
   public init(
-    _ card: ModelCard, prompt: String, negativePrompt: String?, trueCFGScale: Double?, steps: Int?, width: Int?,
-    height: Int?, seed: UInt64
+    _ card: ModelCard, prompt: String, negativePrompt: String?, trueCFGScale: Double?, steps: Int?,
+    sigmas: [Double]? = nil, width: Int?, height: Int?, seed: UInt64
   ) {
     let defaults = card.defaults
     self.init(
       prompt: prompt, negativePrompt: defaults.negativePrompt(for: negativePrompt),
-      trueCFGScale: trueCFGScale ?? defaults.trueCFGScale, steps: steps ?? defaults.steps,
+      trueCFGScale: trueCFGScale ?? defaults.trueCFGScale, steps: card.steps(asked: steps, sigmas: sigmas),
       size: ImageSize(widthPx: width ?? defaults.size.widthPx, heightPx: height ?? defaults.size.heightPx), seed: seed)
+    self.sigmas = sigmas
   }
 
   /// Whether every step runs a second, unconditional pass.

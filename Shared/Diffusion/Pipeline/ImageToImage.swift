@@ -11,9 +11,7 @@ extension PipelineRun {
     let encoded = sampledLatents(of: [image])
     let latents = schedule.noised(encoded[0], with: noise(after: encoded.count), before: first)
     probe.record("prepare_latents.0", latents)
-    let input = DenoisingInput(
-      prompt: prompt, negativePrompt: negative, latents: latents, grid: grid, steps: request.steps, firstStep: first,
-      trueCFGScale: request.trueCFGScale)
+    let input = input(prompt, negative, from: latents, firstStep: first)
     return decode(try model.denoise(input, probe, afterStep), grid)
   }
 }

@@ -54,9 +54,7 @@ struct InpaintingTask {
     run: PipelineRun, _ prompt: PromptConditioning, _ negative: PromptConditioning?, references: [ReferenceLatents],
     _ afterStep: LocalModel.AfterStep
   ) throws -> RasterImage {
-    var input = DenoisingInput(
-      prompt: prompt, negativePrompt: negative, latents: latents, grid: run.grid, steps: run.request.steps,
-      firstStep: firstStep, trueCFGScale: run.request.trueCFGScale)
+    var input = run.input(prompt, negative, from: latents, firstStep: firstStep)
     input.references = references
     input.inpainting = inpainting
     let image = run.decode(try run.model.denoise(input, run.probe, afterStep), run.grid)

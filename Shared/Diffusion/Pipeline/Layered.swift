@@ -17,9 +17,7 @@ extension PipelineRun {
     let reference = reference(image, number: 0), count = inputs.layers + 1
     let noise = InitialNoise.torchCPU(seed: request.seed, grid: grid, geometry, layers: count, probe: probe)
     probe.record("prepare_latents.0", noise)
-    var input = DenoisingInput(
-      prompt: prompt, negativePrompt: negative, latents: noise, grid: grid, steps: request.steps,
-      trueCFGScale: request.trueCFGScale)
+    var input = input(prompt, negative, from: noise)
     input.layers = count
     input.references = [reference]
     let latents = try model.denoise(input, probe, afterStep), tokens = grid.tokenCount

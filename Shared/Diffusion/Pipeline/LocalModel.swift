@@ -23,12 +23,12 @@ public struct LocalModel: Sendable {
   ///   - pipeline: what is to be done.
   ///   - loading: the compute mode of the two large networks, and where their packed weights are kept.
   ///   - scheduler: replaces the checkpoint's schedule, as users of the Lightning distillations do.
-  ///   - controlNetworks: directories of control networks.
+  ///   - options: what can be chosen about the denoising network.
   /// - Throws: `ConfigurationError`, `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at
   ///   fault.
   public init(
     _ model: ModelDirectory, for pipeline: PipelineName = .textToImage, loading: WeightLoading, pool: ThreadPool,
-    scheduler: SchedulerConfiguration? = nil, controlNetworks: [URL] = []
+    scheduler: SchedulerConfiguration? = nil, options: PredictorOptions = PredictorOptions()
   ) throws {
     card = try model.card()
     self.scheduler = scheduler ?? model.scheduler
@@ -36,8 +36,7 @@ public struct LocalModel: Sendable {
     conditioner = try family.conditioner(
       of: model, loading: loading, pool: pool, limits: card.limits, readsImages: pipeline.showsImagesToEncoder)
     denoise = Self.loop(
-      try family.predictor(of: model, loading: loading, pool: pool, controlNetworks: controlNetworks), self.scheduler,
-      family.guidance)
+      try family.predictor(of: model, loading: loading, pool: pool, options: options), self.scheduler, family.guidance)
     codec = try family.codec(of: model, pool: pool, parts: pipeline == .textToImage ? .decoder : [.encoder, .decoder])
   }
 
@@ -103,11 +102,15 @@ struct PipelineRun {
   var geometry: LatentGeometry { model.card.latents }
   var grid: TokenGrid { geometry.grid(of: request.size) }
 
-  /// The request's images, what is transparent over white; a request without one is refused.
+  /// The request's images, what is transparent over white unless the model's images have transparency; a request
+  /// without one is refused.
   func images() throws(PipelineError) -> [RasterImage] {
     guard !inputs.images.isEmpty else { throw .invalidRequest(field: "image", reason: "is missing") }
-    return inputs.images.map(\.overWhite)
+    return model.card.hasTransparency ? inputs.images : inputs.images.map(\.overWhite)
   }
+
+  /// In which sizes networks see these.
+  var references: ReferenceAreas { model.card.references.with(outputResolutionPx: inputs.outputResolutionPx) }
 
   /// The request's first image, as ``images()``.
   func image() throws(PipelineError) -> RasterImage { try images()[0] }
@@ -151,6 +154,17 @@ struct PipelineRun {
       latents: encoder.encode(image, number: number, probe: probe), grid: geometry.grid(of: image.size))
   }
 
+  /// What the loop starts from: the request's steps and guidance.
+  func input(
+    _ prompt: PromptConditioning, _ negative: PromptConditioning?, from latents: Tensor, firstStep: Int = 0
+  ) -> DenoisingInput {
+    var input = DenoisingInput(
+      prompt: prompt, negativePrompt: negative, latents: latents, grid: grid, steps: request.steps,
+      firstStep: firstStep, trueCFGScale: request.trueCFGScale)
+    input.sigmas = request.sigmas
+    return input
+  }
+
   /// The decoded image.
   func decode(_ latents: Tensor, _ grid: TokenGrid, number: Int = 0) -> RasterImage {
     RasterImage(
@@ -162,7 +176,7 @@ struct PipelineRun {
   func schedule() throws(PipelineError) -> FlowMatchSchedule {
     do {
       return try FlowMatchSchedule(
-        configuration: model.scheduler, steps: request.steps, imageTokens: grid.tokenCount)
+        configuration: model.scheduler, steps: request.steps, imageTokens: grid.tokenCount, levels: request.sigmas)
     } catch {
       throw .invalidRequest(field: "steps", reason: "cannot be scheduled: \(error)")
     }

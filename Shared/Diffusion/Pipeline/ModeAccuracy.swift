@@ -38,7 +38,7 @@ public struct ModeAccuracy: Sendable, Equatable {
     }
     func network(_ precision: PrecisionChoice) throws -> any MeasuredNetwork {
       let predictor = try model.family.predictor(
-        of: model, loading: WeightLoading(precision: precision), pool: pool, controlNetworks: [])
+        of: model, loading: WeightLoading(precision: precision), pool: pool, options: PredictorOptions())
       return Self.measured(predictor, model.scheduler, model.family.guidance)
     }
 

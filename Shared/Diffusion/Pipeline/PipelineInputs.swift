@@ -38,6 +38,8 @@ public struct PipelineInputs: Sendable {
   public var controls: [Control] = []
   /// Layers to take the image apart into.
   public var layers = LayerCount.default
+  /// References have about the square of it in pixels; nil: as the model does it.
+  public var outputResolutionPx: Int?
 
   /// No images.
   public init() {}

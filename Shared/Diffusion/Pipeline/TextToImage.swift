@@ -7,9 +7,6 @@ extension PipelineRun {
     let (prompt, negative) = try encodePrompts()
     let noise = latents ?? noise()
     probe.record("prepare_latents.0", noise)
-    let input = DenoisingInput(
-      prompt: prompt, negativePrompt: negative, latents: noise, grid: grid, steps: request.steps,
-      trueCFGScale: request.trueCFGScale)
-    return decode(try model.denoise(input, probe, afterStep), grid)
+    return decode(try model.denoise(input(prompt, negative, from: noise), probe, afterStep), grid)
   }
 }

@@ -1,10 +1,10 @@
 import Foundation
 
 /// A tokenizer for checkpoints with random weights: it has the family's special tokens, one token for every word of the
-/// prompt template, so that the template has its 34 tokens, and bytes for everything else.
+/// prompt template or part of one, so that the template has as many tokens as published, and bytes for everything else.
 package struct SyntheticTokenizer {
-  /// The added tokens in the order of their ids, as published.
-  package static let addedTokens = [
+  /// The added tokens of Qwen2.5-VL in the order of their ids.
+  package static let qwen2AddedTokens = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
     "<|box_end|>",
     "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>",
@@ -12,17 +12,22 @@ package struct SyntheticTokenizer {
     "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>",
     "<|file_sep|>",
   ]
+  /// The added tokens of Qwen3-VL in the order of their ids.
+  package static let qwen3AddedTokens =
+    qwen2AddedTokens + ["<tool_response>", "</tool_response>", "<think>", "</think>"]
   /// Id of the first added token of a tokenizer as large as the published one.
   package static let publishedFirstAddedID = 151_643
 
   private let tokens: [String]
   private let merges: [String]
   private let firstAddedID: Int
+  private let addedTokens: [String]
 
   /// - Parameters:
   ///   - vocabularySize: rows of the embedding table; one that holds the published ids gets them.
-  ///   - templateWords: the words of the prompt template, each of which becomes one token.
-  package init(vocabularySize: Int, templateWords: [[UInt8]]) {
+  ///   - templateWords: the words of the prompt template or parts of them, each of which becomes one token.
+  ///   - addedTokens: in the order of their ids.
+  package init(vocabularySize: Int, templateWords: [[UInt8]], addedTokens: [String] = Self.qwen2AddedTokens) {
     var tokens = (UInt8.min...UInt8.max).map { ByteAlphabet.text(of: [$0]) }, known = Set(tokens), merges: [String] = []
     for word in templateWords {
       var left = ByteAlphabet.text(of: word.prefix(1))
@@ -37,7 +42,8 @@ package struct SyntheticTokenizer {
     }
     self.tokens = tokens
     self.merges = merges
-    let fitsPublished = vocabularySize >= Self.publishedFirstAddedID + Self.addedTokens.count
+    self.addedTokens = addedTokens
+    let fitsPublished = vocabularySize >= Self.publishedFirstAddedID + addedTokens.count
     firstAddedID = fitsPublished ? Self.publishedFirstAddedID : tokens.count
   }
 
@@ -49,7 +55,7 @@ package struct SyntheticTokenizer {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     let vocabulary = Dictionary(uniqueKeysWithValues: tokens.enumerated().map { ($1, $0) })
-    let added = Dictionary(uniqueKeysWithValues: Self.addedTokens.enumerated().map { ($1, firstAddedID + $0) })
+    let added = Dictionary(uniqueKeysWithValues: addedTokens.enumerated().map { ($1, firstAddedID + $0) })
     return [
       "vocab.json": try encoder.encode(vocabulary), "added_tokens.json": try encoder.encode(added),
       "merges.txt": Data(("#version: 0.2\n" + merges.joined(separator: "\n") + "\n").utf8),

@@ -93,7 +93,7 @@ public struct PromptEncoder: PromptConditioner {
       expanded += Array(repeating: ids[place], count: count)
       done = place + 1
     }
-    return PromptTokens(ids: expanded + ids[done...], droppedCount: dropped, images: prompt.images)
+    return PromptTokens(ids: expanded + ids[done...], droppedCount: dropped, images: prompt.images.map(\.rgb))
   }
 
   private func isImage(_ id: Int) -> Bool { id == model.configuration.imageTokenID }

@@ -3,7 +3,7 @@ import TensorCore
 
 extension ParameterInventory {
   /// The tensors of `text_encoder/`: the vision tower's, the language model's, and the output head's.
-  public init(textEncoder configuration: Qwen3TextConfiguration, vision: Qwen3VisionConfiguration = .published) {
+  public init(qwen3 configuration: Qwen3TextConfiguration, vision: Qwen3VisionConfiguration = .published) {
     self.init()
     visionTower(vision)
     let hidden = configuration.hiddenSize, prefix = "model.language_model"
