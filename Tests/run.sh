@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
-scripts=(scripts reader cluster images prompts page page-images faults containers)
+scripts=(scripts reader cluster images families prompts page page-images faults containers)
 fuzz_seconds=
 chosen=()
 while [ $# -gt 0 ]; do
@@ -105,6 +105,7 @@ part scripts 600 "$python" Tests/Support/test_log_test.py
 part reader 1800 "$python" Tests/NanoModel/reader_test.py
 part cluster 3600 "$python" Tests/Cluster/cluster_test.py "$bin"
 part images 3600 "$python" Tests/Cluster/images_test.py "$bin"
+part families 3600 "$python" Tests/Cluster/families_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
 part page-images 3600 "$python" Tests/Cluster/page_images_test.py "$bin"

@@ -43,7 +43,7 @@ struct ImagesResponse: Encodable {
     size = "\(job.size)"
     steps = job.steps
     trueCfgScale = job.trueCFGScale
-    if job.layers > 0 { background = "transparent" }
+    if job.isTransparent { background = "transparent" }
     data = []
     for (index, image) in images.enumerated() {
       for (layer, address) in image.files(at: urls?[index]) {
@@ -132,7 +132,7 @@ struct CompletedEvent: Encodable {
     b64Json = url == nil ? try result.file(layer ?? 0, of: image.fileCount).base64 : nil
     self.url = url
     self.layer = layer
-    if layer != nil { background = "transparent" }
+    if image.isTransparent { background = "transparent" }
     createdAt = Int(Date().timeIntervalSince1970)
     size = "\(image.size)"
     usage = TokenUsage([(image, result)])

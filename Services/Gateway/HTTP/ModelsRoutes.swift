@@ -39,6 +39,14 @@ struct ModelsRoutes: Sendable {
     var pipeline: String
     var pipelines: [Pipeline]
     var fingerprint: String
+    /// By its SPDX identifier or its name; absent: unknown.
+    var license: String?
+    /// Whether images have an alpha channel.
+    var transparency: Bool
+    /// Most images that a prompt may speak of.
+    var maxReferences: Int
+    /// The steps of a distilled model's schedule, whatever a request asks for.
+    var scheduleSteps: Int?
     var ready: Bool
     var limits: Limits
     var defaults: Defaults
@@ -94,6 +102,10 @@ extension ModelsRoutes.Model {
     pipeline = card.pipelineClass
     pipelines = card.pipelines.map { .init(name: $0.text, ready: ready.contains($0)) }
     fingerprint = card.model.fingerprint
+    license = card.license.isEmpty ? nil : card.license
+    transparency = card.hasTransparency
+    maxReferences = card.references.maxCount
+    scheduleSteps = card.limits.scheduleSteps
     self.ready = !ready.isEmpty
     limits = .init(
       sizeMultiple: card.limits.sizeMultiplePx, minSide: card.limits.minSidePx, maxSide: card.limits.maxSidePx,

@@ -6,7 +6,7 @@ extension Pipeline {
   /// A prompt and control images → an image.
   public static let controlNet = Pipeline(
     name: .controlNet, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 0...0,
-    controls: 1...ImageSpec.maxControlCount, readOptions: PipelineOptions.read([.control])
+    controls: 1...ImageSpec.maxControlCount, readOptions: PipelineOptions.read([.control, .sigmas])
   ) { spec in
     var tasks = PipelineTask.encodePrompts(spec)
     let prompts = Array(tasks.indices), prepared = ImagePreparation(size: spec.size)
@@ -23,7 +23,7 @@ extension Pipeline {
   /// A prompt, a control image and a mask → an image that is made anew where the mask is white.
   public static let controlNetInpaint = Pipeline(
     name: .controlNetInpaint, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 0...0,
-    takesMask: true, controls: 1...1, readOptions: PipelineOptions.read([.control, .maskBlur])
+    takesMask: true, controls: 1...1, readOptions: PipelineOptions.read([.control, .maskBlur, .sigmas])
   ) { spec in
     var tasks = PipelineTask.encodePrompts(spec)
     let prompts = Array(tasks.indices), prepared = ImagePreparation(size: spec.size)

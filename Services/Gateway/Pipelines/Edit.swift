@@ -5,7 +5,8 @@ import StrictJSON
 extension Pipeline {
   /// A prompt about one image → an image: text encoder and autoencoder see the same image.
   public static let edit = Pipeline(
-    name: .edit, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1
+    name: .edit, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1,
+    readOptions: PipelineOptions.read([.sigmas, .outputResolution])
   ) { spec in
     let shown = ImagePreparation(size: spec.referenceSize(0))
     var tasks = PipelineTask.encodePrompts(spec, .edit, shown: [shown])
@@ -18,11 +19,12 @@ extension Pipeline {
 
   /// A prompt about several images → an image: the text encoder sees smaller ones.
   public static let editPlus = Pipeline(
-    name: .editPlus, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...ImageSpec.maxInputCount
+    name: .editPlus, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...ImageSpec.maxInputCount,
+    readOptions: PipelineOptions.read([.sigmas, .outputResolution])
   ) { spec in
     let images = Array(spec.images.indices)
     let shown = spec.images.map {
-      ImagePreparation(size: $0.size.scaled(toArea: spec.card.references.conditionPx))
+      ImagePreparation(size: $0.size.scaled(toArea: spec.references.conditionPx))
     }
     var tasks = PipelineTask.encodePrompts(spec, .editPlus, shown: shown)
     let prompts = Array(tasks.indices), sizes = images.map { spec.referenceSize($0) }
@@ -38,7 +40,7 @@ extension Pipeline {
   /// as reference and as what is kept.
   public static let editInpaint = Pipeline(
     name: .editInpaint, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1, takesMask: true,
-    readOptions: PipelineOptions.read([.strength, .paddingMaskCrop, .maskBlur, .pasteBack])
+    readOptions: PipelineOptions.read([.strength, .paddingMaskCrop, .maskBlur, .pasteBack, .sigmas])
   ) { spec in
     let shown = ImagePreparation(size: spec.referenceSize(0)), prepared = spec.inpaintingPreparation
     var tasks = PipelineTask.encodePrompts(spec, .edit, shown: [shown])

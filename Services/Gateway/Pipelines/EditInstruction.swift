@@ -58,6 +58,7 @@ extension GenerationRequest {
     request.object = instruction.object
     (request.options, request.optionFields) = (instruction.options, instruction.optionFields)
     request.instructions = []
+    request.background = .auto
     return request
   }
 }

@@ -16,7 +16,7 @@ extension Pipeline {
       guard let pipeline = edits[edit.pipeline] else { preconditionFailure("\(edit.pipeline)") }
       var own = pipeline.tasks(edit)
       let last = own.removeLast()
-      own.append(index + 1 < spec.edits.count ? last.givingPixels(of: edit.resultSize) : last.writing(spec.textEntries))
+      own.append(index + 1 < spec.edits.count ? last.givingPixels(of: edit) : last.writing(spec.textEntries))
       let offset = tasks.count
       let object = ObjectEdit(option: edit.options[ObjectEdit.key])
       tasks += own.map { $0.moved(by: offset).taking(offset - 1, for: ImageSpec.madeImage(index), object) }
@@ -87,8 +87,8 @@ extension PipelineTask {
   }
 
   /// A decoder's task whose output are the pixels instead of a file.
-  fileprivate func givingPixels(of size: ImageSize) -> PipelineTask {
-    let shape = [size.heightPx, size.widthPx, 3]
+  fileprivate func givingPixels(of edit: ImageSpec) -> PipelineTask {
+    let shape = [edit.resultSize.heightPx, edit.resultSize.widthPx, edit.isTransparent ? 4 : 3]
     var task = changingRequest {
       $0.format = .pixels
       $0.textEntries = []

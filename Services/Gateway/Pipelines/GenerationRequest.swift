@@ -56,6 +56,8 @@ public struct GenerationRequest: Hashable, Sendable {
   public var uploads: [UploadedImage] = []
   /// How the images are answered.
   public var resultFormat = ResultFormat.base64
+  /// What is behind what the images show.
+  var background = BackgroundChoice.auto
 
   /// How images are answered.
   public enum ResultFormat: String, CaseIterable, Sendable {
@@ -224,8 +226,10 @@ public struct GenerationRequest: Hashable, Sendable {
     _ = try fields.choice(
       "output_format", ["png"], unsupported: ["jpeg": onlyPNG, "webp": onlyPNG, "gif": onlyPNG, "svg": onlyPNG])
     _ = try fields.integer("output_compression", in: 100...100)
-    _ = try fields.choice(
-      "background", ["auto", "opaque"], unsupported: ["transparent": "the model draws opaque images only"])
+    background =
+      try fields.choice("background", BackgroundChoice.allCases.map(\.rawValue)).flatMap {
+        BackgroundChoice(rawValue: $0)
+      } ?? .auto
     _ = try fields.choice("quality", ["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"])
     _ = try fields.choice("complexity", ["low", "medium", "high"])
     _ = try fields.choice("moderation", ["auto", "low"])

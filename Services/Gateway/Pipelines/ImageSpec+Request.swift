@@ -38,22 +38,25 @@ extension ImageSpec {
   ) throws(APIError) -> (spec: ImageSpec, inputs: [InputImage]) {
     var inputs = inputs
     let pipeline = try inputs.choosePipeline(request, card, pipelines)
-    var options = try inputs.options(of: request, pipeline)
-    try checkPrompt(request.prompt, "prompt", card)
+    var (options, prompt) = try request.background.applied(
+      to: inputs.options(of: request, pipeline), request.prompt, pipeline.name, card)
+    try checkPrompt(prompt, "prompt", card)
     let negativePrompt = card.defaults.negativePrompt(for: request.negativePrompt)
     if let negativePrompt { try checkPrompt(negativePrompt, "negative_prompt", card) }
     let trueCFGScale = request.trueCFGScale ?? card.defaults.trueCFGScale
-    let steps = request.steps ?? card.defaults.steps
+    let sigmas = options[PipelineOptions.sigmas.rawValue]?.elements?.compactMap(\.double)
+    let steps = card.steps(asked: request.steps, sigmas: sigmas)
     guard steps <= card.limits.maxSteps else {
       throw APIError(
         .invalidValue, "\(request.stepsField) is \(steps), but must be from 1 to \(card.limits.maxSteps)",
         param: request.stepsField)
     }
-    let size = try size(for: request, pipeline.name, inputs.sizes, card)
-    try inputs.finish(&options, pipeline.name, size)
+    let resolution = options[PipelineOptions.outputResolution.rawValue]?.integer
+    let size = try size(for: request, pipeline.name, inputs.sizes, resolution, card)
+    try inputs.finish(&options, pipeline.name, size, card)
     let kept = inputs.all
     let spec = ImageSpec(
-      card: card, pipeline: pipeline.name, prompt: request.prompt,
+      card: card, pipeline: pipeline.name, prompt: prompt,
       // As in the reference: without guidance the negative prompt has no effect, and is not even encoded.
       negativePrompt: trueCFGScale > 1 ? negativePrompt : nil, size: size, steps: steps, trueCFGScale: trueCFGScale,
       seed: request.seed.map { UInt64($0) } ?? randomSeed, options: options, inputs: kept.map(\.reference))
@@ -79,6 +82,9 @@ extension ImageSpec {
       do throws(APIError) {
         (edit, inputs) = try Self.image(
           of: own, RequestInputs(image, for: own, pending: pending), card, pipelines, randomSeed: randomSeed)
+        guard edit.sigmas.isEmpty else {
+          throw APIError(.invalidValue, "sigmas: all edits have the steps of the request", param: "sigmas")
+        }
         guard Pipeline.edits[edit.pipeline] != nil else {
           throw APIError(
             .invalidValue, "\(edit.pipeline) is no pipeline for one edit of several", param: "pipeline")
@@ -96,7 +102,10 @@ extension ImageSpec {
         image = RasterImage(width: size.widthPx, height: size.heightPx, filledWith: [0, 0, 0])
       }
     }
-    var spec = edits[edits.count - 1]
+    let last = edits.count - 1
+    (edits[last].options, edits[last].prompt) = try request.background.applied(
+      to: edits[last].options, edits[last].prompt, edits[last].pipeline, card)
+    var spec = edits[last]
     spec.pipeline = .editSequence
     spec.prompt = edits.map(\.prompt).joined(separator: "; ")
     (spec.options, spec.edits, spec.inputs) = ([:], edits, kept.map(\.reference))
@@ -113,15 +122,17 @@ extension ImageSpec {
   }
 
   private static func size(
-    for request: GenerationRequest, _ pipeline: PipelineName, _ images: [ImageSize], _ card: ModelCard
+    for request: GenerationRequest, _ pipeline: PipelineName, _ images: [ImageSize], _ resolutionPx: Int?,
+    _ card: ModelCard
   ) throws(APIError) -> ImageSize {
     let asked = request.size.map { ImageSize(widthPx: $0.width, heightPx: $0.height) }
-    let size = card.size(for: pipeline, asked, images), limits = card.limits
+    let size = card.size(for: pipeline, asked, images, outputResolutionPx: resolutionPx), limits = card.limits
     // What no request says is a default, or follows from an image.
     let isAsked = asked == size
-    guard isAsked || !images.isEmpty else { return size }
+    guard isAsked || !images.isEmpty || resolutionPx != nil else { return size }
+    let origin = resolutionPx == nil ? "image" : PipelineOptions.outputResolution.rawValue
     for (name, side) in [("width", size.widthPx), ("height", size.heightPx)] {
-      let field = !isAsked ? "image" : request.hasSizeField ? "size" : name
+      let field = !isAsked ? origin : request.hasSizeField ? "size" : name
       guard side.isMultiple(of: limits.sizeMultiplePx) else {
         throw APIError(
           .invalidValue, "\(name) is \(side), but must be a multiple of \(limits.sizeMultiplePx)", param: field)
@@ -136,7 +147,7 @@ extension ImageSpec {
       throw APIError(
         .invalidValue,
         "size is \(size), which is \(size.pixelCount) pixels; the limit of \(card.model.id) is \(limits.maxPixels)",
-        param: isAsked ? "size" : "image")
+        param: isAsked ? "size" : origin)
     }
     return size
   }

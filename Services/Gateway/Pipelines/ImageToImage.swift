@@ -7,7 +7,7 @@ extension Pipeline {
   /// says, decode.
   public static let imageToImage = Pipeline(
     name: .imageToImage, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1,
-    readOptions: PipelineOptions.read([.strength])
+    readOptions: PipelineOptions.read([.strength, .sigmas])
   ) { spec in
     var tasks = PipelineTask.encodePrompts(spec)
     let image = tasks.count

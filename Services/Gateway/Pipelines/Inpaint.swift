@@ -6,7 +6,7 @@ extension Pipeline {
   /// A prompt, an image and a mask → the image with its masked part made anew.
   public static let inpaint = Pipeline(
     name: .inpaint, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1, takesMask: true,
-    readOptions: PipelineOptions.read([.strength, .paddingMaskCrop, .maskBlur, .pasteBack])
+    readOptions: PipelineOptions.read([.strength, .paddingMaskCrop, .maskBlur, .pasteBack, .sigmas])
   ) { spec in
     let preparation = spec.inpaintingPreparation
     var tasks = PipelineTask.encodePrompts(spec)

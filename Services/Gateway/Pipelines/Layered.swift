@@ -6,7 +6,7 @@ extension Pipeline {
   /// An image, and a prompt that describes it → its layers, from the bottom up, with transparency.
   public static let layered = Pipeline(
     name: .layered, stages: [.textEncoder, .vaeEncoder, .denoiser, .vaeDecoder], images: 1...1,
-    readOptions: PipelineOptions.read([.layers])
+    readOptions: PipelineOptions.read([.layers, .sigmas])
   ) { spec in
     var tasks = PipelineTask.encodePrompts(spec)
     let prompts = Array(tasks.indices)

@@ -17,6 +17,10 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
   case control = "control_scale"
   /// Layers to take the image apart into.
   case layers
+  /// Noise levels of the steps, before the shift.
+  case sigmas
+  /// References have about the square of it in pixels, and so has an image without a size of its own.
+  case outputResolution = "output_resolution"
 
   /// Reads the fields of `options`.
   static func read(
@@ -40,6 +44,11 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
       values[rawValue] = try fields.integer(rawValue, in: LayerCount.limit).map {
         .number(JSONNumber(text: "\($0)"))
       }
+    case .sigmas: values[rawValue] = try sigmas(&fields)
+    case .outputResolution:
+      values[rawValue] = try fields.integer(rawValue, in: ReferenceAreas.outputResolutionLimit).map {
+        .number(JSONNumber(text: "\($0)"))
+      }
     case .pasteBack: values[rawValue] = try fields.bool(rawValue).map { .bool($0) }
     case .control:
       for (name, range) in [("control_scale", -10...10), ("control_start", 0...1), ("control_end", 0...1)]
@@ -52,7 +61,39 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
   }
 }
 
+extension PipelineOptions {
+  /// Most steps of a schedule that a request gives: what a message can carry.
+  private static let maxSigmas = 256
+
+  private func sigmas(_ fields: inout FieldReader) throws(APIError) -> JSON? {
+    guard let sigmas = try fields.numbers(rawValue, in: 0...1, maxCount: Self.maxSigmas) else { return nil }
+    for (index, sigma) in sigmas.enumerated() {
+      guard sigma > 0, index == 0 || sigma <= sigmas[index - 1] else {
+        throw APIError(
+          .invalidValue, "\(rawValue)[\(index)] is \(sigma); noise levels must be above 0 and fall", param: rawValue)
+      }
+    }
+    return .array(sigmas.map { .number(JSONNumber(text: "\($0)")) })
+  }
+}
+
 extension ImageSpec {
+  /// The key of ``options`` that says what becomes of transparency: `opaque`, or absent.
+  static let backgroundKey = "background"
+
+  /// Noise levels of the steps before the shift; none: the model's.
+  var sigmas: [Double] { options[PipelineOptions.sigmas.rawValue]?.elements?.compactMap(\.double) ?? [] }
+
+  /// In which sizes networks see the images.
+  var references: ReferenceAreas {
+    card.references.with(outputResolutionPx: number(PipelineOptions.outputResolution.rawValue).map { Int($0) })
+  }
+
+  /// Whether the result has an alpha channel.
+  public var isTransparent: Bool {
+    layers > 0 || card.hasTransparency && options[Self.backgroundKey]?.text != "opaque"
+  }
+
   /// Layers that the image is taken apart into; 0: the result is one image.
   public var layers: Int {
     pipeline == .layered ? number("layers").map { Int($0) } ?? LayerCount.default : 0
@@ -122,5 +163,5 @@ extension ImageSpec {
   func image(_ index: Int) -> InputReference { images[index] }
 
   /// The size in which the autoencoder sees image number `index`.
-  func referenceSize(_ index: Int) -> ImageSize { images[index].size.scaled(toArea: card.references.referencePx) }
+  func referenceSize(_ index: Int) -> ImageSize { images[index].size.scaled(toArea: references.referencePx) }
 }

@@ -123,6 +123,12 @@ struct RequestInputs {
       throw APIError(.unsupportedValue, "this gateway does not know the pipeline \(name)", param: "pipeline")
     }
     try check("image", images.count, pipeline.images, name)
+    if images.count > card.references.maxCount {
+      throw APIError(
+        .invalidValue,
+        "there are \(images.count) of image, but \(card.model.id) takes \(card.references.maxCount) at most",
+        param: "image")
+    }
     try check("control_image", controls.count, pipeline.controls, name)
     try check("mask", mask == nil ? 0 : 1, pipeline.takesMask ? 1...1 : 0...0, name)
     return pipeline
@@ -154,11 +160,11 @@ struct RequestInputs {
 
   /// Brings images and mask into the form in which they are kept, and finds the part of the image to work on.
   mutating func finish(
-    _ options: inout [String: JSON], _ pipeline: PipelineName, _ size: ImageSize
+    _ options: inout [String: JSON], _ pipeline: PipelineName, _ size: ImageSize, _ card: ModelCard
   ) throws(APIError) {
     try checkControlNumbers(options)
-    // Layers have the image's transparency; all others see what is transparent over white.
-    if pipeline != .layered { images = images.map(\.overWhite) }
+    // Layers have the image's transparency, and so have models for it; all others see what is transparent over white.
+    if pipeline != .layered, !card.hasTransparency { images = images.map(\.overWhite) }
     guard let mask else { return }
     let target = images.first ?? controls.first
     guard let target, target.width == mask.width, target.height == mask.height else {

@@ -118,6 +118,7 @@ extension PipelineTask {
         seed: spec.seed, firstStep: input.resume?.completedSteps ?? 0,
         checkpointIntervalSeconds: input.checkpointInterval / .seconds(1))
       request.references = sizes
+      request.sigmas = spec.sigmas
       request.layers = spec.layers == 0 ? 0 : spec.latentCount
       request.startStep = spec.startStep
       // An image that is sampled comes first out of the generator.
@@ -165,6 +166,7 @@ extension PipelineTask {
     var task = PipelineTask(plan: plan, output: rule) { input in
       var request = DecodeRequest(modelID: spec.card.model.id, size: spec.size, textEntries: spec.textEntries)
       request.layers = spec.layers
+      request.background = spec.isTransparent || !spec.card.hasTransparency ? .asMade : .opaque
       request.overlay = overlay.map {
         Overlay(imageTensor: TensorName.input(0), maskTensor: TensorName.mask, region: $0.region)
       }

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Qwen-Image-2.1, with transparency and references, through real processes and OpenAI's client, and two families in one cluster.
+
+    families_test.py [DIRECTORY OF THE EXECUTABLES]
+"""
+
+import base64
+import concurrent.futures
+import io
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import numpy
+import openai
+from PIL import Image
+
+from cluster import Cluster
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "Tests/Support"))
+import testing  # noqa: E402
+
+BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release").resolve()
+NANO = ROOT / "compose/models/nano-qwen-image"
+FOLDER = ROOT / "Tests/Golden/tiny-2.1"
+BASE, TURBO = FOLDER / "checkpoint", FOLDER / "checkpoint-turbo"
+INPUTS = FOLDER / "inputs"
+SMALL = {"output_resolution": 64}
+STAGES = ["text-encoder", "vae-encoder", "denoiser", "vae-decoder"]
+
+
+def client(cluster):
+    return openai.OpenAI(base_url=f"{cluster.url}/v1", api_key="unused", max_retries=0, timeout=300)
+
+
+def image(response, index=0):
+    return Image.open(io.BytesIO(base64.b64decode(response.data[index].b64_json)))
+
+
+def generated(cluster, prompt="a fox sticker", **fields):
+    return client(cluster).images.generate(
+        prompt=prompt, **{name: fields.pop(name) for name in ("size", "background", "model") if name in fields},
+        extra_body={"seed": 5, "steps": 3, **fields})
+
+
+def edited(cluster, names, prompt="a blue star", **fields):
+    files = [open(INPUTS / f"{name}.png", "rb") for name in names]
+    standard = {name: fields.pop(name) for name in ("size", "background", "model") if name in fields}
+    return client(cluster).images.edit(
+        image=files, prompt=prompt, **standard, extra_body={"seed": 5, "steps": 3, **SMALL, **fields})
+
+
+def local(cluster, *flags, model=BASE, precision=None, **options):
+    """The file that `qwen-image local` writes."""
+    path = cluster.folder / "local.png"
+    arguments = {"model": model, "precision": precision or cluster.precision, "seed": 5, "steps": 3, "output": path, **options}
+    command = [BINARIES / "qwen-image", "local", *flags, *(f"--{name}={value}" for name, value in arguments.items())]
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return path.read_bytes()
+
+
+def same(response, data):
+    drawn, expected = image(response), Image.open(io.BytesIO(data))
+    assert (drawn.mode, drawn.size) == (expected.mode, expected.size), (drawn, expected)
+    assert drawn.tobytes() == expected.tobytes(), "the pixels differ"
+
+
+def test_images_with_transparency():
+    with Cluster(BINARIES, BASE) as cluster:
+        response = generated(cluster, size="64x96")
+        assert response.background == "transparent" and image(response).mode == "RGBA"
+        same(response, local(cluster, prompt="a fox sticker", width=64, height=96))
+        # Guidance acts with a negative prompt and a scale above 1 only.
+        same(generated(cluster, size="64x96", negative_prompt="blurry"), local(cluster, prompt="a fox sticker", width=64, height=96))
+        same(generated(cluster, negative_prompt="", true_cfg_scale=2.5, **SMALL), local(
+            cluster, "--negative-prompt", "", **{"prompt": "a fox sticker", "true-cfg-scale": 2.5, "output-resolution": 64}))
+        # What the model has left transparent is white.
+        opaque = generated(cluster, size="64x96", background="opaque")
+        assert opaque.background == "opaque" and image(opaque).mode == "RGB"
+        drawn = image(response)
+        over = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
+        assert abs(numpy.asarray(over).astype(int) - numpy.asarray(image(opaque))).max() <= 1
+        # Transparency is asked for in words, unless the prompt does it.
+        words = "This is an RGBA image with transparency. a fox sticker. The image has alpha channel and the background is transparent."
+        transparent = generated(cluster, background="transparent", **SMALL)
+        same(transparent, local(cluster, **{"prompt": words, "output-resolution": 64}))
+        same(generated(cluster, words, background="transparent", **SMALL), local(cluster, **{"prompt": words, "output-resolution": 64}))
+        # Noise levels of the caller's are the schedule.
+        levels = [1.0, 0.7, 0.3, 0.1]
+        same(generated(cluster, sigmas=levels, steps=None, **SMALL), local(
+            cluster, **{"prompt": "a fox sticker", "sigmas": ",".join(map(str, levels)), "output-resolution": 64}))
+
+
+def test_edits_with_references():
+    with Cluster(BINARIES, BASE, precision="fp32") as cluster:
+        def alone(names, prompt="a blue star", *flags, **options):
+            images = [part for name in names for part in ("--image", INPUTS / f"{name}.png")]
+            return local(cluster, *images, *flags, **{"prompt": prompt, "output-resolution": 64, **options})
+
+        same(edited(cluster, ["wide"]), alone(["wide"]))
+        same(edited(cluster, ["wide"]), alone(["wide"], "a blue star", "--no-prefix-cache"))
+        same(edited(cluster, ["rgba"]), alone(["rgba"]))
+        response = edited(cluster, ["wide", "tall"], "Put the square of <image1> into <image2>.", negative_prompt="", true_cfg_scale=2.5)
+        same(response, alone(
+            ["wide", "tall"], "Put the square of <image1> into <image2>.", "--negative-prompt", "", **{"true-cfg-scale": 2.5}))
+        # The last reference decides the size.
+        assert image(response).size == Image.open(io.BytesIO(alone(["tall"]))).size
+        same(edited(cluster, [f"ref{number}" for number in range(1, 11)], size="64x64"),
+             alone([f"ref{number}" for number in range(1, 11)], width=64, height=64))
+        for names, fields, part in [
+            ([f"ref{number}" for number in range(1, 11)] + ["wide"], {}, "10 at most"),
+            (["wide"], {"prompt": "a <|image_pad|>"}, "<|image_pad|>"),
+            (["wide"], {"strength": 0.5}, "img2img"),
+            (["wide"], {"output_resolution": 8}, "output_resolution"),
+        ]:
+            try:
+                edited(cluster, names, **fields)
+            except openai.BadRequestError as error:
+                assert part in str(error), error
+            else:
+                raise AssertionError(f"{fields} was accepted")
+
+
+def test_an_edit_resumes_on_another_denoiser():
+    """Keys and values of the prefix are computed again, to the same bytes."""
+    names = ("wide", "tall")
+    with Cluster(BINARIES, BASE, settings={"jobs-checkpoint-seconds": 0}) as cluster:
+        images = [base64.b64encode((INPUTS / f"{name}.png").read_bytes()).decode() for name in names]
+        job = client(cluster).post("/jobs", cast_to=object, body={
+            "prompt": "a blue star", "seed": 5, "steps": 200, **SMALL, "image": images})["id"]
+        step = lambda: cluster.get(f"/v1/jobs/{job}")[1]["step"]
+        cluster.wait(lambda: step() > 60, "in the middle")
+        cluster.stop(cluster.names("denoiser")[0], signal.SIGKILL)
+        reached = step()
+        cluster.start("denoiser")
+        cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["status"] == "succeeded", "done")
+        assert reached < 200, "the denoiser was too fast to be killed"
+        with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job}/result", timeout=60) as response:
+            data = response.read()
+        files = [part for name in names for part in ("--image", INPUTS / f"{name}.png")]
+        expected = local(cluster, *files, **{"prompt": "a blue star", "output-resolution": 64, "steps": 200})
+        assert Image.open(io.BytesIO(data)).tobytes() == Image.open(io.BytesIO(expected)).tobytes()
+
+
+def test_two_families_in_one_cluster():
+    with Cluster(BINARIES, NANO) as cluster:
+        for model in (BASE, TURBO):
+            for stage in STAGES:
+                cluster.start(stage, settings={"model-directory": model})
+        ids = ["nano-qwen-image", "checkpoint", "checkpoint-turbo"]
+
+        def is_served():
+            models = {model["id"]: model for model in cluster.get("/v1/models")[1]["data"]}
+            return all(name in models and all(p["ready"] for p in models[name]["pipelines"]) for name in ids)
+
+        cluster.wait(is_served, "all models")
+        models = {model["id"]: model for model in cluster.get("/v1/models")[1]["data"]}
+        assert models["nano-qwen-image"]["license"] == "Apache-2.0" and not models["nano-qwen-image"]["transparency"]
+        assert "non-commercial" in models["checkpoint"]["license"] and models["checkpoint"]["transparency"]
+        assert models["checkpoint-turbo"]["schedule_steps"] == 8 == models["checkpoint-turbo"]["defaults"]["steps"]
+
+        expected = {
+            "nano-qwen-image": local(cluster, model=NANO, prompt="a blue star", steps=8),
+            "checkpoint": local(cluster, prompt="a blue star", width=64, height=64, steps=8),
+            # A distilled model has the steps of its schedule, whatever is asked for.
+            "checkpoint-turbo": local(cluster, model=TURBO, prompt="a blue star", width=64, height=64, steps=50)}
+        with concurrent.futures.ThreadPoolExecutor(6) as threads:
+            asked = [name for name in ids for _ in range(4)]
+            responses = list(threads.map(
+                lambda name: generated(cluster, "a blue star", model=name, size="64x64", steps=8), asked))
+        for name, response in zip(asked, responses):
+            same(response, expected[name])
+        # Another family's task would have failed at first.
+        assert all(worker["tasks_failed"] == 0 for worker in cluster.get("/v1/workers")[1]["data"])
+        try:
+            generated(cluster, "a fox", model="nano-qwen-image", background="transparent")
+        except openai.BadRequestError as error:
+            assert "opaque images only" in str(error), error
+        else:
+            raise AssertionError("a model without transparency has promised it")
+
+
+if __name__ == "__main__":
+    sys.exit(testing.run("families", testing.functions(globals())))
