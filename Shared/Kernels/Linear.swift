@@ -28,9 +28,18 @@ public struct Linear: Sendable {
   public let outFeatures: Int
   /// Extent of the input.
   public let inFeatures: Int
+  /// Inputs that are rotated together, ``rotationGroup(inFeatures:)``, before they are multiplied with weights that
+  /// were rotated alike; 1: they are not.
+  public let rotation: Int
   let weight: PreparedWeight
   /// fp32 [out].
   let bias: Tensor?
+}
+
+extension Linear {
+  /// Inputs that a layer with `inFeatures` of them rotates together: the most of 16, 64 and 256 that divide them; 1:
+  /// none do.
+  public static func rotationGroup(inFeatures: Int) -> Int { [256, 64, 16].first { inFeatures % $0 == 0 } ?? 1 }
 }
 
 /// The kernels' form of a weight matrix [out, in]; panels are described in ckernels.h.
@@ -50,18 +59,27 @@ enum PreparedWeight: Sendable {
 extension Compute {
   /// Packs a weight [out, in] of type fp32, bf16 or fp16, and a bias [out] of any of these types. A layer may be kept
   /// at another precision than the rest; all but fp32 take part in a computation at any other.
-  public func prepareLinear(weight: Tensor, bias: Tensor? = nil, precision: Precision? = nil) -> Linear {
+  ///
+  /// - Parameter rotates: whether groups of inputs, of weights and activations, are multiplied with a Hadamard matrix
+  ///   before they are quantised (ConvRot, https://arxiv.org/abs/2512.03673): what is large in one input is spread over
+  ///   its group. Without effect on precisions that do not quantise.
+  public func prepareLinear(
+    weight: Tensor, bias: Tensor? = nil, precision: Precision? = nil, rotates: Bool = false
+  ) -> Linear {
     precondition(weight.shape.rank == 2 && weight.elementCount > 0, "weight \(weight.shape) is not a matrix")
     let out = weight.shape[0], depth = weight.shape[1]
     precondition(bias.map { $0.elementCount == out } ?? true, "bias \(bias!.shape) for weight \(weight.shape)")
+    let precision = precision ?? self.precision
+    let rotation = rotates && [.int8, .q4].contains(precision) ? Linear.rotationGroup(inFeatures: depth) : 1
     let prepared: PreparedWeight =
-      switch precision ?? self.precision {
+      switch precision {
       case .fp32: matrixLibrary == .openBLAS ? .rowMajor(fp32(weight)) : .fp32(packed(weight, functions.fp32))
       case .bf16: .bf16(packed(weight, functions.bf16))
-      case .int8: packedInt8(weight)
-      case .q4: .q4(packedQ4(weight))
+      case .int8: packedInt8(weight, rotation)
+      case .q4: .q4(packedQ4(weight, rotation))
       }
-    return Linear(outFeatures: out, inFeatures: depth, weight: prepared, bias: bias.map(fp32))
+    return Linear(
+      outFeatures: out, inFeatures: depth, rotation: rotation, weight: prepared, bias: bias.map(fp32))
   }
 
   /// Calls `body` with the panel numbers of a weight [out, in] and the rows that each holds, in parallel.
@@ -85,7 +103,20 @@ extension Compute {
     }
   }
 
-  private func packedInt8(_ weight: Tensor) -> PreparedWeight {
+  /// Calls `body` with some rows of a weight [out, in], rotated unless `rotation` is 1, and their element type.
+  private func withRows(
+    _ rows: Range<Int>, of weight: Tensor, rotation: Int, _ body: (UnsafeRawPointer, Int32) -> Void
+  ) {
+    let depth = weight.shape[1], count = rows.count * depth
+    let source = weight.address(rows.lowerBound * depth, count: count)
+    if rotation == 1 { return body(source, weight.dtype.kernelType) }
+    withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { rotated in
+      functions.rotate(rotated.baseAddress, source, weight.dtype.kernelType, count, rotation)
+      body(UnsafeRawPointer(rotated.baseAddress!), Int32(CK_FP32))
+    }
+  }
+
+  private func packedInt8(_ weight: Tensor, _ rotation: Int) -> PreparedWeight {
     precondition(weight.shape[1] <= 1 << 16, "\(weight.shape[1]) inputs: 32-bit sums of 8-bit products might overflow")
     let out = weight.shape[0], depth = weight.shape[1], matmul = functions.int8,
       panelBytes = matmul.packed_b_bytes(1, depth)
@@ -97,10 +128,10 @@ extension Compute {
           parallelPanels(weight, matmul) { panel, rows in
             let row = rows.lowerBound, count = rows.count
             withUnsafeTemporaryAllocation(of: Int8.self, capacity: count * depth) { quantized in
-              functions.quantize_int8(
-                quantized.baseAddress, scales.pointer(row, count: count),
-                weight.address(row * depth, count: count * depth),
-                weight.dtype.kernelType, count, depth)
+              withRows(rows, of: weight, rotation: rotation) { source, type in
+                functions.quantize_int8(
+                  quantized.baseAddress, scales.pointer(row, count: count), source, type, count, depth)
+              }
               functions.int8_offsets(offsets.pointer(row, count: count), quantized.baseAddress, count, depth)
               matmul.pack_b(
                 panels.address(panel * panelBytes, count: panelBytes), quantized.baseAddress, 0, depth, count, depth)
@@ -112,14 +143,14 @@ extension Compute {
     return .int8(panels.finish(), scales: scales.finish(), offsets: offsets.finish())
   }
 
-  private func packedQ4(_ weight: Tensor) -> Tensor {
+  private func packedQ4(_ weight: Tensor, _ rotation: Int) -> Tensor {
     let depth = weight.shape[1], panelBytes = functions.q4_bytes(1, depth)
     return filled([functions.q4_bytes(weight.shape[0], depth)], .uint8, reading: weight) { panels in
       parallelPanels(weight, functions.bf16) { panel, rows in
-        functions.pack_q4(
-          panels.address(panel * panelBytes, count: panelBytes),
-          weight.address(rows.lowerBound * depth, count: rows.count * depth),
-          weight.dtype.kernelType, depth, rows.count, depth)
+        withRows(rows, of: weight, rotation: rotation) { source, type in
+          functions.pack_q4(
+            panels.address(panel * panelBytes, count: panelBytes), source, type, depth, rows.count, depth)
+        }
       }
     }
   }
@@ -211,8 +242,8 @@ extension Compute {
         multiply(x, PackedOperand(matmul: functions.bf16, panels: panels), outFeatures: w.outFeatures, epilogue)
       case .q4(let panels):
         multiply(
-          x, PackedOperand(matmul: functions.bf16, panels: panels, format: Int32(CK_Q4)), outFeatures: w.outFeatures,
-          epilogue)
+          x, PackedOperand(matmul: functions.bf16, panels: panels, format: Int32(CK_Q4), rotation: w.rotation),
+          outFeatures: w.outFeatures, epilogue)
       case .int8(let panels, let scales, let offsets):
         var epilogue = epilogue
         epilogue.column_scale = scales.pointer(count: w.outFeatures)
@@ -221,8 +252,9 @@ extension Compute {
         rowScales.write(reading: scales, offsets) { rowScales in
           epilogue.row_scale = UnsafePointer(rowScales.pointer(count: rowScales.elementCount, as: Float.self))
           multiply(
-            x, PackedOperand(matmul: functions.int8, panels: panels, rowScales: rowScales), outFeatures: w.outFeatures,
-            epilogue)
+            x,
+            PackedOperand(matmul: functions.int8, panels: panels, rotation: w.rotation, rowScales: rowScales),
+            outFeatures: w.outFeatures, epilogue)
         }
       }
     }
@@ -233,6 +265,8 @@ extension Compute {
     var matmul: ck_matmul
     var panels: Tensor
     var format = Int32(CK_PLAIN)
+    /// ``Linear/rotation``.
+    var rotation = 1
     /// Receives the scales of a slab's rows, fp32, where the product quantizes them.
     var rowScales: Output?
   }
@@ -247,9 +281,30 @@ extension Compute {
   func multiply(_ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue) {
     let (rows, depth) = x.shape.rowExtents
     multiply(rows: rows, depth: depth, of: x, w, outFeatures: outFeatures, epilogue) { range, packed, rowScales in
-      w.matmul.pack_a(
-        packed, rowScales, x.address(range.lowerBound * depth, count: range.count * depth), x.dtype.activationType,
-        depth, range.count, depth)
+      let source = x.address(range.lowerBound * depth, count: range.count * depth)
+      if w.rotation == 1 {
+        w.matmul.pack_a(packed, rowScales, source, x.dtype.activationType, depth, range.count, depth)
+      } else {
+        packRotated(rows: range.count, depth: depth, of: source, x.dtype.activationType, w, packed, rowScales)
+      }
+    }
+  }
+
+  /// Rotates rows [rows, depth] and packs them, a panel at a time.
+  private func packRotated(
+    rows: Int, depth: Int, of source: UnsafeRawPointer, _ type: Int32, _ w: PackedOperand,
+    _ packed: UnsafeMutableRawPointer, _ rowScales: UnsafeMutablePointer<Float>?
+  ) {
+    let matmul = w.matmul, panelRows = matmul.panel_rows, panelBytes = matmul.packed_a_bytes(1, depth)
+    let rowBytes = depth * (type == Int32(CK_FP32) ? 4 : 2)
+    withUnsafeTemporaryAllocation(of: Float.self, capacity: panelRows * depth) { rotated in
+      for start in stride(from: 0, to: rows, by: panelRows) {
+        let count = min(panelRows, rows - start)
+        functions.rotate(rotated.baseAddress, source + start * rowBytes, type, count * depth, w.rotation)
+        matmul.pack_a(
+          packed + start / panelRows * panelBytes, rowScales.map { $0 + start }, rotated.baseAddress, Int32(CK_FP32),
+          depth, count, depth)
+      }
     }
   }
 

@@ -31,7 +31,11 @@ extension Linear {
 
   /// A layer from its ``parts``, which may be file mappings. Types and sizes are checked, contents are taken as they
   /// are.
-  public init(precision: Precision, outFeatures: Int, inFeatures: Int, parts: [String: Tensor]) throws(KernelError) {
+  ///
+  /// - Parameter rotation: the layer's ``rotation``.
+  public init(
+    precision: Precision, outFeatures: Int, inFeatures: Int, rotation: Int = 1, parts: [String: Tensor]
+  ) throws(KernelError) {
     func part(_ name: String, _ dtype: DType, count: Int) throws(KernelError) -> Tensor {
       guard let tensor = parts[name] else { throw .invalidPart(name, reason: "is missing") }
       guard tensor.dtype == dtype, tensor.elementCount == count else {
@@ -43,6 +47,11 @@ extension Linear {
     guard outFeatures > 0, inFeatures > 0, outFeatures < 1 << 30, inFeatures < 1 << 30 else {
       throw .invalidPart("panels", reason: "is for \(outFeatures) outputs and \(inFeatures) inputs")
     }
+    guard rotation == 1 || rotation == Self.rotationGroup(inFeatures: inFeatures) && [.int8, .q4].contains(precision)
+    else {
+      throw .invalidPart("panels", reason: "is said to be rotated by \(rotation), which \(inFeatures) inputs are not")
+    }
+    self.rotation = rotation
     let functions = KernelTable(.portable).functions
     switch precision {
     case .fp32:

@@ -3,7 +3,7 @@ import TensorCore
 
 // Packed weights as numbers again: to measure what a representation lost, and to check files.
 extension Compute {
-  /// The weight [out, in] of `layer` as its products see it, fp32.
+  /// The weight [out, in] of `layer` as its products see it, fp32; of a layer that rotates its inputs, rotated back.
   public func weight(of layer: Linear) -> Tensor {
     if case .rowMajor(let weight) = layer.weight { return weight }
     let columns = functions.bf16.panel_columns, depth = layer.inFeatures
@@ -13,6 +13,9 @@ extension Compute {
         let target = UnsafeMutableBufferPointer<Float>(
           start: result.pointer(row * depth, count: rows * depth), count: rows * depth)
         unpack(layer, panel: panel, into: target, rows: rows)
+        if layer.rotation > 1 {
+          functions.rotate(target.baseAddress, target.baseAddress, Int32(CK_FP32), target.count, layer.rotation)
+        }
       }
     }
   }
@@ -38,6 +41,9 @@ extension Compute {
         functions.convert(
           expected.base.baseAddress, Int32(CK_FP32), original.address(row * depth, count: count),
           original.dtype.kernelType, count)
+        if layer.rotation > 1 {
+          functions.rotate(expected.base.baseAddress, expected.base.baseAddress, Int32(CK_FP32), count, layer.rotation)
+        }
         sums.initializeElement(
           at: panel, to: Self.squares(UnsafeBufferPointer(rebasing: found), UnsafeBufferPointer(rebasing: expected)))
       }

@@ -262,7 +262,8 @@ public struct ComponentWeights: Sendable {
     }
     parts["bias"] = bias.map { $0.dtype == .fp32 ? $0 : compute.converted($0, to: .fp32) }
     do {
-      return try Linear(precision: layer.precision, outFeatures: output, inFeatures: input, parts: parts)
+      return try Linear(
+        precision: layer.precision, outFeatures: output, inFeatures: input, rotation: layer.rotation, parts: parts)
     } catch { throw .malformedEntry(file: file(ofPacked: name), tensor: name, reason: "\(error)") }
   }
 

@@ -4,7 +4,8 @@ import TensorCore
 /// How packed weights are kept in safetensors files; `Shared/Documentation/packed-weights.md` describes every byte.
 ///
 /// The weight `X` of a linear layer becomes the tensors `X.panels` and, for int8, `X.scales` and `X.offsets`; the
-/// metadata pair `packed:X` says how: `q4 [3072, 12288]`. Everything else is stored as published.
+/// metadata pair `packed:X` says how: `q4 [3072, 12288]`, or `q4/256 [3072, 12288]` where 256 inputs are rotated
+/// together. Everything else is stored as published.
 enum PackedFormat {
   /// Raised whenever files get a meaning that older programs would misread.
   static let version = 1
@@ -21,8 +22,12 @@ enum PackedFormat {
     let precision: Precision
     let output: Int
     let input: Int
+    /// Inputs that are rotated together, ``Kernels/Linear/rotation``.
+    var rotation = 1
 
-    var description: String { "\(precision.rawValue) [\(output), \(input)]" }
+    var description: String {
+      "\(precision.rawValue)\(rotation == 1 ? "" : "/\(rotation)") [\(output), \(input)]"
+    }
     var shape: Shape { [output, input] }
   }
 
@@ -69,14 +74,17 @@ extension PackedFormat.Layer {
   /// Extents beyond this are refused before anything is computed from them.
   private static let maxExtent = 1 << 24
 
-  /// `q4 [3072, 12288]`.
+  /// `q4 [3072, 12288]` or `q4/256 [3072, 12288]`.
   init?(_ text: String) {
     let words = text.split(separator: " ", omittingEmptySubsequences: false)
-    guard words.count == 3, let precision = Precision(rawValue: String(words[0])), words[1].first == "[",
+    let form = words[0].split(separator: "/", omittingEmptySubsequences: false)
+    guard words.count == 3, let precision = Precision(rawValue: String(form[0])), words[1].first == "[",
       words[1].last == ",",
       words[2].last == "]", let output = Int(words[1].dropFirst().dropLast()), let input = Int(words[2].dropLast()),
       (1...Self.maxExtent).contains(output), (1...Self.maxExtent).contains(input)
     else { return nil }
-    self.init(precision: precision, output: output, input: input)
+    let rotation = form.count == 1 ? 1 : Int(form[1]) ?? 0
+    guard form.count <= 2, rotation > 0 else { return nil }
+    self.init(precision: precision, output: output, input: input, rotation: rotation)
   }
 }

@@ -76,7 +76,8 @@ public final class ShardedWriter {
       try shard.append(name, tensor)
       note(name, tensor.byteCount)
     }
-    let layer = PackedFormat.Layer(precision: layer.precision, output: layer.outFeatures, input: layer.inFeatures)
+    let layer = PackedFormat.Layer(
+      precision: layer.precision, output: layer.outFeatures, input: layer.inFeatures, rotation: layer.rotation)
     try shard.setMetadata(PackedFormat.layerPrefix + name, layer.description)
     return byteCount
   }

@@ -28,8 +28,8 @@ public struct PlannedTensor: Sendable, Equatable {
   public enum Treatment: Sendable, Equatable {
     /// Written as it is.
     case copied
-    /// Packed at a precision, unless that loses more than ``PrecisionLimits`` allow.
-    case packed(Precision)
+    /// Packed at a precision, unless that loses more than ``PrecisionLimits`` allow; with inputs rotated or not.
+    case packed(Precision, rotates: Bool)
   }
 
   /// The tensor's name.
@@ -97,7 +97,8 @@ extension Compute {
   /// Packs a weight at `precision`, or in bf16 where that would lose more than `limits` allow. Layers are packed here
   /// both when a model is loaded and for files, so that both get the same bytes.
   package func prepareLinear(
-    _ name: String, weight: Tensor, bias: Tensor? = nil, precision: Precision, limits: PrecisionLimits = .standard
+    _ name: String, weight: Tensor, bias: Tensor? = nil, precision: Precision, rotates: Bool,
+    limits: PrecisionLimits = .standard
   ) -> (layer: Linear, report: PackedLayerReport) {
     func report(_ kept: Precision, _ error: Double?) -> PackedLayerReport {
       PackedLayerReport(
@@ -108,7 +109,7 @@ extension Compute {
     if precision == .int8, weight.shape[1] > Self.int8InputsMax {
       return (prepareLinear(weight: weight, bias: bias, precision: .bf16), report(.bf16, nil))
     }
-    let layer = prepareLinear(weight: weight, bias: bias, precision: precision)
+    let layer = prepareLinear(weight: weight, bias: bias, precision: precision, rotates: rotates)
     guard precision == .int8 || precision == .q4 else { return (layer, report(precision, nil)) }
     let error = relativeError(of: layer, from: weight)
     // NaN is not within any limit.
@@ -149,7 +150,8 @@ public struct WeightPacker: Sendable {
     for tensor in plan {
       switch tensor.treatment {
       case .copied: try copy(tensor, from: source, to: writer)
-      case .packed(let precision): reports.append(try pack(tensor, precision, from: source, to: writer))
+      case .packed(let precision, let rotates):
+        reports.append(try pack(tensor, precision, rotates: rotates, from: source, to: writer))
       }
       done += tensor.shape.elementCount
       try progress(done)
@@ -158,11 +160,13 @@ public struct WeightPacker: Sendable {
   }
 
   private func pack(
-    _ tensor: PlannedTensor, _ precision: Precision, from source: some WeightSource, to writer: ShardedWriter
+    _ tensor: PlannedTensor, _ precision: Precision, rotates: Bool, from source: some WeightSource,
+    to writer: ShardedWriter
   ) throws(WeightsError) -> PackedLayerReport {
     defer { source.releasePages(of: tensor.name) }
     let weight = try source.rows(0..<tensor.shape[0], of: tensor.name, tensor.shape)
-    var (layer, report) = compute.prepareLinear(tensor.name, weight: weight, precision: precision, limits: limits)
+    var (layer, report) = compute.prepareLinear(
+      tensor.name, weight: weight, precision: precision, rotates: rotates, limits: limits)
     if layer.precision != precision, !packsKeptLayers {
       try writer.append(tensor.name, weight)
       report.byteCount = weight.byteCount

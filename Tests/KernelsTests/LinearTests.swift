@@ -217,6 +217,79 @@ struct LinearReference: Sendable {
   }
 }
 
+/// Inputs that are rotated before they are quantised.
+@Suite struct RotationTests {
+  /// Rows of the identity become rows of the matrix, whose elements 8 bits hold exactly but for their size.
+  @Test(arguments: [(48, 16), (192, 64), (256, 256), (512, 256)])
+  func groupsAreMultipliedWithTheMatrix(_ depth: Int, _ group: Int) throws {
+    let identity = Tensor((0..<depth * depth).map { $0 / depth == $0 % depth ? 1 : 0 }, shape: [depth, depth])
+    for compute in everyCompute([.int8]) {
+      let layer = compute.prepareLinear(weight: identity, rotates: true)
+      #expect(layer.rotation == group)
+      let parts = try #require(layer.parts)
+      let panels = try #require(parts["panels"]), scales = try #require(parts["scales"])
+      #expect(scales.floats().allSatisfy { abs($0 * 127 - 1 / Float(group).squareRoot()) < 1e-6 })
+      let bytes = panels.withElements(as: UInt8.self) { elements in
+        elements.indices.map { Int8(bitPattern: elements[$0]) }
+      }
+      for row in 0..<depth {
+        let expected = Reference.rotated(identity.rows(row..<row + 1).floats(), group: group)
+        // Panels of 48 rows, each of words of four inputs.
+        let panel = row / 48 * 48 * depth
+        for input in 0..<depth {
+          let word = panel + (input / 4 * 48 + row % 48) * 4
+          let found = Double(bytes[word + input % 4].signum())
+          #expect(abs(found / Double(group).squareRoot() - expected[input]) < 1e-12, "row \(row), input \(input)")
+        }
+      }
+    }
+  }
+
+  @Test func widthsHaveTheLargestGroupThatDividesThem() {
+    let groups = [4096, 3072, 12_288, 80, 240, 192, 320, 48, 77].map { Linear.rotationGroup(inFeatures: $0) }
+    #expect(groups == [256, 256, 256, 16, 16, 64, 64, 16, 1])
+  }
+
+  /// What single large inputs and weights cost without rotation.
+  @Test(arguments: [Precision.int8, .q4]) func outliersCostLess(_ precision: Precision) {
+    let (rows, out, depth) = (37, 50, 1024)
+    var inputs = randomTensor([rows, depth], seed: 1).floats(), weights = randomTensor([out, depth], seed: 2).floats()
+    for index in inputs.indices where index % depth % 211 == 3 { inputs[index] *= 60 }
+    for index in weights.indices where index % depth % 173 == 9 { weights[index] *= 20 }
+    let x = Tensor(inputs, shape: [rows, depth]), weight = Tensor(weights, shape: [out, depth])
+    let exact = Compute(precision: .fp32, pool: testPool)
+    let expected = exact.linear(x, exact.prepareLinear(weight: weight), output: .fp32).doubles
+    var results: Set<[Float]> = []
+    for compute in everyCompute([precision]) {
+      let plain = compute.prepareLinear(weight: weight), rotated = compute.prepareLinear(weight: weight, rotates: true)
+      #expect(plain.rotation == 1 && rotated.rotation == 256)
+      let errors = [plain, rotated].map { relativeError(compute.linear(x, $0, output: .fp32), expected) }
+      #expect(errors[1] < (precision == .int8 ? 0.5 : 0.6) * errors[0], "\(compute.numericsClass): \(errors)")
+      let weightErrors = [plain, rotated].map { compute.relativeError(of: $0, from: weight) }
+      #expect(weightErrors[1] < weightErrors[0])
+      #expect(abs(weightErrors[1] - relativeError(compute.weight(of: rotated), weight.doubles)) < 1e-5)
+      results.insert(compute.linear(x, rotated, output: .fp32).floats())
+      // More rows than a slab, and every row as if it were alone.
+      let row = compute.linear(x.rows(5..<6), rotated, output: .fp32)
+      #expect(row.floats() == compute.linear(x, rotated, output: .fp32).rows(5..<6).floats())
+    }
+    #expect(results.count == 1 || precision == .q4, "instruction sets differ")
+  }
+
+  @Test func partsMakeTheLayerAgain() throws {
+    let compute = Compute(precision: .int8, pool: testPool), x = randomTensor([5, 512], .bf16, seed: 3)
+    let layer = compute.prepareLinear(weight: randomTensor([50, 512], seed: 2), rotates: true)
+    let parts = try #require(layer.parts)
+    let again = try Linear(precision: .int8, outFeatures: 50, inFeatures: 512, rotation: 256, parts: parts)
+    #expect(compute.linear(x, again).floats() == compute.linear(x, layer).floats())
+    for rotation in [0, 2, 64, 512] {
+      #expect(throws: KernelError.self) {
+        try Linear(precision: .int8, outFeatures: 50, inFeatures: 512, rotation: rotation, parts: parts)
+      }
+    }
+  }
+}
+
 /// Packed weights as numbers again.
 @Suite struct UnpackedWeightsTests {
   @Test(arguments: Precision.allCases) func areWhatTheProductsSee(_ precision: Precision) {

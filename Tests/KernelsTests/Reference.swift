@@ -57,6 +57,23 @@ enum Reference {
     return row.map { Double(($0 * inverse).rounded(.toNearestOrEven)) * Double(scale) }
   }
 
+  /// Groups of a vector multiplied with the Kronecker power of a halved 4×4 Hadamard matrix, whose elements are
+  /// positive but for those of the other diagonal.
+  static func rotated(_ x: [Float], group: Int) -> [Double] {
+    func element(_ row: Int, _ column: Int) -> Double {
+      var (row, column, size, value) = (row, column, group, 1.0)
+      while size > 1 {
+        value *= row % 4 + column % 4 == 3 ? -0.5 : 0.5
+        (row, column, size) = (row / 4, column / 4, size / 4)
+      }
+      return value
+    }
+    return x.indices.map { index in
+      let start = index / group * group
+      return (0..<group).reduce(0) { $0 + element(index - start, $1) * Double(x[start + $1]) }
+    }
+  }
+
   // MARK: - Numbers
 
   /// Nearest bf16, ties to even, found by comparing the two candidates.

@@ -68,7 +68,7 @@ let testPool = ThreadPool(threads: 2)
     let compute = Compute(precision: .int8, pool: testPool)
     for (inputs, kept) in [(1 << 16, Precision.int8), (1 << 16 + 1, .bf16)] {
       let weight = Tensor([Float](repeating: 0.5, count: inputs), shape: [1, inputs])
-      let (layer, report) = compute.prepareLinear("a.weight", weight: weight, precision: .int8)
+      let (layer, report) = compute.prepareLinear("a.weight", weight: weight, precision: .int8, rotates: false)
       #expect(layer.precision == kept && report.kept == kept.rawValue && report.asked == "int8")
     }
   }
@@ -141,7 +141,8 @@ let testPool = ThreadPool(threads: 2)
     try SafetensorsWriter.write(
       [("a", ordinary), ("b", outliers), ("c", ordinary)], to: source.url.appending(path: "model.safetensors"))
     let plan = [
-      PlannedTensor("a", [50, 1024], .packed(.int8)), PlannedTensor("b", [50, 1024], .packed(.int8)),
+      PlannedTensor("a", [50, 1024], .packed(.int8, rotates: false)),
+      PlannedTensor("b", [50, 1024], .packed(.int8, rotates: false)),
       PlannedTensor("c", [50, 1024], .copied),
     ]
     for packsKept in [false, true] {

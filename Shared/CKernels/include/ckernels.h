@@ -125,6 +125,9 @@ typedef struct ck_table {
   ck_matmul fp32, bf16, int8;
   ck_attention_kernel fp32_attention, bf16_attention;
 
+  /// Multiplies groups of 16, 64 or 256 elements with a regular Hadamard matrix, orthonormal and its own inverse; n is a multiple of
+  /// `group`. out may be x. Reference.rotated.
+  void (*rotate)(float *out, const void *x, int type, size_t n, size_t group);
   /// q = w / scale rounded to nearest even, scale = max|w| / 127 per row; w [rows, k], q [rows, k], scales [rows].
   /// Reference.quantizedInt8, as q · scale.
   void (*quantize_int8)(int8_t *q, float *scales, const void *w, int type, size_t rows, size_t k);

@@ -12,27 +12,30 @@ public struct LayerPrecision: Sendable {
   public let version: Int
   private let repeated: [String]
   private let modulations: [String]
-  private let keptInInt8: [String]
+  /// Whether layers that are quantised rotate groups of their inputs before: without it, single large inputs decide how
+  /// coarsely all others are seen.
+  public let rotatesInputs: Bool
 
   /// The rules of a family.
   ///
   /// - Parameters:
   ///   - repeated: what the names of layers that are repeated begin with, before their number: `transformer_blocks.`.
   ///   - modulations: what the names of modulations contain.
-  ///   - keptInInt8: what the names of layers contain that `int8` leaves in bf16 wherever they are: it quantises
-  ///     activations too, and those of some layers have outliers.
-  public init(version: Int, repeated: [String], modulations: [String], keptInInt8: [String] = []) {
+  ///   - rotatesInputs: see the property.
+  public init(
+    version: Int, repeated: [String], modulations: [String], rotatesInputs: Bool = false
+  ) {
     self.version = version
     self.repeated = repeated
     self.modulations = modulations
-    self.keptInInt8 = keptInInt8
+    self.rotatesInputs = rotatesInputs
   }
 
   /// These rules and those of another network of the family, whose layers have other names.
   public func adding(_ other: LayerPrecision) -> LayerPrecision {
     LayerPrecision(
       version: max(version, other.version), repeated: repeated + other.repeated,
-      modulations: modulations + other.modulations, keptInInt8: keptInInt8 + other.keptInInt8)
+      modulations: modulations + other.modulations, rotatesInputs: rotatesInputs || other.rotatesInputs)
   }
 
   /// The precision that the layer with the weight `name` is to have in `mode`.
@@ -40,8 +43,7 @@ public struct LayerPrecision: Sendable {
     switch mode {
     case .fp32, .bf16: mode
     case .int8, .q4:
-      isModulation(name)
-        ? .int8 : isKept(name) || mode == .int8 && keptInInt8.contains { name.contains($0) } ? .bf16 : mode
+      isModulation(name) ? .int8 : isKept(name) ? .bf16 : mode
     }
   }
 

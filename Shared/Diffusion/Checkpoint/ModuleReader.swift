@@ -96,7 +96,9 @@ package struct LinearSource: Sendable {
     case .plain(let weight, let bias):
       defer { weights.releasePages(of: name) }
       let precision = layers.precision(of: name, in: compute.precision)
-      return compute.prepareLinear(name, weight: weight, bias: bias, precision: precision).layer
+      return compute.prepareLinear(
+        name, weight: weight, bias: bias, precision: precision, rotates: layers.rotatesInputs
+      ).layer
     }
   }
 

@@ -81,7 +81,7 @@ extension ParameterDescription {
     guard let mode, isLinear else { return PlannedTensor(name, shape, .copied) }
     let precision = layers.precision(of: name, in: mode)
     let isPacked = precision != .bf16 || mode == .bf16 && !layers.isModulation(name)
-    return PlannedTensor(name, shape, isPacked ? .packed(precision) : .copied)
+    return PlannedTensor(name, shape, isPacked ? .packed(precision, rotates: layers.rotatesInputs) : .copied)
   }
 }
 

@@ -123,7 +123,8 @@ extension ModelDirectory {
       let precision = layers.precision(of: parameter.name, in: mode)
       let runs = parameter.isLinear && !family.isUnused(parameter.name, in: component)
       guard runs, precision != .bf16 || !layers.isModulation(parameter.name) else { return nil }
-      return PlannedTensor(parameter.name, parameter.shape, .packed(precision))
+      return PlannedTensor(
+        parameter.name, parameter.shape, .packed(precision, rotates: layers.rotatesInputs))
     }
   }
 }
@@ -132,10 +133,10 @@ extension PlannedTensor {
   /// About the bytes that the tensor takes when it is written; plain tensors as bf16.
   var packedBytes: Int {
     switch treatment {
-    case .copied, .packed(.bf16): 2 * shape.elementCount
-    case .packed(.fp32): 4 * shape.elementCount
-    case .packed(.int8): shape.elementCount
-    case .packed(.q4): shape.elementCount / 16 * 9
+    case .copied, .packed(.bf16, _): 2 * shape.elementCount
+    case .packed(.fp32, _): 4 * shape.elementCount
+    case .packed(.int8, _): shape.elementCount
+    case .packed(.q4, _): shape.elementCount / 16 * 9
     }
   }
 }

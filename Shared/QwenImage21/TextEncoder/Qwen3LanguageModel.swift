@@ -11,7 +11,8 @@ public struct Qwen3LanguageModel: Sendable {
   let decoder: CausalDecoder<Qwen3DecoderLayer>
 
   /// The rules of the text encoder: layers are quantised, all but the first. The vision tower stays in bf16.
-  public static let layers = LayerPrecision(version: 1, repeated: ["\(prefix)layers."], modulations: [])
+  public static let layers = LayerPrecision(
+    version: 1, repeated: ["\(prefix)layers."], modulations: [], rotatesInputs: true)
   fileprivate static let prefix = "model.language_model."
 
   /// Reads the language model's weights from `text_encoder/`; the vision tower, `lm_head` and the final norm are left

@@ -33,11 +33,11 @@ public struct SingleStreamTransformer: Sendable {
   private let zeros: Tensor
 
   /// Which layers the quantised modes quantise: those of the blocks, but for the first. The modulation, which all
-  /// blocks share and which acts on every token, stays in bf16; it is read once per schedule. In int8 the way out of
-  /// the MLP does too, which makes most of the error at the published width: the products of the gated hidden layer are
-  /// quantised badly (`Tests/Benchmarks/PERFORMANCE-LOG.md`).
+  /// blocks share and which acts on every token, stays in bf16; it is read once per schedule. Inputs are rotated: the
+  /// products of the gated hidden layer, above all, are quantised badly without
+  /// (`Tests/Benchmarks/PERFORMANCE-LOG.md`).
   public static let layers = LayerPrecision(
-    version: 1, repeated: ["transformer_blocks."], modulations: [], keptInInt8: [".img_mlp.out."])
+    version: 1, repeated: ["transformer_blocks."], modulations: [], rotatesInputs: true)
 
   /// Reads and prepares the weights of `transformer/`.
   ///
