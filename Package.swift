@@ -117,7 +117,7 @@ let package = Package(
     shared(
       "QwenImage", ["ClusterCore", "Diffusion", "TensorCore", "Kernels", "Weights"]),
     shared(
-      "QwenImage21", ["ClusterCore", "Diffusion", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
+      "QwenImage21", ["ClusterCore", "Diffusion", "Hashing", "ImageCodec", "TensorCore", "Kernels", "Weights"]),
     shared("ModelRegistry", ["Diffusion", "QwenImage", "QwenImage21"]),
 
     // Messaging
@@ -179,7 +179,9 @@ let package = Package(
     service("GatewayMain", ["Gateway", "Observability", "Settings", .logging, .metrics]),
     service(
       "TextEncoder", ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
-    service("Denoiser", ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
+    service(
+      "Denoiser",
+      ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire", .metrics]),
     service(
       "VAEEncoder",
       ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),

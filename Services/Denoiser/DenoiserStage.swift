@@ -1,6 +1,7 @@
 import ClusterCore
 import Diffusion
 import Kernels
+import Metrics
 import StageRuntime
 import StageSupport
 import TensorCore
@@ -73,6 +74,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
         }
       }
     }
+    Gauge(label: "qwenimage_denoiser_prefix_cache_bytes").record(denoiser.predictor.keptBytes)
     let response = DenoiseResponse(steps: steps, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.denoiseResponse(response), tensors: [WireTensor(TensorName.latents, latents)])
   }

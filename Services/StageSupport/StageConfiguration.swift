@@ -17,6 +17,8 @@ public struct StageConfiguration: SettingGroup {
   public var usesPrefixCache = true
   /// Most bytes of these for one image.
   public var prefixCacheBytesMax = PredictorOptions.standardPrefixCacheBytesMax
+  /// Most bytes of these that are kept for later images.
+  public var prefixCacheKeptBytesMax = PredictorOptions.standardPrefixCacheKeptBytesMax
   /// Arithmetic of the models.
   public var precision = PrecisionChoice.auto
   /// Where packed weights are kept: `auto`, `none` or a directory.
@@ -65,6 +67,9 @@ public struct StageConfiguration: SettingGroup {
     prefixCacheBytesMax = await reader.integer(
       "denoiser.prefixCacheBytesMax", prefixCacheBytesMax, in: 0...(1 << 50),
       "most bytes of these for one image; images that need more are refused")
+    prefixCacheKeptBytesMax = await reader.integer(
+      "denoiser.prefixCacheKeptBytesMax", prefixCacheKeptBytesMax, in: 0...(1 << 50),
+      "most bytes of these that are kept for later images of the same prompt and references")
     precision = await reader.choice(
       "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is packed, else bf16")
     weightCache = await reader.text(
@@ -115,7 +120,7 @@ public struct StageConfiguration: SettingGroup {
   public var predictorOptions: PredictorOptions {
     PredictorOptions(
       controlNetworks: controlNetworks.map { URL(filePath: $0) }, usesPrefixCache: usesPrefixCache,
-      prefixCacheBytesMax: prefixCacheBytesMax)
+      prefixCacheBytesMax: prefixCacheBytesMax, prefixCacheKeptBytesMax: prefixCacheKeptBytesMax)
   }
 
   /// How the weights come into memory; `report` gets a sentence about each step.

@@ -5,6 +5,9 @@ import Observability
 enum StageMetrics {
   /// Says what a stage's metrics mean.
   static func describe(in registry: PrometheusRegistry) {
+    registry.describe(
+      "qwenimage_denoiser_prefix_cache_bytes",
+      "Keys and values of text and references that are kept for later images, of models that have them.")
     registry.describe("qwenimage_stage_load_seconds", "Time it took to load the model.")
     registry.describe("qwenimage_stage_info", "1; its labels are the arithmetic and the class of equal results.")
     registry.describe("qwenimage_worker_running_tasks", "Tasks at work.")

@@ -32,6 +32,9 @@ public struct SHA256: ~Copyable {
   }
 
   /// Appends bytes to what is hashed.
+  public mutating func update(_ bytes: RawSpan) { bytes.withUnsafeBytes { update($0) } }
+
+  /// Appends bytes to what is hashed.
   public mutating func update(_ bytes: some Sequence<UInt8>) {
     let isDone: Void? = bytes.withContiguousStorageIfAvailable { update(UnsafeRawBufferPointer($0)) }
     if isDone == nil { Array(bytes).withUnsafeBytes { update($0) } }

@@ -163,7 +163,8 @@ public struct QwenImage21Family: ModelFamily {
     let (weights, compute) = try model.open(.transformer, pool: pool, loading)
     let network = try SingleStreamTransformer(
       weights, configuration: transformer, compute: compute, residentMax: loading.residentLimit,
-      usesPrefixCache: options.usesPrefixCache, prefixCacheBytesMax: options.prefixCacheBytesMax)
+      usesPrefixCache: options.usesPrefixCache, prefixCacheBytesMax: options.prefixCacheBytesMax,
+      prefixCacheKeptBytesMax: options.prefixCacheKeptBytesMax)
     loading.reportStreaming(network.streaming, of: .transformer, layerCount: transformer.layerCount)
     return network
   }

@@ -42,10 +42,10 @@ enum SyntheticFiles21 {
     return files
   }
 
-  /// The published tokenizer has three tokens for the only long word of the template.
-  private static let templateWords = Qwen3Template.words.flatMap { word in
-    word == Array("Comprehend".utf8) ? ["Com", "prehen", "d"].map { Array($0.utf8) } : [word]
-  }
+  /// The published tokenizer has three tokens for the only long word of the template. They come last, so that their
+  /// merges do not apply within the other words.
+  private static let templateWords =
+    Qwen3Template.words.filter { $0 != Array("Comprehend".utf8) } + ["Com", "prehen", "d"].map { Array($0.utf8) }
 
   // MARK: - Texts
 

@@ -36,14 +36,15 @@ struct DenoisingCase: CustomTestStringConvertible {
 
   func transformer(
     _ precision: Precision, threads: Int = 2, layers: LayerPrecision = SingleStreamTransformer.layers,
-    usesPrefixCache: Bool = true, prefixCacheBytesMax: Int? = nil
+    usesPrefixCache: Bool = true, prefixCacheBytesMax: Int? = nil, prefixCacheKeptBytesMax: Int = 0
   ) throws -> SingleStreamTransformer {
     let folder = checkpoint.appending(path: "transformer")
     return try SingleStreamTransformer(
       SingleStreamTransformer.weights(in: folder),
       configuration: SingleStreamConfiguration(contentsOf: folder.appending(path: "config.json")),
       compute: Compute(precision: precision, pool: ThreadPool(threads: threads)), layers: layers,
-      usesPrefixCache: usesPrefixCache, prefixCacheBytesMax: prefixCacheBytesMax)
+      usesPrefixCache: usesPrefixCache, prefixCacheBytesMax: prefixCacheBytesMax,
+      prefixCacheKeptBytesMax: prefixCacheKeptBytesMax)
   }
 
   func scheduler() throws -> SchedulerConfiguration {

@@ -183,6 +183,43 @@ import Testing
     }
   }
 
+  private static func address(_ cache: PrefixCache) -> UnsafeRawPointer? {
+    cache.keys(block: 1).withBytes { bytes in bytes.withUnsafeBytes { $0.baseAddress } }
+  }
+
+  /// Keys and values are kept for later images of the same prompt and references, and of no others.
+  @Test func cachesAreUsedAgain() throws {
+    let recorded = try DenoisingCase("edit2_cfg"), input = try recorded.input()
+    let fresh = try recorded.transformer(.bf16), byteCount = fresh.prefixCacheBytes(input)
+    let keeping = try recorded.transformer(.bf16, prefixCacheKeptBytesMax: byteCount)
+    #expect(keeping.keptBytes == 0)
+    let first = try keeping.prepare(input, times: [1, 0.5]).compactMap(\.cache)
+    #expect(keeping.keptBytes == byteCount)
+    // Of another size and schedule.
+    var other = input
+    other.grid = TokenGrid(height: 2, width: 4)
+    other.latents = input.latents.rows(0..<8)
+    for (branch, kept) in zip(try keeping.prepare(other, times: [0.25]), first) {
+      let expected = try fresh.prepare(other, times: [0.25])
+      #expect(branch.cache.map { Self.address($0) } == Self.address(kept))
+      let call = VelocityCall(branch: branch, latents: other.latents, step: 0)
+      let alone = expected.map {
+        fresh.velocity(VelocityCall(branch: $0, latents: other.latents, step: 0), probe: .none).floats()
+      }
+      #expect(alone.contains(keeping.velocity(call, probe: .none).floats()))
+    }
+    // One changed element, another order of the references, another place: nothing is shared.
+    var changed = input
+    var values = changed.references[0].latents.floats()
+    values[0] += 1
+    changed.references[0].latents = Tensor(values, shape: changed.references[0].latents.shape)
+    let caches = try keeping.prepare(changed, times: [1]).compactMap(\.cache)
+    #expect(caches[0].keys(block: 1).floats() != first[0].keys(block: 1).floats())
+    let expected = try fresh.prepare(changed, times: [1])[0].cache?.keys(block: 1).floats()
+    #expect(caches[0].keys(block: 1).floats() == expected)
+    #expect(keeping.keptBytes <= byteCount)
+  }
+
   @Test func bytesAreKnownBefore() throws {
     let recorded = try DenoisingCase("edit2_cfg"), input = try recorded.input()
     for precision in [Precision.fp32, .bf16, .q4] {

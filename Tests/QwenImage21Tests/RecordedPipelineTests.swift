@@ -81,6 +81,9 @@ import Testing
     let card = try directory.card()
     #expect(card.defaults.steps == 40 && card.defaults.size == ImageSize(widthPx: 1024, heightPx: 1024))
     #expect(card.references.maxCount == 10 && card.hasTransparency)
-    #expect(try Tokenizer(directory: directory.url(of: .tokenizer)).id(of: "</think>") == 151_668)
+    let tokenizer = try Tokenizer(directory: directory.url(of: .tokenizer))
+    #expect(tokenizer.id(of: "</think>") == 151_668)
+    let system = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
+    #expect(tokenizer.encode(system).count == 14)
   }
 }

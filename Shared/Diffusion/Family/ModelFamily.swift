@@ -89,18 +89,24 @@ public struct PredictorOptions: Sendable {
   public var usesPrefixCache: Bool
   /// Most bytes of these for one image, all its branches of guidance together.
   public var prefixCacheBytesMax: Int
+  /// Most bytes of these that are kept for later images of the same prompt and references.
+  public var prefixCacheKeptBytesMax: Int
 
   /// 8 GiB: two references of 1024×1024 pixels with guidance, in bf16.
   public static let standardPrefixCacheBytesMax = 8 << 30
+  /// 2 GiB: one reference of 1024×1024 pixels without guidance, or many prompts without any, in bf16.
+  public static let standardPrefixCacheKeptBytesMax = 2 << 30
 
   /// See the properties.
   public init(
     controlNetworks: [URL] = [], usesPrefixCache: Bool = true,
-    prefixCacheBytesMax: Int = Self.standardPrefixCacheBytesMax
+    prefixCacheBytesMax: Int = Self.standardPrefixCacheBytesMax,
+    prefixCacheKeptBytesMax: Int = Self.standardPrefixCacheKeptBytesMax
   ) {
     self.controlNetworks = controlNetworks
     self.usesPrefixCache = usesPrefixCache
     self.prefixCacheBytesMax = prefixCacheBytesMax
+    self.prefixCacheKeptBytesMax = prefixCacheKeptBytesMax
   }
 }
 

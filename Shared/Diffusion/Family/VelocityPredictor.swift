@@ -14,6 +14,8 @@ public protocol VelocityPredictor: Sendable {
   var numericsClass: String { get }
   /// The pipelines that the control networks which were loaded beside it are for.
   var controlPipelines: [PipelineName] { get }
+  /// Bytes that are kept of what was prepared, for later images of the same prompt and references.
+  var keptBytes: Int { get }
   /// Most tokens of a pass that several calls share: with more, bringing them together costs time.
   static var sharedTokensMax: Int { get }
 
@@ -58,4 +60,6 @@ public struct VelocityCall<Prepared: Sendable>: Sendable {
 extension VelocityPredictor {
   /// No control networks.
   public var controlPipelines: [PipelineName] { [] }
+  /// Nothing is kept.
+  public var keptBytes: Int { 0 }
 }

@@ -15,6 +15,9 @@ package final class RecentValues<Key: Equatable & Sendable, Value: Sendable>: Se
   /// Keeps at most `byteCountMax` bytes of values.
   package init(byteCountMax: Int) { self.byteCountMax = byteCountMax }
 
+  /// Bytes of all values.
+  package var byteCount: Int { entries.withLock { $0.reduce(0) { $0 + $1.byteCount } } }
+
   /// The value of `key`, if it is still there.
   package subscript(key: Key) -> Value? {
     entries.withLock { entries in

@@ -1,4 +1,5 @@
 import Diffusion
+import Hashing
 import TensorCore
 
 extension SingleStreamTransformer: VelocityPredictor {
@@ -26,13 +27,39 @@ extension SingleStreamTransformer: VelocityPredictor {
       condition($0, sequence: sequence(of: $0, image), references: references, modulation: modulation)
     }
     guard usesPrefixCache else { return branches.map { Prepared(conditioning: $0) } }
-    let caches = Self.passes(branches, tokens: \.sequence.prefixCount).flatMap { prefixCaches($0) }
-    return zip(branches, caches).map { branch, cache in
-      var branch = branch
-      branch.cache = cache
-      return Prepared(conditioning: branch)
-    }
+    return cached(branches, keys: image.prompts.map { Self.digest(of: $0, image.references) })
+      .map { Prepared(conditioning: $0) }
   }
+
+  /// The branches with keys and values, which are computed unless they are kept of an image before.
+  private func cached(_ branches: [Conditioning], keys: [[UInt8]]) -> [Conditioning] {
+    var branches = branches
+    for (index, key) in keys.enumerated() { branches[index].cache = keptCaches[key] }
+    let missing = branches.indices.filter { branches[$0].cache == nil }
+    let caches = Self.passes(missing.map { branches[$0] }, tokens: \.sequence.prefixCount).flatMap { prefixCaches($0) }
+    for (index, cache) in zip(missing, caches) {
+      branches[index].cache = cache
+      keptCaches.insert(cache, for: keys[index], byteCount: cache.byteCount)
+    }
+    return branches
+  }
+
+  /// SHA-256 of all that keys and values of text and references depend on besides the weights: not on seed, size and
+  /// schedule.
+  private static func digest(of prompt: PromptConditioning, _ references: [ReferenceLatents]) -> [UInt8] {
+    var hash = SHA256()
+    let numbers = prompt.embeds.shape.dimensions + [prompt.imagePlaces.count] + prompt.imagePlaces
+    for number in numbers + references.flatMap({ [$0.grid.height, $0.grid.width] }) {
+      hash.update((0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) })
+    }
+    for tensor in [prompt.embeds] + references.map(\.latents) {
+      tensor.withBytes { hash.update($0) }
+    }
+    return hash.finalize()
+  }
+
+  /// Bytes of keys and values that are kept for later images.
+  public var keptBytes: Int { keptCaches.byteCount }
 
   /// Bytes that keys and values of text and references take for an image, all branches of guidance together, while its
   /// steps run: 0 without a cache.

@@ -21,6 +21,8 @@ public struct SingleStreamTransformer: Sendable {
   public let usesPrefixCache: Bool
   /// Most bytes that these may take for one image, all its branches of guidance together; nil: there is no limit.
   public let prefixCacheBytesMax: Int?
+  /// Those of the last prompts and references.
+  let keptCaches: RecentValues<[UInt8], PrefixCache>
   private let imageIn: Linear
   /// One added to the stored weight.
   private let textNorm: Tensor
@@ -46,11 +48,12 @@ public struct SingleStreamTransformer: Sendable {
   ///   - residentMax: bytes of mapped weights that may stay in memory; nil: all.
   ///   - usesPrefixCache: see the property.
   ///   - prefixCacheBytesMax: see the property.
+  ///   - prefixCacheKeptBytesMax: most bytes of keys and values that are kept for later images.
   /// - Throws: `WeightsError` naming the file and tensor that is missing, misshapen or unexpected.
   public init(
     _ weights: ComponentWeights, configuration: SingleStreamConfiguration, compute: Compute,
     layers: LayerPrecision = Self.layers, residentMax: Int? = nil, usesPrefixCache: Bool = true,
-    prefixCacheBytesMax: Int? = nil
+    prefixCacheBytesMax: Int? = nil, prefixCacheKeptBytesMax: Int = 0
   ) throws(WeightsError) {
     let reader = ModuleReader(weights, compute: compute, layers: layers)
     let dim = configuration.innerDim, context = configuration.contextDim
@@ -58,6 +61,7 @@ public struct SingleStreamTransformer: Sendable {
     self.compute = compute
     self.usesPrefixCache = usesPrefixCache
     self.prefixCacheBytesMax = prefixCacheBytesMax
+    keptCaches = RecentValues(byteCountMax: prefixCacheKeptBytesMax)
     numericsClass = layers.numericsClass(compute)
     imageIn = try reader.linear("img_in", input: configuration.channels, output: dim, bias: false)
     let norm = try reader.tensor("txt_in.text_norm.weight", [context])
