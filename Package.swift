@@ -19,8 +19,12 @@ func shared(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target 
 func service(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
   .executableTarget(name: name, dependencies: dependencies, path: "Services/\(name)")
 }
-func test(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = []) -> Target {
-  .testTarget(name: "\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", resources: resources)
+func test(
+  _ name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = [], resources: [Resource] = []
+) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", exclude: exclude,
+    resources: resources)
 }
 
 extension Target.Dependency {
@@ -224,7 +228,8 @@ let package = Package(
         "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON",
         "TensorCore", "TestSupport", "Transport", "Wire", .hummingbird, .httpTypes, .logging, .nioCore, .nioPosix,
         .serviceLifecycle, .subprocess, .systemPackage,
-      ]),
+      ],
+      exclude: ["Fixtures"]),
     test("Hashing", ["Hashing", "TestSupport"]),
     test("HTTPClient", ["HTTPClient"]),
     test(

@@ -8,9 +8,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+case " $* " in *" --help "* | *" -h "*) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;; esac
 scratch=$PWD/.build/benchmarks
 mkdir -p "$scratch"
-./compose/install-packages.sh
+./compose/install-packages.sh python3
+compare=Tests/Benchmarks/reference/compare.py
+# A mistyped group is found before half an hour of building.
+python3 "$compare" --check --binary - --products - --scratch - "$@"
 python=${QWEN_IMAGE_REFERENCE_PYTHON:-}
 if [ -z "$python" ]; then
   # There, torch comes without CUDA.
@@ -18,5 +22,5 @@ if [ -z "$python" ]; then
 fi
 swift build -c release
 swift build -c release --package-path Tests/Benchmarks
-"$python" Tests/Benchmarks/reference/compare.py --binary "$(swift build -c release --package-path Tests/Benchmarks --show-bin-path)/ModelBenchmark" \
+"$python" "$compare" --binary "$(swift build -c release --package-path Tests/Benchmarks --show-bin-path)/ModelBenchmark" \
   --products "$(swift build -c release --show-bin-path)" --scratch "$scratch" --out "$scratch/results.json" "$@" | tee "$scratch/results.md"

@@ -91,15 +91,16 @@ sanitize() {
 
 command=${1:---help}
 shift || true
+if [[ $command =~ ^(build|test|lint|ci)$ ]] && [[ ${1:-} =~ ^(-h|--help)$ ]]; then command=help; fi
 case $command in
   build) build "$@" ;;
   test) run_tests "$@" ;;
-  lint) lint ;;
+  lint) [ $# -eq 0 ] || fail "lint takes no $*"; lint ;;
   fuzz) [ $# -gt 0 ] || fail "fuzz needs a TARGET: $(cd Tests/Fuzzing/corpus && echo *)"; fuzz "$@" ;;
   simulate) simulate "$@" ;;
   bench) bench "$@" ;;
   sanitize) sanitize "$@" ;;
-  ci) exec .ci/run ;;
+  ci) [ $# -eq 0 ] || fail "ci takes no $*"; exec .ci/run ;;
   --help | -h | help) usage ;;
   *) fail "unknown command $command" ;;
 esac

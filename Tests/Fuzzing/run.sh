@@ -4,26 +4,33 @@
 #   Tests/Fuzzing/run.sh [--seconds N] [--seed N] [--keep] [TARGET ...]
 #
 # N seconds for each target (15). What crashes, hangs or takes too much memory is left in Tests/Fuzzing/found/; the other targets still
-# run, and the last line counts. The seed (of 32 bits) is drawn and printed unless given. --keep adds to the corpus what reached new code.
+# run, and the last line counts. The seed (from 1, of 32 bits) is drawn and printed unless given. --keep adds to the corpus what reached new code.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 seconds=15
-seed=$((RANDOM << 15 | RANDOM))
+seed=$(((RANDOM << 15 | RANDOM) + 1))
 keep=no
 targets=()
+fail() {
+  echo "fuzz: $*" >&2
+  exit 64
+}
+# number OPTION VALUE LARGEST: libFuzzer takes other text for 0, which means without end, and a seed of its own.
+number() { [[ $2 =~ ^[1-9][0-9]{0,9}$ ]] && [ "$2" -le "$3" ] || fail "$1 is \"$2\", but must be a number from 1 to $3"; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --seconds) seconds=${2:?--seconds needs a number}; shift ;;
-    --seed) seed=${2:?--seed needs a number}; shift ;;
+    --seconds) number "$1" "${2:-}" 604800; seconds=$2; shift ;;
+    --seed) number "$1" "${2:-}" 4294967295; seed=$2; shift ;;
     --keep) keep=yes ;;
-    -*) echo "unknown option $1; there are --seconds, --seed and --keep" >&2; exit 64 ;;
+    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' run.sh; exit ;;
+    -*) fail "unknown option $1; there are --seconds, --seed and --keep" ;;
     *) targets+=("$1") ;;
   esac
   shift
 done
 for target in "${targets[@]}"; do
-  [ -d "corpus/$target" ] || { echo "there is no target $target; there are $(cd corpus && echo *)" >&2; exit 64; }
+  [ -d "corpus/$target" ] || fail "there is no target $target; there are $(cd corpus && echo *)"
 done
 if [ ${#targets[@]} -eq 0 ]; then for corpus in corpus/*/; do targets+=("$(basename "$corpus")"); done; fi
 

@@ -357,10 +357,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default=",".join(GROUPS))
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--check", action="store_true", help="check the arguments, and nothing else")
     options = parser.parse_args()
     unknown = set(options.only.split(",")) - set(GROUPS)
     if unknown:
         parser.error(f"--only {','.join(sorted(unknown))}: the groups are {', '.join(GROUPS)}")
+    if options.check:
+        return
     bench = Bench(options)
     with bench.reference() as reference:
         bench.facts.update(reference.about)

@@ -1,8 +1,12 @@
 import Foundation
 import Simulation
 
-// simulate [--seeds N] [--first S] [--mutation NAME]      many seeds
-// simulate --seed S [--trace] [--mutation NAME]           one seed again
+let usage = """
+  simulate [--seeds N] [--first S] [--mutation NAME]      many seeds
+  simulate --seed S [--trace] [--mutation NAME]           one seed again, with every event and effect
+
+  Mutations, rules to leave out: \(Mutation.allCases.map(\.rawValue).joined(separator: " "))
+  """
 
 var seeds = 2000
 var first: UInt64 = 0
@@ -17,9 +21,8 @@ func fail(_ message: String) -> Never {
 
 var arguments = CommandLine.arguments.dropFirst()
 @MainActor func value<T>(_ option: String, _ convert: (String) -> T?) -> T {
-  guard let text = arguments.popFirst(), let value = convert(text) else {
-    fail("\(option) needs a value, see Tests/Simulation/README.md")
-  }
+  guard let text = arguments.popFirst() else { fail("\(option) needs a value, see Tests/Simulation/README.md") }
+  guard let value = convert(text) else { fail("\(option) cannot be \"\(text)\", see Tests/Simulation/README.md") }
   return value
 }
 while let option = arguments.popFirst() {
@@ -29,6 +32,9 @@ while let option = arguments.popFirst() {
   case "--seed": single = value(option) { UInt64($0) }
   case "--mutation": mutation = value(option) { Mutation(rawValue: $0) }
   case "--trace": isTraced = true
+  case "-h", "--help":
+    print(usage)
+    exit(0)
   default: fail("unknown option \(option); there are --seeds, --first, --seed, --mutation, --trace")
   }
 }

@@ -20,11 +20,21 @@ struct KernelBenchmark {
     while !arguments.isEmpty {
       let name = arguments.removeFirst()
       func value() -> String { arguments.isEmpty ? "" : arguments.removeFirst() }
+      func number() -> Int {
+        let text = value()
+        guard let number = Int(text), number > 0 else { fail("\(name) is \"\(text)\", but must be a number from 1") }
+        return number
+      }
       switch name {
-      case "--threads": threads = Int(value()) ?? threads
-      case "--repetitions": repetitions = Int(value()) ?? repetitions
-      case "--isa": set = try InstructionSet.requested(value())
-      default: parts.insert(name)
+      case "--threads": threads = number()
+      case "--repetitions": repetitions = number()
+      case "--isa":
+        do { set = try InstructionSet.requested(value()) } catch { fail("\(error)") }
+      case "linear", "attention", "convolution", "elementwise": parts.insert(name)
+      default:
+        fail(
+          "unknown argument \(name); there are --threads N, --repetitions N, --isa NAME, and the parts linear, "
+            + "attention, convolution, elementwise")
       }
     }
     let pool = ThreadPool(threads: threads)
@@ -36,6 +46,11 @@ struct KernelBenchmark {
     if parts.isEmpty || parts.contains("attention") { benchmark.attention() }
     if parts.isEmpty || parts.contains("convolution") { benchmark.convolution() }
     if parts.isEmpty || parts.contains("elementwise") { benchmark.elementwise() }
+  }
+
+  private static func fail(_ message: String) -> Never {
+    FileHandle.standardError.write(Data((message + "\n").utf8))
+    exit(64)
   }
 
   private func format(_ value: Double, _ digits: Int = 0) -> String { String(format: "%.\(digits)f", value) }
