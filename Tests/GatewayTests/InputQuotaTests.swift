@@ -133,10 +133,12 @@ struct InputQuotaTests {
       }
     }
     let id = try await ToyCluster.run(Self.limit(all: 2, tenant: 2), journal: path) { cluster in
-      let denoiser = try await joinAll(cluster, stepTime: .milliseconds(30))
+      let time = ManualTime(), stepTime = Duration.milliseconds(30)
+      let denoiser = try await joinAll(cluster, stepTime: stepTime, time: time)
       let ticket = try await cluster.dispatcher.submit(Self.job(1, n: 3, steps: 8))
       _ = try await cluster.dispatcher.submit(Self.job(2, n: 1, steps: 50))
       // In the middle of an image, after the first.
+      try await time.advance(by: stepTime, times: 11)
       try await wait("one image is done") { await denoiser.log.steps >= 11 }
       return ticket.id
     }
@@ -165,9 +167,11 @@ struct InputQuotaTests {
 
   /// A worker of each stage; returns the denoiser.
   @discardableResult
-  private func joinAll(_ cluster: ToyCluster, stepTime: Duration) async throws -> ToyWorker {
+  private func joinAll(
+    _ cluster: ToyCluster, stepTime: Duration, time: any TimeSource = SystemTime()
+  ) async throws -> ToyWorker {
     let card = Intake.imageToImageCard
     for stage in [StageName.textEncoder, .vaeEncoder, .vaeDecoder] { try await cluster.join(stage, card: card) }
-    return try await cluster.join(.denoiser, card: card, stepTime: stepTime)
+    return try await cluster.join(.denoiser, card: card, stepTime: stepTime, time: time)
   }
 }

@@ -8,6 +8,7 @@ import Journal
 import NIOCore
 import Scheduling
 import StrictJSON
+import TestSupport
 import Testing
 import Wire
 
@@ -80,18 +81,19 @@ struct JobsTests {
   }
 
   @Test func aCancelledJobStopsAndStaysCancelled() async throws {
+    let time = ManualTime(), stepTime = Duration.milliseconds(30)
     try await ToyCluster.run { cluster in
-      let workers = try await cluster.joinAll(stepTime: .milliseconds(30))
+      let workers = try await cluster.joinAll(stepTime: stepTime, time: time)
       try await cluster.app().test(.live) { client in
         let id = try #require(try await client.submit(#"{"prompt":"p","steps":50,"n":2}"#).json["id"]?.text)
-        try await wait("it runs") { await workers.denoiser.log.steps > 1 }
+        try await time.advance(by: stepTime, times: 2)
         for _ in 0..<2 {
           let cancelled = try await client.execute(uri: "/v1/jobs/\(id)", method: .delete)
           #expect(cancelled.status == .ok)
           #expect(try cancelled.json["status"]?.text == "cancelled")
         }
         try await wait("the denoiser gets the cancellation") { await !workers.denoiser.log.cancelled.isEmpty }
-        #expect(await workers.denoiser.log.steps < 50)
+        #expect(await workers.denoiser.log.steps == 2)
         #expect(try await client.get("/v1/jobs/\(id)/result").json["error"]?["code"]?.text == "cancelled")
         #expect(try await client.execute(uri: "/v1/jobs/job-x", method: .delete).status == .notFound)
       }

@@ -48,7 +48,7 @@ struct ToyCluster: Sendable {
   ) async throws -> Result {
     var configuration = DispatcherConfiguration()
     configuration.heartbeatInterval = .milliseconds(200)
-    configuration.scheduling.lease = .seconds(5)
+    configuration.scheduling.lease = .seconds(60)
     configuration.tickInterval = .milliseconds(50)
     configure(&configuration)
     var transport = RouterConfiguration(endpoints: [endpoint], security: .plaintext())

@@ -82,6 +82,16 @@ public final class ManualTime: TimeSource {
     }
   }
 
+  /// Moves the time by `duration`, `count` times, each time when a task sleeps that asked for exactly that.
+  ///
+  /// - Throws: `CancellationError` when the task is cancelled, as by the test's time limit.
+  public func advance(by duration: Duration, times count: Int) async throws {
+    for _ in 0..<count {
+      try await untilAsleep(for: duration)
+      advance(by: duration)
+    }
+  }
+
   /// Suspends the task. `register` keeps its waiter under a number, and returns the waiters that are to be resumed.
   private func suspend(_ register: @Sendable (inout State, Int, Waiter) -> [Waiter]) async throws {
     let id = state.withLock { $0.nextID() }
