@@ -25,7 +25,7 @@ struct SourceOptions: ParsableArguments, ImageFlags {
   var image: [String] = []
 
   func add(to inputs: inout PipelineInputs, _ reader: inout InputFileReader) throws {
-    for path in image { inputs.images.append(try reader.read(path, "--image").decoded()) }
+    for path in image { inputs.images.append(try reader.read(path, "--image").decoded(as: "image", of: &inputs)) }
   }
 
   func add(to form: inout UploadForm, _ reader: inout InputFileReader) throws {
@@ -40,7 +40,7 @@ struct MaskOptions: ParsableArguments, ImageFlags {
   var mask: String?
 
   func add(to inputs: inout PipelineInputs, _ reader: inout InputFileReader) throws {
-    if let mask { inputs.mask = try reader.read(mask, "--mask").decoded().asMask }
+    if let mask { inputs.mask = try reader.read(mask, "--mask").decoded(as: "mask", of: &inputs).asMask }
   }
 
   func add(to form: inout UploadForm, _ reader: inout InputFileReader) throws {
@@ -149,7 +149,7 @@ struct OutpaintOptions: ParsableArguments, ImageFlags {
         name: "--left, --right, --top, --bottom", reason: "they are for requests with one image, and without a mask")
     }
     let (image, mask) = outpainting.canvas(of: inputs.images[0])
-    (inputs.images, inputs.mask) = ([image], mask)
+    (inputs.images, inputs.mask, inputs.outpainting) = ([image], mask, outpainting)
   }
 
   func add(to form: inout UploadForm, _ reader: inout InputFileReader) {
@@ -205,8 +205,8 @@ struct ControlOptions: ParsableArguments, ImageFlags {
     for (index, path) in controlImage.enumerated() {
       inputs.controls.append(
         PipelineInputs.Control(
-          try reader.read(path, "--control-image").decoded(), scale: Float(Self.value(controlScale, index) ?? 1),
-          range: start(index)...end(index)))
+          try reader.read(path, "--control-image").decoded(as: "control", of: &inputs),
+          scale: Self.value(controlScale, index) ?? 1, range: start(index)...end(index)))
     }
   }
 

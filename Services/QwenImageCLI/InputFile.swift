@@ -1,3 +1,4 @@
+import Diffusion
 import Foundation
 import ImageCodec
 
@@ -13,6 +14,12 @@ struct InputFile {
   /// The pixels.
   func decoded() throws(OutputError) -> RasterImage {
     do { return try ImageFile.decode(bytes) } catch { throw OutputError(name: name, reason: "\(error)") }
+  }
+
+  /// The pixels of a file that the result is to name among those of `inputs`.
+  func decoded(as role: String, of inputs: inout PipelineInputs) throws(OutputError) -> RasterImage {
+    inputs.files.append(ImageSource.Input(role: role, file: bytes))
+    return try decoded()
   }
 }
 

@@ -118,7 +118,8 @@ struct LocalCommand: AsyncParsableCommand {
     progress.finish()
     if let recording { try tensorFile?.replace(by: recording.write(to:)) }
     if request.seed == .random { Terminal.note("seed \(imageRequest.seed)") }
-    let metadata = imageRequest.metadata(card.model, softwareVersion: SoftwareVersion.current)
+    let metadata = imageRequest.metadata(
+      card.model, softwareVersion: SoftwareVersion.current, source: inputs.source(for: pipeline))
     try output.write(try drawn.map { try PNG.encode($0, texts: metadata.texts) })
   }
 }

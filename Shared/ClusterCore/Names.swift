@@ -71,6 +71,12 @@ public struct PipelineName: Hashable, Sendable, Comparable, CustomStringConverti
   /// Several edits, each of what the one before has made.
   public static let editSequence = PipelineName(known: "edit-sequence")
 
+  /// Whether a request says how much of the image is made anew.
+  public var takesStrength: Bool { [.imageToImage, .inpaint, .editInpaint].contains(self) }
+
+  /// Whether the image's own pixels may come back where its mask is black.
+  public var keepsPixels: Bool { [.inpaint, .editInpaint].contains(self) }
+
   /// Whether the text encoder sees the request's images.
   public var showsImagesToEncoder: Bool { [.edit, .editPlus, .editInpaint].contains(self) }
 

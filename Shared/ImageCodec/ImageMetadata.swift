@@ -35,6 +35,8 @@ public struct ImageMetadata: Sendable, Equatable {
   public var seed: UInt64
   /// The version of the software.
   public var softwareVersion: String
+  /// How it was made of other images; nil: it was made of the prompt alone.
+  public var source: ImageSource?
 
   /// The values of an image.
   ///
@@ -44,7 +46,7 @@ public struct ImageMetadata: Sendable, Equatable {
   public init(
     model: String, fingerprint: String?, prompt: String, negativePrompt: String?, trueCFGScale: Double, steps: Int,
     width: Int, height: Int,
-    seed: UInt64, softwareVersion: String
+    seed: UInt64, softwareVersion: String, source: ImageSource? = nil
   ) {
     let isGuided = trueCFGScale > 1 && negativePrompt != nil
     self.model = model
@@ -57,6 +59,7 @@ public struct ImageMetadata: Sendable, Equatable {
     self.height = height
     self.seed = seed
     self.softwareVersion = softwareVersion
+    self.source = source
   }
 
   /// The texts of a PNG file. Prompts that would make one longer than ``maxTextBytes`` are cut in it, and it says so.
@@ -67,8 +70,35 @@ public struct ImageMetadata: Sendable, Equatable {
 
 // MARK: - JSON
 
-/// The JSON; most names are those of the HTTP API, so that it can be sent to draw the image again.
+/// The JSON; most names are those of the HTTP API, so that it can be sent to draw the image again. An image that was
+/// made of others has those of ``ImageSource`` too.
 private struct Record: Codable {
+  var values: Values
+  var source: ImageSource?
+
+  private enum CodingKeys: CodingKey {
+    case pipeline
+  }
+
+  init(values: Values, source: ImageSource?) {
+    self.values = values
+    self.source = source
+  }
+
+  init(from decoder: any Decoder) throws {
+    values = try Values(from: decoder)
+    let fields = try decoder.container(keyedBy: CodingKeys.self)
+    source = fields.contains(.pipeline) ? try ImageSource(from: decoder) : nil
+  }
+
+  func encode(to encoder: any Encoder) throws {
+    try values.encode(to: encoder)
+    try source?.encode(to: encoder)
+  }
+}
+
+/// What every image has.
+private struct Values: Codable {
   var software = ImageMetadata.software
   var softwareVersion: String
   var model: String
@@ -92,17 +122,17 @@ private struct Record: Codable {
 
 extension ImageMetadata {
   private var record: String {
-    let (prompts, cut) = prompts(besides: Self.json(recordWithoutPrompts).utf8.count + 100)
-    var record = recordWithoutPrompts
-    (record.prompt, record.negativePrompt, record.cut) = (prompts.prompt, prompts.negative, cut.isEmpty ? nil : cut)
+    let bounded = source?.bounded
+    var record = Record(
+      values: Values(
+        softwareVersion: softwareVersion, model: model, fingerprint: fingerprint, prompt: "", negativePrompt: nil,
+        trueCFGScale: trueCFGScale, steps: steps, size: "\(width)x\(height)", seed: seed), source: bounded?.source)
+    var (prompts, cut) = prompts(besides: Self.json(record).utf8.count + 100)
+    if bounded?.isCut == true { cut.append("edit_instructions") }
+    record.values.prompt = prompts.prompt
+    record.values.negativePrompt = prompts.negative
+    record.values.cut = cut.isEmpty ? nil : cut
     return Self.json(record)
-  }
-
-  private var recordWithoutPrompts: Record {
-    Record(
-      softwareVersion: softwareVersion, model: model, fingerprint: fingerprint, prompt: "", negativePrompt: nil,
-      trueCFGScale: trueCFGScale,
-      steps: steps, size: "\(width)x\(height)", seed: seed)
   }
 
   private static func json(_ value: some Encodable) -> String {
@@ -124,18 +154,20 @@ extension ImageMetadata {
     } catch {
       throw .invalidText(keyword: Self.keyword, reason: "it is not the JSON that this software writes")
     }
-    guard record.trueCFGScale.isFinite else {
+    let values = record.values
+    guard values.trueCFGScale.isFinite else {
       throw .invalidText(keyword: Self.keyword, reason: "its true_cfg_scale is not a number")
     }
-    let sides = record.size.split(separator: "x", omittingEmptySubsequences: false).map { Int($0) }
+    if let problem = record.source?.problem { throw .invalidText(keyword: Self.keyword, reason: problem) }
+    let sides = values.size.split(separator: "x", omittingEmptySubsequences: false).map { Int($0) }
     guard sides.count == 2, let width = sides[0], let height = sides[1] else {
       throw .invalidText(keyword: Self.keyword, reason: "its size is not WIDTHxHEIGHT")
     }
     self.init(
-      model: record.model, fingerprint: record.fingerprint, prompt: record.prompt,
-      negativePrompt: record.negativePrompt,
-      trueCFGScale: record.trueCFGScale, steps: record.steps, width: width, height: height, seed: record.seed,
-      softwareVersion: record.softwareVersion)
+      model: values.model, fingerprint: values.fingerprint, prompt: values.prompt,
+      negativePrompt: values.negativePrompt,
+      trueCFGScale: values.trueCFGScale, steps: values.steps, width: width, height: height, seed: values.seed,
+      softwareVersion: values.softwareVersion, source: record.source)
   }
 }
 
@@ -148,14 +180,12 @@ extension ImageMetadata {
 
   /// The prompts, and a last line of names and values.
   private var parameters: String {
-    let scale =
-      trueCFGScale == trueCFGScale.rounded() && abs(trueCFGScale) < 1e9 ? "\(Int(trueCFGScale))" : "\(trueCFGScale)"
     let values = [
-      ("Steps", "\(steps)"), ("Sampler", "Euler"), ("CFG scale", scale), ("Seed", "\(seed)"),
+      ("Steps", "\(steps)"), ("Sampler", "Euler"), ("CFG scale", trueCFGScale.shortText), ("Seed", "\(seed)"),
       ("Size", "\(width)x\(height)"),
       ("Model", model), ("Version", "\(Self.software) \(softwareVersion)"),
     ]
-    let line = values.map { "\($0): \(Self.quotedValue($1))" }.joined(separator: ", ")
+    let line = (values + (source?.parameters ?? [])).map { "\($0): \(Self.quotedValue($1))" }.joined(separator: ", ")
     let (prompts, cut) = prompts(besides: line.utf8.count + 100)
     var lines = [Self.readable(prompts.prompt) + (cut.contains("prompt") ? "…" : "")]
     if let negative = prompts.negative.map(Self.readable), !negative.allSatisfy(\.isWhitespace) {

@@ -71,6 +71,11 @@ public struct JSONNumber: Hashable, Sendable {
   /// The number written as `text`, which the caller has checked.
   package init(text: String) { self.text = text }
 
+  /// A finite number as a document has it that was written and read again: without a fraction if it is whole.
+  package init(_ value: Double) {
+    text = Int(exactly: value).map { "\($0)" } ?? "\(value)"
+  }
+
   /// The value, when it is written without fraction and exponent and fits.
   public var integer: Int? { Int(text) }
 

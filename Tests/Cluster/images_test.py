@@ -7,6 +7,7 @@ a mask are the input's.
 
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import pathlib
@@ -340,6 +341,46 @@ def test_a_job_with_images_outlives_the_gateway():
         cluster.wait_until_ready()
         cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1].get("status") == "succeeded", "done")
         same(result(cluster, job), whole)
+
+
+def test_an_image_is_made_again_from_its_record():
+    """The record names pipeline, files and settings; sent once more, it gives the same bytes."""
+    box = {"x": 8, "y": 16, "width": 32, "height": 24}
+    with Cluster(BINARIES, NANO) as cluster:
+        image, mask = cluster.folder / "image.png", cluster.folder / "mask.png"
+        Image.fromarray(numpy.random.default_rng(3).integers(0, 256, (64, 96, 3), dtype=numpy.uint8)).save(image)
+        Image.fromarray(numpy.arange(64 * 96, dtype=numpy.uint8).reshape(64, 96)).save(mask)
+        files = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in (image, mask)}
+        whole = {"prompt": "a red circle", "seed": 5, "steps": 3, "image": data_url(image)}
+        for fields in (
+                {}, {"pipeline": "img2img", "strength": 0.5}, {"mask": data_url(mask), "mask_blur": 1.5, "paste_back": False},
+                {"pipeline": "inpaint", "mask": data_url(mask), "padding_mask_crop": 4},
+                {"outpaint": {"left": 16, "right": 16}}, {"region": box, "move": {"x": 30}},
+                {"edit_instructions": [{"region": box}, {"prompt": "a blue star", "pipeline": "edit-plus"}]}):
+            made = edit_json(cluster, {**whole, **fields})
+            inspected = subprocess.run([BINARIES / "qwen-image", "inspect", "-"], input=made, capture_output=True, timeout=60)
+            assert inspected.returncode == 0, inspected.stderr
+            record = json.loads(inspected.stdout)
+            inputs = record.pop("inputs")
+            assert [entry["role"] for entry in inputs] == ["image"] + ["mask"] * ("mask" in fields), inputs
+            again = {entry["role"]: data_url(files[entry["sha256"]]) for entry in inputs}
+            for name in ("software", "software_version", "fingerprint"):
+                del record[name]
+            if "edit_instructions" in fields:
+                for name in ("pipeline", "size"):
+                    del record[name]
+            assert edit_json(cluster, {**record, **again}) == made, f"{fields}: {record}"
+        # The same from files by the command line, with and without a cluster.
+        agree(cluster, "edit", "--image", image, "--image", mask)
+
+
+def data_url(path):
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def edit_json(cluster, body):
+    """The file that an edit gives whose body is JSON."""
+    return base64.b64decode(client(cluster).post("/images/edits", cast_to=object, body=body)["data"][0]["b64_json"])
 
 
 def test_bad_images_are_named():

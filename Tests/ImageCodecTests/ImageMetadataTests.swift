@@ -168,6 +168,21 @@ private enum Reader: CaseIterable {
     #expect(file.firstRange(of: Array("tEXtparameters\0caf".utf8) + [0xe9]) != nil)
   }
 
+  /// Images of a prompt alone have the texts that they have always had.
+  @Test func textsOfAPromptAlone() {
+    let texts = metadata(prompt: "a cat", negativePrompt: "blue", trueCFGScale: 3.5).texts
+    #expect(texts[0].text == "qwen-image-cluster")
+    #expect(
+      texts[1].text
+        == "a cat\nNegative prompt: blue\nSteps: 20, Sampler: Euler, CFG scale: 3.5, Seed: 9223372036854775807, "
+        + "Size: 1328x1024, Model: Qwen/Qwen-Image, Version: qwen-image-cluster 1.2.3")
+    #expect(
+      texts[2].text
+        == #"{"fingerprint":"0123abcd","model":"Qwen/Qwen-Image","negative_prompt":"blue","prompt":"a cat","#
+        + #""seed":9223372036854775807,"size":"1328x1024","software":"qwen-image-cluster","software_version":"1.2.3","#
+        + #""steps":20,"true_cfg_scale":3.5}"#)
+  }
+
   @Test func refusesWhatItDidNotWrite() throws {
     #expect(try ImageMetadata(texts: [PNG.Text("parameters", "p")]) == nil)
     let record = metadata(prompt: "p").texts[2].text

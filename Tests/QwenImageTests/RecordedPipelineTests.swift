@@ -85,7 +85,7 @@ private struct RecordedPipeline: CustomTestStringConvertible {
     inputs.controls =
       try control.map { name in
         let scale = call?["controlnet_conditioning_scale"]?.double ?? 1
-        return [PipelineInputs.Control(try Self.image(name), scale: Float(scale))]
+        return [PipelineInputs.Control(try Self.image(name), scale: scale)]
       } ?? []
     return inputs
   }

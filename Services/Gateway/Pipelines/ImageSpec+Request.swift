@@ -20,10 +20,15 @@ extension ImageSpec {
   ) throws(APIError) -> (images: [ImageSpec], inputs: [InputImage]) {
     var inputs = try RequestInputs(request, card, pipelines, intake)
     inputs.pending = pending
-    let (first, kept) =
+    var (first, kept) =
       request.instructions.isEmpty
       ? try image(of: request, inputs, card, pipelines, randomSeed: randomSeed)
       : try sequence(of: request, inputs, card, pipelines, randomSeed: randomSeed)
+    first.files = ImageField.all.flatMap { field in
+      request.uploads.filter { $0.field == field.name }.map {
+        ImageSource.Input(role: field.role.rawValue, file: $0.bytes)
+      }
+    }
     let images = (0..<request.imageCount).map { index in
       var image = first
       image.seed += UInt64(index)
@@ -54,6 +59,8 @@ extension ImageSpec {
     let resolution = options[PipelineOptions.outputResolution.rawValue]?.integer
     let size = try size(for: request, pipeline.name, inputs.sizes, resolution, card)
     try inputs.finish(&options, pipeline.name, size, card)
+    options[Outpainting.key] = request.outpainting.map { .object($0.option) }
+    options[ObjectEdit.key] = request.object.map { .object($0.option) }
     let kept = inputs.all
     let spec = ImageSpec(
       card: card, pipeline: pipeline.name, prompt: prompt,
@@ -92,7 +99,6 @@ extension ImageSpec {
       } catch { throw error.inside("edit_instructions[\(index)]") }
       if index > 0 {
         edit.inputs[0].digest = madeImage(index)
-        edit.options[ObjectEdit.key] = instruction.object.map { .object($0.option) }
         inputs.removeFirst()
       }
       edits.append(edit)

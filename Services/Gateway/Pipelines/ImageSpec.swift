@@ -1,4 +1,5 @@
 import ClusterCore
+import ImageCodec
 import StrictJSON
 
 /// One image to generate: a request, checked against the model's card and with its defaults filled in. Everything that
@@ -31,11 +32,13 @@ public struct ImageSpec: Hashable, Sendable {
   public var options: [String: JSON]
   /// The request's images: those to begin with or to edit, in order, then the control images, then the mask.
   public var inputs: [InputReference]
+  /// The request's files as they were sent, which the image names.
+  public var files: [ImageSource.Input] = []
   /// The edits of ``PipelineName/editSequence``, in order; card, steps, guidance and seed are the ones above. The first
   /// begins with the request's image, each other one with what the one before has made.
   public var edits: [ImageSpec] = []
 
-  /// See the properties; edits are set afterwards.
+  /// See the properties; files and edits are set afterwards.
   public init(
     card: ModelCard, pipeline: PipelineName = .textToImage, prompt: String, negativePrompt: String?, size: ImageSize,
     steps: Int,

@@ -157,9 +157,20 @@ extension ObjectEdit {
     object["boxes"] = .array(boxes.map { numbers([$0.left, $0.top, $0.right, $0.bottom]) })
     if let move {
       object["move"] = numbers([move.x, move.y])
-      object["scale"] = .number(JSONNumber(text: "\(move.scale)"))
+      object["scale"] = .number(JSONNumber(move.scale))
     }
     return object
+  }
+
+  /// Says in what an image keeps where the object is, and where it goes.
+  func describe(in source: inout ImageSource) {
+    let boxes = boxes.map { box in
+      ImageSource.Box(x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top)
+    }
+    if boxes.count == 1 { source.region = boxes[0] } else if !boxes.isEmpty { source.boxes = boxes }
+    guard let move else { return }
+    source.move = ImageSource.Offset(x: move.x, y: move.y)
+    source.scale = move.scale
   }
 
   /// Reads ``option``; nil: it is something else.

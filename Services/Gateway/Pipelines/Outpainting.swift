@@ -1,6 +1,7 @@
 import ClusterCore
 import GatewayAPI
 import ImageCodec
+import StrictJSON
 
 extension Outpainting {
   /// Longest side of a canvas: as of an image file.
@@ -40,6 +41,35 @@ extension Outpainting {
         .invalidValue,
         "outpaint makes a canvas of \(canvas), which is \(canvas.pixelCount) pixels; the limit is \(limit)",
         param: "outpaint")
+    }
+  }
+}
+
+// MARK: - In specifications
+
+extension Outpainting {
+  /// The name of the option.
+  static let key = "outpaint"
+
+  /// In the order in which the journal has them.
+  private static let sides: KeyValuePairs = [
+    "bottom": \Outpainting.bottom, "feather": \.feather, "left": \.left, "right": \.right, "top": \.top,
+  ]
+
+  /// What is made as ``ImageSpec/options`` keep it.
+  var option: JSONObject {
+    var object = JSONObject()
+    for (name, side) in Self.sides { object[name] = .number(JSONNumber(text: "\(self[keyPath: side])")) }
+    return object
+  }
+
+  /// Reads ``option``; nil: it is something else.
+  init?(option: JSON?) {
+    guard let option else { return nil }
+    self.init(left: 0, top: 0, right: 0, bottom: 0)
+    for (name, side) in Self.sides {
+      guard let value = option[name]?.integer, (0...Self.maxSidePx).contains(value) else { return nil }
+      self[keyPath: side] = value
     }
   }
 }

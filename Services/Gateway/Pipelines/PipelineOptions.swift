@@ -35,11 +35,11 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
 
   private func read(_ fields: inout FieldReader, into values: inout [String: JSON]) throws(APIError) {
     switch self {
-    case .strength: values[rawValue] = try fields.number(rawValue, in: 0...1).map { .number(JSONNumber(text: "\($0)")) }
+    case .strength: values[rawValue] = try fields.number(rawValue, in: 0...1).map { .number(JSONNumber($0)) }
     case .paddingMaskCrop:
       values[rawValue] = try fields.integer(rawValue, in: 0...16_384).map { .number(JSONNumber(text: "\($0)")) }
     case .maskBlur:
-      values[rawValue] = try fields.number(rawValue, in: 0...1000).map { .number(JSONNumber(text: "\($0)")) }
+      values[rawValue] = try fields.number(rawValue, in: 0...1000).map { .number(JSONNumber($0)) }
     case .layers:
       values[rawValue] = try fields.integer(rawValue, in: LayerCount.limit).map {
         .number(JSONNumber(text: "\($0)"))
@@ -55,7 +55,7 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
         as [(String, ClosedRange<Double>)]
       {
         guard let numbers = try fields.numbers(name, in: range, maxCount: ImageSpec.maxControlCount) else { continue }
-        values[name] = .array(numbers.map { .number(JSONNumber(text: "\($0)")) })
+        values[name] = .array(numbers.map { .number(JSONNumber($0)) })
       }
     }
   }
@@ -110,7 +110,7 @@ extension ImageSpec {
 
   /// Steps that are left out at the beginning.
   var startStep: Int {
-    guard [.imageToImage, .inpaint, .editInpaint].contains(pipeline) else { return 0 }
+    guard pipeline.takesStrength else { return 0 }
     return (try? PartialSchedule.firstStep(steps: steps, strength: strength)) ?? 0
   }
 

@@ -153,7 +153,7 @@ struct RequestInputs {
     if request.object?.move != nil, options["strength"] == nil, request.options[pipeline.name] != nil,
       [.inpaint, .editInpaint].contains(pipeline.name)
     {
-      return options.merging(["strength": .number(JSONNumber(text: "1.0"))]) { $1 }
+      return options.merging(["strength": .number(JSONNumber(text: "1"))]) { $1 }
     }
     return options
   }

@@ -1,5 +1,6 @@
 import ClusterCore
 import Foundation
+import ImageCodec
 import Scheduling
 import StrictJSON
 
@@ -20,6 +21,7 @@ package struct StoredRequest: Codable, Equatable {
   var seed: UInt64
   var options: [String: JSON]?
   var inputs: [InputReference]?
+  var files: [ImageSource.Input]?
   var edits: [StoredEdit]?
   var imageCount: Int?
   var pictureCount: Int?
@@ -51,6 +53,7 @@ extension StoredRequest {
     seed = image.seed
     options = image.options.isEmpty ? nil : image.options
     inputs = image.inputs.isEmpty ? nil : image.inputs
+    files = image.files.isEmpty ? nil : image.files
     edits =
       image.edits.isEmpty
       ? nil
@@ -85,6 +88,7 @@ extension StoredRequest {
       size: stored.size,
       steps: stored.steps, trueCFGScale: stored.trueCFGScale, seed: stored.seed, options: stored.options ?? [:],
       inputs: stored.inputs ?? [])
+    image.files = stored.files ?? []
     image.edits = try (stored.edits ?? []).map { edit throws(Status) in
       ImageSpec(
         card: stored.card, pipeline: try pipelineName(edit.pipeline), prompt: edit.prompt,
@@ -117,12 +121,20 @@ extension StoredRequest {
     try check("image_count", imageCount, 1...ImageSpec.maxImageCount)
     try check("steps", steps, 1...100_000)
     try check("the number of inputs", inputs?.count ?? 0, 0...ImageSpec.maxInputCount + ImageSpec.maxControlCount + 1)
+    try check("the number of files", files?.count ?? 0, 0...ImageSpec.maxInputCount + ImageSpec.maxControlCount + 1)
     try check("the number of edits", edits?.count ?? 0, 0...EditInstruction.maxCount)
     for input in (inputs ?? []) + (edits ?? []).flatMap(\.inputs) {
       for (name, side) in [("width", input.size.widthPx), ("height", input.size.heightPx)] {
         try check("an input's \(name)", side, 1...65_535)
       }
       try check("an input's channels", input.channels, 1...4)
+    }
+    let digits = Set("0123456789abcdef".utf8)
+    for file in files ?? [] {
+      let isDigest = file.sha256.utf8.count == 64 && file.sha256.utf8.allSatisfy(digits.contains)
+      guard InputReference.Role(rawValue: file.role) != nil, isDigest else {
+        throw Status(.dataLoss, "a file in the journal is \"\(file.role.prefix(80)) \(file.sha256.prefix(80))\"")
+      }
     }
     guard trueCFGScale.isFinite else { throw Status(.dataLoss, "true_cfg_scale in the journal is \(trueCFGScale)") }
     for size in [size] + (edits ?? []).map(\.size) {

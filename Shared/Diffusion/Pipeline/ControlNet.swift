@@ -11,7 +11,7 @@ extension PipelineRun {
     let encoded = sampledLatents(
       of: inputs.controls.map { $0.image.overWhite.prepared(by: ImagePreparation(size: request.size)) })
     let controls = zip(inputs.controls, encoded).enumerated().map { number, control in
-      ControlInput(latents: control.1, network: number, scale: control.0.scale, range: control.0.range)
+      ControlInput(latents: control.1, network: number, scale: Float(control.0.scale), range: control.0.range)
     }
     return try control(controls, from: noise(after: controls.count), afterStep)
   }
@@ -30,7 +30,7 @@ extension PipelineRun {
     let condition = encoder.encode(
       control.image.overWhite.prepared(by: preparation), blanking: mask, noise: sample, probe: probe)
     probe.record("controlnet.cond", condition)
-    let input = ControlInput(latents: condition, scale: control.scale, range: control.range)
+    let input = ControlInput(latents: condition, scale: Float(control.scale), range: control.range)
     let noise = InitialNoise.torchCPU(
       seed: request.seed, grid: grid, geometry, probe: probe.renamed("draw.0", "draw.1"))
     return try self.control([input], from: noise, afterStep)

@@ -51,11 +51,14 @@ public struct ImageRequest: Sendable, Equatable {
   /// - Parameters:
   ///   - model: the model and its checkpoint.
   ///   - softwareVersion: the release that draws it.
-  public func metadata(_ model: ModelIdentity, softwareVersion: String) -> ImageMetadata {
+  ///   - source: how it is made of other images; nil: of the prompt alone.
+  public func metadata(
+    _ model: ModelIdentity, softwareVersion: String, source: ImageSource? = nil
+  ) -> ImageMetadata {
     ImageMetadata(
       model: model.id, fingerprint: model.fingerprint, prompt: prompt, negativePrompt: negativePrompt,
       trueCFGScale: trueCFGScale, steps: steps, width: size.widthPx, height: size.heightPx, seed: seed,
-      softwareVersion: softwareVersion)
+      softwareVersion: softwareVersion, source: source)
   }
 }
 

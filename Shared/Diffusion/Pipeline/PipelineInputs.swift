@@ -9,12 +9,12 @@ public struct PipelineInputs: Sendable {
     /// RGB.
     public var image: RasterImage
     /// What the network's residuals are multiplied with.
-    public var scale: Float
+    public var scale: Double
     /// The part of the steps in which it acts, from 0 to 1.
     public var range: ClosedRange<Double>
 
     /// See the properties.
-    public init(_ image: RasterImage, scale: Float = 1, range: ClosedRange<Double> = 0...1) {
+    public init(_ image: RasterImage, scale: Double = 1, range: ClosedRange<Double> = 0...1) {
       self.image = image
       self.scale = scale
       self.range = range
@@ -40,6 +40,10 @@ public struct PipelineInputs: Sendable {
   public var layers = LayerCount.default
   /// References have about the square of it in pixels; nil: as the model does it.
   public var outputResolutionPx: Int?
+  /// What was made around the image before it came to be one of ``images``; nil: nothing.
+  public var outpainting: Outpainting?
+  /// The files that the images were read from, which the result names.
+  public var files: [ImageSource.Input] = []
 
   /// No images.
   public init() {}
@@ -48,6 +52,28 @@ public struct PipelineInputs: Sendable {
   public var summary: RequestImages {
     RequestImages(
       sizes: images.map(\.size), hasMask: mask != nil, controlCount: controls.count, hasStrength: strength != nil)
+  }
+}
+
+extension PipelineInputs {
+  /// What an image that `pipeline` makes keeps about them; the gateway writes the same.
+  public func source(for pipeline: PipelineName) -> ImageSource? {
+    guard pipeline != .textToImage else { return nil }
+    var source = ImageSource(pipeline: pipeline.text, inputs: files)
+    if pipeline.takesStrength { source.strength = strength ?? PartialSchedule.defaultStrength }
+    if pipeline.keepsPixels {
+      source.paddingMaskCrop = paddingMaskCrop
+      source.pasteBack = pastesBack
+    }
+    if mask != nil, maskBlur > 0 { source.maskBlur = maskBlur }
+    source.outpaint = outpainting.map { ImageSource.Margins($0) }
+    if pipeline.isForControl {
+      source.controlScale = controls.map(\.scale)
+      source.controlStart = controls.map(\.range.lowerBound)
+      source.controlEnd = controls.map(\.range.upperBound)
+    }
+    if pipeline == .layered { source.layers = layers }
+    return source
   }
 }
 
