@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
-scripts=(scripts reader cluster images families prompts page page-images faults containers)
+scripts=(scripts reader quickstart cluster images families prompts page page-images faults containers)
 fuzz_seconds=
 chosen=()
 while [ $# -gt 0 ]; do
@@ -103,6 +103,7 @@ if [ -n "$filter" ]; then part filter 3600 swift test -c release --skip-build --
 python=${QWEN_IMAGE_TEST_PYTHON:-}
 part scripts 600 "$python" Tests/Support/test_log_test.py
 part reader 1800 "$python" Tests/NanoModel/reader_test.py
+part quickstart 1200 "$python" Tests/Cluster/quickstart_test.py "$bin"
 part cluster 3600 "$python" Tests/Cluster/cluster_test.py "$bin"
 part images 3600 "$python" Tests/Cluster/images_test.py "$bin"
 part families 3600 "$python" Tests/Cluster/families_test.py "$bin"

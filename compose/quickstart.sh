@@ -5,7 +5,9 @@
 #   ./compose/quickstart.sh --keep ["a prompt"]     leaves everything running until Ctrl-C: there is a page at http://127.0.0.1:8080
 #
 # Installs missing system packages, builds, starts the stages (in containers when an engine runs, else as local processes with
-# the same settings), sends a request through the gateway, writes the PNG and says where, and stops everything.
+# the same settings), sends a request through the gateway, writes the PNG, says where and how to edit it, and stops everything.
+#
+# QWEN_IMAGE_MODEL is another checkpoint, QWEN_IMAGE_PORT another port; QWEN_IMAGE_BINARIES is a folder of executables that are built already.
 set -euo pipefail
 keep=no
 if [ "${1:-}" = --keep ]; then keep=yes; shift; fi
@@ -30,6 +32,7 @@ stop() {
 trap stop EXIT
 
 build() {
+  if [ -n "${QWEN_IMAGE_BINARIES:-}" ]; then bin=$QWEN_IMAGE_BINARIES; return; fi
   say "building (the first time takes some minutes)"
   bin=$(./compose/build-executables.sh)
 }
@@ -73,6 +76,13 @@ ready() {
   { exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n' >&3 && head -n1 <&3 | cut -d' ' -f2; } 2>/dev/null || true
 }
 
+# suggest NOTE COMMAND...: a command as it can be typed.
+suggest() {
+  say "$1"
+  shift
+  { printf ' '; printf ' %q' "$@"; echo; } >&2
+}
+
 build
 if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
   say "starting the stages in containers"
@@ -84,10 +94,14 @@ fi
 wait_until_ready
 say "drawing: $prompt"
 "$bin/qwen-image" generate --gateway "http://127.0.0.1:$port" --prompt "$prompt" --output "$output"
+edit=(--image "$output" --prompt "make the background yellow" --output "${output%.png}-edited.png")
 if [ "$keep" = yes ]; then
+  suggest "to edit the image, in another terminal:" "$bin/qwen-image" edit --gateway "http://127.0.0.1:$port" "${edit[@]}"
   say "http://127.0.0.1:$port shows a page; Ctrl-C stops everything"
   trap 'exit 0' INT TERM
   sleep infinity &
   pids+=($!)
   wait $!
+else
+  suggest "to edit the image (--keep keeps the cluster running):" "$bin/qwen-image" local --model "$model" "${edit[@]}"
 fi
