@@ -120,13 +120,13 @@ def drop(page, *paths):
     expect(page.locator("#images.wanted")).to_have_count(0)
 
 
-def main(name, module):
-    """Runs the tests of a module, each with the page and its cluster; returns the exit status.
+def main(name, module, model=MODEL):
+    """Runs the tests of a module, each with the page and its cluster of one model; returns the exit status.
 
     A test fails as well when the page throws, opens a dialog, or loads anything from elsewhere.
     """
     expect.set_options(timeout=LONG_MS)
-    with Cluster(BINARIES, MODEL) as cluster, sync_playwright() as playwright:
+    with Cluster(BINARIES, model) as cluster, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_context().new_page()
         page.set_default_timeout(LONG_MS)

@@ -6,6 +6,7 @@
 
 import base64
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from browser import (
-    BINARIES, ROOT, ask, choose, drop, fresh, images, main, noise, pixels, save, set_slider, shown_mask, stroke)
+    BINARIES, MODEL, ROOT, ask, choose, drop, fresh, images, main, noise, pixels, save, set_slider, shown_mask, stroke)
 from cluster import Cluster
 from images_test import checkpoint
 
@@ -419,5 +420,62 @@ def test_a_model_that_edits_several_images(page, cluster):
         tab.close()
 
 
+def test_control_images_with_and_without_a_mask(page, cluster):
+    """A mask is asked for where the denoisers have a control network for masks."""
+    tiny = ROOT / "Tests/Golden/tiny"
+    image, whole, masked = tiny / "inputs/exact.png", tiny / "controlnet", tiny / "controlnet-inpaint"
+    fields = {"seed": 11, "steps": 3, "true_cfg_scale": 3, "size": "96x64"}
+    with checkpoint("checkpoint", "QwenImagePipeline") as model, Cluster(
+            BINARIES, model, stage_settings={"denoiser": {"model-control-networks": masked}}) as other:
+        tab = page.context.new_page()
+        tab.goto(other.url)
+        tab.set_input_files("#files", image)
+        choose(tab, "Control")
+        expect(tab.locator("#mask-about")).to_contain_text("the rest follows the control image")
+        tab.fill("[name=control_scale]", "0.8")
+        tab.fill("[name=prompt]", "a red circle")
+        tab.click("#request button[type=submit]")
+        expect(tab.locator("#error-mask")).to_contain_text("nothing is masked")
+        set_slider(tab, "brush", 20)
+        stroke(tab, (0.3, 0.3), (0.6, 0.6))
+        made, record = made_with_control(tab, fields)
+        assert record["pipeline"] == "controlnet-inpaint" and record["control_scale"] == [0.8], record
+        assert [entry["role"] for entry in record["inputs"]] == ["control", "mask"], record
+        # The mask is that of the page, so the same is asked for by it and by the command line.
+        mask = other.folder / "mask.png"
+        Image.fromarray((shown_mask(tab) * 255).astype(numpy.uint8)).save(mask)
+        alone = other.folder / "alone.png"
+        result = other.local(alone, prompt="a red circle", seed=11, steps=3, true_cfg_scale=3, width=96, height=64, mask=mask,
+                             controlnet=masked, control_image=image, control_scale=0.8)
+        assert result.returncode == 0, result.stderr
+        assert (pixels(alone.read_bytes()) == pixels(made)).all()
+        tab.close()
+    with checkpoint("checkpoint", "QwenImagePipeline") as model, Cluster(
+            BINARIES, model, stage_settings={"denoiser": {"model-control-networks": whole}}) as other:
+        tab = page.context.new_page()
+        tab.goto(other.url)
+        tab.set_input_files("#files", image)
+        choose(tab, "Control")
+        expect(tab.locator("#mask")).to_be_hidden()
+        alone = other.folder / "alone.png"
+        followed, record = made_with_control(tab, fields)
+        assert record["pipeline"] == "controlnet" and [entry["role"] for entry in record["inputs"]] == ["control"], record
+        result = other.local(alone, prompt="a red circle", seed=11, steps=3, true_cfg_scale=3, width=96, height=64,
+                             controlnet=whole, control_image=image)
+        assert result.returncode == 0, result.stderr
+        assert (pixels(alone.read_bytes()) == pixels(followed)).all()
+        tab.close()
+
+
+def made_with_control(tab, fields):
+    """The image of the next job, and what it says of its making."""
+    made = images(ask(tab, "a red circle", **fields), 1)[0]
+    inspected = subprocess.run([BINARIES / "qwen-image", "inspect", "-"], input=made, capture_output=True, check=True)
+    return made, json.loads(inspected.stdout)
+
+
 if __name__ == "__main__":
-    sys.exit(main("page-images", globals()))
+    # Begins with images and masks them; what an editing model has instead is seen in tests of their own.
+    own = json.loads((MODEL / "generation_defaults.json").read_text())
+    with checkpoint(MODEL.name, "QwenImagePipeline", MODEL.parent, **own) as begins_with_images:
+        sys.exit(main("page-images", globals(), begins_with_images))

@@ -3,6 +3,7 @@ import Foundation
 import Gateway
 import GatewayAPI
 import GatewayDispatch
+import GatewayPipelines
 import HTTPTesting
 import HTTPTypes
 import Hummingbird
@@ -287,6 +288,10 @@ struct APITests {
         for field in known where !["svg", "frame_count", "frame_duration_ms"].contains(field) {
           #expect(lines.contains { $0.hasPrefix("        \(field):") }, "\(field)")
         }
+        // A sequence is asked for by its instructions, not by name.
+        let pipelines = PipelineRegistry.standard.pipelines.map(\.name.text).filter { $0 != "edit-sequence" }
+        let list = "            [\(pipelines.joined(separator: ", ")), null]"
+        #expect(lines.contains(list), "the pipelines are \(list)")
       }
     }
   }

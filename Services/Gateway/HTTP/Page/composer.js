@@ -7,6 +7,10 @@ import { MaskEditor, maskOf } from "./mask.js"
 import { MODES, isServed, maxImages, serve } from "./pipelines.js"
 
 const DEFAULT_STRENGTH = 0.6
+const MASK_NOTES = {
+  mask: "The painted area is redrawn; the rest keeps its pixels.",
+  control: "The painted area is redrawn; the rest follows the control image.",
+}
 
 class FieldError extends Error {
   constructor(field, message) {
@@ -134,6 +138,7 @@ export class Composer {
     this.find("#modes").hidden = !has || (offered.length === 1 && !offered[0].reason)
     this.find("#editors-place").hidden = this.find("#enlarge").hidden = !hasMask && !hasExtension
     show("#mask", hasMask)
+    this.find("#mask-about").textContent = MASK_NOTES[takes.controls ? "control" : "mask"]
     show("#extend", hasExtension)
     this.find("#cut-out").hidden = !this.isCutOut
     show("#blur-field", hasMask && takes.blur)
