@@ -165,7 +165,10 @@ struct OutpaintOptions: ParsableArguments, ImageFlags {
 /// Images for control networks.
 struct ControlOptions: ParsableArguments, ImageFlags {
   @Option(
-    help: "A control image; - is standard input. Repeat it for several control networks, in their order.",
+    help: """
+      A control image; - is standard input. Repeat it for several: of several control networks each reads one, in \
+      order, one alone reads them all.
+      """,
     completion: .imageFile)
   var controlImage: [String] = []
 

@@ -221,6 +221,7 @@ def test_control_images():
                 cluster, *flags, width=96, height=64, **{"control-image": exact, "control-scale": 0.8, "controlnet": directory}))
             flags = ["--control-image", exact, "--control-scale", 0.8, *flags]
             agree(cluster, "control", *flags, local=["--controlnet", directory, *flags], width=96, height=64)
+    check_several_control_networks(exact, odd)
     with checkpoint("checkpoint", "QwenImagePipeline") as model, Cluster(BINARIES, model) as cluster:
         try:
             client(cluster).images.generate(prompt="a red circle", extra_body={"control_image": base64.b64encode(odd.read_bytes()).decode()})
@@ -228,6 +229,41 @@ def test_control_images():
             assert "controlnet" in error.message and error.param == "control_image", error
         else:
             raise AssertionError("there is no control network")
+
+
+def check_several_control_networks(exact, odd):
+    """A denoiser loads two; each reads its own image, with its own scale and steps, and their residuals are added."""
+    network = TINY / "controlnet"
+    with checkpoint("checkpoint", "QwenImagePipeline") as model, Cluster(
+            BINARIES, model, precision="fp32", stage_settings={"denoiser": {"model-control-networks": f"{network},{network}"}}) as cluster:
+        def drawn(images, **fields):
+            body = {"control_image": [data_url(image) for image in images], "seed": 11, "steps": 4, "true_cfg_scale": 3, "size": "96x64"}
+            response = client(cluster).images.generate(prompt="a red circle", extra_body={**body, **fields})
+            return pixels(base64.b64decode(response.data[0].b64_json)).astype(int)
+
+        networks = ["--controlnet", network, "--controlnet", network]
+        flags = ["--control-image", exact, "--control-image", odd, "--control-scale", 0.8, "--control-scale", 0.3,
+                 "--control-start", 0, "--control-start", 0.25, "--control-end", 0.75, "--control-end", 1]
+        agree(cluster, "control", *flags, local=[*networks, *flags], width=96, height=64)
+        flags = ["--control-image", exact, "--control-image", odd, "--control-scale", 0.5]
+        agree(cluster, "control", *flags, local=[*networks, *flags], width=96, height=64)
+        both = drawn([exact, odd], control_scale=[0.8, 0.3])
+        assert (both != drawn([exact, odd], control_scale=[0.3, 0.8])).any(), "each image has its own scale"
+        assert (both != drawn([exact, odd], control_scale=[0.8, 0.3], control_end=[1, 0.5])).any(), "each image has its own steps"
+        # Of three images the third has no network; a network that is alone reads them all.
+        for images, fields, param in (([exact, odd, exact], {}, "control_image"), ([exact, odd], {"control_scale": [1, 1, 1]}, "control_scale"),
+                                      ([exact, odd], {"control_start": [0, 0.5], "control_end": 0.25}, "control_end")):
+            try:
+                drawn(images, **fields)
+            except openai.APIStatusError as error:
+                assert 400 <= error.status_code < 500 and error.param == param, error
+            else:
+                raise AssertionError(f"{fields} were taken")
+    with checkpoint("checkpoint", "QwenImagePipeline") as model, Cluster(
+            BINARIES, model, precision="fp32", stage_settings={"denoiser": {"model-control-networks": network}}) as cluster:
+        flags = ["--control-image", exact, "--control-image", odd, "--control-scale", 0.8, "--control-scale", 0.3]
+        agree(cluster, "control", *flags, local=["--controlnet", network, *flags], width=96, height=64)
+        same(drawn([exact, odd], control_scale=[0.8, 0.3]), both)
 
 
 def test_objects_of_an_image():

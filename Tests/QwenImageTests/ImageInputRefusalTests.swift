@@ -38,13 +38,12 @@ import Weights
         ("inpaint", "inpainting.mask", "expected F32 [24, 64]", { $0.inpainting?.mask = .zeros([24, 16]) }),
         ("inpaint", "inpainting.noise", "expected F32 [24, 64]", { $0.inpainting?.noise = .zeros([16, 64]) }),
         (
-          "edit", "controls[0]", "control network 0; 0 are loaded",
+          "edit", "control_image", "number 1 is for control network 1, but 0 are loaded",
           { input in
             input.references = []
             input.controls = [ControlInput(latents: zeros)]
           }
         ),
-        ("controlnet", "controls[0]", "control network 1; 1 are loaded", { $0.controls[0].network = 1 }),
         ("controlnet", "controls[0]", "expected F32 [24, 64]", { $0.controls[0].latents = .zeros([24, 68]) }),
         ("controlnet_inpaint", "controls[0]", "expected F32 [24, 68]", { $0.controls[0].latents = zeros }),
         ("controlnet", "controls[0]", "has the scale inf", { $0.controls[0].scale = .infinity }),

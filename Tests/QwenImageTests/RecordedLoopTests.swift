@@ -207,6 +207,9 @@ import Weights
     image.controls = [whole, whole]
     (image.controls[0].scale, image.controls[1].scale) = (0.3, 0.5)
     for (twice, once) in zip(try velocities(image, transformer), once) { #expect(relativeError(twice, once) < 1e-5) }
+    // A network that is alone reads all images.
+    image.controls[1].network = 1
+    for (twice, once) in zip(try velocities(image, transformer), once) { #expect(relativeError(twice, once) < 1e-5) }
     image.controls = []
     for (none, once) in zip(try velocities(image, transformer), once) { #expect(relativeError(none, once) > 1e-3) }
     image.controls = [whole]
@@ -293,5 +296,8 @@ import Weights
     for (a, b) in zip(try velocities(image, both), summed) { #expect(relativeError(a, b) < 0.02) }
     image.controls = [other]
     for (a, b) in zip(try velocities(image, both), summed) { #expect(relativeError(a, b) > 1e-3) }
+    image.controls = [first, other, ControlInput(latents: first.latents, network: 2)]
+    let error = #expect(throws: PipelineError.self) { try velocities(image, both) }
+    #expect(error?.description.contains("control_image number 3 is for control network 3, but 2 are loaded") == true)
   }
 }

@@ -39,10 +39,14 @@ extension MMDiT: VelocityPredictor {
     }
   }
 
+  /// The network that reads a control image. A network that is alone was trained for several kinds of images and reads
+  /// them all (diffusers `QwenImageMultiControlNetModel`); of several each reads its own.
+  private func network(of control: ControlInput) -> Int { controlNetworks.count == 1 ? 0 : control.network }
+
   private func controlledImage(_ image: DenoisingInput, times: [Float]) -> ControlledImage {
     let promptEmbeds = image.prompts[0].embeds
     // A network that reads several control images sees the same prompt and times with each.
-    let used = Set(image.controls.map(\.network))
+    let used = Set(image.controls.map(network))
     let shared = Dictionary(
       uniqueKeysWithValues: used.map { index in
         let trunk = controlNetworks[index].trunk
@@ -57,9 +61,10 @@ extension MMDiT: VelocityPredictor {
       })
     return ControlledImage(
       image.controls.compactMap { control in
-        guard let shared = shared[control.network] else { return nil }
+        let network = network(of: control)
+        guard let shared = shared[network] else { return nil }
         return ControlledImage.Part(
-          network: control.network, tokens: controlNetworks[control.network].conditionTokens(control.latents),
+          network: network, tokens: controlNetworks[network].conditionTokens(control.latents),
           text: shared.text, rotary: shared.rotary, modulation: shared.modulation,
           scales: Tensor(
             Array(repeating: control.scale, count: configuration.innerDim), shape: [configuration.innerDim]),
@@ -184,9 +189,11 @@ extension MMDiT {
     }
     for (index, control) in image.controls.enumerated() {
       let field = "controls[\(index)]"
-      guard controlNetworks.indices.contains(control.network) else {
+      guard controlNetworks.indices.contains(network(of: control)) else {
         throw .invalidRequest(
-          field: field, reason: "is for control network \(control.network); \(controlNetworks.count) are loaded")
+          field: "control_image",
+          reason: "number \(index + 1) is for control network \(control.network + 1), but \(controlNetworks.count) are "
+            + "loaded: of several networks each reads one image, one alone reads all")
       }
       guard control.scale.isFinite else {
         throw .invalidRequest(field: field, reason: "has the scale \(control.scale); it must be finite")
@@ -196,7 +203,7 @@ extension MMDiT {
           field: field,
           reason: "acts from \(control.range.lowerBound) to \(control.range.upperBound); the limits are 0, 1")
       }
-      let channels = controlNetworks[control.network].configuration.conditionChannels
+      let channels = controlNetworks[network(of: control)].configuration.conditionChannels
       try control.latents.require([image.grid.tokenCount, channels], field: field)
     }
   }
