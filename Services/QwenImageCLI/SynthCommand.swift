@@ -12,7 +12,8 @@ struct SynthCommand: AsyncParsableCommand {
     discussion: """
       The same seed gives the same files. The directory appears when it is complete; Ctrl-C leaves nothing behind. The \
       published sizes take \
-      58 GB in bf16 (55 GB packed), 29 GB in int8 and 20 GB in q4.
+      58 GB in bf16 (55 GB packed), 29 GB in int8 and 20 GB in q4; those for editing and for layers take as much, and \
+      have the configuration of their release.
       """)
 
   @Argument(help: "The directory to write; must not exist or be empty.")

@@ -260,6 +260,21 @@ public struct QwenImageFamily: ModelFamily {
 
   /// The files of a checkpoint with random weights besides the weights.
   public static func syntheticFiles(_ size: SyntheticSize, withTokenizer: Bool) throws -> [String: Data] {
-    try SyntheticFiles.files(size, withTokenizer: withTokenizer)
+    try SyntheticFiles.files(size, .textToImage, withTokenizer: withTokenizer)
+  }
+
+  /// Those for editing and for layers.
+  public static var syntheticReleases: [String] {
+    SyntheticFiles.Release.allCases.filter { $0 != .textToImage }.map(\.rawValue)
+  }
+
+  /// The same files of one of ``syntheticReleases``.
+  public static func syntheticFiles(
+    _ size: SyntheticSize, release: String, withTokenizer: Bool
+  ) throws -> [String: Data] {
+    guard let release = SyntheticFiles.Release(rawValue: release) else {
+      preconditionFailure("\(release) is no release")
+    }
+    return try SyntheticFiles.files(size, release, withTokenizer: withTokenizer)
   }
 }

@@ -6,6 +6,8 @@ import Weights
 public enum SyntheticConfiguration: Sendable {
   /// Sizes of a family.
   case family(any ModelFamily.Type, SyntheticSize)
+  /// Sizes of one of a family's ``ModelFamily/syntheticReleases``.
+  case release(any ModelFamily.Type, String, SyntheticSize)
   /// The configuration, scheduler and tokenizer files of a checkpoint directory; its weights are not read.
   case directory(URL)
 }
@@ -54,6 +56,8 @@ public enum SyntheticCheckpoint {
   private static func files(_ configuration: SyntheticConfiguration, _ tokenizer: URL?) throws -> [String: Data] {
     switch configuration {
     case .family(let family, let size): try family.syntheticFiles(size, withTokenizer: tokenizer == nil)
+    case .release(let family, let release, let size):
+      try family.syntheticFiles(size, release: release, withTokenizer: tokenizer == nil)
     case .directory(let source): try CheckpointFiles.copied(from: source)
     }
   }

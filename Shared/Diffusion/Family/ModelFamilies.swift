@@ -12,9 +12,11 @@ public struct ModelFamilies: Sendable {
   /// The classes that can be read, in the order of the registry.
   public var classNames: [String] { families.flatMap { $0.classNames } }
 
-  /// Names of checkpoints with random weights: of each family its name, for the published sizes, and its name with
-  /// `-tiny`. `tiny` alone is of the first family.
-  public var syntheticNames: [String] { families.flatMap { [$0.name, "\($0.name)-tiny"] } + ["tiny"] }
+  /// Names of checkpoints with random weights: of each family its name and those of its other releases, for the
+  /// published sizes, and each with `-tiny`. `tiny` alone is of the first family.
+  public var syntheticNames: [String] {
+    families.flatMap { family in ([family.name] + family.syntheticReleases).flatMap { [$0, "\($0)-tiny"] } } + ["tiny"]
+  }
 
   /// The checkpoint with random weights that has one of the ``syntheticNames``.
   public func synthetic(_ name: String) -> SyntheticConfiguration? {
@@ -22,6 +24,10 @@ public struct ModelFamilies: Sendable {
     for family in families {
       if name == family.name { return .family(family, .published) }
       if name == "\(family.name)-tiny" { return .family(family, .tiny) }
+      for release in family.syntheticReleases {
+        if name == release { return .release(family, release, .published) }
+        if name == "\(release)-tiny" { return .release(family, release, .tiny) }
+      }
     }
     return nil
   }

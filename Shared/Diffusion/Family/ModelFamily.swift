@@ -61,6 +61,10 @@ public protocol ModelFamily: Sendable {
   /// The files of a checkpoint with random weights, by their paths, without the weights: published sizes, or tiny ones
   /// for tests.
   static func syntheticFiles(_ size: SyntheticSize, withTokenizer: Bool) throws -> [String: Data]
+  /// Releases of the family whose checkpoints differ from the first one, which has the family's ``name``.
+  static var syntheticReleases: [String] { get }
+  /// As ``syntheticFiles(_:withTokenizer:)``, of one of ``syntheticReleases``.
+  static func syntheticFiles(_ size: SyntheticSize, release: String, withTokenizer: Bool) throws -> [String: Data]
 }
 
 extension ModelFamily {
@@ -70,6 +74,12 @@ extension ModelFamily {
   public static var tokenizerFolder: String { ModelComponent.tokenizer.rawValue }
   /// The line that the scheduler's configuration describes.
   public var shiftRule: SchedulerConfiguration.ShiftRule { .line }
+  /// None.
+  public static var syntheticReleases: [String] { [] }
+  /// Those of the first release.
+  public static func syntheticFiles(
+    _ size: SyntheticSize, release: String, withTokenizer: Bool
+  ) throws -> [String: Data] { try syntheticFiles(size, withTokenizer: withTokenizer) }
   /// Evenly spaced.
   public var sampleSigmas: [Double]? { nil }
   /// The autoencoder, the text encoder and the transformer.

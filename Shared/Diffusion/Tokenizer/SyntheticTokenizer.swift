@@ -40,11 +40,32 @@ package struct SyntheticTokenizer {
         left += right
       }
     }
+    // A pair of one word may come first within another one, and leave it in parts.
+    var ranks = Dictionary(merges.enumerated().map { ($1, $0) }) { first, _ in first }
+    for word in templateWords {
+      while case let parts = Self.parts(of: word, ranks), parts.count > 1 {
+        ranks["\(parts[0]) \(parts[1])"] = merges.count
+        merges.append("\(parts[0]) \(parts[1])")
+        if known.insert(parts[0] + parts[1]).inserted { tokens.append(parts[0] + parts[1]) }
+      }
+    }
     self.tokens = tokens
     self.merges = merges
     self.addedTokens = addedTokens
     let fitsPublished = vocabularySize >= Self.publishedFirstAddedID + addedTokens.count
     firstAddedID = fitsPublished ? Self.publishedFirstAddedID : tokens.count
+  }
+
+  /// What is left of a word when its pairs are merged, the one of the lowest rank first.
+  private static func parts(of word: [UInt8], _ ranks: [String: Int]) -> [String] {
+    var parts = word.map { ByteAlphabet.text(of: [$0]) }
+    while true {
+      let pairs = zip(parts, parts.dropFirst()).enumerated().compactMap { place, pair in
+        ranks["\(pair.0) \(pair.1)"].map { (rank: $0, place: place) }
+      }
+      guard let next = pairs.min(by: { ($0.rank, $0.place) < ($1.rank, $1.place) })?.place else { return parts }
+      parts.replaceSubrange(next...next + 1, with: [parts[next] + parts[next + 1]])
+    }
   }
 
   /// The id of `<|image_pad|>`.

@@ -40,13 +40,12 @@ struct ChatTemplate {
     }
   }
 
-  /// The words of the template for prompts alone, as the tokenizer's first step cuts them; tokens that are no words
-  /// left out.
-  static let words: [[UInt8]] = {
+  /// The words of the template, as the tokenizer's first step cuts them; tokens that are no words left out.
+  var words: [[UInt8]] {
     var words: [[UInt8]] = []
-    for text in (textToImage.prefix + suffix).split(separator: /<\|[a-z_]+\|>/) {
+    for text in (prefix + Self.suffix).split(separator: /<\|[a-z_]+\|>/) {
       WordSplitter.forEachWord(of: String(text)) { words.append(Array($0)) }
     }
     return words
-  }()
+  }
 }
