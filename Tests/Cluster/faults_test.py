@@ -3,7 +3,8 @@
 
     faults_test.py [DIRECTORY OF THE EXECUTABLES] [--faults N] [--seed X]
 
-Stages and the gateway are killed (-9), stopped (SIGSTOP) and restarted; connections between workers and the gateway are cut, held,
+The jobs are images of prompts, edits, inpaintings and images to begin with, and in a cluster of another model layers. Stages and the
+gateway are killed (-9), stopped (SIGSTOP) and restarted; connections between workers and the gateway are cut, held,
 delayed and corrupted by a proxy; clients leave and come back; the journal's disk is filled (a small tmpfs, as root).
 
 A seed gives every client and every kind of fault the same random numbers again; how they interleave is up to the machine.
@@ -14,6 +15,7 @@ import base64
 import collections
 import concurrent.futures
 import http.client
+import itertools
 import json
 import os
 import pathlib
@@ -27,7 +29,10 @@ import time
 import urllib.error
 import urllib.request
 
+from PIL import Image
+
 from cluster import PATIENCE_SECONDS, STAGES, Cluster
+from models import checkpoint
 from proxy import Proxy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -35,6 +40,7 @@ sys.path.insert(0, str(ROOT / "Tests/Support"))
 import testing  # noqa: E402
 
 NANO = ROOT / "compose/models/nano-qwen-image"
+INPUTS = ROOT / "Tests/Golden/tiny/inputs"
 STEPS = 150
 # What a client may meet while the gateway is away, full or in another's hands.
 PATIENT = {409, 429, 503, 507}
@@ -126,20 +132,21 @@ class Client:
         assert self.jobs.setdefault(key, job) == job, f"{key} is {job} and {self.jobs[key]}"
         return job
 
-    def result(self, job):
+    def result(self, job, layers):
         end = time.monotonic() + 2 * PATIENCE_SECONDS
         while True:
             status, _, data = self.patiently("GET", f"/v1/jobs/{job}", {200})
             state = json.loads(data)
             assert state["status"] in ("queued", "running", "succeeded"), f"{job}: {data[:600]!r}"
             if state["status"] == "succeeded":
-                return self.patiently("GET", f"/v1/jobs/{job}/result", {200})[2]
+                return b"".join(
+                    self.patiently("GET", f"/v1/jobs/{job}/result?layer={layer}", {200})[2] for layer in range(layers))
             assert time.monotonic() < end, f"{job} does not end: {data[:600]!r}"
             time.sleep(0.1)
 
     def by_polling(self, request, key):
         job = self.submit(request, key)
-        image = self.result(job)
+        image = self.result(job, request.get("layers", 1))
         assert self.submit(request, key) == job
         return image
 
@@ -147,7 +154,7 @@ class Client:
         body = json.dumps(request).encode()
         _, headers, data = self.patiently("POST", "/v1/images/generations", {200}, body=body, key=key, timeout=60)
         self.note(key, headers["location"].rsplit("/", 1)[1])
-        return base64.b64decode(json.loads(data)["data"][0]["b64_json"])
+        return b"".join(base64.b64decode(file["b64_json"]) for file in json.loads(data)["data"])
 
     def by_leaving(self, request, key):
         """Leaves in the middle, and comes back with the key."""
@@ -157,7 +164,7 @@ class Client:
 
     def by_events(self, request, key):
         """Follows the events, attaching again after the last one seen."""
-        job = self.submit(request, key)
+        job, layers = self.submit(request, key), request.get("layers", 1)
         last, end = None, time.monotonic() + 2 * PATIENCE_SECONDS
         while True:
             headers = {"Last-Event-ID": last} if last else {}
@@ -165,7 +172,7 @@ class Client:
             try:
                 with urllib.request.urlopen(call, timeout=30) as response:
                     if response.status == 204:
-                        return self.result(job)
+                        return self.result(job, layers)
                     for line in response:
                         if line.startswith(b"id: "):
                             last = line[4:].strip().decode()
@@ -173,7 +180,7 @@ class Client:
                             data = json.loads(line[6:])
                             if data["type"] == "job.ended":
                                 assert data["status"] == "succeeded", data
-                                return self.result(job)
+                                return self.result(job, layers)
                 self.counts["events broken"] += 1
             except urllib.error.HTTPError as error:
                 assert error.code in PATIENT, error
@@ -189,6 +196,7 @@ class Faults:
     def __init__(self, cluster, proxy, disk):
         self.cluster, self.proxy, self.disk = cluster, proxy, disk
         self.counts, self.lock = collections.Counter(), threading.Lock()
+        self.next_stage = itertools.cycle(STAGES)
 
     @property
     def random(self):
@@ -199,8 +207,9 @@ class Faults:
         return self.random.choice(names)
 
     def kill_worker(self):
-        name = self.worker()
-        stage = name.rsplit("-", 1)[0]
+        """Of every stage in turn."""
+        stage = next(self.next_stage)
+        name = self.random.choice(self.cluster.names(stage))
         self.cluster.stop(name, signal.SIGKILL)
         self.counts[f"{stage} killed"] += 1
         self.start(stage)
@@ -291,50 +300,101 @@ def main():
     options = parser.parse_args()
     Draws.seed = testing.seed() if options.seed is None else options.seed
 
-    def attempt(is_secure):
+    def attempt(is_secure, model=NANO, requests=requests_of_images, count=-(-options.faults // 2)):
         draws.begin("main")
         disk = Disk()
         try:
-            run(pathlib.Path(options.binaries).resolve(), disk, -(-options.faults // 2), is_secure)
+            run(pathlib.Path(options.binaries).resolve(), disk, count, is_secure, model, requests)
         finally:
             disk.close()
 
+    def layers():
+        with checkpoint("checkpoint-layered", "QwenImageLayeredPipeline", reference_area=4096, max_steps=400) as model:
+            attempt(True, model, requests_of_layers, count=-(-options.faults // 4))
+
     # Damaged bytes break CURVE's own seal; without it they reach the checks of frames and messages.
-    return testing.run("faults", [("faults_with_curve", lambda: attempt(True)), ("faults_in_plaintext", lambda: attempt(False))])
+    return testing.run("faults", [
+        ("faults_with_curve", lambda: attempt(True)), ("faults_in_plaintext", lambda: attempt(False)), ("faults_of_layers", layers)])
 
 
-def requests():
-    return [{"prompt": f"a {color} {shape}", "seed": seed, "num_inference_steps": STEPS}
-            for seed, (color, shape) in enumerate((c, s) for c in ("red", "blue", "green") for s in ("star", "heart", "circle"))]
-
-
-def expected_images(cluster):
-    """What one process gives, without any cluster."""
-    images = []
-    for index, request in enumerate(requests()):
-        path = cluster.folder / f"expected-{index}.png"
-        result = cluster.local(path, prompt=request["prompt"], seed=request["seed"], steps=request["num_inference_steps"])
+def requests_of_images(cluster):
+    """Pairs of a request and the flags with which `qwen-image local` makes the same image."""
+    star, heart, mask = (cluster.folder / f"{name}.png" for name in ("star", "heart", "mask"))
+    for path, prompt in ((star, "a blue star"), (heart, "a red heart")):
+        result = cluster.local(path, prompt=prompt, seed=1, steps=8)
         assert result.returncode == 0, result.stderr
-        images.append(path.read_bytes())
+    Image.new("L", (64, 64)).save(mask)
+    with Image.open(mask) as image:
+        image.paste(255, (16, 16, 48, 48))
+        image.save(mask)
+    prompts = [f"a {color} {shape}" for color, shape in zip(("red", "blue", "green", "red", "blue"), ("star", "heart", "circle", "circle", "star"))]
+    return [one(prompt, STEPS) for prompt in prompts] + [
+        one("make the star red", STEPS // 2, images=[star]),
+        one("make the background yellow", STEPS // 3, images=[heart, star]),
+        one("a red circle", STEPS, images=[star], mask=mask, strength=0.9),
+        one("a green star", STEPS, images=[star], strength=0.7, pipeline="img2img")]
+
+
+def requests_of_layers(cluster):
+    return [one(prompt, STEPS, images=[INPUTS / f"{image}.png"], layers=layers) for prompt, image, layers in (
+        ("a red circle", "rgba", 3), ("a star", "rgba", 2), ("a heart", "exact", 2), ("an odd one", "odd", 4))]
+
+
+def one(prompt, steps, images=(), mask=None, **fields):
+    """A request with all that differs from the model's defaults, and the flags that mean the same."""
+    seed = len(prompt)
+    request = {"prompt": prompt, "seed": seed, "num_inference_steps": steps, **fields}
+    flags = ["--prompt", prompt, "--seed", seed, "--steps", steps]
+    if images:
+        request["image"] = [data_url(image) for image in images]
+    if mask:
+        request["mask"] = data_url(mask)
+        flags += ["--mask", mask]
+    for image in images:
+        flags += ["--image", image]
+    for name, value in fields.items():
+        flags += [f"--{name}", value]
+    return request, flags
+
+
+def data_url(path):
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def expected_images(cluster, requests):
+    """What one process gives, without any cluster: the files of each image, one behind the other."""
+    images = []
+    for request, flags in requests:
+        folder = pathlib.Path(tempfile.mkdtemp(dir=cluster.folder))
+        arguments = ["local", "--model", cluster.model, "--precision", cluster.precision, "--output", folder / "image.png", *flags]
+        result = subprocess.run([cluster.binaries / "qwen-image", *map(str, arguments)], capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+        files = sorted(folder.iterdir())
+        assert len(files) == request.get("layers", 1), files
+        images.append(b"".join(file.read_bytes() for file in files))
     assert len(set(images)) == len(images)
     return images
 
 
-def run(binaries, disk, count, is_secure):
+def run(binaries, disk, count, is_secure, model, requests_of):
     settings = {
         "jobs-accept-seconds": 2, "jobs-max-attempts": 100, "jobs-step-seconds": 4, "jobs-first-step-seconds": 8,
         "journal-path": disk.folder / "gateway.journal", "journal-reserve-bytes": 12 << 20, "shutdown-grace-seconds": 0}
     start = time.monotonic()
-    with Cluster(binaries, NANO, settings=settings, secure=is_secure) as cluster:
-        expected = expected_images(cluster)
+    with Cluster(binaries, model, settings=settings, secure=is_secure) as cluster:
+        requests = requests_of(cluster)
+        expected = expected_images(cluster, requests)
         proxy = Proxy(cluster.worker_port, Draws.seed)
         for stage in STAGES:
             cluster.start(stage, settings={"worker-gateways": f"tcp://127.0.0.1:{proxy.port}"})
         faults = Faults(cluster, proxy, disk)
         begin = time.monotonic()
         try:
-            clients, done = attack(cluster, faults, expected, count)
+            clients, done = attack(cluster, faults, [request for request, _ in requests], expected, count)
             check(cluster, clients, done)
+            # As many as a short run has.
+            killed = [stage for stage in STAGES if faults.counts[f"{stage} killed"]]
+            assert len(killed) >= min(len(STAGES), count // 10), f"only these were killed: {killed}"
         except BaseException:
             explain(cluster, faults)
             raise
@@ -342,7 +402,7 @@ def run(binaries, disk, count, is_secure):
         report(faults, clients, done, begin, start, is_secure)
 
 
-def attack(cluster, faults, expected, count):
+def attack(cluster, faults, requests, expected, count):
     """Clients and faults at once, until there were enough faults; then everything is healed and the clients finish."""
     stop = threading.Event()
     clients, done = Client(cluster.url, collections.Counter()), []
@@ -357,7 +417,7 @@ def attack(cluster, faults, expected, count):
         while not is_over():
             index = (number + 5 * round_number) % len(expected)
             key = f"{number}-{round_number}"
-            image = ways[(number + round_number) % len(ways)](requests()[index], key)
+            image = ways[(number + round_number) % len(ways)](requests[index], key)
             assert image == expected[index], f"{key} got another image"
             done.append(key)
             round_number += 1

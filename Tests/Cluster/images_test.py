@@ -6,7 +6,6 @@ a mask are the input's.
 """
 
 import base64
-import contextlib
 import hashlib
 import io
 import json
@@ -21,6 +20,7 @@ import openai
 from PIL import Image
 
 from cluster import Cluster
+from models import TINY, checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "Tests/Support"))
@@ -28,26 +28,7 @@ import testing  # noqa: E402
 
 BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/release").resolve()
 NANO = ROOT / "compose/models/nano-qwen-image"
-TINY = ROOT / "Tests/Golden/tiny"
 INPUTS = TINY / "inputs"
-
-
-@contextlib.contextmanager
-def checkpoint(name, pipeline_class, parent=TINY, **defaults):
-    """A checkpoint of the tests as one of another class, for small images."""
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder, pipeline_class)
-        folder.mkdir()
-        for part in (parent / name).iterdir():
-            if part.name not in ("model_index.json", "generation_defaults.json"):
-                (folder / part.name).symlink_to(part.resolve())
-        index = json.loads((parent / name / "model_index.json").read_text())
-        index["_class_name"] = pipeline_class
-        index.setdefault("processor", ["transformers", "Qwen2VLProcessor"])
-        (folder / "model_index.json").write_text(json.dumps(index))
-        areas = {"reference_area": 20736, "condition_area": 14400, "width": 96, "height": 64, "steps": 3}
-        (folder / "generation_defaults.json").write_text(json.dumps({**areas, **defaults}))
-        yield folder
 
 
 def client(cluster):

@@ -18,7 +18,7 @@ from playwright.sync_api import expect
 from browser import (
     BINARIES, MODEL, ROOT, ask, choose, drop, fresh, images, main, noise, pixels, save, set_slider, shown_mask, stroke)
 from cluster import Cluster
-from images_test import checkpoint
+from models import checkpoint
 
 
 def sent(cluster, job):
