@@ -1,5 +1,6 @@
 import Foundation
 import HTTPClient
+import ImageCodec
 import Settings
 
 /// A client of the gateway's `POST /v1/images/generations` with a stream of events.
@@ -15,6 +16,8 @@ struct GatewayClient {
     var height: Int?
     var outputResolution: Int?
     let seed: UInt64?
+    var outputFormat: String?
+    var outputCompression: Int?
     var stream: Bool? = true
     var n: Int?
     var priority: String?
@@ -32,7 +35,7 @@ struct GatewayClient {
   /// What the gateway tells.
   enum Event {
     case progress(Progress)
-    case completed(png: Data, seed: UInt64?)
+    case completed(image: Data, seed: UInt64?)
   }
 
   static let maxEventBytes = 256 << 20
@@ -113,18 +116,18 @@ struct GatewayClient {
     case "image_generation.progress": report(.progress(try decoder.decode(Progress.self, from: data)))
     case "image_generation.completed":
       let completed = try decoder.decode(Completed.self, from: data)
-      report(.completed(png: try image(completed.b64Json), seed: completed.seed))
+      report(.completed(image: try image(completed.b64Json), seed: completed.seed))
     case "error": throw GatewayClientError.failed(message: Self.message(in: data) ?? "the gateway does not say why")
     default: break
     }
   }
 
-  /// `bytes`, if they may be a PNG file: what another server sends under the same path must not end in a file of that
-  /// name.
+  /// `bytes`, if they may be an image file: what another server sends under the same path must not end in a file of
+  /// that name.
   func image(_ bytes: Data) throws -> Data {
-    guard bytes.starts(with: [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]) else {
+    guard ImageFileFormat(signatureOf: bytes) != nil else {
       throw GatewayClientError.notGateway(
-        address, reason: "it sent \(bytes.count) bytes that are not a PNG file as the image")
+        address, reason: "it sent \(bytes.count) bytes that are no PNG, WebP or JPEG file as the image")
     }
     return bytes
   }

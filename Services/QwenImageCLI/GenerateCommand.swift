@@ -14,7 +14,7 @@ struct GenerateCommand: AsyncParsableCommand {
   @OptionGroup var output: OutputOptions
 
   func run() async throws {
-    try output.file.check()
+    try output.destination.check()
     let work = Task { try await gateway.withClient { try await draw($0) } }
     let interruption = Interruption { work.cancel() }
     do {
@@ -29,14 +29,14 @@ struct GenerateCommand: AsyncParsableCommand {
     var progress = ProgressBar()
     defer { progress.finish() }
     progress.show("connecting to \(client.address)")
-    for try await event in client.generate(try await client.completed(request.body)) {
+    for try await event in client.generate(try await client.completed(request.body(output.encoding))) {
       switch event {
       case .progress(let update):
         show(update, &progress)
-      case .completed(let png, let seed):
+      case .completed(let image, let seed):
         progress.finish()
         if request.seed == .random, let seed { Terminal.note("seed \(seed)") }
-        try output.write([UInt8](png))
+        try output.destination.write([UInt8](image))
         return
       }
     }

@@ -138,7 +138,10 @@ struct LayersCommand: ImageCommand {
   var pipelineName: String? { PipelineName.layered.text }
   var fileCount: Int { layers.layers ?? LayerCount.default }
 
-  func validate() throws { try checkSize() }
+  func validate() throws {
+    try checkSize()
+    try output.checkForLayers()
+  }
 }
 
 /// How a request is submitted.
@@ -182,7 +185,7 @@ extension ImageCommand {
   }
 
   func run() async throws {
-    try output.check(count: fileCount)
+    try output.destination.check(count: fileCount)
     let upload = try GatewayClient.Upload(form(), key: submission.key)
     let work = Task { try await gateway.withClient { try await make(upload, $0) } }
     let interruption = Interruption { work.cancel() }
@@ -208,6 +211,10 @@ extension ImageCommand {
     form.add("width", sampling.width)
     form.add("height", sampling.height)
     form.add("seed", sampling.seed.fixed)
+    if output.encoding.format != .png {
+      form.add("output_format", output.encoding.format.name)
+      form.add("output_compression", output.encoding.quality)
+    }
     form.add("model", submission.model)
     form.add("pipeline", pipelineName)
     for group in flags { try group.add(to: &form, &reader) }
@@ -232,7 +239,7 @@ extension ImageCommand {
       for layer in try client.layers(of: ended) {
         files.append([UInt8](try await client.image(of: job.id, index: 0, layer: layer)))
       }
-      try output.write(files)
+      try output.destination.write(files)
     } catch is CancellationError {
       await client.cancelQuietly(job.id)
       throw CancellationError()

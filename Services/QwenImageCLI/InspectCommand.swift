@@ -8,23 +8,24 @@ struct InspectCommand: ParsableCommand {
     commandName: "inspect", abstract: "Print what an image was made of, as JSON.",
     discussion: """
       Images of this software hold the model, prompts, seed and everything else that they depend on, under the keyword \
-      \(ImageMetadata.keyword). Other texts of a PNG file are printed with --all.
+      \(ImageMetadata.keyword). Other texts of a file are printed with --all: of PNG its text chunks, of WebP and JPEG \
+      the software and the comment of EXIF, as "parameters".
       """)
 
-  @Argument(help: "A PNG file; - is standard input.")
+  @Argument(help: "A PNG, WebP or JPEG file; - is standard input.", completion: .file())
   var image: String
 
   @Flag(help: "Print every text of the file.")
   var all = false
 
   func run() throws {
-    let file: (image: RasterImage, texts: [PNG.Text])
-    do { file = try PNG.decode(try read(), limits: Self.limits) } catch let error as PNGError {
+    let file: (header: ImageFile.Header, texts: [PNG.Text])
+    do { file = try ImageFile.texts(of: try read(), limits: Self.limits) } catch let error as ImageFileError {
       throw OutputError(name: image, reason: "\(error)")
     }
     if all {
       return try print(
-        AllTexts(width: file.image.width, height: file.image.height, texts: file.texts.map(AllTexts.Entry.init)))
+        AllTexts(width: file.header.width, height: file.header.height, texts: file.texts.map(AllTexts.Entry.init)))
     }
     guard let text = file.texts.first(where: { $0.keyword == ImageMetadata.keyword })?.text else {
       let keywords = file.texts.map(\.keyword)
@@ -60,7 +61,7 @@ struct InspectCommand: ParsableCommand {
     try Terminal.printJSON(String(decoding: try encoder.encode(value), as: UTF8.self))
   }
 
-  private static let limits = PNG.Limits()
+  private static let limits = ImageFile.Limits()
 
   /// The file's bytes, no more of them than the decoder takes and one, which it refuses.
   private func read() throws -> [UInt8] {
@@ -69,7 +70,7 @@ struct InspectCommand: ParsableCommand {
     defer { if image != "-" { close(descriptor) } }
     var status = stat()
     if fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, Int(status.st_size) > Self.limits.maxBytes {
-      throw PNGError.tooManyBytes(found: Int(status.st_size), limit: Self.limits.maxBytes)
+      throw ImageFileError.tooManyBytes(found: Int(status.st_size), limit: Self.limits.maxBytes)
     }
     var bytes: [UInt8] = [], buffer = [UInt8](repeating: 0, count: 1 << 20)
     while bytes.count <= Self.limits.maxBytes {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import ImageCodec
 
 /// `qwen-image jobs`: images that are asked for now and fetched later.
 struct JobsCommand: AsyncParsableCommand {
@@ -28,17 +29,18 @@ struct JobsCommand: AsyncParsableCommand {
     var wait = false
 
     func run() async throws {
-      if wait { try output.file.check() }
+      let destination = output.destination
+      if wait { try destination.check() }
       try await gateway.withClient { client in
-        var body = try await client.completed(request.body)
+        var body = try await client.completed(request.body(output.encoding))
         (body.stream, body.n, body.priority) = (nil, n, priority)
         let job = try await client.submit(body, key: key)
         // Where the image goes there, nothing else does.
-        if wait && output.file.isStandardOutput { Terminal.note(job.id) } else { try Terminal.print(job.id) }
+        if wait && destination.isStandardOutput { Terminal.note(job.id) } else { try Terminal.print(job.id) }
         if request.seed == .random, let first = job.images.first { Terminal.note("seed \(first.seed)") }
         guard wait else { return }
         try await JobsCommand.follow(job.id, client)
-        try output.write([UInt8](try await client.image(of: job.id, index: 0, layer: nil)))
+        try destination.write([UInt8](try await client.image(of: job.id, index: 0, layer: nil)))
       }
     }
   }
@@ -107,12 +109,16 @@ struct JobsCommand: AsyncParsableCommand {
     @Option(parsing: .unconditional, help: "Which of the image's layers, from 0 at the bottom, if it has some.")
     var layer: Int?
 
-    @OptionGroup var output: OutputOptions
+    @Option(
+      name: [.short, .long],
+      help: "Where to write the image, whose format is the job's; - is standard output. Default: image.png and so on.")
+    var output: String?
 
     func run() async throws {
-      try output.file.check()
+      let destination = ImageDestination(output, ImageFileFormat.allCases)
+      try destination.check()
       let image = try await gateway.withClient { try await $0.image(of: job, index: index, layer: layer) }
-      try output.write([UInt8](image))
+      try destination.write([UInt8](image))
     }
   }
 

@@ -62,8 +62,10 @@ struct LocalCommand: AsyncParsableCommand {
 
   func validate() throws { try paste.check(with: crop) }
 
+  private var destination: ImageDestination { output.destination }
+
   func run() async throws {
-    try output.check()
+    try destination.check()
     try tensorFile?.checkReplaceable()
     let interruption = Interruption()
     // Compute blocks its thread for minutes; it must not hold one of the concurrency pool's.
@@ -77,7 +79,7 @@ struct LocalCommand: AsyncParsableCommand {
     }
   }
 
-  private var tensorFile: OutputFile? { dump.map { OutputFile($0, option: "--dump", format: nil) } }
+  private var tensorFile: OutputFile? { dump.map { OutputFile($0, option: "--dump", formats: nil) } }
 
   private func draw(_ interruption: Interruption) throws {
     var progress = ProgressBar()
@@ -86,7 +88,8 @@ struct LocalCommand: AsyncParsableCommand {
     let card = try directory.card()
     let inputs = try inputs(for: card)
     let pipeline = try card.pipeline(named: pipeline.pipeline, for: inputs.summary)
-    try output.check(count: pipeline == .layered ? inputs.layers : 1)
+    if pipeline == .layered { try output.checkForLayers() }
+    try destination.check(count: pipeline == .layered ? inputs.layers : 1)
     let sampling = request.sampling
     let own = card.size(
       for: pipeline, nil, inputs.summary.sizes, outputResolutionPx: sampling.outputResolution)
@@ -120,7 +123,7 @@ struct LocalCommand: AsyncParsableCommand {
     if request.seed == .random { Terminal.note("seed \(imageRequest.seed)") }
     let metadata = imageRequest.metadata(
       card.model, softwareVersion: SoftwareVersion.current, source: inputs.source(for: pipeline))
-    try output.write(try drawn.map { try PNG.encode($0, texts: metadata.texts) })
+    try destination.write(try drawn.map { try output.encoding.file(of: $0, texts: metadata.texts) })
   }
 }
 

@@ -1,4 +1,5 @@
 import Foundation
+import ImageCodec
 
 /// A file that a command writes: to whatever its path is, and found out before the work is done whether that is
 /// possible.
@@ -11,16 +12,16 @@ struct OutputFile {
   let path: String
   /// How messages name it.
   private let name: String
-  private let format: String?
+  private let formats: [ImageFileFormat]?
 
   private static let maxLinks = 40
 
   /// - Parameters:
   ///   - option: where the path comes from, for messages.
-  ///   - format: the extension that the path must have, if it has any; nil: any will do.
-  init(_ path: String, option: String = "--output", format: String? = "png") {
+  ///   - formats: what the file may be, one of whose extensions the path must have if it has any; nil: any will do.
+  init(_ path: String, option: String = "--output", formats: [ImageFileFormat]?) {
     self.path = path
-    self.format = format
+    self.formats = formats
     name = "\(option) \(path)"
   }
 
@@ -35,21 +36,28 @@ struct OutputFile {
     guard !path.isEmpty else { throw OutputError(name: name, reason: "the path is empty") }
     guard !path.hasSuffix("/") else { throw failure("that names a directory; name a file in it") }
     let suffix = URL(filePath: path).pathExtension
-    if let format, !suffix.isEmpty, suffix.lowercased() != format {
-      throw failure("images are written as \(format.uppercased()) only; end the name with .\(format), not .\(suffix)")
+    if let formats, !suffix.isEmpty, !formats.flatMap(\.pathExtensions).contains(suffix.lowercased()) {
+      throw failure(Self.reason(against: suffix, formats))
     }
     switch try target() {
     case .descriptor(let descriptor):
       let flags = fcntl(descriptor, F_GETFL)
       guard flags >= 0, flags & O_ACCMODE != O_RDONLY else { throw failure("it is not open for writing") }
       guard isatty(descriptor) == 0 else {
-        throw failure("that is a terminal, which cannot show a PNG; name a file, or redirect it")
+        throw failure("that is a terminal, which cannot show an image; name a file, or redirect it")
       }
     case .special(let path): guard access(path, W_OK) == 0 else { throw systemFailure() }
     case .file(let path, let status):
       if status != nil { guard access(path, W_OK) == 0 else { throw systemFailure() } }
       try checkDirectory(of: path, isWritable: status == nil)
     }
+  }
+
+  private static func reason(against suffix: String, _ formats: [ImageFileFormat]) -> String {
+    guard formats.count == 1, ImageFileFormat(pathExtension: suffix) != nil else {
+      return "images are written as PNG, WebP or JPEG; end the name with .png, .webp or .jpg, not .\(suffix)"
+    }
+    return "the image is \(formats[0]); end the name with .\(formats[0].pathExtensions[0]), not .\(suffix)"
   }
 
   /// The checks of ``check()`` for a file that is written in any order and gets its name at the end.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import ClusterCore
 import Foundation
+import ImageCodec
 
 /// The flags that describe an image; `local` and the commands for clusters share them.
 struct RequestOptions: ParsableArguments {
@@ -117,55 +118,17 @@ enum SeedChoice: Equatable, Sendable {
   var fixed: UInt64? { if case .fixed(let seed) = self { seed } else { nil } }
 }
 
-/// Where an image is written.
-struct OutputOptions: ParsableArguments {
-  @Option(name: [.short, .long], help: "Where to write the PNG; - is standard output.")
-  var output = "image.png"
-
-  init() {}
-
-  private init(path: String) { output = path }
-
-  /// What the path is.
-  var file: OutputFile { OutputFile(output) }
-
-  /// Finds out as much as possible about where `count` images would go, without writing anything.
-  func check(count: Int = 1) throws {
-    let paths = try paths(count)
-    try file.check()
-    if count > 1 { for path in paths { try OutputFile(path).check() } }
-  }
-
-  /// Writes the images, several ones under the path with their number before the extension.
-  func write(_ images: [[UInt8]]) throws {
-    for (path, png) in zip(try paths(images.count), images) { try OutputOptions(path: path).write(png) }
-  }
-
-  private func paths(_ count: Int) throws -> [String] {
-    guard count > 1 else { return [output] }
-    guard !file.isStandardOutput else {
-      throw OutputError(name: "--output \(output)", reason: "there are \(count) images; name a file")
-    }
-    let url = URL(filePath: output)
-    let suffix = url.pathExtension.isEmpty ? "" : ".\(url.pathExtension)"
-    return (0..<count).map { "\(output.dropLast(suffix.count)).\($0)\(suffix)" }
-  }
-
-  /// Writes the image, and says where unless it is standard output.
-  func write(_ png: [UInt8]) throws {
-    let isStandardOutput = file.isStandardOutput
-    try file.write(png)
-    if !isStandardOutput { try Terminal.print(output) }
-  }
-}
-
 extension RequestOptions {
   /// The request, as the gateway reads it.
-  var body: GatewayClient.Body {
-    GatewayClient.Body(
+  func body(_ encoding: ImageEncoding) -> GatewayClient.Body {
+    var body = GatewayClient.Body(
       prompt: prompt, negativePrompt: sampling.negativePrompt, trueCfgScale: sampling.trueCfgScale,
       numInferenceSteps: sampling.steps, sigmas: sampling.sigmas?.values, width: sampling.width,
       height: sampling.height, outputResolution: sampling.outputResolution, seed: seed.fixed)
+    // What the default is needs no words, which an older gateway may not know.
+    guard encoding.format != .png else { return body }
+    (body.outputFormat, body.outputCompression) = (encoding.format.name, encoding.quality)
+    return body
   }
 }
 

@@ -7,7 +7,7 @@ import StageSupport
 import TensorCore
 import Wire
 
-/// Latents → a PNG with the image's parameters in its text chunks.
+/// Latents → a file with the image's parameters as texts.
 struct VAEDecoderStage: Stage {
   let name = StageName.vaeDecoder
   let card: ModelCard
@@ -52,10 +52,16 @@ struct VAEDecoderStage: Stage {
   }
 
   private func encoded(_ images: [RasterImage], _ request: DecodeRequest) throws -> WireTensor {
+    let texts = request.textEntries.map { PNG.Text($0.keyword, $0.text) }
     switch request.format {
     case .png:
-      let texts = request.textEntries.map { PNG.Text($0.keyword, $0.text) }
       return WireTensor(TensorName.image, bytes: try images.flatMap { try PNG.encode($0, texts: texts) })
+    case .webp, .jpeg:
+      guard request.layers == 0 else {
+        throw Status(.invalidArgument, "format is \(request.format), and layers are PNG files", field: "format")
+      }
+      let encoding = ImageEncoding(format: request.format == .webp ? .webp : .jpeg, quality: request.quality)
+      return WireTensor(TensorName.image, bytes: try encoding.file(of: images[0], texts: texts))
     case .pixels:
       guard images.count == 1 else {
         throw Status(.invalidArgument, "format is pixels, which is for one image, not for layers", field: "format")

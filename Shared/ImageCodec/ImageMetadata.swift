@@ -10,8 +10,9 @@ public struct ImageMetadata: Sendable, Equatable {
   /// Keyword of the text that galleries and A1111's web UI read. ComfyUI's `prompt` and `workflow` hold graphs and are
   /// not used.
   public static let parametersKeyword = "parameters"
-  /// Most UTF-8 bytes of one text: what a message to a VAE decoder carries.
-  public static let maxTextBytes = 64 << 10
+  /// Most UTF-8 bytes of one text: a message to a VAE decoder carries more, and JPEG's EXIF data, which are 64 KiB at
+  /// most, hold one and the values of another.
+  public static let maxTextBytes = 60 << 10
   /// The software that makes the images.
   public static let software = "qwen-image-cluster"
 

@@ -116,9 +116,13 @@ public enum PNG {
   }
 
   static func decode(_ file: [UInt8], _ header: codec_header) throws(ImageFileError) -> RasterImage {
+    try contents(of: file, maxPixels: Int(header.width) * Int(header.height)).image
+  }
+
+  /// The image and the texts of a file from outside.
+  static func contents(of file: [UInt8], maxPixels: Int) throws(ImageFileError) -> (image: RasterImage, texts: [Text]) {
     do throws(PNGError) {
-      let maxPixels = Int(header.width) * Int(header.height)
-      return try decode(file, limits: Limits(maxBytes: file.count, maxPixels: maxPixels)).image
+      return try decode(file, limits: Limits(maxBytes: file.count, maxPixels: maxPixels))
     } catch {
       guard case .malformed(let reason) = error else { throw .malformed(.png, reason: error.description) }
       // libpng says it in words.

@@ -257,6 +257,7 @@ extension DecodeRequest: WireMessage {
     try fields.list("parameters", parameters) { (element, parameter) throws(WireError) in try parameter.check(element) }
     try overlay?.check(fields.inside("overlay"))
     try fields.range("layers", layers, 0...FieldCheck.maxLayers)
+    try fields.range("quality", quality, 0...FieldCheck.maxQuality)
   }
 
   func fill(_ message: inout Qwenimage__V1__DecodeRequest, _ arena: CArena) {
@@ -271,6 +272,7 @@ extension DecodeRequest: WireMessage {
     message.overlay = overlay?.pointer(arena)
     message.layers = UInt32(layers)
     message.background = Qwenimage__V1__Background(rawValue: UInt32(background.rawValue))
+    message.quality = UInt32(quality)
   }
 
   init(_ message: Qwenimage__V1__DecodeRequest, _ fields: FieldCheck) throws(WireError) {
@@ -285,6 +287,7 @@ extension DecodeRequest: WireMessage {
     }
     layers = Int(message.layers)
     background = try enumeration(message.background.rawValue, "background", of: fields)
+    quality = Int(message.quality)
   }
 }
 

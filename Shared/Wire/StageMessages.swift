@@ -191,17 +191,23 @@ public enum ImageFormat: Int32, Sendable, CaseIterable {
   case png = 1
   /// No file: U8 [height, width, channels], for tasks that continue with the image.
   case pixels = 2
+  /// WebP: lossless, or 8 bits per channel with colour at half of the resolution.
+  case webp = 3
+  /// JPEG, over white.
+  case jpeg = 4
 
   /// The media type of the answer.
   public var mediaType: String {
     switch self {
     case .png: "image/png"
     case .pixels: "application/octet-stream"
+    case .webp: "image/webp"
+    case .jpeg: "image/jpeg"
     }
   }
 }
 
-/// A text chunk of the PNG file.
+/// A text of the file: of PNG a text chunk, of WebP and JPEG a field of the EXIF data.
 public struct TextEntry: Sendable, Equatable {
   /// 1–79 Latin-1 characters.
   public var keyword: String
@@ -223,7 +229,7 @@ public struct DecodeRequest: Sendable, Equatable {
   public var size: ImageSize
   /// The form of the answer.
   public var format: ImageFormat
-  /// Text chunks of the file.
+  /// Texts of the file.
   public var textEntries: [TextEntry]
   /// Further arguments.
   public var parameters: [Parameter]
@@ -234,8 +240,10 @@ public struct DecodeRequest: Sendable, Equatable {
   public var layers = 0
   /// What becomes of the image's transparency.
   public var background = Background.asMade
+  /// Of WebP and JPEG, from 0 (smallest) to 100; WebP of 100 is lossless.
+  public var quality = 0
 
-  /// See the properties; overlay, layers and background are set afterwards.
+  /// See the properties; overlay, layers, background and quality are set afterwards.
   public init(
     modelID: String, size: ImageSize, format: ImageFormat = .png, textEntries: [TextEntry] = [],
     parameters: [Parameter] = []

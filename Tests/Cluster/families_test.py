@@ -42,8 +42,9 @@ def image(response, index=0):
 
 
 def generated(cluster, prompt="a fox sticker", **fields):
+    standard = ("size", "background", "model", "output_format", "output_compression")
     return client(cluster).images.generate(
-        prompt=prompt, **{name: fields.pop(name) for name in ("size", "background", "model") if name in fields},
+        prompt=prompt, **{name: fields.pop(name) for name in standard if name in fields},
         extra_body={"seed": 5, "steps": 3, **fields})
 
 
@@ -56,7 +57,7 @@ def edited(cluster, names, prompt="a blue star", **fields):
 
 def local(cluster, *flags, model=BASE, precision=None, **options):
     """The file that `qwen-image local` writes."""
-    path = cluster.folder / "local.png"
+    path = cluster.folder / f"local.{options.pop('extension', 'png')}"
     arguments = {"model": model, "precision": precision or cluster.precision, "seed": 5, "steps": 3, "output": path, **options}
     command = [BINARIES / "qwen-image", "local", *flags, *(f"--{name}={value}" for name, value in arguments.items())]
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
@@ -94,6 +95,80 @@ def test_images_with_transparency():
         levels = [1.0, 0.7, 0.3, 0.1]
         same(generated(cluster, sigmas=levels, steps=None, **SMALL), local(
             cluster, **{"prompt": "a fox sticker", "sigmas": ",".join(map(str, levels)), "output-resolution": 64}))
+
+
+def parameters(drawn):
+    """What galleries read of an image: a text of PNG, else the comment of EXIF data, in UTF-16 after a word that says so."""
+    if drawn.format == "PNG":
+        return drawn.text["parameters"]
+    exif = drawn.getexif()
+    assert exif[0x131] == "qwen-image-cluster", dict(exif)
+    directory = exif.get_ifd(0x8769)
+    comment, note = directory[0x9286], directory[0x927C]
+    assert comment.startswith(b"UNICODE\0") and note.startswith(b"qwen-image-cluster\0"), (comment, note)
+    assert json.loads(note.partition(b"\0")[2])["seed"] == 5, note
+    return comment[8:].decode("utf-16-be")
+
+
+def test_formats():
+    """Files of all formats as other programs read them: the same pixels where they are lossless, and the same parameters."""
+    with Cluster(BINARIES, BASE) as cluster:
+        def drawn(output_format, **fields):
+            response = generated(cluster, "狐, a fox 🦊", size="64x96", output_format=output_format, **fields)
+            assert response.output_format == output_format
+            result = image(response)
+            assert result.format.lower() == output_format and result.size == (64, 96), result
+            return response, result
+
+        _, original = drawn("png")
+        over = Image.alpha_composite(Image.new("RGBA", original.size, "white"), original).convert("RGB")
+        distances = []
+        for output_format, compression, mode in [
+            ("webp", None, "RGBA"), ("webp", 100, "RGBA"), ("webp", 80, "RGBA"), ("webp", 0, "RGBA"),
+            ("jpeg", None, "RGB"), ("jpeg", 60, "RGB"), ("jpeg", 0, "RGB"),
+        ]:
+            fields = {} if compression is None else {"output_compression": compression}
+            response, result = drawn(output_format, **fields)
+            assert result.mode == mode and response.background == ("transparent" if mode == "RGBA" else "opaque")
+            assert parameters(result) == parameters(original)
+            if output_format == "webp" and compression in (None, 100):
+                assert result.tobytes() == original.tobytes(), "lossless pixels differ"
+            if output_format == "webp":
+                assert result.getchannel("A").tobytes() == original.getchannel("A").tobytes(), "alpha differs"
+            else:
+                distances.append(numpy.abs(numpy.asarray(result).astype(int) - numpy.asarray(over)).mean())
+            flags = {} if compression is None else {"output-compression": compression}
+            expected = local(cluster, extension=output_format, prompt="狐, a fox 🦊", width=64, height=96, **flags)
+            assert base64.b64decode(response.data[0].b64_json) == expected, "local writes other bytes"
+        assert distances[0] < 2 and distances[0] < distances[1] < distances[2], distances
+        for fields, part in [
+            ({"background": "transparent", "output_format": "jpeg"}, "JPEG has no transparency"),
+            ({"output_compression": 50}, "of PNG only 100"), ({"output_format": "gif"}, "gif"),
+        ]:
+            try:
+                generated(cluster, size="64x64", **fields)
+            except openai.BadRequestError as error:
+                assert part in str(error), error
+            else:
+                raise AssertionError(f"{fields} was accepted")
+        # By jobs, events and the command line.
+        job = client(cluster).post("/jobs", cast_to=object, body={
+            "prompt": "a fox", "seed": 5, "steps": 3, "size": "64x64", "output_format": "webp", "output_compression": 40})["id"]
+        cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["status"] == "succeeded", "done")
+        with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job}/result", timeout=60) as response:
+            assert response.headers["content-type"] == "image/webp" and Image.open(response).format == "WEBP"
+        path = cluster.folder / "drawn.jpg"
+        run = cluster.generate(path, prompt="a fox", seed=5, steps=3, width=64, height=64, output_compression=70)
+        assert run.returncode == 0, run.stderr
+        assert path.read_bytes() == local(
+            cluster, extension="jpg", prompt="a fox", width=64, height=64, **{"output-compression": 70})
+        inspected = subprocess.run([BINARIES / "qwen-image", "inspect", path], capture_output=True, text=True, check=True)
+        assert json.loads(inspected.stdout)["prompt"] == "a fox"
+        # Files are read as images again, whatever the format.
+        again = subprocess.run(
+            [BINARIES / "qwen-image", "edit", "--image", path, "--prompt", "a star", "--steps", "1", "--output-resolution", "64",
+             "--gateway", cluster.url, "-o", cluster.folder / "edited.webp"], capture_output=True, text=True, timeout=300)
+        assert again.returncode == 0 and Image.open(cluster.folder / "edited.webp").format == "WEBP", again.stderr
 
 
 def test_edits_with_references():

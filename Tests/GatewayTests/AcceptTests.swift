@@ -26,6 +26,40 @@ struct AcceptTests {
     #expect(accepted.quality(of: "application/json") == json)
   }
 
+  /// What a job's images are decides, not what the address could give.
+  @Test(arguments: ["webp", "jpeg"]) func theFormatOfAJobIsThatOfItsAddress(format: String) async throws {
+    try await ToyCluster.run { cluster in
+      let workers = try await cluster.joinAll()
+      try await cluster.app().test(.live) { client in
+        let job = try await client.submit(
+          #"{"prompt":"p","seed":1,"output_format":"\#(format)","output_compression":80}"#)
+        #expect(try job.json["output_format"]?.text == format && job.json["background"]?.text == "opaque")
+        let id = try #require(try job.json["id"]?.text)
+        _ = try await client.waitForEnd(id)
+        for (accept, type) in [
+          (nil, "image/\(format)"), ("image/*", "image/\(format)"), ("image/png", "image/\(format)"),
+          ("image/\(format);q=0, application/json", "application/json"),
+          ("image/png, application/json", "application/json"),
+        ] as [(String?, String)] {
+          var headers: HTTPFields = [:]
+          headers[.accept] = accept
+          let result = try await client.execute(uri: "/v1/jobs/\(id)/result", method: .get, headers: headers)
+          #expect(result.headers[.contentType] == type, "\(accept ?? "none")")
+          if type == "application/json" { #expect(try result.json["output_format"]?.text == format) }
+        }
+        let request = try #require(await workers.decoder.log.decodeRequest)
+        #expect(request.format.mediaType == "image/\(format)" && request.quality == 80 && request.background == .asMade)
+        let answer = try await client.generate(#"{"prompt":"p","seed":1,"output_format":"\#(format)"}"#)
+        #expect(try answer.json["output_format"]?.text == format)
+        #expect(try answer.image() == Toy.expected(prompt: "p", seed: 1))
+        let all = try #require(await workers.decoder.log.decodeRequest)
+        #expect(all.quality == 100)
+        let events = try await client.generate(#"{"prompt":"p","seed":1,"stream":true,"output_format":"\#(format)"}"#)
+        #expect(String(buffer: events.body).contains(#""output_format":"\#(format)""#))
+      }
+    }
+  }
+
   /// Fields that clients send by themselves accept anything: the address of an image gives the image. JSON is for those
   /// that want no image.
   @Test func theAddressOfAnImageGivesTheImage() async throws {

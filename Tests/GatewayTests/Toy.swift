@@ -86,6 +86,8 @@ actor ToyWorker {
 
   /// What the tests look at.
   struct Log: Sendable {
+    /// The last one.
+    var decodeRequest: DecodeRequest?
     var tasks: [TaskReference] = []
     var steps = 0
     var firstSteps: [Int] = []
@@ -198,12 +200,14 @@ actor ToyWorker {
     case .encodeImageRequest(let request): await encode(request, envelope, reference)
     case .denoiseRequest(let request): await denoise(request, envelope, reference)
     case .decodeRequest(let request):
+      log.decodeRequest = request
       let state = envelope.tensor(TensorName.latents).map(Toy.values)?.first ?? 0
       let bytes = Toy.image(state, request.size)
       let image = WireTensor(
         name: TensorName.image, dtype: .uint8, shape: [bytes.count], bytes: FrameBuffer(copying: bytes))
       await send(
-        .decodeResponse(DecodeResponse(mediaType: "image/png", size: request.size)), task: reference, tensors: [image])
+        .decodeResponse(DecodeResponse(mediaType: request.format.mediaType, size: request.size)), task: reference,
+        tensors: [image])
     default: break
     }
   }

@@ -113,7 +113,8 @@ import Testing
         try await FakeServer.with({ _ in answer }) { server in
           let result = try await CommandLineTool.run(command + ["--gateway", server.address], directory: folder)
           #expect(
-            result.status == .exited(1) && result.errors.contains("sent 6 bytes that are not a PNG file"), "\(result)")
+            result.status == .exited(1) && result.errors.contains("sent 6 bytes that are no PNG, WebP or JPEG file"),
+            "\(result)")
         }
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).isEmpty)
       }

@@ -35,6 +35,23 @@ import Testing
     #expect(fields == expected, "\(result.text)")
   }
 
+  @Test(arguments: [ImageFileFormat.webp, .jpeg]) func readsOtherFormats(format: ImageFileFormat) async throws {
+    try await withFolder { folder in
+      let file = try ImageEncoding(format: format, quality: 80).file(of: Self.pixel, texts: Self.metadata.texts)
+      // What it is does not depend on its name.
+      try Data(file).write(to: folder.appending(path: "a.png"))
+      let record = try await CommandLineTool.run(["inspect", "a.png"], directory: folder)
+      let (expected, _) = try await inspect(Self.metadata.texts)
+      #expect(record.isSuccess && record.output == expected.output, "\(record)")
+      let all = try await CommandLineTool.run(["inspect", "--all", "a.png"], directory: folder)
+      let (expectedTexts, _) = try await inspect(Self.metadata.texts, ["--all"])
+      #expect(all.isSuccess && all.output == expectedTexts.output, "\(all)")
+      try Data(ImageEncoding(format: format).file(of: Self.pixel)).write(to: folder.appending(path: "b.jpg"))
+      let none = try await CommandLineTool.run(["inspect", "b.jpg"], directory: folder)
+      #expect(none.errors == "Error: b.jpg: the file has no text qwen-image-cluster\n")
+    }
+  }
+
   @Test func printsEveryText() async throws {
     let (result, fields) = try await inspect(
       Self.metadata.texts + [PNG.Text("Comment", "\u{9b}2J caf\u{e9}")], ["--all"])
@@ -72,9 +89,9 @@ import Testing
       try Data().write(to: folder.appending(path: "c.png"))
       try FileHandle(forWritingTo: folder.appending(path: "c.png")).truncate(atOffset: 10 << 30)
       for (name, reason) in [
-        ("a.png", "not a PNG file"), ("b.png", "malformed PNG file: file ends early"),
+        ("a.png", "an HTML page"), ("b.png", "a damaged or incomplete PNG file: file ends early"),
         ("none.png", "No such file or directory"),
-        (".", "Is a directory"), ("c.png", "a PNG file of 10737418240 bytes, the limit is 67108864"),
+        (".", "Is a directory"), ("c.png", "an image file of 10737418240 bytes, the limit is 52428800"),
       ] {
         let result = try await CommandLineTool.run(["inspect", name], directory: folder)
         #expect(result.status == .exited(1) && result.errors.hasPrefix("Error: \(name): \(reason)"), "\(result)")

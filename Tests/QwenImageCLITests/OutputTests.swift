@@ -220,8 +220,8 @@ private struct PipeReader {
       try FileManager.default.createDirectory(
         at: folder.appending(path: "directory.png"), withIntermediateDirectories: false)
       let reasons = [
-        "a.jpg": "images are written as PNG only; end the name with .png, not .jpg",
-        "a.png.webp": "images are written as PNG only; end the name with .png, not .webp",
+        "a.gif": "images are written as PNG, WebP or JPEG; end the name with .png, .webp or .jpg, not .gif",
+        "a.png.avif": "images are written as PNG, WebP or JPEG; end the name with .png, .webp or .jpg, not .avif",
         "missing/a.png": "the directory missing cannot be used: No such file or directory",
         "file/a.png": "Not a directory", "directory.png": "that is a directory; name a file in it",
         "new/": "that names a directory; name a file in it", "/dev/fd/99": "it is not open for writing",

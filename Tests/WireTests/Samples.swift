@@ -164,10 +164,11 @@ struct EnvelopeGenerator {
 
   private mutating func decodeRequest() -> DecodeRequest {
     var request = DecodeRequest(
-      modelID: identifier(), size: size(),
+      modelID: identifier(), size: size(), format: ImageFormat.allCases[integer(0...ImageFormat.allCases.count - 1)],
       textEntries: many(4) { TextEntry(keyword: $0.identifier(60), text: $0.text(500)) }, parameters: parameters())
     request.layers = integer(0...64)
     request.background = flag() ? .asMade : .opaque
+    request.quality = integer(0...100)
     request.overlay = maybe {
       Overlay(imageTensor: $0.identifier(), maskTensor: $0.identifier(), region: $0.maybe { $0.region() })
     }

@@ -8,8 +8,6 @@ import Wire
 public struct EncodedImage: Sendable {
   /// The file's bytes.
   public var bytes: FrameBuffer
-  /// "image/png"
-  public var mediaType = "image/png"
   /// Tokens of the encoded prompts, with those of the template that the encoder keeps.
   public var promptTokens: Int
 }

@@ -20,7 +20,7 @@ struct ImagesResponse: Encodable {
   var created: Int
   var model: String
   var size: String
-  var outputFormat = "png"
+  var outputFormat: String
   var background = "opaque"
   var quality = "auto"
   var steps: Int
@@ -43,6 +43,7 @@ struct ImagesResponse: Encodable {
     size = "\(job.size)"
     steps = job.steps
     trueCfgScale = job.trueCFGScale
+    outputFormat = job.encoding.format.name
     if job.isTransparent { background = "transparent" }
     data = []
     for (index, image) in images.enumerated() {
@@ -117,7 +118,7 @@ struct CompletedEvent: Encodable {
   var size: String
   var quality = "auto"
   var background = "opaque"
-  var outputFormat = "png"
+  var outputFormat: String
   var usage: TokenUsage
   var seed: UInt64
   var imageIndex: Int
@@ -132,6 +133,7 @@ struct CompletedEvent: Encodable {
     b64Json = url == nil ? try result.file(layer ?? 0, of: image.fileCount).base64 : nil
     self.url = url
     self.layer = layer
+    outputFormat = image.encoding.format.name
     if image.isTransparent { background = "transparent" }
     createdAt = Int(Date().timeIntervalSince1970)
     size = "\(image.size)"

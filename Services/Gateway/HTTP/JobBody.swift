@@ -68,6 +68,8 @@ struct JobBody: Encodable {
   var size: String
   var steps: Int
   var trueCfgScale: Double
+  var outputFormat: String
+  var background: String
   var priority: String
   var n: Int
   /// Denoising steps done, of all images.
@@ -90,6 +92,8 @@ struct JobBody: Encodable {
     size = "\(first.size)"
     steps = first.steps
     trueCfgScale = first.trueCFGScale
+    outputFormat = first.encoding.format.name
+    background = first.isTransparent ? "transparent" : "opaque"
     priority = job.request.priority.rawValue
     n = job.images.count
     step = job.images.reduce(0) { $0 + $1.step }

@@ -94,26 +94,27 @@ struct JobsRoutes: Sendable {
     let job = try await snapshot(context.jobID, context)
     let index = try request.queryInteger("index", in: 0...job.images.count - 1) ?? 0
     let fileCount = job.request.images[index].fileCount
+    let mediaType = job.request.images[index].encoding.format.mediaType
     let layer = try request.queryInteger("layer", in: 0...fileCount - 1) ?? 0
     // Many clients list JSON first in what they accept of everything. The image is what the address is for: JSON is for
     // those who accept no image.
     let accepted = AcceptedMedia(request.headers[.accept])
     // A signed address is that of one image.
     let isSigned = request.uri.queryParameters["signature"] != nil
-    var response =
-      !isSigned && accepted.quality(of: Self.imageType) == 0 && accepted.quality(of: "application/json") > 0
-      ? try await allResults(of: job)
-      : Self.response(try await result(of: job, index: index).file(layer, of: fileCount))
+    var response: Response
+    if !isSigned, accepted.quality(of: mediaType) == 0, accepted.quality(of: "application/json") > 0 {
+      response = try await allResults(of: job)
+    } else {
+      let file = try await result(of: job, index: index).file(layer, of: fileCount)
+      response = Self.response(file, mediaType)
+    }
     response.headers[.vary] = "accept"
     return response
   }
 
-  /// The media type of results.
-  private static let imageType = "image/png"
-
-  private static func response(_ image: EncodedImage) -> Response {
+  private static func response(_ image: EncodedImage, _ mediaType: String) -> Response {
     Response(
-      status: .ok, headers: [.contentType: image.mediaType, .cacheControl: "private, max-age=3600, immutable"],
+      status: .ok, headers: [.contentType: mediaType, .cacheControl: "private, max-age=3600, immutable"],
       body: ResponseBody(byteBuffer: image.bytes.withUnsafeBytes { ByteBuffer(bytes: $0) }))
   }
 

@@ -58,6 +58,8 @@ public struct GenerationRequest: Hashable, Sendable {
   public var resultFormat = ResultFormat.base64
   /// What is behind what the images show.
   var background = BackgroundChoice.auto
+  /// What file an image becomes.
+  var encoding = ImageEncoding.png
 
   /// How images are answered.
   public enum ResultFormat: String, CaseIterable, Sendable {
@@ -222,14 +224,17 @@ public struct GenerationRequest: Hashable, Sendable {
     let standard = model?.hasPrefix("dall-e-") == true ? ResultFormat.url : .base64
     let format = try fields.choice("response_format", ResultFormat.allCases.map(\.rawValue))
     resultFormat = format.flatMap { ResultFormat(rawValue: $0) } ?? standard
-    let onlyPNG = "images are PNG only"
-    _ = try fields.choice(
-      "output_format", ["png"], unsupported: ["jpeg": onlyPNG, "webp": onlyPNG, "gif": onlyPNG, "svg": onlyPNG])
-    _ = try fields.integer("output_compression", in: 100...100)
+    encoding = try ImageEncoding(&fields)
     background =
       try fields.choice("background", BackgroundChoice.allCases.map(\.rawValue)).flatMap {
         BackgroundChoice(rawValue: $0)
       } ?? .auto
+    guard background != .transparent || encoding.keepsTransparency else {
+      throw APIError(
+        .invalidValue,
+        "background is \"transparent\", but JPEG has no transparency: use output_format \"png\" or \"webp\"",
+        param: "background")
+    }
     _ = try fields.choice("quality", ["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"])
     _ = try fields.choice("complexity", ["low", "medium", "high"])
     _ = try fields.choice("moderation", ["auto", "low"])
@@ -242,6 +247,8 @@ public struct GenerationRequest: Hashable, Sendable {
         .unsupportedValue, "partial_images is \(count), but this server sends no partial images; use 0",
         param: "partial_images")
     }
-    for name in ["frame_count", "frame_duration_ms", "svg"] { try fields.refuse(name, because: onlyPNG) }
+    for name in ["frame_count", "frame_duration_ms", "svg"] {
+      try fields.refuse(name, because: "images are PNG, WebP or JPEG")
+    }
   }
 }

@@ -41,7 +41,7 @@ extension ImageSpec {
     controls.indices.map { controlNumber(name, $0) ?? standard }
   }
 
-  /// The texts that the VAE decoder puts into the PNG file.
+  /// The texts that the VAE decoder puts into the file.
   var textEntries: [TextEntry] {
     precondition(ImageMetadata.maxTextBytes <= WireLimits().maxTextBytes, "texts that no message carries")
     return metadata.texts.map { TextEntry(keyword: $0.keyword, text: $0.text) }

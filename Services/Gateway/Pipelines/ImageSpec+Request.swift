@@ -45,6 +45,7 @@ extension ImageSpec {
     let pipeline = try inputs.choosePipeline(request, card, pipelines)
     var (options, prompt) = try request.background.applied(
       to: inputs.options(of: request, pipeline), request.prompt, pipeline.name, card)
+    options = ImageSpec.options(options, with: request.encoding)
     try checkPrompt(prompt, "prompt", card)
     let negativePrompt = card.defaults.negativePrompt(for: request.negativePrompt)
     if let negativePrompt { try checkPrompt(negativePrompt, "negative_prompt", card) }
@@ -72,6 +73,7 @@ extension ImageSpec {
     } catch {
       throw APIError(.invalidValue, error.message, param: error.field)
     }
+    try spec.checkEncoding()
     return (spec, kept)
   }
 
@@ -111,10 +113,13 @@ extension ImageSpec {
     let last = edits.count - 1
     (edits[last].options, edits[last].prompt) = try request.background.applied(
       to: edits[last].options, edits[last].prompt, edits[last].pipeline, card)
+    edits[last].options = options(edits[last].options, with: request.encoding)
+    try edits[last].checkEncoding()
     var spec = edits[last]
     spec.pipeline = .editSequence
     spec.prompt = edits.map(\.prompt).joined(separator: "; ")
-    (spec.options, spec.edits, spec.inputs) = ([:], edits, kept.map(\.reference))
+    (spec.edits, spec.inputs) = (edits, kept.map(\.reference))
+    spec.options = spec.options.filter { resultKeys.contains($0.key) }
     return (spec, kept)
   }
 

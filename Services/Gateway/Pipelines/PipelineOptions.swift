@@ -91,8 +91,11 @@ extension ImageSpec {
 
   /// Whether the result has an alpha channel.
   public var isTransparent: Bool {
-    layers > 0 || card.hasTransparency && options[Self.backgroundKey]?.text != "opaque"
+    layers > 0 || card.hasTransparency && !isOpaque && encoding.keepsTransparency
   }
+
+  /// Whether what the model has left transparent is white.
+  var isOpaque: Bool { options[Self.backgroundKey]?.text == "opaque" }
 
   /// Layers that the image is taken apart into; 0: the result is one image.
   public var layers: Int {

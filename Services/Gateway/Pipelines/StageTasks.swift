@@ -139,7 +139,7 @@ extension PipelineTask {
     return task
   }
 
-  /// Packed latents → a PNG that carries the image's parameters.
+  /// Packed latents → a file that carries the image's parameters.
   ///
   /// - Parameters:
   ///   - latents: place of the task that gives the latents.
@@ -148,7 +148,7 @@ extension PipelineTask {
     _ spec: ImageSpec, latents: Int,
     overlay: (image: InputReference, mask: InputReference, region: PixelRegion?)? = nil
   ) -> PipelineTask {
-    let size = overlay?.image.size ?? spec.size
+    let size = overlay?.image.size ?? spec.size, encoding = spec.encoding
     let rule = TensorRule(TensorName.image) { tensor in
       guard tensor.dtype == .uint8, tensor.bytes.count > 0 else {
         return "is \(tensor.dtype.rawValue) \(tensor.shape), not the bytes of a file"
@@ -157,16 +157,18 @@ extension PipelineTask {
       return files == spec.fileCount ? nil : "has \(files) files, not \(spec.fileCount)"
     } problemOfBody: { body in
       guard case .decodeResponse(let response) = body else { return "decode_response was expected" }
-      return response.mediaType == "image/png" && response.size == size
-        ? nil : "it is \(response.mediaType) of \(response.size), not a PNG of \(size)"
+      return response.mediaType == encoding.format.mediaType && response.size == size
+        ? nil : "it is \(response.mediaType) of \(response.size), not a \(encoding.format) file of \(size)"
     }
     let plan = TaskPlan(
       stage: .vaeDecoder, inputs: [latents], cost: Double(spec.tokenCount),
       pipeline: overlay == nil && spec.layers == 0 ? nil : spec.pipeline)
     var task = PipelineTask(plan: plan, output: rule) { input in
-      var request = DecodeRequest(modelID: spec.card.model.id, size: spec.size, textEntries: spec.textEntries)
+      var request = DecodeRequest(
+        modelID: spec.card.model.id, size: spec.size, format: encoding.wireFormat, textEntries: spec.textEntries)
       request.layers = spec.layers
-      request.background = spec.isTransparent || !spec.card.hasTransparency ? .asMade : .opaque
+      request.background = spec.isOpaque && spec.layers == 0 ? .opaque : .asMade
+      request.quality = encoding.format == .png ? 0 : encoding.quality
       request.overlay = overlay.map {
         Overlay(imageTensor: TensorName.input(0), maskTensor: TensorName.mask, region: $0.region)
       }

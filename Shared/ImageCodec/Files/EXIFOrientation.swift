@@ -5,43 +5,31 @@
 enum EXIFOrientation {
   /// The orientation that a file of a format asks for, 1 to 8.
   static func orientation(of file: [UInt8], format: ImageFileFormat) -> Int {
-    let data =
-      switch format {
-      case .png: pngData(file)
-      case .jpeg: jpegData(file)
-      case .webp: webpData(file)
-      }
-    return data.flatMap { orientation(exif: $0) } ?? 1
+    EXIFData.data(of: file, format: format).flatMap { orientation(exif: $0) } ?? 1
   }
 
   /// The tag's value in EXIF data, which are a TIFF file; nil: there is none.
   private static func orientation(exif: ArraySlice<UInt8>) -> Int? {
-    let reader = ByteReader(bytes: exif.dropPrefix(Array("Exif\0\0".utf8)))
-    let isBigEndian: Bool
-    switch reader.number(at: 0, bytes: 2, bigEndian: true) {
-    case 0x4d4d: isBigEndian = true
-    case 0x4949: isBigEndian = false
-    default: return nil
-    }
-    func number(_ offset: Int, _ count: Int) -> Int? {
-      reader.number(at: offset, bytes: count, bigEndian: isBigEndian)
-    }
-    guard number(2, 2) == 42, let directory = number(4, 4), let entries = number(directory, 2) else { return nil }
-    for entry in 0..<entries {
-      let offset = directory + 2 + 12 * entry
-      guard let tag = number(offset, 2) else { return nil }
-      guard tag == 274 else { continue }
-      // A byte, a short or a long.
-      let sizes = [1: 1, 3: 2, 4: 4]
-      guard let type = number(offset + 2, 2), let size = sizes[type], number(offset + 4, 4) == 1,
-        let value = number(offset + 8, size)
-      else { return nil }
-      return (1...8).contains(value) ? value : nil
-    }
-    return nil
+    guard let tiff = TIFFReader(exif), let directory = tiff.number(4, 4), let entry = tiff.entry(274, in: directory),
+      entry.count == 1
+    else { return nil }
+    // A byte, a short or a long.
+    let sizes = [1: 1, 3: 2, 4: 4]
+    guard let size = sizes[entry.type], let value = tiff.number(entry.offset + 8, size) else { return nil }
+    return (1...8).contains(value) ? value : nil
   }
+}
 
-  // MARK: - Where the formats keep it
+/// Where the formats keep EXIF data.
+enum EXIFData {
+  /// The EXIF data of a file; nil: there are none.
+  static func data(of file: [UInt8], format: ImageFileFormat) -> ArraySlice<UInt8>? {
+    switch format {
+    case .png: pngData(file)
+    case .jpeg: jpegData(file)
+    case .webp: webpData(file)
+    }
+  }
 
   private static func jpegData(_ file: [UInt8]) -> ArraySlice<UInt8>? {
     let reader = ByteReader(bytes: file[...])
@@ -84,6 +72,59 @@ enum EXIFOrientation {
       offset = data + size + (isPNG ? 4 : size % 2)
     }
     return nil
+  }
+}
+
+/// The directories of EXIF data, which are a TIFF file.
+struct TIFFReader {
+  /// An entry of a directory.
+  struct Entry {
+    /// Where it begins.
+    let offset: Int
+    /// 1: bytes, 2: ASCII, 3: shorts, 4: longs, 7: bytes of any meaning.
+    let type: Int
+    let count: Int
+  }
+
+  private let reader: ByteReader
+  /// The order of bytes in numbers.
+  let isBigEndian: Bool
+
+  /// nil: the data are no TIFF file.
+  init?(_ exif: ArraySlice<UInt8>) {
+    reader = ByteReader(bytes: exif.dropPrefix(Array("Exif\0\0".utf8)))
+    switch reader.number(at: 0, bytes: 2, bigEndian: true) {
+    case 0x4d4d: isBigEndian = true
+    case 0x4949: isBigEndian = false
+    default: return nil
+    }
+    guard number(2, 2) == 42 else { return nil }
+  }
+
+  /// The number of `count` bytes at `offset`; nil: the data end before.
+  func number(_ offset: Int, _ count: Int) -> Int? {
+    reader.number(at: offset, bytes: count, bigEndian: isBigEndian)
+  }
+
+  /// The first entry of a tag in a directory; nil: there is none, or the data end before.
+  func entry(_ tag: Int, in directory: Int) -> Entry? {
+    guard let entries = number(directory, 2) else { return nil }
+    for index in 0..<entries {
+      let offset = directory + 2 + 12 * index
+      guard let found = number(offset, 2) else { return nil }
+      guard found == tag else { continue }
+      guard let type = number(offset + 2, 2), let count = number(offset + 4, 4) else { return nil }
+      return Entry(offset: offset, type: type, count: count)
+    }
+    return nil
+  }
+
+  /// The bytes of an entry that has some (ASCII, or of any meaning); nil: it has others, or the data end before.
+  func bytes(_ entry: Entry) -> ArraySlice<UInt8>? {
+    guard [1, 2, 7].contains(entry.type) else { return nil }
+    let start = entry.count <= 4 ? entry.offset + 8 : number(entry.offset + 8, 4)
+    guard let start, start <= reader.bytes.count - entry.count else { return nil }
+    return reader.bytes.dropFirst(start).prefix(entry.count)
   }
 }
 

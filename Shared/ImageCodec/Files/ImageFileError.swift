@@ -10,6 +10,30 @@ public enum ImageFileFormat: String, Sendable, CaseIterable, CustomStringConvert
   /// The name of the format.
   public var description: String { rawValue }
 
+  /// The name as HTTP's media types and OpenAI's API have it, in lower case.
+  public var name: String { rawValue.lowercased() }
+
+  /// The format of a name; nil: there is none.
+  public init?(name: String) {
+    guard let format = Self.allCases.first(where: { $0.name == name }) else { return nil }
+    self = format
+  }
+
+  /// The format that the first bytes of a file say, whatever follows; nil: none that is read.
+  public init?(signatureOf file: some RandomAccessCollection<UInt8>) {
+    guard case .image(let format) = ImageFileKind(file) else { return nil }
+    self = format
+  }
+
+  /// Most pixels of width and of height.
+  public var maxSide: Int {
+    switch self {
+    case .png: Int(Int32.max)
+    case .jpeg: JPEG.maxSide
+    case .webp: WebP.maxSide
+    }
+  }
+
   /// The type as HTTP names it.
   public var mediaType: String {
     switch self {
@@ -74,6 +98,8 @@ public enum ImageEncodingError: Error, Equatable, Sendable, CustomStringConverti
   case qualityOutOfRange(ImageFileFormat, found: Int, range: ClosedRange<Int>)
   /// The image is wider or higher than the format allows.
   case sideTooLong(ImageFileFormat, width: Int, height: Int, limit: Int)
+  /// A text has no place in a file of the format.
+  case invalidText(ImageFileFormat, keyword: String, reason: String)
   /// The encoder failed.
   case cannotEncode(ImageFileFormat, reason: String)
 
@@ -84,6 +110,7 @@ public enum ImageEncodingError: Error, Equatable, Sendable, CustomStringConverti
       "a quality of \(found) for \(format), which has \(range.lowerBound) to \(range.upperBound)"
     case .sideTooLong(let format, let width, let height, let limit):
       "\(width)×\(height) pixels, and \(format) has at most \(limit) a side; PNG has no such limit"
+    case .invalidText(let format, let keyword, let reason): "text \"\(keyword)\" of a \(format) file: \(reason)"
     case .cannotEncode(let format, let reason): "cannot encode a \(format) image: \(reason)"
     }
   }

@@ -302,7 +302,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__overlay__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__overlay__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descriptors[9] =
+static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descriptors[10] =
 {
   {
     "model_id",
@@ -412,6 +412,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__decode_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "quality",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DecodeRequest, quality),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__decode_request__field_indices_by_name[] = {
   8,   /* field[8] = background */
@@ -421,13 +433,14 @@ static const unsigned qwenimage__v1__decode_request__field_indices_by_name[] = {
   0,   /* field[0] = model_id */
   6,   /* field[6] = overlay */
   5,   /* field[5] = parameters */
+  9,   /* field[9] = quality */
   4,   /* field[4] = text_entries */
   1,   /* field[1] = width_px */
 };
 static const ProtobufCIntRange qwenimage__v1__decode_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 9 }
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__decode_request__descriptor =
 {
@@ -437,7 +450,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__decode_request__descriptor =
   "Qwenimage__V1__DecodeRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DecodeRequest),
-  9,
+  10,
   qwenimage__v1__decode_request__field_descriptors,
   qwenimage__v1__decode_request__field_indices_by_name,
   1,  qwenimage__v1__decode_request__number_ranges,
@@ -521,20 +534,24 @@ const ProtobufCMessageDescriptor qwenimage__v1__decode_response__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__decode_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCEnumValue qwenimage__v1__image_format__enum_values_by_number[3] =
+static const ProtobufCEnumValue qwenimage__v1__image_format__enum_values_by_number[5] =
 {
   { "IMAGE_FORMAT_UNSPECIFIED", "QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED", 0 },
   { "IMAGE_FORMAT_PNG", "QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PNG", 1 },
   { "IMAGE_FORMAT_PIXELS", "QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PIXELS", 2 },
+  { "IMAGE_FORMAT_WEBP", "QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_WEBP", 3 },
+  { "IMAGE_FORMAT_JPEG", "QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_JPEG", 4 },
 };
 static const ProtobufCIntRange qwenimage__v1__image_format__value_ranges[] = {
-{0, 0},{0, 3}
+{0, 0},{0, 5}
 };
-static const ProtobufCEnumValueIndex qwenimage__v1__image_format__enum_values_by_name[3] =
+static const ProtobufCEnumValueIndex qwenimage__v1__image_format__enum_values_by_name[5] =
 {
+  { "IMAGE_FORMAT_JPEG", 4 },
   { "IMAGE_FORMAT_PIXELS", 2 },
   { "IMAGE_FORMAT_PNG", 1 },
   { "IMAGE_FORMAT_UNSPECIFIED", 0 },
+  { "IMAGE_FORMAT_WEBP", 3 },
 };
 const ProtobufCEnumDescriptor qwenimage__v1__image_format__descriptor =
 {
@@ -543,9 +560,9 @@ const ProtobufCEnumDescriptor qwenimage__v1__image_format__descriptor =
   "ImageFormat",
   "Qwenimage__V1__ImageFormat",
   "qwenimage.v1",
-  3,
+  5,
   qwenimage__v1__image_format__enum_values_by_number,
-  3,
+  5,
   qwenimage__v1__image_format__enum_values_by_name,
   1,
   qwenimage__v1__image_format__value_ranges,

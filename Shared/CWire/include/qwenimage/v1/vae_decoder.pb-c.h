@@ -31,7 +31,15 @@ typedef enum _Qwenimage__V1__ImageFormat {
   /*
    * No file: the pixels, for tasks that continue with them.
    */
-  QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PIXELS = 2
+  QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_PIXELS = 2,
+  /*
+   * RFC 9649.
+   */
+  QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_WEBP = 3,
+  /*
+   * ISO/IEC 10918-1. The image lies over white.
+   */
+  QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_JPEG = 4
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__IMAGE_FORMAT)
 } Qwenimage__V1__ImageFormat;
 /*
@@ -52,7 +60,7 @@ typedef enum _Qwenimage__V1__Background {
 /* --- messages --- */
 
 /*
- * A text chunk of the PNG file.
+ * A text of the file: of PNG a text chunk, of WebP and JPEG a field of the EXIF data.
  */
 struct  Qwenimage__V1__TextEntry
 {
@@ -111,14 +119,19 @@ struct  Qwenimage__V1__DecodeRequest
    */
   uint32_t layers;
   Qwenimage__V1__Background background;
+  /*
+   * Of WEBP and JPEG, from 0 (smallest) to 100; WEBP of 100 is lossless.
+   */
+  uint32_t quality;
 };
 #define QWENIMAGE__V1__DECODE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__decode_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED, 0,NULL, 0,NULL, NULL, 0, QWENIMAGE__V1__BACKGROUND__BACKGROUND_UNSPECIFIED }
+    , (char *)protobuf_c_empty_string, 0, 0, QWENIMAGE__V1__IMAGE_FORMAT__IMAGE_FORMAT_UNSPECIFIED, 0,NULL, 0,NULL, NULL, 0, QWENIMAGE__V1__BACKGROUND__BACKGROUND_UNSPECIFIED, 0 }
 
 
 /*
- * With the tensor `image`, U8 [bytes of the encoded file]; of layers the files one after the other, from the bottom up.
+ * With the tensor `image`, U8 [bytes of the encoded file]; of layers the files one after the other, from the bottom up,
+ * all of them PNG.
  * IMAGE_FORMAT_PIXELS gives U8 [height, width, channels], whose media type is application/octet-stream.
  */
 struct  Qwenimage__V1__DecodeResponse
