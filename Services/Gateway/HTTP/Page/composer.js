@@ -148,6 +148,7 @@ export class Composer {
     show("#scale-field", has && this.mode === "control")
     if (hasMask) this.masks.open(this.images[0])
     if (hasExtension) this.extender.open(this.images[0], this.model.limits.size_multiple)
+    show("#resolution-field", has ? Boolean(takes.resolution) : isServed(this.model, "text-to-image"))
     this.showLimits()
     this.showStrength()
     const { width, height } = this.model.defaults.size
@@ -211,7 +212,7 @@ export class Composer {
     }))
     return {
       images, mode: this.mode, pipeline: this.isCutOut ? "inpaint" : name,
-      size: this.form.elements.size.value.trim() || undefined,
+      size: this.form.elements.size.value.trim() || undefined, resolution: this.number("output_resolution"),
       ...(takes.strength && { strength: Number(this.form.elements.strength.value) }),
       ...(this.mode === "extend" && { extend: this.extender.value }),
       blur: this.number("mask_blur"), crop: this.number("padding_mask_crop"), scale: this.number("control_scale"),

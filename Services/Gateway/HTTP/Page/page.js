@@ -17,16 +17,20 @@ const composer = new Composer(form)
 
 // The form's own fields as texts. What is left empty is left to the model's defaults.
 function fields() {
-  const names = ["prompt", "negative_prompt", "model", "size", "steps", "true_cfg_scale", "seed", "n"]
-  const values = names.map((name) => [name, form.elements[name].value]).filter(([, value]) => value.trim() !== "")
+  const names = [
+    "prompt", "negative_prompt", "model", "size", "steps", "true_cfg_scale", "background", "output_resolution", "seed", "n",
+  ]
+  // What the chosen model does not have is disabled.
+  const values = names.filter((name) => !form.elements[name].disabled)
+    .map((name) => [name, form.elements[name].value]).filter(([, value]) => value.trim() !== "")
   return Object.fromEntries(values.map(([name, value]) => {
     if (name === "size") return [name, value.replace(/\s/g, "").replace(/[×X]/, "x")]
     if (name === "seed") return [name, `${BigInt(value)}`] // it may be beyond what a number holds here
-    return [name, ["steps", "true_cfg_scale", "n"].includes(name) ? `${Number(value)}` : value]
+    return [name, TEXTS.includes(name) ? value : `${Number(value)}`]
   }))
 }
 
-const TEXTS = ["prompt", "negative_prompt", "model", "size"]
+const TEXTS = ["prompt", "negative_prompt", "model", "size", "background"]
 
 function json(fields) {
   const text = (name, value) => (TEXTS.includes(name) ? JSON.stringify(value) : value)
@@ -86,6 +90,8 @@ actions.repeat = async (job, record) => {
   const values = {
     prompt: job.prompt, negative_prompt: job.negative_prompt?.trim() ? job.negative_prompt : "", size: job.size,
     steps: job.steps, true_cfg_scale: job.true_cfg_scale, seed: job.images[0].seed, n: job.n, model: job.model,
+    // The prompt of a transparent image asks for it by itself.
+    background: job.background === "opaque" ? "opaque" : "", output_resolution: record?.resolution ?? "",
   }
   // The size of a job with images follows from them, unless the request had one.
   if (record) values.size = record.size ?? ""
@@ -111,8 +117,14 @@ function offer() {
   const model = models.find((each) => each.id === form.elements.model.value)
   if (!model) return
   const size = ({ width, height }) => `${width}x${height}`
-  form.elements.steps.placeholder = model.defaults.steps
-  form.elements.steps.max = model.limits.max_steps
+  showModel(model)
+  const { steps, background } = form.elements
+  steps.placeholder = model.schedule_steps ?? model.defaults.steps
+  steps.max = model.limits.max_steps
+  steps.disabled = Boolean(model.schedule_steps)
+  if (steps.disabled) steps.value = ""
+  steps.title = steps.disabled ? `${model.id} is distilled to ${model.schedule_steps} steps` : ""
+  background.disabled = find("#background-field").hidden = !model.transparency
   form.elements.true_cfg_scale.placeholder = model.defaults.true_cfg_scale
   const sizes = model.recommended_sizes.map(size)
   const options = find("#sizes")
@@ -120,6 +132,18 @@ function offer() {
     options.replaceChildren(...sizes.map((each) => new Option(each)))
   }
   composer.offer(model)
+}
+
+// What is to be known of a model before it is used: its licence, and what is special about it.
+function showModel(model) {
+  const about = [
+    model.license && `Licence: ${model.license}`, model.transparency && "images with transparency",
+    model.schedule_steps && `${model.schedule_steps} steps, distilled`,
+  ].filter(Boolean).join(" · ")
+  const place = find("#model-about")
+  if (place.textContent !== about) place.textContent = about
+  place.hidden = !about
+  find("#model-place").hidden = !about && models.length < 2
 }
 
 async function loadModels() {

@@ -4,8 +4,8 @@ const TAKES = {
   "text-to-image": {},
   img2img: { images: 1, strength: true },
   inpaint: { images: 1, mask: true, strength: true, blur: true, crop: true },
-  edit: { images: 1 },
-  "edit-plus": { images: 16 },
+  edit: { images: 1, resolution: true },
+  "edit-plus": { images: 16, resolution: true },
   "edit-inpaint": { images: 1, mask: true, strength: true, blur: true },
   layered: { images: 1, layers: true },
   controlnet: { controls: 4 },
@@ -21,6 +21,12 @@ export const MODES = {
   control: ["controlnet", "controlnet-inpaint"],
 }
 
+// What a pipeline of `model` takes: its card may have fewer images.
+function takes(model, name) {
+  const all = TAKES[name], most = model.max_references
+  return all.images > 1 && most ? { ...all, images: Math.min(all.images, most) } : all
+}
+
 const list = (names) => names.join(" or ")
 
 // The pipeline of `model` for a mode: {name, takes}, with a {reason} when it is not ready; {isMissing, reason} when the
@@ -28,14 +34,14 @@ const list = (names) => names.join(" or ")
 export function serve(model, mode) {
   const served = (model.pipelines ?? []).filter((each) => MODES[mode].includes(each.name))
   const ready = MODES[mode].find((name) => served.some((each) => each.name === name && each.ready))
-  if (ready) return { name: ready, takes: TAKES[ready] }
+  if (ready) return { name: ready, takes: takes(model, ready) }
   if (!served.length) {
     return { isMissing: true, reason: `${model.id} has no pipeline for this (${list(MODES[mode])})` }
   }
   const names = list(served.map((each) => each.name))
   if (mode === "control") return { reason: `no denoiser of ${model.id} has loaded a control network (${names})` }
   const [{ name }] = served
-  return { reason: `no worker is ready for ${names} of ${model.id}`, name, takes: TAKES[name] }
+  return { reason: `no worker is ready for ${names} of ${model.id}`, name, takes: takes(model, name) }
 }
 
 // The most images that any mode of `model` takes.

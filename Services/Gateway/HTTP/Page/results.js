@@ -5,6 +5,8 @@ import { compare } from "./compare.js"
 
 const SMALL = 256 // pixels; results with smaller sides are enlarged without being smoothed
 
+const EXTENSIONS = { "image/webp": "webp", "image/jpeg": "jpg" } // of files; others are PNG
+
 const find = (selector, root = document) => root.querySelector(selector)
 const copy = (selector) => find(selector).content.firstElementChild.cloneNode(true)
 
@@ -13,6 +15,7 @@ export function frame(job, image) {
   const figure = copy("#image")
   const [width, height] = job.size.split("x").map(Number)
   find(".frame", figure).style.aspectRatio = `${width} / ${height}`
+  find(".frame", figure).classList.toggle("transparent", job.background === "transparent")
   find("progress", figure).setAttribute("aria-label", `image ${image.index + 1}`)
   find("figcaption", figure).textContent = `seed ${image.seed}`
   return figure
@@ -67,7 +70,8 @@ async function fetchResult(job, image, layer) {
   element.className = `result ${Math.max(...job.size.split("x")) < SMALL ? "small" : ""}`
   element.src = url
   await element.decode()
-  const name = `${job.id}-${image.index}${layer === undefined ? "" : `-layer-${layer + 1}`}.png`
+  const extension = EXTENSIONS[blob.type] ?? "png"
+  const name = `${job.id}-${image.index}${layer === undefined ? "" : `-layer-${layer + 1}`}.${extension}`
   return { blob, url, element, name }
 }
 
