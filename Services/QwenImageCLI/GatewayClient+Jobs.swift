@@ -59,8 +59,11 @@ extension GatewayClient {
   func job(_ id: String) async throws -> Job { try decode(try await data(path(of: id))) }
 
   /// One of the jobs, as JSON for people.
-  func jobText(_ id: String) async throws -> String {
-    let answer = try await data(path(of: id))
+  func jobText(_ id: String) async throws -> String { try await text(path(of: id)) }
+
+  /// What is at `path`, as JSON for people.
+  func text(_ path: String) async throws -> String {
+    let answer = try await data(path)
     guard let value = try? JSONSerialization.jsonObject(with: answer) else {
       throw GatewayClientError.notGateway(address, reason: "its answer is not JSON")
     }
@@ -78,21 +81,10 @@ extension GatewayClient {
 
   /// `body` with both sides if it has one: the other is the model's own, as it is without a gateway.
   func completed(_ body: Body) async throws -> Body {
-    struct Models: Decodable {
-      struct Model: Decodable {
-        struct Size: Decodable {
-          let width: Int
-          let height: Int
-        }
-        struct Defaults: Decodable { let size: Size }
-        let defaults: Defaults
-      }
-      let data: [Model]
-    }
     guard (body.width == nil) != (body.height == nil) else { return body }
-    let models: Models = try decode(try await data("/v1/models"))
-    // The first is the one that a request without a name is for.
-    guard let size = models.data.first?.defaults.size else {
+    let models = try await models()
+    // The first is the one that a request without a name is for. A name that the gateway does not have it refuses.
+    guard let size = (models.first { $0.id == body.model } ?? models.first)?.defaults.size else {
       throw GatewayClientError.noSize(reason: "the gateway has no model yet, which would know the other side")
     }
     var body = body

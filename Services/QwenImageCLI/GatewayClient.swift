@@ -16,6 +16,8 @@ struct GatewayClient {
     var height: Int?
     var outputResolution: Int?
     let seed: UInt64?
+    var model: String?
+    var background: String?
     var outputFormat: String?
     var outputCompression: Int?
     var stream: Bool? = true

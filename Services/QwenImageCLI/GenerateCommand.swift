@@ -11,7 +11,11 @@ struct GenerateCommand: AsyncParsableCommand {
 
   @OptionGroup var request: RequestOptions
 
+  @OptionGroup var model: ModelChoiceOptions
+
   @OptionGroup var output: OutputOptions
+
+  func validate() throws { try output.check(request.sampling) }
 
   func run() async throws {
     try output.destination.check()
@@ -29,7 +33,7 @@ struct GenerateCommand: AsyncParsableCommand {
     var progress = ProgressBar()
     defer { progress.finish() }
     progress.show("connecting to \(client.address)")
-    for try await event in client.generate(try await client.completed(request.body(output.encoding))) {
+    for try await event in client.generate(try await client.completed(request.body(output.encoding, model: model))) {
       switch event {
       case .progress(let update):
         show(update, &progress)

@@ -146,8 +146,7 @@ struct LayersCommand: ImageCommand {
 
 /// How a request is submitted.
 struct SubmissionOptions: ParsableArguments {
-  @Option(help: "The model's name, as the gateway has it. Default: the gateway's first.")
-  var model: String?
+  @OptionGroup var choice: ModelChoiceOptions
 
   @Option(
     help: """
@@ -179,6 +178,7 @@ extension ImageCommand {
 
   /// The other side would be the model's without images, and the image's with them.
   func checkSize() throws {
+    try output.check(sampling)
     guard (sampling.width == nil) == (sampling.height == nil) else {
       throw ValidationError("give both --width and --height, or none of them for a size that follows from the image")
     }
@@ -215,7 +215,8 @@ extension ImageCommand {
       form.add("output_format", output.encoding.format.name)
       form.add("output_compression", output.encoding.quality)
     }
-    form.add("model", submission.model)
+    form.add("background", sampling.background?.rawValue)
+    form.add("model", submission.choice.model)
     form.add("pipeline", pipelineName)
     for group in flags { try group.add(to: &form, &reader) }
     return form

@@ -14,6 +14,7 @@ struct JobsCommand: AsyncParsableCommand {
 
     @OptionGroup var gateway: GatewayOptions
     @OptionGroup var request: RequestOptions
+    @OptionGroup var model: ModelChoiceOptions
     @OptionGroup var output: OutputOptions
 
     @Option(parsing: .unconditional, help: "Images to make; image i has the seed SEED + i.")
@@ -28,11 +29,13 @@ struct JobsCommand: AsyncParsableCommand {
     @Flag(help: "Wait for the job and write its first image to --output.")
     var wait = false
 
+    func validate() throws { try output.check(request.sampling) }
+
     func run() async throws {
       let destination = output.destination
       if wait { try destination.check() }
       try await gateway.withClient { client in
-        var body = try await client.completed(request.body(output.encoding))
+        var body = try await client.completed(request.body(output.encoding, model: model))
         (body.stream, body.n, body.priority) = (nil, n, priority)
         let job = try await client.submit(body, key: key)
         // Where the image goes there, nothing else does.
@@ -157,5 +160,5 @@ struct JobsCommand: AsyncParsableCommand {
 }
 
 extension String {
-  fileprivate func padded(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
+  func padded(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
 }

@@ -60,7 +60,10 @@ struct LocalCommand: AsyncParsableCommand {
   @Option(help: "Also write every intermediate tensor to this safetensors file.")
   var dump: String?
 
-  func validate() throws { try paste.check(with: crop) }
+  func validate() throws {
+    try paste.check(with: crop)
+    try output.check(request.sampling)
+  }
 
   private var destination: ImageDestination { output.destination }
 
@@ -97,7 +100,8 @@ struct LocalCommand: AsyncParsableCommand {
     let size = card.size(
       for: pipeline, asked, inputs.summary.sizes, outputResolutionPx: sampling.outputResolution)
     let imageRequest = ImageRequest(
-      card, prompt: request.prompt, negativePrompt: sampling.negativePrompt, trueCFGScale: sampling.trueCfgScale,
+      card, prompt: try prompt(for: pipeline, card), negativePrompt: sampling.negativePrompt,
+      trueCFGScale: sampling.trueCfgScale,
       steps: sampling.steps, sigmas: sampling.sigmas?.values, width: size.widthPx, height: size.heightPx,
       seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
     try card.limits.validate(imageRequest)
@@ -128,6 +132,14 @@ struct LocalCommand: AsyncParsableCommand {
 }
 
 extension LocalCommand {
+  /// The prompt, with the words that ask for transparency.
+  fileprivate func prompt(for pipeline: PipelineName, _ card: ModelCard) throws -> String {
+    let background = request.sampling.background ?? .auto
+    do throws(Status) { return try background.prompt(request.prompt, pipeline, card) } catch {
+      throw OutputError(name: "--background \(background)", reason: error.message)
+    }
+  }
+
   /// The images and how they are used, by the gateway's rules.
   fileprivate func inputs(for card: ModelCard) throws -> PipelineInputs {
     var inputs = PipelineInputs(), reader = InputFileReader()
@@ -135,6 +147,7 @@ extension LocalCommand {
       try group.add(to: &inputs, &reader)
     }
     inputs.outputResolutionPx = request.sampling.outputResolution
+    inputs.isOpaque = request.sampling.background == .opaque
     // As in OpenAI's API: an image with transparency is its own mask.
     if inputs.mask == nil, inputs.images.count == 1, inputs.images[0].hasTransparency, card.takesMaskFromTransparency {
       inputs.mask = inputs.images[0].asMask

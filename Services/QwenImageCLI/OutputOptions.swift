@@ -38,6 +38,13 @@ struct OutputOptions: ParsableArguments {
     }
   }
 
+  /// Refuses a format without the transparency that is asked for.
+  func check(_ sampling: SamplingOptions) throws {
+    guard sampling.background != .transparent || encoding.keepsTransparency else {
+      throw ValidationError("--background transparent is for PNG and WebP; \(encoding.format) has no transparency")
+    }
+  }
+
   /// Refuses formats that layers are not written in.
   func checkForLayers() throws {
     guard encoding.format == .png else {

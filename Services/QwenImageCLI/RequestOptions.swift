@@ -49,6 +49,13 @@ struct SamplingOptions: ParsableArguments {
   var outputResolution: Int?
 
   @Option(
+    help: """
+      Of models whose images have transparency: transparent asks for it in the prompt, opaque puts the image over \
+      white. Default: auto, what the prompt says.
+      """)
+  var background: BackgroundChoice?
+
+  @Option(
     parsing: .unconditional,
     help:
       "Seed of the initial noise, from 0; the same seed gives the same image. Default, and -1: random, and printed.",
@@ -120,17 +127,26 @@ enum SeedChoice: Equatable, Sendable {
 
 extension RequestOptions {
   /// The request, as the gateway reads it.
-  func body(_ encoding: ImageEncoding) -> GatewayClient.Body {
+  func body(_ encoding: ImageEncoding, model: ModelChoiceOptions) -> GatewayClient.Body {
     var body = GatewayClient.Body(
       prompt: prompt, negativePrompt: sampling.negativePrompt, trueCfgScale: sampling.trueCfgScale,
       numInferenceSteps: sampling.steps, sigmas: sampling.sigmas?.values, width: sampling.width,
       height: sampling.height, outputResolution: sampling.outputResolution, seed: seed.fixed)
+    (body.model, body.background) = (model.model, sampling.background?.rawValue)
     // What the default is needs no words, which an older gateway may not know.
     guard encoding.format != .png else { return body }
     (body.outputFormat, body.outputCompression) = (encoding.format.name, encoding.quality)
     return body
   }
 }
+
+/// Which of a gateway's models.
+struct ModelChoiceOptions: ParsableArguments {
+  @Option(help: "The model's name, as `qwen-image models` lists it. Default: the gateway's first.")
+  var model: String?
+}
+
+extension BackgroundChoice: ExpressibleByArgument {}
 
 /// Which gateway, and who asks.
 struct GatewayOptions: ParsableArguments {

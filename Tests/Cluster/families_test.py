@@ -91,6 +91,16 @@ def test_images_with_transparency():
         transparent = generated(cluster, background="transparent", **SMALL)
         same(transparent, local(cluster, **{"prompt": words, "output-resolution": 64}))
         same(generated(cluster, words, background="transparent", **SMALL), local(cluster, **{"prompt": words, "output-resolution": 64}))
+        # The command line says the same of both.
+        same(transparent, local(cluster, **{"prompt": "a fox sticker", "background": "transparent", "output-resolution": 64}))
+        same(opaque, local(cluster, prompt="a fox sticker", width=64, height=96, background="opaque"))
+        path = cluster.folder / "opaque.png"
+        run = cluster.generate(path, prompt="a fox sticker", width=64, height=96, seed=5, steps=3, background="opaque", model="checkpoint")
+        assert run.returncode == 0, run.stderr
+        assert path.read_bytes() == local(cluster, prompt="a fox sticker", width=64, height=96, background="opaque")
+        listed = subprocess.run([BINARIES / "qwen-image", "models", "--gateway", cluster.url], capture_output=True, text=True, check=True)
+        expected = "checkpoint ready Qwen Research License (non-commercial) text-to-image edit-plus"
+        assert listed.stdout.split() == expected.split(), listed.stdout
         # Noise levels of the caller's are the schedule.
         levels = [1.0, 0.7, 0.3, 0.1]
         same(generated(cluster, sigmas=levels, steps=None, **SMALL), local(

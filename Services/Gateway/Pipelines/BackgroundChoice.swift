@@ -2,47 +2,17 @@ import ClusterCore
 import GatewayAPI
 import StrictJSON
 
-/// What is behind what an image shows, as OpenAI's API has it.
-enum BackgroundChoice: String, CaseIterable, Sendable {
-  /// What the prompt and the model make of it.
-  case auto
-  /// Nothing can be seen through it: what the model has left transparent is white.
-  case opaque
-  /// Nothing is there: the image is of its subject alone.
-  case transparent
-
+extension BackgroundChoice {
   /// The options and the prompt of a request with this choice.
   ///
   /// - Throws: an error that names `background` when the model makes opaque images only.
   func applied(
     to options: [String: JSON], _ prompt: String, _ pipeline: PipelineName, _ card: ModelCard
   ) throws(APIError) -> (options: [String: JSON], prompt: String) {
-    switch self {
-    case .auto: return (options, prompt)
-    case .opaque:
-      guard card.hasTransparency else { return (options, prompt) }
+    do throws(Status) {
+      let prompt = try self.prompt(prompt, pipeline, card)
+      guard self == .opaque, card.hasTransparency else { return (options, prompt) }
       return (options.merging([ImageSpec.backgroundKey: .string(rawValue)]) { $1 }, prompt)
-    case .transparent:
-      if pipeline == .layered { return (options, prompt) }
-      guard card.hasTransparency else {
-        throw APIError(
-          .unsupportedValue, "background is \"transparent\", but \(card.model.id) makes opaque images only",
-          param: "background")
-      }
-      return (options, Self.asksForTransparency(prompt) ? prompt : Self.transparent(prompt))
-    }
-  }
-
-  /// Whether a prompt speaks of transparency itself.
-  private static func asksForTransparency(_ prompt: String) -> Bool {
-    let text = prompt.lowercased()
-    return ["rgba", "transparen", "透明"].contains { text.contains($0) }
-  }
-
-  /// The words by which Qwen-Image-2.1 is asked for transparency, as its authors publish them.
-  private static func transparent(_ prompt: String) -> String {
-    let end = prompt.last.map { ".!?。！？".contains($0) } ?? true ? "" : "."
-    return "This is an RGBA image with transparency. \(prompt)\(end) The image has alpha channel and the background is "
-      + "transparent."
+    } catch { throw APIError(.unsupportedValue, error.message, param: error.field) }
   }
 }

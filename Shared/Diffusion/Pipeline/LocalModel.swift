@@ -167,9 +167,10 @@ struct PipelineRun {
 
   /// The decoded image.
   func decode(_ latents: Tensor, _ grid: TokenGrid, number: Int = 0) -> RasterImage {
-    RasterImage(
+    let image = RasterImage(
       decoded: model.codec.decode(
         latents, grid: grid, probe: probe.scoped("vae").renamed("decode0", "decode\(number)")))
+    return inputs.isOpaque && model.card.hasTransparency ? image.overWhite : image
   }
 
   /// The noise levels of all steps.

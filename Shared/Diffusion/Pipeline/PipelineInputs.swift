@@ -44,6 +44,8 @@ public struct PipelineInputs: Sendable {
   public var outpainting: Outpainting?
   /// The files that the images were read from, which the result names.
   public var files: [ImageSource.Input] = []
+  /// Whether what the model has left transparent is white; layers stay as they are.
+  public var isOpaque = false
 
   /// No images.
   public init() {}
