@@ -16,6 +16,7 @@ public struct SHA256: ~Copyable {
 
   /// Begins a digest. Traps when there is no memory, like any allocation.
   public init() {
+    Libcrypto.prepare()
     guard let context = EVP_MD_CTX_new(), EVP_DigestInit_ex(context, EVP_sha256(), nil) == 1 else {
       preconditionFailure("libcrypto cannot begin a SHA-256 digest")
     }
@@ -61,7 +62,8 @@ public struct SHA256: ~Copyable {
 public enum HMACSHA256 {
   /// The authentication code of `message` under `key`, 32 bytes.
   public static func code(for message: [UInt8], key: [UInt8]) -> [UInt8] {
-    [UInt8](unsafeUninitializedCapacity: SHA256.byteCount) { bytes, count in
+    Libcrypto.prepare()
+    return [UInt8](unsafeUninitializedCapacity: SHA256.byteCount) { bytes, count in
       let result = HMAC(EVP_sha256(), key, CInt(key.count), message, message.count, bytes.baseAddress, nil)
       precondition(result != nil, "libcrypto cannot make an authentication code")
       count = SHA256.byteCount
@@ -74,6 +76,15 @@ public enum HMACSHA256 {
     let expected = Self.code(for: message, key: key)
     return code.count == expected.count && CRYPTO_memcmp(code, expected, expected.count) == 0
   }
+}
+
+/// OpenSSL's library, before its first use.
+private enum Libcrypto {
+  /// Without its own end: at `exit` it frees what threads that end at the same time still use. The system takes the
+  /// memory back anyway.
+  private static let isPrepared = OPENSSL_init_crypto(UInt64(OPENSSL_INIT_NO_ATEXIT), nil) == 1
+
+  static func prepare() { precondition(isPrepared, "libcrypto cannot be initialised") }
 }
 
 /// Bytes as lower-case hexadecimal digits, two for each.
