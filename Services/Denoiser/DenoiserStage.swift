@@ -110,7 +110,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
 
   private func noise(of request: DenoiseRequest, _ grid: TokenGrid) -> Tensor {
     switch request.noise {
-    case .torchCPU:
+    case .torchCPU, .torchCPUWithSigmas:
       return InitialNoise.torchCPU(
         seed: request.seed, grid: grid, card.latents, layers: max(request.layers, 1),
         after: Array(repeating: grid, count: request.precedingDraws))

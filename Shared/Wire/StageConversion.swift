@@ -134,6 +134,10 @@ extension DenoiseRequest: WireMessage {
       throw .outOfRange(
         field: fields.name("sigmas[\(index)]"), value: "\(sigma)", allowed: "above 0 and at most 1")
     }
+    guard sigmas.isEmpty == (noise == .torchCPU) else {
+      throw .outOfRange(
+        field: fields.name("noise"), value: "\(noise)", allowed: "torchCPUWithSigmas with sigmas, else torchCPU")
+    }
     guard sigmas.isEmpty || sigmas.count == steps else {
       throw .outOfRange(field: fields.name("sigmas"), value: "\(sigmas.count) numbers", allowed: "\(steps), like steps")
     }

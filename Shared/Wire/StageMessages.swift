@@ -108,6 +108,8 @@ public struct EncodeResponse: Sendable, Equatable {
 public enum NoiseKind: Int32, Sendable, CaseIterable {
   /// The normal stream of a torch CPU generator (mt19937).
   case torchCPU = 1
+  /// The same, of a request with noise levels: denoisers before 0.2 refuse it instead of leaving them out.
+  case torchCPUWithSigmas = 2
 }
 
 /// Gateway → denoiser, with the tensors `prompt_embeds` [tokens, width], with true CFG also `negative_prompt_embeds`,

@@ -98,7 +98,21 @@ struct RefusalTests {
     #expect(Bytes.envelope.nested(48, request.number(7, 1)).error == nil)
     #expect(Bytes.envelope.nested(48, request).error == .missing(field: "denoise_request.noise"))
     #expect(
-      Bytes.envelope.nested(48, request.number(7, 2)).error == .unknownValue(field: "denoise_request.noise", value: 2))
+      Bytes.envelope.nested(48, request.number(7, 3)).error == .unknownValue(field: "denoise_request.noise", value: 3))
+    // Noise levels and the value that makes older denoisers refuse them go together.
+    let sigmas = [1, 0.5, 0.25, 0.125].flatMap { (sigma: Double) in
+      (0..<8).map { UInt8(truncatingIfNeeded: sigma.bitPattern >> (8 * $0)) }
+    }
+    #expect(Bytes.envelope.nested(48, request.number(7, 2).blob(18, sigmas)).error == nil)
+    for wrong in [request.number(7, 2), request.number(7, 1).blob(18, sigmas)] {
+      guard case .outOfRange("denoise_request.noise", _, _) = Bytes.envelope.nested(48, wrong).error else {
+        Issue.record("\(String(describing: Bytes.envelope.nested(48, wrong).error))")
+        continue
+      }
+    }
+    #expect(
+      Bytes.envelope.nested(48, request.number(7, 2).blob(18, Array(sigmas.dropLast(8)))).error?.field
+        == "denoise_request.sigmas")
     #expect(
       Bytes.envelope.nested(48, request.number(7, UInt64.max)).error
         == .unknownValue(field: "denoise_request.noise", value: -1))

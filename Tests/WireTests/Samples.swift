@@ -151,6 +151,7 @@ struct EnvelopeGenerator {
     request.mask = maybe { $0.preparedImage() }
     request.layers = integer(0...64)
     if steps <= 256, flag() {
+      request.noise = .torchCPUWithSigmas
       request.sigmas = (0..<steps).map { _ in .random(in: Double.leastNonzeroMagnitude...1, using: &random) }
     }
     request.controls = many(3) {

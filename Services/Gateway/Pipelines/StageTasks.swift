@@ -115,7 +115,8 @@ extension PipelineTask {
     var task = PipelineTask(plan: plan, output: rule, checkpoint: rule) { input in
       var request = DenoiseRequest(
         modelID: spec.card.model.id, size: spec.size, steps: spec.steps, trueCFGScale: spec.trueCFGScale,
-        seed: spec.seed, firstStep: input.resume?.completedSteps ?? 0,
+        seed: spec.seed, noise: spec.sigmas.isEmpty ? .torchCPU : .torchCPUWithSigmas,
+        firstStep: input.resume?.completedSteps ?? 0,
         checkpointIntervalSeconds: input.checkpointInterval / .seconds(1))
       request.references = sizes
       request.sigmas = spec.sigmas

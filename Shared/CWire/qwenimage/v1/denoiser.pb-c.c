@@ -530,17 +530,19 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_response__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__denoise_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCEnumValue qwenimage__v1__noise_kind__enum_values_by_number[2] =
+static const ProtobufCEnumValue qwenimage__v1__noise_kind__enum_values_by_number[3] =
 {
   { "NOISE_KIND_UNSPECIFIED", "QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED", 0 },
   { "NOISE_KIND_TORCH_CPU", "QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU", 1 },
+  { "NOISE_KIND_TORCH_CPU_WITH_SIGMAS", "QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU_WITH_SIGMAS", 2 },
 };
 static const ProtobufCIntRange qwenimage__v1__noise_kind__value_ranges[] = {
-{0, 0},{0, 2}
+{0, 0},{0, 3}
 };
-static const ProtobufCEnumValueIndex qwenimage__v1__noise_kind__enum_values_by_name[2] =
+static const ProtobufCEnumValueIndex qwenimage__v1__noise_kind__enum_values_by_name[3] =
 {
   { "NOISE_KIND_TORCH_CPU", 1 },
+  { "NOISE_KIND_TORCH_CPU_WITH_SIGMAS", 2 },
   { "NOISE_KIND_UNSPECIFIED", 0 },
 };
 const ProtobufCEnumDescriptor qwenimage__v1__noise_kind__descriptor =
@@ -550,9 +552,9 @@ const ProtobufCEnumDescriptor qwenimage__v1__noise_kind__descriptor =
   "NoiseKind",
   "Qwenimage__V1__NoiseKind",
   "qwenimage.v1",
-  2,
+  3,
   qwenimage__v1__noise_kind__enum_values_by_number,
-  2,
+  3,
   qwenimage__v1__noise_kind__enum_values_by_name,
   1,
   qwenimage__v1__noise_kind__value_ranges,

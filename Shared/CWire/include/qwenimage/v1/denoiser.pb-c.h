@@ -33,7 +33,11 @@ typedef enum _Qwenimage__V1__NoiseKind {
   /*
    * The normal stream of a torch CPU generator (mt19937).
    */
-  QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU = 1
+  QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU = 1,
+  /*
+   * The same, of a request with `sigmas`: denoisers that do not know these would leave them out, and refuse this.
+   */
+  QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU_WITH_SIGMAS = 2
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__NOISE_KIND)
 } Qwenimage__V1__NoiseKind;
 
