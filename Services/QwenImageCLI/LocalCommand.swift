@@ -125,8 +125,9 @@ struct LocalCommand: AsyncParsableCommand {
     progress.finish()
     if let recording { try tensorFile?.replace(by: recording.write(to:)) }
     if request.seed == .random { Terminal.note("seed \(imageRequest.seed)") }
-    let metadata = imageRequest.metadata(
+    var metadata = imageRequest.metadata(
       card.model, softwareVersion: SoftwareVersion.current, source: inputs.source(for: pipeline))
+    if inputs.isOpaque, card.hasTransparency { metadata.background = BackgroundChoice.opaque.rawValue }
     try destination.write(try drawn.map { try output.encoding.file(of: $0, texts: metadata.texts) })
   }
 }

@@ -74,6 +74,9 @@ public struct PipelineName: Hashable, Sendable, Comparable, CustomStringConverti
   /// Whether a request says how much of the image is made anew.
   public var takesStrength: Bool { [.imageToImage, .inpaint, .editInpaint].contains(self) }
 
+  /// Whether a request may say how large networks see its images.
+  public var takesOutputResolution: Bool { [.edit, .editPlus].contains(self) }
+
   /// Whether the image's own pixels may come back where its mask is black.
   public var keepsPixels: Bool { [.inpaint, .editInpaint].contains(self) }
 

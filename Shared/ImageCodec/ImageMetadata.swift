@@ -13,6 +13,8 @@ public struct ImageMetadata: Sendable, Equatable {
   /// Most UTF-8 bytes of one text: a message to a VAE decoder carries more, and JPEG's EXIF data, which are 64 KiB at
   /// most, hold one and the values of another.
   public static let maxTextBytes = 60 << 10
+  /// Most noise levels of an image.
+  public static let maxSigmas = 256
   /// The software that makes the images.
   public static let software = "qwen-image-cluster"
 
@@ -38,8 +40,12 @@ public struct ImageMetadata: Sendable, Equatable {
   public var softwareVersion: String
   /// How it was made of other images; nil: it was made of the prompt alone.
   public var source: ImageSource?
+  /// Noise levels of the steps that the request gave; nil, here and below: it gave none.
+  public var sigmas: [Double]?
+  /// `opaque`: what the model has left transparent was put over white.
+  public var background: String?
 
-  /// The values of an image.
+  /// The values of an image; noise levels and background are set afterwards.
   ///
   /// - Parameters:
   ///   - negativePrompt: without effect, and not kept, unless `trueCFGScale` is above 1.
@@ -110,11 +116,13 @@ private struct Values: Codable {
   var steps: Int
   var size: String
   var seed: UInt64
+  var sigmas: [Double]?
+  var background: String?
   /// Fields that were too long to be kept whole.
   var cut: [String]?
 
   enum CodingKeys: String, CodingKey {
-    case software, model, fingerprint, prompt, steps, size, seed, cut
+    case software, model, fingerprint, prompt, steps, size, seed, sigmas, background, cut
     case softwareVersion = "software_version"
     case negativePrompt = "negative_prompt"
     case trueCFGScale = "true_cfg_scale"
@@ -127,7 +135,8 @@ extension ImageMetadata {
     var record = Record(
       values: Values(
         softwareVersion: softwareVersion, model: model, fingerprint: fingerprint, prompt: "", negativePrompt: nil,
-        trueCFGScale: trueCFGScale, steps: steps, size: "\(width)x\(height)", seed: seed), source: bounded?.source)
+        trueCFGScale: trueCFGScale, steps: steps, size: "\(width)x\(height)", seed: seed, sigmas: sigmas,
+        background: background), source: bounded?.source)
     var (prompts, cut) = prompts(besides: Self.json(record).utf8.count + 100)
     if bounded?.isCut == true { cut.append("edit_instructions") }
     record.values.prompt = prompts.prompt
@@ -159,6 +168,9 @@ extension ImageMetadata {
     guard values.trueCFGScale.isFinite else {
       throw .invalidText(keyword: Self.keyword, reason: "its true_cfg_scale is not a number")
     }
+    guard values.sigmas?.count ?? 0 <= Self.maxSigmas, values.background?.utf8.count ?? 0 <= 16 else {
+      throw .invalidText(keyword: Self.keyword, reason: "its sigmas or its background are too long")
+    }
     if let problem = record.source?.problem { throw .invalidText(keyword: Self.keyword, reason: problem) }
     let sides = values.size.split(separator: "x", omittingEmptySubsequences: false).map { Int($0) }
     guard sides.count == 2, let width = sides[0], let height = sides[1] else {
@@ -169,6 +181,7 @@ extension ImageMetadata {
       negativePrompt: values.negativePrompt,
       trueCFGScale: values.trueCFGScale, steps: values.steps, width: width, height: height, seed: values.seed,
       softwareVersion: values.softwareVersion, source: record.source)
+    (sigmas, background) = (values.sigmas, values.background)
   }
 }
 
@@ -186,7 +199,10 @@ extension ImageMetadata {
       ("Size", "\(width)x\(height)"),
       ("Model", model), ("Version", "\(Self.software) \(softwareVersion)"),
     ]
-    let line = (values + (source?.parameters ?? [])).map { "\($0): \(Self.quotedValue($1))" }.joined(separator: ", ")
+    let schedule = sigmas.map { [("Sigmas", $0.map(\.shortText).joined(separator: ", "))] } ?? []
+    let result = background.map { [("Background", $0)] } ?? []
+    let line = (values + schedule + result + (source?.parameters ?? []))
+      .map { "\($0): \(Self.quotedValue($1))" }.joined(separator: ", ")
     let (prompts, cut) = prompts(besides: line.utf8.count + 100)
     var lines = [Self.readable(prompts.prompt) + (cut.contains("prompt") ? "…" : "")]
     if let negative = prompts.negative.map(Self.readable), !negative.allSatisfy(\.isWhitespace) {

@@ -102,6 +102,8 @@ public struct ImageSource: Sendable, Equatable, Codable {
   /// How much of the image was made anew; nil, here and below: it has no meaning for the pipeline, or the request had
   /// none of it.
   public var strength: Double?
+  /// References had about the square of it in pixels.
+  public var outputResolution: Int?
   /// Pixels around the masked part, which alone was made anew.
   public var paddingMaskCrop: Int?
   /// Blur of the mask's edge.
@@ -131,6 +133,7 @@ public struct ImageSource: Sendable, Equatable, Codable {
 
   private enum CodingKeys: String, CodingKey {
     case pipeline, inputs, strength, outpaint, region, boxes, move, scale, layers
+    case outputResolution = "output_resolution"
     case paddingMaskCrop = "padding_mask_crop"
     case maskBlur = "mask_blur"
     case pasteBack = "paste_back"
@@ -157,6 +160,7 @@ extension ImageSource {
     func text(_ box: Box) -> String { "\(box.x) \(box.y) \(box.width)x\(box.height)" }
     let values: [(String, String?)] = [
       ("Pipeline", pipeline), ("Denoising strength", strength?.shortText),
+      ("Output resolution", outputResolution.map { "\($0)" }),
       ("Padding mask crop", paddingMaskCrop.map { "\($0)" }), ("Mask blur", maskBlur?.shortText),
       ("Paste back", pasteBack.map { "\($0)" }),
       (

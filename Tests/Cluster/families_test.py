@@ -66,9 +66,11 @@ def local(cluster, *flags, model=BASE, precision=None, **options):
 
 
 def same(response, data):
+    """The same file: its pixels, and what it says of its making."""
     drawn, expected = image(response), Image.open(io.BytesIO(data))
     assert (drawn.mode, drawn.size) == (expected.mode, expected.size), (drawn, expected)
     assert drawn.tobytes() == expected.tobytes(), "the pixels differ"
+    assert base64.b64decode(response.data[0].b64_json) == data, "the pixels are the same, the bytes are not"
 
 
 def test_images_with_transparency():
@@ -83,6 +85,7 @@ def test_images_with_transparency():
         # What the model has left transparent is white.
         opaque = generated(cluster, size="64x96", background="opaque")
         assert opaque.background == "opaque" and image(opaque).mode == "RGB"
+        same(opaque, local(cluster, prompt="a fox sticker", width=64, height=96, background="opaque"))
         drawn = image(response)
         over = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
         assert abs(numpy.asarray(over).astype(int) - numpy.asarray(image(opaque))).max() <= 1
@@ -211,15 +214,29 @@ def test_edits_with_references():
                 raise AssertionError(f"{fields} was accepted")
 
 
+def test_several_edits_keep_transparency():
+    """Each of them begins with all four channels of what the one before has made."""
+    with Cluster(BINARIES, BASE) as cluster:
+        prompts = ["a blue star", "a red star"]
+        several = client(cluster).post("/images/edits", cast_to=object, body={
+            "prompt": "two edits", "seed": 5, "steps": 3, "image": base64.b64encode((INPUTS / "rgba.png").read_bytes()).decode(),
+            "edit_instructions": [{"prompt": prompt, **SMALL} for prompt in prompts]})
+        several = Image.open(io.BytesIO(base64.b64decode(several["data"][0]["b64_json"])))
+        made = cluster.folder / "made.png"
+        made.write_bytes(local(cluster, "--image", INPUTS / "rgba.png", **{"prompt": prompts[0], "output-resolution": 64}))
+        expected = Image.open(io.BytesIO(local(cluster, "--image", made, **{"prompt": prompts[1], "output-resolution": 64})))
+        assert several.mode == "RGBA" and several.tobytes() == expected.tobytes()
+
+
 def test_an_edit_resumes_on_another_denoiser():
     """Keys and values of the prefix are computed again, to the same bytes."""
     names = ("wide", "tall")
     with Cluster(BINARIES, BASE, settings={"jobs-checkpoint-seconds": 0}) as cluster:
         images = [base64.b64encode((INPUTS / f"{name}.png").read_bytes()).decode() for name in names]
         job = client(cluster).post("/jobs", cast_to=object, body={
-            "prompt": "a blue star", "seed": 5, "steps": 200, **SMALL, "image": images})["id"]
+            "prompt": "a blue star", "seed": 5, "steps": 200, **SMALL, "output_resolution": 96, "image": images})["id"]
         step = lambda: cluster.get(f"/v1/jobs/{job}")[1]["step"]
-        cluster.wait(lambda: step() > 60, "in the middle")
+        cluster.wait(lambda: step() > 20, "in the middle")
         cluster.stop(cluster.names("denoiser")[0], signal.SIGKILL)
         reached = step()
         cluster.start("denoiser")
@@ -228,7 +245,7 @@ def test_an_edit_resumes_on_another_denoiser():
         with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job}/result", timeout=60) as response:
             data = response.read()
         files = [part for name in names for part in ("--image", INPUTS / f"{name}.png")]
-        expected = local(cluster, *files, **{"prompt": "a blue star", "output-resolution": 64, "steps": 200})
+        expected = local(cluster, *files, **{"prompt": "a blue star", "output-resolution": 96, "steps": 200})
         assert Image.open(io.BytesIO(data)).tobytes() == Image.open(io.BytesIO(expected)).tobytes()
 
 

@@ -1,3 +1,4 @@
+import ClusterCore
 import ImageCodec
 import Settings
 import Wire
@@ -5,10 +6,13 @@ import Wire
 extension ImageSpec {
   /// What the image depends on.
   package var metadata: ImageMetadata {
-    ImageMetadata(
+    var metadata = ImageMetadata(
       model: card.model.id, fingerprint: card.model.fingerprint, prompt: prompt, negativePrompt: negativePrompt,
       trueCFGScale: trueCFGScale, steps: steps, width: size.widthPx, height: size.heightPx, seed: seed,
       softwareVersion: SoftwareVersion.current, source: source)
+    metadata.sigmas = sigmas.isEmpty ? nil : sigmas
+    metadata.background = isOpaque ? BackgroundChoice.opaque.rawValue : nil
+    return metadata
   }
 
   /// How the image is made of others; nil: of its prompt alone.
@@ -16,6 +20,9 @@ extension ImageSpec {
     guard pipeline != .textToImage else { return nil }
     var source = ImageSource(pipeline: pipeline.text, inputs: files)
     if pipeline.takesStrength { source.strength = strength }
+    if pipeline.takesOutputResolution {
+      source.outputResolution = options[PipelineOptions.outputResolution.rawValue]?.integer
+    }
     if pipeline.keepsPixels {
       source.paddingMaskCrop = options["padding_mask_crop"]?.integer
       source.pasteBack = pastesBack

@@ -83,7 +83,7 @@ extension ImageSpec {
     randomSeed: UInt64
   ) throws(APIError) -> (spec: ImageSpec, inputs: [InputImage]) {
     let pending = inputs.pending
-    var image = try inputs.onlyImage(of: request)
+    var image = try inputs.onlyImage(of: request, card)
     var edits: [ImageSpec] = [], kept: [InputImage] = []
     for (index, instruction) in request.instructions.enumerated() {
       let own = request.following(instruction)

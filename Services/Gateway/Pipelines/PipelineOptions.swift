@@ -1,5 +1,6 @@
 import ClusterCore
 import GatewayAPI
+import ImageCodec
 import StrictJSON
 
 /// Fields that several pipelines take beyond the common ones.
@@ -62,11 +63,8 @@ public enum PipelineOptions: String, CaseIterable, Sendable {
 }
 
 extension PipelineOptions {
-  /// Most steps of a schedule that a request gives: what a message can carry.
-  private static let maxSigmas = 256
-
   private func sigmas(_ fields: inout FieldReader) throws(APIError) -> JSON? {
-    guard let sigmas = try fields.numbers(rawValue, in: 0...1, maxCount: Self.maxSigmas) else { return nil }
+    guard let sigmas = try fields.numbers(rawValue, in: 0...1, maxCount: ImageMetadata.maxSigmas) else { return nil }
     for (index, sigma) in sigmas.enumerated() {
       guard sigma > 0, index == 0 || sigma <= sigmas[index - 1] else {
         throw APIError(

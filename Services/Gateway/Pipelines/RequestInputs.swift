@@ -35,7 +35,7 @@ struct RequestInputs {
   }
 
   /// The image that several edits begin with.
-  func onlyImage(of request: GenerationRequest) throws(APIError) -> RasterImage {
+  func onlyImage(of request: GenerationRequest, _ card: ModelCard) throws(APIError) -> RasterImage {
     let others = [
       ("mask", mask != nil), ("control_image", !controls.isEmpty), ("outpaint", request.outpainting != nil),
       ("region", request.object != nil), ("pipeline", request.pipeline != nil), ("size", request.size != nil),
@@ -50,7 +50,7 @@ struct RequestInputs {
         images.isEmpty ? .missingField : .invalidValue,
         "edit_instructions are for one image, and there are \(images.count)", param: "image")
     }
-    return images[0].overWhite
+    return card.hasTransparency ? images[0] : images[0].overWhite
   }
 
   private mutating func edit(_ object: ObjectEdit) throws(APIError) {

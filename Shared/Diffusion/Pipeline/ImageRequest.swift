@@ -55,10 +55,12 @@ public struct ImageRequest: Sendable, Equatable {
   public func metadata(
     _ model: ModelIdentity, softwareVersion: String, source: ImageSource? = nil
   ) -> ImageMetadata {
-    ImageMetadata(
+    var metadata = ImageMetadata(
       model: model.id, fingerprint: model.fingerprint, prompt: prompt, negativePrompt: negativePrompt,
       trueCFGScale: trueCFGScale, steps: steps, width: size.widthPx, height: size.heightPx, seed: seed,
       softwareVersion: softwareVersion, source: source)
+    metadata.sigmas = sigmas
+    return metadata
   }
 }
 

@@ -63,6 +63,7 @@ extension PipelineInputs {
     guard pipeline != .textToImage else { return nil }
     var source = ImageSource(pipeline: pipeline.text, inputs: files)
     if pipeline.takesStrength { source.strength = strength ?? PartialSchedule.defaultStrength }
+    if pipeline.takesOutputResolution { source.outputResolution = outputResolutionPx }
     if pipeline.keepsPixels {
       source.paddingMaskCrop = paddingMaskCrop
       source.pasteBack = pastesBack
