@@ -392,9 +392,6 @@ def run(binaries, disk, count, is_secure, model, requests_of):
         try:
             clients, done = attack(cluster, faults, [request for request, _ in requests], expected, count)
             check(cluster, clients, done)
-            # As many as a short run has.
-            killed = [stage for stage in STAGES if faults.counts[f"{stage} killed"]]
-            assert len(killed) >= min(len(STAGES), count // 10), f"only these were killed: {killed}"
         except BaseException:
             explain(cluster, faults)
             raise
@@ -403,12 +400,13 @@ def run(binaries, disk, count, is_secure, model, requests_of):
 
 
 def attack(cluster, faults, requests, expected, count):
-    """Clients and faults at once, until there were enough faults; then everything is healed and the clients finish."""
+    """Clients and faults at once, until there were enough faults and a worker of each stage was killed; then everything is
+    healed and the clients finish."""
     stop = threading.Event()
     clients, done = Client(cluster.url, collections.Counter()), []
 
     def is_over():
-        return stop.is_set() or faults.total() >= count
+        return stop.is_set() or faults.total() >= count and all(faults.counts[f"{stage} killed"] for stage in STAGES)
 
     def draw(number):
         draws.begin(f"client {number}")

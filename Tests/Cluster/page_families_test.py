@@ -44,19 +44,21 @@ def job(cluster, element):
     return cluster.get(f"/v1/jobs/{element.get_attribute('data-job')}")[1]
 
 
+def is_served(cluster, name):
+    """Whether all pipelines of a model can be used now."""
+    models = {model["id"]: model for model in cluster.get("/v1/models")[1]["data"]}
+    return name in models and all(pipeline["ready"] for pipeline in models[name]["pipelines"])
+
+
 def test_one_model_needs_no_choice(page, cluster):
     expect(page.locator("#model-about")).to_contain_text("Licence: Apache-2.0")
     expect(page.locator("#model-field")).to_be_hidden()
     expect(page.locator("#background-field")).to_be_hidden()
+    # The gateway lists models in the order in which they came.
     for model in (BASE, TURBO):
         for stage in STAGES:
             cluster.start(stage, settings={"model-directory": model})
-
-    def are_served():
-        models = {model["id"]: model for model in cluster.get("/v1/models")[1]["data"]}
-        return all(name in models and all(each["ready"] for each in models[name]["pipelines"]) for name in MODELS)
-
-    cluster.wait(are_served, "all models")
+        cluster.wait(lambda: is_served(cluster, model.name), model.name)
     # The page notices by itself.
     expect(page.locator("[name=model] option")).to_have_text(MODELS)
     expect(page.locator("[name=model]")).to_have_value(MODELS[0])
