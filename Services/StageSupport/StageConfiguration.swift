@@ -11,6 +11,8 @@ import Transport
 public struct StageConfiguration: SettingGroup {
   /// Directory of the checkpoint, in diffusers layout.
   public var modelDirectory = "/model"
+  /// Directories of checkpoints that the worker loads in place of that one when there is work for them only.
+  public var standbyDirectories: [String] = []
   /// Directories of control networks, which a denoiser loads beside the transformer.
   public var controlNetworks: [String] = []
   /// Whether denoisers keep keys and values of text and references for all steps, where they are the same in each.
@@ -52,12 +54,18 @@ public struct StageConfiguration: SettingGroup {
   /// How log lines look.
   public var logFormat = LogFormat.json
 
+  /// Most directories in `standbyDirectories`.
+  private static let standbyMax = 16
+
   /// The defaults.
   public init() {}
 
   /// Reads every setting; what is wrong is collected in `reader`.
   public mutating func read(_ reader: inout SettingReader) async {
     modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
+    standbyDirectories = await reader.list(
+      "model.standbyDirectories", standbyDirectories,
+      "checkpoints that the worker loads in place of model.directory when there is work for them, separated by commas")
     controlNetworks = await reader.list(
       "model.controlNetworks", controlNetworks,
       "directories of control networks in diffusers layout, separated by commas, for denoisers")
@@ -110,16 +118,24 @@ public struct StageConfiguration: SettingGroup {
     if !metricsAddress.isEmpty, MetricsAddress(metricsAddress) == nil {
       reader.complain("metrics.address is \"\(metricsAddress.prefix(80))\", but must be HOST:PORT")
     }
+    if Set([modelDirectory] + standbyDirectories).count <= standbyDirectories.count {
+      reader.complain("model.standbyDirectories names a directory twice, or that of model.directory")
+    }
+    if standbyDirectories.count > Self.standbyMax {
+      reader.complain(
+        "model.standbyDirectories names \(standbyDirectories.count) directories; the limit is \(Self.standbyMax)")
+    }
     if gateways.isEmpty { reader.complain("worker.gateways is empty: there would be no gateway to serve") }
   }
 
   /// Compute threads to start.
   public var threadCount: Int { threads == 0 ? ProcessInfo.processInfo.activeProcessorCount : threads }
 
-  /// What a denoiser's network is loaded with.
-  public var predictorOptions: PredictorOptions {
+  /// What a denoiser's network is loaded with; control networks belong to `modelDirectory`.
+  func predictorOptions(of directory: String) -> PredictorOptions {
     PredictorOptions(
-      controlNetworks: controlNetworks.map { URL(filePath: $0) }, usesPrefixCache: usesPrefixCache,
+      controlNetworks: directory == modelDirectory ? controlNetworks.map { URL(filePath: $0) } : [],
+      usesPrefixCache: usesPrefixCache,
       prefixCacheBytesMax: prefixCacheBytesMax, prefixCacheKeptBytesMax: prefixCacheKeptBytesMax)
   }
 

@@ -64,27 +64,47 @@ public enum StageProcess {
   ) async throws {
     bootstrapLogging(configuration.logFormat, level: configuration.logLevel)
     let logger = Logger(label: program)
-    var worker = try configuration.worker()
-    worker.logger = logger
-    try worker.validate()
+    try configuration.worker().validate()
     let metrics = PrometheusRegistry()
     metrics.collectProcessStatistics()
     StageMetrics.describe(in: metrics)
     MetricsSystem.bootstrap(metrics)
+    let pool = ThreadPool(threads: configuration.threadCount)
+    var models = try ServableModels(configuration)
+    var next: ModelIdentity?
+    repeat {
+      // The stage and its memory go with the call: there may not be enough for two.
+      next = try await serveOne(&models, load, configuration, pool, metrics, logger)
+    } while models.choose(next)
+  }
+
+  /// Loads a stage and serves it until SIGTERM, or until a gateway wants another model, which is returned.
+  private static func serveOne(
+    _ models: inout ServableModels, _ load: @escaping @Sendable (StageLoading) throws -> any Stage,
+    _ configuration: StageConfiguration, _ pool: ThreadPool, _ metrics: PrometheusRegistry, _ logger: Logger
+  ) async throws -> ModelIdentity? {
+    let stage = try await self.load(models.directory, configuration, pool, logger, load)
+    models.loaded(stage.card)
+    let worker = try worker(stage, standby: models.standbyCards, configuration, logger)
+    try await serve(worker, metrics, configuration, logger)
+    return await worker.nextModel
+  }
+
+  /// Loads the stage of one checkpoint.
+  private static func load(
+    _ directory: String, _ configuration: StageConfiguration, _ pool: ThreadPool, _ logger: Logger,
+    _ load: @escaping @Sendable (StageLoading) throws -> any Stage
+  ) async throws -> any Stage {
     let start = ContinuousClock.now
     logger.info(
-      "loading",
-      metadata: ["model": "\(configuration.modelDirectory)", "precision": "\(configuration.precision.rawValue)"])
+      "loading", metadata: ["model": "\(directory)", "precision": "\(configuration.precision.rawValue)"])
     let stage = try await onThread { () throws in
-      let model = try ModelDirectory(URL(filePath: configuration.modelDirectory))
+      let model = try ModelDirectory(URL(filePath: directory))
       return try load(
         StageLoading(
-          model: model, card: try model.card(),
-          predictor: configuration.predictorOptions,
-          weights: configuration.loading { logger.notice("\($0)") },
-          pool: ThreadPool(threads: configuration.threadCount), batch: configuration.batch))
+          model: model, card: try model.card(), predictor: configuration.predictorOptions(of: directory),
+          weights: configuration.loading { logger.notice("\($0)") }, pool: pool, batch: configuration.batch))
     }
-    if configuration.credits == 0 { worker.credits = stage.tasksAtATime }
     let statistics = ProcessStatistics.current()
     let loadSeconds = (ContinuousClock.now - start) / .seconds(1)
     StageMetrics.noteLoad(
@@ -95,14 +115,34 @@ public enum StageProcess {
         "seconds": "\(loadSeconds)", "numerics": "\(stage.numericsClass)",
         "peak_resident_bytes": "\(statistics.peakResidentBytes)",
       ])
-    var services: [any Service] = [Worker(stage: stage, configuration: worker)]
+    return stage
+  }
+
+  private static func worker(
+    _ stage: any Stage, standby: [ModelCard], _ configuration: StageConfiguration, _ logger: Logger
+  ) throws -> Worker {
+    var worker = try configuration.worker()
+    worker.logger = logger
+    worker.standbyCards = standby
+    if configuration.credits == 0 { worker.credits = stage.tasksAtATime }
+    return Worker(stage: stage, configuration: worker)
+  }
+
+  /// Runs the worker until SIGTERM, or until it is to load another model.
+  private static func serve(
+    _ worker: Worker, _ metrics: PrometheusRegistry, _ configuration: StageConfiguration, _ logger: Logger
+  ) async throws {
+    typealias ServiceConfiguration = ServiceGroupConfiguration.ServiceConfiguration
+    var services = [ServiceConfiguration(service: worker, successTerminationBehavior: .gracefullyShutdownGroup)]
     if let address = MetricsAddress(configuration.metricsAddress) {
-      services.append(MetricsServer.make(metrics, address: address, logger: logger))
+      services.append(ServiceConfiguration(service: MetricsServer.make(metrics, address: address, logger: logger)))
     }
     var group = ServiceGroupConfiguration(
       services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     group.maximumGracefulShutdownDuration = configuration.drainGrace + .seconds(30)
     try await ServiceGroup(configuration: group).run()
+    // The group has left them ignored; the next model is still to be loaded, which they shall end.
+    for number in [SIGTERM, SIGINT] { signal(number, SIG_DFL) }
   }
 
   /// Loading blocks for as long as it takes to read the weights; it must not hold a thread of the concurrency pool.

@@ -78,7 +78,7 @@ extension Scheduler {
   private func status(of worker: WorkerSession, now: Instant) -> WorkerStatus {
     WorkerStatus(
       registration: worker.registration,
-      state: worker.isDraining ? .draining : worker.isQuarantined(now: now) ? .quarantined : .ready,
+      state: worker.isLeaving ? .draining : worker.isQuarantined(now: now) ? .quarantined : .ready,
       freeCredits: worker.freeCredits, running: worker.attempts.filter { $0.value.state != .revoked }.map(\.key),
       revokedCount: worker.attempts.values.count { $0.state == .revoked }, tasksFinished: worker.tasksFinished,
       tasksFailed: worker.tasksFailed, silentSeconds: (now - worker.lastHeardAt).seconds,
@@ -87,12 +87,12 @@ extension Scheduler {
 }
 
 extension ClusterStatus {
-  /// Those of `stages` that have no ready worker for a pipeline of `model`.
+  /// Those of `stages` that have no ready worker for a pipeline of `model`, and none that could load it.
   public func missingStages(of model: ModelIdentity, for pipeline: PipelineName, stages: [StageName]) -> [StageName] {
     stages.filter { stage in
       !workers.contains {
-        $0.state == .ready && $0.registration.stage == stage && $0.registration.model == model
-          && $0.registration.pipelines.contains(pipeline)
+        $0.state == .ready && $0.registration.stage == stage
+          && $0.registration.pipelines(of: model).contains(pipeline)
       }
     }
   }

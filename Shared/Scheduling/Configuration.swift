@@ -37,6 +37,11 @@ public struct SchedulingConfiguration: Hashable, Sendable {
   /// An attempt whose steps take this many times as long as those of a free worker of the same numerics class is moved
   /// there; nil: never.
   public var slowWorkerFactor: Double?
+  /// Jobs of a model that no worker has loaded wait this long while the workers that could load it are needed for
+  /// another one.
+  public var modelPatience = Duration.seconds(600)
+  /// A worker that was asked to load a model may take this long until another one is asked.
+  public var modelSwitchLimit = Duration.seconds(900)
   /// Entries that the journal has not answered. With more, jobs are refused, and checkpoints and attempts are not
   /// journalled.
   public var maxJournalEntries = 4096

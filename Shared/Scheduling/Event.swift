@@ -12,6 +12,8 @@ public struct WorkerRegistration: Hashable, Sendable {
   public var model: ModelIdentity
   /// What it can take part in. Workers of one model differ in it only while a cluster is upgraded.
   public var pipelines: [PipelineName]
+  /// The models that it can load in place of its own, and what it could take part in then.
+  public var standby: [ModelIdentity: [PipelineName]]
   /// Workers of one class give the same bytes for the same task.
   public var numericsClass: String
   /// Tasks that it takes at a time.
@@ -26,13 +28,15 @@ public struct WorkerRegistration: Hashable, Sendable {
   /// A worker that registers.
   public init(
     id: WorkerID, name: String, stage: StageName, model: ModelIdentity, pipelines: [PipelineName] = [.textToImage],
-    numericsClass: String, credits: Int, running: [AttemptID] = [], foreignCount: Int = 0, keepsConnection: Bool = false
+    standby: [ModelIdentity: [PipelineName]] = [:], numericsClass: String, credits: Int, running: [AttemptID] = [],
+    foreignCount: Int = 0, keepsConnection: Bool = false
   ) {
     self.id = id
     self.name = name
     self.stage = stage
     self.model = model
     self.pipelines = pipelines
+    self.standby = standby
     self.numericsClass = numericsClass
     self.credits = credits
     self.running = running
@@ -40,9 +44,15 @@ public struct WorkerRegistration: Hashable, Sendable {
     self.keepsConnection = keepsConnection
   }
 
+  /// What it takes part in of a model that it has loaded or can load.
+  func pipelines(of model: ModelIdentity) -> [PipelineName] {
+    model == self.model ? pipelines : standby[model] ?? []
+  }
+
   /// Whether it is a worker for the task.
-  func serves(_ task: ImageTask) -> Bool {
-    stage == task.plan.stage && model == task.model && task.plan.pipeline.map { pipelines.contains($0) } ?? true
+  func serves(_ task: ImageTask, ofAnyModel: Bool = false) -> Bool {
+    stage == task.plan.stage && (model == task.model || ofAnyModel)
+      && task.plan.pipeline.map { pipelines.contains($0) } ?? true
   }
 }
 
@@ -206,6 +216,8 @@ public enum Effect: Hashable, Sendable {
   case offer(Offer, to: WorkerID)
   /// Ask the worker to stop the attempt; it answers with `taskFailed`.
   case cancel(AttemptID, at: WorkerID, reason: String)
+  /// Ask the worker to load this one of its standby models; it leaves, and registers again with it.
+  case switchModel(WorkerID, to: ModelIdentity)
   /// Write the entry to the journal, after those before it, and answer with `journalled` or `journalRefused`.
   case journal(JournalSequence, JournalEntry)
   /// The job is on disk: acknowledge it to the client that submitted it.

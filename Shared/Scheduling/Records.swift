@@ -6,7 +6,10 @@ struct WorkerSession: Hashable, Sendable {
   let registration: WorkerRegistration
   let joinedAt: Instant
   var lastHeardAt: Instant
+  /// It said that it wants no more tasks.
   var isDraining = false
+  /// When it was asked to load another model; nil: it was not.
+  var switchAskedAt: Instant?
   var foreignCount: Int
   var attempts: OrderedDictionary<AttemptID, Attempt> = [:]
   /// Retryable failures since the last success.
@@ -25,6 +28,11 @@ struct WorkerSession: Hashable, Sendable {
   }
 
   var freeCredits: Int { max(0, registration.credits - attempts.count - foreignCount) }
+
+  /// Whether it gets no more tasks.
+  var isLeaving: Bool { isDraining || switchAskedAt != nil }
+
+  var isIdle: Bool { attempts.isEmpty && foreignCount == 0 }
 
   func isQuarantined(now: Instant) -> Bool { quarantinedUntil.map { now < $0 } ?? false }
 

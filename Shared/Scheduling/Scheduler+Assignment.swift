@@ -3,7 +3,7 @@ import OrderedCollections
 extension Scheduler {
   /// Offers ready tasks to workers with free credits, in the order of the jobs.
   mutating func assignTasks(now: Instant) {
-    guard workers.values.contains(where: { $0.freeCredits > 0 && !$0.isDraining }) else { return }
+    guard workers.values.contains(where: { $0.freeCredits > 0 && !$0.isLeaving }) else { return }
     if isOrderNew { refreshOrder() }
     var waiting = 0
     for id in order {
@@ -27,7 +27,8 @@ extension Scheduler {
     var isAnotherThere = false
     for worker in workers.values {
       let registration = worker.registration
-      guard registration.serves(task), !worker.isDraining, !worker.isQuarantined(now: now),
+      guard registration.serves(task, ofAnyModel: omissions.contains(.model)), !worker.isLeaving,
+        !worker.isQuarantined(now: now),
         task.numericsClass.map({ $0 == registration.numericsClass || omissions.contains(.numericsClass) }) ?? true
       else { continue }
       let hasFailed = task.failedOn.contains(registration.name)

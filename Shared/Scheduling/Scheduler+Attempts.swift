@@ -119,8 +119,8 @@ extension Scheduler {
       return
     }
     // A worker that drains gives up what it runs: neither its fault nor the task's.
-    if !record.isDraining { countFault(of: worker, failure, now: now) }
-    retry(id, failure, by: name, isBlameless: record.isDraining, now: now)
+    if !record.isLeaving { countFault(of: worker, failure, now: now) }
+    retry(id, failure, by: name, isBlameless: record.isLeaving, now: now)
   }
 
   /// Fails every job that waits for the task. A failure that blames a field of the stage's request blames the field of

@@ -22,6 +22,7 @@ extension Scheduler {
       }
     }
     moveFromSlowWorkers(now: now)
+    switchModels(now: now)
     for (id, job) in jobs {
       guard let deadline = job.submission.deadline, deadline <= now else { continue }
       failJob(id, Status(.deadlineExceeded, "the deadline passed \(whereabouts(of: job))"))
@@ -76,7 +77,7 @@ extension Scheduler {
         else { continue }
         let pace = record.ownStepSeconds / Double(record.ownSteps) * Double(task.plan.stepCount) / task.plan.cost
         let isBetter = { (other: WorkerSession) in
-          other.freeCredits > 0 && !other.isDraining && !other.isQuarantined(now: now)
+          other.freeCredits > 0 && !other.isLeaving && !other.isQuarantined(now: now)
             && other.pace.map { $0 * factor < pace } ?? false
             && other.registration.serves(task)
             && other.registration.numericsClass == worker.registration.numericsClass

@@ -38,6 +38,7 @@ extension Scheduler {
         session.registration.id, reason: "worker \(registration.name) registered again", isBlameless: true, now: now)
     }
     workers[registration.id] = worker
+    endModelSwitches(with: registration)
     effects.append(.worker(registration.id, .joined))
     for id in unwanted.subtracting(adopted) {
       effects.append(.cancel(id, at: registration.id, reason: "the attempt is not the task's current one"))
@@ -68,7 +69,7 @@ extension Scheduler {
     hear(id, now: now)
     guard let worker = workers[id] else { return }
     workers[id]?.foreignCount = report.foreignCount
-    if report.isDraining { workers[id]?.isDraining = true }
+    if report.isDraining { workers[id]?.isDraining = true } else { repeatModelSwitch(of: id, now: now) }
     for (attempt, record) in worker.attempts {
       if report.running.contains(attempt) {
         workers[id]?.attempts[attempt]?.missedReports = 0

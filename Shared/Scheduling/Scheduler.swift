@@ -21,6 +21,8 @@ public struct Scheduler: Sendable {
   var tasks: OrderedDictionary<TaskID, ImageTask> = [:]
   /// Shared tasks that are not done. Looked up, never iterated.
   var shared: [ContentKey: TaskID] = [:]
+  /// What workers were asked to load and have not registered with yet.
+  var modelSwitches: [ModelNeed: (worker: String, at: Instant)] = [:]
   var cache: OutputCache
   var ledger = PayloadLedger()
   var pace = PaceEstimator()
@@ -58,6 +60,8 @@ public struct Scheduler: Sendable {
     package static let stepOrder = Omissions(rawValue: 4)
     /// Workers of any class resume from a checkpoint.
     package static let numericsClass = Omissions(rawValue: 8)
+    /// Workers get tasks of any model.
+    package static let model = Omissions(rawValue: 16)
   }
   package var omissions: Omissions = []
 

@@ -37,6 +37,9 @@ public actor Worker: Service {
   var running: [TaskReference: RunningTask] = [:]
   var pending: [TaskReference: PendingAnswer] = [:]
   var phase = Phase.serving
+  /// The standby model that a gateway wants loaded; after ``run()``: the process is to load it and to run a worker with
+  /// it.
+  public private(set) var nextModel: ModelIdentity?
   var tasksDone: UInt64 = 0
   var tasksFailed: UInt64 = 0
   var compute: ComputeThreads?
@@ -227,15 +230,19 @@ public actor Worker: Service {
 
   // MARK: - Draining
 
-  private func startDraining(reason: String) async {
-    guard phase == .serving else { return }
-    let stopAt = time.elapsed + .milliseconds(configuration.drainGraceMs)
+  /// To load another model, running tasks are waited for without a limit; a shutdown comes before it.
+  func startDraining(reason: String, thenLoading model: ModelIdentity? = nil) async {
+    guard phase == .serving || (nextModel != nil && model == nil) else { return }
+    nextModel = model
+    let stopAt = model == nil ? time.elapsed + .milliseconds(configuration.drainGraceMs) : Self.never
     phase = .draining(reason: reason, stopAt: stopAt, leaveAt: stopAt + .milliseconds(configuration.stopWaitMs))
     logger.info("draining", metadata: ["reason": "\(reason)", "running": "\(running.count)"])
     for index in links.indices where links[index].registered != nil {
       await send(Envelope(body: .draining(reason: reason)), link: index)
     }
   }
+
+  private static let never = Duration.seconds(1 << 40)
 
   private func continueDraining() async {
     guard case .draining(let reason, let stopAt, let leaveAt) = phase else { return }

@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import Logging
 import Transport
@@ -18,6 +19,8 @@ public struct WorkerConfiguration: Sendable {
   public var softwareVersion = ""
   /// Times and limits of the connections.
   public var transport = SocketOptions()
+  /// Models that the process can load in place of the stage's: see ``Worker/nextModel``.
+  public var standbyCards: [ModelCard] = []
   /// How long a drain waits for running tasks before it stops them.
   public var drainGraceMs = 30_000
   /// How long a stopped task has to reach its next step boundary before the worker leaves without it.

@@ -35,6 +35,7 @@ extension Worker {
     case .encodeRequest, .denoiseRequest, .decodeRequest, .encodeImageRequest, .runRequest:
       await take(envelope, link: index)
     case .cancel(let reason): await cancel(envelope, reason: reason, link: index)
+    case .switchModel(let model): await switchModel(to: model, envelope, link: index)
     case .failed(let status): await refused(envelope, status, link: index)
     case .register, .heartbeat, .accepted, .draining, .goodbye, .encodeResponse, .progress, .denoiseResponse,
       .decodeResponse, .encodeImageResponse, .runResponse:
@@ -62,7 +63,8 @@ extension Worker {
       componentFingerprint: stage.componentFingerprint,
       numericsClass: stage.numericsClass, credits: configuration.credits, host: configuration.host,
       pid: UInt64(ProcessInfo.processInfo.processIdentifier), softwareVersion: configuration.softwareVersion,
-      running: tasks(of: index).prefix(256).sorted { $0.description < $1.description })
+      running: tasks(of: index).prefix(256).sorted { $0.description < $1.description },
+      standbyCards: configuration.standbyCards)
     let now = time.elapsed
     if let messageID = await send(Envelope(body: .register(registration)), link: index) {
       links[index].session = .registering(since: now)
@@ -109,6 +111,15 @@ extension Worker {
     if let last = links[index].refusalLoggedAt, now - last < .seconds(10) { return }
     links[index].refusalLoggedAt = now
     logger.error("the connection is refused", metadata: ["gateway": "\(links[index].endpoint)", "reason": "\(reason)"])
+  }
+
+  private func switchModel(to model: ModelIdentity, _ envelope: Envelope, link index: Int) async {
+    if configuration.standbyCards.contains(where: { $0.model == model }) {
+      await startDraining(reason: "loading model \(model.id)", thenLoading: model)
+    } else {
+      let status = Status(.notFound, "model \(model) cannot be loaded here", field: "model_id")
+      await send(Envelope(inReplyTo: envelope.messageID, body: .failed(status)), link: index)
+    }
   }
 
   // MARK: - Tasks

@@ -8,6 +8,7 @@ extension Body {
     case .registered(let message): try message.check(fields)
     case .heartbeat(let message): try message.check(fields)
     case .heartbeatReply, .accepted: break
+    case .switchModel(let model): try model.check(fields)
     case .cancel(let reason), .draining(let reason), .goodbye(let reason): try fields.reason("reason", reason)
     case .failed(let status): try status.check(fields.inside("status"))
     case .encodeRequest(let message): try message.check(fields)
@@ -35,6 +36,9 @@ extension Body {
     case .heartbeat(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_HEARTBEAT
       envelope.heartbeat = message.pointer(arena)
+    case .switchModel(let model):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_SWITCH_MODEL
+      envelope.switch_model = model.pointer(arena)
     case .encodeRequest(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_REQUEST
       envelope.encode_request = message.pointer(arena)
@@ -117,6 +121,8 @@ extension Body {
     case QWENIMAGE__V1__ENVELOPE__BODY_GOODBYE: self = .goodbye(reason: String(field: envelope.goodbye.pointee.reason))
     case QWENIMAGE__V1__ENVELOPE__BODY_FAILED:
       self = .failed(try .required(envelope.failed.pointee.status, "status", of: fields.inside("failed")))
+    case QWENIMAGE__V1__ENVELOPE__BODY_SWITCH_MODEL:
+      self = .switchModel(try .required(envelope.switch_model, "switch_model", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_REQUEST:
       self = .encodeRequest(try .required(envelope.encode_request, "encode_request", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_RESPONSE:

@@ -74,6 +74,8 @@ public enum Body: Sendable, Equatable {
   case accepted
   /// Gateway → worker: stop the task at the next step boundary.
   case cancel(reason: String)
+  /// Gateway → worker: drain, and load this one of your standby models.
+  case switchModel(ModelIdentity)
   /// Worker → gateway: send no more tasks.
   case draining(reason: String)
   /// Worker → gateway: nothing runs any more, the session is over.
@@ -112,6 +114,7 @@ public enum Body: Sendable, Equatable {
     case .heartbeatReply: "heartbeat_reply"
     case .accepted: "accepted"
     case .cancel: "cancel"
+    case .switchModel: "switch_model"
     case .draining: "draining"
     case .goodbye: "goodbye"
     case .failed: "failed"

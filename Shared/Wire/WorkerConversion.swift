@@ -37,6 +37,7 @@ extension Register: WireMessage {
     try fields.label("host", host)
     try fields.label("software_version", softwareVersion)
     try fields.list("running", running) { (element, task) throws(WireError) in try task.check(element) }
+    try fields.list("standby_cards", standbyCards) { (element, card) throws(WireError) in try card.check(element) }
   }
 
   func fill(_ message: inout Qwenimage__V1__Register, _ arena: CArena) {
@@ -52,6 +53,8 @@ extension Register: WireMessage {
     message.software_version = arena.text(softwareVersion)
     message.n_running = running.count
     message.running = arena.array(running.map { $0.pointer(arena) })
+    message.n_standby_cards = standbyCards.count
+    message.standby_cards = arena.array(standbyCards.map { $0.pointer(arena) })
   }
 
   init(_ message: Qwenimage__V1__Register, _ fields: FieldCheck) throws(WireError) {
@@ -62,7 +65,8 @@ extension Register: WireMessage {
       numericsClass: String(field: message.numerics_class), credits: Int(message.credits),
       host: String(field: message.host),
       pid: message.pid, softwareVersion: String(field: message.software_version),
-      running: try TaskReference.list(message.running, message.n_running, "running", of: fields))
+      running: try TaskReference.list(message.running, message.n_running, "running", of: fields),
+      standbyCards: try ModelCard.list(message.standby_cards, message.n_standby_cards, "standby_cards", of: fields))
   }
 
   /// The stages that 0.1 knows by number.
@@ -80,6 +84,27 @@ extension Register: WireMessage {
       throw .missing(field: fields.name("stage_name"))
     }
     return known.name
+  }
+}
+
+/// Of `SwitchModel`.
+extension ModelIdentity: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__SwitchModel>) {
+    qwenimage__v1__switch_model__init(message)
+  }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    try fields.identifier("model_id", id)
+    try fields.identifier("model_fingerprint", fingerprint)
+  }
+
+  func fill(_ message: inout Qwenimage__V1__SwitchModel, _ arena: CArena) {
+    message.model_id = arena.text(id)
+    message.model_fingerprint = arena.text(fingerprint)
+  }
+
+  init(_ message: Qwenimage__V1__SwitchModel, _ fields: FieldCheck) {
+    self.init(id: String(field: message.model_id), fingerprint: String(field: message.model_fingerprint))
   }
 }
 

@@ -22,12 +22,14 @@ public struct Register: Sendable, Equatable {
   public var softwareVersion: String
   /// What still runs from before a lost connection or a gateway's restart.
   public var running: [TaskReference]
+  /// Models that the worker can load in place of its own.
+  public var standbyCards: [ModelCard]
 
   /// See the properties.
   public init(
     workerID: String, stage: StageName, card: ModelCard, componentFingerprint: String, numericsClass: String,
     credits: Int,
-    host: String, pid: UInt64, softwareVersion: String, running: [TaskReference] = []
+    host: String, pid: UInt64, softwareVersion: String, running: [TaskReference] = [], standbyCards: [ModelCard] = []
   ) {
     self.workerID = workerID
     self.stage = stage
@@ -39,6 +41,7 @@ public struct Register: Sendable, Equatable {
     self.pid = pid
     self.softwareVersion = softwareVersion
     self.running = running
+    self.standbyCards = standbyCards
   }
 }
 

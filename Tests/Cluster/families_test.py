@@ -287,5 +287,31 @@ def test_two_families_in_one_cluster():
             raise AssertionError("a model without transparency has promised it")
 
 
+def test_workers_switch_models():
+    """One worker for each stage serves two families: each loads the model that jobs need when its own is not needed."""
+    standby = {stage: {"model-standby-directories": BASE} for stage in STAGES}
+    with Cluster(BINARIES, NANO, settings={"jobs-model-patience-seconds": 2}, stage_settings=standby) as cluster:
+        ids = ["nano-qwen-image", "checkpoint"]
+        cluster.wait(lambda: {model["id"] for model in cluster.get("/v1/models")[1]["data"] if model["pipelines"][0]["ready"]} == set(ids), "both models")
+        workers = cluster.get("/v1/workers")[1]["data"]
+        assert all((worker["model"], worker["standby_models"]) == (ids[0], ids[1:]) for worker in workers), workers
+        expected = {
+            ids[0]: local(cluster, model=NANO, prompt="a blue star", steps=8),
+            ids[1]: local(cluster, prompt="a blue star", width=64, height=64, steps=8)}
+        # One after the other, then both at once for longer than either waits.
+        for name in ids + ids:
+            same(generated(cluster, "a blue star", model=name, size="64x64", steps=8), expected[name])
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            asked = ids * 12
+            for name, response in zip(asked, threads.map(
+                    lambda name: generated(cluster, "a blue star", model=name, size="64x64", steps=8), asked)):
+                same(response, expected[name])
+        assert len(cluster.processes) == len(STAGES) + 1 and all(process.poll() is None for process in cluster.processes.values())
+        assert cluster.log(cluster.names("denoiser")[0]).count("loading model") >= 3
+        # SIGTERM ends a worker that has switched.
+        for stage in STAGES:
+            cluster.stop(cluster.names(stage)[0], signal.SIGTERM)
+
+
 if __name__ == "__main__":
     sys.exit(testing.run("families", testing.functions(globals())))

@@ -52,11 +52,12 @@ struct Bench {
 
   func registration(
     _ stage: StageName, id: UInt64, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32",
-    model: ModelIdentity = model,
+    model: ModelIdentity = model, standby: [ModelIdentity] = [],
     running: [AttemptID] = []
   ) -> WorkerRegistration {
     WorkerRegistration(
-      id: WorkerID(id), name: name ?? "\(stage.text)-\(id)", stage: stage, model: model, numericsClass: numericsClass,
+      id: WorkerID(id), name: name ?? "\(stage.text)-\(id)", stage: stage, model: model,
+      standby: Dictionary(uniqueKeysWithValues: standby.map { ($0, [.textToImage]) }), numericsClass: numericsClass,
       credits: credits, running: running)
   }
 
@@ -64,12 +65,13 @@ struct Bench {
   @discardableResult
   mutating func join(
     _ stage: StageName, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32",
-    model: ModelIdentity = model,
+    model: ModelIdentity = model, standby: [ModelIdentity] = [],
     running: [AttemptID] = []
   ) -> (worker: WorkerID, effects: [Effect]) {
     nextWorker += 1
     let registration = registration(
-      stage, id: nextWorker, name: name, credits: credits, numericsClass: numericsClass, model: model, running: running)
+      stage, id: nextWorker, name: name, credits: credits, numericsClass: numericsClass, model: model,
+      standby: standby, running: running)
     return (registration.id, send(.workerRegistered(registration)))
   }
 
@@ -141,6 +143,10 @@ func offers(_ effects: [Effect]) -> [(offer: Offer, worker: WorkerID)] {
 
 func events(_ effects: [Effect], of job: String) -> [ImageJobEvent] {
   effects.compactMap { if case .image(ImageJobID(job), let event) = $0 { event } else { nil } }
+}
+
+func switches(_ effects: [Effect]) -> [WorkerID: ModelIdentity] {
+  effects.reduce(into: [:]) { if case .switchModel(let worker, let model) = $1 { $0[worker] = model } }
 }
 
 func cancels(_ effects: [Effect]) -> [AttemptID] {

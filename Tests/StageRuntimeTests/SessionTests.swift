@@ -251,6 +251,69 @@ struct DrainTests {
     await gateway.close()
   }
 
+  @Test("to load another model it finishes what runs, however long that takes, and ends")
+  func switchesModels() async throws {
+    let gateway = try await ScriptedGateway()
+    let (release, time) = (Counter(), ManualTime())
+    var configuration = quickConfiguration([gateway.endpoint])
+    configuration.drainGraceMs = 50
+    var other = FakeStage.denoiser().card
+    other.model = ModelIdentity(id: "other", fingerprint: "o")
+    configuration.standbyCards = [other]
+    try await withWorker(FakeStage.waiting(for: release), configuration, time: time) { worker, running in
+      let (peer, register) = try await gateway.admitWorker()
+      #expect(register.standbyCards == [other])
+      try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 2)), on: peer)
+      guard case .progress = try await gateway.nextMessage().envelope.body else { throw Unexpected("no progress") }
+      try await gateway.send(
+        Envelope(body: .switchModel(ModelIdentity(id: "third", fingerprint: "t"))), to: peer)
+      guard case .failed(let status) = try await gateway.nextMessage().envelope.body else {
+        throw Unexpected("not refused")
+      }
+      #expect(status.code == .notFound)
+      try await gateway.send(Envelope(body: .switchModel(other.model)), to: peer)
+      #expect(try await gateway.nextMessage().envelope.body == .draining(reason: "loading model other"))
+      try await time.pass(40)
+      try await gateway.settle(peer)
+      release.increment()
+      #expect(try await gateway.conversation(task("a")).last?.body == .denoiseResponse(DenoiseResponse(steps: 2)))
+      #expect(try await gateway.nextMessage().envelope.body == .goodbye(reason: "loading model other"))
+      try await ends(running)
+      #expect(await worker.nextModel == other.model)
+    }
+    await gateway.close()
+  }
+
+  @Test("a shutdown comes before another model")
+  func shutdownWhileSwitching() async throws {
+    let gateway = try await ScriptedGateway()
+    let time = ManualTime()
+    var configuration = quickConfiguration([gateway.endpoint])
+    configuration.drainGraceMs = 50
+    var other = FakeStage.denoiser().card
+    other.model = ModelIdentity(id: "other", fingerprint: "o")
+    configuration.standbyCards = [other]
+    try await withWorker(FakeStage.waiting(for: Counter()), configuration, time: time) { worker, running in
+      let (peer, _) = try await gateway.admitWorker()
+      try await gateway.start(Envelope(task: task("a"), body: denoise(steps: 2)), on: peer)
+      guard case .progress = try await gateway.nextMessage().envelope.body else { throw Unexpected("no progress") }
+      try await gateway.send(Envelope(body: .switchModel(other.model)), to: peer)
+      #expect(try await gateway.nextMessage().envelope.body == .draining(reason: "loading model other"))
+      worker.drain(reason: "stop")
+      #expect(try await gateway.nextMessage().envelope.body == .draining(reason: "stop"))
+      try await time.pass(4)
+      try await gateway.settle(peer)
+      time.advance(by: tick)
+      guard case .failed(let status) = try await gateway.conversation(task("a")).last?.body else {
+        throw Unexpected("not failed")
+      }
+      #expect(status.code == .unavailable)
+      try await ends(running)
+      #expect(await worker.nextModel == nil)
+    }
+    await gateway.close()
+  }
+
   @Test("what still runs after the grace is stopped at its next step")
   func grace() async throws {
     let gateway = try await ScriptedGateway()

@@ -76,6 +76,7 @@ struct GoldenTests {
     .heartbeatReply,
     .accepted,
     .cancel(reason: "client went away"),
+    .switchModel(ModelIdentity(id: "m", fingerprint: "f")),
     .draining(reason: "SIGTERM"),
     .goodbye(reason: "done"),
     .failed(Status(.invalidArgument, "steps: 0", field: "steps")),

@@ -252,6 +252,7 @@ struct RefusalTests {
       (.encodeResponse(EncodeResponse(promptTokens: -1)), "encode_response.prompt_tokens"),
       (.denoiseResponse(DenoiseResponse(steps: 4, computeSeconds: .infinity)), "denoise_response.compute_seconds"),
       (.cancel(reason: String(repeating: "r", count: 5000)), "cancel.reason"),
+      (.switchModel(ModelIdentity(id: "", fingerprint: "f")), "switch_model.model_id"),
       (.registered(Registered(sessionID: "s", heartbeatIntervalMs: 1000, leaseMs: 10)), "registered.lease_ms"),
     ]
     for (body, field) in refused {

@@ -23,7 +23,7 @@ extension FrameBuffer {
 
 /// Draws envelopes of every kind, with values from the whole range that each field allows.
 struct EnvelopeGenerator {
-  static let bodyKinds = 20
+  static let bodyKinds = 21
   var random: SeededGenerator
 
   init(seed: UInt64) { random = SeededGenerator(seed: seed) }
@@ -73,6 +73,7 @@ struct EnvelopeGenerator {
           modelID: identifier(), image: preparedImage(), posterior: flag() ? .mean : .sample, seed: random.next(),
           precedingDraws: integer(0...64), mask: maybe { $0.preparedImage() }))
     case 18: .encodeImageResponse(EncodeImageResponse(size: size(), computeSeconds: seconds()))
+    case 19: .switchModel(ModelIdentity(id: identifier(), fingerprint: identifier()))
     default: .runResponse(RunResponse(parameters: parameters(), computeSeconds: seconds()))
     }
   }
@@ -82,7 +83,7 @@ struct EnvelopeGenerator {
       workerID: identifier(), stage: stage(), card: card(), componentFingerprint: identifier(),
       numericsClass: identifier(), credits: integer(1...1024), host: text(200), pid: random.next(),
       softwareVersion: text(100),
-      running: many(5) { $0.task() })
+      running: many(5) { $0.task() }, standbyCards: many(2) { $0.card() })
   }
 
   private mutating func card() -> ModelCard {

@@ -42,6 +42,11 @@ extension Dispatcher {
     send(Envelope(task: TaskReference(attempt), body: .cancel(reason: String(reason.prefix(500)))), to: worker)
   }
 
+  func switchModel(of worker: WorkerID, to model: ModelIdentity) {
+    logger.info("switching models", metadata: ["worker": "\(workers.name(of: worker))", "model": "\(model.id)"])
+    send(Envelope(body: .switchModel(model)), to: worker)
+  }
+
   private func send(_ envelope: Envelope, to worker: WorkerID) {
     guard let session = workers.session(worker) else { return }
     outbox.append(envelope, worker: worker, peer: session.peer)
@@ -115,7 +120,8 @@ extension Dispatcher {
     case .accepted, .failed, .progress, .encodeResponse, .denoiseResponse, .decodeResponse, .encodeImageResponse,
       .runResponse:
       takeAnswer(envelope, session)
-    case .register, .registered, .heartbeatReply, .cancel, .encodeRequest, .denoiseRequest, .decodeRequest,
+    case .register, .registered, .heartbeatReply, .cancel, .switchModel, .encodeRequest, .denoiseRequest,
+      .decodeRequest,
       .encodeImageRequest, .runRequest:
       answer(.failed(Status(.unimplemented, "a gateway takes no \(envelope.body.name)")), to: envelope, at: peer)
     }
@@ -148,7 +154,9 @@ extension Dispatcher {
       .workerRegistered(
         WorkerRegistration(
           id: session.id, name: register.workerID, stage: register.stage, model: session.model,
-          pipelines: register.card.pipelines, numericsClass: register.numericsClass, credits: register.credits,
+          pipelines: register.card.pipelines,
+          standby: Dictionary(register.standbyCards.map { ($0.model, $0.pipelines) }) { first, _ in first },
+          numericsClass: register.numericsClass, credits: register.credits,
           running: running,
           foreignCount: register.running.count - running.count, keepsConnection: earlier == register.workerID)))
     workers.update(scheduler.status(now: now))

@@ -42,15 +42,17 @@ struct WorkerDirectory {
   /// Opens a session, unless the worker does not fit in with those that are there.
   mutating func admit(_ register: Register, from peer: PeerID, nowUnix: Int) throws(Status) -> Session {
     let session = Session(id: WorkerID(lastID + 1), peer: peer, register: register)
-    let others = sessions.values.filter { $0.model == session.model && $0.register.workerID != register.workerID }
-    if let other = others.first(where: { !$0.register.card.isOfOneModel(with: register.card) }) {
-      throw Status(
-        .failedPrecondition,
-        "the model card differs from that of worker \(other.register.workerID) "
-          + "with the same fingerprint \(session.model.fingerprint)",
-        field: "card")
+    for (card, field) in [(register.card, "card")] + register.standbyCards.map({ ($0, "standby_cards") }) {
+      if let other = workers(of: card.model, but: register).first(where: { !$0.register.card.isOfOneModel(with: card) })
+      {
+        throw Status(
+          .failedPrecondition,
+          "the model card differs from that of worker \(other.register.workerID) "
+            + "with the same fingerprint \(card.model.fingerprint)",
+          field: field)
+      }
     }
-    let twin = others.first {
+    let twin = workers(of: session.model, but: register).first {
       $0.register.stage == register.stage && $0.register.componentFingerprint != register.componentFingerprint
     }
     if let twin {
@@ -65,8 +67,12 @@ struct WorkerDirectory {
     if let earlier = ids[peer] { sessions[earlier] = nil }
     sessions[session.id] = session
     ids[peer] = session.id
-    catalog.insert(register.card, nowUnix: nowUnix)
+    for card in [register.card] + register.standbyCards { catalog.insert(card, nowUnix: nowUnix) }
     return session
+  }
+
+  private func workers(of model: ModelIdentity, but register: Register) -> [Session] {
+    sessions.values.filter { $0.model == model && $0.register.workerID != register.workerID }
   }
 
   mutating func note(_ heartbeat: Heartbeat, of id: WorkerID) {

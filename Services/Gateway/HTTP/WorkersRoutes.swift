@@ -21,6 +21,8 @@ struct WorkersRoutes: Sendable {
     var state: String
     var model: String
     var fingerprint: String
+    /// Names of the models that it can load in place of that one.
+    var standbyModels: [String]
     var componentFingerprint: String
     var numericsClass: String
     var credits: Int
@@ -66,6 +68,7 @@ extension WorkersRoutes.Worker {
     state = status.state.rawValue
     model = status.registration.model.id
     fingerprint = status.registration.model.fingerprint
+    standbyModels = register.standbyCards.map(\.model.id)
     componentFingerprint = register.componentFingerprint
     numericsClass = register.numericsClass
     credits = register.credits

@@ -49,7 +49,7 @@ extension Simulation {
       case .worker(let worker, .gone): judge.holders = judge.holders.filter { $0.value.worker != worker }
       case .journal(_, let entry): examineEntry(entry)
       case .admitted(let id): examineAdmission(of: id)
-      case .image, .rejected, .worker, .release: break
+      case .image, .rejected, .worker, .switchModel, .release: break
       }
     }
     if case .workerRegistered(let registration) = event { noteAdoptions(of: registration) }

@@ -1,3 +1,4 @@
+import ClusterCore
 import Scheduling
 
 extension Simulation {
@@ -84,9 +85,15 @@ extension Simulation {
     process(
       .workerRegistered(
         WorkerRegistration(
-          id: session, name: "p\(worker.process)", stage: worker.stage, model: Self.model,
+          id: session, name: "p\(worker.process)", stage: worker.stage, model: worker.model, standby: standby(worker),
           numericsClass: worker.numericsClass,
           credits: worker.credits, running: running, keepsConnection: keepsConnection)))
+  }
+
+  private func standby(_ worker: ToyWorker) -> [ModelIdentity: [PipelineName]] {
+    guard scenario.hasTwoModels else { return [:] }
+    return Dictionary(
+      uniqueKeysWithValues: ToyModel.identities.filter { $0 != worker.model }.map { ($0, [.textToImage]) })
   }
 
   private func take(_ message: WorkerMessage, from session: WorkerID, _ gateway: ToyGateway) {

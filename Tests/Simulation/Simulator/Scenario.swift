@@ -12,6 +12,8 @@ package enum Mutation: String, CaseIterable, Sendable {
   case checkpointOrder = "checkpoint-order"
   /// The scheduler resumes from a checkpoint with any class of worker.
   case numericsClass = "numerics-class"
+  /// The scheduler gives workers tasks of any model.
+  case model
   /// The gateway acknowledges a job before it is durable.
   case admissionGate = "admission-gate"
   /// The gateway tells a job's end before that is durable.
@@ -44,6 +46,8 @@ struct Scenario {
   let diskFills: Int
   let failureChance: Double
   let maxJobs: Int
+  /// Jobs are of two models, and workers load the one that is needed.
+  let hasTwoModels: Bool
 
   init(_ random: inout SeededGenerator) {
     let isReliable = random.chance(0.3)
@@ -62,6 +66,7 @@ struct Scenario {
     diskFills = random.chance(0.6) ? 0 : random.pick(1...3)
     failureChance = random.chance(0.5) ? 0 : 0.02
     maxJobs = random.chance(0.3) ? 5 : 64
+    hasTwoModels = random.chance(0.3)
   }
 }
 

@@ -23,7 +23,8 @@ extension Simulation {
     let hasInput = random.chance(0.5)
     let input = random.chance(0.05) ? ToyJob.badInput : UInt64(random.pick(1...4))
     return ToyJob(
-      key: key, noise: random.next(), prompt: prompt,
+      key: key, model: ToyModel.identities[scenario.hasTwoModels ? random.pick(0...1) : 0], noise: random.next(),
+      prompt: prompt,
       negativePrompt: random.chance(0.4) ? UInt64(random.pick(1...3)) : nil,
       input: hasInput ? input : nil, isEdit: hasInput && random.chance(0.5),
       imageCount: random.chance(0.7) ? 1 : random.pick(2...3),

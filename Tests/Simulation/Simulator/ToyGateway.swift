@@ -64,6 +64,7 @@ extension Simulation {
     case .fencing: gateway.scheduler.omissions = .fencing
     case .credits: gateway.scheduler.omissions = .credits
     case .checkpointOrder: gateway.scheduler.omissions = .stepOrder
+    case .model: gateway.scheduler.omissions = .model
     case .numericsClass: gateway.scheduler.omissions = .numericsClass
     default: break
     }
@@ -96,6 +97,8 @@ extension Simulation {
     configuration.firstStepLimit = .seconds(120)
     configuration.stepLimit = .seconds(30)
     configuration.maxQuarantine = .seconds(60)
+    configuration.modelPatience = .seconds(20)
+    configuration.modelSwitchLimit = .seconds(120)
     configuration.batchPatience = .seconds(60)
     if scenario.maxDelayMs.isMultiple(of: 2) { configuration.slowWorkerFactor = 3 }
     return configuration
@@ -115,12 +118,10 @@ extension Simulation {
 
   private func submission(_ image: ToyImage) -> ImageJobSubmission {
     ImageJobSubmission(
-      id: image.id, model: Self.model, plan: image.plan,
+      id: image.id, model: image.job.model, plan: image.plan,
       deadline: image.job.deadline.flatMap { gateway?.instant($0) }, tenant: image.job.tenant,
       priority: image.job.priority)
   }
-
-  static let model = ModelIdentity(id: "toy", fingerprint: "f1")
 
   /// kill -9, at any instant. Of what the journal was writing, a part may be on the disk.
   func killGateway() {
@@ -175,6 +176,7 @@ extension Simulation {
     switch effect {
     case .offer(let offer, let worker): sendOffer(offer, to: worker, gateway)
     case .cancel(let attempt, let worker, _): send(.cancel(attempt), to: worker, gateway)
+    case .switchModel(let worker, let model): send(.switchModel(model), to: worker, gateway)
     case .journal(let sequence, let entry):
       gateway.journal.append((sequence, record(of: entry, gateway)))
       if mutation == .endGate { tellEarly(entry, gateway) }
@@ -219,7 +221,8 @@ extension Simulation {
       report("\(offer.attempt) is offered without the image that its job begins with")
     }
     let toy = ToyOffer(
-      attempt: offer.attempt, stage: stage, prompt: offer.index == 0 ? job.prompt : job.negativePrompt ?? 0,
+      attempt: offer.attempt, model: job.model, stage: stage,
+      prompt: offer.index == 0 ? job.prompt : job.negativePrompt ?? 0,
       image: content, sampleSeed: image.sampleSeed, inputs: inputs, noise: image.noise, steps: job.steps,
       completedSteps: offer.resume?.completedSteps ?? 0, latents: latents)
     send(.offer(toy), to: worker, gateway)

@@ -15,6 +15,10 @@ struct ToyWorker {
   let stage: StageName
   let numericsClass: String
   let credits: Int
+  /// What a process starts with.
+  var model = ToyModel.identities[0]
+  /// To be loaded when nothing runs any more.
+  var nextModel: ModelIdentity?
   /// 0: none runs.
   var process = 0
   var connection: Int?
@@ -129,7 +133,17 @@ extension Simulation {
     if workers[slot].session != nil { send(.goodbye, from: slot) }
     let old = workers[slot]
     workers[slot] = ToyWorker(stage: old.stage, numericsClass: old.numericsClass, credits: old.credits)
+    if let model = old.nextModel {
+      count("model switches")
+      workers[slot].model = model
+    }
     schedule(.startWorker(slot: slot), in: random.pick(1000...10_000))
+  }
+
+  private func switchModel(to model: ModelIdentity, slot: Int) {
+    guard !workers[slot].isDraining else { return }
+    workers[slot].nextModel = model
+    stopWorker(slot)
   }
 
   // MARK: Messages
@@ -152,11 +166,15 @@ extension Simulation {
       send(.register(running: workers[slot].running), from: slot)
     case .offer(let offer): take(offer, slot: slot)
     case .cancel(let attempt): cancel(attempt, slot: slot)
+    case .switchModel(let model): switchModel(to: model, slot: slot)
     }
   }
 
   private func take(_ offer: ToyOffer, slot: Int) {
     let attempt = offer.attempt
+    if offer.model != workers[slot].model {
+      report("\(attempt) of \(offer.model) is offered to \(name(slot)), which has \(workers[slot].model)")
+    }
     guard !workers[slot].running.contains(attempt) else {
       send(.accepted(attempt), from: slot)
       return

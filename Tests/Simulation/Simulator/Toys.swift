@@ -5,6 +5,7 @@ import Scheduling
 struct ToyJob: Hashable {
   /// Names the request, however often it is sent.
   var key: Int
+  var model: ModelIdentity
   var noise: UInt64
   var prompt: UInt64
   var negativePrompt: UInt64?
@@ -79,6 +80,7 @@ extension ImageJobPlan {
 /// Arithmetic whose result shows every step that was left out, repeated, or done by another class than the one before.
 enum ToyModel {
   static let classes = ["bf16", "fp32"]
+  static let identities = ["toy", "other toy"].map { ModelIdentity(id: $0, fingerprint: "f1") }
 
   static func encode(_ prompt: UInt64, seeing image: UInt64, by numericsClass: String) -> UInt64 {
     mix(1, prompt, image, number(numericsClass))
@@ -124,6 +126,7 @@ enum ToyModel {
 /// A task as it is sent to a worker, with everything that it needs.
 struct ToyOffer {
   var attempt: AttemptID
+  var model: ModelIdentity
   var stage: StageName
   var prompt: UInt64
   /// The image that comes with it: for the image encoder, and for a text encoder that sees it.
@@ -153,6 +156,7 @@ enum GatewayMessage {
   case noSession
   case offer(ToyOffer)
   case cancel(AttemptID)
+  case switchModel(ModelIdentity)
 }
 
 /// What a client sends.

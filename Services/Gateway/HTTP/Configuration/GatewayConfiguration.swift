@@ -240,6 +240,12 @@ public struct GatewayConfiguration: SettingGroup {
       "jobs.slowWorkerFactor", scheduling.slowWorkerFactor ?? 0, in: 0...1000,
       "a task moves to a free worker whose steps take so many times less than those of its own; 0: never")
     scheduling.slowWorkerFactor = slowWorkerFactor > 0 ? slowWorkerFactor : nil
+    scheduling.modelPatience = await reader.seconds(
+      "jobs.modelPatienceSeconds", scheduling.modelPatience, in: 0...1e6,
+      "jobs of a model that no worker has loaded wait this long for workers that are needed for another one")
+    scheduling.modelSwitchLimit = await reader.seconds(
+      "jobs.modelSwitchSeconds", scheduling.modelSwitchLimit, in: 1...1e6,
+      "loading a model may take a worker this long until another one is asked")
     dispatcher.scheduling = scheduling
     dispatcher.maxInputBytes = await reader.integer(
       "jobs.maxInputBytes", dispatcher.maxInputBytes, in: 0...(1 << 40),

@@ -52,7 +52,7 @@ void   qwenimage__v1__envelope__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__envelope__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[27] =
+static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[28] =
 {
   {
     "protocol_version",
@@ -247,6 +247,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "switch_model",
+    26,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__Envelope, body_case),
+    offsetof(Qwenimage__V1__Envelope, switch_model),
+    &qwenimage__v1__switch_model__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "encode_request",
     32,
     PROTOBUF_C_LABEL_NONE,
@@ -383,27 +395,28 @@ static const unsigned qwenimage__v1__envelope__field_indices_by_name[] = {
   11,   /* field[11] = accepted */
   12,   /* field[12] = cancel */
   4,   /* field[4] = deadline_unix_ms */
-  21,   /* field[21] = decode_request */
-  22,   /* field[22] = decode_response */
-  18,   /* field[18] = denoise_request */
-  20,   /* field[20] = denoise_response */
+  22,   /* field[22] = decode_request */
+  23,   /* field[23] = decode_response */
+  19,   /* field[19] = denoise_request */
+  21,   /* field[21] = denoise_response */
   13,   /* field[13] = draining */
-  23,   /* field[23] = encode_image_request */
-  24,   /* field[24] = encode_image_response */
-  16,   /* field[16] = encode_request */
-  17,   /* field[17] = encode_response */
+  24,   /* field[24] = encode_image_request */
+  25,   /* field[25] = encode_image_response */
+  17,   /* field[17] = encode_request */
+  18,   /* field[18] = encode_response */
   15,   /* field[15] = failed */
   14,   /* field[14] = goodbye */
   9,   /* field[9] = heartbeat */
   10,   /* field[10] = heartbeat_reply */
   2,   /* field[2] = in_reply_to */
   1,   /* field[1] = message_id */
-  19,   /* field[19] = progress */
+  20,   /* field[20] = progress */
   0,   /* field[0] = protocol_version */
   8,   /* field[8] = registered */
   7,   /* field[7] = registration */
-  25,   /* field[25] = run_request */
-  26,   /* field[26] = run_response */
+  26,   /* field[26] = run_request */
+  27,   /* field[27] = run_response */
+  16,   /* field[16] = switch_model */
   3,   /* field[3] = task */
   6,   /* field[6] = tensors */
   5,   /* field[5] = traceparent */
@@ -413,12 +426,12 @@ static const ProtobufCIntRange qwenimage__v1__envelope__number_ranges[8 + 1] =
   { 1, 0 },
   { 16, 7 },
   { 23, 13 },
-  { 32, 16 },
-  { 48, 18 },
-  { 64, 21 },
-  { 72, 23 },
-  { 80, 25 },
-  { 0, 27 }
+  { 32, 17 },
+  { 48, 19 },
+  { 64, 22 },
+  { 72, 24 },
+  { 80, 26 },
+  { 0, 28 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
 {
@@ -428,7 +441,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
   "Qwenimage__V1__Envelope",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Envelope),
-  27,
+  28,
   qwenimage__v1__envelope__field_descriptors,
   qwenimage__v1__envelope__field_indices_by_name,
   8,  qwenimage__v1__envelope__number_ranges,

@@ -322,6 +322,51 @@ void   qwenimage__v1__cancel__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__cancel__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   qwenimage__v1__switch_model__init
+                     (Qwenimage__V1__SwitchModel         *message)
+{
+  static const Qwenimage__V1__SwitchModel init_value = QWENIMAGE__V1__SWITCH_MODEL__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__switch_model__get_packed_size
+                     (const Qwenimage__V1__SwitchModel *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__switch_model__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__switch_model__pack
+                     (const Qwenimage__V1__SwitchModel *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__switch_model__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__switch_model__pack_to_buffer
+                     (const Qwenimage__V1__SwitchModel *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__switch_model__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__SwitchModel *
+       qwenimage__v1__switch_model__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__SwitchModel *)
+     protobuf_c_message_unpack (&qwenimage__v1__switch_model__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__switch_model__free_unpacked
+                     (Qwenimage__V1__SwitchModel *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__switch_model__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   qwenimage__v1__draining__init
                      (Qwenimage__V1__Draining         *message)
 {
@@ -457,7 +502,7 @@ void   qwenimage__v1__failed__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__failed__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors[11] =
+static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors[12] =
 {
   {
     "worker_id",
@@ -591,6 +636,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "standby_cards",
+    12,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__Register, n_standby_cards),
+    offsetof(Qwenimage__V1__Register, standby_cards),
+    &qwenimage__v1__model_card__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__register__field_indices_by_name[] = {
   2,   /* field[2] = card */
@@ -603,12 +660,13 @@ static const unsigned qwenimage__v1__register__field_indices_by_name[] = {
   8,   /* field[8] = software_version */
   1,   /* field[1] = stage */
   10,   /* field[10] = stage_name */
+  11,   /* field[11] = standby_cards */
   0,   /* field[0] = worker_id */
 };
 static const ProtobufCIntRange qwenimage__v1__register__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 11 }
+  { 0, 12 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
 {
@@ -618,7 +676,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
   "Qwenimage__V1__Register",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Register),
-  11,
+  12,
   qwenimage__v1__register__field_descriptors,
   qwenimage__v1__register__field_indices_by_name,
   1,  qwenimage__v1__register__number_ranges,
@@ -967,6 +1025,57 @@ const ProtobufCMessageDescriptor qwenimage__v1__cancel__descriptor =
   qwenimage__v1__cancel__field_indices_by_name,
   1,  qwenimage__v1__cancel__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__cancel__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor qwenimage__v1__switch_model__field_descriptors[2] =
+{
+  {
+    "model_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__SwitchModel, model_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "model_fingerprint",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__SwitchModel, model_fingerprint),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__switch_model__field_indices_by_name[] = {
+  1,   /* field[1] = model_fingerprint */
+  0,   /* field[0] = model_id */
+};
+static const ProtobufCIntRange qwenimage__v1__switch_model__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__switch_model__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.SwitchModel",
+  "SwitchModel",
+  "Qwenimage__V1__SwitchModel",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__SwitchModel),
+  2,
+  qwenimage__v1__switch_model__field_descriptors,
+  qwenimage__v1__switch_model__field_indices_by_name,
+  1,  qwenimage__v1__switch_model__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__switch_model__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor qwenimage__v1__draining__field_descriptors[1] =

@@ -25,6 +25,7 @@ typedef struct Qwenimage__V1__Heartbeat Qwenimage__V1__Heartbeat;
 typedef struct Qwenimage__V1__HeartbeatReply Qwenimage__V1__HeartbeatReply;
 typedef struct Qwenimage__V1__Accepted Qwenimage__V1__Accepted;
 typedef struct Qwenimage__V1__Cancel Qwenimage__V1__Cancel;
+typedef struct Qwenimage__V1__SwitchModel Qwenimage__V1__SwitchModel;
 typedef struct Qwenimage__V1__Draining Qwenimage__V1__Draining;
 typedef struct Qwenimage__V1__Goodbye Qwenimage__V1__Goodbye;
 typedef struct Qwenimage__V1__Failed Qwenimage__V1__Failed;
@@ -85,10 +86,15 @@ struct  Qwenimage__V1__Register
    * 0.1: then `stage` says it.
    */
   char *stage_name;
+  /*
+   * Models that the worker can load in place of its own; gateways that do not know SwitchModel skip them.
+   */
+  size_t n_standby_cards;
+  Qwenimage__V1__ModelCard **standby_cards;
 };
 #define QWENIMAGE__V1__REGISTER__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__register__descriptor) \
-    , (char *)protobuf_c_empty_string, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0,NULL, (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0,NULL, (char *)protobuf_c_empty_string, 0,NULL }
 
 
 /*
@@ -187,6 +193,20 @@ struct  Qwenimage__V1__Cancel
 #define QWENIMAGE__V1__CANCEL__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__cancel__descriptor) \
     , (char *)protobuf_c_empty_string }
+
+
+/*
+ * Gateway to worker: one of its standby models.
+ */
+struct  Qwenimage__V1__SwitchModel
+{
+  ProtobufCMessage base;
+  char *model_id;
+  char *model_fingerprint;
+};
+#define QWENIMAGE__V1__SWITCH_MODEL__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__switch_model__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
 
 
 /*
@@ -361,6 +381,25 @@ Qwenimage__V1__Cancel *
 void   qwenimage__v1__cancel__free_unpacked
                      (Qwenimage__V1__Cancel *message,
                       ProtobufCAllocator *allocator);
+/* Qwenimage__V1__SwitchModel methods */
+void   qwenimage__v1__switch_model__init
+                     (Qwenimage__V1__SwitchModel         *message);
+size_t qwenimage__v1__switch_model__get_packed_size
+                     (const Qwenimage__V1__SwitchModel   *message);
+size_t qwenimage__v1__switch_model__pack
+                     (const Qwenimage__V1__SwitchModel   *message,
+                      uint8_t             *out);
+size_t qwenimage__v1__switch_model__pack_to_buffer
+                     (const Qwenimage__V1__SwitchModel   *message,
+                      ProtobufCBuffer     *buffer);
+Qwenimage__V1__SwitchModel *
+       qwenimage__v1__switch_model__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   qwenimage__v1__switch_model__free_unpacked
+                     (Qwenimage__V1__SwitchModel *message,
+                      ProtobufCAllocator *allocator);
 /* Qwenimage__V1__Draining methods */
 void   qwenimage__v1__draining__init
                      (Qwenimage__V1__Draining         *message);
@@ -441,6 +480,9 @@ typedef void (*Qwenimage__V1__Accepted_Closure)
 typedef void (*Qwenimage__V1__Cancel_Closure)
                  (const Qwenimage__V1__Cancel *message,
                   void *closure_data);
+typedef void (*Qwenimage__V1__SwitchModel_Closure)
+                 (const Qwenimage__V1__SwitchModel *message,
+                  void *closure_data);
 typedef void (*Qwenimage__V1__Draining_Closure)
                  (const Qwenimage__V1__Draining *message,
                   void *closure_data);
@@ -464,6 +506,7 @@ extern const ProtobufCMessageDescriptor qwenimage__v1__heartbeat__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__heartbeat_reply__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__accepted__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__cancel__descriptor;
+extern const ProtobufCMessageDescriptor qwenimage__v1__switch_model__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__draining__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__goodbye__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__failed__descriptor;
