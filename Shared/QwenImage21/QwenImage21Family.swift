@@ -178,6 +178,21 @@ public struct QwenImage21Family: ModelFamily {
 
   /// The files of a checkpoint with random weights besides the weights.
   public static func syntheticFiles(_ size: SyntheticSize, withTokenizer: Bool) throws -> [String: Data] {
-    try SyntheticFiles21.files(size, withTokenizer: withTokenizer)
+    try SyntheticFiles21.files(size, .base, withTokenizer: withTokenizer)
+  }
+
+  /// The distilled one.
+  public static var syntheticReleases: [String] {
+    SyntheticFiles21.Release.allCases.filter { $0 != .base }.map(\.rawValue)
+  }
+
+  /// The same files of one of ``syntheticReleases``.
+  public static func syntheticFiles(
+    _ size: SyntheticSize, release: String, withTokenizer: Bool
+  ) throws -> [String: Data] {
+    guard let release = SyntheticFiles21.Release(rawValue: release) else {
+      preconditionFailure("\(release) is no release")
+    }
+    return try SyntheticFiles21.files(size, release, withTokenizer: withTokenizer)
   }
 }

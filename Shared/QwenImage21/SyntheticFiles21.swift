@@ -3,6 +3,20 @@ import Foundation
 
 /// The files of a checkpoint with random weights besides the weights, as they are published.
 enum SyntheticFiles21 {
+  /// Releases that differ in more than their weights.
+  enum Release: String, CaseIterable {
+    case base = "qwen-image-2.1"
+    case turbo = "qwen-image-2.1-turbo"
+
+    /// The noise levels of the steps that a distilled release was trained for; nil: they are evenly spaced.
+    var sampleSigmas: [Double]? {
+      switch self {
+      case .base: nil
+      case .turbo: [1.0, 0.978453, 0.95418, 0.926626, 0.89508, 0.845148, 0.704534, 0.414568]
+      }
+    }
+  }
+
   private struct Sizes {
     var layers, heads, headDim, ropeAxes: String
     var vocabulary, hidden, intermediate, textLayers, textHeads, keyValueHeads, textHeadDim: Int
@@ -24,7 +38,7 @@ enum SyntheticFiles21 {
     vaeDecoderDim: 4, minPixels: 1024)
 
   /// The files by their paths; those of the tokenizer if `withTokenizer`.
-  static func files(_ size: SyntheticSize, withTokenizer: Bool) throws -> [String: Data] {
+  static func files(_ size: SyntheticSize, _ release: Release, withTokenizer: Bool) throws -> [String: Data] {
     let sizes =
       switch size {
       case .published: published
@@ -33,8 +47,9 @@ enum SyntheticFiles21 {
     let tokenizer = SyntheticTokenizer(
       vocabularySize: sizes.vocabulary, templateWords: templateWords, addedTokens: SyntheticTokenizer.qwen3AddedTokens)
     let texts = [
-      "model_index.json": modelIndex, "scheduler/scheduler_config.json": scheduler, "vae/config.json": vae(sizes),
-      "transformer/config.json": transformer(sizes), "processor/preprocessor_config.json": processor(sizes),
+      "model_index.json": modelIndex(release), "scheduler/scheduler_config.json": scheduler(release),
+      "vae/config.json": vae(sizes), "transformer/config.json": transformer(sizes),
+      "processor/preprocessor_config.json": processor(sizes),
       "text_encoder/config.json": textEncoder(sizes, imageTokenID: tokenizer.imageTokenID),
     ]
     var files = texts.mapValues { Data(($0 + "\n").utf8) }
@@ -49,25 +64,32 @@ enum SyntheticFiles21 {
 
   // MARK: - Texts
 
-  private static let modelIndex = """
+  private static func modelIndex(_ release: Release) -> String {
+    """
     {
       "_class_name": "QwenImage21Pipeline",
-      "processor": ["transformers", "Qwen3VLProcessor"],
+      "processor": ["transformers", "Qwen3VLProcessor"],\
+    \(release.sampleSigmas.map { "\n  \"sample_sigmas\": \($0)," } ?? "")
       "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
       "text_encoder": ["transformers", "Qwen3VLForConditionalGeneration"],
       "transformer": ["diffusers", "QwenImage21Transformer2DModel"],
       "vae": ["diffusers", "AutoencoderKLQwenImage21"]
     }
     """
+  }
 
-  private static let scheduler = """
-    {
-      "_class_name": "FlowMatchEulerDiscreteScheduler",
-      "base_image_seq_len": 256, "max_image_seq_len": 8192, "base_shift": 0.5, "max_shift": 0.9, "shift": 1.0,
-      "shift_terminal": 0.02, "num_train_timesteps": 1000, "time_shift_type": "exponential",
-      "use_dynamic_shifting": true
-    }
-    """
+  /// Noise levels that a release fixes are neither shifted nor stretched.
+  private static func scheduler(_ release: Release) -> String {
+    let isFixed = release.sampleSigmas != nil
+    return """
+      {
+        "_class_name": "FlowMatchEulerDiscreteScheduler",
+        "base_image_seq_len": 256, "max_image_seq_len": 8192, "base_shift": 0.5, "max_shift": 0.9, "shift": 1.0,
+        "shift_terminal": \(isFixed ? "null" : "0.02"), "num_train_timesteps": 1000,
+        "time_shift_type": "exponential", "use_dynamic_shifting": \(!isFixed)
+      }
+      """
+  }
 
   private static func transformer(_ sizes: Sizes) -> String {
     """

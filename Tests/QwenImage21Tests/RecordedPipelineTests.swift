@@ -86,4 +86,39 @@ import Testing
     let system = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
     #expect(tokenizer.encode(system).count == 14)
   }
+
+  /// A distilled checkpoint with random weights is read as one: its steps are those of the recorded one, and none are
+  /// added.
+  @Test func syntheticTurboCheckpointsFixTheirSteps() throws {
+    #expect(
+      Self.families.syntheticNames == [
+        "qwen-image-2.1", "qwen-image-2.1-tiny", "qwen-image-2.1-turbo", "qwen-image-2.1-turbo-tiny", "tiny",
+      ])
+    let folder = try TemporaryCheckpoint(empty: true), pool = ThreadPool(threads: 2)
+    let url = folder.url.appending(path: "model")
+    try SyntheticCheckpoint.write(
+      #require(Self.families.synthetic("qwen-image-2.1-turbo-tiny")), seed: 5, precision: .bf16,
+      families: Self.families, to: url, pool: pool
+    ) { _, _ in }
+    let directory = try ModelDirectory(url, families: Self.families), card = try directory.card()
+    let recorded = try ModelDirectory(Golden.turboCheckpoint, families: Self.families)
+    #expect(directory.scheduler == recorded.scheduler && directory.scheduler.sampleSigmas?.count == 8)
+    #expect(card.limits.scheduleSteps == 8 && card.defaults.steps == 8)
+
+    let model = try LocalModel(
+      directory, for: .textToImage, loading: WeightLoading(precision: .bf16, cache: .none), pool: pool)
+    let request = ImageRequest(
+      card, prompt: "a red heart", negativePrompt: nil, trueCFGScale: nil, steps: nil, width: 64, height: 64, seed: 1)
+    let image = try model(.textToImage, request, PipelineInputs())[0]
+    #expect(image.size == ImageSize(widthPx: 64, heightPx: 64) && Set(image.pixels).count > 4)
+  }
+
+  /// That of the published sizes differs from the first release in nothing but its steps.
+  @Test func syntheticTurboCheckpointsAreOfThePublishedSize() throws {
+    let base = try QwenImage21Family.syntheticFiles(.published, withTokenizer: false)
+    let turbo = try QwenImage21Family.syntheticFiles(
+      .published, release: "qwen-image-2.1-turbo", withTokenizer: false)
+    let differing = base.keys.filter { base[$0] != turbo[$0] }.sorted()
+    #expect(base.keys == turbo.keys && differing == ["model_index.json", "scheduler/scheduler_config.json"])
+  }
 }
