@@ -4,7 +4,7 @@
 #   ./Tests/bench.sh [--threads N] [--rounds N] [--only GROUP,...]     groups: see Tests/Benchmarks/reference/compare.py
 #
 # Prints Markdown; leaves .build/benchmarks/results.{md,json}. The reference comes from PyPI (Tests/NanoModel/requirements.txt),
-# unless QWEN_IMAGE_REFERENCE_PYTHON names a Python that has it. Everything takes about half an hour and 14 GB of memory.
+# unless QWEN_IMAGE_REFERENCE_PYTHON names a Python that has it. Everything takes about an hour and 16 GB of memory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -61,6 +61,11 @@ public struct Qwen3LanguageModel: Sendable {
   ) -> [Tensor] {
     decoder.run(sequences.map { TokenSequence($0, from: prefix?.ids.count ?? 0) }, after: prefix, probe: probe)
   }
+
+  /// One layer behind the embedding, to be timed by itself.
+  @_spi(Benchmarks) public func runLayer(_ index: Int, _ ids: [Int]) -> Tensor {
+    decoder.run([TokenSequence(ids)], after: nil, range: index..<index + 1)[0]
+  }
 }
 
 /// One decoder layer: causal grouped-query attention whose queries and keys are normalised by head, and a gated MLP

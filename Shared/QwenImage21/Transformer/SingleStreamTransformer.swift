@@ -239,6 +239,41 @@ public struct SingleStreamTransformer: Sendable {
     return all.rows(all.shape[0] - images.shape[0]..<all.shape[0])
   }
 
+  /// A block by itself: what is done in it for one step of an image.
+  @_spi(Benchmarks) public struct BlockPass: Sendable {
+    let tokens: Tensor
+    let span: SingleStreamBlock.Span
+  }
+
+  /// What block `index` would do if it were the first one: of the image's tokens, with keys and values of those before
+  /// it, or of all.
+  @_spi(Benchmarks) public func pass(
+    ofBlock index: Int, _ call: VelocityCall<Prepared>, usesPrefixCache: Bool
+  ) -> BlockPass {
+    var conditioning = call.branch.conditioning
+    let images = imageTokens(call.latents)
+    guard usesPrefixCache else {
+      let tokens = Tensor.stacking([conditioning.prefix, images])
+      return BlockPass(
+        tokens: tokens, span: span(of: .all, conditioning, step: call.step, rows: 0..<tokens.shape[0]))
+    }
+    var prefix = conditioning.prefix
+    let before = span(of: .prefix, conditioning, step: nil, rows: 0..<prefix.shape[0])
+    let all = blocks[index](&prefix, [before], updatesTokens: false, compute: compute, probe: .none)[0]
+    conditioning.cache = PrefixCache(layers: Array(repeating: all, count: index + 1))
+    return BlockPass(
+      tokens: images, span: span(of: .target, conditioning, step: call.step, rows: 0..<images.shape[0]))
+  }
+
+  /// Runs block `index`, to be timed by itself.
+  ///
+  /// - Returns: the tokens behind it [n, inner], fp32.
+  @_spi(Benchmarks) public func runBlock(_ index: Int, _ pass: BlockPass) -> Tensor {
+    var x = pass.tokens
+    blocks[index](&x, [pass.span], compute: compute, probe: .none)
+    return x
+  }
+
   private func normalised(_ x: Tensor, _ scales: [(rows: Range<Int>, scale: Tensor)]) -> Tensor {
     compute.scaledLayerNorm(x, scales, zeros: zeros, epsilon: Float(configuration.normEpsilon))
   }

@@ -58,6 +58,14 @@ public struct Qwen3VisionTower: Sendable {
     try reader.finish { !Self.isTensor($0) }
   }
 
+  /// Reads one image, to be timed by itself.
+  ///
+  /// - Returns: its rows, and below them those of each level [(1 + levels) · merged tokens, output width], fp32.
+  @_spi(Benchmarks) public func runTower(_ image: PatchedImage) -> Tensor {
+    let rows = read([image], probe: .none)[0]
+    return Tensor.stacking([rows.rows] + rows.levels)
+  }
+
   /// Whether a tensor of `text_encoder/`, by its published name, is the tower's. Rotary frequencies are computed.
   static func isTensor(_ name: String) -> Bool { name.hasPrefix(prefix) && !name.hasSuffix(".inv_freq") }
 }

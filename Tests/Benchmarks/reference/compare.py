@@ -6,7 +6,19 @@
 Two processes hold the same modules with the same weights and inputs, and take turns: every round runs each case once, so that
 whatever else the machine does falls on all of them. Printed are medians over the rounds, by the clock and by processor time
 divided by the number of threads (what the clock would show on an idle machine), and the medians of the rounds' ratios.
-Groups: ceilings, block, attention, layer, vision, prompts, guidance, vae, vae_encode, pipeline, http.
+Errors are relative, against the same side's fp32; those of this project's fp32 are against the reference's fp32.
+
+Groups:
+    ceilings                            what this processor can do at most
+    block, edit, attention              a block of the MMDiT; the same with a condition image; its attention alone
+    layer, vision                       a layer of Qwen2.5-VL; a quarter of its vision tower
+    prompts, guidance                   this project alone: several prompts, or both branches of guidance, in one pass
+    vae, vae_encode                     the autoencoder of the first family
+    block21                             a block of Qwen-Image-2.1, without and with a reference
+    layer21, vision21                   a layer of Qwen3-VL; its whole vision tower
+    vae21, vae_encode21                 the autoencoder of Qwen-Image-2.1
+    pipeline, pipeline21                whole images of small checkpoints
+    http                                the cluster against one process
 """
 import argparse
 import datetime
@@ -28,7 +40,13 @@ sys.path.insert(0, str(HERE.parents[1] / "Cluster"))
 import cluster as cluster_module  # noqa: E402
 
 GROUPS = (
-    "ceilings", "block", "attention", "layer", "vision", "prompts", "guidance", "vae", "vae_encode", "pipeline", "http")
+    "ceilings", "block", "edit", "attention", "layer", "vision", "prompts", "guidance", "vae", "vae_encode",
+    "block21", "layer21", "vision21", "vae21", "vae_encode21", "pipeline", "pipeline21", "http")
+TEXT_TOKENS = 128
+MODES = ["bf16", "int8", "q4", "fp32"]
+# A block with a condition image: tokens of the image that is made, of a text with an image of 384² pixels, and of the
+# condition.
+EDITED_TOKENS, EDIT_TEXT_TOKENS, CONDITION_TOKENS = 1024, 256, 4096
 SAMPLE_SECONDS = 0.2  # of work, at least, in each sample
 CEILING = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "q4": "bf16"}
 
@@ -83,15 +101,18 @@ class Bench:
     def reference(self):
         return Side("the reference", [sys.executable, HERE / "worker.py"], self.options.threads)
 
-    def rounds(self, sides, cases, rounds, ceilings=()):
+    def rounds(self, sides, cases, rounds, ceilings=(), once=()):
         """Seconds of every case [(side, key)] in every round, and the rates of `ceilings` as the cases ("ceiling", name).
 
         A first round warms up and is not counted; it tells how often work of a few milliseconds is repeated within a sample.
+        Cases with a key of `once` run in the next round only.
         """
         samples = {case: [] for case in [*cases, *(("ceiling", name) for name in ceilings)]}
         times = {case: min(20, math.ceil(SAMPLE_SECONDS / sides[case[0]]("run", case[1])["wall"])) for case in cases}
-        for _ in range(rounds):
+        for number in range(rounds):
             for side, key in cases:
+                if number and key in once:
+                    continue
                 runs = [sides[side]("run", key) for _ in range(times[side, key])]
                 samples[side, key].append({clock: statistics.median(run[clock] for run in runs) for clock in ("wall", "processor")})
             for name in ceilings:
@@ -99,15 +120,18 @@ class Bench:
                 samples["ceiling", name].append({"wall": rate["rate"], "processor": rate["processorRate"]})
         return samples
 
-    def group(self, title, kind, size, own, reference, operations, rounds, targets=None, compared=True):
-        """Measures one shape and prints its table. `own` and `reference` are precisions; ratios are to the reference's bf16."""
+    def group(self, title, kind, size, own, reference, operations, rounds, targets=None, compared=True, once=()):
+        """Measures one shape and prints its table. `own` and `reference` are precisions; ratios are to the reference's bf16.
+
+        Those of `once` are measured in one round, where they would take most of the time.
+        """
         with self.own() as ours, self.reference() as theirs:
             sides, cases = {"own": ours, "reference": theirs}, []
             for side, precisions in (("reference", reference), ("own", own)):
                 for precision in precisions:
                     sides[side]("case", precision, kind, size, precision)
                     cases.append((side, precision))
-            samples = self.rounds(sides, cases, rounds, sorted({CEILING[precision] for precision in own}))
+            samples = self.rounds(sides, cases, rounds, sorted({CEILING[precision] for precision in own}), once)
             table = []
             for side, precision in cases:
                 row = self.row(title, side, precision, samples, cases, targets)
@@ -118,8 +142,20 @@ class Bench:
                             for cost, rate in zip(samples[side, precision], samples["ceiling", CEILING[precision]]))
                 if compared and "fp32" in (own if side == "own" else reference):
                     row["error"] = sides[side]("error", precision, "fp32")["error"]
+                if compared and (side, precision) == ("own", "fp32") and "fp32" in reference:
+                    row["error"] = self.error_to_reference(ours, theirs)
                 table.append(row)
             self.print_table(title, table)
+
+    def error_to_reference(self, ours, theirs):
+        """Of the last results in fp32."""
+        self.options.scratch.mkdir(parents=True, exist_ok=True)
+        file = self.options.scratch.resolve() / "result.f32"
+        ours("keep", "fp32", file)
+        try:
+            return theirs("against", "fp32", file)["error"]
+        finally:
+            file.unlink()
 
     def row(self, title, side, precision, samples, cases, targets):
         own = samples[side, precision]
@@ -160,10 +196,36 @@ class Bench:
 
     def block(self):
         for tokens, targets in ((1024, {"bf16": 1.15, "int8": 1.9}), (4096, {"bf16": 1.4, "int8": 2.2})):
-            total = tokens + 128
+            total = tokens + TEXT_TOKENS
             operations = 24 * 3072 * 3072 * total + 4 * total * total * 3072
             self.group(f"MMDiT block, {tokens} image + 128 text tokens", "block", tokens, ["bf16", "int8", "q4", "fp32"], ["bf16", "fp32"],
                        operations, self.options.rounds if tokens < 4096 else max(3, self.options.rounds // 2), targets)
+
+    def edit(self):
+        image = EDITED_TOKENS + CONDITION_TOKENS
+        total = image + EDIT_TEXT_TOKENS
+        operations = 24 * 3072 * 3072 * total + 4 * total * total * 3072
+        for kind, name in (("edit", ""), ("edit0", ", at time 0")):
+            title = f"{EDITED_TOKENS} image + {CONDITION_TOKENS} condition{name} + {EDIT_TEXT_TOKENS} text tokens"
+            self.group(f"MMDiT block, {title}", kind, CONDITION_TOKENS, MODES, ["bf16", "fp32"], operations,
+                       max(3, self.options.rounds // 2), {"bf16": 1.4, "int8": 2.2}, once=["fp32"])
+
+    def block21(self):
+        for size in (1024, 4096):
+            title = f"{size} image tokens behind {TEXT_TOKENS} of text"
+            self.single_stream(title, "block21", size, size, size + TEXT_TOKENS)
+        size, before = 4096, 4096 + TEXT_TOKENS
+        title = f"{size} image tokens behind {TEXT_TOKENS} of text and {size} of a reference"
+        self.single_stream(f"{title}, prefix cache", "block21-edit", size, size, before + size)
+        # The reference sees little more than itself; what the text sees does not count.
+        tokens = before + size
+        self.single_stream(f"{title}, no prefix cache", "block21-edit-whole", size, tokens, size + before * size / tokens)
+
+    def single_stream(self, title, kind, size, tokens, seen):
+        """A block of Qwen-Image-2.1 over `tokens`, each of which sees `seen`, on average."""
+        operations = 2 * (4 * 4096 * 4096 + 3 * 4096 * 12288) * tokens + 4 * tokens * seen * 4096
+        rounds, once = (self.options.rounds, []) if tokens < 4096 else (max(3, self.options.rounds // 2), ["fp32"])
+        self.group(f"Single-stream block, {title}", kind, size, MODES, ["bf16", "fp32"], operations, rounds, once=once)
 
     def attention(self):
         for tokens in (1152, 4224):
@@ -185,6 +247,23 @@ class Bench:
             operations = products + 4 * 1280 * patches * (7 * 64 + patches)
             self.group(f"Vision tower, 8 of 32 blocks, {side}² pixels", "vision", side, ["bf16", "fp32"],
                        ["bf16", "fp32"], operations, max(3, self.options.rounds // 2))
+
+    def layer21(self):
+        parameters = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 12288
+        for tokens in (128, 512):
+            operations = 2 * parameters * tokens + 2 * tokens * tokens * 4096
+            self.group(f"Qwen3-VL decoder layer, {tokens} tokens", "layer21", tokens, MODES, ["bf16", "fp32"], operations,
+                       self.options.rounds)
+
+    def vision21(self):
+        width, inner, merged, blocks = 1152, 4304, 4608, 27
+        for side in (512, 1024):
+            patches = (side // 16) ** 2
+            # Three of the blocks have a merger of their own.
+            products = 2 * patches * (blocks * (4 * width * width + 2 * width * inner) + 1536 * width)
+            products += 4 * 2 * (patches // 4) * merged * (merged + 4096)
+            self.group(f"Qwen3-VL vision tower, {side}² pixels", "vision21", side, ["bf16", "fp32"], ["bf16", "fp32"],
+                       products + blocks * 4 * width * patches * patches, max(2, self.options.rounds // 3), once=["fp32"])
 
     def alternatives(self, title, kinds, names, size, precisions, times=1):
         """Two ways of this project to do something; the first does a `times`-th of the second's work."""
@@ -214,14 +293,20 @@ class Bench:
                               ["bf16", "int8", "q4"])
 
     def vae(self):
-        self.autoencoder("VAE decode", "vae", decoder_operations, {"fp32": 4})
+        self.autoencoder("VAE decode", "vae", decoder_operations, (256, 512, 1024), {"fp32": 4})
 
     def vae_encode(self):
-        self.autoencoder("VAE encode", "vae-encode", encoder_operations)
+        self.autoencoder("VAE encode", "vae-encode", encoder_operations, (256, 512, 1024), {"fp32": 4})
 
-    def autoencoder(self, name, kind, operations, targets=None):
+    def vae21(self):
+        self.autoencoder("Qwen-Image-2.1 VAE decode", "vae21", decoder_operations_21, (512, 1024))
+
+    def vae_encode21(self):
+        self.autoencoder("Qwen-Image-2.1 VAE encode", "vae21-encode", encoder_operations_21, (512, 1024))
+
+    def autoencoder(self, name, kind, operations, sizes, targets=None):
         """Ratios to the ceiling count 3×3 convolutions as direct sums, of which the kernels do a part only."""
-        for size in (256, 512, 1024):
+        for size in sizes:
             title, table = f"{name} {size}²", []
             rounds = self.options.rounds if size < 1024 else max(1, self.options.rounds // 3)
             needed = {"fp32": 9.6e9, "bf16": 4.9e9} if size == 1024 else {"fp32": 3e9, "bf16": 2e9}
@@ -249,6 +334,10 @@ class Bench:
                         for clock, rate in (("wall", "rate"), ("processor", "processorRate")):
                             row[f"{clock}_of_ceiling"] = statistics.median(
                                 operations(size) / cost[clock] / ceiling[rate] for cost, ceiling in zip(samples[case], rates))
+                        if ("reference", "fp32") in cases:
+                            row["error"] = self.error_to_reference(ours, theirs)
+                    if case == ("reference", "bf16") and ("reference", "fp32") in cases:
+                        row["error"] = theirs("error", "bf16", "fp32")["error"]
                     table.append(row)
             self.print_table(title, table)
             print("\nPeak resident memory: " + ", ".join(
@@ -257,15 +346,22 @@ class Bench:
     def pipeline(self):
         small = self.small_checkpoint()
         for name, folder, size in (("tiny", ROOT / "Tests/Golden/tiny/checkpoint", 64), ("small", small, 256)):
-            model, title = f"{folder}:4", f"Whole pipeline, {name} checkpoint, {size}², 4 steps with guidance"
-            with self.own() as ours, self.reference() as theirs:
-                sides, cases = {"own": ours, "reference": theirs}, []
-                for side, precisions in (("reference", ["bf16", "fp32"]), ("own", ["bf16", "int8", "fp32"])):
-                    for precision in precisions:
-                        sides[side]("case", precision, "pipeline", size, precision, model)
-                        cases.append((side, precision))
-                samples = self.rounds(sides, cases, self.options.rounds)
-                self.print_table(title, [self.row(title, *case, samples, cases, None) for case in cases])
+            self.images(f"Whole pipeline, {name} checkpoint", "pipeline", folder, size)
+
+    def pipeline21(self):
+        folder = ROOT / "Tests/Golden/tiny-2.1/checkpoint"
+        self.images("Whole pipeline of Qwen-Image-2.1, tiny checkpoint", "pipeline21", folder, 64)
+
+    def images(self, title, kind, folder, size):
+        model, title = f"{folder}:4", f"{title}, {size}², 4 steps with guidance"
+        with self.own() as ours, self.reference() as theirs:
+            sides, cases = {"own": ours, "reference": theirs}, []
+            for side, precisions in (("reference", ["bf16", "fp32"]), ("own", ["bf16", "int8", "fp32"])):
+                for precision in precisions:
+                    sides[side]("case", precision, kind if side == "reference" else "pipeline", size, precision, model)
+                    cases.append((side, precision))
+            samples = self.rounds(sides, cases, self.options.rounds)
+            self.print_table(title, [self.row(title, *case, samples, cases, None) for case in cases])
 
     def small_checkpoint(self):
         folder = self.options.scratch / "small"
@@ -341,6 +437,36 @@ def encoder_operations(size):
     convolutions = (first * (3 * 96 + 4 * 96 * 96) + second * (96 * 96 + 96 * 192 + 3 * 192 * 192)
                     + third * (192 * 192 + 192 * 384 + 3 * 384 * 384) + last * (384 * 384 + 4 * 384 * 384 + 384 * 32))
     return 18 * convolutions + 2 * (second * 96 * 192 + third * 192 * 384) + middle_operations(last)
+
+
+def decoder_operations_21(size):
+    widths, side, channels = (1152, 1152, 576, 288, 144), size // 16, 1152
+    convolutions = side * side * (64 * 1152 + 4 * 1152 * 1152) + size * size * 144 * 4
+    products = side * side * (2 * 64 * 64 + 8 * 1152 * 1152) + 4 * side**4 * 1152
+    for number, width in enumerate(widths):
+        if width != channels:
+            products += 2 * side * side * channels * width
+        convolutions += side * side * (channels * width + 5 * width * width)
+        channels = width
+        if number < len(widths) - 1:
+            side *= 2
+            convolutions += side * side * width * width
+    return 18 * convolutions + products
+
+
+def encoder_operations_21(size):
+    widths, side, channels = (96, 192, 384, 768, 768), size, 96
+    convolutions, products = size * size * 4 * 96, 0
+    for number, width in enumerate(widths):
+        if width != channels:
+            products += 2 * side * side * channels * width
+        convolutions += side * side * (channels * width + 3 * width * width)
+        channels = width
+        if number < len(widths) - 1:
+            side //= 2
+            convolutions += side * side * width * width
+    convolutions += side * side * (4 * 768 * 768 + 768 * 128)
+    return 18 * convolutions + products + side * side * (2 * 128 * 128 + 8 * 768 * 768) + 4 * side**4 * 768
 
 
 def available_bytes():

@@ -5,7 +5,7 @@ import ImageCodec
 import Kernels
 import ModelRegistry
 @_spi(Benchmarks) import QwenImage
-import QwenImage21
+@_spi(Benchmarks) import QwenImage21
 import TensorCore
 import Weights
 
@@ -24,18 +24,25 @@ struct BenchmarkCase {
 
   struct UnknownKind: Error { let kind: String }
 
-  /// Image tokens of a block with condition images.
+  /// Image tokens of a block with condition images, a square of 512 pixels.
   static let editedTokens = 1024
+  /// Text tokens there: 196 of an image of 384² pixels, the rest words.
+  static let editTextTokens = 256
 
-  /// Kinds: `block` (size: image tokens, a square), `edit` (a block with 1024 image tokens and a condition image of
-  /// `size` tokens), `edit0` (the same with condition images modulated as at time 0), `single`, `prefix` (the second
-  /// family: a step of two blocks over an image of `size` tokens behind a text, or what a text and a reference of
-  /// `size` tokens leave in them), `attention`, `layer` (tokens),
-  /// `vision` (pixels of a side; eight blocks, one of them with full attention: a quarter of the tower), `vae`,
-  /// `vae-encode` (decoder and encoder; pixels of a side), `vae21`, `vae21-encode` (those of Qwen-Image-2.1), `pair`,
-  /// `shared` (two branches of guidance, one by one or in one pass; size: image tokens), `prompts1`, `prompts8` (a text
-  /// encoder's layer over one or eight prompts of `size` tokens after its prefix), `pipeline` (pixels of a side, of the
-  /// checkpoint `model`; `model:STEPS`).
+  /// Kinds of the first family: `block` (size: image tokens, a square), `edit` (a block with 1024 image tokens and a
+  /// condition image of `size` tokens), `edit0` (the same with condition images modulated as at time 0), `attention`,
+  /// `layer` (tokens), `vision` (pixels of a side; eight blocks, one of them with full attention: a quarter of the
+  /// tower), `vae`, `vae-encode` (decoder and encoder; pixels of a side), `pair`, `shared` (two branches of guidance,
+  /// one by one or in one pass; size: image tokens), `prompts1`, `prompts8` (a text encoder's layer over one or eight
+  /// prompts of `size` tokens after its prefix).
+  ///
+  /// Of the second one: `block21` (a block over an image of `size` tokens behind a text whose keys and values are
+  /// kept), `block21-edit` (behind a text and a reference of `size` tokens), `block21-edit-whole` (the same without
+  /// keys and values that are kept), `single`, `prefix` (a step of two blocks over an image of `size` tokens behind a
+  /// text, or what a text and a reference of `size` tokens leave in them), `layer21` (tokens), `vision21` (pixels of a
+  /// side; the whole tower), `vae21`, `vae21-encode` (pixels of a side).
+  ///
+  /// Of either: `pipeline` (pixels of a side, of the checkpoint `model`; `model:STEPS`).
   init(kind: String, size: Int, precision: Precision, model: String?, pool: ThreadPool) throws {
     let compute = Compute(precision: precision, pool: pool)
     switch kind {
@@ -43,6 +50,11 @@ struct BenchmarkCase {
     case "edit", "edit0": run = try Self.edit(size, compute, hasTimeZero: kind == "edit0")
     case "single": run = try Self.singleStream(size, compute)
     case "prefix": run = try Self.prefix(size, compute)
+    case "block21": run = try Self.block21(size, compute, hasReference: false, usesPrefixCache: true)
+    case "block21-edit": run = try Self.block21(size, compute, hasReference: true, usesPrefixCache: true)
+    case "block21-edit-whole": run = try Self.block21(size, compute, hasReference: true, usesPrefixCache: false)
+    case "layer21": run = try Self.layer21(size, compute)
+    case "vision21": run = try Self.vision21(size, compute)
     case "attention": run = Self.attention(size, compute)
     case "layer": run = try Self.layer(size, compute)
     case "vision": run = try Self.vision(size, compute)
@@ -86,9 +98,9 @@ struct BenchmarkCase {
   private static func edit(_ size: Int, _ compute: Compute, hasTimeZero: Bool) throws -> () -> Tensor? {
     let transformer = try transformer(compute, hasTimeZero: hasTimeZero)
     let side = Int(Double(size).squareRoot()), grid = TokenGrid(height: side, width: size / side)
-    var branch = branch(editedTokens, text: textTokens, transformer)
+    var branch = branch(editedTokens, text: editTextTokens, transformer)
     branch.conditioning = transformer.condition(
-      promptEmbeds: uniforms("input.prompt_embeds", textTokens, 3584), grid: TokenGrid(height: 32, width: 32),
+      promptEmbeds: uniforms("input.prompt_embeds", editTextTokens, 3584), grid: TokenGrid(height: 32, width: 32),
       references: transformer.references([
         ReferenceLatents(latents: uniforms("input.reference", grid.tokenCount, 64), grid: grid)
       ]))
@@ -106,12 +118,12 @@ struct BenchmarkCase {
 
   /// The second family at its published width, and an image of `size` tokens.
   private static func singleStream(
-    _ compute: Compute, _ size: Int
+    _ compute: Compute, _ size: Int, usesPrefixCache: Bool = true
   ) throws -> (transformer: SingleStreamTransformer, image: DenoisingInput) {
     var configuration = SingleStreamConfiguration.published
     configuration.layerCount = timedLayer + 1
     let transformer = try SingleStreamTransformer(
-      .synthetic("transformer"), configuration: configuration, compute: compute)
+      .synthetic("transformer"), configuration: configuration, compute: compute, usesPrefixCache: usesPrefixCache)
     let side = Int(Double(size).squareRoot()), grid = TokenGrid(height: side, width: size / side)
     let embeds = uniforms("input.prompt_embeds", textTokens, configuration.contextDim)
     return (
@@ -131,10 +143,30 @@ struct BenchmarkCase {
 
   private static func prefix(_ size: Int, _ compute: Compute) throws -> () throws -> Tensor? {
     let (transformer, image) = try singleStream(compute, size)
-    var input = image
-    input.references = [ReferenceLatents(latents: image.latents, grid: image.grid)]
-    input.prompts[0].imagePlaces = [8]
-    return { [input] in try transformer.prepare(input, times: [0.7])[0].cache?.keys(block: timedLayer) }
+    let input = behindReference(image)
+    return { try transformer.prepare(input, times: [0.7])[0].cache?.keys(block: timedLayer) }
+  }
+
+  /// The image behind a reference of its size, which comes after eight tokens of the text.
+  private static func behindReference(_ image: DenoisingInput) -> DenoisingInput {
+    let latents = image.latents.shape
+    var result = image
+    result.references = [
+      ReferenceLatents(latents: uniforms("input.reference", latents[0], latents[1]), grid: image.grid)
+    ]
+    result.prompts[0].imagePlaces = [8]
+    return result
+  }
+
+  private static func block21(
+    _ size: Int, _ compute: Compute, hasReference: Bool, usesPrefixCache: Bool
+  ) throws -> () -> Tensor? {
+    // Keys and values of the timed block are made for it alone.
+    let (transformer, image) = try singleStream(compute, size, usesPrefixCache: false)
+    let branch = try transformer.prepare(hasReference ? behindReference(image) : image, times: [0.7])[0]
+    let call = VelocityCall(branch: branch, latents: image.latents, step: 0)
+    let pass = transformer.pass(ofBlock: timedLayer, call, usesPrefixCache: usesPrefixCache)
+    return { transformer.runBlock(timedLayer, pass) }
   }
 
   private static func guidance(_ size: Int, _ compute: Compute, isShared: Bool) throws -> () -> Tensor? {
@@ -188,6 +220,24 @@ struct BenchmarkCase {
     let image = PatchedImage(
       patches: uniforms("input.pixels", grid.tokenCount, configuration.patchValues), grid: grid)
     return { tower([image])[0] }
+  }
+
+  private static func layer21(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    var configuration = Qwen3TextConfiguration.published
+    configuration.layerCount = timedLayer + 1
+    configuration.vocabularySize = 1024
+    let model = try Qwen3LanguageModel(.synthetic("text_encoder"), configuration: configuration, compute: compute)
+    let ids = tokens(size)
+    return { model.runLayer(timedLayer, ids) }
+  }
+
+  private static func vision21(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let configuration = Qwen3VisionConfiguration.published
+    let tower = try Qwen3VisionTower(.synthetic("text_encoder"), configuration: configuration, compute: compute)
+    let side = size / configuration.patchSize, grid = TokenGrid(height: side, width: side)
+    let image = PatchedImage(
+      patches: uniforms("input.pixels", grid.tokenCount, configuration.geometry.patchValues), grid: grid)
+    return { tower.runTower(image) }
   }
 
   private static func vae(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {

@@ -11,10 +11,11 @@ import TensorCore
 ///
 ///     case KEY KIND SIZE PRECISION [MODEL]    makes a case; kinds are in Cases.swift
 ///     run KEY                                 {"wall": seconds, "processor": seconds of all threads / threads}
-///     error KEY REFERENCE                     {"error": relative error of the last result of KEY against that of
-///     REFERENCE} drop KEY                                frees a case ceiling NAME                            {"rate":
-///     units per second, "processorRate": likewise by processor time} memory                                  {"peak":
-///     peak RSS in bytes since the last `memory`}
+///     error KEY REFERENCE                     {"error": relative error of KEY's last result against that of REFERENCE}
+///     keep KEY PATH                           writes KEY's last result to a file, as fp32
+///     drop KEY                                frees a case
+///     ceiling NAME                            {"rate": units per second, "processorRate": likewise by processor time}
+///     memory                                  {"peak": peak RSS in bytes since the last `memory`}
 @main
 struct ModelBenchmark {
   let pool: ThreadPool
@@ -50,6 +51,9 @@ struct ModelBenchmark {
       results[words[1]] = result
       answer(["wall": cost.wall, "processor": cost.processor])
     case ("error", 3): answer(["error": Self.relativeError(results[words[1]] ?? [], results[words[2]] ?? [])])
+    case ("keep", 3):
+      try (results[words[1]] ?? []).withUnsafeBytes { try Data($0).write(to: URL(filePath: words[2])) }
+      answer([:])
     case ("drop", 2):
       cases[words[1]] = nil
       BlockRecycler.shared.releaseIdleBlocks()
