@@ -10,6 +10,7 @@
 #define PAIR_BF16 pair_bf16_avx512bf16
 #define TABLE_NAME "avx512bf16"
 #define TABLE_SYMBOL ck_table_avx512bf16
+#define WEIGHT_BYTES weight_bytes_avx512bf16
 #define PANEL_ROWS 8
 #define PASS_VECTORS 3
 #define DOT_BF16(acc, a, b) (vf)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(a), (__m512bh)(b))
@@ -19,6 +20,13 @@ CK_INLINE vu pair_bf16_avx512bf16(vf a, vf b) {
   const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
                                               19, 3, 18, 2, 17, 1, 16, 0);
   return (vu)_mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a));
+}
+// Saturating packs leave each 128-bit lane with four bytes of each vector, which a shuffle sets side by side.
+CK_INLINE vu weight_bytes_avx512bf16(vf a, vf b, vf c, vf d) {
+  const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m512i low = _mm512_packus_epi32(_mm512_cvtps_epi32((__m512)a), _mm512_cvtps_epi32((__m512)b));
+  const __m512i high = _mm512_packus_epi32(_mm512_cvtps_epi32((__m512)c), _mm512_cvtps_epi32((__m512)d));
+  return (vu)_mm512_shuffle_epi8(_mm512_packus_epi16(low, high), order);
 }
 #include "table.inc"
 #pragma clang attribute pop

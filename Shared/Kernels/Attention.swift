@@ -7,7 +7,8 @@ extension Compute {
   ///
   /// Head h reads the keys of kv head h/(heads/kvHeads). When causal, query i sees the keys j ≤ i + m - n; a query that
   /// sees none gives zeros. Inputs are of ``activationDType``, or fp32, which is rounded to it. Scores exist only in
-  /// tiles (online softmax).
+  /// tiles (online softmax). Of ``Precision/int8``, long sequences are multiplied in 8 bits, see
+  /// ``hasAttentionInt8(keys:headDim:)``.
   public func attention(q: Tensor, k: Tensor, v: Tensor, heads: Int, kvHeads: Int, headDim: Int, causal: Bool) -> Tensor
   {
     let n = q.shape.rowExtents.rows, m = k.shape.rowExtents.rows
@@ -16,7 +17,7 @@ extension Compute {
     precondition(
       k.shape.rowExtents.width == kvHeads * headDim && k.shape == v.shape,
       "keys \(k.shape), values \(v.shape), \(kvHeads) kv heads of \(headDim)")
-    let kernel = precision == .fp32 ? functions.fp32_attention : functions.bf16_attention
+    let kernel = attentionKernel(inInt8: !causal && hasAttentionInt8(keys: m, headDim: headDim))
     return filled([n, heads * headDim], activationDType, reading: q, k, v) { result in
       guard n > 0 else { return }
       let head = PackedHead(kernel, keys: m, headDim: headDim)
@@ -27,9 +28,25 @@ extension Compute {
     }
   }
 
-  /// As ``attention(q:k:v:heads:kvHeads:headDim:causal:)`` without causality, of rows that see their own part only: the
-  /// rows of q, k and v [n, …] that are in the same one of `parts`, which follow one another from the first row to the
-  /// last. Each row has the same bytes as if its part were computed alone.
+  /// Keys from which on attention without causality has 8-bit products in ``Precision/int8``: with fewer it is a small
+  /// part of the work, and bf16 is more exact.
+  public static let attentionInt8Keys = 4096
+
+  /// Whether attention without causality to `keys` keys has 8-bit products: queries and keys have one scale per row and
+  /// head, values one per channel of a tile of keys, and weights have 8 bits. Depends on nothing else, so that all
+  /// workers of a mode agree. Causal attention never has them, because what is taken off the keys of a row would depend
+  /// on keys that it does not see.
+  public func hasAttentionInt8(keys: Int, headDim: Int) -> Bool {
+    precision == .int8 && keys >= Self.attentionInt8Keys && headDim <= Int(CK_INT8_HEAD_DIM)
+  }
+
+  private func attentionKernel(inInt8: Bool = false) -> ck_attention_kernel {
+    inInt8 ? functions.int8_attention : precision == .fp32 ? functions.fp32_attention : functions.bf16_attention
+  }
+
+  /// As ``attention(q:k:v:heads:kvHeads:headDim:causal:)`` without causality, never with 8-bit products, of rows that
+  /// see their own part only: the rows of q, k and v [n, …] that are in the same one of `parts`, which follow one
+  /// another from the first row to the last. Each row has the same bytes as if its part were computed alone.
   public func attention(
     q: Tensor, k: Tensor, v: Tensor, heads: Int, kvHeads: Int, headDim: Int, within parts: [Range<Int>]
   ) -> Tensor {
@@ -41,7 +58,7 @@ extension Compute {
       "keys \(k.shape), values \(v.shape), \(kvHeads) kv heads of \(headDim), \(n) queries")
     let ends = parts.map(\.upperBound)
     precondition(parts.map(\.lowerBound) == [0] + ends.dropLast() && ends.last == n, "parts \(parts) of \(n) rows")
-    let kernel = precision == .fp32 ? functions.fp32_attention : functions.bf16_attention
+    let kernel = attentionKernel()
     return filled([n, heads * headDim], activationDType, reading: q, k, v) { result in
       func attention(_ part: Range<Int>) -> HeadAttention {
         HeadAttention(

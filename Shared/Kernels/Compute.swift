@@ -8,7 +8,7 @@ public enum Precision: String, Sendable, CaseIterable {
   /// bf16 weights and activations, fp32 sums and residual streams.
   case bf16
   /// 8-bit weights, one scale per output channel, times 8-bit activations, one scale per row, quantized as they arrive.
-  /// All else as in ``bf16``.
+  /// Attention to many keys is in 8 bits too (``Compute/hasAttentionInt8(keys:headDim:)``). All else as in ``bf16``.
   case int8
   /// 4-bit weights, one bf16 scale per 32 inputs, expanded to bf16 as they are used. All else as in ``bf16``.
   case q4
@@ -62,12 +62,15 @@ public struct Compute: Sendable {
 
   /// Names everything that results depend on besides the inputs: equal strings promise equal bytes.
   public var numericsClass: String {
-    let own = "\(precision.rawValue)/\(instructionSet.rawValue)/\(Self.numericsVersion)"
+    let version = precision == .int8 ? Self.int8NumericsVersion : Self.numericsVersion
+    let own = "\(precision.rawValue)/\(instructionSet.rawValue)/\(version)"
     return matrixLibrary == .openBLAS ? "\(own)/openblas-\(Sgemm.version)" : own
   }
 
   /// Raised whenever a change of the kernels changes bytes.
   private static let numericsVersion = 3
+  /// The same of ``Precision/int8``, which changes by what only this mode uses as well.
+  private static let int8NumericsVersion = 4
 
   var functions: ck_table { table.functions }
 

@@ -82,6 +82,9 @@ typedef struct ck_patches {
   const float *x;
 } ck_patches;
 
+/// Widest head of int8_attention.
+enum { CK_INT8_HEAD_DIM = 256 };
+
 /// Most tiles of 4×4 pixels of one call of `convolution`; the image's tiles are numbered row by row.
 enum { CK_WINOGRAD_TILES = 48 };
 
@@ -124,6 +127,9 @@ typedef struct ck_table {
   const char *name;
   ck_matmul fp32, bf16, int8;
   ck_attention_kernel fp32_attention, bf16_attention;
+  /// With 8-bit products: queries and keys have a scale per row, weights and values scales per tile of keys. Never
+  /// causal, heads of at most CK_INT8_HEAD_DIM, at least one key; `out` is bf16. Every table gives the same bytes.
+  ck_attention_kernel int8_attention;
 
   /// Multiplies groups of 16, 64 or 256 elements with a regular Hadamard matrix, orthonormal and its own inverse; n is a multiple of
   /// `group`. out may be x. Reference.rotated.

@@ -115,8 +115,9 @@ struct KernelBenchmark {
 
   private func attention() {
     for (n, heads, kvHeads, headDim, precision) in [
-      (1152, 24, 24, 128, Precision.bf16), (4224, 24, 24, 128, .bf16), (512, 28, 4, 128, .bf16),
-      (1152, 24, 24, 128, .fp32),
+      (1152, 24, 24, 128, Precision.bf16), (1152, 24, 24, 128, .int8), (4224, 24, 24, 128, .bf16),
+      (4224, 24, 24, 128, .int8), (16384, 24, 24, 128, .bf16), (16384, 24, 24, 128, .int8),
+      (4224, 32, 32, 128, .bf16), (4224, 32, 32, 128, .int8), (512, 28, 4, 128, .bf16), (1152, 24, 24, 128, .fp32),
       (4096, 1, 1, 384, .fp32),
     ] {
       let compute = Compute(precision: precision, pool: pool, instructionSet: instructionSet)
