@@ -38,11 +38,15 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path.insert(0, str(HERE.parents[1] / "Cluster"))
 import cluster as cluster_module  # noqa: E402
+from operations import decoder_operations, decoder_operations_21, encoder_operations, encoder_operations_21  # noqa: E402
 
 GROUPS = (
     "ceilings", "block", "edit", "attention", "layer", "vision", "prompts", "guidance", "vae", "vae_encode",
     "block21", "layer21", "vision21", "vae21", "vae_encode21", "pipeline", "pipeline21", "http")
 TEXT_TOKENS = 128
+# What the reference takes for an autoencoder, up to 512² and at 1024²; without that much it is left out.
+VAE_BYTES = ({"fp32": 3e9, "bf16": 2e9}, {"fp32": 9.6e9, "bf16": 4.9e9})
+VAE_21_BYTES = ({"fp32": 7e9, "bf16": 5e9}, {"fp32": 15e9, "bf16": 10.5e9})
 MODES = ["bf16", "int8", "q4", "fp32"]
 # A block with a condition image: tokens of the image that is made, of a text with an image of 384² pixels, and of the
 # condition.
@@ -299,21 +303,21 @@ class Bench:
         self.autoencoder("VAE encode", "vae-encode", encoder_operations, (256, 512, 1024), {"fp32": 4})
 
     def vae21(self):
-        self.autoencoder("Qwen-Image-2.1 VAE decode", "vae21", decoder_operations_21, (512, 1024))
+        self.autoencoder("Qwen-Image-2.1 VAE decode", "vae21", decoder_operations_21, (512, 1024), needed=VAE_21_BYTES)
 
     def vae_encode21(self):
-        self.autoencoder("Qwen-Image-2.1 VAE encode", "vae21-encode", encoder_operations_21, (512, 1024))
+        self.autoencoder(
+            "Qwen-Image-2.1 VAE encode", "vae21-encode", encoder_operations_21, (512, 1024), needed=VAE_21_BYTES)
 
-    def autoencoder(self, name, kind, operations, sizes, targets=None):
+    def autoencoder(self, name, kind, operations, sizes, targets=None, needed=VAE_BYTES):
         """Ratios to the ceiling count 3×3 convolutions as direct sums, of which the kernels do a part only."""
         for size in sizes:
             title, table = f"{name} {size}²", []
             rounds = self.options.rounds if size < 1024 else max(1, self.options.rounds // 3)
-            needed = {"fp32": 9.6e9, "bf16": 4.9e9} if size == 1024 else {"fp32": 3e9, "bf16": 2e9}
             with self.own() as ours, self.reference() as theirs:
                 sides, cases, peaks = {"own": ours, "reference": theirs}, [], {}
                 for side, precision in (("reference", "bf16"), ("reference", "fp32"), ("own", "fp32")):
-                    if side == "reference" and available_bytes() < needed[precision] + 2e9:
+                    if side == "reference" and available_bytes() < needed[size == 1024][precision] + 2e9:
                         print(f"\n{title}: the reference's {precision} left out, {available_bytes() / 1e9:.1f} GB of memory are free")
                         continue
                     sides[side]("case", precision, kind, size, precision)
@@ -418,55 +422,6 @@ def request(url, size, steps, number):
 def processor_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def middle_operations(tokens):
-    """Of the autoencoder's middle block with 384 channels: four 3×3 convolutions, attention, its four projections."""
-    return 18 * tokens * 4 * 384 * 384 + 4 * tokens * tokens * 384 + 8 * tokens * 384 * 384
-
-
-def decoder_operations(size):
-    first, second, third, last = (size * size // part for part in (64, 16, 4, 1))
-    convolutions = (first * (16 * 384 + 6 * 384 * 384) + second * (384 * 192 + 192 * 384 + 5 * 384 * 384)
-                    + third * (384 * 192 + 6 * 192 * 192) + last * (192 * 96 + 6 * 96 * 96 + 96 * 3))
-    return 18 * convolutions + 2 * second * 192 * 384 + middle_operations(first)
-
-
-def encoder_operations(size):
-    first, second, third, last = (size * size // part for part in (1, 4, 16, 64))
-    convolutions = (first * (3 * 96 + 4 * 96 * 96) + second * (96 * 96 + 96 * 192 + 3 * 192 * 192)
-                    + third * (192 * 192 + 192 * 384 + 3 * 384 * 384) + last * (384 * 384 + 4 * 384 * 384 + 384 * 32))
-    return 18 * convolutions + 2 * (second * 96 * 192 + third * 192 * 384) + middle_operations(last)
-
-
-def decoder_operations_21(size):
-    widths, side, channels = (1152, 1152, 576, 288, 144), size // 16, 1152
-    convolutions = side * side * (64 * 1152 + 4 * 1152 * 1152) + size * size * 144 * 4
-    products = side * side * (2 * 64 * 64 + 8 * 1152 * 1152) + 4 * side**4 * 1152
-    for number, width in enumerate(widths):
-        if width != channels:
-            products += 2 * side * side * channels * width
-        convolutions += side * side * (channels * width + 5 * width * width)
-        channels = width
-        if number < len(widths) - 1:
-            side *= 2
-            convolutions += side * side * width * width
-    return 18 * convolutions + products
-
-
-def encoder_operations_21(size):
-    widths, side, channels = (96, 192, 384, 768, 768), size, 96
-    convolutions, products = size * size * 4 * 96, 0
-    for number, width in enumerate(widths):
-        if width != channels:
-            products += 2 * side * side * channels * width
-        convolutions += side * side * (channels * width + 3 * width * width)
-        channels = width
-        if number < len(widths) - 1:
-            side //= 2
-            convolutions += side * side * width * width
-    convolutions += side * side * (4 * 768 * 768 + 768 * 128)
-    return 18 * convolutions + products + side * side * (2 * 128 * 128 + 8 * 768 * 768) + 4 * side**4 * 768
 
 
 def available_bytes():
