@@ -39,7 +39,7 @@ struct LocalCommand: AsyncParsableCommand {
   @Option(
     help: """
       Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). \
-      auto: as the checkpoint is packed, else bf16.
+      auto: as the checkpoint is packed or quantised, else bf16.
       """)
   var precision = PrecisionChoice.auto
 

@@ -79,7 +79,8 @@ public struct StageConfiguration: SettingGroup {
       "denoiser.prefixCacheKeptBytesMax", prefixCacheKeptBytesMax, in: 0...(1 << 50),
       "most bytes of these that are kept for later images of the same prompt and references")
     precision = await reader.choice(
-      "compute.precision", precision, "arithmetic of the models; auto: as the checkpoint is packed, else bf16")
+      "compute.precision", precision,
+      "arithmetic of the models; auto: as the checkpoint is packed or quantised, else bf16")
     weightCache = await reader.text(
       "model.weightCache", weightCache,
       "where packed weights are kept: a directory, none, or auto: beside a large model")

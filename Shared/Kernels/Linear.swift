@@ -37,9 +37,12 @@ public struct Linear: Sendable {
 }
 
 extension Linear {
+  /// The numbers of inputs that can be rotated together, the largest first.
+  public static let rotationGroups = [256, 64, 16]
+
   /// Inputs that a layer with `inFeatures` of them rotates together: the most of 16, 64 and 256 that divide them; 1:
   /// none do.
-  public static func rotationGroup(inFeatures: Int) -> Int { [256, 64, 16].first { inFeatures % $0 == 0 } ?? 1 }
+  public static func rotationGroup(inFeatures: Int) -> Int { rotationGroups.first { inFeatures % $0 == 0 } ?? 1 }
 }
 
 /// The kernels' form of a weight matrix [out, in]; panels are described in ckernels.h.
@@ -117,6 +120,18 @@ extension Compute {
   }
 
   private func packedInt8(_ weight: Tensor, _ rotation: Int) -> PreparedWeight {
+    packedInt8(weight) { rows, numbers, scales in
+      withRows(rows, of: weight, rotation: rotation) { source, type in
+        functions.quantize_int8(numbers, scales, source, type, rows.count, weight.shape[1])
+      }
+    }
+  }
+
+  /// A weight [out, in] as panels of 8-bit numbers: `quantise` gets some of its rows, and writes their numbers and
+  /// scales.
+  func packedInt8(
+    _ weight: Tensor, quantise: (Range<Int>, UnsafeMutablePointer<Int8>, UnsafeMutablePointer<Float>) -> Void
+  ) -> PreparedWeight {
     precondition(weight.shape[1] <= 1 << 16, "\(weight.shape[1]) inputs: 32-bit sums of 8-bit products might overflow")
     let out = weight.shape[0], depth = weight.shape[1], matmul = functions.int8,
       panelBytes = matmul.packed_b_bytes(1, depth)
@@ -128,10 +143,7 @@ extension Compute {
           parallelPanels(weight, matmul) { panel, rows in
             let row = rows.lowerBound, count = rows.count
             withUnsafeTemporaryAllocation(of: Int8.self, capacity: count * depth) { quantized in
-              withRows(rows, of: weight, rotation: rotation) { source, type in
-                functions.quantize_int8(
-                  quantized.baseAddress, scales.pointer(row, count: count), source, type, count, depth)
-              }
+              quantise(rows, quantized.baseAddress!, scales.pointer(row, count: count))
               functions.int8_offsets(offsets.pointer(row, count: count), quantized.baseAddress, count, depth)
               matmul.pack_b(
                 panels.address(panel * panelBytes, count: panelBytes), quantized.baseAddress, 0, depth, count, depth)

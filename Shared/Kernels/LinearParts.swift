@@ -47,8 +47,8 @@ extension Linear {
     guard outFeatures > 0, inFeatures > 0, outFeatures < 1 << 30, inFeatures < 1 << 30 else {
       throw .invalidPart("panels", reason: "is for \(outFeatures) outputs and \(inFeatures) inputs")
     }
-    guard rotation == 1 || rotation == Self.rotationGroup(inFeatures: inFeatures) && [.int8, .q4].contains(precision)
-    else {
+    let canRotate = Self.rotationGroups.contains(rotation) && inFeatures % rotation == 0
+    guard rotation == 1 || canRotate && [.int8, .q4].contains(precision) else {
       throw .invalidPart("panels", reason: "is said to be rotated by \(rotation), which \(inFeatures) inputs are not")
     }
     self.rotation = rotation

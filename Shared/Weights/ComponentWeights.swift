@@ -17,6 +17,10 @@ public struct ComponentWeights: Sendable {
   private let locations: [String: Location]
   /// Packed weights in the files of this component.
   private let packed: [String: PackedFormat.Layer]
+  /// Layers that another program has quantised, by the model's names of their weights.
+  private let quantisations: [String: StoredQuantisation]
+  /// Names of tensors that only describe such weights.
+  private let companions: Set<String>
   /// Packed weights in other files: a cache.
   private let overlay: [ComponentWeights]
   private let isSynthetic: Bool
@@ -58,11 +62,12 @@ public struct ComponentWeights: Sendable {
   ///   - baseName: `diffusion_pytorch_model` for diffusers components, `model` for transformers components.
   ///   - preference: what to take where there are both.
   ///   - rename: Maps a stored tensor name to the name that the model asks for; must not map two names to one.
+  ///   - acceptsAnyName: whether a single safetensors file of another name will do where there is none of these.
   ///   - divide: the names of the equal parts that the rows of a tensor are divided into, by the name that `rename`
   ///     gives; nil: the tensor is one.
   public init(
-    directory: URL, baseName: String, preferring preference: Preference = .index, rename: (String) -> String = { $0 },
-    dividing divide: (String) -> [String]? = { _ in nil }
+    directory: URL, baseName: String, preferring preference: Preference = .index, acceptsAnyName: Bool = false,
+    rename: (String) -> String = { $0 }, dividing divide: (String) -> [String]? = { _ in nil }
   ) throws(WeightsError) {
     self.directory = directory.path
     var locations: [String: Location] = [:]
@@ -76,7 +81,7 @@ public struct ComponentWeights: Sendable {
         }
       }
     }
-    switch try Self.find(in: directory, baseName: baseName, preferring: preference) {
+    switch try Self.find(in: directory, baseName: baseName, preferring: preference, acceptsAnyName: acceptsAnyName) {
     case .single(let url):
       root = url.path
       files = [try SafetensorsFile(url)]
@@ -93,8 +98,10 @@ public struct ComponentWeights: Sendable {
         try locate(name, file, in: index.path)
       }
     }
+    (quantisations, companions) = try Self.readQuantisations(files, locations, rename)
     // By the names that the model asks for: a family may know other programs' names.
-    if let foreign = ForeignTensors.first(in: locations.keys.sorted()), let location = locations[foreign.name] {
+    let unexplained = locations.keys.filter { [companions] in !companions.contains($0) }.sorted()
+    if let foreign = ForeignTensors.first(in: unexplained), let location = locations[foreign.name] {
       throw .foreignTensor(
         file: files[location.file].path, tensor: location.storedName, meaning: foreign.meaning)
     }
@@ -114,6 +121,8 @@ public struct ComponentWeights: Sendable {
     packedPrecision = base.packedPrecision
     locations = base.locations
     packed = base.packed
+    quantisations = base.quantisations
+    companions = base.companions
     isSynthetic = base.isSynthetic
     self.overlay = overlay
   }
@@ -128,6 +137,8 @@ public struct ComponentWeights: Sendable {
     packedPrecision = nil
     locations = [:]
     packed = [:]
+    quantisations = [:]
+    companions = []
     overlay = []
     isSynthetic = true
   }
@@ -160,6 +171,19 @@ public struct ComponentWeights: Sendable {
         file: file(ofPacked: name), tensor: name,
         reason: "is packed as \(layer.description) where plain numbers are needed")
     }
+    if let quantisation = quantisations[name], let location = locations[name] {
+      throw .malformedEntry(
+        file: files[location.file].path, tensor: location.storedName,
+        reason: "is quantised (\(quantisation)) where plain numbers are needed")
+    }
+    return try stored(name, shape, Self.weightDTypes).tensor
+  }
+
+  /// What a file holds of the tensor `name`, which must have one of the types `dtypes`: the file, the tensor, and its
+  /// rows of the one in the file.
+  func stored(
+    _ name: String, _ shape: Shape, _ dtypes: [DType]
+  ) throws(WeightsError) -> (file: SafetensorsFile, tensor: Tensor, rows: Range<Int>) {
     guard let location = locations[name], let entry = entry(name) else {
       throw .missingTensor(component: root, tensor: name, expected: shape)
     }
@@ -167,14 +191,13 @@ public struct ComponentWeights: Sendable {
     guard entry.shape == shape else {
       throw .misshapenTensor(file: file.path, tensor: location.storedName, expected: shape, found: entry.shape)
     }
-    guard let dtype = entry.dtype, Self.weightDTypes.contains(dtype) else {
+    guard let dtype = entry.dtype, dtypes.contains(dtype) else {
       throw .unsupportedDType(
-        file: file.path, tensor: location.storedName, found: entry.dtypeName,
-        supported: Self.weightDTypes.map(\.rawValue))
+        file: file.path, tensor: location.storedName, found: entry.dtypeName, supported: dtypes.map(\.rawValue))
     }
-    let stored = try file.tensor(location.storedName)
-    guard location.partCount > 1 else { return stored }
-    return stored.rows(location.part * shape[0]..<(location.part + 1) * shape[0])
+    let stored = try file.tensor(location.storedName), count = shape.rank == 0 ? 1 : shape[0]
+    let rows = location.part * count..<(location.part + 1) * count
+    return (file, location.partCount > 1 ? stored.rows(rows) : stored, rows)
   }
 
   /// A part of a tensor's stored bytes; see ``SafetensorsFile/readBytes(of:in:)``.
@@ -189,7 +212,7 @@ public struct ComponentWeights: Sendable {
   /// another architecture.
   public func requireOnly(_ expected: Set<String>, ignoring: (String) -> Bool = { _ in false }) throws(WeightsError) {
     let parts = Set(packed.keys.flatMap { name in PackedFormat.partNames.map { "\(name).\($0)" } })
-    let present = locations.keys.filter { !parts.contains($0) } + packed.keys
+    let present = locations.keys.filter { !parts.contains($0) && !companions.contains($0) } + packed.keys
     let surplus = present.filter { !expected.contains($0) && !ignoring($0) }.sorted()
     guard surplus.isEmpty else {
       throw .unexpectedTensors(component: root, first: Array(surplus.prefix(5)), count: surplus.count)
@@ -224,6 +247,27 @@ public struct ComponentWeights: Sendable {
   public func mapped(where isIncluded: (String) -> Bool) -> MappedWeights {
     let names = Set(overlay.flatMap { $0.packed.keys } + packed.keys).filter(isIncluded).sorted()
     return MappedWeights(names.flatMap(packedParts))
+  }
+
+  // MARK: - Layers that another program has quantised
+
+  /// How the weight `name` is quantised in the files; nil: it is stored in plain numbers, or packed.
+  public func quantisation(of name: String) -> StoredQuantisation? { quantisations[name] }
+
+  /// The precision of layers that another program has quantised; nil: there are none.
+  public var storedPrecision: Precision? { quantisations.values.first?.precision }
+
+  /// Whether the tensor `name` only says how another one is quantised.
+  public func isCompanion(_ name: String) -> Bool { companions.contains(name) }
+
+  private static func readQuantisations(
+    _ files: [SafetensorsFile], _ locations: [String: Location], _ rename: (String) -> String
+  ) throws(WeightsError) -> ([String: StoredQuantisation], companions: Set<String>) {
+    var layers: [ComfyQuantisation.Layers] = []
+    for file in files { layers.append(try ComfyQuantisation.read(file, rename)) }
+    let quantisations = locations.compactMapValues { layers[$0.file].quantisations[$0.storedName] }
+    let companions = locations.filter { layers[$0.value.file].companions.contains($0.value.storedName) }
+    return (quantisations, Set(companions.keys))
   }
 
   // MARK: - Packed layers
@@ -305,7 +349,7 @@ public struct ComponentWeights: Sendable {
   }
 
   private static func find(
-    in directory: URL, baseName: String, preferring preference: Preference
+    in directory: URL, baseName: String, preferring preference: Preference, acceptsAnyName: Bool
   ) throws(WeightsError) -> Layout {
     let present: [String]
     do { present = try FileManager.default.contentsOfDirectory(atPath: directory.path).sorted() } catch {
@@ -321,7 +365,12 @@ public struct ComponentWeights: Sendable {
       isVariant($0, between: "\(baseName).", and: ".safetensors") && !$0.contains("-of-")
     }
     let variantIndexes = present.filter { isVariant($0, between: "\(baseName).safetensors.index.", and: ".json") }
+    let others = present.filter {
+      acceptsAnyName && $0.hasSuffix(".safetensors") && !$0.hasPrefix(".") && !$0.contains("-of-")
+    }
     switch (variantIndexes.count, variants.count) {
+    case (0, 0) where others.count == 1: return .single(directory.appending(path: others[0]))
+    case (0, 0) where others.count > 1: throw .ambiguousWeights(directory: directory.path, candidates: others)
     case (0, 0): throw .noWeights(directory: directory.path, baseName: baseName, others: Self.likeWeights(present))
     case (1, 0): return .sharded(index: directory.appending(path: variantIndexes[0]))
     case (0, 1): return .single(directory.appending(path: variants[0]))

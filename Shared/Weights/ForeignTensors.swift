@@ -35,11 +35,12 @@ enum ForeignTensors {
 
   private static let conventions = [
     Convention(
-      prefixes: ["scaled_fp8"], suffixes: [".scaled_fp8", ".scale_weight", ".scale_input", ".comfy_quant"],
+      prefixes: ["scaled_fp8"], suffixes: [".scaled_fp8", ".scale_weight", ".scale_input"],
       meaning: "is part of a ComfyUI checkpoint in scaled fp8", advice: original),
     Convention(
       suffixes: [".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".input_scale"],
-      meaning: "is a scale of weights quantised by another program", advice: original),
+      meaning: "is a scale of weights quantised by another program, and nothing says that they are in ComfyUI's int8",
+      advice: original),
     Convention(
       suffixes: [".absmax", ".nested_absmax", ".quant_map", ".SCB"], infixes: [".quant_state.bitsandbytes__"],
       meaning: "is part of a weight quantised by bitsandbytes", advice: original),

@@ -7,8 +7,17 @@ public protocol WeightSource: Sendable {
   func dtype(of name: String, _ shape: Shape) throws(WeightsError) -> DType
   /// Some rows of the outermost dimension of a tensor, which must have `shape`.
   func rows(_ range: Range<Int>, of name: String, _ shape: Shape) throws(WeightsError) -> Tensor
+  /// The weight of a linear layer, which must have `shape`.
+  func linearWeight(_ name: String, _ shape: Shape) throws(WeightsError) -> StoredWeight
   /// The tensor will not be needed for a while.
   func releasePages(of name: String)
+}
+
+extension WeightSource {
+  /// The weight in plain numbers.
+  public func linearWeight(_ name: String, _ shape: Shape) throws(WeightsError) -> StoredWeight {
+    .plain(try rows(0..<shape[0], of: name, shape))
+  }
 }
 
 extension ComponentWeights: WeightSource {
@@ -92,7 +101,7 @@ public struct PackedLayerReport: Sendable, Equatable, Codable {
 
 extension Compute {
   /// Most inputs of a layer in int8.
-  private static let int8InputsMax = 1 << 16
+  static let int8InputsMax = 1 << 16
 
   /// Packs a weight at `precision`, or in bf16 where that would lose more than `limits` allow. Layers are packed here
   /// both when a model is loaded and for files, so that both get the same bytes.
@@ -125,7 +134,8 @@ public struct WeightPacker: Sendable {
   public let compute: Compute
   /// Which layers stay in bf16.
   public let limits: PrecisionLimits
-  /// What becomes of a layer that a limit keeps in bf16: written as published, or packed in bf16.
+  /// What becomes of a layer that a limit keeps in bf16: packed in bf16, or written as published unless that is
+  /// quantised.
   public let packsKeptLayers: Bool
 
   private static let pieceBytes = 32 << 20
@@ -164,10 +174,10 @@ public struct WeightPacker: Sendable {
     to writer: ShardedWriter
   ) throws(WeightsError) -> PackedLayerReport {
     defer { source.releasePages(of: tensor.name) }
-    let weight = try source.rows(0..<tensor.shape[0], of: tensor.name, tensor.shape)
+    let stored = try source.linearWeight(tensor.name, tensor.shape)
     var (layer, report) = compute.prepareLinear(
-      tensor.name, weight: weight, precision: precision, rotates: rotates, limits: limits)
-    if layer.precision != precision, !packsKeptLayers {
+      tensor.name, stored: stored, precision: precision, rotates: rotates, limits: limits)
+    if layer.precision != precision, !packsKeptLayers, case .plain(let weight) = stored {
       try writer.append(tensor.name, weight)
       report.byteCount = weight.byteCount
     } else {

@@ -56,7 +56,8 @@ extension ModelDirectory {
   private static func update(_ hash: inout LabelledHash, with weights: ComponentWeights) throws(WeightsError) {
     for name in weights.names {
       guard let entry = weights.entry(name) else { continue }
-      hash.update(name, Data("\(entry.dtypeName) \(entry.shape)".utf8))
+      let quantisation = weights.quantisation(of: name).map { " \($0)" } ?? ""
+      hash.update(name, Data("\(entry.dtypeName) \(entry.shape)\(quantisation)".utf8))
       hash.update("bytes", Data(try weights.readBytes(of: name, in: sample(byteCount: entry.byteCount))))
     }
   }

@@ -47,6 +47,12 @@ public struct LayerPrecision: Sendable {
     }
   }
 
+  /// The precision that a layer is to have in `mode` whose weight is stored at `stored`, or nil: in plain numbers. What
+  /// is quantised already stays as it is in that mode: bf16 could not bring back what is lost.
+  func precision(of name: String, in mode: Precision, stored: Precision?) -> Precision {
+    stored == mode ? mode : precision(of: name, in: mode)
+  }
+
   /// Names everything that results of a network depend on besides weights and inputs.
   public func numericsClass(_ compute: Compute) -> String {
     let isQuantised = compute.precision == .int8 || compute.precision == .q4

@@ -39,8 +39,8 @@ package final class ModuleReader {
     if let packed = try weights.packedLayer(weightName, output: output, input: input, bias: bias, compute: compute) {
       return LinearSource(name: weightName, form: .packed(packed), weights: weights, layers: layers)
     }
-    let weight = try weights.tensor(weightName, [output, input])
-    return LinearSource(name: weightName, form: .plain(weight, bias: bias), weights: weights, layers: layers)
+    let weight = try weights.linearWeight(weightName, [output, input])
+    return LinearSource(name: weightName, form: .stored(weight, bias: bias), weights: weights, layers: layers)
   }
 
   /// `name.weight` [output, input, kernel, kernel]. Convolutions that are stored with a time axis keep only the last of
@@ -82,7 +82,7 @@ package final class ModuleReader {
 package struct LinearSource: Sendable {
   fileprivate enum Form: Sendable {
     case packed(Linear)
-    case plain(Tensor, bias: Tensor?)
+    case stored(StoredWeight, bias: Tensor?)
   }
   fileprivate let name: String
   fileprivate let form: Form
@@ -93,11 +93,11 @@ package struct LinearSource: Sendable {
   package func layer(_ compute: Compute) -> Linear {
     switch form {
     case .packed(let layer): return layer
-    case .plain(let weight, let bias):
+    case .stored(let weight, let bias):
       defer { weights.releasePages(of: name) }
-      let precision = layers.precision(of: name, in: compute.precision)
+      let precision = layers.precision(of: name, in: compute.precision, stored: weight.precision)
       return compute.prepareLinear(
-        name, weight: weight, bias: bias, precision: precision, rotates: layers.rotatesInputs
+        name, stored: weight, bias: bias, precision: precision, rotates: layers.rotatesInputs
       ).layer
     }
   }

@@ -93,11 +93,19 @@ public enum QuantisedCheckpoint {
     }
     let family = source.family, layers = type(of: family).layers
     let inventory = family.inventory(of: component).parameters.filter { !family.isUnused($0.name, in: component) }
-    for parameter in inventory { _ = try weights.tensor(parameter.name, parameter.shape) }
+    for parameter in inventory {
+      if parameter.isLinear {
+        _ = try weights.linearWeight(parameter.name, parameter.shape)
+      } else {
+        _ = try weights.tensor(parameter.name, parameter.shape)
+      }
+    }
     let known = Dictionary(uniqueKeysWithValues: inventory.map { ($0.name, $0) })
     return weights.names.compactMap { name in
-      guard !family.isUnused(name, in: component), let entry = weights.entry(name) else { return nil }
-      return known[name]?.planned(for: precision, layers) ?? PlannedTensor(name, entry.shape, .copied)
+      let isPlanned = !family.isUnused(name, in: component) && !weights.isCompanion(name)
+      guard isPlanned, let entry = weights.entry(name) else { return nil }
+      let stored = weights.quantisation(of: name)?.precision
+      return known[name]?.planned(for: precision, layers, stored: stored) ?? PlannedTensor(name, entry.shape, .copied)
     }
   }
 

@@ -75,7 +75,7 @@ extension ModelDirectory {
     }
     do {
       let key = try cacheKey(component, weights, compute.precision)
-      let plan = cachePlan(component, compute.precision), byteCount = plan.reduce(0) { $0 + $1.packedBytes }
+      let plan = cachePlan(component, weights, compute.precision), byteCount = plan.reduce(0) { $0 + $1.packedBytes }
       let cached = try cache.component(key, tensorsMax: plan.count, byteCount: byteCount, report: loading.report) {
         writer in
         loading.report(
@@ -117,10 +117,13 @@ extension ModelDirectory {
   }
 
   /// The layers that are worth packing beforehand: those that run, of the modulations only what is quantised.
-  private func cachePlan(_ component: ModelComponent, _ mode: Precision) -> [PlannedTensor] {
+  private func cachePlan(
+    _ component: ModelComponent, _ weights: ComponentWeights, _ mode: Precision
+  ) -> [PlannedTensor] {
     let layers = type(of: family).layers
     return family.inventory(of: component).parameters.compactMap { parameter in
-      let precision = layers.precision(of: parameter.name, in: mode)
+      let stored = weights.quantisation(of: parameter.name)?.precision
+      let precision = layers.precision(of: parameter.name, in: mode, stored: stored)
       let runs = parameter.isLinear && !family.isUnused(parameter.name, in: component)
       guard runs, precision != .bf16 || !layers.isModulation(parameter.name) else { return nil }
       return PlannedTensor(

@@ -82,10 +82,11 @@ public struct SingleStreamTransformer: Sendable {
   }
 
   /// Opens the weights in a component's folder; tensors have their published names. Other programs write them behind
-  /// `model.diffusion_model.`, and the two layers at the entrance of a block's MLP as one, `gate_up`.
+  /// `model.diffusion_model.`, and the two layers at the entrance of a block's MLP as one, `gate_up`, in a file of any
+  /// name.
   public static func weights(in folder: URL) throws(WeightsError) -> ComponentWeights {
     try ComponentWeights(
-      directory: folder, baseName: "diffusion_pytorch_model",
+      directory: folder, baseName: "diffusion_pytorch_model", acceptsAnyName: true,
       rename: { name in
         let prefix = "model.diffusion_model."
         return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
