@@ -106,8 +106,8 @@ actor ToyWorker {
   private var loop: Task<Void, Never>?
 
   init(
-    _ stage: StageName, name: String, endpoint: String, card: ModelCard = Toy.card, numericsClass: String = "toy",
-    credits: Int = 1,
+    _ stage: StageName, name: String, endpoint: String, card: ModelCard = Toy.card, standby: [ModelCard] = [],
+    numericsClass: String = "toy", credits: Int = 1,
     componentFingerprint: String = "c",
     stepTime: Duration = .milliseconds(2), time: any TimeSource = SystemTime(),
     misbehave: @escaping @Sendable (TaskReference, Body) -> Misbehaviour? = { _, _ in nil }
@@ -118,7 +118,7 @@ actor ToyWorker {
     register = Register(
       workerID: name, stage: stage, card: card, componentFingerprint: componentFingerprint,
       numericsClass: numericsClass, credits: credits,
-      host: "test", pid: 1, softwareVersion: "1")
+      host: "test", pid: 1, softwareVersion: "1", standbyCards: standby)
     self.stepTime = stepTime
     self.time = time
     self.misbehave = misbehave

@@ -29,6 +29,26 @@ struct WorkerSessionTests {
     }
   }
 
+  @Test func standbyModelsAreServedAndTheirCardsAgree() async throws {
+    try await ToyCluster.run { cluster in
+      var card = Toy.card
+      card.model = ModelIdentity(id: "toy/other", fingerprint: "f2")
+      for stage in [StageName.textEncoder, .denoiser, .vaeDecoder] { try await cluster.join(stage, standby: [card]) }
+      try await wait("three are there") { await cluster.dispatcher.status.workers.count == 3 }
+      #expect(try await cluster.dispatcher.card(named: "toy/other").model == card.model)
+      card.limits.maxSteps = 51
+      for (odd, field) in [
+        (try await cluster.join(.denoiser, standby: [card]), "standby_cards"),
+        (try await cluster.join(.denoiser, card: card), "card"),
+      ] {
+        let status = try await Self.status(odd)
+        #expect(status.code == .failedPrecondition)
+        #expect(status.field == field)
+      }
+      #expect(await cluster.dispatcher.status.workers.count == 3)
+    }
+  }
+
   @Test func aWorkerWithOtherWeightsOfTheSameStageIsRefused() async throws {
     try await ToyCluster.run { cluster in
       _ = try await cluster.joinAll()

@@ -251,14 +251,18 @@ struct DrainTests {
     await gateway.close()
   }
 
+  private let other: ModelCard = {
+    var card = FakeStage.denoiser().card
+    card.model = ModelIdentity(id: "other", fingerprint: "o")
+    return card
+  }()
+
   @Test("to load another model it finishes what runs, however long that takes, and ends")
   func switchesModels() async throws {
     let gateway = try await ScriptedGateway()
     let (release, time) = (Counter(), ManualTime())
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.drainGraceMs = 50
-    var other = FakeStage.denoiser().card
-    other.model = ModelIdentity(id: "other", fingerprint: "o")
     configuration.standbyCards = [other]
     try await withWorker(FakeStage.waiting(for: release), configuration, time: time) { worker, running in
       let (peer, register) = try await gateway.admitWorker()
@@ -290,8 +294,6 @@ struct DrainTests {
     let time = ManualTime()
     var configuration = quickConfiguration([gateway.endpoint])
     configuration.drainGraceMs = 50
-    var other = FakeStage.denoiser().card
-    other.model = ModelIdentity(id: "other", fingerprint: "o")
     configuration.standbyCards = [other]
     try await withWorker(FakeStage.waiting(for: Counter()), configuration, time: time) { worker, running in
       let (peer, _) = try await gateway.admitWorker()

@@ -14,6 +14,8 @@ struct WorkerDirectory {
     var heartbeat: Heartbeat?
 
     var model: ModelIdentity { register.card.model }
+    /// Of the model that it has loaded, and of those that it can load.
+    var cards: [ModelCard] { [register.card] + register.standbyCards }
   }
 
   private let instance: String
@@ -42,18 +44,21 @@ struct WorkerDirectory {
   /// Opens a session, unless the worker does not fit in with those that are there.
   mutating func admit(_ register: Register, from peer: PeerID, nowUnix: Int) throws(Status) -> Session {
     let session = Session(id: WorkerID(lastID + 1), peer: peer, register: register)
+    let others = sessions.values.filter { $0.register.workerID != register.workerID }
     for (card, field) in [(register.card, "card")] + register.standbyCards.map({ ($0, "standby_cards") }) {
-      if let other = workers(of: card.model, but: register).first(where: { !$0.register.card.isOfOneModel(with: card) })
-      {
-        throw Status(
-          .failedPrecondition,
-          "the model card differs from that of worker \(other.register.workerID) "
-            + "with the same fingerprint \(card.model.fingerprint)",
-          field: field)
+      let other = others.first { other in
+        other.cards.contains { $0.model == card.model && !$0.isOfOneModel(with: card) }
       }
+      guard let other else { continue }
+      throw Status(
+        .failedPrecondition,
+        "the model card differs from that of worker \(other.register.workerID) "
+          + "with the same fingerprint \(card.model.fingerprint)",
+        field: field)
     }
-    let twin = workers(of: session.model, but: register).first {
-      $0.register.stage == register.stage && $0.register.componentFingerprint != register.componentFingerprint
+    let twin = others.first {
+      $0.model == session.model && $0.register.stage == register.stage
+        && $0.register.componentFingerprint != register.componentFingerprint
     }
     if let twin {
       throw Status(
@@ -67,12 +72,8 @@ struct WorkerDirectory {
     if let earlier = ids[peer] { sessions[earlier] = nil }
     sessions[session.id] = session
     ids[peer] = session.id
-    for card in [register.card] + register.standbyCards { catalog.insert(card, nowUnix: nowUnix) }
+    for card in session.cards { catalog.insert(card, nowUnix: nowUnix) }
     return session
-  }
-
-  private func workers(of model: ModelIdentity, but register: Register) -> [Session] {
-    sessions.values.filter { $0.model == model && $0.register.workerID != register.workerID }
   }
 
   mutating func note(_ heartbeat: Heartbeat, of id: WorkerID) {
