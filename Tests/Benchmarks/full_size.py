@@ -1,4 +1,4 @@
-"""One image through a cluster on a full-size checkpoint: load time, time per step and peak memory of every stage.
+"""One image through a cluster on a full-size checkpoint, drawn or edited: load time, time per step and peak memory of every stage.
 
 full-size.sh calls it."""
 
@@ -7,10 +7,13 @@ import base64
 import json
 import os
 import pathlib
+import random
 import signal
+import struct
 import sys
 import time
 import urllib.request
+import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "Cluster"))
 from cluster import Cluster, STAGES  # noqa: E402
@@ -30,23 +33,48 @@ def events(response):
             yield time.monotonic(), json.loads(line[6:])
 
 
+def random_image(side, seed):
+    """A PNG file of side² pixels: blocks of random colours."""
+    colours, blocks = random.Random(seed), 16
+    rows = [[bytes(colours.randrange(256) for _ in range(3)) for _ in range(blocks)] for _ in range(blocks)]
+    scan = b"".join(
+        b"\0" + b"".join(row[x * blocks // side] for x in range(side)) for row in (rows[y * blocks // side] for y in range(side)))
+    chunks = ((b"IHDR", struct.pack(">2I5B", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(scan)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks)
+
+
 def draw(cluster, arguments):
-    """Draws an image; returns it and the seconds at which each (stage, step) was first reported."""
+    """Draws or edits an image; returns it and when each (stage, step) was first reported: seconds by the clock, and seconds of
+    the denoiser's processor time divided by the number of processors, what the clock would show on an idle machine."""
     body = {"prompt": "a red heart on a white table, watercolour", "size": arguments.size, "num_inference_steps": arguments.steps,
             "true_cfg_scale": 1, "seed": 7, "stream": True}
-    request = urllib.request.Request(
-        cluster.url + "/v1/images/generations", json.dumps(body).encode(), {"content-type": "application/json"})
-    start, reached = time.monotonic(), {}
+    if arguments.references:
+        body["image"] = ["data:image/png;base64," + base64.b64encode(random_image(arguments.reference_side, seed)).decode()
+                         for seed in range(arguments.references)]
+    address = "/v1/images/edits" if arguments.references else "/v1/images/generations"
+    request = urllib.request.Request(cluster.url + address, json.dumps(body).encode(), {"content-type": "application/json"})
+    denoiser = cluster.processes[cluster.names("denoiser")[0]].pid
+    start, used, reached = time.monotonic(), processor_seconds(denoiser), {}
+
+    def note(key, seconds):
+        reached.setdefault(key, (seconds - start, (processor_seconds(denoiser) - used) / os.cpu_count()))
+
     with urllib.request.urlopen(request, timeout=6 * 3600) as response:
         for seconds, event in events(response):
-            if event["type"] == "image_generation.progress":
-                reached.setdefault((event["stage"], event["step"]), seconds - start)
-            elif event["type"] == "image_generation.completed":
-                reached["completed"] = seconds - start
+            if event["type"].endswith(".progress"):
+                note((event["stage"], event["step"]), seconds)
+            elif event["type"].endswith(".completed"):
+                note("completed", seconds)
                 return base64.b64decode(event["b64_json"]), reached
             else:
                 raise SystemExit(f"the cluster reports {event}")
     raise SystemExit("the stream ended without an image")
+
+
+def processor_seconds(pid):
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid):
@@ -85,12 +113,17 @@ def main():
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--size", default="512x512")
     parser.add_argument("--images", type=int, default=1, help="how often to draw it; from the second on its prompt is cached")
+    parser.add_argument("--references", type=int, default=0, help="edits so many square images")
+    parser.add_argument("--reference-side", type=int, default=1024, help="their side in pixels")
+    parser.add_argument("--denoiser-setting", action="append", default=[], metavar="FLAG=VALUE", help="repeatable")
     arguments = parser.parse_args()
     # SIGTERM must reach the `with` block, which ends the processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     settings = {"jobs-first-step-seconds": 86400, "jobs-step-seconds": 86400, "jobs-timeout-seconds": 604800, "cluster-lease-seconds": 60}
     # Every stage takes all processors: they work one after the other.
-    with FullSizeCluster(arguments.binaries, arguments.model, precision="auto", settings=settings, threads=0) as cluster:
+    denoiser = dict(setting.split("=", 1) for setting in arguments.denoiser_setting)
+    with FullSizeCluster(arguments.binaries, arguments.model, precision="auto", settings=settings, threads=0,
+                         stage_settings={"denoiser": denoiser}) as cluster:
         show(cluster, "loaded")
         for entry in entries(cluster, cluster.names("denoiser")[0]):
             if "do not fit" in entry.get("message", ""):
@@ -100,10 +133,12 @@ def main():
             if arguments.output:
                 pathlib.Path(arguments.output).write_bytes(image)
             steps = [reached[("denoiser", step)] for step in range(1, arguments.steps + 1) if ("denoiser", step) in reached]
-            times = [later - earlier for earlier, later in zip(steps, steps[1:])]
-            print(f"== image {number}: {len(image)} bytes in {reached['completed']:.1f} s")
-            print(f"first step done after {steps[0]:.1f} s (encoding, modulation table and step), then per step "
-                  + " ".join(f"{t:.1f}" for t in times) + f" s; decoding {reached['completed'] - steps[-1]:.1f} s")
+            clock, processor = ([later[i] - earlier[i] for earlier, later in zip(steps, steps[1:])] for i in (0, 1))
+            print(f"== image {number}: {len(image)} bytes in {reached['completed'][0]:.1f} s")
+            print(f"first step done after {steps[0][0]:.1f} s (encoding, what all steps share, and the step; "
+                  f"{steps[0][1]:.1f} s of the denoiser's processor time), then per step "
+                  + " ".join(f"{t:.1f}" for t in clock) + " s, of processor time "
+                  + " ".join(f"{t:.1f}" for t in processor) + f" s; decoding {reached['completed'][0] - steps[-1][0]:.1f} s")
             print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
             show(cluster, "memory")
         print("== as the gateway reports it")
