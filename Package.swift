@@ -151,8 +151,8 @@ let package = Package(
     .target(
       name: "GatewayDispatch",
       dependencies: [
-        "ClusterCore", "GatewayAPI", "GatewayPipelines", "Journal", "Observability", "Scheduling", "TensorCore",
-        "Transport", "Wire", .deque, .logging, .metrics, .orderedCollections, .serviceLifecycle,
+        "ClusterCore", "GatewayAPI", "GatewayPipelines", "ImageCodec", "Journal", "Observability", "Scheduling",
+        "TensorCore", "Transport", "Wire", .deque, .logging, .metrics, .orderedCollections, .serviceLifecycle,
       ],
       path: "Services/Gateway/Dispatch"),
     .target(
@@ -185,7 +185,10 @@ let package = Package(
       "TextEncoder", ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service(
       "Denoiser",
-      ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire", .metrics]),
+      [
+        "ClusterCore", "Diffusion", "ImageCodec", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire",
+        .metrics,
+      ]),
     service(
       "VAEEncoder",
       ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
@@ -195,8 +198,8 @@ let package = Package(
     service(
       "QwenImageCLI",
       [
-        "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "ImageCodec", "Kernels", "ModelRegistry", "Settings",
-        "TensorCore", "Transport", "Weights", .argumentParser,
+        "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "Hashing", "ImageCodec", "Kernels", "ModelRegistry",
+        "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
       ]),
 
     // Tests

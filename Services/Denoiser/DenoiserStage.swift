@@ -1,5 +1,6 @@
 import ClusterCore
 import Diffusion
+import ImageCodec
 import Kernels
 import Metrics
 import StageRuntime
@@ -53,21 +54,27 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
         .invalidArgument, "steps is \(request.steps); it must be between 1 and \(card.limits.maxSteps)", field: "steps")
     }
     let input = try input(of: task, request), steps = request.steps - request.startStep
+    let previewMap = try previewMap(of: task)
     let start = ContinuousClock.now
     var reports = Pace(every: Self.reportInterval, from: start)
     var checkpoints = Pace(every: .seconds(request.checkpointIntervalSeconds), from: start)
     var reported = (steps: request.firstStep, at: start)
     let latents = try reportingStatus {
       try passes.participating {
-        try denoiser(input) { completed, latents in
-          let now = ContinuousClock.now, completed = completed - request.startStep, isLast = completed == steps
+        try denoiser(input) { step in
+          let now = ContinuousClock.now, completed = step.completedSteps - request.startStep
+          let isLast = completed == steps
           // The last step's latents are the response.
           let isCheckpoint = !isLast && checkpoints.isDue(at: now)
           if isLast || isCheckpoint || reports.isDue(at: now) {
             let stepSeconds = (now - reported.at) / .seconds(1) / Double(completed - reported.steps)
             let progress = Progress(completedSteps: completed, steps: steps, stepSeconds: stepSeconds)
-            context.progress(
-              .progress(progress), tensors: isCheckpoint ? [WireTensor(TensorName.latents, latents)] : [])
+            var tensors = isCheckpoint ? [WireTensor(TensorName.latents, step.latents)] : []
+            if let previewMap {
+              let patch = card.latents.patch
+              tensors.append(WireTensor(previewMap.image(of: step.expectedLatents, input.grid, patch: patch)))
+            }
+            context.progress(.progress(progress), tensors: tensors)
             reported = (completed, now)
           }
           try context.checkCancelled()
@@ -77,6 +84,18 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     Gauge(label: "qwenimage_denoiser_prefix_cache_bytes").record(denoiser.predictor.keptBytes)
     let response = DenoiseResponse(steps: steps, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.denoiseResponse(response), tensors: [WireTensor(TensorName.latents, latents)])
+  }
+
+  private func previewMap(of task: StageTask) throws(Status) -> PreviewMap? {
+    guard let tensor = task.tensor(TensorName.previewMap) else { return nil }
+    guard let map = PreviewMap(weights: tensor.tensor()), map.channels == card.latents.channels else {
+      throw Status(
+        .invalidArgument,
+        "\(TensorName.previewMap) is \(tensor.dtype) \(tensor.shape), or not of finite numbers; expected F32 "
+          + "[\(card.latents.channels + 1), side, side, 3]",
+        field: TensorName.previewMap)
+    }
+    return map
   }
 
   private func input(of task: StageTask, _ request: DenoiseRequest) throws -> DenoisingInput {
@@ -136,5 +155,13 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     }
     input.latents = try reportingStatus { try denoiser.schedule(input) }.noised(
       image, with: input.latents, before: request.startStep)
+  }
+}
+
+extension WireTensor {
+  /// A preview.
+  fileprivate init(_ preview: RasterImage) {
+    self.init(TensorName.preview, bytes: preview.pixels)
+    shape = [preview.height, preview.width, preview.channels]
   }
 }

@@ -24,6 +24,20 @@ public struct StageLoading: Sendable {
   public let pool: ThreadPool
   /// What to compute together.
   public let batch: BatchLimits
+  /// Logs what may interest the operator.
+  public let note: @Sendable (String) -> Void
+
+  /// What latents of the model look like, fitted to its encoder; nil, with a note, when there is no encoder.
+  public func previewMap() -> PreviewMap? {
+    do {
+      let codec = try model.family.codec(of: model, pool: pool, parts: .encoder)
+      if let map = PreviewMap(fitting: codec, card.latents) { return map }
+      note("there will be no previews: the encoder of the VAE does not tell images apart")
+    } catch {
+      note("there will be no previews, for which the encoder of the VAE is needed: \(error)")
+    }
+    return nil
+  }
 }
 
 /// A stage executable from start to end.
@@ -100,10 +114,11 @@ public enum StageProcess {
       "loading", metadata: ["model": "\(directory)", "precision": "\(configuration.precision.rawValue)"])
     let stage = try await onThread { () throws in
       let model = try ModelDirectory(URL(filePath: directory))
+      let note: @Sendable (String) -> Void = { logger.notice("\($0)") }
       return try load(
         StageLoading(
           model: model, card: try model.card(), predictor: configuration.predictorOptions(of: directory),
-          weights: configuration.loading { logger.notice("\($0)") }, pool: pool, batch: configuration.batch))
+          weights: configuration.loading(note), pool: pool, batch: configuration.batch, note: note))
     }
     let statistics = ProcessStatistics.current()
     let loadSeconds = (ContinuousClock.now - start) / .seconds(1)

@@ -13,11 +13,15 @@ struct VAEDecoderStage: Stage {
   let card: ModelCard
   let componentFingerprint: String
   let numericsClass: String
+  let registrationTensors: [WireTensor]
   private let codec: any LatentCodec
 
   init(_ loading: StageLoading) throws {
     card = loading.card
     componentFingerprint = try loading.model.componentFingerprint(.vae)
+    // Before the decoder is there, so that the memory of both is not needed at a time.
+    let previews = loading.previewMap()
+    registrationTensors = previews.map { [WireTensor(TensorName.previewMap, $0.weights)] } ?? []
     codec = try loading.model.family.codec(of: loading.model, pool: loading.pool, parts: .decoder)
     numericsClass = codec.numericsClass
   }

@@ -13,6 +13,8 @@ public protocol Stage: Sendable {
   var numericsClass: String { get }
   /// How many tasks it computes best at a time: the worker's credits, unless they are configured.
   var tasksAtATime: Int { get }
+  /// What a gateway is sent with the registration, for other stages.
+  var registrationTensors: [WireTensor] { get }
 
   /// Computes one task, on a thread made for it: blocking is fine. As many calls run at a time as the worker has
   /// credits.
@@ -26,6 +28,8 @@ public protocol Stage: Sendable {
 extension Stage {
   /// One.
   public var tasksAtATime: Int { 1 }
+  /// None.
+  public var registrationTensors: [WireTensor] { [] }
 }
 
 /// What to compute.

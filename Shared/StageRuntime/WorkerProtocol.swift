@@ -66,7 +66,8 @@ extension Worker {
       running: tasks(of: index).prefix(256).sorted { $0.description < $1.description },
       standbyCards: configuration.standbyCards)
     let now = time.elapsed
-    if let messageID = await send(Envelope(body: .register(registration)), link: index) {
+    let envelope = Envelope(body: .register(registration), tensors: stage.registrationTensors)
+    if let messageID = await send(envelope, link: index) {
       links[index].session = .registering(since: now)
       links[index].registrations = (links[index].registrations?.lowerBound ?? messageID)...messageID
     } else {

@@ -169,4 +169,8 @@ public enum TensorName {
 
   /// u8 [height, width, 1]: the request's mask.
   public static let mask = "mask"
+  /// fp32 [channels + 1, side, side, 3]: what a latent element's channels, and 1, contribute to pixels of a preview.
+  public static let previewMap = "preview_map"
+  /// u8 [height, width, 3]: what the image looks like so far.
+  public static let preview = "preview"
 }

@@ -400,6 +400,23 @@ def edit_json(cluster, body):
     return base64.b64decode(client(cluster).post("/images/edits", cast_to=object, body=body)["data"][0]["b64_json"])
 
 
+def test_previews_look_like_the_image():
+    """Of an image and of an edit: the more the later."""
+    with Cluster(BINARIES, NANO) as cluster:
+        images = client(cluster).images
+        fields = {"prompt": "a red circle", "stream": True, "partial_images": 3, "size": "64x64",
+                  "extra_body": {"seed": 11, "steps": 200}}
+        for kind, begin in (("image_generation", lambda: images.generate(**fields)),
+                            ("image_edit", lambda: images.edit(image=open(INPUTS / "exact.png", "rb"), **fields))):
+            events = [event for event in begin() if event.type != f"{kind}.progress"]
+            assert [event.type for event in events] == [f"{kind}.partial_image"] * 3 + [f"{kind}.completed"], [e.type for e in events]
+            *partial, final = (pixels(base64.b64decode(event.b64_json))[..., :3].astype(float) for event in events)
+            assert all(preview.shape == final.shape for preview in partial)
+            distances = [numpy.sqrt(((preview - final) ** 2).mean()) for preview in partial]
+            print(f"{kind}: RMS difference of previews to the image {' '.join(f'{x:.1f}' for x in distances)}")
+            assert distances[-1] < distances[0] and distances[-1] < 48, distances
+
+
 def test_bad_images_are_named():
     with Cluster(BINARIES, NANO) as cluster:
         good = (INPUTS / "exact.png").read_bytes()

@@ -131,6 +131,22 @@ def test_stream():
         assert png(event) == png(generate(extra_body={"seed": event.seed}).data[0])
 
 
+def test_partial_images():
+    partial, completed = [], None
+    with generate(stream=True, partial_images=3, extra_body={"seed": 21}) as stream:
+        for event in stream:
+            if event.type == "image_generation.partial_image":
+                assert completed is None and event.partial_image_index == len(partial)
+                partial.append(event)
+            elif event.type == "image_generation.completed":
+                completed = event
+    assert png(completed) == png(generate(extra_body={"seed": 21}).data[0])
+    # Steps of a few milliseconds are not all shown.
+    assert 1 <= len(partial) <= min(3, STEPS), partial
+    for event in partial:
+        assert png_size(png(event)) == (SIDE, SIDE) and event.size == SIZE and event.output_format == "png"
+
+
 def test_leaving_a_stream_does_no_harm():
     with generate(stream=True, extra_body={"num_inference_steps": limits["max_steps"]}) as stream:
         next(iter(stream))
@@ -162,7 +178,7 @@ def test_bad_requests():
     bad(request, "invalid_value", "output_compression", output_compression=50)
     bad(request, "unsupported_value", "background", background="transparent")
     bad(request, "invalid_value", "quality", quality="splendid")
-    bad(request, "unsupported_value", "partial_images", partial_images=2, stream=True)
+    bad(request, "invalid_value", "partial_images", partial_images=4, stream=True)
     for value, code in [(0, "invalid_value"), (limits["max_steps"] + 1, "invalid_value"), (2.5, "invalid_type"), ("4", "invalid_type")]:
         bad(request, code, "num_inference_steps", extra_body={"num_inference_steps": value})
     for value, code in [(-1, "invalid_value"), (2**63, "invalid_value"), (1.0, "invalid_type"), ("7", "invalid_type")]:

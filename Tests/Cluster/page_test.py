@@ -58,6 +58,20 @@ def test_jobs_are_there_after_reloading_and_can_be_cancelled(page, cluster):
     expect(job.locator(".cancel")).to_be_hidden()
 
 
+def test_previews_are_shown_until_the_image_is_there(page, cluster):
+    job = ask(page, "a red circle", size="256x256", steps=100)
+    preview = job.locator(".preview")
+    preview.wait_for()
+    first = preview.get_attribute("src")
+    page.wait_for_function("([preview, first]) => preview.src !== first", arg=[preview.element_handle(), first])
+    assert preview.evaluate("image => image.decode().then(() => image.naturalWidth)") == 256
+    # The progress lies over it.
+    box, bar = preview.bounding_box(), job.locator("progress").bounding_box()
+    assert box["y"] < bar["y"] < box["y"] + box["height"], (box, bar)
+    images(job, 1)
+    assert job.locator(".preview").count() == 0
+
+
 def test_refusals_name_the_field(page, cluster):
     count = page.locator(".job").count()
     page.fill("[name=prompt]", "p")

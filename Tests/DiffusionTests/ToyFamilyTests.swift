@@ -101,7 +101,7 @@ import Weights
       grid: grid, steps: 4, trueCFGScale: 1)
     let denoise = Denoiser(predictor, scheduler: model.scheduler, guidance: model.family.guidance)
     var checkpoints: [Tensor] = []
-    let whole = try denoise(input) { _, latents in checkpoints.append(latents.copied()) }
+    let whole = try denoise(input) { checkpoints.append($0.latents.copied()) }
     for (index, latents) in checkpoints.enumerated() {
       input.latents = latents
       input.firstStep = index + 1

@@ -32,13 +32,13 @@ struct ImageRequestTests {
       {
         "prompt": "p", "model": "toy", "n": 2, "size": "128x64", "response_format": "b64_json",
         "output_format": "png", "quality": "auto", "style": "vivid", "user": "u", "background": "opaque",
-        "moderation": "low", "output_compression": 100, "partial_images": 0, "stream": true,
+        "moderation": "low", "output_compression": 100, "partial_images": 3, "stream": true,
         "safety_identifier": null
       }
       """)
     #expect(request.imageCount == 2)
     #expect(request.size.map { [$0.width, $0.height] } == [128, 64])
-    #expect(request.isStreamed)
+    #expect(request.isStreamed && request.partialImageCount == 3)
   }
 
   /// What clients send for fields that were left empty in a form, and null for those that they do not know.
@@ -205,7 +205,7 @@ struct ImageRequestTests {
     Bad(#"{"prompt":"p","style":"noir"}"#, .invalidValue, "style"),
     Bad(#"{"prompt":"p","moderation":"off"}"#, .invalidValue, "moderation"),
     Bad(#"{"prompt":"p","output_compression":50}"#, .invalidValue, "output_compression"),
-    Bad(#"{"prompt":"p","partial_images":2}"#, .unsupportedValue, "partial_images"),
+    Bad(#"{"prompt":"p","partial_images":-1}"#, .invalidValue, "partial_images"),
     Bad(#"{"prompt":"p","partial_images":4}"#, .invalidValue, "partial_images"),
     Bad(#"{"prompt":"p","frame_count":3}"#, .unsupportedValue, "frame_count"),
     Bad(#"{"prompt":"p","svg":{"model":"m"}}"#, .unsupportedValue, "svg"),

@@ -60,6 +60,19 @@ enum Toy {
     return image(latents, size)
   }
 
+  /// Of ``card``'s latents: every pixel is grey, whatever they are.
+  static let previewMap = WireTensor(
+    name: TensorName.previewMap, dtype: .fp32, shape: [5, 1, 1, 3],
+    bytes: FrameBuffer(copying: [Float](repeating: 0.5, count: 15)))
+
+  /// As bright as there are steps.
+  static func preview(_ step: Int, _ size: ImageSize) -> WireTensor {
+    let (height, width) = (size.heightPx / 8, size.widthPx / 8)
+    return WireTensor(
+      name: TensorName.preview, dtype: .uint8, shape: [height, width, 3],
+      bytes: FrameBuffer(copying: [UInt8](repeating: UInt8(clamping: step * 10), count: height * width * 3)))
+  }
+
   static func tensor(_ name: String, _ values: [UInt64], shape: [Int]) -> WireTensor {
     WireTensor(name: name, dtype: .int64, shape: shape, bytes: FrameBuffer(copying: values))
   }
@@ -99,6 +112,7 @@ actor ToyWorker {
   private(set) var registered: Registered?
   private let socket: DealerSocket
   private let register: Register
+  private let registrationTensors: [WireTensor]
   private let stepTime: Duration
   private let time: any TimeSource
   private let misbehave: @Sendable (TaskReference, Body) -> Misbehaviour?
@@ -108,10 +122,11 @@ actor ToyWorker {
   init(
     _ stage: StageName, name: String, endpoint: String, card: ModelCard = Toy.card, standby: [ModelCard] = [],
     numericsClass: String = "toy", credits: Int = 1,
-    componentFingerprint: String = "c",
+    componentFingerprint: String = "c", registrationTensors: [WireTensor] = [],
     stepTime: Duration = .milliseconds(2), time: any TimeSource = SystemTime(),
     misbehave: @escaping @Sendable (TaskReference, Body) -> Misbehaviour? = { _, _ in nil }
   ) async throws {
+    self.registrationTensors = registrationTensors
     var configuration = DealerConfiguration(endpoint: endpoint, security: .plaintext())
     configuration.logger = Toy.logger
     socket = try await DealerSocket(configuration)
@@ -141,7 +156,7 @@ actor ToyWorker {
 
   private func take(_ event: DealerEvent) async {
     switch event {
-    case .connected: await send(.register(register))
+    case .connected: await send(.register(register), tensors: registrationTensors)
     case .message(let envelope): await take(envelope)
     case .disconnected, .refused, .malformed: break
     }
@@ -250,7 +265,8 @@ actor ToyWorker {
       state = Toy.denoise(state, step: step, embeddings)
       log.steps += 1
       let progress = Progress(completedSteps: step, steps: steps, stepSeconds: stepTime / .seconds(1))
-      await send(.progress(progress), task: reference, tensors: [latents])
+      let previews = envelope.tensor(TensorName.previewMap).map { _ in [Toy.preview(step, request.size)] } ?? []
+      await send(.progress(progress), task: reference, tensors: [latents] + previews)
     }
     await send(.denoiseResponse(DenoiseResponse(steps: steps)), task: reference, tensors: [latents])
   }

@@ -72,14 +72,15 @@ struct ToyCluster: Sendable {
   func join(
     _ stage: StageName, name: String? = nil, card: ModelCard = Toy.card, standby: [ModelCard] = [],
     numericsClass: String = "toy", credits: Int = 1,
-    componentFingerprint: String = "c",
+    componentFingerprint: String = "c", registrationTensors: [WireTensor] = [],
     stepTime: Duration = .milliseconds(2), time: any TimeSource = SystemTime(),
     misbehave: @escaping @Sendable (TaskReference, Body) -> ToyWorker.Misbehaviour? = { _, _ in nil }
   ) async throws -> ToyWorker {
     let worker = try await ToyWorker(
       stage, name: name ?? "\(stage.text)-\(UInt32.random(in: 0 ... .max))", endpoint: endpoint, card: card,
       standby: standby, numericsClass: numericsClass, credits: credits,
-      componentFingerprint: componentFingerprint, stepTime: stepTime, time: time, misbehave: misbehave)
+      componentFingerprint: componentFingerprint, registrationTensors: registrationTensors, stepTime: stepTime,
+      time: time, misbehave: misbehave)
     await workers.append(worker)
     await worker.start()
     return worker

@@ -110,7 +110,9 @@ import Testing
   func aResumeEndsWithTheSameBytes(_ name: String, _ precision: Precision) throws {
     let recorded = try DenoisingCase(name)
     var input = try recorded.input(), checkpoints: [(steps: Int, latents: Tensor)] = []
-    let whole = try recorded.denoiser(precision, threads: 1)(input) { checkpoints.append(($0, $1.copied())) }
+    let whole = try recorded.denoiser(precision, threads: 1)(input) {
+      checkpoints.append(($0.completedSteps, $0.latents.copied()))
+    }
     #expect(checkpoints.map(\.steps) == Array(1...input.steps))
     // In another process, with other threads, with and without the cache.
     for usesPrefixCache in [true, false] {

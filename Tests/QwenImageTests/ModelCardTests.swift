@@ -88,9 +88,14 @@ import Weights
     let embeds = Tensor(SyntheticWeights.uniforms("embeds", count: 9 * 64), shape: [9, 64])
     let noise = InitialNoise.torchCPU(seed: 8, grid: grid, model.qwenImage.latents)
     var input = denoisingInput(embeds, embeds.rows(0..<4), noise, grid, steps: 5, scale: 3)
-    var checkpoints: [Tensor] = []
-    let whole = try denoiser(input) { _, latents in checkpoints.append(latents.copied()) }
+    var checkpoints: [Tensor] = [], expected: [Tensor] = []
+    let whole = try denoiser(input) {
+      checkpoints.append($0.latents.copied())
+      expected.append($0.expectedLatents)
+    }
     #expect(checkpoints.count == 5)
+    // The last step ends without noise; before, a step to the end leads elsewhere than to the next noise level.
+    #expect(expected[4].floats() == whole.floats() && expected[3].floats() != checkpoints[3].floats())
     for (index, checkpoint) in checkpoints.enumerated() {
       input.latents = checkpoint
       input.firstStep = index + 1

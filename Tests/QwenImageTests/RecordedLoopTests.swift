@@ -62,7 +62,9 @@ import Weights
   func aResumeEndsWithTheSameBytes(_ loop: RecordedLoop, _ precision: Precision) throws {
     var input = try loop.input()
     var checkpoints: [(steps: Int, latents: Tensor)] = []
-    let whole = try loop.denoiser(precision, threads: 1)(input) { checkpoints.append(($0, $1.copied())) }
+    let whole = try loop.denoiser(precision, threads: 1)(input) {
+      checkpoints.append(($0.completedSteps, $0.latents.copied()))
+    }
     #expect(checkpoints.map(\.steps) == Array(input.firstStep + 1...input.steps))
     // In another process, with other threads.
     let denoise = try loop.denoiser(precision, threads: 3)

@@ -159,6 +159,11 @@ extension Dispatcher {
     return try record.map { record throws(Status) in try JobSnapshot(record) }
   }
 
+  /// What an image of an open job looks like; nil: that is not known, or the tenant has no such job.
+  public func preview(of id: String, index: Int, tenant: TenantID) -> Preview? {
+    jobs.job(id, of: tenant)?.preview(index)
+  }
+
   /// A tenant's jobs, the newest first.
   ///
   /// - Parameters:

@@ -1,5 +1,6 @@
 import ClusterCore
 import GatewayPipelines
+import ImageCodec
 import Scheduling
 import Transport
 import Wire
@@ -22,7 +23,9 @@ extension Dispatcher {
       payloads[checkpoint.latents].map { (checkpoint.completedSteps, $0) }
     }
     var message = task.message(
-      TaskInput(inputs: inputs, resume: resume, checkpointInterval: configuration.checkpointInterval))
+      TaskInput(
+        inputs: inputs, resume: resume, checkpointInterval: configuration.checkpointInterval,
+        previewMap: task.preview == nil ? nil : workers.previewMap(of: image.spec.card.model)))
     for input in task.images {
       guard let tensor = jobs.inputs[input.digest] else {
         return .taskFailed(offer.attempt, by: worker, Status(.dataLoss, "an image of the request is lost"))
@@ -138,7 +141,8 @@ extension Dispatcher {
     let earlier = workers.session(of: peer)?.register.workerID
     let session: WorkerDirectory.Session
     do throws(Status) {
-      session = try workers.admit(register, from: peer, nowUnix: Int(time.unixMs / 1000))
+      session = try workers.admit(
+        register, from: peer, previewMap: envelope.tensor(TensorName.previewMap), nowUnix: Int(time.unixMs / 1000))
     } catch {
       logger.warning("worker refused", metadata: ["worker": "\(register.workerID)", "reason": "\(error)"])
       answer(.failed(error), to: envelope, at: peer)
@@ -211,16 +215,32 @@ extension Dispatcher {
     guard let task = task(of: attempt) else { return }
     do throws(Status) {
       var checkpoint: Payload?
-      if let rule = task.checkpoint, !envelope.tensors.isEmpty {
+      if let rule = task.checkpoint, envelope.tensor(rule.name) != nil {
         checkpoint = payloads.insert(try rule.tensor(of: envelope, stage: task.plan.stage))
       }
       let report = StepReport(
         completedSteps: progress.completedSteps, stepSeconds: progress.stepSeconds, checkpoint: checkpoint)
       process(.taskProgressed(attempt, by: session.id, report))
+      takePreview(envelope, of: attempt, session)
     } catch {
       // The worker is still at it.
       cancel(attempt, at: session.id, reason: error.message)
       process(.taskFailed(attempt, by: session.id, error))
+    }
+  }
+
+  /// Shows what the image looks like so far to those who watch. It is kept in memory only, and no reason to fail.
+  private func takePreview(_ envelope: Envelope, of attempt: AttemptID, _ session: WorkerDirectory.Session) {
+    guard let waiter = scheduler.waiter(for: attempt),
+      let rule = jobs.images[waiter.job]?.tasks[waiter.index].preview, envelope.tensor(rule.name) != nil
+    else { return }
+    do throws(Status) {
+      let tensor = try rule.tensor(of: envelope, stage: session.register.stage)
+      let pixels = tensor.bytes.withUnsafeBytes { [UInt8]($0) }
+      jobs.notify(waiter.job, preview: RasterImage(width: tensor.shape[1], height: tensor.shape[0], pixels: pixels))
+    } catch {
+      logger.warning(
+        "a preview is not shown", metadata: ["worker": "\(session.register.workerID)", "reason": "\(error.message)"])
     }
   }
 

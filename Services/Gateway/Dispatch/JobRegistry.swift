@@ -1,5 +1,6 @@
 import ClusterCore
 import GatewayPipelines
+import ImageCodec
 import Journal
 import OrderedCollections
 import Scheduling
@@ -104,6 +105,12 @@ struct JobRegistry {
       idle.resume(returning: ())
       idle = Waiters()
     }
+  }
+
+  /// Shows the listeners of the image's job what it looks like so far.
+  func notify(_ id: ImageJobID, preview: RasterImage) {
+    guard let reference = images[id]?.reference else { return }
+    jobs[reference.job]?.notify(reference.index, preview: preview, epoch: epoch)
   }
 
   private mutating func forget(_ job: OpenJob) {

@@ -20,6 +20,8 @@ public enum ImageUpdate: Sendable {
   case started(StageName, isMain: Bool)
   /// A step is done.
   case progressed(step: Int, steps: Int, secondsLeft: Double)
+  /// There is a new preview. Clients that reconnect get the newest one.
+  case previewed(NewestPreview)
   /// A stage failed and is retried.
   case retrying(StageName, reason: String)
   /// Done.
@@ -31,7 +33,7 @@ public enum ImageUpdate: Sendable {
   public var isTerminal: Bool {
     switch self {
     case .finished, .failed: true
-    case .queued, .started, .progressed, .retrying: false
+    case .queued, .started, .progressed, .previewed, .retrying: false
     }
   }
 }
@@ -81,7 +83,7 @@ extension JobTicket {
       switch event.update {
       case .finished(let image): results[event.index] = image
       case .failed(let status): throw status
-      case .queued, .started, .progressed, .retrying: continue
+      case .queued, .started, .progressed, .previewed, .retrying: continue
       }
       if results.count == images.count { return images.indices.compactMap { results[$0] } }
     }

@@ -1,6 +1,7 @@
 import ClusterCore
 import DequeModule
 import GatewayPipelines
+import ImageCodec
 import Journal
 import OrderedCollections
 import Scheduling
@@ -53,6 +54,7 @@ public struct ImageProgress: Sendable {
   public mutating func apply(_ update: ImageUpdate) {
     retryReason = nil
     switch update {
+    case .previewed: break
     case .queued(let position, let secondsLeft):
       queuePosition = position
       self.secondsLeft = secondsLeft
@@ -105,6 +107,7 @@ struct OpenJob {
   /// Whether the journal has it. Until then it does not exist for clients.
   var isAdmitted = false
   private(set) var listeners: OrderedDictionary<UInt64, AsyncStream<JobEventRecord>.Continuation> = [:]
+  private let previews: [NewestPreview]
   private var events: Deque<(number: UInt64, record: JobEventRecord)> = []
   private var lastEvent: UInt64 = 0
 
@@ -114,6 +117,7 @@ struct OpenJob {
     self.submittedAtMs = submittedAtMs
     self.deadlineAtMs = deadlineAtMs
     images = request.images.map { ImageProgress(steps: $0.stepCount) }
+    previews = request.images.map { _ in NewestPreview() }
   }
 
   /// Images that have not ended.
@@ -130,6 +134,21 @@ struct OpenJob {
     events.append((lastEvent, record))
     if events.count > Self.maxEvents { events.removeFirst() }
     for listener in listeners.values { listener.yield(record) }
+    if update.isTerminal { previews[index].preview = nil }
+  }
+
+  /// What an image looks like; nil: that is not known yet.
+  func preview(_ index: Int) -> Preview? { previews[index].preview }
+
+  /// Shows listeners what an image looks like after the steps that are done.
+  func notify(_ index: Int, preview image: RasterImage, epoch: Int64) {
+    previews[index].preview = Preview(step: images[index].step, image: image)
+    for listener in listeners.values { listener.yield(previewed(index, epoch: epoch)) }
+  }
+
+  /// It has the number of the event before: clients that reconnect after it miss nothing.
+  private func previewed(_ index: Int, epoch: Int64) -> JobEventRecord {
+    JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: .previewed(previews[index]))
   }
 
   /// Sends everything from now on to `continuation`, and first what came after the event `last`, if that is known.
@@ -137,6 +156,11 @@ struct OpenJob {
     _ continuation: AsyncStream<JobEventRecord>.Continuation, as listener: UInt64, after last: String?, epoch: Int64
   ) {
     listeners[listener] = continuation
+    defer {
+      for index in previews.indices where previews[index].preview != nil {
+        continuation.yield(previewed(index, epoch: epoch))
+      }
+    }
     let number = last.flatMap { $0.hasPrefix("\(epoch)-") ? UInt64($0.dropFirst("\(epoch)-".count)) : nil }
     let first = events.first?.number ?? lastEvent + 1
     if let number, number + 1 >= first, number <= lastEvent {

@@ -11,6 +11,8 @@ struct WorkerDirectory {
     let id: WorkerID
     let peer: PeerID
     let register: Register
+    /// What latents of its model look like, if it has said so.
+    let previewMap: WireTensor?
     var heartbeat: Heartbeat?
 
     var model: ModelIdentity { register.card.model }
@@ -42,8 +44,11 @@ struct WorkerDirectory {
   func sessionName(of id: WorkerID) -> String { "\(instance)-\(id.number)" }
 
   /// Opens a session, unless the worker does not fit in with those that are there.
-  mutating func admit(_ register: Register, from peer: PeerID, nowUnix: Int) throws(Status) -> Session {
-    let session = Session(id: WorkerID(lastID + 1), peer: peer, register: register)
+  mutating func admit(
+    _ register: Register, from peer: PeerID, previewMap: WireTensor? = nil, nowUnix: Int
+  ) throws(Status) -> Session {
+    try previewMap.map { map throws(Status) in try register.card.check(previewMap: map) }
+    let session = Session(id: WorkerID(lastID + 1), peer: peer, register: register, previewMap: previewMap)
     let others = sessions.values.filter { $0.register.workerID != register.workerID }
     for (card, field) in [(register.card, "card")] + register.standbyCards.map({ ($0, "standby_cards") }) {
       let other = others.first { other in
@@ -76,6 +81,11 @@ struct WorkerDirectory {
     return session
   }
 
+  /// What latents of a model look like; nil: no worker that is there has said so.
+  func previewMap(of model: ModelIdentity) -> WireTensor? {
+    sessions.values.first { $0.previewMap != nil && $0.model == model }?.previewMap
+  }
+
   mutating func note(_ heartbeat: Heartbeat, of id: WorkerID) {
     sessions[id]?.heartbeat = heartbeat
   }
@@ -87,4 +97,25 @@ struct WorkerDirectory {
 
   /// Takes note of which models are complete now.
   mutating func update(_ status: ClusterStatus) { catalog.update(status) }
+}
+
+extension ModelCard {
+  /// Refuses what a denoiser would refuse: jobs must not fail because of it.
+  fileprivate func check(previewMap map: WireTensor) throws(Status) {
+    let shape = map.shape
+    let fits =
+      map.dtype == .fp32 && shape.count == 4 && shape[0] == latents.channels + 1 && (1...8).contains(shape[1])
+      && shape[1] == shape[2] && shape[3] == 3
+    let isFinite = map.bytes.withUnsafeBytes { bytes in
+      stride(from: 0, to: bytes.count - 3, by: 4)
+        .allSatisfy { bytes.loadUnaligned(fromByteOffset: $0, as: Float.self).isFinite }
+    }
+    guard fits, isFinite else {
+      throw Status(
+        .invalidArgument,
+        "\(TensorName.previewMap) is \(map.dtype) \(shape), or not of finite numbers; expected F32 "
+          + "[\(latents.channels + 1), side, side, 3]",
+        field: TensorName.previewMap)
+    }
+  }
 }

@@ -109,9 +109,10 @@ extension EncodedImage {
   var base64: String { bytes.withUnsafeBytes { Data($0).base64EncodedString() } }
 }
 
-/// `image_generation.completed`: OpenAI's event, with the seed and the image's place in the request.
+/// `image_generation.completed` or `image_edit.completed`: OpenAI's event, with the seed and the image's place in the
+/// request.
 struct CompletedEvent: Encodable {
-  var type = "image_generation.completed"
+  var type: String
   var b64Json: String?
   var url: String?
   var createdAt: Int
@@ -127,8 +128,9 @@ struct CompletedEvent: Encodable {
   var jobId: String
 
   init(
-    _ ticket: JobTicket, index: Int, layer: Int?, result: EncodedImage, url: String?
+    _ type: String, _ ticket: JobTicket, index: Int, layer: Int?, result: EncodedImage, url: String?
   ) throws(APIError) {
+    self.type = type
     let image = ticket.images[index]
     b64Json = url == nil ? try result.file(layer ?? 0, of: image.fileCount).base64 : nil
     self.url = url
@@ -144,7 +146,40 @@ struct CompletedEvent: Encodable {
   }
 }
 
-/// `image_generation.progress`: an event of this server's own.
+/// `image_generation.partial_image` or `image_edit.partial_image`: OpenAI's event, with the image's place in the
+/// request and the steps that are done.
+struct PartialImageEvent: Encodable {
+  var type: String
+  /// A file of `outputFormat`, smaller than the image will be.
+  var b64Json: String
+  /// From 0, of each image.
+  var partialImageIndex: Int
+  var createdAt: Int
+  /// The size of the image that is made.
+  var size: String
+  var quality = "auto"
+  var background = "opaque"
+  var outputFormat: String
+  var imageIndex: Int
+  var step: Int
+  var jobId: String
+
+  init(_ type: String, _ ticket: JobTicket, index: Int, number: Int, _ preview: Preview) async throws {
+    let image = ticket.images[index]
+    self.type = type
+    b64Json = Data(try await preview.file(as: image.encoding, of: image.size)).base64EncodedString()
+    partialImageIndex = number
+    createdAt = Int(Date().timeIntervalSince1970)
+    size = "\(image.size)"
+    if image.isTransparent { background = "transparent" }
+    outputFormat = image.encoding.format.name
+    imageIndex = index
+    step = preview.step
+    jobId = ticket.id
+  }
+}
+
+/// `image_generation.progress` or `image_edit.progress`: an event of this server's own.
 struct ProgressEvent: Encodable {
   var type: String
   /// The image's place in the request.

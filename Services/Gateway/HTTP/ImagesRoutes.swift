@@ -28,8 +28,9 @@ struct ImagesRoutes: Sendable {
       context.links.url(ResultAddress(job: ticket.id, index: "\(index)").path(signedBy: context.caller))
     }
     let resultURLs = accepted.resultFormat == .url ? urls : nil
-    var response =
-      accepted.isStreamed ? stream(ticket, resultURLs, request) : try await collect(ticket, resultURLs, request)
+    let events = ImageEvents(
+      ticket: ticket, urls: resultURLs, prefix: kind.eventPrefix, partialImageCount: accepted.partialImageCount)
+    var response = accepted.isStreamed ? stream(events, request) : try await collect(ticket, resultURLs, request)
     response.describe(ticket, context.links)
     return response
   }
@@ -54,14 +55,14 @@ struct ImagesRoutes: Sendable {
     }
   }
 
-  private func stream(_ ticket: JobTicket, _ urls: [String]?, _ request: Request) -> Response {
+  private func stream(_ events: ImageEvents, _ request: Request) -> Response {
     let body = request.body
     let keepAlive = submission.limits.keepAliveInterval
     return Response(
       status: .ok, headers: ServerSentEvent.headers,
       body: ResponseBody { writer in
         try await body.consumeWithCancellationOnInboundClose { _ in
-          try await ImageEvents(ticket: ticket, urls: urls).write(to: &writer, keepAliveInterval: keepAlive)
+          try await events.write(to: &writer, keepAliveInterval: keepAlive)
         }
         try await writer.finish(nil)
       })
@@ -73,10 +74,15 @@ private struct ImageEvents {
   let ticket: JobTicket
   /// Where the images are, if that is what the client asks for instead of the images.
   let urls: [String]?
+  /// What the names of the events begin with.
+  let prefix: String
+  /// Previews to show of each image, at most.
+  let partialImageCount: Int
 
   func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
     var states = ticket.images.map { ImageProgress(steps: $0.stepCount) }
     var open = states.count
+    var partial = states.map { _ in (count: 0, lastStep: 0) }
     let isOver = try await ServerSentEvent.write(ticket.events, to: &writer, keepAliveInterval: keepAliveInterval) {
       record in
       states[record.index].apply(record.update)
@@ -84,14 +90,24 @@ private struct ImageEvents {
       case .finished(let result):
         open -= 1
         let events = try ticket.images[record.index].files(at: urls?[record.index]).map { layer, url in
-          let event = try CompletedEvent(ticket, index: record.index, layer: layer, result: result, url: url)
+          let event = try CompletedEvent(
+            "\(prefix).completed", ticket, index: record.index, layer: layer, result: result, url: url)
           return try ServerSentEvent.event(event.type, event)
         }
         return (ServerSentEvent.joined(events), isLast: open == 0)
       case .failed(let failure): return (try ServerSentEvent.error(APIError(failure)), isLast: true)
+      case .previewed(let newest):
+        let (number, lastStep) = partial[record.index]
+        // A slow client finds one preview in place of several.
+        guard let preview = newest.preview, preview.step > lastStep,
+          isDue(number, preview, of: states[record.index].steps)
+        else { return (nil, isLast: false) }
+        partial[record.index] = (number + 1, preview.step)
+        let event = try await PartialImageEvent(
+          "\(prefix).partial_image", ticket, index: record.index, number: number, preview)
+        return (try ServerSentEvent.event(event.type, event), isLast: false)
       case .queued, .started, .progressed, .retrying:
-        let event = ProgressEvent(
-          "image_generation.progress", job: ticket.id, index: record.index, states[record.index])
+        let event = ProgressEvent("\(prefix).progress", job: ticket.id, index: record.index, states[record.index])
         return (try ServerSentEvent.event(event.type, event), isLast: false)
       }
     }
@@ -99,5 +115,10 @@ private struct ImageEvents {
     let error = APIError(
       .shuttingDown, "the gateway is shutting down; job \(ticket.id) resumes after its restart", retryAfterSeconds: 10)
     try await writer.write(ServerSentEvent.error(error))
+  }
+
+  /// Whether preview number `number` of an image, from 0, is shown now: they are spread evenly over the steps.
+  private func isDue(_ number: Int, _ preview: Preview, of steps: Int) -> Bool {
+    number < partialImageCount && preview.step * (partialImageCount + 1) >= (number + 1) * steps
   }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import GatewayAPI
 import GatewayDispatch
 import GatewayPipelines
@@ -146,6 +147,25 @@ struct JobProgressEvent: Encodable {
     }
     jobId = job
     self.image = JobBody.Image(job, index, image, progress, links)
+  }
+}
+
+/// `job.preview`: what an image looks like so far.
+struct JobPreviewEvent: Encodable {
+  var type = "job.preview"
+  var jobId: String
+  /// The image's place in the request.
+  var index: Int
+  /// Steps done.
+  var step: Int
+  /// A JPEG file.
+  var b64Json: String
+
+  init(job: String, index: Int, _ preview: Preview, _ image: ImageSpec) async throws {
+    jobId = job
+    self.index = index
+    step = preview.step
+    b64Json = Data(try await preview.file(as: .preview, of: image.size)).base64EncodedString()
   }
 }
 

@@ -4,6 +4,7 @@ import GatewayAPI
 import GatewayDispatch
 import HTTPTypes
 import Hummingbird
+import ImageCodec
 import NIOCore
 import Scheduling
 
@@ -16,6 +17,7 @@ struct JobsRoutes: Sendable {
     router.serve("/v1/jobs", [(.post, submit), (.get, list)])
     router.serve("/v1/jobs/:id", [(.get, show), (.delete, cancel)])
     router.serve("/v1/jobs/:id/events", [(.get, events)])
+    router.serve("/v1/jobs/:id/preview", [(.get, preview)])
     router.serve(RouterPath(ResultAddress.route), [(.get, result)])
   }
 
@@ -64,7 +66,8 @@ struct JobsRoutes: Sendable {
   // MARK: Events
 
   @Sendable private func events(_ request: Request, _ context: GatewayContext) async throws -> Response {
-    try request.checkQuery([])
+    try request.checkQuery(["previews"])
+    let showsPreviews = try request.queryBool("previews") ?? false
     let id = context.jobID
     let snapshot = try await snapshot(id, context)
     let last = request.headers[.lastEventID]
@@ -80,11 +83,27 @@ struct JobsRoutes: Sendable {
       status: .ok, headers: ServerSentEvent.headers,
       body: ResponseBody { writer in
         try await body.consumeWithCancellationOnInboundClose { _ in
-          try await JobEvents(job: snapshot, records: records, links: context.links).write(
-            to: &writer, keepAliveInterval: keepAlive)
+          try await JobEvents(
+            job: snapshot, records: records, links: context.links, showsPreviews: showsPreviews
+          ).write(to: &writer, keepAliveInterval: keepAlive)
         }
         try await writer.finish(nil)
       })
+  }
+
+  // MARK: Previews
+
+  @Sendable private func preview(_ request: Request, _ context: GatewayContext) async throws -> Response {
+    try request.checkQuery(["index"])
+    let job = try await snapshot(context.jobID, context)
+    let index = try request.queryInteger("index", in: 0...job.images.count - 1) ?? 0
+    guard let preview = await dispatcher.preview(of: job.id, index: index, tenant: context.caller.tenant) else {
+      throw APIError(.notFound, "there is no preview of image \(index) of job \(job.id): it is not being denoised")
+    }
+    let file = try await preview.file(as: .preview, of: job.request.images[index].size)
+    return Response(
+      status: .ok, headers: [.contentType: ImageEncoding.preview.format.mediaType, .cacheControl: "no-store"],
+      body: ResponseBody(byteBuffer: ByteBuffer(bytes: file)))
   }
 
   // MARK: Results
@@ -151,13 +170,24 @@ private struct JobEvents {
   let job: JobSnapshot
   let records: AsyncStream<JobEventRecord>
   let links: Links
+  let showsPreviews: Bool
 
   func write(to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration) async throws {
     var states = job.images
     var ended: [Int: JobStatus] = [:]
+    var shownSteps = job.images.map { _ in 0 }
     let id = job.id
     try await ServerSentEvent.write(records, to: &writer, keepAliveInterval: keepAliveInterval) { record in
       states[record.index].apply(record.update)
+      if case .previewed(let newest) = record.update {
+        // A slow client finds one preview in place of several.
+        guard showsPreviews, let preview = newest.preview, preview.step > shownSteps[record.index] else {
+          return (nil, isLast: false)
+        }
+        shownSteps[record.index] = preview.step
+        let event = try await JobPreviewEvent(job: id, index: record.index, preview, job.request.images[record.index])
+        return (try ServerSentEvent.event(event.type, id: record.id, event), isLast: false)
+      }
       if record.update.isTerminal { ended[record.index] = JobStatus(states[record.index]) }
       let event = JobProgressEvent(
         job: id, index: record.index, job.request.images[record.index], states[record.index], links)
@@ -184,6 +214,14 @@ extension Request {
       throw APIError(
         .unknownField, "unknown query parameter \"\(name.prefix(80))\"; \(list)", param: String(name.prefix(80)))
     }
+  }
+
+  func queryBool(_ name: String) throws(APIError) -> Bool? {
+    guard let text = uri.queryParameters[name[...]] else { return nil }
+    guard let value = Bool(String(text)) else {
+      throw APIError(.invalidValue, "\(name) is \"\(text.prefix(40))\", but must be true or false", param: name)
+    }
+    return value
   }
 
   func queryInteger(_ name: String, in range: ClosedRange<Int>) throws(APIError) -> Int? {

@@ -35,14 +35,14 @@ enum ServerSentEvent {
     .connection: "close",
   ]
 
-  /// Writes an event for each record, and that the stream is alive while there is none; until the records end or
-  /// `event` says so.
+  /// Writes what `event` makes of each record, and that the stream is alive while there is none; until the records end
+  /// or `event` says so.
   ///
   /// - Returns: whether `event` has said so.
   @discardableResult
   static func write<Record: Sendable>(
     _ records: AsyncStream<Record>, to writer: inout any ResponseBodyWriter, keepAliveInterval: Duration,
-    _ event: (Record) throws -> (ByteBuffer, isLast: Bool)
+    _ event: (Record) async throws -> (ByteBuffer?, isLast: Bool)
   ) async throws -> Bool {
     typealias Item = StreamItem<Record>
     let timer = AsyncTimerSequence(interval: keepAliveInterval, clock: .continuous).map { _ in Item.silence }
@@ -56,8 +56,8 @@ enum ServerSentEvent {
         continue
       case .end: return false
       }
-      let (buffer, isLast) = try event(record)
-      try await writer.write(buffer)
+      let (buffer, isLast) = try await event(record)
+      if let buffer { try await writer.write(buffer) }
       if isLast { return true }
     }
     return false

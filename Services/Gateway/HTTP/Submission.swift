@@ -33,6 +33,8 @@ struct Submission: Sendable {
     /// Whether the client wants events.
     var isStreamed: Bool
     var resultFormat: GenerationRequest.ResultFormat
+    /// Previews that a stream shows of each image, at most.
+    var partialImageCount: Int
   }
 
   /// Reads the request, and submits it.
@@ -81,7 +83,9 @@ struct Submission: Sendable {
     let ticket: JobTicket
     do throws(Status) { ticket = try await dispatcher.submit(job) } catch { throw APIError(error) }
     context.logger.info(ticket.isNew ? "job accepted" : "job known already", metadata: ["job": "\(ticket.id)"])
-    return Accepted(ticket: ticket, isStreamed: imageRequest.isStreamed, resultFormat: imageRequest.resultFormat)
+    return Accepted(
+      ticket: ticket, isStreamed: imageRequest.isStreamed, resultFormat: imageRequest.resultFormat,
+      partialImageCount: imageRequest.partialImageCount)
   }
 
   /// The card of the model that a request asks for by one of its names; nil: for the first model.

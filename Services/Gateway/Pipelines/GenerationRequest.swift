@@ -38,6 +38,8 @@ public struct GenerationRequest: Hashable, Sendable {
   public var priority = JobPriority.interactive
   /// Whether events are streamed.
   public var isStreamed = false
+  /// Previews that a stream shows of each image, at most.
+  public var partialImageCount = 0
   /// The pipeline by name; nil: the one that the request's images are for.
   public var pipeline: String?
   /// What the request says in fields of pipelines' own, read by each of them.
@@ -77,6 +79,9 @@ public struct GenerationRequest: Hashable, Sendable {
     case edit
     /// Images like an image.
     case variation
+
+    /// What the names of a stream's events begin with, as in OpenAI's API.
+    public var eventPrefix: String { self == .edit ? "image_edit" : "image_generation" }
   }
 
   /// Reads a body of JSON.
@@ -242,11 +247,7 @@ public struct GenerationRequest: Hashable, Sendable {
     _ = try fields.choice("input_fidelity", ["low", "high"])
     _ = try fields.string("user")
     _ = try fields.string("safety_identifier")
-    if let count = try fields.integer("partial_images", in: 0...3), count > 0 {
-      throw APIError(
-        .unsupportedValue, "partial_images is \(count), but this server sends no partial images; use 0",
-        param: "partial_images")
-    }
+    partialImageCount = try fields.integer("partial_images", in: 0...3) ?? 0
     for name in ["frame_count", "frame_duration_ms", "svg"] {
       try fields.refuse(name, because: "images are PNG, WebP or JPEG")
     }

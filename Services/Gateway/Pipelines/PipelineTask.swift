@@ -13,6 +13,8 @@ public struct PipelineTask: Sendable {
   public var output: TensorRule
   /// What progress carries as a checkpoint, and what a resumed attempt is sent; nil: the task has no steps.
   public var checkpoint: TensorRule?
+  /// What progress may carry of the image as it looks so far; nil: the task has no previews.
+  public var preview: TensorRule?
   /// The request's images that the message carries.
   public var images: [TaskImage] = []
   /// Prompt tokens that an output stands for, for the usage of the request.
@@ -38,14 +40,18 @@ public struct TaskInput: Sendable {
   public var resume: (completedSteps: Int, state: WireTensor)?
   /// How often checkpoints come back; zero: after every step.
   public var checkpointInterval: Duration
+  /// What latents look like; nil: that is not known, and there are no previews.
+  public var previewMap: WireTensor?
 
   /// See the properties.
   public init(
-    inputs: [WireTensor], resume: (completedSteps: Int, state: WireTensor)? = nil, checkpointInterval: Duration
+    inputs: [WireTensor], resume: (completedSteps: Int, state: WireTensor)? = nil, checkpointInterval: Duration,
+    previewMap: WireTensor? = nil
   ) {
     self.inputs = inputs
     self.resume = resume
     self.checkpointInterval = checkpointInterval
+    self.previewMap = previewMap
   }
 }
 

@@ -134,8 +134,10 @@ extension PipelineTask {
       var tensors = zip(input.inputs, names).map { $0.renamed($1) }
       if imageIsReference, let image = input.inputs.last { tensors.append(image.renamed(TensorName.reference(0))) }
       if let resume = input.resume { tensors.append(resume.state.renamed(TensorName.latents)) }
+      if let previewMap = input.previewMap { tensors.append(previewMap) }
       return TaskMessage(.denoiseRequest(request), tensors)
     }
+    task.preview = previewRule(spec.size)
     if mask != nil, let reference = spec.mask { task.images = [TaskImage(reference, name: TensorName.mask)] }
     return task
   }
@@ -181,6 +183,16 @@ extension PipelineTask {
       ]
     }
     return task
+  }
+
+  private static func previewRule(_ size: ImageSize) -> TensorRule {
+    TensorRule(TensorName.preview) { tensor in
+      let shape = tensor.shape
+      let fits =
+        tensor.dtype == .uint8 && shape.count == 3 && shape[2] == 3 && (1...size.heightPx).contains(shape[0])
+        && shape[1] * size.heightPx == shape[0] * size.widthPx
+      return fits ? nil : "is \(tensor.dtype.rawValue) \(shape), not an RGB image of the shape of \(size)"
+    }
   }
 
   private static func latentsRule(

@@ -44,7 +44,9 @@ public struct LocalModel: Sendable {
     _ predictor: some VelocityPredictor, _ scheduler: SchedulerConfiguration, _ guidance: Guidance
   ) -> Denoise {
     let denoiser = Denoiser(predictor, scheduler: scheduler, guidance: guidance)
-    return { try denoiser($0, probe: $1, afterStep: $2) }
+    return { input, probe, afterStep in
+      try denoiser(input, probe: probe) { try afterStep($0.completedSteps, $0.latents) }
+    }
   }
 
   /// Draws an image of a prompt.

@@ -89,7 +89,7 @@ private struct Measured<Predictor: VelocityPredictor>: MeasuredNetwork {
   func denoise(_ input: DenoisingInput) throws -> (latents: Tensor, inputs: [Tensor]) {
     var inputs = [input.latents]
     let denoiser = Denoiser(predictor, scheduler: scheduler, guidance: guidance)
-    let latents = try denoiser(input) { _, latents in inputs.append(latents) }
+    let latents = try denoiser(input) { inputs.append($0.latents) }
     return (latents, inputs.dropLast())
   }
 

@@ -41,13 +41,13 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
   /// Resuming at step k from the latents after step k-1 gives the bytes of the undisturbed run: branches are always
   /// prepared for the whole schedule, and nothing else crosses from step to step.
   ///
-  /// - Parameter afterStep: called with the number of finished steps and the latents; it may throw to stop the loop.
+  /// - Parameter afterStep: called after each step; it may throw to stop the loop.
   /// - Returns: packed latents, like the input's.
   /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the input does not fit the model, or what
   ///   `afterStep` throws.
   public func callAsFunction(
     _ input: DenoisingInput, probe: Probe = .none,
-    afterStep: (_ completedSteps: Int, _ latents: Tensor) throws -> Void = { _, _ in }
+    afterStep: (FinishedStep) throws -> Void = { _ in }
   ) throws -> Tensor {
     guard input.steps >= 1, (0...input.steps).contains(input.firstStep) else {
       throw PipelineError.invalidRequest(field: "first_step", reason: "is \(input.firstStep) of \(input.steps) steps")
@@ -63,12 +63,15 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
       let calls = branches.map { Call(branch: $0, latents: latents, step: step) }
       // As in the reference, steps that are left out do not count in the names.
       let number = step - input.firstStep
-      let velocity = velocity(calls, input, stepProbe(probe, number))
-      latents = FlowMatchSchedule.step(
-        latents: latents, velocity: velocity, from: schedule.sigmas[step], to: schedule.sigmas[step + 1])
-      if let inpainting = input.inpainting { latents = inpainting.blend(latents, at: schedule.sigmas[step + 1]) }
+      let velocity = velocity(calls, input, stepProbe(probe, number)), earlier = latents
+      func result(at sigma: Float) -> Tensor {
+        let made = FlowMatchSchedule.step(
+          latents: earlier, velocity: velocity, from: schedule.sigmas[step], to: sigma)
+        return input.inpainting?.blend(made, at: sigma) ?? made
+      }
+      latents = result(at: schedule.sigmas[step + 1])
       probe.record("latents.step\(number)", latents)
-      try afterStep(step + 1, latents)
+      try afterStep(FinishedStep(completedSteps: step + 1, latents: latents) { result(at: 0) })
     }
     return latents
   }
@@ -87,6 +90,24 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
     let scoped = probe.scoped("dit.step\(step)")
     return step == 0 ? scoped : scoped.filtered { $0.hasSuffix(".out") }
   }
+}
+
+/// What the loop has after a step.
+public struct FinishedStep {
+  /// Steps done.
+  public let completedSteps: Int
+  /// Packed latents at the noise level after the step.
+  public let latents: Tensor
+  private let expected: () -> Tensor
+
+  init(completedSteps: Int, latents: Tensor, expected: @escaping () -> Tensor) {
+    self.completedSteps = completedSteps
+    self.latents = latents
+    self.expected = expected
+  }
+
+  /// Packed latents without noise, as the step's velocity foretells them: where a single step to the end would lead.
+  public var expectedLatents: Tensor { expected() }
 }
 
 extension FlowMatchSchedule {

@@ -74,7 +74,7 @@ public struct TorchCPUGenerator: Sendable {
 }
 
 /// MT19937 (Matsumoto and Nishimura 1998), seeded by the linear recurrence of its 2002 version.
-private struct MersenneTwister: Sendable {
+struct MersenneTwister: Sendable {
   private var state: [UInt32]
   private var index = 624
 

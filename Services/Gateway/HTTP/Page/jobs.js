@@ -1,7 +1,7 @@
 // The list of jobs: shows and follows them.
 
 import { Refusal, call, events, pause, read } from "./api.js"
-import { frame, showImage } from "./results.js"
+import { frame, showImage, showPreview } from "./results.js"
 import { recall } from "./store.js"
 
 const JOBS_PER_PAGE = 20
@@ -30,9 +30,10 @@ async function follow(entry) {
   let last
   while (isOpen(entry.job.status) && jobs.has(entry.job.id)) {
     try {
-      const response = await call(`${path}/events`, { headers: last && { "last-event-id": last } })
+      const response = await call(`${path}/events?previews=true`, { headers: last && { "last-event-id": last } })
       for await (const { id, data } of events(response)) {
         last = id ?? last
+        if (data.type === "job.preview") showPreview(entry.element.querySelectorAll("figure")[data.index], data)
         if (data.image) entry.job.images[data.image.index] = data.image
         show(entry)
       }

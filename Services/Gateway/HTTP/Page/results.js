@@ -29,6 +29,7 @@ export function showImage(entry, image, figure, use) {
     figure.dataset.isLoading = "yes"
     load(entry, image, figure, use)
   } else if (image.error) {
+    find(".preview", figure)?.remove()
     const text = document.createElement("p")
     text.className = "error"
     text.textContent = image.status === "cancelled" ? "cancelled" : image.error.message
@@ -41,6 +42,18 @@ export function showImage(entry, image, figure, use) {
   }
 }
 
+// Shows what an image that is not done yet looks like. The progress beside it says how far it has got.
+export function showPreview(figure, { step, b64_json: file }) {
+  if (!find("progress", figure) || figure.dataset.isLoading) return
+  let preview = find(".preview", figure)
+  if (!preview) {
+    preview = Object.assign(new Image(), { className: "preview", alt: "" })
+    find(".frame", figure).prepend(preview)
+  }
+  preview.dataset.step = step
+  preview.src = `data:image/jpeg;base64,${file}`
+}
+
 async function load(entry, image, figure, use) {
   const { job } = entry, box = find(".frame", figure)
   try {
@@ -49,6 +62,7 @@ async function load(entry, image, figure, use) {
     const results = await Promise.all(numbers.map((layer) => fetchResult(job, image, layer)))
     const [first] = results
     box.style.aspectRatio = `${first.element.naturalWidth} / ${first.element.naturalHeight}`
+    find(".preview", figure)?.remove()
     find("progress", figure)?.replaceWith(...results.map((result) => result.element))
     first.element.alt = job.prompt
     if (image.layers) figure.append(layers(figure, results, use))

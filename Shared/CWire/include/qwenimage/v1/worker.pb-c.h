@@ -47,7 +47,9 @@ typedef enum _Qwenimage__V1__StageKind {
 /* --- messages --- */
 
 /*
- * Worker to gateway, after every connection.
+ * Worker to gateway, after every connection. A VAE decoder that knows what latents look like sends the tensor
+ * `preview_map` F32 [channels + 1, side, side, 3]: what a latent element's channels, and 1, contribute to red, green
+ * and blue, from 0 to 1, of side x side pixels of a preview.
  */
 struct  Qwenimage__V1__Register
 {
