@@ -1,5 +1,6 @@
 import Foundation
 import HTTPClient
+import ImageCodec
 
 extension GatewayClient {
   /// A job as `/v1/jobs` shows it.
@@ -73,7 +74,16 @@ extension GatewayClient {
 
   /// The newest jobs after `last`.
   func jobs(limit: Int, after last: String?) async throws -> JobPage {
-    try decode(try await data("/v1/jobs?limit=\(limit)" + (last.map { "&after=\(Self.encoded($0))" } ?? "")))
+    try decode(try await data(Self.path(limit: limit, after: last)))
+  }
+
+  /// The newest jobs after `last`, as JSON for people.
+  func jobsText(limit: Int, after last: String?) async throws -> String {
+    try await text(Self.path(limit: limit, after: last))
+  }
+
+  private static func path(limit: Int, after last: String?) -> String {
+    "/v1/jobs?limit=\(limit)" + (last.map { "&after=\(encoded($0))" } ?? "")
   }
 
   /// Ends a job.
@@ -92,19 +102,22 @@ extension GatewayClient {
     return body
   }
 
-  /// Calls `report` with the job whenever something has happened, until it ends. Attaches again when the connection
+  /// Calls `report` with the job, and with a preview of its first image if there is a new one, whenever something has
+  /// happened, until it ends. Attaches again when the connection
   /// breaks, as long as the gateway comes back within a minute; a gateway that never was there is an error at once.
-  func watch(_ id: String, _ report: (Job) -> Void) async throws -> Job {
+  func watch(
+    _ id: String, withPreviews: Bool = false, _ report: (Job, RasterImage?) -> Void
+  ) async throws -> Job {
     var lastEvent: String?
     var silentSince: ContinuousClock.Instant?
     while true {
       do {
         let job = try await job(id)
         silentSince = .now
-        report(job)
+        report(job, nil)
         if job.hasEnded { return job }
         // A stream that ends at once is not asked for again and again.
-        if try await !follow(id, &lastEvent, report) { try await Task.sleep(for: .milliseconds(500)) }
+        if try await !follow(id, &lastEvent, withPreviews, report) { try await Task.sleep(for: .milliseconds(500)) }
       } catch let error as GatewayClientError {
         throw error
       } catch is CancellationError {
@@ -117,8 +130,14 @@ extension GatewayClient {
   }
 
   /// Reports as events come; returns whether there was any.
-  private func follow(_ id: String, _ lastEvent: inout String?, _ report: (Job) -> Void) async throws -> Bool {
-    var request = request("GET", path(of: id) + "/events")
+  private func follow(
+    _ id: String, _ lastEvent: inout String?, _ withPreviews: Bool, _ report: (Job, RasterImage?) -> Void
+  ) async throws -> Bool {
+    struct Preview: Decodable {
+      let index: Int
+      let b64Json: Data
+    }
+    var request = request("GET", path(of: id) + (withPreviews ? "/events?previews=true" : "/events"))
     if let lastEvent { request.headers.append(("last-event-id", lastEvent)) }
     let response = try await http.execute(request)
     guard response.status == 200 else { return false }
@@ -127,7 +146,8 @@ extension GatewayClient {
     for try await chunk in response.body {
       for event in try parser.append(chunk) {
         (lastEvent, hasEvents) = (event.id, true)
-        report(try await job(id))
+        let preview: Preview? = event.name == "job.preview" ? try decode(Data(event.data.utf8)) : nil
+        report(try await job(id), preview.flatMap { $0.index == 0 ? Self.preview($0.b64Json) : nil })
       }
     }
     return hasEvents

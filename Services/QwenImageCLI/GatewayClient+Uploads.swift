@@ -21,7 +21,9 @@ extension GatewayClient {
   /// Submits a job, and again when the connection breaks, as ``persistently(_:)`` says.
   ///
   /// A task that is cancelled waits a moment for the answer, because there may be a job to cancel.
-  func submit(_ upload: Upload) async throws -> Job {
+  ///
+  /// - Parameter cancelsWithTask: whether the job is cancelled with the task.
+  func submit(_ upload: Upload, cancelsWithTask: Bool = true) async throws -> Job {
     let submission = Task {
       try await persistently(hint: "--key \(upload.key) asks for the same job") { try await submitOnce(upload) }
     }
@@ -34,7 +36,7 @@ extension GatewayClient {
       }
     }
     guard Task.isCancelled else { return job }
-    await cancelQuietly(job.id)
+    if cancelsWithTask { await cancelQuietly(job.id) }
     throw CancellationError()
   }
 

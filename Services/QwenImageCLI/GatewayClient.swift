@@ -23,6 +23,7 @@ struct GatewayClient {
     var stream: Bool? = true
     var n: Int?
     var priority: String?
+    var partialImages: Int?
   }
 
   /// Where a request has got to.
@@ -37,6 +38,7 @@ struct GatewayClient {
   /// What the gateway tells.
   enum Event {
     case progress(Progress)
+    case preview(RasterImage)
     case completed(image: Data, seed: UInt64?)
   }
 
@@ -111,17 +113,27 @@ struct GatewayClient {
       let b64Json: Data
       let seed: UInt64?
     }
+    struct Preview: Decodable { let b64Json: Data }
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     let data = Data(event.data.utf8)
     switch event.name {
     case "image_generation.progress": report(.progress(try decoder.decode(Progress.self, from: data)))
+    case "image_generation.partial_image":
+      if let image = Self.preview(try decoder.decode(Preview.self, from: data).b64Json) { report(.preview(image)) }
     case "image_generation.completed":
       let completed = try decoder.decode(Completed.self, from: data)
       report(.completed(image: try image(completed.b64Json), seed: completed.seed))
     case "error": throw GatewayClientError.failed(message: Self.message(in: data) ?? "the gateway does not say why")
     default: break
     }
+  }
+
+  /// A preview; nil for what is none, which is no reason to fail.
+  static func preview(_ file: Data) -> RasterImage? {
+    var limits = ImageFile.Limits()
+    limits.maxPixels = 1 << 20
+    return try? ImageFile.decode([UInt8](file), limits: limits)
   }
 
   /// `bytes`, if they may be an image file: what another server sends under the same path must not end in a file of

@@ -15,6 +15,8 @@ struct GenerateCommand: AsyncParsableCommand {
 
   @OptionGroup var output: OutputOptions
 
+  @OptionGroup var previews: PreviewOptions
+
   func validate() throws { try output.check(request.sampling) }
 
   func run() async throws {
@@ -30,11 +32,14 @@ struct GenerateCommand: AsyncParsableCommand {
   }
 
   private func draw(_ client: GatewayClient) async throws {
-    var progress = ProgressBar()
+    var progress = ProgressBar(previews: previews.preview)
     defer { progress.finish() }
     progress.show("connecting to \(client.address)")
-    for try await event in client.generate(try await client.completed(request.body(output.encoding, model: model))) {
+    var body = try await client.completed(request.body(output.encoding, model: model))
+    if progress.showsPreviews { body.partialImages = 3 }
+    for try await event in client.generate(body) {
       switch event {
+      case .preview(let image): progress.show(image)
       case .progress(let update):
         show(update, &progress)
       case .completed(let image, let seed):

@@ -15,6 +15,7 @@ struct EditCommand: PromptedImageCommand {
   @OptionGroup var output: OutputOptions
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
+  @OptionGroup var previews: PreviewOptions
 
   var flags: [any ImageFlags] { [source, strength] }
 
@@ -41,6 +42,7 @@ struct InpaintCommand: PromptedImageCommand {
   @OptionGroup var output: OutputOptions
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
+  @OptionGroup var previews: PreviewOptions
 
   var flags: [any ImageFlags] { [source, mask, strength, crop, blur, paste] }
 
@@ -71,6 +73,7 @@ struct OutpaintCommand: PromptedImageCommand {
   @OptionGroup var output: OutputOptions
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
+  @OptionGroup var previews: PreviewOptions
 
   var flags: [any ImageFlags] { [source, outpaint, strength, blur, paste] }
 
@@ -98,6 +101,7 @@ struct ControlCommand: PromptedImageCommand {
   @OptionGroup var output: OutputOptions
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
+  @OptionGroup var previews: PreviewOptions
 
   var flags: [any ImageFlags] { [control, mask, blur] }
 
@@ -127,6 +131,7 @@ struct LayersCommand: ImageCommand {
   @OptionGroup var output: OutputOptions
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
+  @OptionGroup var previews: PreviewOptions
 
   private var source: SourceOptions {
     var source = SourceOptions()
@@ -165,6 +170,7 @@ protocol ImageCommand: AsyncParsableCommand, Sendable {
   var output: OutputOptions { get }
   var submission: SubmissionOptions { get }
   var gateway: GatewayOptions { get }
+  var previews: PreviewOptions { get }
   /// How many files the result has.
   var fileCount: Int { get }
 }
@@ -235,7 +241,7 @@ extension ImageCommand {
     progress.finish()
     if sampling.seed == .random, let seed = job.images.first?.seed { Terminal.note("seed \(seed)") }
     do {
-      let ended = try await JobsCommand.follow(job.id, client)
+      let ended = try await JobsCommand.follow(job.id, client, previews.preview)
       var files: [[UInt8]] = []
       for layer in try client.layers(of: ended) {
         files.append([UInt8](try await client.image(of: job.id, index: 0, layer: layer)))

@@ -29,6 +29,8 @@ struct JobsCommand: AsyncParsableCommand {
     @Flag(help: "Wait for the job and write its first image to --output.")
     var wait = false
 
+    @OptionGroup var json: JSONOption
+
     func validate() throws { try output.check(request.sampling) }
 
     func run() async throws {
@@ -39,7 +41,13 @@ struct JobsCommand: AsyncParsableCommand {
         (body.stream, body.n, body.priority) = (nil, n, priority)
         let job = try await client.submit(body, key: key)
         // Where the image goes there, nothing else does.
-        if wait && destination.isStandardOutput { Terminal.note(job.id) } else { try Terminal.print(job.id) }
+        if wait && destination.isStandardOutput {
+          Terminal.note(job.id)
+        } else if json.json {
+          try Terminal.printJSON(try await client.jobText(job.id))
+        } else {
+          try Terminal.print(job.id)
+        }
         if request.seed == .random, let first = job.images.first { Terminal.note("seed \(first.seed)") }
         guard wait else { return }
         try await JobsCommand.follow(job.id, client)
@@ -59,8 +67,11 @@ struct JobsCommand: AsyncParsableCommand {
     @Option(help: "Begin after this job.")
     var after: String?
 
+    @OptionGroup var json: JSONOption
+
     func run() async throws {
       try await gateway.withClient { client in
+        if json.json { return try Terminal.printJSON(try await client.jobsText(limit: limit, after: after)) }
         let page = try await client.jobs(limit: limit, after: after)
         for job in page.data {
           let progress = "\(job.step)/\(job.totalSteps)"
@@ -90,11 +101,14 @@ struct JobsCommand: AsyncParsableCommand {
       abstract: "Show a job's progress until it ends; Ctrl-C leaves it alone.")
 
     @OptionGroup var gateway: GatewayOptions
+    @OptionGroup var previews: PreviewOptions
+    @OptionGroup var json: JSONOption
     @Argument(help: "The job.") var job: String
 
     func run() async throws {
       try await gateway.withClient { client in
-        try await JobsCommand.follow(job, client)
+        let ended = try await JobsCommand.follow(job, client, previews.preview)
+        if json.json { return try Terminal.printJSON(try await client.jobText(ended.id)) }
         try Terminal.print("succeeded")
       }
     }
@@ -130,19 +144,27 @@ struct JobsCommand: AsyncParsableCommand {
       abstract: "End a job; the cluster stops working on it at the next step.")
 
     @OptionGroup var gateway: GatewayOptions
+    @OptionGroup var json: JSONOption
     @Argument(help: "The job.") var job: String
 
     func run() async throws {
-      try await gateway.withClient { try Terminal.print(try await $0.cancel(job).status) }
+      try await gateway.withClient { client in
+        let cancelled = try await client.cancel(job)
+        if json.json { return try Terminal.printJSON(try await client.jobText(cancelled.id)) }
+        try Terminal.print(cancelled.status)
+      }
     }
   }
 
   /// Shows progress until the job ends; anything but success is an error.
   @discardableResult
-  static func follow(_ id: String, _ client: GatewayClient) async throws -> GatewayClient.Job {
-    var progress = ProgressBar()
+  static func follow(
+    _ id: String, _ client: GatewayClient, _ previews: PreviewStyle = .off
+  ) async throws -> GatewayClient.Job {
+    var progress = ProgressBar(previews: previews)
     defer { progress.finish() }
-    let job = try await client.watch(id) { job in
+    let job = try await client.watch(id, withPreviews: progress.showsPreviews) { job, preview in
+      if let preview { progress.show(preview) }
       if let position = job.queuePosition, job.status == "queued" {
         progress.show("queued, position \(position)")
       } else {

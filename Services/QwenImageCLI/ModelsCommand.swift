@@ -12,12 +12,11 @@ struct ModelsCommand: AsyncParsableCommand {
 
   @OptionGroup var gateway: GatewayOptions
 
-  @Flag(help: "Print everything about them, as JSON.")
-  var json = false
+  @OptionGroup var json: JSONOption
 
   func run() async throws {
     try await gateway.withClient { client in
-      if json { return try Terminal.printJSON(try await client.text("/v1/models")) }
+      if json.json { return try Terminal.printJSON(try await client.text("/v1/models")) }
       let models = try await client.models()
       // Names come from the gateway, and may be of any length.
       let width = models.map { min($0.id.count, Self.maxNameWidth) }.max() ?? 0

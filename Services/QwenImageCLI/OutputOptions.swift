@@ -2,6 +2,12 @@ import ArgumentParser
 import Foundation
 import ImageCodec
 
+/// Whether a command prints JSON, for other programs.
+struct JSONOption: ParsableArguments {
+  @Flag(help: "Print everything, as JSON.")
+  var json = false
+}
+
 /// Where an image is written, and as what kind of file.
 struct OutputOptions: ParsableArguments {
   @Option(

@@ -1,12 +1,31 @@
 import Foundation
+import ImageCodec
 
-/// A progress line on the terminal: what is being done, steps, and time left. Silent when standard error is not a
-/// terminal.
+/// A progress line on the terminal: what is being done, steps, and time left; above it, if wanted, what the image looks
+/// like so far. Silent when standard error is not a terminal.
 struct ProgressBar {
   private static let cells = 30
   private static let maxWidth = 120
   private let isTerminal = isatty(STDERR_FILENO) == 1
   private var lastWidth = 0
+  private var lastLine = ""
+  private var preview: TerminalPreview?
+
+  init(previews style: PreviewStyle = .off) {
+    guard isTerminal, let style = style.resolved(ProcessInfo.processInfo.environment) else { return }
+    preview = TerminalPreview(style)
+  }
+
+  /// Whether previews would be seen.
+  var showsPreviews: Bool { preview != nil }
+
+  /// Shows what the image looks like so far.
+  mutating func show(_ image: RasterImage) {
+    guard let sequence = preview?.sequence(image) else { return }
+    FileHandle.standardError.write(Data(sequence.utf8))
+    lastWidth = 0
+    draw(lastLine)
+  }
 
   /// Shows a stage that has no steps.
   mutating func show(_ stage: String) { draw(stage) }
@@ -38,7 +57,7 @@ struct ProgressBar {
     let text = Terminal.escaped(String(line.unicodeScalars.prefix(Self.maxWidth)))
     let padding = String(repeating: " ", count: max(0, lastWidth - text.count))
     FileHandle.standardError.write(Data("\r\(text)\(padding)\(text.isEmpty ? "\r" : "")".utf8))
-    lastWidth = text.count
+    (lastWidth, lastLine) = (text.count, line)
   }
 
   static func duration(_ seconds: Double) -> String {

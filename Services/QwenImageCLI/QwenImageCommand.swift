@@ -10,8 +10,8 @@ struct QwenImageCommand: AsyncParsableCommand {
     version: SoftwareVersion.current,
     subcommands: [
       LocalCommand.self, GenerateCommand.self, EditCommand.self, InpaintCommand.self, OutpaintCommand.self,
-      ControlCommand.self, LayersCommand.self, JobsCommand.self, ModelsCommand.self, KeygenCommand.self,
-      APIKeyCommand.self,
+      ControlCommand.self, LayersCommand.self, BatchCommand.self, JobsCommand.self, ModelsCommand.self,
+      WorkersCommand.self, KeygenCommand.self, APIKeyCommand.self,
       SynthCommand.self, QuantizeCommand.self, AccuracyCommand.self, InspectCommand.self,
     ])
 }

@@ -320,6 +320,54 @@ def test_a_job_outlives_the_gateway():
         jobs(cluster, "show", "job-x", status=1)
 
 
+def test_a_batch_continues_where_it_was_interrupted():
+    with Cluster(BINARIES, NANO) as cluster:
+        folder, images = cluster.folder / "batch", cluster.folder / "batch/images"
+        folder.mkdir()
+        names = [f"set/{number}" for number in range(1, 9)]
+        rows = [f'"a red circle, {number}",{number},100,256x256,{name}' for number, name in enumerate(names, 1)]
+        (folder / "rows.csv").write_text("prompt,seed,steps,size,output\n" + "\n".join(rows) + "\n")
+        command = [BINARIES / "qwen-image", "batch", folder / "rows.csv", "--output-directory", images, "--gateway", cluster.url]
+
+        def made():
+            return sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
+
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        cluster.wait(lambda: len(made()) >= 2, "two images are there")
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 130 and "the same command again" in errors, (process.returncode, errors)
+        before = {name: (images / name).stat().st_mtime_ns for name in made()}
+        assert len(before) < len(names), before
+        result = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stderr
+        assert made() == [f"{name}.png" for name in names]
+        assert all((images / name).stat().st_mtime_ns == at for name, at in before.items()), "written again"
+        done = [json.loads(line) for line in result.stdout.splitlines()]
+        assert sorted(report["row"] for report in done) == list(range(1, 9))
+        assert sum("job" not in report for report in done) == len(before)
+        assert len(cluster.get("/v1/jobs?limit=100")[1]["data"]) == len(names), "a row was made twice"
+        path = cluster.folder / "alone.png"
+        assert cluster.local(path, prompt="a red circle, 3", seed=3, steps=100, width=256, height=256).returncode == 0
+        assert (images / "set/3.png").read_bytes() == path.read_bytes()
+        # A row that fails says so, and the others are made.
+        (folder / "more.jsonl").write_text('{"prompt": "x", "steps": 2, "output": "x"}\n{"prompt": "y", "steps": -1}\n')
+        result = subprocess.run([*command[:2], folder / "more.jsonl", *command[3:]], capture_output=True, text=True, timeout=600)
+        assert result.returncode == 1 and "row 2 (line 2): " in result.stderr and "steps" in result.stderr, result.stderr
+        assert (images / "x.png").exists()
+
+
+def test_previews_on_a_terminal():
+    with Cluster(BINARIES, NANO) as cluster:
+        for style, sign in (("blocks", "▀"), ("kitty", "\x1b_Ga=T"), ("sixel", "\x1bP0;1;0q"), ("off", "denoising")):
+            flags = ["--prompt", "a red circle", "--steps", "60", "--width", "256", "--height", "256", "--preview", style]
+            terminal = Terminal([BINARIES / "qwen-image", "generate", *flags, "--gateway", cluster.url, "-o", cluster.folder / "x.png"],
+                                stdout=subprocess.DEVNULL)
+            assert terminal.process.wait(120) == 0, terminal.shown
+            wait_until(lambda: sign in terminal.shown, f"{sign!r} shown", details=lambda: terminal.shown[:500])
+            assert (style == "off") == ("\x1b[2K" not in terminal.shown), terminal.shown[:500]
+
+
 def test_a_denoiser_resumes_from_the_last_checkpoint():
     """The only denoiser is killed; the next one computes the steps after the last checkpoint, and no others."""
     # Every step is a checkpoint, so that the last one shown is the last one kept.
