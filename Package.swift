@@ -136,6 +136,7 @@ let package = Package(
     shared("Scheduling", ["ClusterCore", .orderedCollections]),
     shared("Journal", ["ClusterCore", "CZlib", .grdb]),
     shared("AccessKeys", ["Hashing"]),
+    shared("Provenance", ["COpenSSL", "CZlib", "Hashing", "ImageCodec"]),
     shared(
       "StageRuntime", ["ClusterCore", "Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
 
@@ -239,6 +240,7 @@ let package = Package(
       "ImageCodec", ["ImageCodec", "Hashing", "TensorCore", "Weights", "CZlib"], resources: [.copy("Golden")]),
     test("Journal", ["ClusterCore", "Journal", "TestSupport", .grdb]),
     test("Kernels", ["Kernels", "TensorCore"]),
+    test("Provenance", ["Hashing", "ImageCodec", "Provenance", .subprocess]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
     test("Diffusion", ["ClusterCore", "Diffusion", "Kernels", "TensorCore", "Weights"]),
     test(

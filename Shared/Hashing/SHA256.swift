@@ -79,12 +79,12 @@ public enum HMACSHA256 {
 }
 
 /// OpenSSL's library, before its first use.
-private enum Libcrypto {
+package enum Libcrypto {
   /// Without its own end: at `exit` it frees what threads that end at the same time still use. The system takes the
   /// memory back anyway.
   private static let isPrepared = OPENSSL_init_crypto(UInt64(OPENSSL_INIT_NO_ATEXIT), nil) == 1
 
-  static func prepare() { precondition(isPrepared, "libcrypto cannot be initialised") }
+  package static func prepare() { precondition(isPrepared, "libcrypto cannot be initialised") }
 }
 
 /// Bytes as lower-case hexadecimal digits, two for each.

@@ -4,9 +4,8 @@ import Foundation
 enum Imports {
   /// Modules of the toolchain.
   static let standard: Set = [
-    "Darwin", "Dispatch", "Foundation", "FoundationEssentials", "FoundationNetworking", "Glibc", "Musl",
-    "PackageDescription",
-    "RegexBuilder", "Swift", "Synchronization", "Testing",
+    "Darwin", "Dispatch", "Foundation", "FoundationEssentials", "FoundationNetworking", "FoundationXML", "Glibc",
+    "Musl", "PackageDescription", "RegexBuilder", "Swift", "Synchronization", "Testing",
   ]
 
   private static let declaration = NSRegularExpression.known(
