@@ -145,8 +145,8 @@ let package = Package(
     .target(
       name: "GatewayPipelines",
       dependencies: [
-        "ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "TensorCore",
-        "Wire",
+        "ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Provenance", "Scheduling", "Settings", "StrictJSON",
+        "TensorCore", "Wire",
       ],
       path: "Services/Gateway/Pipelines"),
     .target(
@@ -200,7 +200,7 @@ let package = Package(
       "QwenImageCLI",
       [
         "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "Hashing", "ImageCodec", "Kernels", "ModelRegistry",
-        "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
+        "Provenance", "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
       ]),
 
     // Tests
@@ -229,7 +229,7 @@ let package = Package(
       [
         "AccessKeys", "ClusterCore", "Gateway", "GatewayAPI", "GatewayDispatch", "GatewayMain", "GatewayPipelines",
         "HTTPTesting", "ImageCodec", "Journal",
-        "Observability", "Scheduling", "Settings", "StageRuntime", "StrictJSON",
+        "Observability", "Provenance", "Scheduling", "Settings", "StageRuntime", "StrictJSON",
         "TensorCore", "TestSupport", "Transport", "Wire", .hummingbird, .httpTypes, .logging, .nioCore, .nioPosix,
         .serviceLifecycle, .subprocess, .systemPackage,
       ],

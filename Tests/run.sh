@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
-scripts=(scripts reader quickstart cluster images families prompts page page-images faults containers)
+scripts=(scripts reader quickstart cluster images families provenance prompts page page-images faults containers)
 fuzz_seconds=
 chosen=()
 while [ $# -gt 0 ]; do
@@ -107,6 +107,7 @@ part quickstart 1200 "$python" Tests/Cluster/quickstart_test.py "$bin"
 part cluster 3600 "$python" Tests/Cluster/cluster_test.py "$bin"
 part images 3600 "$python" Tests/Cluster/images_test.py "$bin"
 part families 3600 "$python" Tests/Cluster/families_test.py "$bin"
+part provenance 3600 "$python" Tests/Cluster/provenance_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
 part page-families 3600 "$python" Tests/Cluster/page_families_test.py "$bin"

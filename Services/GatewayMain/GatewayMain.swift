@@ -15,7 +15,9 @@ struct GatewayMain {
         arguments: Array(CommandLine.arguments.dropFirst()), environment: ProcessInfo.processInfo.environment)
       switch command {
       case .help(let text): print(text)
-      case .checkConfiguration: print("the configuration is right")
+      case .checkConfiguration(let configuration):
+        _ = try configuration.provenance.checked()
+        print("the configuration is right")
       case .health(let configuration): exit(await GatewayProcess.isHealthy(configuration) ? 0 : 1)
       case .run(let configuration): try await run(configuration)
       }

@@ -5,6 +5,7 @@ import Foundation
 import ImageCodec
 import Kernels
 import ModelRegistry
+import Provenance
 import Settings
 import Synchronization
 import TensorCore
@@ -56,6 +57,11 @@ struct LocalCommand: AsyncParsableCommand {
 
   @Option(parsing: .unconditional, help: "Compute threads.")
   var threads = ProcessInfo.processInfo.activeProcessorCount
+
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Write into the file, as XMP, that a model made the image (IPTC's DigitalSourceType).")
+  var digitalSourceType = true
 
   @Option(help: "Also write every intermediate tensor to this safetensors file.")
   var dump: String?
@@ -128,7 +134,11 @@ struct LocalCommand: AsyncParsableCommand {
     var metadata = imageRequest.metadata(
       card.model, softwareVersion: SoftwareVersion.current, source: inputs.source(for: pipeline))
     if inputs.isOpaque, card.hasTransparency { metadata.background = BackgroundChoice.opaque.rawValue }
-    try destination.write(try drawn.map { try output.encoding.file(of: $0, texts: metadata.texts) })
+    try destination.write(
+      try drawn.map { image -> [UInt8] in
+        let file = try output.encoding.file(of: image, texts: metadata.texts)
+        return digitalSourceType ? try XMP.adding(ImageOrigin(metadata), to: file) : file
+      })
   }
 }
 

@@ -70,7 +70,7 @@ struct ExecutableTests {
         }
         try await wait("it is ready") { try await get("/readyz").hasPrefix("HTTP/1.1 200") }
         #expect(try await GatewayProgram.run(["--health", "--http-port=\(port)"]).status == .exited(0))
-        let expected = Data(Toy.expected(prompt: "p", seed: 1, steps: 30)).base64EncodedString()
+        let expected = try Data(Toy.marked(Toy.expected(prompt: "p", seed: 1, steps: 30))).base64EncodedString()
         let request = RawClient.post(#"{"prompt":"p","seed":1,"steps":30}"#)
         #expect(try await RawClient.exchange(port, request).contains(expected))
         let metrics = try await get("/metrics")

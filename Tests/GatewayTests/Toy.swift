@@ -1,7 +1,9 @@
 import ClusterCore
 import Gateway
 import Logging
+import Provenance
 import Scheduling
+import Settings
 import Synchronization
 import TensorCore
 import Testing
@@ -71,6 +73,13 @@ enum Toy {
     return WireTensor(
       name: TensorName.preview, dtype: .uint8, shape: [height, width, 3],
       bytes: FrameBuffer(copying: [UInt8](repeating: UInt8(clamping: step * 10), count: height * width * 3)))
+  }
+
+  /// What a gateway makes of it that names the source type.
+  static func marked(_ image: [UInt8]) throws -> [UInt8] {
+    let origin = ImageOrigin(
+      sourceType: .trainedAlgorithmicMedia, model: card.model.id, softwareVersion: SoftwareVersion.current)
+    return try XMP.adding(origin, to: image)
   }
 
   static func tensor(_ name: String, _ values: [UInt64], shape: [Int]) -> WireTensor {

@@ -114,7 +114,7 @@ import Testing
     try await withFolder { folder in
       let arguments = [
         "local", "--model", CommandLineTool.model, "--prompt", "a heart", "--steps", "1", "--seed", "7", "--threads",
-        "1",
+        "1", "--no-digital-source-type",
       ]
       for name in ["a.png", "a.\(format.name)"] {
         let drawn = try await CommandLineTool.run(arguments + ["-o", name], directory: folder)

@@ -175,7 +175,8 @@ extension Dispatcher {
     }
     workers.note(heartbeat, of: session.id)
     answer(.heartbeatReply, to: envelope, at: session.peer)
-    let running = heartbeat.running.compactMap(\.task.attemptID)
+    let completed = completions.filter { $0.value.worker == session.id }.map(\.key)
+    let running = heartbeat.running.compactMap(\.task.attemptID) + completed
     // A worker that serves several gateways has fewer free credits than its tasks of this one leave.
     let foreignCount = max(0, session.register.credits - heartbeat.freeCredits - running.count)
     let report = WorkerReport(running: running, foreignCount: foreignCount, isDraining: heartbeat.draining)
@@ -252,9 +253,46 @@ extension Dispatcher {
     }
     do throws(Status) {
       let output = try task.output.tensor(of: envelope, stage: task.plan.stage)
-      process(.taskFinished(attempt, by: session.id, output: payloads.insert(output)))
+      if let spec = resultSpec(of: attempt), provenance.isAdded {
+        complete(output, of: spec, attempt, by: session.id)
+      } else {
+        process(.taskFinished(attempt, by: session.id, output: payloads.insert(output)))
+      }
     } catch {
       process(.taskFailed(attempt, by: session.id, error))
+    }
+  }
+
+  /// The image whose result the attempt gives; nil: it is at a task whose output other tasks take.
+  private func resultSpec(of attempt: AttemptID) -> ImageSpec? {
+    guard let waiter = scheduler.waiter(for: attempt), let image = jobs.images[waiter.job],
+      waiter.index == image.tasks.count - 1
+    else { return nil }
+    return image.spec
+  }
+
+  /// Adds what files say about their origin, before the result counts as finished: the journal gets the bytes that
+  /// clients get, and a signature is made once. Digests of large files take a while, so that is not done here.
+  private func complete(_ output: WireTensor, of spec: ImageSpec, _ attempt: AttemptID, by worker: WorkerID) {
+    guard completions[attempt] == nil else { return }
+    let task = Task.detached { [provenance, weak self] in
+      let result = Result { () throws(Status) in try provenance.adding(to: output, of: spec) }
+      await self?.takeCompleted(result, attempt, by: worker)
+    }
+    completions[attempt] = (worker, task)
+  }
+
+  private func takeCompleted(_ result: Result<WireTensor, Status>, _ attempt: AttemptID, by worker: WorkerID) {
+    // At the end of this run nothing counts any more.
+    guard completions.removeValue(forKey: attempt) != nil else { return }
+    guard task(of: attempt) != nil else {
+      process(.taskFailed(attempt, by: worker, Status(.cancelled, "no client waits for the answer any more")))
+      return
+    }
+    do throws(Status) {
+      process(.taskFinished(attempt, by: worker, output: payloads.insert(try result.get())))
+    } catch {
+      process(.taskFailed(attempt, by: worker, error))
     }
   }
 

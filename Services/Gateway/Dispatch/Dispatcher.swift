@@ -17,6 +17,8 @@ public actor Dispatcher: Service {
   let configuration: DispatcherConfiguration
   /// What clients can ask for.
   public nonisolated let pipelines: PipelineRegistry
+  /// What is written into finished files.
+  let provenance: ResultProvenance
   let logger: Logger
   let time: any TimeSource
   let journal: JournalLink
@@ -25,6 +27,9 @@ public actor Dispatcher: Service {
   var workers: WorkerDirectory
   var payloads: PayloadStore
   let outbox: Outbox
+  /// Results that are being completed off this actor. Their workers are done with them and do not report them any
+  /// more; to the scheduler they still run.
+  var completions: [AttemptID: (worker: WorkerID, task: Task<Void, Never>)] = [:]
   private var metrics: DispatcherMetrics
   /// Why no more jobs are accepted; nil: they are.
   var closedReason: Status?
@@ -34,12 +39,13 @@ public actor Dispatcher: Service {
   ///
   /// - Throws: when the journal cannot be read.
   public init(
-    configuration: DispatcherConfiguration, pipelines: PipelineRegistry = .standard, journal: JournalStore,
-    router: RouterSocket,
+    configuration: DispatcherConfiguration, pipelines: PipelineRegistry = .standard,
+    provenance: ResultProvenance = .none, journal: JournalStore, router: RouterSocket,
     time: any TimeSource = SystemTime(), logger: Logger
   ) async throws(Status) {
     self.configuration = configuration
     self.pipelines = pipelines
+    self.provenance = provenance
     self.logger = logger
     self.time = time
     self.journal = JournalLink(journal)
@@ -197,6 +203,9 @@ public actor Dispatcher: Service {
   /// written everything.
   private func end(because reason: Status) async {
     close(because: reason)
+    // The next run has them made again.
+    for completion in completions.values { completion.task.cancel() }
+    completions = [:]
     for (id, job) in jobs.jobs {
       if job.isAdmitted, !jobs.isAttached(job) { jobs.finishListeners(of: id) } else { cancel(id, reason: reason) }
     }

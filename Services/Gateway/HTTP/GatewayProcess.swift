@@ -25,6 +25,7 @@ public enum GatewayProcess {
     _ configuration: GatewayConfiguration, metrics: PrometheusRegistry, logger: Logger,
     onRunning: @escaping @Sendable (Int) async -> Void = { _ in }
   ) async throws {
+    let provenance = try configuration.provenance.checked()
     var transport = RouterConfiguration(
       endpoints: configuration.endpoints, security: try configuration.routerSecurity())
     transport.logger = logger
@@ -33,7 +34,9 @@ public enum GatewayProcess {
     defer { journal.close() }
     if journal.path == nil { logger.warning("there is no journal: jobs and results are lost when this process ends") }
     let dispatcher = try await Dispatcher(
-      configuration: configuration.dispatcher, journal: journal, router: router, logger: logger)
+      configuration: configuration.dispatcher, provenance: provenance, journal: journal, router: router,
+      logger: logger)
+    provenance.log(to: logger)
     let keyring = try configuration.readKeys(logger: logger)
     keyring?.follow { tenants in Task { await dispatcher.setTenants(tenants) } }
     // From here on, and to the end: without it SIGHUP would end the process.

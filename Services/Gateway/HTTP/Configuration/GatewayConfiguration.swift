@@ -34,6 +34,8 @@ public struct GatewayConfiguration: SettingGroup {
   public var apiKeysFile = ""
   /// How workers and jobs are treated.
   public var dispatcher = DispatcherConfiguration()
+  /// What image files say about their origin.
+  public var provenance = ProvenanceSettings()
   /// How long jobs may keep running after SIGTERM.
   public var shutdownGrace = Duration.seconds(30)
   /// The least important level that is logged.
@@ -51,6 +53,7 @@ public struct GatewayConfiguration: SettingGroup {
     await readCluster(&reader)
     await readJobs(&reader)
     await readJournal(&reader)
+    await provenance.read(&reader)
     shutdownGrace = await reader.seconds(
       "shutdown.graceSeconds", shutdownGrace, in: 0...86_400, "how long jobs may keep running after SIGTERM")
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
