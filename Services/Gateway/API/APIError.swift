@@ -42,6 +42,7 @@ public struct APIError: Error, Hashable, Sendable {
     case malformedRequest = "malformed_request"
     case authenticationRequired = "invalid_api_key"
     case permissionDenied = "permission_denied"
+    case contentPolicyViolation = "content_policy_violation"
     case hostNotAllowed = "host_not_allowed"
     case originNotAllowed = "origin_not_allowed"
     case routeNotFound = "route_not_found"
@@ -92,6 +93,8 @@ extension APIError.Code {
     case .authenticationRequired: Row(code: .unauthenticated, status: .unauthorized, type: "authentication_error")
     case .permissionDenied, .originNotAllowed:
       Row(code: .permissionDenied, status: .forbidden, type: "permission_error")
+    case .contentPolicyViolation:
+      Row(code: .permissionDenied, status: .badRequest, type: "invalid_request_error")
     case .hostNotAllowed: Row(code: .permissionDenied, status: .misdirectedRequest, type: "invalid_request_error")
     case .routeNotFound, .modelNotFound, .notFound:
       Row(code: .notFound, status: .notFound, type: "invalid_request_error")
@@ -124,6 +127,10 @@ extension APIError.Code {
 extension APIError {
   /// The field of a failure that tells a reused idempotency key from other conflicts.
   public static let keyField = "Idempotency-Key"
+  /// The field of a request that the content filter refuses; no permission is about it otherwise.
+  public static let promptField = "prompt"
+  /// The field of an image that the content filter refuses; it is in no request.
+  public static let resultField = "result"
 
   /// What a client learns about a failed job.
   public init(_ status: Status) {
@@ -131,6 +138,7 @@ extension APIError {
       switch (status.code, status.resource, status.field) {
       case (.resourceExhausted, .storage, _): .storageFull
       case (.alreadyExists, _, Self.keyField): .keyReused
+      case (.permissionDenied, _, Self.promptField), (.permissionDenied, _, Self.resultField): .contentPolicyViolation
       // Everything else about a prompt is checked before a stage sees it: what is left for the text encoder to refuse
       // is tokens.
       case (.invalidArgument, _, "prompt"?), (.invalidArgument, _, "negative_prompt"?): .promptTooLong
@@ -139,7 +147,7 @@ extension APIError {
     // A full queue always says when to come back, even before anything was measured.
     let seconds = status.retryAfterSeconds ?? (code == .queueFull ? 10 : nil)
     self.init(
-      code, status.message, param: status.field,
+      code, status.message, param: status.field == Self.resultField ? nil : status.field,
       retryAfterSeconds: seconds.map { Int(min(max($0, 1), 3600).rounded(.up)) })
   }
 

@@ -11,7 +11,8 @@ extension Dispatcher {
   /// job.
   ///
   /// - Parameter request: checked against the card of a model in `catalog`.
-  /// - Throws: RESOURCE_EXHAUSTED when the queue or the disk is full, UNAVAILABLE when no more jobs are accepted,
+  /// - Throws: PERMISSION_DENIED when the reviewer refuses it,
+  ///   RESOURCE_EXHAUSTED when the queue or the disk is full, UNAVAILABLE when no more jobs are accepted,
   ///   ALREADY_EXISTS when the key was used for another request.
   public func submit(_ request: JobRequest) async throws(Status) -> JobTicket {
     if let closedReason { throw closedReason }
@@ -21,9 +22,17 @@ extension Dispatcher {
       throw Status(.unimplemented, "the pipeline \(request.images[0].pipeline) is not known", field: "pipeline")
     }
     try checkInputs(of: request)
+    let id = "job-\(RandomName.make())"
+    if let reviewer {
+      try await reviewer.review(request, job: id)
+      // In the meantime another request may have used the same key.
+      if let earlier = try await earlierJob(of: request) { return earlier }
+      if let closedReason { throw closedReason }
+      try checkInputs(of: request)
+    }
     let nowMs = time.unixMs
     let job = OpenJob(
-      id: "job-\(RandomName.make())", request: request, submittedAtMs: nowMs,
+      id: id, request: request, submittedAtMs: nowMs,
       deadlineAtMs: nowMs + Int64(configuration.jobTimeout / .milliseconds(1)))
     var images: [ImageJobID: JobRegistry.Image] = [:]
     let submissions = request.images.enumerated().map { index, spec in

@@ -253,8 +253,8 @@ extension Dispatcher {
     }
     do throws(Status) {
       let output = try task.output.tensor(of: envelope, stage: task.plan.stage)
-      if let spec = resultSpec(of: attempt), provenance.isAdded {
-        complete(output, of: spec, attempt, by: session.id)
+      if let image = image(endingWith: attempt), provenance.isAdded || reviewer != nil {
+        complete(output, of: image, attempt, by: session.id)
       } else {
         process(.taskFinished(attempt, by: session.id, output: payloads.insert(output)))
       }
@@ -264,19 +264,28 @@ extension Dispatcher {
   }
 
   /// The image whose result the attempt gives; nil: it is at a task whose output other tasks take.
-  private func resultSpec(of attempt: AttemptID) -> ImageSpec? {
+  private func image(endingWith attempt: AttemptID) -> JobRegistry.Image? {
     guard let waiter = scheduler.waiter(for: attempt), let image = jobs.images[waiter.job],
       waiter.index == image.tasks.count - 1
     else { return nil }
-    return image.spec
+    return image
   }
 
-  /// Adds what files say about their origin, before the result counts as finished: the journal gets the bytes that
-  /// clients get, and a signature is made once. Digests of large files take a while, so that is not done here.
-  private func complete(_ output: WireTensor, of spec: ImageSpec, _ attempt: AttemptID, by worker: WorkerID) {
+  /// Has the result judged, and adds what files say about their origin, before it counts as finished: the journal gets
+  /// the bytes that clients get, and a signature is made once. Both take a while, so that is not done here.
+  private func complete(
+    _ output: WireTensor, of image: JobRegistry.Image, _ attempt: AttemptID, by worker: WorkerID
+  ) {
     guard completions[attempt] == nil else { return }
-    let task = Task.detached { [provenance, weak self] in
-      let result = Result { () throws(Status) in try provenance.adding(to: output, of: spec) }
+    let task = Task.detached { [provenance, reviewer, weak self] in
+      var result: Result<WireTensor, Status>
+      do throws(Status) {
+        let reference = image.reference
+        try await reviewer?.review(output, of: image.spec, job: reference.job, index: reference.index)
+        result = .success(try provenance.adding(to: output, of: image.spec))
+      } catch {
+        result = .failure(error)
+      }
       await self?.takeCompleted(result, attempt, by: worker)
     }
     completions[attempt] = (worker, task)

@@ -19,6 +19,8 @@ public actor Dispatcher: Service {
   public nonisolated let pipelines: PipelineRegistry
   /// What is written into finished files.
   let provenance: ResultProvenance
+  /// Judges requests and images; nil: none are judged.
+  let reviewer: (any ContentReviewer)?
   let logger: Logger
   let time: any TimeSource
   let journal: JournalLink
@@ -40,12 +42,14 @@ public actor Dispatcher: Service {
   /// - Throws: when the journal cannot be read.
   public init(
     configuration: DispatcherConfiguration, pipelines: PipelineRegistry = .standard,
-    provenance: ResultProvenance = .none, journal: JournalStore, router: RouterSocket,
+    provenance: ResultProvenance = .none, reviewer: (any ContentReviewer)? = nil, journal: JournalStore,
+    router: RouterSocket,
     time: any TimeSource = SystemTime(), logger: Logger
   ) async throws(Status) {
     self.configuration = configuration
     self.pipelines = pipelines
     self.provenance = provenance
+    self.reviewer = reviewer
     self.logger = logger
     self.time = time
     self.journal = JournalLink(journal)

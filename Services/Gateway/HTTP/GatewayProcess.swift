@@ -34,8 +34,8 @@ public enum GatewayProcess {
     defer { journal.close() }
     if journal.path == nil { logger.warning("there is no journal: jobs and results are lost when this process ends") }
     let dispatcher = try await Dispatcher(
-      configuration: configuration.dispatcher, provenance: provenance, journal: journal, router: router,
-      logger: logger)
+      configuration: configuration.dispatcher, provenance: provenance,
+      reviewer: configuration.filter.filter(logger: logger), journal: journal, router: router, logger: logger)
     provenance.log(to: logger)
     let keyring = try configuration.readKeys(logger: logger)
     keyring?.follow { tenants in Task { await dispatcher.setTenants(tenants) } }

@@ -36,6 +36,8 @@ public struct GatewayConfiguration: SettingGroup {
   public var dispatcher = DispatcherConfiguration()
   /// What image files say about their origin.
   public var provenance = ProvenanceSettings()
+  /// Where prompts and images are judged.
+  public var filter = ContentFilterSettings()
   /// How long jobs may keep running after SIGTERM.
   public var shutdownGrace = Duration.seconds(30)
   /// The least important level that is logged.
@@ -54,6 +56,7 @@ public struct GatewayConfiguration: SettingGroup {
     await readJobs(&reader)
     await readJournal(&reader)
     await provenance.read(&reader)
+    await filter.read(&reader)
     shutdownGrace = await reader.seconds(
       "shutdown.graceSeconds", shutdownGrace, in: 0...86_400, "how long jobs may keep running after SIGTERM")
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
