@@ -222,6 +222,21 @@ extension Dispatcher {
     await wait(atMost: Self.journalPatience) { $0.awaitEnd(of: id, $1) }
   }
 
+  /// Waits until a tenant's job has ended, `limit` at most; returns earlier when the task is cancelled, or when no more
+  /// jobs are accepted. Nothing happens to the job.
+  public func waitForEnd(of id: String, tenant: TenantID, atMost limit: Duration) async {
+    guard closedReason == nil, jobs.job(id, of: tenant) != nil else { return }
+    let timer = Task { [time] in _ = try? await time.sleep(for: limit) }
+    lastPoll += 1
+    let poll = lastPoll
+    polls[poll] = timer
+    await wait(until: timer) { $0.awaitEnd(of: id, $1) }
+    polls[poll] = nil
+  }
+
+  /// Calls of ``waitForEnd(of:tenant:atMost:)`` that have not returned.
+  package var pollCount: Int { polls.count }
+
   /// Cancels a job.
   func cancel(_ id: String, reason: Status) {
     for image in jobs.imageIDs(of: id) { process(.imageCancelled(image, reason: reason)) }
@@ -230,8 +245,11 @@ extension Dispatcher {
   /// Whether new jobs are accepted.
   public var isOpen: Bool { closedReason == nil }
 
-  /// Accepts no more jobs; those that were admitted keep running.
-  public func close(because reason: Status) { closedReason = reason }
+  /// Accepts no more jobs; those that were admitted keep running. Calls of ``waitForEnd(of:tenant:atMost:)`` return.
+  public func close(because reason: Status) {
+    closedReason = reason
+    for timer in polls.values { timer.cancel() }
+  }
 
   /// Images that a client waits for on a connection, or that would be lost with this process.
   public var attachedImageCount: Int { jobs.attachedImageCount }
@@ -250,15 +268,26 @@ extension Dispatcher {
   private func wait(
     atMost limit: Duration, _ register: (inout JobRegistry, CheckedContinuation<Void, Never>) -> JobRegistry.WaiterID?
   ) async {
-    var timer: Task<Void, Never>?
-    await withCheckedContinuation { continuation in
-      guard let waiter = register(&jobs, continuation) else { return }
-      timer = Task {
-        try? await time.sleep(for: limit)
-        jobs.giveUp(waiter)
+    await wait(until: Task { [time] in _ = try? await time.sleep(for: limit) }, register)
+  }
+
+  /// Suspends until the registry resumes the continuation, or the timer or this task ends.
+  private func wait(
+    until timer: Task<Void, Never>,
+    _ register: (inout JobRegistry, CheckedContinuation<Void, Never>) -> JobRegistry.WaiterID?
+  ) async {
+    await withTaskCancellationHandler {
+      await withCheckedContinuation { continuation in
+        guard let waiter = register(&jobs, continuation) else { return }
+        Task {
+          await timer.value
+          jobs.giveUp(waiter)
+        }
       }
+    } onCancel: {
+      timer.cancel()
     }
-    timer?.cancel()
+    timer.cancel()
   }
 }
 

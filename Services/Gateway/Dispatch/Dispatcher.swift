@@ -35,6 +35,9 @@ public actor Dispatcher: Service {
   private var metrics: DispatcherMetrics
   /// Why no more jobs are accepted; nil: they are.
   var closedReason: Status?
+  /// What ends each wait for the end of a job.
+  var polls: [Int: Task<Void, Never>] = [:]
+  var lastPoll = 0
 
   /// A dispatcher for the workers that connect to `router`, with the jobs of `journal` that have not ended. It closes
   /// both at the end.

@@ -77,7 +77,8 @@ struct JobRegistry {
   mutating func admit(_ id: ImageJobID) {
     guard let name = images[id]?.reference.job, jobs[name]?.isAdmitted == false else { return }
     jobs[name]?.isAdmitted = true
-    admissions.removeValue(forKey: name)?.resume(returning: nil)
+    admissions[name]?.resume(returning: nil)
+    admissions[name] = nil
   }
 
   /// The job of this image does not exist.
@@ -87,7 +88,8 @@ struct JobRegistry {
     guard var job = jobs[name] else { return }
     job.finishListeners()
     forget(job)
-    admissions.removeValue(forKey: name)?.resume(returning: status)
+    admissions[name]?.resume(returning: status)
+    admissions[name] = nil
   }
 
   /// Passes an update on to the listeners of the image's job; after the last one of its last image the job is over.
@@ -99,12 +101,10 @@ struct JobRegistry {
     if var job = jobs[reference.job], job.openCount == 0 {
       job.finishListeners()
       forget(job)
-      endings.removeValue(forKey: job.id)?.resume(returning: ())
+      endings[job.id]?.resume(returning: ())
+      endings[job.id] = nil
     }
-    if attachedImageCount == 0 {
-      idle.resume(returning: ())
-      idle = Waiters()
-    }
+    if attachedImageCount == 0 { idle.resume(returning: ()) }
   }
 
   /// Shows the listeners of the image's job what it looks like so far.
@@ -201,7 +201,7 @@ struct JobRegistry {
   }
 }
 
-/// Continuations that are resumed together, or one by one; each exactly once.
+/// Continuations that are resumed together, or one by one; each exactly once. A number is never given twice.
 private struct Waiters<Value: Sendable> {
   private var continuations: [Int: CheckedContinuation<Value, Never>] = [:]
   private var last = 0
@@ -213,9 +213,11 @@ private struct Waiters<Value: Sendable> {
     return last
   }
 
-  /// Resumes all; to be called once, by an owner that lets go of the waiters then.
-  func resume(returning value: Value) {
-    for continuation in continuations.values { continuation.resume(returning: value) }
+  /// Resumes all.
+  mutating func resume(returning value: Value) {
+    let all = continuations.values
+    continuations = [:]
+    for continuation in all { continuation.resume(returning: value) }
   }
 
   mutating func resume(_ number: Int, returning value: Value) {

@@ -20,7 +20,7 @@ struct CrossOriginMiddleware: RouterMiddleware {
   /// A preflight that asks for more header names than this is given the names that the API has.
   private static let maxHeaderNames = 64
   private static let ownHeaders =
-    "accept, authorization, content-type, idempotency-key, last-event-id, traceparent, x-detach"
+    "accept, authorization, content-type, idempotency-key, last-event-id, prefer, traceparent, x-detach"
 
   let policy: OriginPolicy
 

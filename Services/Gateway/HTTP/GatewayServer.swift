@@ -30,7 +30,9 @@ public enum GatewayServer {
       maxHeaderFieldCount: limits.maxHeaderFields)
     let counter = ConnectionCounter(limit: limits.maxConnectionsPerAddress)
     let channel = HTTP1Channel.Configuration(
-      additionalChannelHandlers: [ConnectionGuard(counter: counter, limits: limits), ParserErrorHandler()],
+      additionalChannelHandlers: [
+        ConnectionGuard(counter: counter, limits: limits), ParserErrorHandler(), PresenceHandler(),
+      ],
       idleTimeout: TimeAmount(limits.idleTimeout), httpDecoderConfiguration: decoder)
     return Application(
       router: router(dispatcher: dispatcher, keyring: keyring, limits: limits, settings: settings, metrics: metrics),

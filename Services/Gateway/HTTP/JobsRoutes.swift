@@ -24,16 +24,26 @@ struct JobsRoutes: Sendable {
   // MARK: Jobs
 
   @Sendable private func submit(_ request: Request, _ context: GatewayContext) async throws -> Response {
+    try request.checkQuery(["wait"])
+    let poll = try LongPoll(request)
     var request = request
     let ticket = try await submission.accept(&request, .generation, context, isDetached: true, mayStream: false).ticket
-    var response = try Response.json(JobBody(try await snapshot(ticket.id, context), context.links), status: .accepted)
+    await poll(for: ticket.id, dispatcher, context)
+    let job = JobBody(try await snapshot(ticket.id, context), context.links)
+    var response = try Response.json(job, status: job.status.isTerminal && poll.seconds > 0 ? .ok : .accepted)
+    poll.describe(&response)
+    // Until here the ticket is one that waits: a job that is not detached ends with it.
     response.describe(ticket, context.links)
     return response
   }
 
   @Sendable private func show(_ request: Request, _ context: GatewayContext) async throws -> Response {
-    try request.checkQuery([])
-    return try .json(JobBody(try await snapshot(context.jobID, context), context.links))
+    try request.checkQuery(["wait"])
+    let poll = try LongPoll(request)
+    await poll(for: context.jobID, dispatcher, context)
+    var response = try Response.json(JobBody(try await snapshot(context.jobID, context), context.links))
+    poll.describe(&response)
+    return response
   }
 
   @Sendable private func list(_ request: Request, _ context: GatewayContext) async throws -> Response {
