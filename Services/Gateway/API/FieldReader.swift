@@ -32,7 +32,7 @@ public struct FieldReader {
   }
 
   /// Longest text of a form, in bytes, that is read as something else than a string.
-  private static let maxTypedBytes = 4096
+  private static let maxTypedBytes = 16 << 10
 
   /// The value as what it says in a form.
   private func typed(_ value: JSON) -> JSON {
@@ -150,6 +150,61 @@ public struct FieldReader {
       guard case .object = element else { throw wrongType("\(name)[\(index)]", "an object", element) }
       return try FieldReader(element)
     }
+  }
+
+  /// A list of strings without control characters; nil when the field is absent or null.
+  ///
+  /// - Parameter length: of each, in Unicode scalars.
+  public mutating func strings(
+    _ name: String, maxCount: Int, length: ClosedRange<Int>
+  ) throws(APIError) -> [String]? {
+    guard let value = value(name).map(typed) else { return nil }
+    guard case .array(let elements) = value else { throw wrongType(name, "a list of strings", value) }
+    guard elements.count <= maxCount else {
+      throw APIError(.invalidValue, "\(name) has \(elements.count) elements, the limit is \(maxCount)", param: name)
+    }
+    return try elements.enumerated().map { (index, element) throws(APIError) in
+      try shortString("\(name)[\(index)]", element, length)
+    }
+  }
+
+  /// The members of an object of strings; nil when the field is absent or null. Lengths are in Unicode scalars.
+  public mutating func stringMembers(
+    _ name: String, maxCount: Int, keyLength: ClosedRange<Int>, valueLength: ClosedRange<Int>
+  ) throws(APIError) -> [String: String]? {
+    guard let value = value(name).map(typed) else { return nil }
+    guard case .object(let members) = value else { throw wrongType(name, "an object of strings", value) }
+    guard members.count <= maxCount else {
+      throw APIError(.invalidValue, "\(name) has \(members.count) members, the limit is \(maxCount)", param: name)
+    }
+    var strings: [String: String] = [:]
+    for (key, member) in members {
+      _ = try shortString("the key \"\(key.prefix(20))\" of \(name)", .string(key), keyLength, param: name)
+      let path = "\(name).\(key)"
+      guard case .string(let text) = member else { throw wrongType(path, "a string", member) }
+      strings[key] = try shortString(path, .string(text), valueLength, isLine: false)
+    }
+    return strings
+  }
+
+  /// - Parameter isLine: whether control characters are refused, and not only U+0000.
+  private func shortString(
+    _ name: String, _ value: JSON, _ length: ClosedRange<Int>, param: String? = nil, isLine: Bool = true
+  ) throws(APIError) -> String {
+    guard case .string(let text) = value else { throw wrongType(name, "a string", value) }
+    let count = text.unicodeScalars.count
+    guard length.contains(count) else {
+      throw APIError(
+        .invalidValue, "\(name) has \(count) characters, but must have \(length.lowerBound) to \(length.upperBound)",
+        param: param ?? name)
+    }
+    let isSound = { (scalar: Unicode.Scalar) in
+      isLine ? scalar.properties.generalCategory != .control : scalar.value != 0
+    }
+    guard text.unicodeScalars.allSatisfy(isSound) else {
+      throw APIError(.invalidValue, "\(name) must not contain control characters", param: param ?? name)
+    }
+    return text
   }
 
   /// Texts: one, a list of some, or objects whose member `image_url` has one; nil when the field is absent or null.

@@ -30,10 +30,10 @@ extension Dispatcher {
       if let closedReason { throw closedReason }
       try checkInputs(of: request)
     }
-    let nowMs = time.unixMs
-    let job = OpenJob(
-      id: id, request: request, submittedAtMs: nowMs,
-      deadlineAtMs: nowMs + Int64(configuration.jobTimeout / .milliseconds(1)))
+    let nowMs = time.unixMs, limitMs = Int64(configuration.jobTimeout / .milliseconds(1))
+    let deadlineAtMs = try request.options.deadlineAtMs(nowMs: nowMs, limitMs: limitMs)
+    let deadline = now + .milliseconds(deadlineAtMs - nowMs)
+    let job = OpenJob(id: id, request: request, submittedAtMs: nowMs, deadlineAtMs: deadlineAtMs)
     var images: [ImageJobID: JobRegistry.Image] = [:]
     let submissions = request.images.enumerated().map { index, spec in
       let image = JobRegistry.Image(
@@ -42,8 +42,7 @@ extension Dispatcher {
       images[ImageJobID(image.reference)] = image
       return ImageJobSubmission(
         id: ImageJobID(image.reference), model: spec.card.model, plan: image.plan,
-        deadline: now + configuration.jobTimeout,
-        tenant: request.tenant, priority: request.priority)
+        deadline: deadline, tenant: request.tenant, priority: request.priority)
     }
     jobs.insert(job, images: images)
     // Before anything can happen, so that no event is missed, and so that there is a listener that can leave.
@@ -296,7 +295,8 @@ extension JobSnapshot {
   init(_ record: StoredRecord) throws(Status) {
     let request = try JobRequest(record.job)
     self.init(
-      id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs, endedAtMs: record.endedAtMs,
+      id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs,
+      deadlineAtMs: record.job.deadlineAtMs, endedAtMs: record.endedAtMs,
       images: zip(request.images, record.outcomes).map { ImageProgress(steps: $0.stepCount, $1) })
   }
 }

@@ -56,6 +56,8 @@ public struct JobSnapshot: Sendable {
   public let request: JobRequest
   /// Wall clock, in milliseconds since 1970.
   public let submittedAtMs: Int64
+  /// When it fails if it is not done, in milliseconds since 1970; nil: never.
+  public let deadlineAtMs: Int64?
   /// When its last image ended; nil: it has not ended.
   public let endedAtMs: Int64?
   /// How far each image has got.

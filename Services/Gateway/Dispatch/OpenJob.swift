@@ -124,7 +124,9 @@ struct OpenJob {
   var openCount: Int { images.count { !$0.isTerminal } }
 
   var snapshot: JobSnapshot {
-    JobSnapshot(id: id, request: request, submittedAtMs: submittedAtMs, endedAtMs: nil, images: images)
+    JobSnapshot(
+      id: id, request: request, submittedAtMs: submittedAtMs, deadlineAtMs: deadlineAtMs, endedAtMs: nil, images: images
+    )
   }
 
   mutating func notify(_ index: Int, _ update: ImageUpdate, epoch: Int64) {

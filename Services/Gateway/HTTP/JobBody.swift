@@ -62,6 +62,7 @@ struct JobBody: Encodable {
   var object = "job"
   var status: JobStatus
   var createdAt: Int
+  var deadline: Int?
   var endedAt: Int?
   var model: String
   var prompt: String
@@ -72,6 +73,8 @@ struct JobBody: Encodable {
   var outputFormat: String
   var background: String
   var priority: String
+  var tags: [String]
+  var metadata: [String: String]
   var n: Int
   /// Denoising steps done, of all images.
   var step: Int
@@ -86,6 +89,7 @@ struct JobBody: Encodable {
     id = job.id
     status = JobStatus(job.images)
     createdAt = Int(job.submittedAtMs / 1000)
+    deadline = job.deadlineAtMs.map { Int($0 / 1000) }
     endedAt = job.endedAtMs.map { Int($0 / 1000) }
     model = first.card.model.id
     prompt = first.prompt
@@ -96,6 +100,8 @@ struct JobBody: Encodable {
     outputFormat = first.encoding.format.name
     background = first.isTransparent ? "transparent" : "opaque"
     priority = job.request.priority.rawValue
+    tags = job.request.options.tags
+    metadata = job.request.options.metadata
     n = job.images.count
     step = job.images.reduce(0) { $0 + $1.step }
     queuePosition = job.images.compactMap(\.queuePosition).min()

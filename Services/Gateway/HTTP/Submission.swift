@@ -76,6 +76,7 @@ struct Submission: Sendable {
     job.inputs = inputs.filter { known.insert($0.reference.digest).inserted }
     job.tenant = context.caller.tenant
     job.priority = imageRequest.priority
+    job.options = imageRequest.jobOptions
     job.traceparent = request.traceparent
     job.key = try text.map { IdempotencyKey(text: $0, digest: try body.digest()) }
     // Who sends a key may come back with it.

@@ -36,6 +36,8 @@ public struct GenerationRequest: Hashable, Sendable {
   public var negativePrompt: String?
   /// How urgent it is.
   public var priority = JobPriority.interactive
+  /// When it is given up, and the client's notes.
+  public var jobOptions = JobOptions()
   /// Whether events are streamed.
   public var isStreamed = false
   /// Previews that a stream shows of each image, at most.
@@ -137,6 +139,7 @@ public struct GenerationRequest: Hashable, Sendable {
     priority =
       try fields.choice("priority", JobPriority.allCases.map(\.rawValue)).flatMap { JobPriority(rawValue: $0) }
       ?? .interactive
+    jobOptions = try JobOptions(&fields)
     try readSize(&fields)
     try readSteps(&fields)
     try readSeed(&fields)

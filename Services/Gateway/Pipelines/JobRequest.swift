@@ -9,6 +9,8 @@ public struct JobRequest: Sendable {
   public var images: [ImageSpec]
   /// How urgent they are.
   public var priority = JobPriority.interactive
+  /// When they are given up, and the client's notes.
+  public var options = JobOptions()
   /// Trace context of the request, by W3C.
   public var traceparent: String?
   /// Makes a repeated request the same request.

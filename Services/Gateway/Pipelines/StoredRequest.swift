@@ -26,6 +26,8 @@ package struct StoredRequest: Codable, Equatable {
   var imageCount: Int?
   var pictureCount: Int?
   var priority: String
+  var tags: [String]?
+  var metadata: [String: String]?
   var traceparent: String?
   var isDetached: Bool
 }
@@ -64,6 +66,8 @@ extension StoredRequest {
       }
     imageCount = request.images.count
     priority = request.priority.rawValue
+    tags = request.options.tags.isEmpty ? nil : request.options.tags
+    metadata = request.options.metadata.isEmpty ? nil : request.options.metadata
     traceparent = request.traceparent
     isDetached = request.isDetached
   }
@@ -103,6 +107,9 @@ extension StoredRequest {
       })
     request.tenant = tenant
     request.priority = JobPriority(rawValue: stored.priority) ?? .interactive
+    request.options.tags = stored.tags ?? []
+    request.options.metadata = stored.metadata ?? [:]
+    if let problem = request.options.problem { throw Status(.dataLoss, problem) }
     request.traceparent = stored.traceparent
     request.isDetached = stored.isDetached
     return request
