@@ -47,7 +47,8 @@ extension JournalStore {
           {
             try Self.fail(job.number, index, failure, atMs, db)
           }
-          try db.execute(sql: "UPDATE jobs SET ended_ms = ? WHERE number = ?", arguments: [atMs, job.number])
+          try db.execute(
+            sql: "UPDATE jobs SET ended_ms = ?, state = 2 WHERE number = ?", arguments: [atMs, job.number])
           try Self.releaseInputs(of: job.number, db)
         }
       }
@@ -92,14 +93,19 @@ extension JournalStore {
   private static func insert(_ job: StoredJob, _ db: Database) throws {
     try db.execute(
       sql: """
-        INSERT INTO jobs (id, tenant, submitted_ms, deadline_ms, picture_count, request, request_crc)
-        VALUES (?, ?, ?, ?, ?, ?, ?)
+        INSERT INTO jobs (id, tenant, submitted_ms, deadline_ms, picture_count, request, request_crc, model)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
         """,
       arguments: [
         job.id, job.tenant, job.submittedAtMs, job.deadlineAtMs, job.imageCount, job.request,
-        Int64(checksum(job.request)),
+        Int64(checksum(job.request)), job.model,
       ])
     let number = db.lastInsertedRowID
+    for tag in job.tags {
+      try db.execute(
+        sql: "INSERT OR IGNORE INTO job_tags (tenant, tag, submitted_ms, job) VALUES (?, ?, ?, ?)",
+        arguments: [job.tenant, tag, job.submittedAtMs, number])
+    }
     for index in 0..<job.imageCount {
       try db.execute(sql: "INSERT INTO pictures (job, picture) VALUES (?, ?)", arguments: [number, index])
     }
@@ -176,10 +182,13 @@ extension JournalStore {
     try deleteUnused(payloads, db)
     try db.execute(
       sql: """
-        UPDATE jobs SET ended_ms = ?
-        WHERE number = ? AND NOT EXISTS (SELECT 1 FROM pictures WHERE job = number AND state = 0)
+        UPDATE jobs SET ended_ms = ?1, state = CASE
+          WHEN EXISTS (SELECT 1 FROM pictures p WHERE p.job = ?2 AND p.state = 2 AND p.failure_code <> ?3) THEN 2
+          WHEN EXISTS (SELECT 1 FROM pictures p WHERE p.job = ?2 AND p.state = 2) THEN 3
+          ELSE 1 END
+        WHERE number = ?2 AND NOT EXISTS (SELECT 1 FROM pictures p WHERE p.job = ?2 AND p.state = 0)
         """,
-      arguments: [atMs, number])
+      arguments: [atMs, number, StatusCode.cancelled.rawValue])
     if db.changesCount > 0 { try releaseInputs(of: number, db) }
   }
 
@@ -247,6 +256,9 @@ extension JournalStore {
       try check("the request", job.request.count, ValueLimits.maxRequestBytes)
       try check("the job's name", job.id.utf8.count, ValueLimits.maxNameBytes)
       try check("the tenant's name", job.tenant.utf8.count, ValueLimits.maxNameBytes)
+      try check("the model's name", job.model.utf8.count, ValueLimits.maxMessageBytes)
+      try check("the number of tags", job.tags.count, ValueLimits.maxTags)
+      for tag in job.tags { try check("a tag", tag.utf8.count, ValueLimits.maxNameBytes) }
       try check("the number of images", job.imageCount, ValueLimits.maxImages)
       try check("the number of images to begin with", job.inputs.count, ValueLimits.maxInputs)
       for input in job.inputs {

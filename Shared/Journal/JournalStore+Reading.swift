@@ -50,28 +50,6 @@ extension JournalStore {
     }
   }
 
-  /// A tenant's jobs, the newest first; without those whose rows are damaged.
-  ///
-  /// - Parameters:
-  ///   - tenant: whose; nil: those of all tenants.
-  ///   - number: only jobs with a smaller number; nil: from the newest.
-  ///   - limit: at most so many.
-  public func records(tenant: String?, before number: Int64?, limit: Int) throws(JournalError) -> [StoredRecord] {
-    try JournalError.wrap("list jobs") {
-      try database.read { db in
-        let filter = tenant == nil ? "" : "AND tenant = ?2"
-        var arguments: StatementArguments = [number ?? Int64.max]
-        if let tenant { arguments += [tenant] }
-        let rows = try Row.fetchAll(
-          db, sql: "SELECT * FROM jobs WHERE number < ?1 \(filter) ORDER BY number DESC LIMIT \(max(0, limit))",
-          arguments: arguments)
-        return try rows.compactMap { row in
-          do { return try Self.record(row, db) } catch JournalError.corrupt { return nil }
-        }
-      }
-    }
-  }
-
   /// The job that a tenant has sent under `key`, and the hash of what it asked for.
   public func job(ofKey key: String, tenant: String) throws(JournalError) -> (job: String, digest: Data)? {
     try JournalError.wrap("look a key up") {
@@ -181,7 +159,8 @@ extension JournalStore {
     return input
   }
 
-  private static func record(_ row: Row, _ db: Database) throws -> StoredRecord {
+  /// - Throws: `corrupt` when the rows are not those that were written.
+  static func record(_ row: Row, _ db: Database) throws -> StoredRecord {
     let id: String = try row.value("id")
     let request: Data = try row.value("request")
     let imageCount: Int = try row.value("picture_count")
@@ -202,7 +181,7 @@ extension JournalStore {
     let job = StoredJob(
       id: id, tenant: try row.value("tenant"), submittedAtMs: try row.value("submitted_ms"),
       deadlineAtMs: try row.optional("deadline_ms"),
-      request: request, imageCount: imageCount, key: key)
+      request: request, imageCount: imageCount, key: key, model: try row.value("model"))
     return StoredRecord(
       number: number, job: job, outcomes: try rows.map { try outcome($0, id) }, endedAtMs: try row.optional("ended_ms"))
   }

@@ -2,12 +2,13 @@ import GRDB
 
 /// The tables, and how earlier versions of them become today's.
 enum Schema {
-  static let versions = ["1", "2"]
+  static let versions = ["1", "2", "3"]
 
   static var migrator: DatabaseMigrator {
     var migrator = DatabaseMigrator()
     migrator.registerMigration("1") { try $0.execute(sql: first) }
     migrator.registerMigration("2") { try $0.execute(sql: second) }
+    migrator.registerMigration("3") { try $0.execute(sql: third) }
     return migrator
   }
 
@@ -125,5 +126,31 @@ enum Schema {
       PRIMARY KEY (job, digest)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX job_inputs_by_digest ON job_inputs (digest);
+    """
+
+  /// * `jobs.model`, `jobs.state`: what lists of jobs ask for; see `StoredState`.
+  /// * `job_tags`: which job has which tag, in the order of lists.
+  private static let third = """
+    ALTER TABLE jobs ADD COLUMN model TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN state INTEGER NOT NULL DEFAULT 0;
+    UPDATE jobs SET model = CASE WHEN json_valid(CAST(request AS TEXT))
+      THEN coalesce(CAST(json_extract(CAST(request AS TEXT), '$.card.modelID') AS TEXT), '') ELSE '' END;
+    UPDATE jobs SET state = CASE
+      WHEN ended_ms IS NULL THEN 0
+      WHEN EXISTS (SELECT 1 FROM pictures p WHERE p.job = jobs.number AND p.state = 2 AND p.failure_code <> 1) THEN 2
+      WHEN EXISTS (SELECT 1 FROM pictures p WHERE p.job = jobs.number AND p.state = 2) THEN 3
+      ELSE 1 END;
+    DROP INDEX jobs_of_tenant;
+    CREATE INDEX jobs_by_time ON jobs (tenant, submitted_ms);
+    CREATE INDEX jobs_by_state ON jobs (tenant, state, submitted_ms);
+    CREATE INDEX jobs_by_model ON jobs (tenant, model, submitted_ms);
+    CREATE TABLE job_tags (
+      tenant TEXT NOT NULL,
+      tag TEXT NOT NULL,
+      submitted_ms INTEGER NOT NULL,
+      job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+      PRIMARY KEY (tenant, tag, submitted_ms, job)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX job_tags_by_job ON job_tags (job);
     """
 }

@@ -68,13 +68,17 @@ public struct StoredJob: Hashable, Sendable {
   public var imageCount: Int
   /// The key under which it was sent.
   public var key: IdempotencyKey?
+  /// The model that makes the images.
+  public var model: String
+  /// Words by which lists find it. Not read back: the request has them.
+  public var tags: [String]
   /// The images that it begins with, once each. Read back for jobs that have not ended only.
   public var inputs: [StoredInput]
 
   /// See the properties.
   public init(
     id: String, tenant: String, submittedAtMs: Int64, deadlineAtMs: Int64? = nil, request: Data, imageCount: Int,
-    key: IdempotencyKey? = nil, inputs: [StoredInput] = []
+    key: IdempotencyKey? = nil, model: String = "", tags: [String] = [], inputs: [StoredInput] = []
   ) {
     self.id = id
     self.tenant = tenant
@@ -83,6 +87,8 @@ public struct StoredJob: Hashable, Sendable {
     self.request = request
     self.imageCount = imageCount
     self.key = key
+    self.model = model
+    self.tags = tags
     self.inputs = inputs
   }
 }
@@ -206,6 +212,7 @@ enum ValueLimits {
   static let maxRank = 8
   static let maxImages = 1000
   static let maxInputs = 64
+  static let maxTags = 16
   static let maxTasks = 64
   static let maxSteps = 1_000_000
 }

@@ -51,10 +51,14 @@ struct EarlierVersionTests {
         #expect(
           image.bytes.withUnsafeBytes { Array($0.prefix(8)) } == [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A])
       }
+      var query = JobQuery()
+      query.model = "nano-qwen-image"
       #expect(
-        try await cluster.dispatcher.jobs(of: .anonymous, after: nil, limit: 10)?.map(\.id) == [
-          Self.openJob, Self.finishedJob,
-        ])
+        try await cluster.dispatcher.jobs(of: .anonymous, query)?.jobs.map(\.id) == [Self.openJob, Self.finishedJob])
+      for (state, id) in [(StoredState.open, Self.openJob), (.succeeded, Self.finishedJob)] {
+        query.states = [state]
+        #expect(try await cluster.dispatcher.jobs(of: .anonymous, query)?.jobs.map(\.id) == [id])
+      }
     }
   }
 

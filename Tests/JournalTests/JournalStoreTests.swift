@@ -96,13 +96,9 @@ struct JournalStoreTests {
     #expect(try store.job(ofKey: "k", tenant: "u")?.job == "b")
   }
 
-  @Test func jobsAreListedPageByPageForTheirTenantOnly() throws {
+  @Test func jobsAreOfTheirTenantOnly() throws {
     let store = try JournalStore(path: nil)
-    for number in 0..<10 { try store.apply([.admit(Sample.job("\(number)", tenant: number % 2 == 0 ? "t" : "u"))]) }
-    let first = try store.records(tenant: "t", before: nil, limit: 3)
-    #expect(first.map(\.job.id) == ["8", "6", "4"])
-    #expect(try store.records(tenant: "t", before: first[2].number, limit: 3).map(\.job.id) == ["2", "0"])
-    #expect(try store.records(tenant: nil, before: nil, limit: 100).count == 10)
+    for number in 0..<2 { try store.apply([.admit(Sample.job("\(number)", tenant: number % 2 == 0 ? "t" : "u"))]) }
     #expect(try store.record(of: "1", tenant: "t") == nil)
     #expect(try store.record(of: "1", tenant: nil) != nil)
   }

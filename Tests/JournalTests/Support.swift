@@ -1,5 +1,6 @@
 import ClusterCore
 import Foundation
+import GRDB
 import Journal
 import Synchronization
 import Testing
@@ -53,6 +54,20 @@ enum Sample {
 
   static func fail(_ job: String, _ index: Int = 0, atMs: Int64 = 2_000) -> JournalChange {
     .fail(ImageReference(job: job, index: index), Status(StatusCode(rawValue: 13)!, "no", field: "prompt"), atMs: atMs)
+  }
+}
+
+extension JournalStore {
+  /// The newest jobs of a tenant, or of all, without those whose rows are damaged.
+  func records(tenant: String?, before number: Int64?, limit: Int) throws -> [StoredRecord] {
+    let ids = try database.read {
+      try String.fetchAll(
+        $0, sql: "SELECT id FROM jobs WHERE number < ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY number DESC LIMIT ?3",
+        arguments: [number ?? Int64.max, tenant, limit])
+    }
+    return try ids.compactMap { id in
+      do { return try record(of: id, tenant: nil) } catch JournalError.corrupt { return nil }
+    }
   }
 }
 

@@ -33,7 +33,9 @@ extension Dispatcher {
     let nowMs = time.unixMs, limitMs = Int64(configuration.jobTimeout / .milliseconds(1))
     let deadlineAtMs = try request.options.deadlineAtMs(nowMs: nowMs, limitMs: limitMs)
     let deadline = now + .milliseconds(deadlineAtMs - nowMs)
-    let job = OpenJob(id: id, request: request, submittedAtMs: nowMs, deadlineAtMs: deadlineAtMs)
+    // No two jobs of one time, so that lists have one order.
+    lastSubmittedAtMs = max(lastSubmittedAtMs + 1, nowMs)
+    let job = OpenJob(id: id, request: request, submittedAtMs: lastSubmittedAtMs, deadlineAtMs: deadlineAtMs)
     var images: [ImageJobID: JobRegistry.Image] = [:]
     let submissions = request.images.enumerated().map { index, spec in
       let image = JobRegistry.Image(
@@ -172,32 +174,39 @@ extension Dispatcher {
     jobs.job(id, of: tenant)?.preview(index)
   }
 
-  /// A tenant's jobs, the newest first.
+  /// Pages of the journal that one page of a list may take: open jobs are queued or running, which the journal does not
+  /// tell apart.
+  private static let maxPages = 8
+
+  /// A page of a tenant's jobs.
   ///
   /// - Parameters:
   ///   - tenant: whose.
-  ///   - last: the last job of the page before; nil: from the newest.
-  ///   - limit: at most so many.
-  /// - Returns: nil when there is no job `last`.
-  public func jobs(of tenant: TenantID, after last: String?, limit: Int) async throws(Status) -> [JobSnapshot]? {
-    let records: [StoredRecord]? = try await journal.read { store throws(JournalError) in
-      var number: Int64?
-      if let last {
-        guard let record = try store.record(of: last, tenant: tenant.text) else { return nil }
-        number = record.number
+  ///   - query: which, in which order, and from where.
+  ///   - matches: which of them, as they are now.
+  /// - Returns: the jobs and where the rest begins, which may turn out to be empty; nil when the query begins behind a
+  ///   job that the tenant does not have.
+  public func jobs(
+    of tenant: TenantID, _ query: JobQuery, where matches: @Sendable (JobSnapshot) -> Bool = { _ in true }
+  ) async throws(Status) -> (jobs: [JobSnapshot], next: JobCursor?)? {
+    var query = query
+    var found: [JobSnapshot] = []
+    for _ in 0..<Self.maxPages {
+      let asked = query
+      let page = try await journal.read { store throws(JournalError) in try store.page(asked, tenant: tenant.text) }
+      guard let page else { return nil }
+      for (index, record) in page.records.enumerated() {
+        let snapshot: JobSnapshot
+        if let open = jobs.jobs[record.job.id] { snapshot = open.snapshot } else { snapshot = try JobSnapshot(record) }
+        guard matches(snapshot) else { continue }
+        found.append(snapshot)
+        guard found.count == query.limit, index < page.records.count - 1 else { continue }
+        return (found, JobCursor(job: record.job.id, submittedAtMs: record.job.submittedAtMs))
       }
-      return try store.records(tenant: tenant.text, before: number, limit: limit)
+      query.after = page.next
+      if found.count >= query.limit || page.next == nil { break }
     }
-    guard let records else { return nil }
-    var snapshots: [JobSnapshot] = []
-    for record in records {
-      if let open = jobs.jobs[record.job.id] {
-        snapshots.append(open.snapshot)
-      } else {
-        snapshots.append(try JobSnapshot(record))
-      }
-    }
-    return snapshots
+    return (found, query.after)
   }
 
   /// The result number `index` of a job; nil: it is not there.

@@ -38,6 +38,8 @@ public actor Dispatcher: Service {
   /// What ends each wait for the end of a job.
   var polls: [Int: Task<Void, Never>] = [:]
   var lastPoll = 0
+  /// Of the newest job, in milliseconds since 1970.
+  var lastSubmittedAtMs: Int64 = 0
 
   /// A dispatcher for the workers that connect to `router`, with the jobs of `journal` that have not ended. It closes
   /// both at the end.

@@ -38,6 +38,7 @@ extension JournalEntry {
     return StoredJob(
       id: job.id, tenant: job.request.tenant.text, submittedAtMs: job.submittedAtMs, deadlineAtMs: job.deadlineAtMs,
       request: try StoredRequest(job.request).encoded(), imageCount: job.images.count, key: job.request.key,
+      model: job.request.images[0].card.model.id, tags: job.request.options.tags,
       inputs: job.request.inputs.map { input in
         StoredInput(digest: input.reference.digest, bytes: input.tensor.bytes.withUnsafeBytes { Data($0) })
       })

@@ -5,7 +5,7 @@ import GatewayPipelines
 import Scheduling
 
 /// How far a job, or one of its images, has got.
-enum JobStatus: String, Encodable {
+enum JobStatus: String, CaseIterable, Encodable, Sendable {
   case queued
   case running
   case succeeded
@@ -135,8 +135,10 @@ extension JobBody.Image {
 struct JobList: Encodable {
   var object = "list"
   var data: [JobBody]
-  /// Whether `?after=` the last one gives more.
+  /// Whether `?after=` the last one, or what `next` says, may give more.
   var hasMore: Bool
+  /// What to ask for as `after`; absent where nothing follows. It stays good when its job is not kept any more.
+  var next: String?
 }
 
 /// `job.progress`, `job.image_completed` or `job.image_failed`: something happened to one progress.

@@ -47,14 +47,18 @@ struct JobsRoutes: Sendable {
   }
 
   @Sendable private func list(_ request: Request, _ context: GatewayContext) async throws -> Response {
-    try request.checkQuery(["limit", "after"])
-    let limit = try request.queryInteger("limit", in: 1...100) ?? 20
-    let after = request.uri.queryParameters["after"].map(String.init)
-    let jobs = try await APIError.wrap { () async throws(Status) in
-      try await dispatcher.jobs(of: context.caller.tenant, after: after, limit: limit + 1)
+    let known = await dispatcher.catalog.modelIDs
+    let filter = try JobFilter(request) { submission.aliases.model(named: $0, known: known) }
+    let page = try await APIError.wrap { () async throws(Status) in
+      try await dispatcher.jobs(of: context.caller.tenant, filter.query) {
+        filter.statuses.contains(JobStatus($0.images))
+      }
     }
-    guard let jobs else { throw APIError(.notFound, "there is no job \"\(after?.prefix(80) ?? "")\"", param: "after") }
-    return try .json(JobList(data: jobs.prefix(limit).map { JobBody($0, context.links) }, hasMore: jobs.count > limit))
+    guard let page else {
+      throw APIError(.notFound, "there is no job \"\(filter.query.after?.job.prefix(80) ?? "")\"", param: "after")
+    }
+    let next = page.next.map { JobFilter.text(of: $0) }
+    return try .json(JobList(data: page.jobs.map { JobBody($0, context.links) }, hasMore: next != nil, next: next))
   }
 
   @Sendable private func cancel(_ request: Request, _ context: GatewayContext) async throws -> Response {
