@@ -57,6 +57,7 @@ extension GatewayClient {
   private func explained(_ error: HTTPClientError) -> GatewayClientError {
     switch error.kind {
     case .unreachable: .unreachable(address, reason: Self.reason(error))
+    case .forbiddenAddress: .unreachable(address, reason: error.message)
     case .connectTimedOut: .unreachable(address, reason: "no answer within \(connectTimeoutSeconds.formatted()) s")
     case .timedOut: .silent(address, seconds: timeoutSeconds)
     case .broken: .brokenConnection(address, reason: "the other side has closed it (\(error))")

@@ -37,6 +37,12 @@ static inline CURLcode ccurl_set_callbacks(CURL *handle, curl_write_callback hea
   return curl_easy_setopt(handle, CURLOPT_WRITEDATA, context);
 }
 
+// `opener` makes the socket for each connection, and sees the address that it will be for.
+static inline CURLcode ccurl_set_socket_opener(CURL *handle, curl_opensocket_callback opener, void *context) {
+  curl_easy_setopt(handle, CURLOPT_OPENSOCKETDATA, context);
+  return curl_easy_setopt(handle, CURLOPT_OPENSOCKETFUNCTION, opener);
+}
+
 // http and https, for the first request and for redirections.
 static inline CURLcode ccurl_restrict_protocols(CURL *handle) {
   curl_easy_setopt(handle, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
@@ -47,6 +53,11 @@ static inline long ccurl_status(CURL *handle) {
   long status = 0;
   curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
   return status;
+}
+
+// The address that the exchange is for; it belongs to the handle.
+static inline CURLcode ccurl_address(CURL *handle, char **address) {
+  return curl_easy_getinfo(handle, CURLINFO_EFFECTIVE_URL, address);
 }
 
 // The errno of the call by which a connection could not be made, or 0.

@@ -51,6 +51,8 @@ public struct HTTPClientError: Error, Hashable, Sendable, CustomStringConvertibl
     case untrusted
     /// The body is longer than the caller allows.
     case tooLong
+    /// The host has no address that the client may connect to.
+    case forbiddenAddress
     /// The connection broke.
     case broken
   }
@@ -137,11 +139,13 @@ public final class HTTPClient: Sendable {
   ///   - maxRedirections: redirections that are followed; the response to one more is returned as it is.
   ///   - maxConnectionsPerHost: requests beyond it wait for a connection.
   ///   - maxBufferedBytes: as much of a body may wait to be read; then the server must wait.
+  ///   - addresses: what it may connect to; nil: any address. The address of each connection is checked itself, not
+  ///     what a name server said before.
   ///   - environment: of the process.
   public init(
     userAgent: String, connectTimeout: Duration = .seconds(10), silenceTimeout: Duration? = nil,
     maxRedirections: Int = 5,
-    maxConnectionsPerHost: Int = 8, maxBufferedBytes: Int = 1 << 20,
+    maxConnectionsPerHost: Int = 8, maxBufferedBytes: Int = 1 << 20, addresses: AddressPolicy? = nil,
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) {
     loop = TransferLoop(
@@ -149,7 +153,7 @@ public final class HTTPClient: Sendable {
         userAgent: userAgent, connectTimeout: connectTimeout, silenceTimeout: silenceTimeout,
         maxRedirections: maxRedirections,
         maxConnectionsPerHost: maxConnectionsPerHost,
-        maxBufferedBytes: maxBufferedBytes,
+        maxBufferedBytes: maxBufferedBytes, addresses: addresses,
         authorities: environment["SSL_CERT_FILE"].flatMap { $0.isEmpty ? nil : $0 }))
     loop.start()
   }

@@ -11,6 +11,8 @@ final class TransferLoop: Sendable {
     var maxRedirections: Int
     var maxConnectionsPerHost: Int
     var maxBufferedBytes: Int
+    /// What may be connected to; nil: any address.
+    var addresses: AddressPolicy?
     /// A file of certificates to trust instead of the machine's.
     var authorities: String?
   }
@@ -112,7 +114,9 @@ final class TransferLoop: Sendable {
           let exchange = exchanges[easy]
         else { continue }
         let code = message.pointee.data.result
-        let error = HTTPClientError(code, exchange.message(for: code), isConnected: ccurl_is_connected(easy))
+        let error =
+          exchange.refusal(for: code)
+          ?? HTTPClientError(code, exchange.message(for: code), isConnected: ccurl_is_connected(easy))
         end(exchange, code == CURLE_OK ? .success(()) : .failure(error))
       }
       var waitMs = Self.idleMs
@@ -139,7 +143,11 @@ private final class Exchange {
   private var headers: UnsafeMutablePointer<curl_slist>?
   private let errorText = UnsafeMutablePointer<CChar>.allocate(capacity: Int(CURL_ERROR_SIZE))
   private var fields: [(name: String, value: String)] = []
+  private var fieldBytes = 0
   private let maxRedirections: Int
+  private let addresses: AddressPolicy?
+  /// Whether the host has an address that must not be connected to.
+  private var hasRefusedAddress = false
   /// When the server last sent something, or the exchange began.
   var heardAt = ContinuousClock.now
 
@@ -148,6 +156,7 @@ private final class Exchange {
     self.easy = easy
     self.transfer = transfer
     maxRedirections = options.maxRedirections
+    addresses = options.addresses
     errorText.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
     ccurl_set_pointer(easy, CURLOPT_ERRORBUFFER, errorText)
     ccurl_set_string(easy, CURLOPT_URL, request.url)
@@ -176,6 +185,7 @@ private final class Exchange {
     }
     ccurl_set_headers(easy, headers)
     ccurl_set_callbacks(easy, Self.onHeader, Self.onBody, Unmanaged.passUnretained(self).toOpaque())
+    if addresses != nil { ccurl_set_socket_opener(easy, Self.onSocket, Unmanaged.passUnretained(self).toOpaque()) }
   }
 
   deinit {
@@ -184,16 +194,58 @@ private final class Exchange {
     errorText.deallocate()
   }
 
+  /// The error of a connection that was not made because of its address; nil: that was not the reason. It does not name
+  /// the address, which may be for this machine to know only.
+  func refusal(for code: CURLcode) -> HTTPClientError? {
+    guard hasRefusedAddress, code == CURLE_COULDNT_CONNECT else { return nil }
+    return HTTPClientError(
+      kind: .forbiddenAddress, message: "the host has an address of a private or special network, which is not allowed")
+  }
+
+  /// The host of the address of the exchange, as libcurl reads it.
+  private var host: String {
+    var address: UnsafeMutablePointer<CChar>?
+    ccurl_address(easy, &address)
+    guard let address, let parts = curl_url() else { return "" }
+    defer { curl_url_cleanup(parts) }
+    var host: UnsafeMutablePointer<CChar>?
+    guard curl_url_set(parts, CURLUPART_URL, address, 0) == CURLUE_OK,
+      curl_url_get(parts, CURLUPART_HOST, &host, 0) == CURLUE_OK, let host
+    else { return "" }
+    defer { curl_free(host) }
+    return String(cString: host)
+  }
+
+  /// Makes the socket of a connection, unless its address is not allowed.
+  private static let onSocket: curl_opensocket_callback = { context, _, address in
+    guard let context, let address else { return CURL_SOCKET_BAD }
+    let exchange = Unmanaged<Exchange>.fromOpaque(context).takeUnretainedValue()
+    let start = MemoryLayout<curl_sockaddr>.offset(of: \.addr) ?? 0
+    let bytes = UnsafeRawBufferPointer(
+      start: UnsafeRawPointer(address).advanced(by: start), count: Int(address.pointee.addrlen))
+    guard let ip = IPAddress(bytes), exchange.addresses?.admits(ip, of: exchange.host) ?? true else {
+      exchange.hasRefusedAddress = true
+      return CURL_SOCKET_BAD
+    }
+    return socket(
+      address.pointee.family, address.pointee.socktype | CInt(SOCK_CLOEXEC.rawValue), address.pointee.protocol)
+  }
+
   func message(for code: CURLcode) -> String {
     let text = errorText[0] == 0 ? String(cString: curl_easy_strerror(code)) : String(cString: errorText)
     let systemError = CInt(ccurl_system_error(easy))
     return systemError == 0 ? text : "\(text): \(String(cString: strerror(systemError)))"
   }
 
+  /// Of all headers of an exchange together.
+  private static let maxHeaderBytes = 1 << 20
+
   /// One line of the header.
   private static let onHeader: curl_write_callback = { start, size, count, context in
     let exchange = Unmanaged<Exchange>.fromOpaque(context!).takeUnretainedValue()
     exchange.heardAt = .now
+    exchange.fieldBytes += size * count
+    guard exchange.fieldBytes <= Exchange.maxHeaderBytes else { return 0 }
     exchange.receiveHeader(UnsafeRawBufferPointer(start: start, count: size * count))
     return size * count
   }
