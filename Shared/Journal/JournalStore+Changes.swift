@@ -49,6 +49,7 @@ extension JournalStore {
           }
           try db.execute(
             sql: "UPDATE jobs SET ended_ms = ?, state = 2 WHERE number = ?", arguments: [atMs, job.number])
+          try Self.announceEnd(of: job.number, atMs, db)
           try Self.releaseInputs(of: job.number, db)
         }
       }
@@ -77,6 +78,11 @@ extension JournalStore {
     case .fail(let image, let failure, let atMs):
       guard let number = try openImage(image, db) else { return }
       try fail(number, image.index, failure, atMs, db)
+    case .announce(let job, let event, let percent, let atMs):
+      let number = try Int64.fetchOne(
+        db, sql: "SELECT number FROM jobs WHERE id = ? AND ended_ms IS NULL", arguments: [job])
+      if let number { try announce(event, percent: percent, of: number, atMs, db) }
+    case .attempted(let attempt): try keep(attempt, db)
     }
   }
 
@@ -109,6 +115,7 @@ extension JournalStore {
     for index in 0..<job.imageCount {
       try db.execute(sql: "INSERT INTO pictures (job, picture) VALUES (?, ?)", arguments: [number, index])
     }
+    try insert(job.webhooks, of: number, db)
     for input in job.inputs {
       try db.execute(
         sql: "INSERT INTO inputs (digest, crc, bytes) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
@@ -126,7 +133,8 @@ extension JournalStore {
   /// The number of the job, if the image has not ended: what comes late changes nothing.
   private static func openImage(_ image: ImageReference, _ db: Database) throws -> Int64? {
     try Int64.fetchOne(
-      db, sql: "SELECT number FROM jobs JOIN pictures ON job = number WHERE id = ? AND picture = ? AND state = 0",
+      db,
+      sql: "SELECT number FROM jobs JOIN pictures ON job = number WHERE id = ? AND picture = ? AND pictures.state = 0",
       arguments: [image.job, image.index])
   }
 
@@ -189,7 +197,9 @@ extension JournalStore {
         WHERE number = ?2 AND NOT EXISTS (SELECT 1 FROM pictures p WHERE p.job = ?2 AND p.state = 0)
         """,
       arguments: [atMs, number, StatusCode.cancelled.rawValue])
-    if db.changesCount > 0 { try releaseInputs(of: number, db) }
+    guard db.changesCount > 0 else { return }
+    try releaseInputs(of: number, db)
+    try announceEnd(of: number, atMs, db)
   }
 
   /// Deletes the images that a job begins with, unless other jobs have them.
@@ -259,6 +269,12 @@ extension JournalStore {
       try check("the model's name", job.model.utf8.count, ValueLimits.maxMessageBytes)
       try check("the number of tags", job.tags.count, ValueLimits.maxTags)
       for tag in job.tags { try check("a tag", tag.utf8.count, ValueLimits.maxNameBytes) }
+      try check("the number of webhooks", job.webhooks.count, ValueLimits.maxWebhooks)
+      for webhook in job.webhooks {
+        try check("the address of a webhook", webhook.url.utf8.count, ValueLimits.maxURLBytes)
+        try check("the host of a webhook", webhook.host.utf8.count, ValueLimits.maxNameBytes)
+        try check("the secret of a webhook", webhook.secret?.utf8.count ?? 0, ValueLimits.maxNameBytes)
+      }
       try check("the number of images", job.imageCount, ValueLimits.maxImages)
       try check("the number of images to begin with", job.inputs.count, ValueLimits.maxInputs)
       for input in job.inputs {
@@ -270,7 +286,7 @@ extension JournalStore {
       try check(progress.payload)
       try check("the numerics class", progress.numericsClass.utf8.count, ValueLimits.maxNameBytes)
     case .finish(_, let result, _, _): try check(result)
-    case .fail, .attempt: break
+    case .fail, .attempt, .announce, .attempted: break
     }
   }
 
@@ -291,7 +307,7 @@ extension JournalChange {
   fileprivate var endsImage: Bool {
     switch self {
     case .finish, .fail: true
-    case .admit, .attempt, .progress: false
+    case .admit, .attempt, .progress, .announce, .attempted: false
     }
   }
 }

@@ -102,6 +102,9 @@ extension JournalStore {
         while let row = try rows.next() {
           do { _ = try Self.payload(row) } catch { problems.append("\(error)") }
         }
+        problems += try Int64.fetchAll(
+          db, sql: "SELECT number FROM deliveries WHERE state = 0 AND next_ms IS NULL"
+        ).map { "delivery \($0) is never due" }
         let inputs = try Row.fetchCursor(db, sql: "SELECT * FROM inputs")
         while let row = try inputs.next() {
           do { _ = try Self.input(row) } catch { problems.append("\(error)") }
@@ -137,6 +140,7 @@ extension JournalStore {
         progress: try progress(record.number, index, db), attempts: try attempts(record.number, index, db))
     }
     record.job.inputs = try inputs(record, db)
+    record.job.webhooks = try webhooks(of: record.number, db)
     return (record, images)
   }
 

@@ -6,15 +6,23 @@ import Synchronization
 public final class JournalWriter: Sendable {
   /// Changes that are made together or not at all.
   public struct Batch: Sendable {
-    /// Greater than that of the batch before.
-    public var sequence: UInt64
+    /// Greater than that of the batch before that has one; nil: its outcome is not reported.
+    public var sequence: UInt64?
     /// What to change.
     public var changes: [JournalChange]
+    /// Called on the writer's thread when it is on the disk, or with the reason why it was refused.
+    public var completion: (@Sendable (JournalError?) -> Void)?
 
     /// A batch under a number of the caller's.
     public init(sequence: UInt64, changes: [JournalChange]) {
       self.sequence = sequence
       self.changes = changes
+    }
+
+    /// A batch with an outcome of its own.
+    public init(changes: [JournalChange], completion: @escaping @Sendable (JournalError?) -> Void) {
+      self.changes = changes
+      self.completion = completion
     }
   }
 
@@ -57,7 +65,12 @@ public final class JournalWriter: Sendable {
 
   /// Hands a batch over. Never blocks; how much waits is bounded by what the caller leaves unconfirmed.
   public func enqueue(_ batch: Batch) {
-    state.withLock { $0.waiting.append(batch) }
+    let isTooLate = state.withLock { state in
+      if state.isStopping, batch.completion != nil { return true }
+      state.waiting.append(batch)
+      return false
+    }
+    if isTooLate { batch.completion?(.failed(operation: "write", reason: "it is being closed")) }
     wake.signal()
   }
 
@@ -93,11 +106,15 @@ public final class JournalWriter: Sendable {
     guard let last = group.last else { return }
     do throws(JournalError) {
       try store.apply(group.flatMap(\.changes))
-      report(.durable(through: last.sequence))
+      if let sequence = group.last(where: { $0.sequence != nil })?.sequence { report(.durable(through: sequence)) }
+      for batch in group { batch.completion?(nil) }
     } catch {
       if group.count == 1 {
-        report(.refused(last.sequence, error))
-        report(.durable(through: last.sequence))
+        if let sequence = last.sequence {
+          report(.refused(sequence, error))
+          report(.durable(through: sequence))
+        }
+        last.completion?(error)
       } else {
         // One that is refused must not take the others with it.
         for index in group.indices { write(group[index...index]) }
@@ -129,7 +146,7 @@ extension JournalChange {
     case .admit(let job): job.request.count
     case .progress(_, let progress): progress.payload.bytes.count
     case .finish(_, let result, _, _): result.bytes.count
-    case .fail, .attempt: 0
+    case .fail, .attempt, .announce, .attempted: 0
     }
   }
 }

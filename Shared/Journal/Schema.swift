@@ -2,13 +2,14 @@ import GRDB
 
 /// The tables, and how earlier versions of them become today's.
 enum Schema {
-  static let versions = ["1", "2", "3"]
+  static let versions = ["1", "2", "3", "4"]
 
   static var migrator: DatabaseMigrator {
     var migrator = DatabaseMigrator()
     migrator.registerMigration("1") { try $0.execute(sql: first) }
     migrator.registerMigration("2") { try $0.execute(sql: second) }
     migrator.registerMigration("3") { try $0.execute(sql: third) }
+    migrator.registerMigration("4") { try $0.execute(sql: fourth) }
     return migrator
   }
 
@@ -152,5 +153,37 @@ enum Schema {
       PRIMARY KEY (tenant, tag, submitted_ms, job)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX job_tags_by_job ON job_tags (job);
+    """
+
+  /// * `webhooks`: what is notified of a job.
+  /// * `deliveries`: one for each event that a webhook wants; see `StoredDelivery`.
+  private static let fourth = """
+    CREATE TABLE webhooks (
+      job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+      position INTEGER NOT NULL,
+      url TEXT NOT NULL,
+      host TEXT NOT NULL,
+      secret TEXT,
+      events TEXT NOT NULL,
+      PRIMARY KEY (job, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE deliveries (
+      number INTEGER PRIMARY KEY AUTOINCREMENT,
+      job INTEGER NOT NULL,
+      position INTEGER NOT NULL,
+      event TEXT NOT NULL,
+      percent INTEGER NOT NULL,
+      created_ms INTEGER NOT NULL,
+      host TEXT NOT NULL,
+      state INTEGER NOT NULL DEFAULT 0,
+      next_ms INTEGER,
+      attempts INTEGER NOT NULL DEFAULT 0,
+      last_ms INTEGER,
+      last_status INTEGER,
+      last_error TEXT,
+      UNIQUE (job, position, event, percent),
+      FOREIGN KEY (job, position) REFERENCES webhooks (job, position) ON DELETE CASCADE
+    ) STRICT;
+    CREATE INDEX deliveries_due ON deliveries (next_ms) WHERE state = 0;
     """
 }

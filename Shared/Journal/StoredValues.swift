@@ -72,6 +72,8 @@ public struct StoredJob: Hashable, Sendable {
   public var model: String
   /// Words by which lists find it. Not read back: the request has them.
   public var tags: [String]
+  /// What is notified of it. Read back for jobs that have not ended only.
+  public var webhooks: [StoredWebhook] = []
   /// The images that it begins with, once each. Read back for jobs that have not ended only.
   public var inputs: [StoredInput]
 
@@ -139,6 +141,10 @@ public enum JournalChange: Hashable, Sendable {
   case finish(ImageReference, result: StoredPayload, promptTokens: Int, atMs: Int64)
   /// An image will never be done.
   case fail(ImageReference, Status, atMs: Int64)
+  /// Something happened to an open job that its webhooks may want to know; its end is announced without this.
+  case announce(job: String, event: String, percent: Int, atMs: Int64)
+  /// An attempt to deliver has ended.
+  case attempted(DeliveryAttempt)
 }
 
 /// How an image ended, if it has.
@@ -213,6 +219,8 @@ enum ValueLimits {
   static let maxImages = 1000
   static let maxInputs = 64
   static let maxTags = 16
+  static let maxWebhooks = 4
+  static let maxURLBytes = 4096
   static let maxTasks = 64
   static let maxSteps = 1_000_000
 }

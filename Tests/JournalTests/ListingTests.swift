@@ -173,6 +173,8 @@ struct ListingTests {
           for index in ["jobs_by_time", "jobs_by_state", "jobs_by_model"] { try db.execute(sql: "DROP INDEX \(index)") }
           try db.execute(
             sql: """
+              DROP TABLE deliveries;
+              DROP TABLE webhooks;
               DROP TABLE job_tags;
               ALTER TABLE jobs DROP COLUMN model;
               ALTER TABLE jobs DROP COLUMN state;

@@ -52,6 +52,10 @@ enum Sample {
     finish(job, 0, payload, atMs: atMs)
   }
 
+  static func webhook(_ events: [String] = ["job.completed", "job.failed", "job.cancelled"]) -> StoredWebhook {
+    StoredWebhook(url: "https://example.org/hook", host: "example.org", secret: "whsec_x", events: events)
+  }
+
   static func fail(_ job: String, _ index: Int = 0, atMs: Int64 = 2_000) -> JournalChange {
     .fail(ImageReference(job: job, index: index), Status(StatusCode(rawValue: 13)!, "no", field: "prompt"), atMs: atMs)
   }
@@ -78,6 +82,8 @@ struct Snapshot: Equatable {
   /// The images that open jobs begin with.
   var inputs: [Set<StoredInput>]
   var results: [StoredPayload?]
+  /// Of each job, by its webhooks.
+  var deliveries: [[StoredDelivery]]
 
   /// The newest `limit` jobs.
   init(_ store: JournalStore, limit: Int = .max) throws {
@@ -88,6 +94,7 @@ struct Snapshot: Equatable {
     results = try records.flatMap { record in
       try record.outcomes.indices.map { try store.result(of: ImageReference(job: record.job.id, index: $0)) }
     }
+    deliveries = try records.flatMap { try store.webhooks(of: $0.job.id).map(\.deliveries) }
   }
 }
 

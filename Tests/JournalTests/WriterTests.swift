@@ -58,6 +58,7 @@ struct WriterTests {
   private static func admission(_ id: String, _ number: Int) -> StoredJob {
     var job = Sample.job(id, images: 2, key: id)
     job.inputs = [Sample.input(UInt64(number), 9_000), Sample.input(UInt64(1_000_000 + number / 4), 20_000)]
+    job.webhooks = [Sample.webhook()]
     return job
   }
 
