@@ -152,8 +152,9 @@ let package = Package(
     .target(
       name: "GatewayDispatch",
       dependencies: [
-        "ClusterCore", "GatewayAPI", "GatewayPipelines", "ImageCodec", "Journal", "Observability", "Scheduling",
-        "TensorCore", "Transport", "Wire", .deque, .logging, .metrics, .orderedCollections, .serviceLifecycle,
+        "ClusterCore", "GatewayAPI", "GatewayPipelines", "HTTPClient", "Hashing", "ImageCodec", "Journal",
+        "Observability", "Scheduling", "TensorCore", "Transport", "Wire", .deque, .logging, .metrics,
+        .orderedCollections, .serviceLifecycle,
       ],
       path: "Services/Gateway/Dispatch"),
     .target(
@@ -228,7 +229,7 @@ let package = Package(
       "Gateway",
       [
         "AccessKeys", "ClusterCore", "Gateway", "GatewayAPI", "GatewayDispatch", "GatewayMain", "GatewayPipelines",
-        "HTTPTesting", "ImageCodec", "Journal",
+        "HTTPClient", "HTTPTesting", "ImageCodec", "Journal",
         "Observability", "Provenance", "Scheduling", "Settings", "StageRuntime", "StrictJSON",
         "TensorCore", "TestSupport", "Transport", "Wire", .hummingbird, .httpTypes, .logging, .nioCore, .nioPosix,
         .serviceLifecycle, .subprocess, .systemPackage,

@@ -72,6 +72,9 @@ extension AccessEntry {
       ("requests-per-minute", limits.requestsPerMinute),
     ]
     for case (let name, let value?) in bounds { fields.append("\(name)=\(value)") }
+    for case (let name, let text?) in [("webhook", limits.webhook), ("webhook-secret", limits.webhookSecret)] {
+      fields.append("\(name)=\(text)")
+    }
     return fields.joined(separator: " ")
   }
 
@@ -127,6 +130,19 @@ extension AccessEntry {
     limits.maxPixels = try number("max-pixels", 1...(1 << 32))
     limits.maxSteps = try number("max-steps", 1...100_000)
     limits.requestsPerMinute = try number("requests-per-minute", 1...1_000_000)
+    if let text = values.removeValue(forKey: "webhook") {
+      guard ["https://", "http://"].contains(where: text.lowercased().hasPrefix), text.utf8.count <= 2048 else {
+        throw AccessFileError(
+          line: line, reason: "webhook is \(text.prefix(40)), but must be an https address of at most 2048 bytes")
+      }
+      limits.webhook = String(text)
+    }
+    if let text = values.removeValue(forKey: "webhook-secret") {
+      guard text.hasPrefix("whsec_"), text.utf8.count <= 128 else {
+        throw AccessFileError(line: line, reason: "webhook-secret must be \"whsec_\" and 24 to 64 bytes in base64")
+      }
+      limits.webhookSecret = String(text)
+    }
     if let unknown = values.keys.sorted().first {
       throw AccessFileError(line: line, reason: "unknown field \(unknown.prefix(40))")
     }

@@ -113,6 +113,10 @@ public struct AccessLimits: Hashable, Sendable {
   public var maxSteps: Int?
   /// Requests of any kind.
   public var requestsPerMinute: Int?
+  /// Where the tenant is notified of the end of each of its jobs; nil: nowhere.
+  public var webhook: String?
+  /// What the tenant's notifications are signed with, also those of webhooks of single jobs that have no secret.
+  public var webhookSecret: String?
 
   /// No limits.
   public init() {}

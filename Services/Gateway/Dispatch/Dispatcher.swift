@@ -38,6 +38,8 @@ public actor Dispatcher: Service {
   /// What ends each wait for the end of a job.
   var polls: [Int: Task<Void, Never>] = [:]
   var lastPoll = 0
+  /// Called when there may be something new to deliver.
+  var onDelivery: (@Sendable () -> Void)?
   /// Of the newest job, in milliseconds since 1970.
   var lastSubmittedAtMs: Int64 = 0
 
@@ -149,13 +151,16 @@ public actor Dispatcher: Service {
 
   private func notify(_ id: ImageJobID, _ event: ImageJobEvent) {
     guard let image = jobs.images[id] else { return }
+    let job = image.reference.job
     switch event {
     case .queued(let position, let secondsLeft): jobs.notify(id, .queued(position: position, secondsLeft: secondsLeft))
     case .started(let stage, let isMain, let attempt):
       logger.debug("task started", metadata: ["job": "\(id)", "stage": "\(stage)", "attempt": "\(attempt)"])
       jobs.notify(id, .started(stage, isMain: isMain))
+      if isMain { announceStart(of: job) }
     case .progressed(let step, let steps, let secondsLeft):
       jobs.notify(id, .progressed(step: step, steps: steps, secondsLeft: secondsLeft))
+      announceProgress(of: job)
     case .retrying(let stage, let status):
       logger.warning("retrying a task", metadata: ["job": "\(id)", "stage": "\(stage)", "reason": "\(status.message)"])
       jobs.notify(id, .retrying(stage, reason: status.message))
@@ -174,6 +179,8 @@ public actor Dispatcher: Service {
         "job failed", metadata: ["job": "\(id)", "code": "\(status.code.name)", "reason": "\(status.message)"])
       jobs.notify(id, .failed(status))
     }
+    // The end of a job is in the journal, and so are its deliveries.
+    if event.isTerminal, jobs.jobs[job] == nil { onDelivery?() }
   }
 
   // MARK: Start and end

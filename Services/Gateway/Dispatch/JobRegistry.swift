@@ -119,6 +119,9 @@ struct JobRegistry {
     if let key = job.request.key { keys[TenantKey(tenant: job.request.tenant, text: key.text)] = nil }
   }
 
+  /// Webhooks are notified of this part of a job's steps.
+  mutating func noteAnnounced(_ percent: Int, of id: String) { jobs[id]?.announcedPercent = percent }
+
   /// Counts an image's prompt tokens.
   mutating func setPromptTokens(_ count: Int, ofTask index: Int, of id: ImageJobID) {
     images[id]?.promptTokensOfTasks[index] = count

@@ -35,13 +35,15 @@ extension JournalEntry {
     guard let first = submissions.first, let job = jobs.jobs[try jobs.image(first.id).reference.job],
       job.images.count == submissions.count
     else { throw Status(.internal, "the images of an entry are not those of one request") }
-    return StoredJob(
+    var stored = StoredJob(
       id: job.id, tenant: job.request.tenant.text, submittedAtMs: job.submittedAtMs, deadlineAtMs: job.deadlineAtMs,
       request: try StoredRequest(job.request).encoded(), imageCount: job.images.count, key: job.request.key,
       model: job.request.images[0].card.model.id, tags: job.request.options.tags,
       inputs: job.request.inputs.map { input in
         StoredInput(digest: input.reference.digest, bytes: input.tensor.bytes.withUnsafeBytes { Data($0) })
       })
+    stored.webhooks = job.request.webhooks
+    return stored
   }
 
   private static func progress(

@@ -30,6 +30,14 @@ final class JournalLink: Sendable {
     writer.enqueue(.init(sequence: sequence.number, changes: changes))
   }
 
+  /// Writes changes that are not the scheduler's; returns when they are on the disk.
+  func write(_ changes: [JournalChange]) async throws(Status) {
+    let error: JournalError? = await withCheckedContinuation { continuation in
+      writer.enqueue(.init(changes: changes) { continuation.resume(returning: $0) })
+    }
+    if let error { throw Status(error) }
+  }
+
   /// Runs `body` on a thread that may block.
   func read<Result: Sendable>(
     _ body: @escaping @Sendable (JournalStore) throws(JournalError) -> Result

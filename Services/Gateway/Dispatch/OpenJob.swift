@@ -104,6 +104,8 @@ struct OpenJob {
   let submittedAtMs: Int64
   let deadlineAtMs: Int64?
   var images: [ImageProgress]
+  /// The part of the steps that webhooks were last notified of; nil: not even of the beginning.
+  var announcedPercent: Int?
   /// Whether the journal has it. Until then it does not exist for clients.
   var isAdmitted = false
   private(set) var listeners: OrderedDictionary<UInt64, AsyncStream<JobEventRecord>.Continuation> = [:]

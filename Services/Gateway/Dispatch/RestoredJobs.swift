@@ -38,6 +38,7 @@ struct RestoredJob {
     }
     // A client that waited on a connection has lost it; the job was accepted all the same.
     request.isDetached = true
+    request.webhooks = record.job.webhooks
     job = OpenJob(
       id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs,
       deadlineAtMs: record.job.deadlineAtMs)

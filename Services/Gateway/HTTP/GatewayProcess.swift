@@ -59,8 +59,10 @@ public enum GatewayProcess {
     }
     let http = HTTPService(server: server, host: configuration.host, port: configuration.port)
     let drain = Drain(dispatcher: dispatcher, grace: configuration.shutdownGrace, logger: logger)
-    // Shut down from the last to the first: no more jobs, no more requests, no more workers.
-    let services: [any Service] = [dispatcher, http, drain, KeyReload(hangups: hangups, keyring: keyring)]
+    let sender = WebhookSender(
+      dispatcher: dispatcher, configuration: configuration.webhooks, settings: configuration.server, logger: logger)
+    // Shut down from the last to the first: no more jobs, no more requests, no more notifications, no more workers.
+    let services: [any Service] = [dispatcher, sender, http, drain, KeyReload(hangups: hangups, keyring: keyring)]
     var group = ServiceGroupConfiguration(
       services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     // The last resort, should something hang.

@@ -58,7 +58,8 @@ public enum GatewayServer {
     dispatcher: Dispatcher, keyring: Keyring?, limits: HTTPLimits, settings: HTTPSettings, metrics: PrometheusRegistry
   ) -> Router<GatewayContext> {
     DispatcherMetrics.describe(in: metrics)
-    let submission = Submission(dispatcher: dispatcher, limits: limits, aliases: settings.aliases)
+    let submission = Submission(
+      dispatcher: dispatcher, limits: limits, aliases: settings.aliases, webhooks: settings.webhooks)
     let addRoutes = { (router: Router<GatewayContext>) in
       ImagesRoutes(submission: submission).add(to: router)
       JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)

@@ -2,6 +2,7 @@ import Foundation
 import GatewayAPI
 import GatewayDispatch
 import GatewayPipelines
+import Journal
 import Scheduling
 
 /// How far a job, or one of its images, has got.
@@ -83,6 +84,8 @@ struct JobBody: Encodable {
   /// Of the image that comes last, as far as that was measured.
   var secondsLeft: Double?
   var images: [Image]
+  /// Only where one job is asked for.
+  var webhooks: [Webhook]?
 
   init(_ job: JobSnapshot, _ links: Links) {
     let first = job.request.images[0]
@@ -128,6 +131,49 @@ extension JobBody.Image {
       layers = image.layers > 0 ? image.layers : nil
     }
     if case .failed(let failure) = progress.outcome { error = ErrorEnvelope(APIError(failure)).error }
+  }
+}
+
+extension JobBody {
+  /// What is notified of a job, and what came of it.
+  struct Webhook: Encodable {
+    var url: String
+    var events: [String]
+    var signed: Bool
+    var deliveries: [Delivery]
+
+    init(_ webhook: StoredWebhook, _ deliveries: [StoredDelivery]) {
+      url = webhook.url
+      events = webhook.events
+      signed = webhook.secret != nil
+      self.deliveries = deliveries.map { Delivery($0) }
+    }
+  }
+
+  struct Delivery: Encodable {
+    /// As the receiver gets it.
+    var id: String
+    var event: String
+    /// `pending`, `delivered` or `abandoned`.
+    var status: String
+    var createdAt: Int
+    var attempts: Int
+    var lastAttemptAt: Int?
+    var lastStatus: Int?
+    var lastError: String?
+    var nextAttemptAt: Int?
+
+    init(_ delivery: StoredDelivery) {
+      id = delivery.messageID
+      event = delivery.event
+      status = "\(delivery.state)"
+      createdAt = Int(delivery.createdAtMs / 1000)
+      attempts = delivery.attempts
+      lastAttemptAt = delivery.lastAttemptAtMs.map { Int($0 / 1000) }
+      lastStatus = delivery.lastStatus
+      lastError = delivery.lastError
+      nextAttemptAt = delivery.nextAttemptAtMs.map { Int($0 / 1000) }
+    }
   }
 }
 

@@ -29,7 +29,7 @@ struct JobsRoutes: Sendable {
     var request = request
     let ticket = try await submission.accept(&request, .generation, context, isDetached: true, mayStream: false).ticket
     await poll(for: ticket.id, dispatcher, context)
-    let job = JobBody(try await snapshot(ticket.id, context), context.links)
+    let job = try await body(ticket.id, context)
     var response = try Response.json(job, status: job.status.isTerminal && poll.seconds > 0 ? .ok : .accepted)
     poll.describe(&response)
     // Until here the ticket is one that waits: a job that is not detached ends with it.
@@ -41,7 +41,7 @@ struct JobsRoutes: Sendable {
     try request.checkQuery(["wait"])
     let poll = try LongPoll(request)
     await poll(for: context.jobID, dispatcher, context)
-    var response = try Response.json(JobBody(try await snapshot(context.jobID, context), context.links))
+    var response = try Response.json(try await body(context.jobID, context))
     poll.describe(&response)
     return response
   }
@@ -66,7 +66,15 @@ struct JobsRoutes: Sendable {
     let id = try await snapshot(context.jobID, context).id
     await dispatcher.cancel(
       id, tenant: context.caller.tenant, reason: Status(.cancelled, "the job was cancelled by its owner"))
-    return try .json(JobBody(try await snapshot(id, context), context.links))
+    return try .json(try await body(id, context))
+  }
+
+  /// A job with its webhooks.
+  private func body(_ id: String, _ context: GatewayContext) async throws -> JobBody {
+    var body = JobBody(try await snapshot(id, context), context.links)
+    let webhooks = try await APIError.wrap { () async throws(Status) in try await dispatcher.webhooks(of: id) }
+    if !webhooks.isEmpty { body.webhooks = webhooks.map { JobBody.Webhook($0.webhook, $0.deliveries) } }
+    return body
   }
 
   private func snapshot(_ id: String, _ context: GatewayContext) async throws -> JobSnapshot {

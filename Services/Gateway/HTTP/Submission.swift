@@ -17,13 +17,15 @@ struct Submission: Sendable {
   let dispatcher: Dispatcher
   let limits: HTTPLimits
   let aliases: ModelAliases
+  let webhooks: WebhookRules
   /// Shared by all requests.
   let bodies: BodyMemory
 
-  init(dispatcher: Dispatcher, limits: HTTPLimits, aliases: ModelAliases) {
+  init(dispatcher: Dispatcher, limits: HTTPLimits, aliases: ModelAliases, webhooks: WebhookRules) {
     self.dispatcher = dispatcher
     self.limits = limits
     self.aliases = aliases
+    self.webhooks = webhooks
     bodies = BodyMemory(limit: max(limits.maxBodiesBytes, limits.maxBodyBytes))
   }
 
@@ -77,6 +79,7 @@ struct Submission: Sendable {
     job.tenant = context.caller.tenant
     job.priority = imageRequest.priority
     job.options = imageRequest.jobOptions
+    job.webhooks = try webhooks(of: imageRequest.jobOptions, context)
     job.traceparent = request.traceparent
     job.key = try text.map { IdempotencyKey(text: $0, digest: try body.digest()) }
     // Who sends a key may come back with it.
@@ -87,6 +90,25 @@ struct Submission: Sendable {
     return Accepted(
       ticket: ticket, isStreamed: imageRequest.isStreamed, resultFormat: imageRequest.resultFormat,
       partialImageCount: imageRequest.partialImageCount)
+  }
+
+  /// The request's own webhook, and the one of its tenant.
+  private func webhooks(of options: JobOptions, _ context: GatewayContext) throws(APIError) -> [StoredWebhook] {
+    let limits = context.caller.limits
+    var stored: [StoredWebhook] = []
+    if let webhook = options.webhook {
+      stored.append(try webhooks.stored(webhook, tenantSecret: limits.webhookSecret))
+    }
+    guard webhooks.isEnabled, let url = limits.webhook else { return stored }
+    do throws(APIError) {
+      stored.append(try webhooks.stored(WebhookRequest(url: url, secret: limits.webhookSecret)))
+    } catch {
+      // The operator's mistake is no reason to refuse jobs.
+      context.logger.error(
+        "the webhook of a tenant is not notified",
+        metadata: ["tenant": "\(context.caller.tenant)", "reason": "\(error.message)"])
+    }
+    return stored
   }
 
   /// The card of the model that a request asks for by one of its names; nil: for the first model.

@@ -22,6 +22,8 @@ public struct JobOptions: Hashable, Sendable {
   public var tags: [String] = []
   /// What the client wants to find at the job again.
   public var metadata: [String: String] = [:]
+  /// Where the client wants to be notified; nil: nowhere.
+  public var webhook: WebhookRequest?
 
   /// Nothing said.
   public init() {}
@@ -42,6 +44,9 @@ public struct JobOptions: Hashable, Sendable {
       try fields.stringMembers(
         "metadata", maxCount: Self.maxMetadataCount, keyLength: 1...Self.maxNameLength,
         valueLength: 0...Self.maxValueLength) ?? [:]
+    if var members = try fields.object("webhook") {
+      do throws(APIError) { webhook = try WebhookRequest(&members) } catch { throw error.inside("webhook") }
+    }
   }
 
   /// When the job is given up, in milliseconds since 1970.

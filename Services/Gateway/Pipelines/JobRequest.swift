@@ -11,6 +11,8 @@ public struct JobRequest: Sendable {
   public var priority = JobPriority.interactive
   /// When they are given up, and the client's notes.
   public var options = JobOptions()
+  /// What is notified of the job.
+  public var webhooks: [StoredWebhook] = []
   /// Trace context of the request, by W3C.
   public var traceparent: String?
   /// Makes a repeated request the same request.

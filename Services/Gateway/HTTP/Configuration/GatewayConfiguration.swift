@@ -38,6 +38,8 @@ public struct GatewayConfiguration: SettingGroup {
   public var provenance = ProvenanceSettings()
   /// Where prompts and images are judged.
   public var filter = ContentFilterSettings()
+  /// How webhooks are notified.
+  public var webhooks = WebhookConfiguration()
   /// How long jobs may keep running after SIGTERM.
   public var shutdownGrace = Duration.seconds(30)
   /// The least important level that is logged.
@@ -57,6 +59,7 @@ public struct GatewayConfiguration: SettingGroup {
     await readJournal(&reader)
     await provenance.read(&reader)
     await filter.read(&reader)
+    await readWebhooks(&reader)
     shutdownGrace = await reader.seconds(
       "shutdown.graceSeconds", shutdownGrace, in: 0...86_400, "how long jobs may keep running after SIGTERM")
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")

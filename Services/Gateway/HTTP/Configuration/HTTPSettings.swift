@@ -10,6 +10,8 @@ public struct HTTPSettings: Hashable, Sendable {
   package var publicURL: PublicURL?
   /// Whether the server stands behind a proxy whose `X-Forwarded-` fields say what clients see.
   public var trustsForwarded = false
+  /// Which addresses webhooks may have.
+  public var webhooks = WebhookRules()
   /// Further names of models.
   public var aliases = ModelAliases()
 
