@@ -175,8 +175,8 @@ public struct Offer: Hashable, Sendable {
 
 /// What the clients that wait for a job are notified of.
 public enum ImageJobEvent: Hashable, Sendable {
-  /// The job's place in the queue, from 1, and how long its turn and its work may take.
-  case queued(position: Int, secondsLeft: Double?)
+  /// The job's place in the queue, from 1, how long it may take to the job's end, and to the beginning of its work.
+  case queued(position: Int, secondsLeft: Double?, secondsToStart: Double? = nil)
   /// A worker of the stage got the job's task; `isMain`: the one that the job was queued for. `attempt` grows from 1.
   case started(StageName, isMain: Bool, attempt: UInt32)
   /// A step is done.

@@ -22,3 +22,20 @@ struct PaceEstimator: Hashable, Sendable {
     secondsPerCost[stage].map { $0 * cost }
   }
 }
+
+/// Seconds per unit of cost for which tasks hold a worker, from the last few: the middle one, so that a first task that
+/// is slow because the worker is new, or one that something has delayed, does not count for long.
+struct PaceWindow: Hashable, Sendable {
+  private static let maxCount = 5
+  /// The oldest first.
+  private var values: [Double] = []
+
+  mutating func record(cost: Double, seconds: Double) {
+    guard cost > 0, seconds.isFinite, seconds >= 0 else { return }
+    if values.count == Self.maxCount { values.removeFirst() }
+    values.append(seconds / cost)
+  }
+
+  /// Of two in the middle the faster one; nil: nothing was measured.
+  var typical: Double? { values.isEmpty ? nil : values.sorted()[(values.count - 1) / 2] }
+}

@@ -16,6 +16,8 @@ struct WorkerSession: Hashable, Sendable {
   var faults = 0
   /// Seconds per unit of cost, as measured; nil: never.
   var pace: Double?
+  /// For how long tasks have held it.
+  var occupancy = PaceWindow()
   var quarantinedUntil: Instant?
   var tasksFinished = 0
   var tasksFailed = 0
@@ -53,6 +55,8 @@ struct Attempt: Hashable, Sendable {
   }
   var state: State = .offered
   private(set) var offeredAt: Instant
+  /// Steps that were done when it was offered; nil: it was offered to an earlier session.
+  let firstStep: Int?
   /// Start of the step that runs now.
   var stepStartedAt: Instant
   var completedSteps: Int
@@ -65,7 +69,12 @@ struct Attempt: Hashable, Sendable {
   var missedAt: Instant
 
   init(offeredAt now: Instant, completedSteps: Int) {
+    self.init(offeredAt: now, completedSteps: completedSteps, firstStep: completedSteps)
+  }
+
+  private init(offeredAt now: Instant, completedSteps: Int, firstStep: Int?) {
     self.offeredAt = now
+    self.firstStep = firstStep
     self.stepStartedAt = now
     self.missedAt = now
     self.completedSteps = completedSteps
@@ -78,12 +87,12 @@ struct Attempt: Hashable, Sendable {
   }
 
   init(runningSince now: Instant, completedSteps: Int) {
-    self.init(offeredAt: now, completedSteps: completedSteps)
+    self.init(offeredAt: now, completedSteps: completedSteps, firstStep: nil)
     self.state = .running
   }
 
   init(revokedAt now: Instant) {
-    self.init(offeredAt: now, completedSteps: 0)
+    self.init(offeredAt: now, completedSteps: 0, firstStep: nil)
     self.state = .revoked
   }
 }

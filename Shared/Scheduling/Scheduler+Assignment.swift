@@ -71,29 +71,22 @@ extension Scheduler {
     guard isOrderNew else { return }
     refreshOrder()
     isOrderNew = false
-    let credits = Dictionary(grouping: workers.values.map(\.registration), by: \.stage).mapValues {
-      $0.reduce(0) { $0 + $1.credits }
-    }
     var position = 0
-    var aheadSeconds: Double? = 0
+    var estimates: [ImageJobID: JobEstimate]?
     for id in order {
-      guard let job = jobs[id] else { continue }
-      let principal = job.plan.tasks[job.plan.principal]
-      let credits = credits[principal.stage] ?? 0
-      let own = remainingSeconds(of: job, principal)
-      aheadSeconds = add(aheadSeconds, own.map { $0 / Double(max(1, credits)) })
-      guard !job.isStarted else { continue }
+      guard let job = jobs[id], !job.isStarted else { continue }
       position += 1
       guard job.position != position else { continue }
       jobs[id]?.position = position
-      let secondsLeft = credits == 0 ? nil : add(aheadSeconds, secondsAfterPrincipal(of: id))
-      effects.append(.image(id, .queued(position: position, secondsLeft: secondsLeft)))
+      let known = estimates ?? self.estimates(now: lastStepAt)
+      estimates = known
+      let estimate = known[id]
+      effects.append(
+        .image(
+          id,
+          .queued(
+            position: position, secondsLeft: estimate?.secondsToEnd, secondsToStart: estimate?.secondsToStart)))
     }
-  }
-
-  private func add(_ left: Double?, _ right: Double?) -> Double? {
-    guard let left, let right else { return nil }
-    return left + right
   }
 
   /// How long the main work of a job takes from here; nil when that was never measured.

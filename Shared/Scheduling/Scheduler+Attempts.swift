@@ -75,6 +75,7 @@ extension Scheduler {
     workers[worker]?.quarantinedUntil = nil
     workers[worker]?.tasksFinished += 1
     recordPace(of: attempt, at: worker, task, now: now)
+    recordOccupancy(of: attempt, at: worker, task.plan, now: now)
     ledger.retain(output)
     let result = Output(payload: output, numericsClass: numericsClass)
     if let key = task.key {

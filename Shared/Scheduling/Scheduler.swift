@@ -1,3 +1,4 @@
+import ClusterCore
 import OrderedCollections
 
 /// Decides which worker does which task of which job: a state machine without input, output, clock or chance, so that
@@ -26,6 +27,8 @@ public struct Scheduler: Sendable {
   var cache: OutputCache
   var ledger = PayloadLedger()
   var pace = PaceEstimator()
+  /// For how long tasks have held workers of each stage.
+  var occupancies: [StageName: PaceWindow] = [:]
   var shares = TenantShares()
   /// The jobs in the order of service; made anew when `isOrderNew`.
   var order: [ImageJobID] = []

@@ -139,10 +139,11 @@ struct JobFlowTests {
     let decode = offers(try bench.complete(denoise, after: .zero)).first
     try bench.complete(decode, after: .seconds(3))
     let b = events(bench.submit("b", steps: 2), of: "b")
-    // Two steps of 1 s each, then 3 s to decode.
-    #expect(b.last == .queued(position: 1, secondsLeft: 5))
+    // One second to encode the prompt, two steps of 1 s each, then 3 s to decode.
+    #expect(b.last == .queued(position: 1, secondsLeft: 6, secondsToStart: 1))
     let c = events(bench.submit("c", steps: 4), of: "c")
-    #expect(c.last == .queued(position: 2, secondsLeft: 2 + 4 + 3))
+    // Its prompt is encoded meanwhile.
+    #expect(c.last == .queued(position: 2, secondsLeft: 10, secondsToStart: 3))
   }
 
   @Test func onlySoManyPromptsAreEncodedAhead() throws {

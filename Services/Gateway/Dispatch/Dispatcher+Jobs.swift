@@ -164,7 +164,7 @@ extension Dispatcher {
 
   /// A job and how far it has got; nil: the tenant has none of this name.
   public func snapshot(of id: String, tenant: TenantID) async throws(Status) -> JobSnapshot? {
-    if jobs.jobs[id] != nil { return jobs.job(id, of: tenant)?.snapshot }
+    if jobs.jobs[id] != nil { return jobs.job(id, of: tenant).map { snapshot(of: $0) } }
     let record = try await journal.read { store throws(JournalError) in try store.record(of: id, tenant: tenant.text) }
     return try record.map { record throws(Status) in try JobSnapshot(record) }
   }
@@ -172,6 +172,27 @@ extension Dispatcher {
   /// What an image of an open job looks like; nil: that is not known, or the tenant has no such job.
   public func preview(of id: String, index: Int, tenant: TenantID) -> Preview? {
     jobs.job(id, of: tenant)?.preview(index)
+  }
+
+  /// Estimates are made anew when they are older, however often they are asked for.
+  private static let estimateAge = Duration.milliseconds(500)
+
+  /// An open job, with what is to be expected of it by now.
+  private func snapshot(of job: OpenJob) -> JobSnapshot {
+    let now = now
+    var estimates = lastEstimates
+    if estimates.map({ now - $0.at > Self.estimateAge || $0.at > now }) ?? true {
+      estimates = (now, scheduler.estimates(now: now))
+      lastEstimates = estimates
+    }
+    var job = job
+    guard let estimates else { return job.snapshot }
+    let atMs = time.unixMs - Int64((now - estimates.at) / .milliseconds(1))
+    for index in job.images.indices {
+      let id = ImageJobID(ImageReference(job: job.id, index: index))
+      if let estimate = estimates.jobs[id] { job.images[index].expect(estimate, atMs: atMs) }
+    }
+    return job.snapshot
   }
 
   /// Pages of the journal that one page of a list may take: open jobs are queued or running, which the journal does not
@@ -197,7 +218,11 @@ extension Dispatcher {
       guard let page else { return nil }
       for (index, record) in page.records.enumerated() {
         let snapshot: JobSnapshot
-        if let open = jobs.jobs[record.job.id] { snapshot = open.snapshot } else { snapshot = try JobSnapshot(record) }
+        if let open = jobs.jobs[record.job.id] {
+          snapshot = self.snapshot(of: open)
+        } else {
+          snapshot = try JobSnapshot(record)
+        }
         guard matches(snapshot) else { continue }
         found.append(snapshot)
         guard found.count == query.limit, index < page.records.count - 1 else { continue }

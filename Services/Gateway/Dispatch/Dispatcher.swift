@@ -38,6 +38,8 @@ public actor Dispatcher: Service {
   /// What ends each wait for the end of a job.
   var polls: [Int: Task<Void, Never>] = [:]
   var lastPoll = 0
+  /// What was last expected of the jobs, and when.
+  var lastEstimates: (at: Instant, jobs: [ImageJobID: JobEstimate])?
   /// Called when there may be something new to deliver.
   var onDelivery: (@Sendable () -> Void)?
   /// Of the newest job, in milliseconds since 1970.
@@ -151,33 +153,35 @@ public actor Dispatcher: Service {
 
   private func notify(_ id: ImageJobID, _ event: ImageJobEvent) {
     guard let image = jobs.images[id] else { return }
-    let job = image.reference.job
+    let job = image.reference.job, nowMs = time.unixMs
+    func notify(_ update: ImageUpdate) { jobs.notify(id, update, atMs: nowMs) }
     switch event {
-    case .queued(let position, let secondsLeft): jobs.notify(id, .queued(position: position, secondsLeft: secondsLeft))
+    case .queued(let position, let secondsLeft, let secondsToStart):
+      notify(.queued(position: position, secondsLeft: secondsLeft, secondsToStart: secondsToStart))
     case .started(let stage, let isMain, let attempt):
       logger.debug("task started", metadata: ["job": "\(id)", "stage": "\(stage)", "attempt": "\(attempt)"])
-      jobs.notify(id, .started(stage, isMain: isMain))
+      notify(.started(stage, isMain: isMain))
       if isMain { announceStart(of: job) }
     case .progressed(let step, let steps, let secondsLeft):
-      jobs.notify(id, .progressed(step: step, steps: steps, secondsLeft: secondsLeft))
+      notify(.progressed(step: step, steps: steps, secondsLeft: secondsLeft))
       announceProgress(of: job)
     case .retrying(let stage, let status):
       logger.warning("retrying a task", metadata: ["job": "\(id)", "stage": "\(stage)", "reason": "\(status.message)"])
-      jobs.notify(id, .retrying(stage, reason: status.message))
+      notify(.retrying(stage, reason: status.message))
     case .held(let status):
       logger.error("the end of a job cannot be written", metadata: ["job": "\(id)", "reason": "\(status.message)"])
     case .finished(let output):
       DispatcherMetrics.jobsFinished.increment()
       if let tensor = payloads[output] {
-        jobs.notify(id, .finished(EncodedImage(bytes: tensor.bytes, promptTokens: image.promptTokens)))
+        notify(.finished(EncodedImage(bytes: tensor.bytes, promptTokens: image.promptTokens)))
       } else {
-        jobs.notify(id, .failed(Status(.internal, "the result of job \(id) is lost")))
+        notify(.failed(Status(.internal, "the result of job \(id) is lost")))
       }
     case .failed(let status):
       DispatcherMetrics.jobsFailed.increment()
       logger.info(
         "job failed", metadata: ["job": "\(id)", "code": "\(status.code.name)", "reason": "\(status.message)"])
-      jobs.notify(id, .failed(status))
+      notify(.failed(status))
     }
     // The end of a job is in the journal, and so are its deliveries.
     if event.isTerminal, jobs.jobs[job] == nil { onDelivery?() }

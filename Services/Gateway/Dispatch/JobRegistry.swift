@@ -93,9 +93,11 @@ struct JobRegistry {
   }
 
   /// Passes an update on to the listeners of the image's job; after the last one of its last image the job is over.
-  mutating func notify(_ id: ImageJobID, _ update: ImageUpdate) {
+  ///
+  /// - Parameter atMs: when it happened, in milliseconds since 1970.
+  mutating func notify(_ id: ImageJobID, _ update: ImageUpdate, atMs: Int64) {
     guard let reference = images[id]?.reference else { return }
-    jobs[reference.job]?.notify(reference.index, update, epoch: epoch)
+    jobs[reference.job]?.notify(reference.index, update, epoch: epoch, atMs: atMs)
     guard update.isTerminal else { return }
     images[id] = nil
     if var job = jobs[reference.job], job.openCount == 0 {

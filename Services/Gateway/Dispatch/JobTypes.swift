@@ -14,8 +14,8 @@ public struct EncodedImage: Sendable {
 
 /// What happens to an image of a job, in order; `finished` or `failed` is the last.
 public enum ImageUpdate: Sendable {
-  /// Waits for its main stage, behind `position - 1` others.
-  case queued(position: Int, secondsLeft: Double?)
+  /// Waits for its main stage, behind `position - 1` others; how long it may take to the end, and to the beginning.
+  case queued(position: Int, secondsLeft: Double?, secondsToStart: Double? = nil)
   /// A stage has begun; `isMain`: the one that the image was queued for.
   case started(StageName, isMain: Bool)
   /// A step is done.
@@ -46,6 +46,8 @@ public struct JobEventRecord: Sendable {
   public var index: Int
   /// What happened.
   public var update: ImageUpdate
+  /// When, in milliseconds since 1970; nil: it is about a job that has ended.
+  public var atMs: Int64?
 }
 
 /// A job as its owner sees it.

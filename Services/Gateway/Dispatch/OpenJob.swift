@@ -27,6 +27,10 @@ public struct ImageProgress: Sendable {
   public private(set) var secondsLeft: Double?
   /// From 1 while it waits for its main stage; nil afterwards.
   public private(set) var queuePosition: Int?
+  /// When its main stage begins, as far as can be said, in milliseconds since 1970; nil when it has begun.
+  public private(set) var estimatedStartAtMs: Int64?
+  /// When it ends, as far as can be said, in milliseconds since 1970.
+  public private(set) var estimatedEndAtMs: Int64?
   /// Why a stage is being retried.
   public private(set) var retryReason: String?
   /// How it ended.
@@ -50,21 +54,37 @@ public struct ImageProgress: Sendable {
   /// Whether nothing follows.
   public var isTerminal: Bool { if case .open = outcome { false } else { true } }
 
-  /// Takes note of an update.
-  public mutating func apply(_ update: ImageUpdate) {
+  /// Takes note of what is to be expected.
+  mutating func expect(_ estimate: JobEstimate, atMs: Int64) {
+    guard !isTerminal else { return }
+    estimatedStartAtMs = estimate.secondsToStart.map { Self.time(atMs, after: $0) }
+    estimatedEndAtMs = Self.time(atMs, after: estimate.secondsToEnd)
+  }
+
+  private static func time(_ ms: Int64, after seconds: Double) -> Int64 {
+    ms + Int64(min(max(seconds, 0), 1e9) * 1000)
+  }
+
+  /// Takes note of an update; without its time, in milliseconds since 1970, estimates stay.
+  public mutating func apply(_ update: ImageUpdate, atMs: Int64? = nil) {
     retryReason = nil
     switch update {
     case .previewed: break
-    case .queued(let position, let secondsLeft):
+    case .queued(let position, let secondsLeft, let secondsToStart):
       queuePosition = position
       self.secondsLeft = secondsLeft
+      if let atMs {
+        estimatedStartAtMs = secondsToStart.map { Self.time(atMs, after: $0) }
+        estimatedEndAtMs = secondsLeft.map { Self.time(atMs, after: $0) }
+      }
     case .started(let stage, let isMain):
       self.stage = stage
-      if isMain { queuePosition = nil }
+      if isMain { (queuePosition, estimatedStartAtMs) = (nil, nil) }
     case .progressed(let step, _, let secondsLeft):
       self.step = step
       self.secondsLeft = secondsLeft
-      queuePosition = nil
+      (queuePosition, estimatedStartAtMs) = (nil, nil)
+      if let atMs { estimatedEndAtMs = Self.time(atMs, after: secondsLeft) }
     case .retrying(let stage, let reason):
       self.stage = stage
       retryReason = reason
@@ -78,6 +98,7 @@ public struct ImageProgress: Sendable {
   private mutating func end(_ outcome: Outcome) {
     self.outcome = outcome
     (secondsLeft, queuePosition) = (nil, nil)
+    (estimatedStartAtMs, estimatedEndAtMs) = (nil, nil)
   }
 
   /// The update that brings a new listener up to date; nil: only the last event can, or none is needed.
@@ -131,10 +152,10 @@ struct OpenJob {
     )
   }
 
-  mutating func notify(_ index: Int, _ update: ImageUpdate, epoch: Int64) {
-    images[index].apply(update)
+  mutating func notify(_ index: Int, _ update: ImageUpdate, epoch: Int64, atMs: Int64) {
+    images[index].apply(update, atMs: atMs)
     lastEvent += 1
-    let record = JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: update)
+    let record = JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: update, atMs: atMs)
     events.append((lastEvent, record))
     if events.count > Self.maxEvents { events.removeFirst() }
     for listener in listeners.values { listener.yield(record) }

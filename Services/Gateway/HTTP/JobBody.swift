@@ -52,6 +52,8 @@ struct JobBody: Encodable {
     var steps: Int
     var queuePosition: Int?
     var secondsLeft: Double?
+    var estimatedStartAt: Double?
+    var estimatedEndAt: Double?
     var retryReason: String?
     var result: String?
     /// How many the result has; absent where it has none.
@@ -83,6 +85,10 @@ struct JobBody: Encodable {
   var queuePosition: Int?
   /// Of the image that comes last, as far as that was measured.
   var secondsLeft: Double?
+  /// Of the image that begins first, while none has begun.
+  var estimatedStartAt: Double?
+  /// Of the image that ends last.
+  var estimatedEndAt: Double?
   var images: [Image]
   /// Only where one job is asked for.
   var webhooks: [Webhook]?
@@ -109,10 +115,19 @@ struct JobBody: Encodable {
     step = job.images.reduce(0) { $0 + $1.step }
     queuePosition = job.images.compactMap(\.queuePosition).min()
     secondsLeft = job.images.compactMap(\.secondsLeft).max()
+    let open = job.images.filter { !$0.isTerminal }, ends = open.compactMap(\.estimatedEndAtMs)
+    if status == .queued { estimatedStartAt = open.compactMap(\.estimatedStartAtMs).min().map(Self.seconds) }
+    // Without that of one image, that of the job is not known.
+    if ends.count == open.count { estimatedEndAt = ends.max().map(Self.seconds) }
     images = job.images.enumerated().map { index, progress in
       Image(job.id, index, job.request.images[index], progress, links)
     }
   }
+}
+
+extension JobBody {
+  /// In seconds since 1970, with milliseconds.
+  fileprivate static func seconds(_ ms: Int64) -> Double { Double(ms) / 1000 }
 }
 
 extension JobBody.Image {
@@ -125,6 +140,8 @@ extension JobBody.Image {
     steps = progress.steps
     queuePosition = progress.queuePosition
     secondsLeft = progress.secondsLeft
+    estimatedStartAt = progress.estimatedStartAtMs.map(JobBody.seconds)
+    estimatedEndAt = progress.estimatedEndAtMs.map(JobBody.seconds)
     retryReason = progress.retryReason
     if case .finished = progress.outcome {
       result = links.path(ResultAddress(job: job, index: "\(index)").path(signedBy: Caller()))

@@ -200,7 +200,7 @@ private struct JobEvents {
     var shownSteps = job.images.map { _ in 0 }
     let id = job.id
     try await ServerSentEvent.write(records, to: &writer, keepAliveInterval: keepAliveInterval) { record in
-      states[record.index].apply(record.update)
+      states[record.index].apply(record.update, atMs: record.atMs)
       if case .previewed(let newest) = record.update {
         // A slow client finds one preview in place of several.
         guard showsPreviews, let preview = newest.preview, preview.step > shownSteps[record.index] else {
