@@ -271,11 +271,12 @@ struct APITests {
         for path in paths {
           let uri = path.replacingOccurrences(of: "{model}", with: "toy/model").replacingOccurrences(
             of: "{job}", with: job)
-          let isPost = path.contains("images")
+          let isBulk = path.hasSuffix("/bulk")
+          let isPost = path.contains("images") || isBulk
           let method: HTTPRequest.Method = isPost ? .post : .get
           let response = try await client.execute(
             uri: uri, method: method, headers: isPost ? Self.json : [:],
-            body: ByteBuffer(string: isPost ? #"{"prompt":"p"}"# : ""))
+            body: ByteBuffer(string: isBulk ? #"[{"prompt":"p"}]"# : isPost ? #"{"prompt":"p"}"# : ""))
           let needsImage = path.hasSuffix("/edits") || path.hasSuffix("/variations")
           // The job has ended.
           let isGone = path.hasSuffix("/preview")

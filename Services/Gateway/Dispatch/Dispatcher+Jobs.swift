@@ -18,60 +18,124 @@ extension Dispatcher {
     if let closedReason { throw closedReason }
     if let earlier = try await earlierJob(of: request) { return earlier }
     if let closedReason { throw closedReason }
-    guard let pipeline = pipelines[request.images[0].pipeline] else {
-      throw Status(.unimplemented, "the pipeline \(request.images[0].pipeline) is not known", field: "pipeline")
-    }
-    try checkInputs(of: request)
-    let id = "job-\(RandomName.make())"
+    try checkInputs(request.inputs, of: request.tenant)
+    let id = Self.newID
     if let reviewer {
       try await reviewer.review(request, job: id)
       // In the meantime another request may have used the same key.
       if let earlier = try await earlierJob(of: request) { return earlier }
       if let closedReason { throw closedReason }
-      try checkInputs(of: request)
+      try checkInputs(request.inputs, of: request.tenant)
+    }
+    return try await admit([prepared(request, id)])[0]
+  }
+
+  /// Accepts all of a tenant's requests or none; those with the key of an earlier request give that one's job.
+  ///
+  /// - Parameter requests: of one tenant, with different keys.
+  /// - Throws: as ``submit(_:)`` does.
+  public func submit(_ requests: [JobRequest]) async throws(Status) -> [JobTicket] {
+    if let closedReason { throw closedReason }
+    var tickets: [Int: JobTicket] = [:]
+    for (index, request) in requests.enumerated() { tickets[index] = try await earlierJob(of: request) }
+    let ids = requests.map { _ in Self.newID }
+    if let reviewer {
+      for index in requests.indices where tickets[index] == nil {
+        try await reviewer.review(requests[index], job: ids[index])
+      }
+    }
+    if let closedReason { throw closedReason }
+    let new = requests.indices.filter { tickets[$0] == nil }
+    if let first = new.first {
+      // In the meantime one of them may have come another way.
+      let taken = new.first {
+        requests[$0].key.map { jobs.job(of: $0, tenant: requests[first].tenant) != nil } ?? false
+      }
+      if let taken {
+        throw Status(
+          .aborted,
+          "job \(taken) with the key \(requests[taken].key?.text.prefix(80) ?? "") is being submitted elsewhere"
+        )
+      }
+      try checkInputs(new.flatMap { requests[$0].inputs }, of: requests[first].tenant)
+      var prepared: [PreparedJob] = []
+      for index in new { prepared.append(try self.prepared(requests[index], ids[index])) }
+      for (index, ticket) in zip(new, try await admit(prepared)) { tickets[index] = ticket }
+    }
+    return requests.indices.compactMap { tickets[$0] }
+  }
+
+  /// Bytes of decoded images that one request, or several that are submitted together, may have.
+  public nonisolated var maxRequestInputBytes: Int {
+    min(configuration.maxInputBytes, configuration.maxTenantInputBytes)
+  }
+
+  /// A job that is not submitted yet.
+  private struct PreparedJob {
+    let job: OpenJob
+    var images: [ImageJobID: JobRegistry.Image] = [:]
+    var submissions: [ImageJobSubmission] = []
+  }
+
+  private static var newID: String { "job-\(RandomName.make())" }
+
+  private func prepared(_ request: JobRequest, _ id: String) throws(Status) -> PreparedJob {
+    guard let pipeline = pipelines[request.images[0].pipeline] else {
+      throw Status(.unimplemented, "the pipeline \(request.images[0].pipeline) is not known", field: "pipeline")
     }
     let nowMs = time.unixMs, limitMs = Int64(configuration.jobTimeout / .milliseconds(1))
     let deadlineAtMs = try request.options.deadlineAtMs(nowMs: nowMs, limitMs: limitMs)
-    let deadline = now + .milliseconds(deadlineAtMs - nowMs)
     // No two jobs of one time, so that lists have one order.
     lastSubmittedAtMs = max(lastSubmittedAtMs + 1, nowMs)
-    let job = OpenJob(id: id, request: request, submittedAtMs: lastSubmittedAtMs, deadlineAtMs: deadlineAtMs)
-    var images: [ImageJobID: JobRegistry.Image] = [:]
-    let submissions = request.images.enumerated().map { index, spec in
+    var prepared = PreparedJob(
+      job: OpenJob(id: id, request: request, submittedAtMs: lastSubmittedAtMs, deadlineAtMs: deadlineAtMs))
+    for (index, spec) in request.images.enumerated() {
       let image = JobRegistry.Image(
-        reference: ImageReference(job: job.id, index: index), spec: spec, tasks: pipeline.tasks(spec),
+        reference: ImageReference(job: prepared.job.id, index: index), spec: spec, tasks: pipeline.tasks(spec),
         traceparent: request.traceparent)
-      images[ImageJobID(image.reference)] = image
-      return ImageJobSubmission(
-        id: ImageJobID(image.reference), model: spec.card.model, plan: image.plan,
-        deadline: deadline, tenant: request.tenant, priority: request.priority)
+      prepared.images[ImageJobID(image.reference)] = image
+      prepared.submissions.append(
+        ImageJobSubmission(
+          id: ImageJobID(image.reference), model: spec.card.model, plan: image.plan,
+          deadline: now + .milliseconds(deadlineAtMs - nowMs), tenant: request.tenant, priority: request.priority))
     }
-    jobs.insert(job, images: images)
-    // Before anything can happen, so that no event is missed, and so that there is a listener that can leave.
-    let events = listen(to: job.id, after: nil)
+    return prepared
+  }
+
+  /// Submits jobs, and waits until the journal has them all or they are refused.
+  private func admit(_ prepared: [PreparedJob]) async throws(Status) -> [JobTicket] {
+    var tickets: [JobTicket] = []
+    for new in prepared {
+      jobs.insert(new.job, images: new.images)
+      // Before anything can happen, so that no event is missed, and so that there is a listener that can leave.
+      let events = listen(to: new.job.id, after: nil)
+      tickets.append(JobTicket(id: new.job.id, images: new.job.request.images, isNew: true, events: events))
+    }
+    guard let last = tickets.last else { return [] }
+    // They are admitted or refused together, this one as the last.
     let refusal: Status? = await withCheckedContinuation { continuation in
-      jobs.awaitAdmission(of: job.id, continuation)
-      process(.imagesSubmitted(submissions))
+      jobs.awaitAdmission(of: last.id, continuation)
+      process(.imagesSubmitted(prepared.flatMap(\.submissions)))
     }
     if let refusal { throw refusal }
-    return JobTicket(id: job.id, images: request.images, isNew: true, events: events)
+    return tickets
   }
 
   /// Images are kept in memory until the jobs that begin with them have ended.
-  private func checkInputs(of request: JobRequest) throws(Status) {
-    let bytes = request.inputs.reduce(0) { $0 + $1.tensor.bytes.count }
+  private func checkInputs(_ inputs: [InputImage], of tenant: TenantID) throws(Status) {
+    let bytes = inputs.reduce(0) { $0 + $1.tensor.bytes.count }
     guard bytes > 0 else { return }
-    let largest = min(configuration.maxInputBytes, configuration.maxTenantInputBytes)
+    let largest = maxRequestInputBytes
     guard bytes <= largest else {
       // No waiting helps.
       throw Status(
         .invalidArgument,
         "the images of the request have \(bytes) bytes when they are decoded, the limit is \(largest)", field: "image")
     }
-    let newBytes = jobs.inputs.newByteCount(of: request.inputs)
+    let newBytes = jobs.inputs.newByteCount(of: inputs)
     // The tenant's own limit first: it is what the client can do something about.
     for (name, bytes, used, limit) in [
-      ("this tenant", bytes, jobs.inputs.byteCount(of: request.tenant), configuration.maxTenantInputBytes),
+      ("this tenant", bytes, jobs.inputs.byteCount(of: tenant), configuration.maxTenantInputBytes),
       ("all tenants", newBytes, jobs.inputs.byteCount, configuration.maxInputBytes),
     ] {
       // What earlier runs have accepted may be above a limit that was lowered.

@@ -11,7 +11,10 @@ extension JournalEntry {
   /// - Throws: INTERNAL when it is about an image or a payload that the gateway does not have.
   func changes(_ jobs: JobRegistry, _ payloads: PayloadStore, nowMs: Int64) throws(Status) -> [JournalChange] {
     switch self {
-    case .imagesAdmitted(let submissions): return [.admit(try Self.job(of: submissions, jobs))]
+    case .imagesAdmitted(let submissions):
+      return try Self.requests(of: submissions, jobs).map { images throws(Status) in
+        .admit(try Self.job(of: images, jobs))
+      }
     case .attemptStarted(let attempt, let places):
       return places.compactMap { place in
         jobs.images[place.job].map { .attempt($0.reference, task: place.index, number: attempt.number) }
@@ -28,6 +31,20 @@ extension JournalEntry {
       ]
     case .imageFailed(let id, let status): return [.fail(try jobs.image(id).reference, status, atMs: nowMs)]
     }
+  }
+
+  /// The images of each request; those of one follow each other.
+  private static func requests(
+    of submissions: [ImageJobSubmission], _ jobs: JobRegistry
+  ) throws(Status) -> [[ImageJobSubmission]] {
+    var requests: [[ImageJobSubmission]] = [], last: String?
+    for submission in submissions {
+      let job = try jobs.image(submission.id).reference.job
+      if job != last { requests.append([]) }
+      requests[requests.count - 1].append(submission)
+      last = job
+    }
+    return requests
   }
 
   /// One row for the images of one request.

@@ -63,6 +63,7 @@ public enum GatewayServer {
     let addRoutes = { (router: Router<GatewayContext>) in
       ImagesRoutes(submission: submission).add(to: router)
       JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)
+      BulkRoutes(dispatcher: dispatcher, submission: submission, keyring: keyring).add(to: router)
       ModelsRoutes(dispatcher: dispatcher, aliases: settings.aliases).add(to: router)
       WorkersRoutes(dispatcher: dispatcher).add(to: router)
       HealthRoutes(dispatcher: dispatcher).add(to: router)

@@ -21,7 +21,7 @@ extension Request {
     return .form(try MultipartForm(bytes, boundary: boundary))
   }
 
-  private mutating func takeBytes(
+  mutating func takeBytes(
     _ limits: HTTPLimits, _ maxBytes: Int, _ memory: BodyMemory.Share, _ context: GatewayContext
   ) async throws -> [UInt8] {
     await context.intake.begin(self, on: context.channel)
@@ -77,7 +77,7 @@ extension Request {
     }
   }
 
-  private func checkLength(_ maxBytes: Int) throws(APIError) {
+  func checkLength(_ maxBytes: Int) throws(APIError) {
     if let encoding = headers[.contentEncoding], encoding.lowercased() != "identity" {
       throw APIError(.unsupportedMediaType, "the content encoding \"\(encoding.prefix(40))\" is not supported")
     }

@@ -9,6 +9,8 @@ import Wire
 enum RequestContent: Sendable {
   /// `application/json`.
   case json([UInt8])
+  /// One of several in JSON.
+  case value(JSON)
   /// `multipart/form-data`.
   case form(MultipartForm)
 
@@ -21,6 +23,9 @@ enum RequestContent: Sendable {
     case .json(let bytes):
       return try GenerationRequest(
         body: bytes, kind, pipelines: pipelines, intake: intake, maxPromptBytes: maxPromptBytes)
+    case .value(let value):
+      return try GenerationRequest(
+        value: value, kind, pipelines: pipelines, intake: intake, maxPromptBytes: maxPromptBytes)
     case .form(let form):
       return try GenerationRequest(
         form: form, kind, pipelines: pipelines, intake: intake, maxPromptBytes: maxPromptBytes)
@@ -32,8 +37,9 @@ enum RequestContent: Sendable {
   func digest() throws -> Data {
     var canonical = ""
     switch self {
-    case .json(let bytes):
-      guard case .object(var fields) = try JSON(bytes) else { return Data() }
+    case .json(let bytes): return try RequestContent.value(JSON(bytes)).digest()
+    case .value(let value):
+      guard case .object(var fields) = value else { return Data() }
       fields["stream"] = nil
       if fields["response_format"] == .string(GenerationRequest.ResultFormat.url.rawValue) {
         fields["response_format"] = nil

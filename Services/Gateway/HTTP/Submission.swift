@@ -59,10 +59,25 @@ struct Submission: Sendable {
     defer { memory.release() }
     let body = try await request.takeBody(limits, memory, context)
     let imageRequest = try body.request(kind, pipelines: dispatcher.pipelines, intake: limits.images)
-    guard mayStream || !imageRequest.isStreamed else {
-      throw APIError(
-        .unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
-    }
+    guard mayStream || !imageRequest.isStreamed else { throw Self.noStream }
+    var job = try await job(of: imageRequest, context)
+    job.traceparent = request.traceparent
+    job.key = try text.map { IdempotencyKey(text: $0, digest: try body.digest()) }
+    // Who sends a key may come back with it.
+    job.isDetached = detachment ?? (isDetached || text != nil)
+    let ticket: JobTicket
+    do throws(Status) { ticket = try await dispatcher.submit(job) } catch { throw APIError(error) }
+    context.logger.info(ticket.isNew ? "job accepted" : "job known already", metadata: ["job": "\(ticket.id)"])
+    return Accepted(
+      ticket: ticket, isStreamed: imageRequest.isStreamed, resultFormat: imageRequest.resultFormat,
+      partialImageCount: imageRequest.partialImageCount)
+  }
+
+  private static let noStream = APIError(
+    .unsupportedValue, "stream is true, but jobs have their events at /v1/jobs/{id}/events", param: "stream")
+
+  /// What is submitted for a request, but for its key.
+  private func job(of imageRequest: GenerationRequest, _ context: GatewayContext) async throws -> JobRequest {
     let card = try await card(named: imageRequest.model)
     let pending = await dispatcher.pendingPipelines(of: card)
     // Below 2^53, so that every client can read it back exactly.
@@ -80,16 +95,46 @@ struct Submission: Sendable {
     job.priority = imageRequest.priority
     job.options = imageRequest.jobOptions
     job.webhooks = try webhooks(of: imageRequest.jobOptions, context)
-    job.traceparent = request.traceparent
-    job.key = try text.map { IdempotencyKey(text: $0, digest: try body.digest()) }
-    // Who sends a key may come back with it.
-    job.isDetached = detachment ?? (isDetached || text != nil)
-    let ticket: JobTicket
-    do throws(Status) { ticket = try await dispatcher.submit(job) } catch { throw APIError(error) }
-    context.logger.info(ticket.isNew ? "job accepted" : "job known already", metadata: ["job": "\(ticket.id)"])
-    return Accepted(
-      ticket: ticket, isStreamed: imageRequest.isStreamed, resultFormat: imageRequest.resultFormat,
-      partialImageCount: imageRequest.partialImageCount)
+    return job
+  }
+
+  // MARK: Several jobs
+
+  /// Reads a body of several jobs and calls `body` with them, while the memory of the body is counted.
+  ///
+  /// - Parameter request: its body is taken.
+  func withBulk(
+    _ request: inout Request, _ context: GatewayContext, maxCount: Int,
+    _ body: ([BulkItem]) async throws -> Response
+  ) async throws -> Response {
+    guard await dispatcher.isOpen else {
+      throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10)
+    }
+    let isDetached = try request.detachment() ?? true
+    let memory = bodies.share()
+    defer { memory.release() }
+    let isLines = try request.holdsLines()
+    try request.checkLength(limits.maxBodyBytes)
+    let bytes = try Request.utf8(try await request.takeBytes(limits, limits.maxBodyBytes, memory, context))
+    let items =
+      isLines
+      ? try JSONItems.lines(of: bytes, maxCount: maxCount) : try JSONItems.elements(of: bytes, maxCount: maxCount)
+    guard !items.isEmpty else { throw APIError(.invalidValue, "the body has no jobs") }
+    let traceparent = request.traceparent
+    return try await body(items.map { BulkItem(bytes: $0, isDetached: isDetached, traceparent: traceparent) })
+  }
+
+  /// What is submitted for one of several jobs.
+  func job(of item: BulkItem, _ context: GatewayContext) async throws -> JobRequest {
+    let (value, key) = try item.read()
+    let body = RequestContent.value(value)
+    let imageRequest = try body.request(.generation, pipelines: dispatcher.pipelines, intake: limits.images)
+    guard !imageRequest.isStreamed else { throw Self.noStream }
+    var job = try await job(of: imageRequest, context)
+    job.traceparent = item.traceparent
+    job.key = try key.map { IdempotencyKey(text: $0, digest: try body.digest()) }
+    job.isDetached = item.isDetached
+    return job
   }
 
   /// The request's own webhook, and the one of its tenant.
@@ -146,6 +191,25 @@ struct Submission: Sendable {
   }()
 }
 
+/// One of several jobs, as it stands in the body.
+struct BulkItem: Sendable {
+  let bytes: [UInt8]
+  let isDetached: Bool
+  let traceparent: String
+
+  /// The request, and its idempotency key, which is no part of it.
+  func read() throws(APIError) -> (value: JSON, key: String?) {
+    let value = try GenerationRequest.value(bytes)
+    guard case .object(var members) = value, let member = members.removeValue(forKey: "idempotency_key"),
+      member != .null
+    else { return (value, nil) }
+    guard let key = member.text else {
+      throw APIError(.invalidType, "idempotency_key must be a string, not \(member.kind)", param: "idempotency_key")
+    }
+    return (.object(members), try Request.checkedKey(key, "idempotency_key"))
+  }
+}
+
 extension Response {
   /// Says where the job is, and whether an earlier request with the same key has made it.
   mutating func describe(_ ticket: JobTicket, _ links: Links) {
@@ -158,12 +222,31 @@ extension Request {
   /// The header that makes a repeated request the same request.
   fileprivate func idempotencyKey() throws(APIError) -> String? {
     guard let key = headers[.idempotencyKey] else { return nil }
+    return try Self.checkedKey(key, "Idempotency-Key")
+  }
+
+  fileprivate static func checkedKey(_ key: String, _ name: String) throws(APIError) -> String {
     guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
       throw APIError(
-        .invalidValue, "Idempotency-Key has \(key.utf8.count) bytes, but must be 1 to 255 visible ASCII characters",
-        param: "Idempotency-Key")
+        .invalidValue, "\(name) has \(key.utf8.count) bytes, but must be 1 to 255 visible ASCII characters",
+        param: name)
     }
     return key
+  }
+
+  /// Whether the body has a job in each line; otherwise it is a JSON array.
+  fileprivate func holdsLines() throws(APIError) -> Bool {
+    let contentType = headers[.contentType] ?? ""
+    let name = contentType.lowercased().prefix { $0 != ";" && $0 != " " }
+    switch name {
+    case "application/json": return false
+    case "application/x-ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonlines": return true
+    default:
+      throw APIError(
+        .unsupportedMediaType,
+        "the content type is \"\(contentType.prefix(80))\", but must be application/json for an array of jobs, or "
+          + "application/x-ndjson for a job in each line")
+    }
   }
 
   /// Whether the job keeps running when no client waits for it; nil: the request does not say.

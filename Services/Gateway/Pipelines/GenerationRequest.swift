@@ -98,11 +98,23 @@ public struct GenerationRequest: Hashable, Sendable {
     body: [UInt8], _ kind: Kind = .generation, pipelines: PipelineRegistry = .standard,
     intake: ImageIntake = ImageIntake(), maxPromptBytes: Int
   ) throws(APIError) {
+    try self.init(
+      value: Self.value(body), kind, pipelines: pipelines, intake: intake, maxPromptBytes: maxPromptBytes)
+  }
+
+  /// The JSON of a body, which has yet to be read.
+  public static func value(_ body: [UInt8]) throws(APIError) -> JSON {
     guard !body.isEmpty else { throw APIError(.invalidJSON, "the body is empty") }
-    let value: JSON
-    do { value = try JSON(body, maxDepth: Self.maxDepth, maxValues: Self.maxValues) } catch {
+    do { return try JSON(body, maxDepth: maxDepth, maxValues: maxValues) } catch {
       throw APIError(.invalidJSON, "the body is not JSON: \(error)")
     }
+  }
+
+  /// Reads what ``value(_:)`` has given. Parameters as above.
+  public init(
+    value: JSON, _ kind: Kind = .generation, pipelines: PipelineRegistry = .standard,
+    intake: ImageIntake = ImageIntake(), maxPromptBytes: Int
+  ) throws(APIError) {
     var fields = try FieldReader(value)
     uploads = try intake.uploads(in: &fields)
     try read(&fields, kind, pipelines, maxPromptBytes)

@@ -125,8 +125,21 @@ public final class Keyring: Sendable {
     return Caller(tenant: TenantID(entry.tenant), limits: entry.limits, entry: entry)
   }
 
+  /// Counts further requests of a caller's tenant, all of them or none.
+  ///
+  /// - Throws: 429 when the tenant has not so many left.
+  func spend(_ count: Int, of caller: Caller) throws(APIError) {
+    guard count > 0, let entry = caller.entry else { return }
+    if let limit = entry.limits.requestsPerMinute, count >= limit {
+      throw APIError(
+        .permissionDenied,
+        "the request has \(count + 1) jobs, and the tenant \(entry.tenant) may send \(limit) in a minute")
+    }
+    try spend(entry, count: Double(count))
+  }
+
   /// A tenant's bucket holds a minute's requests and fills steadily.
-  private func spend(_ entry: AccessEntry) throws(APIError) {
+  private func spend(_ entry: AccessEntry, count: Double = 1) throws(APIError) {
     guard let perMinute = entry.limits.requestsPerMinute.map(Double.init) else { return }
     let wait: Double? = state.withLock { state in
       let now = ContinuousClock.now
@@ -134,8 +147,8 @@ public final class Keyring: Sendable {
       bucket.tokens = min(perMinute, bucket.tokens + (now - bucket.filledAt) / .seconds(60) * perMinute)
       bucket.filledAt = now
       defer { state.buckets[entry.tenant] = bucket }
-      guard bucket.tokens >= 1 else { return (1 - bucket.tokens) / perMinute * 60 }
-      bucket.tokens -= 1
+      guard bucket.tokens >= count else { return (count - bucket.tokens) / perMinute * 60 }
+      bucket.tokens -= count
       return nil
     }
     if let wait {
