@@ -65,7 +65,7 @@ struct CrossOriginTests {
   @Test func thePagesOwnHeaderFieldsAreAllowed() async throws {
     try await ToyCluster.run { cluster in
       try await cluster.app(settings: Self.settings([Self.page])).test(.live) { client in
-        let own = "accept, authorization, content-type, idempotency-key, last-event-id, traceparent, x-detach"
+        let own = "accept, authorization, content-type, idempotency-key, last-event-id, prefer, traceparent, x-detach"
         for (asked, answered) in [
           ("content-type, X-Stainless-OS , x-stainless-arch", "content-type, x-stainless-os, x-stainless-arch"),
           (nil, own), ("", own),
