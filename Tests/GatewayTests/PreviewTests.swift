@@ -125,6 +125,25 @@ struct PreviewTests {
     }
   }
 
+  @Test func progressOfTheWebUIShowsThem() async throws {
+    try await ToyCluster.run { cluster in
+      try await Self.join(cluster, stepTime: .milliseconds(50))
+      try await cluster.app().test(.live) { client in
+        async let answer = client.webUI("txt2img", #"{"prompt":"p","seed":1,"steps":40,"width":64,"height":64}"#)
+        try await wait("there is a preview") {
+          let progress = try await client.get("/sdapi/v1/progress").json
+          guard let text = progress["current_image"]?.text else { return false }
+          let image = try ImageFile.decode(Array(try #require(Data(base64Encoded: text))))
+          #expect(image.width == 64 && image.height == 64)
+          return true
+        }
+        let skipped = try await client.get("/sdapi/v1/progress?skip_current_image=true").json
+        #expect(skipped["current_image"] == .null && skipped["state"]?["job_count"]?.integer == 1)
+        #expect(try await answer.status == .ok)
+      }
+    }
+  }
+
   /// What a denoiser calls a preview may be anything: the image is made all the same.
   @Test func previewsOfAnotherShapeAreLeftOut() async throws {
     let odd = WireTensor(

@@ -334,6 +334,14 @@ extension Dispatcher {
   /// Calls of ``waitForEnd(of:tenant:atMost:)`` that have not returned.
   package var pollCount: Int { polls.count }
 
+  /// Cancels one image of a tenant's job; the others are made. One that has ended is left alone.
+  public func cancel(_ id: String, image index: Int, tenant: TenantID, reason: Status) {
+    guard let job = jobs.job(id, of: tenant), job.images.indices.contains(index), !job.images[index].isTerminal else {
+      return
+    }
+    process(.imageCancelled(ImageJobID(ImageReference(job: id, index: index)), reason: reason))
+  }
+
   /// Cancels a job.
   func cancel(_ id: String, reason: Status) {
     for image in jobs.imageIDs(of: id) { process(.imageCancelled(image, reason: reason)) }

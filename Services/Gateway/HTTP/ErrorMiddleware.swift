@@ -19,7 +19,7 @@ struct ErrorMiddleware: RouterMiddleware {
       response = try await next(request, context)
     } catch {
       let apiError = apiError(error, request, context)
-      response = try .error(apiError)
+      response = try WebUIError.isAnswer(to: request) ? .webUIError(apiError) : .error(apiError)
       if Self.endsConnection(apiError.code) { Self.closeSoon(&response, context.channel) }
     }
     if context.intake.leavesBody(of: request) { Self.closeSoon(&response, context.channel) }

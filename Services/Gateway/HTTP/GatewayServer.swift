@@ -60,10 +60,12 @@ public enum GatewayServer {
     DispatcherMetrics.describe(in: metrics)
     let submission = Submission(
       dispatcher: dispatcher, limits: limits, aliases: settings.aliases, webhooks: settings.webhooks)
+    let webUI = WebUIRoutes(dispatcher: dispatcher, submission: submission, origins: settings.origins)
     let addRoutes = { (router: Router<GatewayContext>) in
       ImagesRoutes(submission: submission).add(to: router)
       JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)
       BulkRoutes(dispatcher: dispatcher, submission: submission, keyring: keyring).add(to: router)
+      webUI.add(to: router)
       ModelsRoutes(dispatcher: dispatcher, aliases: settings.aliases).add(to: router)
       WorkersRoutes(dispatcher: dispatcher).add(to: router)
       HealthRoutes(dispatcher: dispatcher).add(to: router)

@@ -50,6 +50,16 @@ struct Submission: Sendable {
     _ request: inout Request, _ kind: GenerationRequest.Kind, _ context: GatewayContext, isDetached: Bool,
     mayStream: Bool
   ) async throws -> Accepted {
+    try await accept(&request, context, isDetached: isDetached, mayStream: mayStream) { body in
+      try body.request(kind, pipelines: dispatcher.pipelines, intake: limits.images)
+    }
+  }
+
+  /// The same for a body that `read` makes a request of.
+  func accept(
+    _ request: inout Request, _ context: GatewayContext, isDetached: Bool, mayStream: Bool,
+    reading read: (RequestContent) async throws -> GenerationRequest
+  ) async throws -> Accepted {
     guard await dispatcher.isOpen else {
       throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10)
     }
@@ -58,7 +68,7 @@ struct Submission: Sendable {
     let memory = bodies.share()
     defer { memory.release() }
     let body = try await request.takeBody(limits, memory, context)
-    let imageRequest = try body.request(kind, pipelines: dispatcher.pipelines, intake: limits.images)
+    let imageRequest = try await read(body)
     guard mayStream || !imageRequest.isStreamed else { throw Self.noStream }
     var job = try await job(of: imageRequest, context)
     job.traceparent = request.traceparent
@@ -157,7 +167,7 @@ struct Submission: Sendable {
   }
 
   /// The card of the model that a request asks for by one of its names; nil: for the first model.
-  private func card(named name: String?) async throws(APIError) -> ModelCard {
+  func card(named name: String?) async throws(APIError) -> ModelCard {
     let known = await dispatcher.catalog.modelIDs
     let model = name.map { aliases.model(named: $0, known: known) }
     do throws(APIError) {
@@ -175,7 +185,7 @@ struct Submission: Sendable {
 
   /// Decoding images takes up to a second: not on a thread that serves connections. Two at a time, since each takes
   /// memory for an image.
-  private static func decoding<Result: Sendable>(
+  static func decoding<Result: Sendable>(
     _ body: @escaping @Sendable () throws(APIError) -> Result
   ) async throws -> Result {
     try await withCheckedThrowingContinuation { continuation in

@@ -55,7 +55,7 @@ extension ImageSpec {
   }
 
   /// Width and height of the result: of the image, where it comes back around what was made anew.
-  var resultSize: ImageSize { overlay?.image.size ?? size }
+  package var resultSize: ImageSize { overlay?.image.size ?? size }
 }
 
 extension PipelineTask {

@@ -110,7 +110,7 @@ public struct GenerationRequest: Hashable, Sendable {
     }
   }
 
-  /// Reads what ``value(_:)`` has given. Parameters as above.
+  /// Reads what ``value(_:)`` has given, or what was made of a request to another API. Parameters as above.
   public init(
     value: JSON, _ kind: Kind = .generation, pipelines: PipelineRegistry = .standard,
     intake: ImageIntake = ImageIntake(), maxPromptBytes: Int

@@ -25,7 +25,8 @@ struct AccessMiddleware: RouterMiddleware {
     var context = context
     let authorization = request.headers[.authorization]
     let signer = authorization == nil ? try ResultAddress.signer(of: request, context, keyring) : nil
-    context.caller = try signer ?? keyring.caller(authorization: authorization)
+    context.caller =
+      try signer ?? keyring.caller(authorization: authorization, allowsBasic: WebUIError.isAnswer(to: request))
     return try await next(request, context)
   }
 

@@ -93,15 +93,19 @@ public final class Keyring: Sendable {
 
   /// Who sends `Authorization: header`.
   ///
+  /// - Parameter allowsBasic: whether the key may be the password, or else the user's name, of HTTP Basic.
   /// - Throws: 401 for what is no key of the file, 429 when the tenant has used its requests up.
-  func caller(authorization header: String?) throws(APIError) -> Caller {
+  func caller(authorization header: String?, allowsBasic: Bool = false) throws(APIError) -> Caller {
     reloadIfChanged()
     guard let header else {
       throw APIError(
         .authenticationRequired, "this server asks for an API key: send the header \"Authorization: Bearer KEY\"")
     }
     let parts = header.split(separator: " ", maxSplits: 1)
-    let key = parts.count == 2 && parts[0].lowercased() == "bearer" ? AccessKey(String(parts[1])) : nil
+    let scheme = parts.count == 2 ? parts[0].lowercased() : ""
+    let key =
+      scheme == "bearer"
+      ? AccessKey(String(parts[1])) : scheme == "basic" && allowsBasic ? Self.key(inBasic: parts[1]) : nil
     let entry = key.flatMap { key in state.withLock { $0.entries[key.id] } }
     // An unknown identifier takes as long as a known one.
     guard let key, (entry ?? .dummy).admits(key), let entry else {
@@ -110,6 +114,17 @@ public final class Keyring: Sendable {
     try spend(entry)
     return Caller(tenant: TenantID(entry.tenant), limits: entry.limits, entry: entry)
   }
+
+  /// The key in the credentials of HTTP Basic (RFC 7617), base64 of `USER:PASSWORD`.
+  private static func key(inBasic credentials: Substring) -> AccessKey? {
+    guard credentials.utf8.count <= maxBasicBytes, let data = Data(base64Encoded: String(credentials)),
+      let text = String(validating: data, as: UTF8.self)
+    else { return nil }
+    let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+    return parts.reversed().lazy.compactMap { AccessKey($0) }.first
+  }
+
+  private static let maxBasicBytes = 1024
 
   /// Who has signed `text` with the key `id`.
   ///

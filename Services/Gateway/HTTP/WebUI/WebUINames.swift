@@ -1,0 +1,88 @@
+import ClusterCore
+import Foundation
+import GatewayAPI
+import StrictJSON
+
+/// Names that A1111's clients send and this server has no choice between: flow matching has one sampler.
+enum WebUISampler {
+  /// The sampler that makes every image.
+  static let name = "Euler"
+  /// The schedule that every image has: the model's own.
+  static let scheduler = "Automatic"
+
+  /// The samplers of A1111, in small letters, without the schedule that older versions had behind them.
+  private static let known: Set = [
+    "dpm++ 2m", "dpm++ sde", "dpm++ 2m sde", "dpm++ 2m sde heun", "dpm++ 2s a", "dpm++ 3m sde", "euler a", "euler",
+    "lms", "heun", "dpm2", "dpm2 a", "dpm fast", "dpm adaptive", "restart", "ddim", "ddim cfg++", "plms", "unipc",
+    "lcm", "k_euler", "k_euler_a", "k_lms", "k_heun", "k_dpm_2", "k_dpm_2_a", "k_dpmpp_2m", "k_dpmpp_sde",
+    "k_dpmpp_2m_sde", "k_dpmpp_2s_a", "k_dpmpp_3m_sde", "k_dpm_fast", "k_dpm_ad",
+  ]
+  private static let schedules = [" karras", " exponential", " polyexponential", " sgm uniform"]
+
+  /// Whether A1111 has a sampler of that name.
+  static func isKnown(_ name: String) -> Bool {
+    let name = name.lowercased()
+    let schedule = schedules.first { name.hasSuffix($0) }
+    return known.contains(String(name.dropLast(schedule?.count ?? 0)))
+  }
+
+  /// Whether a name asks for what is done anyway.
+  static func isOwn(_ name: String) -> Bool { ["euler", "k_euler"].contains(name.lowercased()) }
+
+  /// Whether the name of a schedule asks for what is done anyway.
+  static func isOwn(scheduler: String) -> Bool { ["automatic", "simple", ""].contains(scheduler.lowercased()) }
+}
+
+/// Parts of prompts that load something in A1111: `<lora:NAME:WEIGHT>`.
+enum WebUIExtraNetwork {
+  private static let kinds = ["lora", "lyco", "hypernet"]
+  private static let maxShownBytes = 80
+
+  /// Refuses a prompt that asks for one.
+  static func refuse(in prompt: String, field: String) throws(APIError) {
+    for kind in kinds {
+      guard let start = prompt.range(of: "<\(kind):", options: .caseInsensitive) else { continue }
+      let rest = prompt[start.upperBound...].prefix { $0 != ">" && $0 != ":" && $0 != "\n" }.prefix(maxShownBytes)
+      throw APIError(
+        .unsupportedValue,
+        "\(field) asks for <\(kind):\(rest)…>, which is not available: this server has no adapters. Take the tag out "
+          + "of the prompt",
+        param: field)
+    }
+  }
+}
+
+/// How models are called in A1111's API: by a title, `NAME [HASH]`, by a file name, or by name.
+enum WebUIModelName {
+  /// The model's own name in a title.
+  static func name(inTitle title: String) -> String {
+    var name = Substring(title)
+    if name.last == "]", let bracket = name.range(of: " [", options: .backwards) { name = name[..<bracket.lowerBound] }
+    for suffix in [".safetensors", ".ckpt"] where name.hasSuffix(suffix) { name = name.dropLast(suffix.count) }
+    return String(name)
+  }
+
+  /// The first digits of the fingerprint, as A1111 shows those of a file's hash.
+  static func hash(of model: ModelIdentity) -> String { String(model.fingerprint.prefix(10)) }
+}
+
+extension ModelLimits {
+  /// The size that the model takes and that is nearest to `size`, whose proportions are kept where it is too large.
+  package func nearest(to size: ImageSize) -> ImageSize {
+    let (width, height) = (Double(size.widthPx), Double(size.heightPx))
+    let scale = min(1, Double(maxSidePx) / max(width, height), (Double(maxPixels) / (width * height)).squareRoot())
+    let sides = [width, height].map { side in
+      let count = side * scale / Double(sizeMultiplePx)
+      // Rounding up would bring a size that was made smaller above the limit again.
+      // What is not a whole number by a rounding error is one.
+      let whole = Int(scale < 1 ? (count + 1e-9).rounded(.down) : count.rounded()) * sizeMultiplePx
+      let least = (minSidePx + sizeMultiplePx - 1) / sizeMultiplePx * sizeMultiplePx
+      return min(max(whole, least), maxSidePx / sizeMultiplePx * sizeMultiplePx)
+    }
+    var (w, h) = (sides[0], sides[1])
+    while w * h > maxPixels, max(w, h) > max(minSidePx, sizeMultiplePx) {
+      if w >= h { w -= sizeMultiplePx } else { h -= sizeMultiplePx }
+    }
+    return ImageSize(widthPx: w, heightPx: h)
+  }
+}
