@@ -137,6 +137,7 @@ let package = Package(
     shared("Journal", ["ClusterCore", "CZlib", .grdb]),
     shared("AccessKeys", ["Hashing"]),
     shared("Provenance", ["COpenSSL", "CZlib", "Hashing", "ImageCodec"]),
+    shared("MCP", ["StrictJSON"]),
     shared(
       "StageRuntime", ["ClusterCore", "Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
 
@@ -200,8 +201,9 @@ let package = Package(
     service(
       "QwenImageCLI",
       [
-        "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "Hashing", "ImageCodec", "Kernels", "ModelRegistry",
-        "Provenance", "Settings", "TensorCore", "Transport", "Weights", .argumentParser,
+        "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "Hashing", "ImageCodec", "Kernels", "MCP",
+        "ModelRegistry", "Provenance", "Settings", "StrictJSON", "TensorCore", "Transport", "Weights", .argumentParser,
+        .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle,
       ]),
 
     // Tests
@@ -241,6 +243,7 @@ let package = Package(
       "ImageCodec", ["ImageCodec", "Hashing", "TensorCore", "Weights", "CZlib"], resources: [.copy("Golden")]),
     test("Journal", ["ClusterCore", "Journal", "TestSupport", .grdb]),
     test("Kernels", ["Kernels", "TensorCore"]),
+    test("MCP", ["MCP", "StrictJSON", "TestSupport"]),
     test("Provenance", ["Hashing", "ImageCodec", "Provenance", .subprocess]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
     test("Diffusion", ["ClusterCore", "Diffusion", "Kernels", "TensorCore", "Weights"]),

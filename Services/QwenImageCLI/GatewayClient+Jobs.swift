@@ -74,16 +74,12 @@ extension GatewayClient {
 
   /// The newest jobs after `last`.
   func jobs(limit: Int, after last: String?) async throws -> JobPage {
-    try decode(try await data(Self.path(limit: limit, after: last)))
+    try decode(try await data(jobsPath(limit: limit, after: last)))
   }
 
   /// The newest jobs after `last`, as JSON for people.
   func jobsText(limit: Int, after last: String?) async throws -> String {
-    try await text(Self.path(limit: limit, after: last))
-  }
-
-  private static func path(limit: Int, after last: String?) -> String {
-    "/v1/jobs?limit=\(limit)" + (last.map { "&after=\(encoded($0))" } ?? "")
+    try await text(jobsPath(limit: limit, after: last))
   }
 
   /// Ends a job.
@@ -151,6 +147,11 @@ extension GatewayClient {
       }
     }
     return hasEvents
+  }
+
+  /// The path of a page of jobs.
+  func jobsPath(limit: Int, after last: String?) -> String {
+    "/v1/jobs?limit=\(limit)" + (last.map { "&after=\(Self.encoded($0))" } ?? "")
   }
 
   func path(of job: String) -> String { "/v1/jobs/\(Self.encoded(job))" }

@@ -88,7 +88,7 @@ struct WebUIRoutes: Sendable {
     let images = own.images
     let mask = try await Submission.decoding { () throws(APIError) in try images?.preparedMask(intake) }
     let request = try GenerationRequest(
-      fields: own.fields(for: card, model: model, mask: mask), route == .textToImage ? .generation : .edit,
+      value: own.fields(for: card, model: model, mask: mask), route == .textToImage ? .generation : .edit,
       pipelines: dispatcher.pipelines, intake: intake, maxPromptBytes: WireLimits().maxTextBytes)
     return (own, request)
   }
