@@ -42,22 +42,28 @@ def follow(cluster, job, times):
                 times["end"] = now
 
 
+def begin(cluster, jobs, times):
+    """Follows all jobs, each in a thread that ends with it."""
+    threads = []
+    for job in jobs:
+        times[job] = {}
+        threads.append(threading.Thread(target=follow, args=(cluster, job, times[job])))
+        threads[-1].start()
+    return threads
+
+
 def submit(cluster, number, options):
     return call(cluster, "/v1/jobs", {"prompt": f"a red circle {number}", "seed": number, "steps": options.steps, "size": options.size})["id"]
 
 
 def measure(cluster, options):
     """Pairs of estimated and actual seconds, to the start and to the end of each job."""
-    # What new workers do first is slower, and so may be several workers on one machine.
-    for job in [submit(cluster, 1000 + number, options) for number in range(6)]:
-        while call(cluster, f"/v1/jobs/{job}?wait=60")["status"] in ("queued", "running"):
-            pass
-    times, threads = {}, []
+    # What new workers do first is slower, and so may be several workers on one machine with a client that listens.
+    for thread in begin(cluster, [submit(cluster, 1000 + number, options) for number in range(6)], {}):
+        thread.join()
+    times = {}
     jobs = [submit(cluster, number, options) for number in range(options.jobs)]
-    for job in jobs:
-        times[job] = {}
-        threads.append(threading.Thread(target=follow, args=(cluster, job, times[job])))
-        threads[-1].start()
+    threads = begin(cluster, jobs, times)
     time.sleep(0.6)  # estimates are made anew after half a second
     expected = {}
     for job in jobs:
