@@ -37,10 +37,14 @@ let package = Package(
     module("GatewayAPI", ["ClusterCore", "StrictJSON", .httpTypes]),
     module(
       "GatewayPipelines",
-      ["ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Scheduling", "Settings", "StrictJSON", "Wire"]),
+      [
+        "ClusterCore", "GatewayAPI", "ImageCodec", "Journal", "Provenance", "Scheduling", "Settings", "StrictJSON",
+        "Wire",
+      ]),
     module("Hashing", ["COpenSSL"]),
     module("ImageCodec", ["CImageCodec", "Hashing"]),
     module("Journal", ["ClusterCore"]),
+    module("Provenance", ["COpenSSL", "CZlib", "Hashing", "ImageCodec"]),
     module("Scheduling", ["ClusterCore", .orderedCollections]),
     module("Settings"),
     module("StrictJSON", [.orderedCollections]),

@@ -24,6 +24,7 @@ struct ToyStage: Stage {
   var card: ModelCard { Toy.card }
   var componentFingerprint: String { "c" }
   var numericsClass: String { "toy" }
+  var registrationTensors: [WireTensor] { name == .vaeDecoder ? [Toy.previewMap] : [] }
 
   func run(_ task: StageTask, context: TaskContext) throws -> StageOutput {
     switch task.request {
@@ -62,7 +63,8 @@ struct ToyStage: Stage {
       } while holds(request)
       state = Toy.denoise(state, step: step, embeddings)
       let progress = Progress(completedSteps: step, steps: request.steps, stepSeconds: stepSeconds)
-      context.progress(.progress(progress), tensors: [latents])
+      let previews = task.tensor(TensorName.previewMap).map { _ in [Toy.preview(step, request.size)] } ?? []
+      context.progress(.progress(progress), tensors: [latents] + previews)
     }
     return StageOutput(.denoiseResponse(DenoiseResponse(steps: request.steps)), tensors: [latents])
   }

@@ -1,0 +1,1 @@
+../../../../Shared/Journal/StoredWebhook.swift
