@@ -154,7 +154,7 @@ let package = Package(
       name: "GatewayDispatch",
       dependencies: [
         "ClusterCore", "GatewayAPI", "GatewayPipelines", "HTTPClient", "Hashing", "ImageCodec", "Journal",
-        "Observability", "Scheduling", "TensorCore", "Transport", "Wire", .deque, .logging, .metrics,
+        "Observability", "Provenance", "Scheduling", "TensorCore", "Transport", "Wire", .deque, .logging, .metrics,
         .orderedCollections, .serviceLifecycle,
       ],
       path: "Services/Gateway/Dispatch"),
@@ -162,8 +162,8 @@ let package = Package(
       name: "Gateway",
       dependencies: [
         "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "HTTPClient", "Hashing",
-        "ImageCodec", "Journal", "Observability", "Scheduling", "Settings", "StrictJSON", "Transport", "Wire",
-        .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore, .nioHTTP1,
+        "ImageCodec", "Journal", "Observability", "Provenance", "Scheduling", "Settings", "StrictJSON", "Transport",
+        "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore, .nioHTTP1,
         .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .unixSignals,
       ],
       path: "Services/Gateway/HTTP",

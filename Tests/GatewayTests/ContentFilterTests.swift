@@ -82,6 +82,20 @@ struct ContentFilterTests {
     #expect(questions[1]["images"]?[0]?["b64_json"]?.text == Data(Self.expected).base64EncodedString())
   }
 
+  @Test(arguments: [true, false]) func whereImagesAreJudgedThereAreNoPreviews(judgesResults: Bool) async throws {
+    let judge = Judge { _ in Judge.answer(#"{"allowed": true}"#) }
+    try await judge.judging({ $0.judgesResults = judgesResults }) { cluster in
+      try await cluster.join(.vaeDecoder, registrationTensors: [Toy.previewMap])
+      try await wait("it has joined") { await cluster.dispatcher.status.workers.count == 4 }
+      try await cluster.app().test(.live) { client in
+        let response = try await client.generate(#"{"prompt":"p","seed":1,"stream":true,"partial_images":3}"#)
+        let names = try APITests.events(String(buffer: response.body)).map(\.name)
+        #expect(names.contains("image_generation.partial_image") == !judgesResults)
+        #expect(names.last == "image_generation.completed")
+      }
+    }
+  }
+
   @Test func aRefusedRequestIsNoJob() async throws {
     let judge = Judge { _ in Judge.answer(#"{"allowed": false, "reason": "not\nthis"}"#) }
     try await judge.judging { cluster in

@@ -1,6 +1,8 @@
 import ClusterCore
 import Foundation
 import Gateway
+import GatewayDispatch
+import GatewayPipelines
 import HTTPTesting
 import HTTPTypes
 import Hummingbird
@@ -58,6 +60,27 @@ struct PreviewTests {
             #expect(image.pixels.allSatisfy { abs(Int($0) - step * 10) <= 1 }, "after step \(step)")
           }
         }
+      }
+    }
+  }
+
+  /// They say of their origin what results say.
+  @Test(arguments: ["png", "webp", "jpeg"]) func theirFilesNameTheirSourceType(format: String) async throws {
+    for namesSourceType in [true, false] {
+      try await ToyCluster.run(provenance: ResultProvenance(namesSourceType: namesSourceType)) { cluster in
+        try await Self.join(cluster)
+        let spec = try GenerationRequest(
+          body: Array(#"{"prompt":"a","steps":8,"output_format":"\#(format)"}"#.utf8), maxPromptBytes: 1000)
+        let images = try ImageSpec.images(of: spec, card: Toy.card, randomSeed: 1).images
+        let ticket = try await cluster.dispatcher.submit(JobRequest(images))
+        var previews: [Preview] = []
+        for await event in ticket.events {
+          if case .previewed(let newest) = event.update, let preview = newest.preview { previews.append(preview) }
+        }
+        let file = try await #require(previews.first).file(as: images[0].encoding, of: images[0].size)
+        let text = String(decoding: file, as: Unicode.ASCII.self)
+        #expect(text.contains("digitalsourcetype/trainedAlgorithmicMedia") == namesSourceType)
+        #expect(try ImageFile.decode(file).width == 64)
       }
     }
   }

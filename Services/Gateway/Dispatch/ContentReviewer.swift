@@ -5,6 +5,9 @@ import Wire
 
 /// Judges what clients ask for, and what they would get.
 public protocol ContentReviewer: Sendable {
+  /// Whether images are judged as well as requests: then no client sees one before, not even a preview.
+  var judgesResults: Bool { get }
+
   /// Judges a request, before anything is done for it.
   ///
   /// - Parameter job: the name that the job will have.

@@ -25,7 +25,7 @@ extension Dispatcher {
     var message = task.message(
       TaskInput(
         inputs: inputs, resume: resume, checkpointInterval: configuration.checkpointInterval,
-        previewMap: task.preview == nil ? nil : workers.previewMap(of: image.spec.card.model)))
+        previewMap: task.preview == nil || !showsPreviews ? nil : workers.previewMap(of: image.spec.card.model)))
     for input in task.images {
       guard let tensor = jobs.inputs[input.digest] else {
         return .taskFailed(offer.attempt, by: worker, Status(.dataLoss, "an image of the request is lost"))
@@ -230,15 +230,19 @@ extension Dispatcher {
     }
   }
 
+  /// What clients may see before it was judged: nothing, where images are.
+  private var showsPreviews: Bool { reviewer?.judgesResults != true }
+
   /// Shows what the image looks like so far to those who watch. It is kept in memory only, and no reason to fail.
   private func takePreview(_ envelope: Envelope, of attempt: AttemptID, _ session: WorkerDirectory.Session) {
-    guard let waiter = scheduler.waiter(for: attempt),
-      let rule = jobs.images[waiter.job]?.tasks[waiter.index].preview, envelope.tensor(rule.name) != nil
+    guard showsPreviews, let waiter = scheduler.waiter(for: attempt), let image = jobs.images[waiter.job],
+      let rule = image.tasks[waiter.index].preview, envelope.tensor(rule.name) != nil
     else { return }
     do throws(Status) {
       let tensor = try rule.tensor(of: envelope, stage: session.register.stage)
       let pixels = tensor.bytes.withUnsafeBytes { [UInt8]($0) }
-      jobs.notify(waiter.job, preview: RasterImage(width: tensor.shape[1], height: tensor.shape[0], pixels: pixels))
+      let raster = RasterImage(width: tensor.shape[1], height: tensor.shape[0], pixels: pixels)
+      jobs.notify(waiter.job, preview: raster, origin: provenance.previewOrigin(of: image.spec))
     } catch {
       logger.warning(
         "a preview is not shown", metadata: ["worker": "\(session.register.workerID)", "reason": "\(error.message)"])

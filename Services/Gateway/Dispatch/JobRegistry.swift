@@ -3,6 +3,7 @@ import GatewayPipelines
 import ImageCodec
 import Journal
 import OrderedCollections
+import Provenance
 import Scheduling
 import Wire
 
@@ -110,9 +111,9 @@ struct JobRegistry {
   }
 
   /// Shows the listeners of the image's job what it looks like so far.
-  func notify(_ id: ImageJobID, preview: RasterImage) {
+  func notify(_ id: ImageJobID, preview: RasterImage, origin: ImageOrigin?) {
     guard let reference = images[id]?.reference else { return }
-    jobs[reference.job]?.notify(reference.index, preview: preview, epoch: epoch)
+    jobs[reference.job]?.notify(reference.index, preview: preview, origin: origin, epoch: epoch)
   }
 
   private mutating func forget(_ job: OpenJob) {

@@ -4,6 +4,7 @@ import GatewayPipelines
 import ImageCodec
 import Journal
 import OrderedCollections
+import Provenance
 import Scheduling
 
 /// How far one image of a job has got.
@@ -166,8 +167,8 @@ struct OpenJob {
   func preview(_ index: Int) -> Preview? { previews[index].preview }
 
   /// Shows listeners what an image looks like after the steps that are done.
-  func notify(_ index: Int, preview image: RasterImage, epoch: Int64) {
-    previews[index].preview = Preview(step: images[index].step, image: image)
+  func notify(_ index: Int, preview image: RasterImage, origin: ImageOrigin?, epoch: Int64) {
+    previews[index].preview = Preview(step: images[index].step, image: image, origin: origin)
     for listener in listeners.values { listener.yield(previewed(index, epoch: epoch)) }
   }
 

@@ -1,4 +1,5 @@
 import ImageCodec
+import Provenance
 import Synchronization
 
 /// What an image looks like while it is denoised.
@@ -7,6 +8,8 @@ public struct Preview: Sendable {
   public let step: Int
   /// RGB, an eighth of the image's size, about.
   public let image: RasterImage
+  /// What its files say of their origin; nil: nothing.
+  public let origin: ImageOrigin?
 }
 
 /// The newest preview of an image, for all who watch it: one that comes late finds the newest only, so that slow

@@ -59,6 +59,8 @@ final class ContentFilter: ContentReviewer {
   static let resultAttempts = 3
   private static let resultPause = Duration.seconds(1)
 
+  var judgesResults: Bool { settings.judgesResults }
+
   private let settings: ContentFilterSettings
   private let client: HTTPClient
   private let time: any TimeSource

@@ -40,6 +40,11 @@ public struct ResultProvenance: Sendable {
   /// Who signs, and when the certificates expire; nil: files are not signed.
   public var signer: (subject: String, expiresAtUnix: Int)? { identity.map { ($0.subject, $0.expiresAtUnix) } }
 
+  /// What files of an image's previews say about their origin: as much as the result, but unsigned; nil: nothing.
+  public func previewOrigin(of spec: ImageSpec) -> ImageOrigin? {
+    namesSourceType ? ImageOrigin(spec.metadata) : nil
+  }
+
   /// The result of an image, with its origin in each file. Without a signature, the same image gives the same bytes.
   ///
   /// - Throws: INTERNAL for a result that is no image file, FAILED_PRECONDITION when it cannot be signed.
