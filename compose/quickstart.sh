@@ -9,6 +9,7 @@
 #
 # QWEN_IMAGE_MODEL is another checkpoint, QWEN_IMAGE_PORT another port; QWEN_IMAGE_BINARIES is a folder of executables that are built already.
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'; exit ;; esac
 keep=no
 if [ "${1:-}" = --keep ]; then keep=yes; shift; fi
 prompt=${1:-a green circle on a white background}
