@@ -72,6 +72,8 @@ package struct TerminalPreview {
   }
 
   private static let maxColumns = 64
+  /// Longest side of what is sent as pixels.
+  private static let maxSentSidePx = 256
   /// Lines that are left for the progress and what stands above.
   private static let spareRows = 4
 
@@ -105,7 +107,13 @@ package struct TerminalPreview {
     rows = lines
     let start = "\r\u{1b}[2K\(space)\u{1b}[\(lines)A"
     switch style {
-    case .kitty: return start + Self.kept(kitty(image, columns, lines), lines)
+    case .kitty:
+      // The terminal enlarges it: no more is sent than a preview shows.
+      let scale = min(1, Double(Self.maxSentSidePx) / Double(max(image.width, image.height)))
+      let sent = image.resized(
+        width: max(1, Int(Double(image.width) * scale)), height: max(1, Int(Double(image.height) * scale)),
+        filter: .box)
+      return start + Self.kept(kitty(sent, columns, lines), lines)
     case .sixel:
       let height = lines * screen.cellHeight
       let width = min(columns * screen.cellWidth, max(1, Int(Double(height) / aspect)))
