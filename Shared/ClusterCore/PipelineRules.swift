@@ -63,7 +63,8 @@ extension ModelCard {
     pipelines.contains(.inpaint) && !pipelines.contains { [.edit, .editPlus, .layered].contains($0) }
   }
 
-  /// The size of a request's image.
+  /// The size of a request's image. Image-to-image and inpainting keep the size of an image of up to four times the
+  /// pixels of the model's default; a larger one is made at about the default's.
   ///
   /// - Parameters:
   ///   - pipeline: what is to be done.
@@ -88,8 +89,10 @@ extension ModelCard {
     case .edit, .editInpaint, .layered: return first.scaled(toArea: references.referencePx).floored(to: multiple)
     case .editPlus: return last.scaled(toArea: references.referencePx).floored(to: multiple)
     case .imageToImage, .inpaint:
-      let size = first.floored(to: multiple)
-      return limits.takes(size) ? size : first.scaled(toArea: defaults.size.pixelCount, multiple: multiple)
+      let size = first.floored(to: multiple), isUsual = size.pixelCount <= 4 * defaults.size.pixelCount
+      // Nobody asked for an hour's work by sending a photograph.
+      return limits.takes(size) && isUsual
+        ? size : first.scaled(toArea: defaults.size.pixelCount, multiple: multiple)
     default: return defaults.size
     }
   }

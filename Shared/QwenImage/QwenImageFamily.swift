@@ -152,7 +152,7 @@ public struct QwenImageFamily: ModelFamily {
     var card = ModelCard(
       model: model, pipelineClass: className, pipelines: pipelines,
       limits: ModelLimits(
-        sizeMultiplePx: latents.tokenEdgePx, minSidePx: 64, maxSidePx: 2048, maxPixels: 1664 * 1664, maxSteps: 200,
+        sizeMultiplePx: latents.tokenEdgePx, minSidePx: 64, maxSidePx: 4096, maxPixels: 4096 * 2048, maxSteps: 200,
         // The reference keeps 512 rows of a prompt's embedding, of which the template takes five, and cuts the rest off
         // silently.
         maxPromptTokens: 507, maxPromptBytes: 32 << 10),

@@ -81,6 +81,10 @@ import Testing
     let card = try directory.card()
     #expect(card.defaults.steps == 40 && card.defaults.size == ImageSize(widthPx: 1024, heightPx: 1024))
     #expect(card.references.maxCount == 10 && card.hasTransparency)
+    // What a checkpoint says of areas leaves the number of images as it is.
+    try Data(#"{"reference_area": 65536}"#.utf8).write(to: folder.url.appending(path: "generation_defaults.json"))
+    let references = try ModelDirectory(folder.url, families: Self.families).card().references
+    #expect(references == ReferenceAreas(referencePx: 65536, conditionPx: 1024 * 1024, maxCount: 10))
     let tokenizer = try Tokenizer(directory: directory.url(of: .tokenizer))
     #expect(tokenizer.id(of: "</think>") == 151_668)
     let system = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"

@@ -61,9 +61,8 @@ extension ModelCard {
       "true_cfg_scale", in: 0...ModelLimits.maxTrueCFGScale, default: defaults.trueCFGScale)
     defaults.negativePrompt = try fields.string("negative_prompt", default: defaults.negativePrompt)
     let areas = 32 * 32...Self.maxSide * Self.maxSide
-    references = ReferenceAreas(
-      referencePx: try fields.integer("reference_area", in: areas, default: references.referencePx),
-      conditionPx: try fields.integer("condition_area", in: areas, default: references.conditionPx))
+    references.referencePx = try fields.integer("reference_area", in: areas, default: references.referencePx)
+    references.conditionPx = try fields.integer("condition_area", in: areas, default: references.conditionPx)
     guard fields.value("recommended_sizes") != nil else { return }
     recommendedSizes = try fields.strings("recommended_sizes", count: 0...Self.maxRecommendedSizes)
       .map { (name) throws(ConfigurationError) in
