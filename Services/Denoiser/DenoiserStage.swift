@@ -21,6 +21,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
   init(_ predictor: Predictor, _ loading: StageLoading) throws {
     var card = loading.card
     card.pipelines.removeAll { $0.isForControl && !predictor.controlPipelines.contains($0) }
+    card.limits.maxReferenceTokens = predictor.referenceTokensMax
     self.card = card
     componentFingerprint = try loading.model.componentFingerprint(
       .transformer, beside: loading.predictor.controlNetworks)

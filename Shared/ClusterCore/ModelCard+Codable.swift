@@ -6,7 +6,7 @@ extension ModelCard: Codable {
       maxSteps
     case maxPromptTokens, maxPromptBytes, defaultSize, defaultSteps, defaultTrueCFGScale, defaultNegativePrompt
     case latentChannels, latentDownscale, latentPatch, referenceArea, conditionArea
-    case scheduleSteps, maxReferences, hasTransparency, license
+    case scheduleSteps, maxReferences, maxReferenceTokens, hasTransparency, license
   }
 
   /// Reads a card; its numbers are checked to be such that arithmetic with them cannot trap.
@@ -50,6 +50,7 @@ extension ModelCard: Codable {
         referencePx: try optional(.referenceArea) ?? ReferenceAreas.published.referencePx,
         conditionPx: try optional(.conditionArea) ?? ReferenceAreas.published.conditionPx,
         maxCount: try optional(.maxReferences) ?? ReferenceAreas.standardMaxCount))
+    limits.maxReferenceTokens = try optional(.maxReferenceTokens)
     hasTransparency = try values.decodeIfPresent(Bool.self, forKey: .hasTransparency) ?? false
     license = try values.decodeIfPresent(String.self, forKey: .license) ?? ""
   }
@@ -79,6 +80,7 @@ extension ModelCard: Codable {
     try values.encode(references.referencePx, forKey: .referenceArea)
     try values.encode(references.conditionPx, forKey: .conditionArea)
     try values.encodeIfPresent(limits.scheduleSteps, forKey: .scheduleSteps)
+    try values.encodeIfPresent(limits.maxReferenceTokens, forKey: .maxReferenceTokens)
     if references.maxCount != ReferenceAreas.standardMaxCount {
       try values.encode(references.maxCount, forKey: .maxReferences)
     }

@@ -37,8 +37,11 @@ public struct ModelLimits: Hashable, Sendable {
   public var maxPromptBytes: Int
   /// The steps of a distilled model's schedule, which it has whatever a request asks for; nil: requests choose.
   public var scheduleSteps: Int?
+  /// Most tokens of images that are edited, all of an image's and all branches of guidance together, since what
+  /// denoisers keep of them takes memory. Only denoisers know; nil: any number.
+  public var maxReferenceTokens: Int?
 
-  /// See the properties.
+  /// See the properties; the limit of references is set afterwards.
   public init(
     sizeMultiplePx: Int, minSidePx: Int, maxSidePx: Int, maxPixels: Int, maxSteps: Int, maxPromptTokens: Int,
     maxPromptBytes: Int, scheduleSteps: Int? = nil
@@ -132,10 +135,11 @@ public struct ModelCard: Hashable, Sendable {
   public var license = ""
 
   /// Whether two workers say the same of a model. Workers of different versions may serve different pipelines of it,
-  /// and those before 0.2 do not know its licence.
+  /// those before 0.2 do not know its licence, and denoisers may have different amounts of memory.
   public func isOfOneModel(with other: ModelCard) -> Bool {
     var other = other
     other.pipelines = pipelines
+    other.limits.maxReferenceTokens = limits.maxReferenceTokens
     if license.isEmpty || other.license.isEmpty { other.license = license }
     return self == other
   }

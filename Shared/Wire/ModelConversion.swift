@@ -155,6 +155,7 @@ extension ModelLimits {
     try fields.range("max_pixels", maxPixels, 1...FieldCheck.maxSidePx * FieldCheck.maxSidePx)
     try fields.range("max_steps", maxSteps, 1...FieldCheck.maxSteps)
     if let scheduleSteps { try fields.range("schedule_steps", scheduleSteps, 1...FieldCheck.maxSteps) }
+    if let maxReferenceTokens { try fields.range("max_reference_tokens", maxReferenceTokens, 1...Int(Int32.max)) }
     try fields.range("max_prompt_tokens", maxPromptTokens, 1...1_000_000)
     try fields.range("max_prompt_bytes", maxPromptBytes, 1...fields.limits.maxTextBytes)
   }
@@ -166,6 +167,7 @@ extension ModelLimits {
     message.max_pixels = UInt64(maxPixels)
     message.max_steps = UInt32(maxSteps)
     message.schedule_steps = UInt32(scheduleSteps ?? 0)
+    message.max_reference_tokens = UInt32(maxReferenceTokens ?? 0)
     message.max_prompt_tokens = UInt32(maxPromptTokens)
     message.max_prompt_bytes = UInt32(maxPromptBytes)
   }
@@ -177,6 +179,7 @@ extension ModelLimits {
       maxPixels: Int(clamping: message.max_pixels), maxSteps: Int(message.max_steps),
       maxPromptTokens: Int(message.max_prompt_tokens), maxPromptBytes: Int(message.max_prompt_bytes),
       scheduleSteps: message.schedule_steps == 0 ? nil : Int(message.schedule_steps))
+    maxReferenceTokens = message.max_reference_tokens == 0 ? nil : Int(message.max_reference_tokens)
   }
 }
 

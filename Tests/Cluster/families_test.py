@@ -214,6 +214,22 @@ def test_edits_with_references():
                 raise AssertionError(f"{fields} was accepted")
 
 
+def test_references_beyond_the_memory_of_denoisers_are_refused_at_once():
+    """Ten references of 16 tokens: 960 bytes each for keys and values in bf16."""
+    limit = {"denoiser": {"denoiser-prefix-cache-bytes-max": 150 * 960}}
+    with Cluster(BINARIES, BASE, stage_settings=limit) as cluster:
+        names = [f"ref{number}" for number in range(1, 11)]
+        try:
+            edited(cluster, names, size="64x64")
+        except openai.BadRequestError as error:
+            assert "150" in str(error) and error.param == "image", error
+        else:
+            raise AssertionError("ten references were accepted")
+        # Nothing was queued or encoded for it.
+        assert not client(cluster).get("/jobs", cast_to=object)["data"]
+        edited(cluster, names[:2], size="64x64")
+
+
 def test_several_edits_keep_transparency():
     """Each of them begins with all four channels of what the one before has made."""
     with Cluster(BINARIES, BASE) as cluster:

@@ -274,6 +274,42 @@ struct IntakeTests {
     #expect(chosen.images.map(\.pipeline) == [.imageToImage] && chosen.inputs.count == 1)
   }
 
+  /// Of the default's pixels, 64×64, four times as many are kept.
+  @Test(arguments: [(128, 128, 128, 128), (144, 128, 64, 64), (256, 64, 256, 64), (256, 80, 112, 32)])
+  func largeImagesAreMadeAtAboutTheDefaultSize(width: Int, height: Int, expectedWidth: Int, expectedHeight: Int) throws
+  {
+    var card = Intake.imageToImageCard
+    card.limits.minSidePx = 32
+    let file = Intake.part("image", try Intake.png(width, height))
+    func size(_ fields: [[UInt8]]) throws -> ImageSize? {
+      try Intake.images(of: [Intake.prompt, file] + fields, card: card).images.first?.size
+    }
+    #expect(try size([]) == ImageSize(widthPx: expectedWidth, heightPx: expectedHeight))
+    // Who asks for more gets it.
+    let asked = try size([Intake.text("size", "\(width)x\(height)")])
+    #expect(asked == ImageSize(widthPx: width, heightPx: height))
+  }
+
+  /// A reference of 64×64 pixels has 16 tokens.
+  @Test(arguments: [
+    (32, 2, false, true), (32, 3, false, false), (31, 2, false, false), (32, 1, true, true), (32, 2, true, false),
+    (nil, 8, true, true),
+  ])
+  func referencesHaveTheMemoryOfDenoisers(max: Int?, count: Int, isGuided: Bool, isTaken: Bool) throws {
+    var card = Intake.card
+    card.limits.maxReferenceTokens = max
+    let images = try (0..<count).map { Intake.part("image[]", try Intake.png(shade: UInt8($0))) }
+    let guidance = isGuided ? [Intake.text("negative_prompt", "a dog"), Intake.text("true_cfg_scale", "2")] : []
+    let form = [Intake.prompt, Intake.text("pipeline", "edit-plus")] + images + guidance
+    if isTaken {
+      #expect(try Intake.images(of: form, card: card).images.count == 1)
+    } else {
+      let error = #expect(throws: APIError.self) { try Intake.images(of: form, card: card) }
+      #expect(error?.param == "image" && error?.code == .invalidValue)
+      #expect(error?.message.contains("have \(count * 16) tokens") == true, "\(error?.message ?? "")")
+    }
+  }
+
   /// Every request of the pipelines is one that the journal may have.
   @Test func whatIsAcceptedCanBeRestored() throws {
     let (image, mask) = (Intake.part("image", try Intake.png()), Intake.part("mask", try Intake.png(shade: 3)))

@@ -238,6 +238,8 @@ import Testing
     }
     let without = try recorded.transformer(.bf16, usesPrefixCache: false, prefixCacheBytesMax: 0)
     #expect(without.prefixCacheBytes(input) == 0)
+    #expect(without.referenceTokensMax == 1 << 20)
+    #expect(try recorded.transformer(.bf16, prefixCacheBytesMax: 100 * 960 + 959).referenceTokensMax == 100)
     #expect(try without.prepare(input, times: [1]).allSatisfy { $0.cache == nil })
     // A reference of 1024² pixels.
     #expect(SingleStreamConfiguration.published.prefixCacheBytes(tokens: 4096, .bf16) == 2 << 30)

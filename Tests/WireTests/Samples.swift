@@ -103,6 +103,7 @@ struct EnvelopeGenerator {
     card.references.maxCount = integer(1...256)
     card.hasTransparency = flag()
     card.license = text(100)
+    card.limits.maxReferenceTokens = maybe { $0.integer(1...100_000) }
     return card
   }
 

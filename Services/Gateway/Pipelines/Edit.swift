@@ -12,7 +12,7 @@ extension Pipeline {
     var tasks = PipelineTask.encodePrompts(spec, .edit, shown: [shown])
     let prompts = Array(tasks.indices)
     tasks.append(.encode(spec.image(0), prepared: shown, .mean, spec))
-    tasks.append(.denoise(spec, prompts: prompts, references: [shown.size]))
+    tasks.append(.denoise(spec, prompts: prompts, references: spec.referenceSizes))
     tasks.append(.decode(spec, latents: tasks.count - 1))
     return tasks
   }
@@ -27,7 +27,7 @@ extension Pipeline {
       ImagePreparation(size: $0.size.scaled(toArea: spec.references.conditionPx))
     }
     var tasks = PipelineTask.encodePrompts(spec, .editPlus, shown: shown)
-    let prompts = Array(tasks.indices), sizes = images.map { spec.referenceSize($0) }
+    let prompts = Array(tasks.indices), sizes = spec.referenceSizes
     for index in images {
       tasks.append(.encode(spec.image(index), prepared: ImagePreparation(size: sizes[index]), .mean, spec))
     }

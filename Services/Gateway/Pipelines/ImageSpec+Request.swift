@@ -74,6 +74,7 @@ extension ImageSpec {
       throw APIError(.invalidValue, error.message, param: error.field)
     }
     try spec.checkEncoding()
+    try spec.checkReferences()
     return (spec, kept)
   }
 

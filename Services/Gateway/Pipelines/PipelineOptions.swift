@@ -165,4 +165,28 @@ extension ImageSpec {
 
   /// The size in which the autoencoder sees image number `index`.
   func referenceSize(_ index: Int) -> ImageSize { images[index].size.scaled(toArea: references.referencePx) }
+
+  /// The sizes of the images that condition every step, as the autoencoder sees them.
+  var referenceSizes: [ImageSize] {
+    switch pipeline {
+    case .edit, .editPlus: images.indices.map { referenceSize($0) }
+    case .editInpaint: [size]
+    default: []
+    }
+  }
+
+  /// Refuses references of which no denoiser could keep what it needs, before any of them is encoded.
+  func checkReferences() throws(APIError) {
+    guard let max = card.limits.maxReferenceTokens else { return }
+    let branches = negativePrompt == nil ? 1 : 2
+    let tokens = referenceSizes.reduce(0) { $0 + card.latents.packedShape(of: $1)[0] }
+    guard branches * tokens > max else { return }
+    let sizes = referenceSizes.map { "\($0)" }.joined(separator: ", ")
+    let guided = branches == 1 ? "" : ", twice that with guidance"
+    throw APIError(
+      .invalidValue,
+      "the images have \(tokens) tokens (they are seen as \(sizes))\(guided); the denoisers of \(card.model.id) keep "
+        + "keys and values of at most \(max): send fewer images, or ask for a lower output_resolution",
+      param: "image")
+  }
 }

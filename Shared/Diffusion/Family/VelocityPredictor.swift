@@ -16,6 +16,8 @@ public protocol VelocityPredictor: Sendable {
   var controlPipelines: [PipelineName] { get }
   /// Bytes that are kept of what was prepared, for later images of the same prompt and references.
   var keptBytes: Int { get }
+  /// Most tokens of references of an image, all branches of guidance together; nil: any number.
+  var referenceTokensMax: Int? { get }
   /// Most tokens of a pass that several calls share: with more, bringing them together costs time.
   static var sharedTokensMax: Int { get }
 
@@ -62,4 +64,6 @@ extension VelocityPredictor {
   public var controlPipelines: [PipelineName] { [] }
   /// Nothing is kept.
   public var keptBytes: Int { 0 }
+  /// Any number.
+  public var referenceTokensMax: Int? { nil }
 }

@@ -70,6 +70,14 @@ extension SingleStreamTransformer: VelocityPredictor {
     return configuration.prefixCacheBytes(tokens: tokens, compute.activationDType)
   }
 
+  /// As many as keys and values may be kept of, and as a sequence may have.
+  public var referenceTokensMax: Int? {
+    guard usesPrefixCache, let max = prefixCacheBytesMax else { return Self.prefixTokensMax }
+    let tokens = max / configuration.prefixCacheBytes(tokens: 1, compute.activationDType)
+    // Cards have no zero, and a single token is no reference either.
+    return min(Self.prefixTokensMax, Swift.max(1, tokens))
+  }
+
   private func sequence(of prompt: PromptConditioning, _ image: DenoisingInput) -> JointSequence {
     JointSequence(
       textCount: prompt.embeds.shape[0], places: prompt.imagePlaces, references: image.references.map(\.grid),

@@ -187,7 +187,7 @@ void   qwenimage__v1__latent_geometry__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__latent_geometry__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[20] =
+static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[21] =
 {
   {
     "model_id",
@@ -429,6 +429,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "max_reference_tokens",
+    21,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ModelCard, max_reference_tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
   15,   /* field[15] = condition_area_px */
@@ -439,6 +451,7 @@ static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
   6,   /* field[6] = max_pixels */
   10,   /* field[10] = max_prompt_bytes */
   9,   /* field[9] = max_prompt_tokens */
+  20,   /* field[20] = max_reference_tokens */
   19,   /* field[19] = max_references */
   5,   /* field[5] = max_side_px */
   8,   /* field[8] = max_steps */
@@ -455,7 +468,7 @@ static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
 static const ProtobufCIntRange qwenimage__v1__model_card__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 20 }
+  { 0, 21 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
 {
@@ -465,7 +478,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
   "Qwenimage__V1__ModelCard",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__ModelCard),
-  20,
+  21,
   qwenimage__v1__model_card__field_descriptors,
   qwenimage__v1__model_card__field_indices_by_name,
   1,  qwenimage__v1__model_card__number_ranges,

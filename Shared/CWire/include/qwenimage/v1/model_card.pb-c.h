@@ -85,10 +85,15 @@ struct  Qwenimage__V1__ModelCard
    * Most images that a prompt may speak of; 0: 16.
    */
   uint32_t max_references;
+  /*
+   * Most tokens of images that are edited, all of an image's and all branches of guidance together. Only denoisers send
+   * it, and they may differ in it; 0: any number.
+   */
+  uint32_t max_reference_tokens;
 };
 #define QWENIMAGE__V1__MODEL_CARD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__model_card__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0 }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0 }
 
 
 struct  Qwenimage__V1__ImageSize
