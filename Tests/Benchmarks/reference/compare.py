@@ -135,15 +135,19 @@ class Bench:
                 for precision in precisions:
                     sides[side]("case", precision, kind, size, precision)
                     cases.append((side, precision))
-            samples = self.rounds(sides, cases, rounds, sorted({CEILING[precision] for precision in own}), once)
+            samples = self.rounds(sides, cases, rounds, sorted({"fp32", *(CEILING[precision] for precision in own)}), once)
             table = []
             for side, precision in cases:
                 row = self.row(title, side, precision, samples, cases, targets)
-                if side == "own":
+                ceiling = CEILING[precision] if side == "own" else None
+                # A processor without units for bf16 computes in fp32; what it does at most in int8 is not known then.
+                if ceiling == "bf16" and not samples["ceiling", "bf16"][0]["wall"]:
+                    ceiling = "fp32"
+                if ceiling and samples["ceiling", ceiling][0]["wall"]:
                     for clock in ("wall", "processor"):
                         row[f"{clock}_of_ceiling"] = statistics.median(
                             operations / cost[clock] / rate[clock]
-                            for cost, rate in zip(samples[side, precision], samples["ceiling", CEILING[precision]]))
+                            for cost, rate in zip(samples[side, precision], samples["ceiling", ceiling]))
                 if compared and "fp32" in (own if side == "own" else reference):
                     row["error"] = sides[side]("error", precision, "fp32")["error"]
                 if compared and (side, precision) == ("own", "fp32") and "fp32" in reference:
