@@ -52,6 +52,8 @@ def draw(cluster, arguments):
     if arguments.references:
         body["image"] = ["data:image/png;base64," + base64.b64encode(random_image(arguments.reference_side, seed)).decode()
                          for seed in range(arguments.references)]
+    if arguments.pipeline:
+        body["pipeline"] = arguments.pipeline
     address = "/v1/images/edits" if arguments.references else "/v1/images/generations"
     request = urllib.request.Request(cluster.url + address, json.dumps(body).encode(), {"content-type": "application/json"})
     denoiser = cluster.processes[cluster.names("denoiser")[0]].pid
@@ -115,6 +117,7 @@ def main():
     parser.add_argument("--images", type=int, default=1, help="how often to draw it; from the second on its prompt is cached")
     parser.add_argument("--references", type=int, default=0, help="edits so many square images")
     parser.add_argument("--reference-side", type=int, default=1024, help="their side in pixels")
+    parser.add_argument("--pipeline", help="what is done with them, where the model leaves it open: img2img")
     parser.add_argument("--denoiser-setting", action="append", default=[], metavar="FLAG=VALUE", help="repeatable")
     arguments = parser.parse_args()
     # SIGTERM must reach the `with` block, which ends the processes.
