@@ -182,6 +182,20 @@ typedef struct ck_table {
 void ck_winograd_weights(float *packed, const float *w, size_t out_channels, size_t in_channels, size_t panel_columns, size_t panel);
 size_t ck_winograd_weight_bytes(size_t out_channels, size_t in_channels, size_t panel_columns);
 
+/// Formats of weights that are expanded to fp32 before they are used: 8-bit floating point without infinity (torch's float8_e4m3fn)
+/// and with it, two signed numbers of 4 bits a byte, and the blocks of GGUF files, which have the names that ggml gives them.
+enum {
+  CK_F8_E4M3 = 0, CK_F8_E5M2, CK_INT4, CK_Q4_0, CK_Q4_1, CK_Q5_0, CK_Q5_1, CK_Q8_0, CK_Q2_K, CK_Q3_K, CK_Q4_K, CK_Q5_K, CK_Q6_K,
+  CK_IQ4_NL, CK_IQ4_XS, CK_BLOCK_FORMATS
+};
+
+/// Elements and bytes of a block.
+size_t ck_block_elements(int format);
+size_t ck_block_bytes(int format);
+/// out [blocks * elements] = what consecutive blocks stand for; `in` need not be aligned. WeightsTests compare every format with the
+/// PyPI package gguf, or torch.
+void ck_expand(float *out, const void *in, int format, size_t blocks);
+
 /// Instruction sets, in ascending order of preference.
 enum { CK_PORTABLE = 0, CK_AVX2 = 1, CK_AVX512 = 2, CK_AVX512VNNI = 3, CK_AVX512BF16 = 4 };
 
