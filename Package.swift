@@ -269,7 +269,7 @@ let package = Package(
     test("StageSupport", ["ClusterCore", "StageSupport", "TestSupport"]),
     test("Tidy", ["Settings"]),
     test("Transport", ["ClusterCore", "TensorCore", "TestSupport", "Transport", "Wire", "CZeroMQ", .logging]),
-    test("Weights", ["Weights", "Kernels", "TensorCore"]),
+    test("Weights", ["GoldenSupport", "Weights", "Kernels", "TensorCore"]),
     test("Wire", ["ClusterCore", "TensorCore", "Wire"], resources: [.copy("Golden")]),
   ]
 )

@@ -6,9 +6,11 @@ import TensorCore
 ///
 /// A layer `X` has its numbers in `X.weight` and their scales in `X.weight_scale`; what they mean is said by a JSON
 /// object, the bytes of `X.comfy_quant` or a member of `layers` in the pair `_quantization_metadata` of the header. Of
-/// the formats, `int8_tensorwise` is read: 8-bit numbers with one scale per row or for all, of weights that, with
+/// the formats are read: `int8_tensorwise`, 8-bit numbers with one scale per row or for all, of weights that, with
 /// `convrot`, were rotated before (ConvRot, https://arxiv.org/abs/2512.03673; the matrix is that of
-/// ``Kernels/Linear/rotation``). Members that do not change the meaning of the numbers are ignored, as ComfyUI does.
+/// ``Kernels/Linear/rotation``); `convrot_w4a4`, the same in 4 bits, two inputs a byte, always rotated; and 8-bit
+/// floating point, `float8_e4m3fn` and `float8_e5m2`. Members that do not change the meaning of the numbers are
+/// ignored, as ComfyUI does.
 enum ComfyQuantisation {
   static let markerSuffix = ".comfy_quant"
   static let metadataKey = "_quantization_metadata"
@@ -18,17 +20,28 @@ enum ComfyQuantisation {
   static let metadataBytesMax = 4 << 20
 
   private static let valuesMax = 1 << 18
-  private static let format = "int8_tensorwise"
   private static let original =
     "take the checkpoint in bf16, of which `qwen-image quantize` makes int8 or q4, or ComfyUI's in int8 (int8_convrot)"
 
-  /// What a file says of its layers.
-  struct Layers {
-    /// By the stored names of the weights.
-    var quantisations: [String: StoredQuantisation] = [:]
-    /// The stored names of tensors that only describe weights.
-    var companions: Set<String> = []
+  /// The formats that are read.
+  private enum Format: String, CaseIterable {
+    case int8 = "int8_tensorwise"
+    case int4 = "convrot_w4a4"
+    case float8E4M3 = "float8_e4m3fn"
+    case float8E5M2 = "float8_e5m2"
+
+    /// The types that weights of the format are stored in.
+    var dtypeNames: [String] {
+      switch self {
+      case .int8: ["I8"]
+      case .int4: ["I8", "U8"]
+      case .float8E4M3: ["F8_E4M3"]
+      case .float8E5M2: ["F8_E5M2"]
+      }
+    }
   }
+
+  typealias Layers = StoredQuantisation.Layers
 
   /// Reads what `file` says of its layers. Descriptions, types and shapes are checked; contents are not read.
   ///
@@ -38,8 +51,8 @@ enum ComfyQuantisation {
     for marker in file.names where marker.hasSuffix(markerSuffix) {
       let layer = String(marker.dropLast(markerSuffix.count))
       let description = Description(try marked(marker, file), tensor: marker, file: file)
-      layers.quantisations["\(layer).weight"] = try description.quantisation(of: layer)
-      layers.companions.formUnion([marker, "\(layer).weight_scale"])
+      layers.companions.insert(marker)
+      insert(try description.quantisation(of: layer), of: layer, into: &layers)
     }
     guard let text = file.header.metadata[metadataKey] else { return layers }
     let storedNames = Dictionary(file.names.map { (rename($0), $0) }) { first, _ in first }
@@ -52,14 +65,21 @@ enum ComfyQuantisation {
       }
       let layer = String(weight.dropLast(".weight".count))
       let quantisation = try Description(value, tensor: weight, file: file).quantisation(of: layer)
-      if let marked = layers.quantisations.updateValue(quantisation, forKey: weight), marked != quantisation {
+      if let marked = layers.quantisations[weight], marked != quantisation {
         throw .malformedEntry(
           file: file.path, tensor: weight,
           reason: "is \(quantisation) by \(metadataKey) and \(marked) by \(layer)\(markerSuffix)")
       }
-      layers.companions.insert("\(layer).weight_scale")
+      insert(quantisation, of: layer, into: &layers)
     }
     return layers
+  }
+
+  private static func insert(_ quantisation: StoredQuantisation, of layer: String, into layers: inout Layers) {
+    layers.quantisations["\(layer).weight"] = quantisation
+    layers.companions.insert("\(layer).weight_scale")
+    // For products in 8-bit floating point.
+    if quantisation.precision == nil { layers.companions.insert("\(layer).input_scale") }
   }
 
   private static func marked(_ marker: String, _ file: SafetensorsFile) throws(WeightsError) -> JSON {
@@ -115,30 +135,40 @@ enum ComfyQuantisation {
       guard let format = value["format"]?.text else {
         throw refused("does not say the \"format\" of the layer; \(original)")
       }
-      guard format == ComfyQuantisation.format else {
+      guard let known = Format(rawValue: format) else {
+        let names = Format.allCases.map(\.rawValue).joined(separator: ", ")
         throw refused(
           "says that the layer is quantised as \"\(printable(format, max: 40))\"; of ComfyUI's formats, "
-            + "\(ComfyQuantisation.format) is read; \(original)")
+            + "\(names) are read; \(original)")
       }
       guard let weight = file.header.entries["\(layer).weight"] else {
         throw refused("describes \(layer).weight, which the file does not have")
       }
-      guard weight.dtype == .int8, weight.shape.rank == 2, weight.shape.elementCount > 0 else {
+      guard known.dtypeNames.contains(weight.dtypeName), weight.shape.rank == 2, weight.shape.elementCount > 0 else {
         throw .malformedEntry(
           file: file.path, tensor: "\(layer).weight",
-          reason: "is \(weight.dtypeName) \(weight.shape), but said to be quantised as \(format): I8 [out, in]")
+          reason: "is \(weight.dtypeName) \(weight.shape), but said to be quantised as \(format): "
+            + "\(known.dtypeNames[0]) [out, in\(known == .int4 ? " / 2" : "")]")
       }
-      let quantisation = StoredQuantisation(
-        precision: .int8, rotation: try rotation(inputs: weight.shape[1]), scales: "\(layer).weight_scale")
-      try checkScales(quantisation.scales, of: "\(layer).weight", rows: weight.shape[0])
-      return quantisation
+      let scales = "\(layer).weight_scale"
+      try ScaledFloat8.checkScales(
+        scales, of: "\(layer).weight", rows: weight.shape[0], in: file.path, file.header.entries)
+      return switch known {
+      case .int8: StoredQuantisation(int8Rotation: try rotation(inputs: weight.shape[1]), scales: scales)
+      case .int4:
+        StoredQuantisation(
+          .int4, rotation: try rotation(inputs: 2 * weight.shape[1], unlessSaid: true), scales: scales)
+      case .float8E4M3: StoredQuantisation(.float8E4M3, scales: scales)
+      case .float8E5M2: StoredQuantisation(.float8E5M2, scales: scales)
+      }
     }
 
     /// The value of a field, in the object itself or in its member `params`.
     private func field(_ name: String) -> JSON? { value[name] ?? value["params"]?[name] }
 
-    private func rotation(inputs: Int) throws(WeightsError) -> Int {
+    private func rotation(inputs: Int, unlessSaid rotates: Bool = false) throws(WeightsError) -> Int {
       switch field("convrot") {
+      case nil where rotates: break
       case nil, .bool(false)?: return 1
       case .bool(true)?: break
       case let other?: throw refused("has convrot as \(other.kind), expected true or false")
@@ -155,22 +185,6 @@ enum ComfyQuantisation {
         throw refused("has convrot_groupsize \(size), which does not divide the layer's \(inputs) inputs")
       }
       return size
-    }
-
-    private func checkScales(_ name: String, of weight: String, rows: Int) throws(WeightsError) {
-      guard let entry = file.header.entries[name] else {
-        throw .malformedEntry(
-          file: file.path, tensor: weight,
-          reason: "is quantised, but its scales \(name) are missing; the file is incomplete, take another one")
-      }
-      guard entry.dtype == .fp32 else {
-        throw .unsupportedDType(
-          file: file.path, tensor: name, found: entry.dtypeName, supported: [DType.fp32.rawValue])
-      }
-      let isScalar = entry.shape.rank <= 2 && entry.shape.elementCount == 1
-      guard isScalar || entry.shape == [rows] || entry.shape == [rows, 1] else {
-        throw .misshapenTensor(file: file.path, tensor: name, expected: [rows, 1], found: entry.shape)
-      }
     }
   }
 }

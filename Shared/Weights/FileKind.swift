@@ -94,7 +94,7 @@ extension FileKind: CustomStringConvertible {
     case .webPage: "an HTML or XML page, such as a server's error or login page; download it again"
     case .text(let beginning): "text that begins with \"\(beginning)\"; download it again"
     case .zeros: "filled with zeros, an unfinished download; download it again"
-    case .gguf: "a GGUF file, which is not read here; take the model in the diffusers layout"
+    case .gguf: "a GGUF file; give it a name that ends in .gguf, in the folder of its component"
     case .zipArchive:
       "a zip archive, as PyTorch saves .bin, .pt and .ckpt files; pickles are not read, convert it to safetensors"
     case .pickle:

@@ -35,11 +35,8 @@ enum ForeignTensors {
 
   private static let conventions = [
     Convention(
-      prefixes: ["scaled_fp8"], suffixes: [".scaled_fp8", ".scale_weight", ".scale_input"],
-      meaning: "is part of a ComfyUI checkpoint in scaled fp8", advice: original),
-    Convention(
       suffixes: [".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".input_scale"],
-      meaning: "is a scale of weights quantised by another program, and nothing says that they are in ComfyUI's int8",
+      meaning: "is a scale of weights quantised by another program, and nothing says in which format",
       advice: original),
     Convention(
       suffixes: [".absmax", ".nested_absmax", ".quant_map", ".SCB"], infixes: [".quant_state.bitsandbytes__"],

@@ -1,16 +1,16 @@
 /// Packed weights as parts of mapped files, which may be read before they are needed and given up afterwards.
 public struct MappedWeights: Sendable {
   private struct Part: Sendable {
-    let file: SafetensorsFile
+    let file: WeightFile
     let name: String
   }
   private let parts: [Part]
   /// Bytes of all parts.
   public let byteCount: Int
 
-  init(_ parts: [(file: SafetensorsFile, name: String)]) {
+  init(_ parts: [(file: WeightFile, name: String)]) {
     self.parts = parts.map { Part(file: $0.file, name: $0.name) }
-    byteCount = parts.reduce(0) { $0 + ($1.file.header.entries[$1.name]?.byteCount ?? 0) }
+    byteCount = parts.reduce(0) { $0 + ($1.file.entries[$1.name]?.byteCount ?? 0) }
   }
 
   /// Reads everything into memory; returns when it is there.

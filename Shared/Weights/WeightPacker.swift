@@ -21,13 +21,17 @@ extension WeightSource {
 }
 
 extension ComponentWeights: WeightSource {
-  /// The element type that the tensor is stored in.
-  public func dtype(of name: String, _ shape: Shape) throws(WeightsError) -> DType { try tensor(name, shape).dtype }
+  /// The element type that the tensor is stored in; fp32 for what is stored in blocks.
+  public func dtype(of name: String, _ shape: Shape) throws(WeightsError) -> DType {
+    try numbers(name, shape).valueDType
+  }
 
-  /// A view into the mapped file.
+  /// A view into the mapped file, or what it holds in blocks, expanded.
   public func rows(_ range: Range<Int>, of name: String, _ shape: Shape) throws(WeightsError) -> Tensor {
-    let tensor = try tensor(name, shape)
-    return shape.rank == 0 ? tensor : tensor.rows(range)
+    guard shape.rank > 0 else { return try tensor(name, shape) }
+    let weight = try numbers(name, shape)
+    guard let values = weight.rows(range).plainValues() else { return try tensor(name, shape).rows(range) }
+    return values.dtype == weight.valueDType ? values : Tensor(values.floats(), shape: values.shape)
   }
 }
 

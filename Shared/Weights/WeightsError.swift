@@ -49,7 +49,7 @@ public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
     case .truncated(let file, let expected, let found):
       "\(file) is truncated: \(expected) bytes expected, \(found) found"
     case .foreignFile(let file, let expected, let kind): "\(file) is not \(expected): it is \(kind)"
-    case .malformedHeader(let file, let reason): "\(file): malformed safetensors header: \(reason)"
+    case .malformedHeader(let file, let reason): "\(file): malformed \(Self.format(of: file)) header: \(reason)"
     case .malformedEntry(let file, let tensor, let reason): "\(file): tensor \(name(tensor)): \(reason)"
     case .malformedIndex(let file, let reason): "\(file): malformed shard index: \(reason)"
     case .missingShard(let index, let shard, let single):
@@ -67,7 +67,7 @@ public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
       "\(file): tensor \(name(tensor)) has shape \(found), expected \(expected)"
     case .unsupportedDType(let file, let tensor, let found, let supported):
       "\(file): tensor \(name(tensor)) has element type \(found), supported are \(supported.joined(separator: ", "))"
-        + (found.hasPrefix("F8")
+        + (dtypeHints.contains { found.hasPrefix($0) }
           ? "; take the checkpoint in bf16, of which `qwen-image quantize` makes int8 or q4" : "")
     case .unexpectedTensors(let component, let first, let count):
       "\(component): \(count) tensor\(count == 1 ? "" : "s") that the model does not have: "
@@ -79,13 +79,20 @@ public enum WeightsError: Error, Equatable, Sendable, CustomStringConvertible {
     }
   }
 
+  /// How types begin that quantised checkpoints have.
+  private var dtypeHints: [String] { ["F8", "IQ", "Q", "TQ", "MXFP", "NVFP"] }
+
+  private static func format(of file: String) -> String {
+    file.lowercased().hasSuffix(".gguf") ? "GGUF" : "safetensors"
+  }
+
   /// What to do with the files that a directory has instead of weights.
   private static func hint(baseName: String, others: [String]) -> String {
     guard let first = others.first else { return "" }
     let found = "; it has " + others.joined(separator: ", ")
     let isPickle = [".bin", ".pt", ".pth", ".ckpt"].contains { first.hasSuffix($0) }
     if isPickle { return found + ": pickles are not read, convert them to safetensors" }
-    if first.hasSuffix(".gguf") { return found + ": GGUF is not read, take the model in the diffusers layout" }
+    if first.hasSuffix(".gguf") { return found + ": GGUF is not read here, take safetensors" }
     if first.hasPrefix("\(baseName)-") { return found + ": shards need their index, download it too" }
     return found
   }

@@ -162,6 +162,38 @@ def safetensors():
         write("safetensors", name, struct.pack(">H", size) + json.dumps(header).encode())
 
 
+def ggufs():
+    def text(value):
+        data = value.encode()
+        return struct.pack("<Q", len(data)) + data
+
+    def pair(key, kind, data):
+        return text(key) + struct.pack("<I", kind) + data
+
+    def tensor(name, extents, kind, offset):
+        return text(name) + struct.pack(f"<I{len(extents)}QIQ", len(extents), *extents, kind, offset)
+
+    def header(pairs, tensors, version=3, counts=None):
+        counts = counts or (len(tensors), len(pairs))
+        return b"GGUF" + struct.pack("<IQQ", version, *counts) + b"".join(pairs + tensors)
+
+    def file(data, header, extra=64):
+        write("gguf", data, struct.pack(">H", extra) + header)
+
+    architecture = pair("general.architecture", 8, text("qwen_image"))
+    every = [architecture, pair("general.alignment", 4, struct.pack("<I", 8)), pair("a", 0, b"\1"), pair("b", 3, b"\0\x80"),
+             pair("c", 6, struct.pack("<f", 0.5)), pair("d", 7, b"\1"), pair("e", 11, struct.pack("<q", -1)),
+             pair("f", 12, struct.pack("<d", 1e300)), pair("tokens", 9, struct.pack("<IQ", 8, 2) + text("x") + text("")),
+             pair("nested", 9, struct.pack("<IQIQ", 9, 1, 5, 2) + struct.pack("<2i", -1, 7)),
+             pair("comfy.gguf.orig_shape.t", 9, struct.pack("<IQ3i", 5, 3, 2, 1, 4))]
+    file("every", header(every, [tensor("t", [8], 0, 0), tensor("u", [4, 3], 1, 32)]), 96)
+    file("blocks", header([architecture], [tensor("a", [32, 2], 8, 0), tensor("b", [256], 12, 96)], 2), 300)
+    file("overlap", header([], [tensor("a", [8], 0, 0), tensor("b", [8], 0, 0)]))
+    file("huge", header([], [tensor("a", [2**62, 2**62, 0], 1, 0)]))
+    file("many", header([], [], counts=(2**40, 0)))
+    file("twice", header([architecture, architecture], []))
+
+
 def pngs():
     for path in sorted((TESTS / "Golden" / "png").glob("*.png")):
         write("png", path.stem, b"\x01" + path.read_bytes())
@@ -202,5 +234,6 @@ if __name__ == "__main__":
     forms()
     data_urls()
     safetensors()
+    ggufs()
     pngs()
     images()

@@ -14,7 +14,7 @@ enum Damage: String, CaseIterable {
   case sameBytesAsU8, sameBytesAsF8
   /// The file ends in the middle of it.
   case cut
-  /// One byte per element in the same shape.
+  /// One byte per element in the same shape, of a type that no weights have.
   case sameShapeAsF8
   /// It is gone from the file, and the index still lists it.
   case removedFromItsShard
@@ -55,7 +55,7 @@ enum Damage: String, CaseIterable {
     case .sameShapeAsF8:
       guard tensor.width > 1 else { return nil }
       let bytes = Array(tensor.bytes.prefix(tensor.elementCount))
-      damaged[name] = StoredTensor(dtype: "F8_E4M3", shape: tensor.shape, bytes: bytes)
+      damaged[name] = StoredTensor(dtype: "F8_E8M0", shape: tensor.shape, bytes: bytes)
       return .file(damaged.bytes())
     case .cut:
       let before = file.tensors[..<index].reduce(headerByteCount) { $0 + $1.tensor.bytes.count }

@@ -122,7 +122,6 @@ import Weights
   @Test(arguments: [
     ("model.diffusion_model.img_in.weight", "ComfyUI single file"),
     ("text_encoders.qwen25_7b.model.norm.weight", "ComfyUI single file"),
-    ("a.scaled_fp8", "ComfyUI checkpoint in scaled fp8"), ("a.scale_weight", "ComfyUI checkpoint in scaled fp8"),
     ("a.weight_scale_inv", "another program"), ("a.weight.absmax", "bitsandbytes"), ("a.weight.SCB", "bitsandbytes"),
     ("a.weight.quant_state.bitsandbytes__fp4", "bitsandbytes"), ("a.qweight", "GPTQ, AWQ"),
     ("a.weight._data", "quanto"),

@@ -23,7 +23,7 @@ import Weights
       tensors["a.comfy_quant"] = Tensor(Array(text.utf8), .uint8, shape: [text.utf8.count])
     }
 
-    func weights(in directory: URL, rename: (String) -> String = { $0 }) throws -> ComponentWeights {
+    func weights(in directory: URL, rename: @escaping (String) -> String = { $0 }) throws -> ComponentWeights {
       try SafetensorsWriter.write(
         tensors.map { (name: $0.key, tensor: $0.value) }, to: directory.appending(path: "model.safetensors"),
         metadata: metadata)
@@ -31,7 +31,7 @@ import Weights
     }
 
     /// Opens the file and reads the layer, and nothing else.
-    func read(in directory: URL, rename: (String) -> String = { $0 }) throws -> Int8Weight {
+    func read(in directory: URL, rename: @escaping (String) -> String = { $0 }) throws -> Int8Weight {
       let weights = try weights(in: directory, rename: rename)
       try weights.requireOnly(["a.weight", "norm"])
       let weight = try weights.linearWeight("a.weight", [6, 64])
@@ -119,9 +119,12 @@ import Weights
 
   @Test(
     arguments: [
-      ("int8_blockwise", "\"int8_blockwise\"; of ComfyUI's formats, int8_tensorwise is read"),
-      ("float8_e4m3fn", "\"float8_e4m3fn\""), ("nvfp4", "\"nvfp4\""), ("mxfp8", "\"mxfp8\""),
-      ("convrot_w4a4", "`qwen-image quantize`"), ("asym_w4a8_int8", "bf16"), ("a\u{1b}[2J", "\"a\\u{1B}[2J\""),
+      (
+        "int8_blockwise",
+        "\"int8_blockwise\"; of ComfyUI's formats, int8_tensorwise, convrot_w4a4, float8_e4m3fn, float8_e5m2 are read"
+      ),
+      ("nvfp4", "\"nvfp4\""), ("mxfp8", "`qwen-image quantize`"), ("asym_w4a8_int8", "bf16"),
+      ("a\u{1b}[2J", "\"a\\u{1B}[2J\""),
     ])
   func otherFormatsAreRefused(_ format: String, _ message: String) throws {
     let directory = try TemporaryDirectory()

@@ -19,6 +19,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
   case dataURL = "data-url"
   /// The header of a safetensors file.
   case safetensors
+  /// The header of a GGUF file.
+  case gguf
   /// A PNG file.
   case png
   /// An image file of any format that is read.
@@ -34,6 +36,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case .form: Self.readForm(bytes)
     case .dataURL: Self.readDataURL(bytes)
     case .safetensors: Self.readSafetensors(bytes)
+    case .gguf: Self.readGGUF(bytes)
     case .png: Self.readPNG(bytes)
     case .image: Self.readImage(bytes)
     case .journal: Self.readJournal(bytes)
@@ -98,6 +101,30 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
       precondition(entry.shape.dimensions.allSatisfy { $0 >= 0 })
     }
     precondition(end == dataByteCount, "tensors do not fill the file")
+  }
+
+  // MARK: - GGUF
+
+  /// Two bytes for the bytes of tensors that are not there, big-endian, then the header.
+  private static func readGGUF(_ bytes: [UInt8]) {
+    guard bytes.count >= 2 else { return }
+    let header = Array(bytes[2...]), fileByteCount = header.count + Int(bytes[0]) << 8 + Int(bytes[1])
+    // What is cut off is asked for, or was not needed.
+    let whole = try? GGUFHeader.read(header, fileByteCount: fileByteCount, file: "file")
+    if let part = try? GGUFHeader.read(Array(header.dropLast(1)), fileByteCount: fileByteCount, file: "file") {
+      precondition(part == whole, "a part of the file is another header")
+    }
+    guard let whole else { return }
+    var end = 0
+    for (_, entry) in whole.entries.sorted(by: {
+      ($0.value.begin, $0.value.byteCount) < ($1.value.begin, $1.value.byteCount)
+    }) {
+      precondition(entry.begin >= end && entry.byteCount >= 0, "tensors overlap")
+      end = entry.begin + entry.byteCount
+      precondition(entry.shape.dimensions.allSatisfy { $0 >= 0 })
+      precondition(entry.shape.elementCount >= 0)
+    }
+    precondition(end == 0 || whole.dataOffset + end <= fileByteCount, "tensors end behind the file")
   }
 
   // MARK: - PNG

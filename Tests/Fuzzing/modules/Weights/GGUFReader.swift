@@ -1,0 +1,1 @@
+../../../../Shared/Weights/GGUFReader.swift
