@@ -193,20 +193,35 @@ public struct QwenImageFamily: ModelFamily {
     case .textEncoder:
       TextEncoderConfiguration.isUnused(name) && !(promptImages != nil && VisionTower.isTensor(name))
     case .vae: (promptImages == nil ? CodecParts.decoder : [.encoder, .decoder]).ignores(name)
+    case .transformer: MMDiT.isUnused(name)
     default: false
     }
   }
 
-  /// Opens weights; those of the text encoder by their published names.
+  /// The vision tower's modules as llama.cpp names them.
+  private static let tower = LlamaNames.Tower(
+    block: [
+      "ln1": "norm1", "ln2": "norm2", "attn_qkv": "attn.qkv", "attn_out": "attn.proj", "ffn_gate": "mlp.gate_proj",
+      "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+    ],
+    others: ["v.post_ln": "merger.ln_q", "mm.0": "merger.mlp.0", "mm.2": "merger.mlp.2"])
+
+  /// Opens weights: of the text encoder as transformers or llama.cpp name them, of the autoencoder as diffusers or its
+  /// authors do, of the transformer as diffusers or ComfyUI do.
   public static func weights(
-    of component: ModelComponent, in folder: URL
+    of component: ModelComponent, from source: ComponentSource
   ) throws(WeightsError) -> ComponentWeights {
-    guard component == .textEncoder else {
-      return try ComponentWeights(directory: folder, baseName: component.weightsBaseName)
-    }
+    let isEncoder = component == .textEncoder
     return try ComponentWeights(
-      directory: folder, baseName: component.weightsBaseName, preferring: .singleFile,
-      rename: TextEncoderConfiguration.publishedTensorName)
+      source, baseName: component.weightsBaseName, preferring: isEncoder ? .singleFile : .index, acceptsAnyName: true
+    ) { stored in
+      switch component {
+      case .textEncoder:
+        LlamaNames.naming(of: stored, tower: tower, published: TextEncoderConfiguration.publishedTensorName)
+      case .vae: OriginalNames.naming(of: stored)
+      default: TensorNaming(rename: SingleFileNames.withoutPrefix)
+      }
+    }
   }
 
   /// Loads `tokenizer/` and `text_encoder/`; of the latter the vision tower only if prompts come with images.
@@ -229,7 +244,7 @@ public struct QwenImageFamily: ModelFamily {
     of model: ModelDirectory, _ weights: ComponentWeights, _ compute: Compute, _ pool: ThreadPool
   ) throws -> ImageReader {
     // Those of a checkpoint for text-to-image have not been checked yet.
-    let images = if let promptImages { promptImages } else { try PromptImages(contentsOf: model.url, textEncoder) }
+    let images = if let promptImages { promptImages } else { try PromptImages(contentsOf: model.base, textEncoder) }
     return ImageReader(
       tower: try VisionTower(weights, configuration: images.vision, compute: compute),
       preprocessor: ImagePreprocessor(vision: images.vision, processor: images.processor, pool: pool))

@@ -122,17 +122,30 @@ public struct QwenImage21Family: ModelFamily {
     }
   }
 
-  /// Opens weights, those of text encoder and transformer by their published names.
+  /// The vision tower's modules as llama.cpp names them.
+  private static let tower = LlamaNames.Tower(
+    block: [
+      "ln1": "norm1", "ln2": "norm2", "attn_qkv": "attn.qkv", "attn_out": "attn.proj", "ffn_up": "mlp.linear_fc1",
+      "ffn_down": "mlp.linear_fc2",
+    ],
+    others: [
+      "v.patch_embd": "patch_embed.proj", "v.position_embd": "pos_embed", "v.post_ln": "merger.norm",
+      "mm.0": "merger.linear_fc1", "mm.2": "merger.linear_fc2",
+    ])
+
+  /// Opens weights: of the text encoder as transformers or llama.cpp name them, of the autoencoder as diffusers or its
+  /// authors do, of the transformer as diffusers or ComfyUI do.
   public static func weights(
-    of component: ModelComponent, in folder: URL
+    of component: ModelComponent, from source: ComponentSource
   ) throws(WeightsError) -> ComponentWeights {
-    switch component {
-    case .textEncoder:
-      try ComponentWeights(
-        directory: folder, baseName: component.weightsBaseName, preferring: .singleFile,
-        rename: Qwen3TextConfiguration.publishedTensorName)
-    case .transformer: try SingleStreamTransformer.weights(in: folder)
-    default: try ComponentWeights(directory: folder, baseName: component.weightsBaseName)
+    if component == .transformer { return try SingleStreamTransformer.weights(from: source) }
+    let isEncoder = component == .textEncoder
+    return try ComponentWeights(
+      source, baseName: component.weightsBaseName, preferring: isEncoder ? .singleFile : .index, acceptsAnyName: true
+    ) { stored in
+      isEncoder
+        ? LlamaNames.naming(of: stored, tower: tower, published: Qwen3TextConfiguration.publishedTensorName)
+        : OriginalNames.naming(of: stored)
     }
   }
 

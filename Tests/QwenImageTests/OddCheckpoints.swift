@@ -131,7 +131,7 @@ extension OddCheckpoint {
     .refused("pickles only", "vae has neither", "diffusion_pytorch_model.bin: pickles are not read") {
       try $0.move(vaeFile, to: "vae/diffusion_pytorch_model.bin")
     },
-    .refused("a GGUF file beside the configuration", "transformer has neither", "model-Q4_K_M.gguf: GGUF is not read") {
+    .refused("another file with the name of a GGUF file", "transformer/model-Q4_K_M.gguf", "it is not a GGUF file") {
       copy in
       try copy.merge(.transformer)
       try copy.move("\(transformer).safetensors", to: "transformer/model-Q4_K_M.gguf")
@@ -292,12 +292,17 @@ extension OddCheckpoint {
     .loads("rotary frequencies of old versions of transformers") { copy in
       try copy.merge(.textEncoder) { $0["model.layers.0.self_attn.rotary_emb.inv_freq"] = zeros([8]) }
     },
-    .refused("a ComfyUI file", "\(transformer).safetensors", "below model.diffusion_model.", "diffusers layout") {
-      copy in
-      try copy.merge(.transformer) { rename(&$0) { "model.diffusion_model." + $0 } }
+    .loads("a ComfyUI file") { copy in
+      try copy.merge(.transformer) {
+        rename(&$0) { "model.diffusion_model." + $0 }
+        $0["model.diffusion_model.__index_timestep_zero__"] = zeros([0])
+      }
+      try copy.move("\(transformer).safetensors", to: "transformer/qwen_image_bf16.safetensors")
     },
-    .refused("the VAE of ComfyUI", vaeFile, "\"decoder.middle.0.residual.0.gamma\"", "the VAE of Wan and ComfyUI") {
-      copy in
+    .refused("a pipeline in a ComfyUI file", "\"first_stage_model.conv1.bias\"", "ComfyUI single file") { copy in
+      try copy.merge(.transformer) { $0["first_stage_model.conv1.bias"] = zeros([1]) }
+    },
+    .refused("names of two conventions", vaeFile, "\"decoder.middle.0.residual.0.gamma\"", "both stand for") { copy in
       try copy.merge(.vae) { $0["decoder.middle.0.residual.0.gamma"] = zeros([24, 1, 1, 1]) }
     },
     .refused("a compiled module", "\"_orig_mod.img_in.bias\"", "torch.compile") { copy in
@@ -327,17 +332,6 @@ extension OddCheckpoint {
   // MARK: - Weights that other programs have quantised
 
   private static let quantised: [OddCheckpoint] = [
-    .refused("a cast to fp8", "\"img_in.weight\" has element type F8_E4M3", "`qwen-image quantize`") { copy in
-      try copy.merge(.transformer, castToFP8)
-    },
-    .refused("scaled fp8 of ComfyUI", "scaled_fp8", "ComfyUI checkpoint in scaled fp8", "`qwen-image quantize`") {
-      copy in
-      try copy.merge(.transformer) { file in
-        castToFP8(&file)
-        rename(&file) { "model.diffusion_model." + $0 }
-        file["model.diffusion_model.scaled_fp8"] = zeros([2], "F8_E4M3")
-      }
-    },
     .refused("bitsandbytes", "transformer/config.json", "\"bitsandbytes\" (nf4)", "`qwen-image quantize`") { copy in
       try copy.edit("transformer/config.json") {
         $0["quantization_config"] = [
@@ -360,14 +354,6 @@ extension OddCheckpoint {
       try copy.merge(.transformer) { $0["transformer_blocks.0.attn.to_q.weight_scale"] = zeros([1]) }
     },
   ]
-
-  @Sendable private static func castToFP8(_ file: inout StoredFile) {
-    for index in file.tensors.indices where file.tensors[index].tensor.shape.count == 2 {
-      let tensor = file.tensors[index].tensor
-      file.tensors[index].tensor = StoredTensor(
-        dtype: "F8_E4M3", shape: tensor.shape, bytes: [UInt8](repeating: 0x38, count: tensor.elementCount))
-    }
-  }
 
   @Sendable private static func quantiseWithBitsAndBytes(_ file: inout StoredFile) {
     let name = "transformer_blocks.0.attn.to_q.weight"

@@ -15,10 +15,17 @@ enum CheckpointFiles {
   private static let maxFileBytes = 64 << 20
   private static let folders = ["scheduler", "tokenizer", "processor", "text_encoder", "transformer", "vae"]
 
-  /// Every small file of a checkpoint that is not about the place of tensors, by its path.
+  /// Every small file of a checkpoint that is not about the place of tensors, by its path. Where a `model.json` names
+  /// another directory for them, those beside it count before those there.
   static func copied(from source: URL) throws -> [String: Data] {
+    let base = try ModelSources(source).base
+    let own = try copied(from: source, folders: base == source ? [""] + folders : [""])
+    return base == source ? own : try copied(from: base, folders: [""] + folders).merging(own) { _, own in own }
+  }
+
+  private static func copied(from source: URL, folders: [String]) throws -> [String: Data] {
     var files: [String: Data] = [:]
-    for folder in [""] + folders {
+    for folder in folders {
       let directory = folder.isEmpty ? source : source.appending(path: folder)
       for name in (try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? []
       where !name.hasPrefix(".") {
@@ -27,7 +34,9 @@ enum CheckpointFiles {
           throw PipelineError.checkpoint("\(file.path) is a symbolic link to \(target), which does not exist")
         }
         let values = try file.resolvingSymlinksInPath().resourceValues(forKeys: [.isRegularFileKey, .fileSizeKey])
-        guard values.isRegularFile == true, !name.hasSuffix(".safetensors"), !name.contains(".safetensors.index.")
+        let isWeights = [".safetensors", ".gguf"].contains { name.lowercased().hasSuffix($0) }
+        guard values.isRegularFile == true, !isWeights, !name.contains(".safetensors.index."),
+          !(folder.isEmpty && name == ModelSources.fileName)
         else { continue }
         guard values.fileSize ?? 0 <= maxFileBytes else {
           throw PipelineError.checkpoint(

@@ -55,10 +55,12 @@ extension ModelDirectory {
 
   private static func update(_ hash: inout LabelledHash, with weights: ComponentWeights) throws(WeightsError) {
     for name in weights.names {
-      guard let entry = weights.entry(name) else { continue }
       let quantisation = weights.quantisation(of: name).map { " \($0)" } ?? ""
-      hash.update(name, Data("\(entry.dtypeName) \(entry.shape)\(quantisation)".utf8))
-      hash.update("bytes", Data(try weights.readBytes(of: name, in: sample(byteCount: entry.byteCount))))
+      for part in 0..<weights.partCount(of: name) {
+        guard let entry = weights.entry(name, part: part) else { continue }
+        hash.update(name, Data("\(entry.dtypeName) \(entry.shape)\(quantisation)".utf8))
+        hash.update("bytes", Data(try weights.readBytes(of: name, part: part, in: sample(byteCount: entry.byteCount))))
+      }
     }
   }
 

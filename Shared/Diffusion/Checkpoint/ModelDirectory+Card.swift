@@ -6,7 +6,7 @@ extension ModelDirectory {
   /// How the model wants to be used: its name, what it takes, and what it does when a request leaves something open.
   ///
   /// Published checkpoints do not say any of this in their files, so the family's documented values apply. A checkpoint
-  /// may carry a `generation_defaults.json` beside `model_index.json` with values of its own:
+  /// may carry a `generation_defaults.json` beside `model_index.json` or `model.json` with values of its own:
   ///
   ///     {"id": "nano", "width": 64, "height": 64, "steps": 12, "true_cfg_scale": 3.5, "negative_prompt": " ",
   ///      "min_side": 64, "max_side": 128, "recommended_sizes": ["64x64"],
@@ -16,8 +16,8 @@ extension ModelDirectory {
   public func card() throws(PipelineError) -> ModelCard {
     let name = url.standardizedFileURL.lastPathComponent
     var card = family.card(of: ModelIdentity(id: name, fingerprint: fingerprint))
-    let file = url.appending(path: "generation_defaults.json")
-    guard isPresent(file.path) else { return card }
+    let files = [url, base].map { $0.appending(path: "generation_defaults.json") }
+    guard let file = files.first(where: { isPresent($0.path) }) else { return card }
     do { try card.apply(ConfigurationFields(contentsOf: file)) } catch { throw .checkpoint("\(error)") }
     do {
       try card.limits.validate(

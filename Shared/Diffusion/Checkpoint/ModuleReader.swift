@@ -24,6 +24,14 @@ package final class ModuleReader {
     return try weights.tensor(name, shape)
   }
 
+  /// The table of embeddings `name`, which must have `shape`.
+  package func table(_ name: String, _ shape: Shape) throws(WeightsError) -> EmbeddingTable {
+    used.insert(name)
+    try weights.require(name, shape)
+    if case .encoded(let table) = try weights.linearWeight(name, shape) { return .encoded(table) }
+    return .plain(try weights.tensor(name, shape))
+  }
+
   /// `name.weight` [output, input] and, unless `bias` is false, `name.bias` [output].
   package func linear(_ name: String, input: Int, output: Int, bias: Bool = true) throws(WeightsError) -> Linear {
     try source(ofLinear: name, input: input, output: output, bias: bias).layer(compute)

@@ -46,10 +46,10 @@ public enum QuantisedCheckpoint {
     try checkDecoder(source)
     let staged = try StagedDirectory.beside(destination)
     try CheckpointFiles.write(CheckpointFiles.copied(from: source.url), to: staged.url)
-    try copyWeights(of: .vae, from: source, to: staged.url)
+    let packer = WeightPacker(compute: Compute(precision: .bf16, pool: pool), limits: limits)
+    try copyWeights(of: .vae, from: source, to: staged.url, packer)
     try requireSpace(parts.flatMap(\.plan), in: staged.url)
 
-    let packer = WeightPacker(compute: Compute(precision: .bf16, pool: pool), limits: limits)
     let total = parts.flatMap(\.plan).reduce(0) { $0 + $1.shape.elementCount }
     var before = 0, components: [Report.Component] = []
     for (component, weights, plan) in parts {
@@ -79,7 +79,7 @@ public enum QuantisedCheckpoint {
     let weights = try source.weights(of: .vae)
     let family = source.family
     for parameter in family.inventory(of: .vae).parameters where !family.isUnused(parameter.name, in: .vae) {
-      _ = try weights.tensor(parameter.name, parameter.shape)
+      try weights.require(parameter.name, parameter.shape)
     }
   }
 
@@ -97,24 +97,37 @@ public enum QuantisedCheckpoint {
       if parameter.isLinear {
         _ = try weights.linearWeight(parameter.name, parameter.shape)
       } else {
-        _ = try weights.tensor(parameter.name, parameter.shape)
+        try weights.require(parameter.name, parameter.shape)
       }
     }
     let known = Dictionary(uniqueKeysWithValues: inventory.map { ($0.name, $0) })
     return weights.names.compactMap { name in
       let isPlanned = !family.isUnused(name, in: component) && !weights.isCompanion(name)
       guard isPlanned, let entry = weights.entry(name) else { return nil }
-      let stored = weights.quantisation(of: name)?.precision
+      let stored = weights.quantisation(of: name)
       return known[name]?.planned(for: precision, layers, stored: stored) ?? PlannedTensor(name, entry.shape, .copied)
     }
   }
 
-  private static func copyWeights(of component: ModelComponent, from source: ModelDirectory, to directory: URL) throws {
+  /// Copies a component's files, or writes what they hold under the published names if that is not how they are.
+  private static func copyWeights(
+    of component: ModelComponent, from source: ModelDirectory, to directory: URL, _ packer: WeightPacker
+  ) throws {
     let folder = directory.appending(path: component.rawValue)
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    for name in try FileManager.default.contentsOfDirectory(atPath: source.url(of: component).path)
+    let weights = try source.weights(of: component)
+    guard case .folder(let original) = source.source(of: component), weights.isPublished else {
+      let plan = weights.names.filter { !weights.isCompanion($0) }.compactMap { name in
+        weights.entry(name).map { PlannedTensor(name, $0.shape, .copied) }
+      }
+      let writer = ShardedWriter(folder, baseName: component.weightsBaseName, tensorsMax: plan.count)
+      _ = try packer.write(plan, from: weights, to: writer) { _ in }
+      _ = try writer.finish()
+      return
+    }
+    for name in try FileManager.default.contentsOfDirectory(atPath: original.path)
     where name.contains(".safetensors") {
-      let file = source.url(of: component).appending(path: name).resolvingSymlinksInPath()
+      let file = original.appending(path: name).resolvingSymlinksInPath()
       try FileManager.default.copyItem(at: file, to: directory.appending(path: "\(component.rawValue)/\(name)"))
     }
   }

@@ -81,9 +81,9 @@ extension ParameterDescription {
   /// What a checkpoint packed for `mode` makes of this tensor; nil: a checkpoint as it is published. Modulations that
   /// are not quantised stay as they are, since they are packed once per schedule; so do the layers that a quantised
   /// mode keeps in bf16.
-  func planned(for mode: Precision?, _ layers: LayerPrecision, stored: Precision? = nil) -> PlannedTensor {
+  func planned(for mode: Precision?, _ layers: LayerPrecision, stored: StoredQuantisation? = nil) -> PlannedTensor {
     guard let mode, isLinear else { return PlannedTensor(name, shape, .copied) }
-    let precision = layers.precision(of: name, in: mode, stored: stored)
+    let precision = layers.precision(of: name, in: mode, stored: stored?.precision)
     let isPacked = precision != .bf16 || stored != nil || mode == .bf16 && !layers.isModulation(name)
     return PlannedTensor(name, shape, isPacked ? .packed(precision, rotates: layers.rotatesInputs) : .copied)
   }

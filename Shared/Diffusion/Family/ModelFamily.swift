@@ -41,8 +41,10 @@ public protocol ModelFamily: Sendable {
   /// Whether a tensor, by its published name, belongs to a part that no pipeline of the checkpoint's class needs: it
   /// may be missing.
   func isUnused(_ name: String, in component: ModelComponent) -> Bool
-  /// Opens the weights in a component's folder; tensors have their published names, whichever names the files use.
-  static func weights(of component: ModelComponent, in folder: URL) throws(WeightsError) -> ComponentWeights
+  /// Opens a component's weights; tensors have their published names, whichever names the files use.
+  static func weights(
+    of component: ModelComponent, from source: ComponentSource
+  ) throws(WeightsError) -> ComponentWeights
 
   /// Loads what turns prompts into conditioning.
   ///
@@ -85,8 +87,10 @@ extension ModelFamily {
   /// The autoencoder, the text encoder and the transformer.
   public static var components: [ModelComponent] { [.vae, .textEncoder, .transformer] }
   /// Opens weights whose tensors are named as published.
-  public static func weights(of component: ModelComponent, in folder: URL) throws(WeightsError) -> ComponentWeights {
-    try ComponentWeights(directory: folder, baseName: component.weightsBaseName)
+  public static func weights(
+    of component: ModelComponent, from source: ComponentSource
+  ) throws(WeightsError) -> ComponentWeights {
+    try ComponentWeights(source, baseName: component.weightsBaseName) { _ in .published }
   }
 }
 

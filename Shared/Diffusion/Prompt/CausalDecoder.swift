@@ -54,7 +54,7 @@ package struct CausalDecoder<Layer: CausalDecoderLayer>: Sendable {
   package let compute: Compute
   /// For weights that do not all fit into memory; nil: they do.
   package let streaming: WeightStreaming?
-  private let embedding: Tensor
+  private let embedding: EmbeddingTable
   private let layers: [Layer]
   private let finalNorm: (weight: Tensor, epsilon: Float)?
   private let rotary: @Sendable ([TokenSequence.Position]) -> RotaryTable
@@ -66,7 +66,7 @@ package struct CausalDecoder<Layer: CausalDecoderLayer>: Sendable {
   ///   - finalNorm: of the hidden states; nil: they are what the last layer makes.
   ///   - rotary: makes tables for tokens at given positions.
   package init(
-    compute: Compute, embedding: Tensor, layers: [Layer], finalNorm: (weight: Tensor, epsilon: Float)?,
+    compute: Compute, embedding: EmbeddingTable, layers: [Layer], finalNorm: (weight: Tensor, epsilon: Float)?,
     streaming: WeightStreaming?, rotary: @escaping @Sendable ([TokenSequence.Position]) -> RotaryTable
   ) {
     self.compute = compute
@@ -78,7 +78,7 @@ package struct CausalDecoder<Layer: CausalDecoderLayer>: Sendable {
   }
 
   /// Rows of the embedding table.
-  package var vocabularySize: Int { embedding.shape[0] }
+  package var vocabularySize: Int { embedding.rowCount }
 
   /// Runs the model over a sequence, at least one token, for sequences that continue it.
   ///
@@ -138,7 +138,7 @@ package struct CausalDecoder<Layer: CausalDecoderLayer>: Sendable {
   private func embed(_ sequences: [TokenSequence], _ parts: [Range<Int>]) -> Tensor {
     let ids = sequences.flatMap(\.ids)
     precondition(ids.allSatisfy { (0..<vocabularySize).contains($0) }, "token id outside the vocabulary")
-    var x = compute.gatherRows(embedding, ids)
+    var x = embedding.rows(ids, compute)
     guard sequences.contains(where: { !$0.images.isEmpty }) else { return x }
     x.withMutableTensor { x in
       for (sequence, part) in zip(sequences, parts) {

@@ -19,7 +19,7 @@ public struct LanguageModel: Sendable {
   ) throws(WeightsError) {
     let reader = ModuleReader(weights, compute: compute, layers: QwenImageFamily.layers)
     self.configuration = configuration
-    let embedding = try reader.tensor(
+    let embedding = try reader.table(
       "model.embed_tokens.weight", [configuration.vocabularySize, configuration.hiddenSize])
     var layers: [DecoderLayer] = []
     for index in 0..<configuration.layerCount { layers.append(try DecoderLayer(index, reader, configuration)) }

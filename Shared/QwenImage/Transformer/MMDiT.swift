@@ -42,8 +42,12 @@ public struct MMDiT: Sendable {
         (0..<configuration.layerCount).map { reader.mapped(prefix: "transformer_blocks.\($0).") }, residentMax: max)
     }
     self.controlNetworks = controlNetworks
-    try reader.finish()
+    try reader.finish(ignoring: Self.isUnused)
   }
+
+  /// Whether a tensor only tells ComfyUI that the images that condition a step are at time 0, as the configuration
+  /// says too (`zero_cond_t`).
+  static func isUnused(_ name: String) -> Bool { name == "__index_timestep_zero__" }
 
   // MARK: - What all steps have in common
 

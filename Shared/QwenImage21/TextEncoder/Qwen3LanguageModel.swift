@@ -26,7 +26,7 @@ public struct Qwen3LanguageModel: Sendable {
   ) throws(WeightsError) {
     let reader = ModuleReader(weights, compute: compute, layers: rules)
     self.configuration = configuration
-    let embedding = try reader.tensor(
+    let embedding = try reader.table(
       "\(Self.prefix)embed_tokens.weight", [configuration.vocabularySize, configuration.hiddenSize])
     var layers: [Qwen3DecoderLayer] = []
     for index in 0..<configuration.layerCount { layers.append(try Qwen3DecoderLayer(index, reader, configuration)) }

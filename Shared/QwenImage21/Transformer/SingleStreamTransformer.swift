@@ -81,21 +81,21 @@ public struct SingleStreamTransformer: Sendable {
     try reader.finish()
   }
 
-  /// Opens the weights in a component's folder; tensors have their published names. Other programs write them behind
-  /// `model.diffusion_model.`, and the two layers at the entrance of a block's MLP as one, `gate_up`, in a file of any
-  /// name.
+  /// Opens the weights in a component's folder; see ``weights(from:)``.
   public static func weights(in folder: URL) throws(WeightsError) -> ComponentWeights {
-    try ComponentWeights(
-      directory: folder, baseName: "diffusion_pytorch_model", acceptsAnyName: true,
-      rename: { name in
-        let prefix = "model.diffusion_model."
-        return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
-      },
-      dividing: { name in
+    try weights(from: .folder(folder))
+  }
+
+  /// Opens weights; tensors have their published names. Other programs write them behind `model.diffusion_model.`, and
+  /// the two layers at the entrance of a block's MLP as one, `gate_up`, in a file of any name.
+  public static func weights(from source: ComponentSource) throws(WeightsError) -> ComponentWeights {
+    try ComponentWeights(source, baseName: "diffusion_pytorch_model", acceptsAnyName: true) { _ in
+      TensorNaming(rename: SingleFileNames.withoutPrefix) { name in
         let fused = ".img_mlp.gate_up.weight"
         guard name.hasSuffix(fused) else { return nil }
         return ["gate_layer", "proj"].map { "\(name.dropLast(fused.count)).img_mlp.\($0).weight" }
-      })
+      }
+    }
   }
 
   /// Names everything that results depend on besides weights and inputs.
