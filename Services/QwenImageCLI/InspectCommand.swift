@@ -2,23 +2,26 @@ import ArgumentParser
 import Foundation
 import ImageCodec
 
-/// `qwen-image inspect`: what an image says about its making.
+/// `qwen-image inspect`: what an image says about its making, or what a checkpoint holds.
 struct InspectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "inspect", abstract: "Print what an image was made of, as JSON.",
+    commandName: "inspect", abstract: "Print what an image was made of, or what a checkpoint holds, as JSON.",
     discussion: """
       Images of this software hold the model, prompts, seed and everything else that they depend on, under the keyword \
       \(ImageMetadata.keyword). Other texts of a file are printed with --all: of PNG its text chunks, of WebP and JPEG \
-      the software and the comment of EXIF, as "parameters".
+      the software and the comment of EXIF, as "parameters". Of a checkpoint, or a safetensors or GGUF file, the \
+      files, the types of the tensors and the mode that auto chooses are printed; headers are checked, tensors are not \
+      read.
       """)
 
-  @Argument(help: "A PNG, WebP or JPEG file; - is standard input.", completion: .file())
+  @Argument(help: "A PNG, WebP or JPEG file, - for standard input; or a checkpoint.", completion: .file())
   var image: String
 
   @Flag(help: "Print every text of the file.")
   var all = false
 
   func run() throws {
+    if image != "-", let model = try InspectedModel(image) { return try print(model) }
     let file: (header: ImageFile.Header, texts: [PNG.Text])
     do { file = try ImageFile.texts(of: try read(), limits: Self.limits) } catch let error as ImageFileError {
       throw OutputError(name: image, reason: "\(error)")

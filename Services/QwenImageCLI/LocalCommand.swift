@@ -16,7 +16,7 @@ struct LocalCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "local", abstract: "Draw an image in this process, without a cluster.")
 
-  @Option(help: "Directory of a checkpoint in diffusers layout.")
+  @Option(help: "Directory of a checkpoint in diffusers layout, or with a model.json.")
   var model: String
 
   @OptionGroup var request: RequestOptions

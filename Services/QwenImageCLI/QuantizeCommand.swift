@@ -17,7 +17,7 @@ struct QuantizeCommand: AsyncParsableCommand {
       beside the original. The directory appears when it is complete; Ctrl-C leaves nothing behind.
       """)
 
-  @Argument(help: "The checkpoint, in diffusers layout.")
+  @Argument(help: "The checkpoint, in diffusers layout or with a model.json.")
   var source: String
 
   @Argument(help: "The directory to write; must not exist or be empty.")

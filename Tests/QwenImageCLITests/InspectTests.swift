@@ -52,6 +52,29 @@ import Testing
     }
   }
 
+  /// Of a checkpoint and of a file of weights, what they hold.
+  @Test func printsWhatWeightsThereAre() async throws {
+    try await withFolder { folder in
+      func components(_ path: String) async throws -> [String: NSDictionary] {
+        let result = try await CommandLineTool.run(["inspect", path], directory: folder)
+        #expect(result.isSuccess, "\(result)")
+        let fields = try JSONSerialization.jsonObject(with: Data(result.output)) as? NSDictionary
+        return fields?["components"] as? [String: NSDictionary] ?? [:]
+      }
+      let parts = try await components(CommandLineTool.model)
+      #expect(Set(parts.keys) == ["transformer", "text_encoder", "vae"])
+      #expect(parts["transformer"]?["mode"] as? String == "bf16")
+      let blocks = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appending(path: "Golden/formats/blocks.gguf")
+      let file = try await components(blocks.path)["blocks.gguf"]
+      let types = try #require(file?["types"] as? [String: NSDictionary])
+      #expect(types["Q4_K"] == ["tensors": 1, "values": 3 * 512, "bytes": 3 * 2 * 144] && types.count == 15)
+      try Data("GGUF".utf8).write(to: folder.appending(path: "a.gguf"))
+      let damaged = try await CommandLineTool.run(["inspect", "a.gguf"], directory: folder)
+      #expect(!damaged.isSuccess && damaged.errors.contains("a.gguf: malformed GGUF header"), "\(damaged)")
+    }
+  }
+
   @Test func printsEveryText() async throws {
     let (result, fields) = try await inspect(
       Self.metadata.texts + [PNG.Text("Comment", "\u{9b}2J caf\u{e9}")], ["--all"])
@@ -91,11 +114,13 @@ import Testing
       for (name, reason) in [
         ("a.png", "an HTML page"), ("b.png", "a damaged or incomplete PNG file: file ends early"),
         ("none.png", "No such file or directory"),
-        (".", "Is a directory"), ("c.png", "an image file of 10737418240 bytes, the limit is 52428800"),
+        ("c.png", "an image file of 10737418240 bytes, the limit is 52428800"),
       ] {
         let result = try await CommandLineTool.run(["inspect", name], directory: folder)
         #expect(result.status == .exited(1) && result.errors.hasPrefix("Error: \(name): \(reason)"), "\(result)")
       }
+      let folder = try await CommandLineTool.run(["inspect", "."], directory: folder)
+      #expect(folder.status == .exited(1) && folder.errors.contains("is not a checkpoint"), "\(folder)")
     }
   }
 
