@@ -17,6 +17,7 @@ struct GatewayMain {
       case .help(let text): print(text)
       case .checkConfiguration(let configuration):
         _ = try configuration.provenance.checked()
+        try configuration.enhancement.check()
         print("the configuration is right")
       case .health(let configuration): exit(await GatewayProcess.isHealthy(configuration) ? 0 : 1)
       case .run(let configuration): try await run(configuration)

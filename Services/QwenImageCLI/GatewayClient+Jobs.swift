@@ -21,6 +21,8 @@ extension GatewayClient {
     let status: String
     let createdAt: Int
     let prompt: String
+    /// nil: the prompt is the one that was sent.
+    let revisedPrompt: String?
     let size: String
     let step: Int
     let steps: Int

@@ -24,6 +24,7 @@ struct GatewayClient {
     var n: Int?
     var priority: String?
     var partialImages: Int?
+    var enhancePrompt: Bool?
   }
 
   /// Where a request has got to.
@@ -35,11 +36,19 @@ struct GatewayClient {
     let queuePosition: Int?
   }
 
+  /// An image, and what it was made of.
+  struct Completed: Decodable {
+    var b64Json: Data
+    let seed: UInt64?
+    /// nil: the prompt is the one that was sent.
+    let revisedPrompt: String?
+  }
+
   /// What the gateway tells.
   enum Event {
     case progress(Progress)
     case preview(RasterImage)
-    case completed(image: Data, seed: UInt64?)
+    case completed(Completed)
   }
 
   static let maxEventBytes = 256 << 20
@@ -109,10 +118,6 @@ struct GatewayClient {
   }
 
   private func handle(_ event: ServerSentEvents.Event, _ report: (Event) -> Void) throws {
-    struct Completed: Decodable {
-      let b64Json: Data
-      let seed: UInt64?
-    }
     struct Preview: Decodable { let b64Json: Data }
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
@@ -122,8 +127,9 @@ struct GatewayClient {
     case "image_generation.partial_image":
       if let image = Self.preview(try decoder.decode(Preview.self, from: data).b64Json) { report(.preview(image)) }
     case "image_generation.completed":
-      let completed = try decoder.decode(Completed.self, from: data)
-      report(.completed(image: try image(completed.b64Json), seed: completed.seed))
+      var completed = try decoder.decode(Completed.self, from: data)
+      completed.b64Json = try image(completed.b64Json)
+      report(.completed(completed))
     case "error": throw GatewayClientError.failed(message: Self.message(in: data) ?? "the gateway does not say why")
     default: break
     }

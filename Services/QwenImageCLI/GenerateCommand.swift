@@ -11,6 +11,8 @@ struct GenerateCommand: AsyncParsableCommand {
 
   @OptionGroup var request: RequestOptions
 
+  @OptionGroup var enhancement: EnhancementOptions
+
   @OptionGroup var model: ModelChoiceOptions
 
   @OptionGroup var output: OutputOptions
@@ -36,16 +38,18 @@ struct GenerateCommand: AsyncParsableCommand {
     defer { progress.finish() }
     progress.show("connecting to \(client.address)")
     var body = try await client.completed(request.body(output.encoding, model: model))
+    body.enhancePrompt = enhancement.field
     if progress.showsPreviews { body.partialImages = 3 }
     for try await event in client.generate(body) {
       switch event {
       case .preview(let image): progress.show(image)
       case .progress(let update):
         show(update, &progress)
-      case .completed(let image, let seed):
+      case .completed(let result):
         progress.finish()
-        if request.seed == .random, let seed { Terminal.note("seed \(seed)") }
-        try output.destination.write([UInt8](image))
+        if request.seed == .random, let seed = result.seed { Terminal.note("seed \(seed)") }
+        Terminal.note(prompt: result.revisedPrompt)
+        try output.destination.write([UInt8](result.b64Json))
         return
       }
     }

@@ -12,6 +12,7 @@ struct EditCommand: PromptedImageCommand {
   @OptionGroup var strength: StrengthOptions
   @OptionGroup var pipeline: PipelineChoiceOptions
   @OptionGroup var request: RequestOptions
+  @OptionGroup var enhancement: EnhancementOptions
   @OptionGroup var output: OutputOptions
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
@@ -39,6 +40,7 @@ struct InpaintCommand: PromptedImageCommand {
   @OptionGroup var paste: PasteOptions
   @OptionGroup var pipeline: PipelineChoiceOptions
   @OptionGroup var request: RequestOptions
+  @OptionGroup var enhancement: EnhancementOptions
   @OptionGroup var output: OutputOptions
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
@@ -70,6 +72,7 @@ struct OutpaintCommand: PromptedImageCommand {
   @OptionGroup var paste: PasteOptions
   @OptionGroup var pipeline: PipelineChoiceOptions
   @OptionGroup var request: RequestOptions
+  @OptionGroup var enhancement: EnhancementOptions
   @OptionGroup var output: OutputOptions
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
@@ -98,6 +101,7 @@ struct ControlCommand: PromptedImageCommand {
   @OptionGroup var blur: MaskBlurOptions
   @OptionGroup var pipeline: PipelineChoiceOptions
   @OptionGroup var request: RequestOptions
+  @OptionGroup var enhancement: EnhancementOptions
   @OptionGroup var output: OutputOptions
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
@@ -166,6 +170,8 @@ protocol ImageCommand: AsyncParsableCommand, Sendable {
   var flags: [any ImageFlags] { get }
   var pipelineName: String? { get }
   var prompt: String { get }
+  /// Whether the prompt is rewritten; nil: the request does not say.
+  var enhancesPrompt: Bool? { get }
   var sampling: SamplingOptions { get }
   var output: OutputOptions { get }
   var submission: SubmissionOptions { get }
@@ -181,6 +187,7 @@ extension ImageCommand {
   }
 
   var fileCount: Int { 1 }
+  var enhancesPrompt: Bool? { nil }
 
   /// The other side would be the model's without images, and the image's with them.
   func checkSize() throws {
@@ -207,6 +214,7 @@ extension ImageCommand {
   func form() throws -> UploadForm {
     var form = UploadForm(), reader = InputFileReader()
     form.add("prompt", prompt)
+    form.add("enhance_prompt", enhancesPrompt)
     form.add("negative_prompt", sampling.negativePrompt)
     form.add("true_cfg_scale", sampling.trueCfgScale)
     form.add("num_inference_steps", sampling.steps)
@@ -240,6 +248,7 @@ extension ImageCommand {
     }
     progress.finish()
     if sampling.seed == .random, let seed = job.images.first?.seed { Terminal.note("seed \(seed)") }
+    Terminal.note(prompt: job.revisedPrompt)
     do {
       let ended = try await JobsCommand.follow(job.id, client, previews.preview)
       var files: [[UInt8]] = []
@@ -258,10 +267,12 @@ extension ImageCommand {
 protocol PromptedImageCommand: ImageCommand {
   var request: RequestOptions { get }
   var pipeline: PipelineChoiceOptions { get }
+  var enhancement: EnhancementOptions { get }
 }
 
 extension PromptedImageCommand {
   var prompt: String { request.prompt }
+  var enhancesPrompt: Bool? { enhancement.field }
   var sampling: SamplingOptions { request.sampling }
   var pipelineName: String? { pipeline.pipeline }
 }

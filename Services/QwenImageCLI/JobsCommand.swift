@@ -14,6 +14,7 @@ struct JobsCommand: AsyncParsableCommand {
 
     @OptionGroup var gateway: GatewayOptions
     @OptionGroup var request: RequestOptions
+    @OptionGroup var enhancement: EnhancementOptions
     @OptionGroup var model: ModelChoiceOptions
     @OptionGroup var output: OutputOptions
 
@@ -39,6 +40,7 @@ struct JobsCommand: AsyncParsableCommand {
       try await gateway.withClient { client in
         var body = try await client.completed(request.body(output.encoding, model: model))
         (body.stream, body.n, body.priority) = (nil, n, priority)
+        body.enhancePrompt = enhancement.field
         let job = try await client.submit(body, key: key)
         // Where the image goes there, nothing else does.
         if wait && destination.isStandardOutput {
@@ -49,6 +51,7 @@ struct JobsCommand: AsyncParsableCommand {
           try Terminal.print(job.id)
         }
         if request.seed == .random, let first = job.images.first { Terminal.note("seed \(first.seed)") }
+        Terminal.note(prompt: job.revisedPrompt)
         guard wait else { return }
         try await JobsCommand.follow(job.id, client)
         try destination.write([UInt8](try await client.image(of: job.id, index: 0, layer: nil)))

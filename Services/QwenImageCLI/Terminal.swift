@@ -52,6 +52,11 @@ enum Terminal {
       Array("\(escaped(line, keepingNewlines: keepingNewlines))\n".utf8), to: STDERR_FILENO, name: "standard error")
   }
 
+  /// Says what a prompt has become; nil: it is as it was.
+  static func note(prompt: String?) {
+    if let prompt { note("prompt \(prompt)") }
+  }
+
   private static func isActive(_ scalar: Unicode.Scalar) -> Bool {
     switch scalar.value {
     case 0x061c, 0x200e, 0x200f, 0x2028...0x202e, 0x2066...0x2069: true

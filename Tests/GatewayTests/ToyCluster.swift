@@ -45,7 +45,7 @@ struct ToyCluster: Sendable {
     journal: String? = nil,
     limits: JournalLimits = JournalLimits(), pipelines: PipelineRegistry = .standard,
     provenance: ResultProvenance = .none, reviewer: (any ContentReviewer)? = nil,
-    _ body: (ToyCluster) async throws -> Result
+    enhancer: (any PromptEnhancer)? = nil, _ body: (ToyCluster) async throws -> Result
   ) async throws -> Result {
     var configuration = DispatcherConfiguration()
     configuration.heartbeatInterval = .milliseconds(200)
@@ -58,8 +58,8 @@ struct ToyCluster: Sendable {
     let store = try JournalStore(path: journal, limits: limits)
     defer { store.close() }
     let dispatcher = try await Dispatcher(
-      configuration: configuration, pipelines: pipelines, provenance: provenance, reviewer: reviewer, journal: store,
-      router: router, logger: Toy.logger)
+      configuration: configuration, pipelines: pipelines, provenance: provenance, reviewer: reviewer,
+      enhancer: enhancer, journal: store, router: router, logger: Toy.logger)
     let cluster = ToyCluster(dispatcher: dispatcher, endpoint: await router.endpoints[0])
     let running = Task { try await dispatcher.run() }
     let result: Swift.Result<Result, any Error>

@@ -12,16 +12,17 @@ extension Dispatcher {
   ///
   /// - Parameter request: checked against the card of a model in `catalog`.
   /// - Throws: PERMISSION_DENIED when the reviewer refuses it,
-  ///   RESOURCE_EXHAUSTED when the queue or the disk is full, UNAVAILABLE when no more jobs are accepted,
-  ///   ALREADY_EXISTS when the key was used for another request.
+  ///   RESOURCE_EXHAUSTED when the queue or the disk is full, UNAVAILABLE when no more jobs are accepted or the prompt
+  ///   cannot be rewritten, ALREADY_EXISTS when the key was used for another request.
   public func submit(_ request: JobRequest) async throws(Status) -> JobTicket {
     if let closedReason { throw closedReason }
     if let earlier = try await earlierJob(of: request) { return earlier }
     if let closedReason { throw closedReason }
     try checkInputs(request.inputs, of: request.tenant)
     let id = Self.newID
-    if let reviewer {
-      try await reviewer.review(request, job: id)
+    var request = request
+    if reviewer != nil || request.enhancement != nil {
+      request = try await considered(request, id)
       // In the meantime another request may have used the same key.
       if let earlier = try await earlierJob(of: request) { return earlier }
       if let closedReason { throw closedReason }
@@ -39,10 +40,9 @@ extension Dispatcher {
     var tickets: [Int: JobTicket] = [:]
     for (index, request) in requests.enumerated() { tickets[index] = try await earlierJob(of: request) }
     let ids = requests.map { _ in Self.newID }
-    if let reviewer {
-      for index in requests.indices where tickets[index] == nil {
-        try await reviewer.review(requests[index], job: ids[index])
-      }
+    var requests = requests
+    for index in requests.indices where tickets[index] == nil {
+      requests[index] = try await considered(requests[index], ids[index])
     }
     if let closedReason { throw closedReason }
     let new = requests.indices.filter { tickets[$0] == nil }
@@ -63,6 +63,17 @@ extension Dispatcher {
       for (index, ticket) in zip(new, try await admit(prepared)) { tickets[index] = ticket }
     }
     return requests.indices.compactMap { tickets[$0] }
+  }
+
+  /// Whether requests can have their prompts rewritten.
+  public nonisolated var enhancesPrompts: Bool { enhancer != nil }
+
+  /// A request as it becomes a job: with prompts rewritten if it asks for that, and judged.
+  private func considered(_ request: JobRequest, _ id: String) async throws(Status) -> JobRequest {
+    var request = request
+    if request.enhancement != nil, let enhancer { request = try await enhancer.enhanced(request, job: id) }
+    if let reviewer { try await reviewer.review(request, job: id) }
+    return request
   }
 
   /// Bytes of decoded images that one request, or several that are submitted together, may have.

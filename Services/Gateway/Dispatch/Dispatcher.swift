@@ -21,6 +21,8 @@ public actor Dispatcher: Service {
   let provenance: ResultProvenance
   /// Judges requests and images; nil: none are judged.
   let reviewer: (any ContentReviewer)?
+  /// Rewrites prompts; nil: requests cannot ask for that.
+  nonisolated let enhancer: (any PromptEnhancer)?
   let logger: Logger
   let time: any TimeSource
   let journal: JournalLink
@@ -51,14 +53,15 @@ public actor Dispatcher: Service {
   /// - Throws: when the journal cannot be read.
   public init(
     configuration: DispatcherConfiguration, pipelines: PipelineRegistry = .standard,
-    provenance: ResultProvenance = .none, reviewer: (any ContentReviewer)? = nil, journal: JournalStore,
-    router: RouterSocket,
+    provenance: ResultProvenance = .none, reviewer: (any ContentReviewer)? = nil,
+    enhancer: (any PromptEnhancer)? = nil, journal: JournalStore, router: RouterSocket,
     time: any TimeSource = SystemTime(), logger: Logger
   ) async throws(Status) {
     self.configuration = configuration
     self.pipelines = pipelines
     self.provenance = provenance
     self.reviewer = reviewer
+    self.enhancer = enhancer
     self.logger = logger
     self.time = time
     self.journal = JournalLink(journal)

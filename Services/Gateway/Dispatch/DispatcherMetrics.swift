@@ -19,6 +19,7 @@ public struct DispatcherMetrics {
     registry.describe("qwenimage_gateway_free_credits", "Tasks that workers could take now, by stage.")
     registry.describe("qwenimage_gateway_webhook_attempts_total", "Attempts to notify webhooks, by outcome.")
     registry.describe("qwenimage_gateway_webhook_attempt_seconds", "Time that attempts to notify webhooks took.")
+    registry.describe("qwenimage_gateway_prompt_enhancements_total", "Prompts to be rewritten, by outcome.")
     registry.describe("qwenimage_gateway_webhook_pending", "Notifications of webhooks that are to be delivered.")
     registry.describe("qwenimage_http_requests_total", "HTTP requests, by endpoint and status.")
     registry.describe(

@@ -125,6 +125,8 @@ final class ContentFilter: ContentReviewer {
     var model: String
     var pipeline: String
     var prompt: String
+    /// What the client has sent, where `prompt` is what was made of it.
+    var originalPrompt: String?
     var negativePrompt: String?
     var index: Int?
     var images: [Image]?
@@ -135,6 +137,7 @@ final class ContentFilter: ContentReviewer {
       model = image.card.model.id
       pipeline = image.pipeline.text
       prompt = image.prompt
+      originalPrompt = image.originalPrompt
       negativePrompt = image.negativePrompt
     }
   }

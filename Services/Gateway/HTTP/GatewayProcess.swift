@@ -26,6 +26,7 @@ public enum GatewayProcess {
     onRunning: @escaping @Sendable (Int) async -> Void = { _ in }
   ) async throws {
     let provenance = try configuration.provenance.checked()
+    let enhancer = try configuration.enhancement.enhancer(logger: logger)
     var transport = RouterConfiguration(
       endpoints: configuration.endpoints, security: try configuration.routerSecurity())
     transport.logger = logger
@@ -35,7 +36,8 @@ public enum GatewayProcess {
     if journal.path == nil { logger.warning("there is no journal: jobs and results are lost when this process ends") }
     let dispatcher = try await Dispatcher(
       configuration: configuration.dispatcher, provenance: provenance,
-      reviewer: configuration.filter.filter(logger: logger), journal: journal, router: router, logger: logger)
+      reviewer: configuration.filter.filter(logger: logger), enhancer: enhancer, journal: journal, router: router,
+      logger: logger)
     provenance.log(to: logger)
     let keyring = try configuration.readKeys(logger: logger)
     keyring?.follow { tenants in Task { await dispatcher.setTenants(tenants) } }

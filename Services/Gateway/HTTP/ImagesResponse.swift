@@ -12,6 +12,8 @@ struct ImagesResponse: Encodable {
   struct Image: Encodable {
     var b64Json: String?
     var url: String?
+    /// What the image was made of, where that is not the client's prompt.
+    var revisedPrompt: String?
     var seed: UInt64
     /// From 0, the bottom one, where the result has layers.
     var layer: Int?
@@ -49,7 +51,9 @@ struct ImagesResponse: Encodable {
     for (index, image) in images.enumerated() {
       for (layer, address) in image.files(at: urls?[index]) {
         let file = urls == nil ? try results[index].file(layer ?? 0, of: image.fileCount) : nil
-        data.append(Image(b64Json: file?.base64, url: address, seed: image.seed, layer: layer))
+        data.append(
+          Image(
+            b64Json: file?.base64, url: address, revisedPrompt: image.revisedPrompt, seed: image.seed, layer: layer))
       }
     }
     usage = TokenUsage(Array(zip(images, results)))
@@ -121,6 +125,8 @@ struct CompletedEvent: Encodable {
   var background = "opaque"
   var outputFormat: String
   var usage: TokenUsage
+  /// What the image was made of, where that is not the client's prompt.
+  var revisedPrompt: String?
   var seed: UInt64
   var imageIndex: Int
   /// From 0, the bottom one, where the result has layers: each has an event.
@@ -140,6 +146,7 @@ struct CompletedEvent: Encodable {
     createdAt = Int(Date().timeIntervalSince1970)
     size = "\(image.size)"
     usage = TokenUsage([(image, result)])
+    revisedPrompt = image.revisedPrompt
     seed = image.seed
     imageIndex = index
     jobId = ticket.id

@@ -69,6 +69,9 @@ struct JobBody: Encodable {
   var endedAt: Int?
   var model: String
   var prompt: String
+  /// What the client has sent, where `prompt` is what was made of it; so is `revisedPrompt`, as in OpenAI's API.
+  var originalPrompt: String?
+  var revisedPrompt: String?
   var negativePrompt: String?
   var size: String
   var steps: Int
@@ -102,6 +105,7 @@ struct JobBody: Encodable {
     endedAt = job.endedAtMs.map { Int($0 / 1000) }
     model = first.card.model.id
     prompt = first.prompt
+    (originalPrompt, revisedPrompt) = (first.originalPrompt, first.revisedPrompt)
     negativePrompt = first.negativePrompt
     size = "\(first.size)"
     steps = first.steps

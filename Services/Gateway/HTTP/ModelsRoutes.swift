@@ -45,6 +45,8 @@ struct ModelsRoutes: Sendable {
     var transparency: Bool
     /// Most images that a prompt may speak of.
     var maxReferences: Int
+    /// Whether requests may ask for their prompts to be rewritten.
+    var enhancePrompt: Bool
     /// The steps of a distilled model's schedule, whatever a request asks for.
     var scheduleSteps: Int?
     var ready: Bool
@@ -82,7 +84,9 @@ struct ModelsRoutes: Sendable {
     let status = await dispatcher.status
     let models = catalog.modelIDs.compactMap { id -> Model? in
       guard let card = try? catalog.card(named: id, status: status) else { return nil }
-      return Model(card, created: catalog.createdUnix(id), ready: catalog.readyPipelines(of: card, status))
+      return Model(
+        card, created: catalog.createdUnix(id), ready: catalog.readyPipelines(of: card, status),
+        enhancesPrompts: dispatcher.enhancesPrompts)
     }
     // Clients look there for the name that they are going to use.
     let further = aliases.names.compactMap { name -> Model? in
@@ -96,7 +100,7 @@ struct ModelsRoutes: Sendable {
 }
 
 extension ModelsRoutes.Model {
-  init(_ card: ModelCard, created: Int, ready: [PipelineName]) {
+  init(_ card: ModelCard, created: Int, ready: [PipelineName], enhancesPrompts: Bool) {
     id = card.model.id
     self.created = created
     pipeline = card.pipelineClass
@@ -105,6 +109,7 @@ extension ModelsRoutes.Model {
     license = card.license.isEmpty ? nil : card.license
     transparency = card.hasTransparency
     maxReferences = card.references.maxCount
+    enhancePrompt = enhancesPrompts
     scheduleSteps = card.limits.scheduleSteps
     self.ready = !ready.isEmpty
     limits = .init(

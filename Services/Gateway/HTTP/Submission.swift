@@ -99,6 +99,7 @@ struct Submission: Sendable {
     }
     try context.caller.check(images)
     var job = JobRequest(images)
+    job.enhancement = try enhancement(of: imageRequest, images[0])
     var known: Set<String> = []
     job.inputs = inputs.filter { known.insert($0.reference.digest).inserted }
     job.tenant = context.caller.tenant
@@ -106,6 +107,19 @@ struct Submission: Sendable {
     job.options = imageRequest.jobOptions
     job.webhooks = try webhooks(of: imageRequest.jobOptions, context)
     return job
+  }
+
+  private func enhancement(
+    of request: GenerationRequest, _ image: ImageSpec
+  ) throws(APIError) -> PromptEnhancement? {
+    guard let enhancement = try PromptEnhancement(request, image) else { return nil }
+    guard dispatcher.enhancesPrompts else {
+      throw APIError(
+        .unsupportedValue,
+        "\(PromptEnhancement.field) is true, but this server has no chat endpoint that rewrites prompts; an operator "
+          + "can name one: --enhancement-url", param: PromptEnhancement.field)
+    }
+    return enhancement
   }
 
   // MARK: Several jobs

@@ -14,6 +14,8 @@ public struct GenerationRequest: Hashable, Sendable {
 
   /// What to draw.
   public var prompt = ""
+  /// Whether the prompt is rewritten before the images are made.
+  public var enhancesPrompt = false
   /// The model; nil: the cluster's.
   public var model: String?
   /// Images to make; image i has the seed `seed + i`.
@@ -143,6 +145,7 @@ public struct GenerationRequest: Hashable, Sendable {
   ) throws(APIError) {
     isVariation = kind == .variation
     try readPrompt(&fields, kind, maxPromptBytes)
+    enhancesPrompt = try fields.bool(PromptEnhancement.field) ?? false
     model = try fields.nonEmptyString("model", maxBytes: 256)
     imageCount = try fields.integer("n", in: 1...ImageSpec.maxImageCount) ?? 1
     trueCFGScale = try fields.number("true_cfg_scale", in: 0...ModelLimits.maxTrueCFGScale)

@@ -118,7 +118,7 @@ extension ImageSpec {
     try edits[last].checkEncoding()
     var spec = edits[last]
     spec.pipeline = .editSequence
-    spec.prompt = edits.map(\.prompt).joined(separator: "; ")
+    spec.prompt = prompt(ofEdits: edits.map(\.prompt))
     (spec.edits, spec.inputs) = (edits, kept.map(\.reference))
     spec.options = spec.options.filter { resultKeys.contains($0.key) }
     return (spec, kept)

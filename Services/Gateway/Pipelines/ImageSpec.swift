@@ -18,6 +18,9 @@ public struct ImageSpec: Hashable, Sendable {
   public var pipeline: PipelineName
   /// What to draw.
   public var prompt: String
+  /// What the client has sent as the prompt, where that was rewritten; the image does not depend on it. nil: it was
+  /// not.
+  public var originalPrompt: String?
   /// What not to draw; nil: no true classifier-free guidance.
   public var negativePrompt: String?
   /// Width and height.

@@ -11,6 +11,8 @@ public struct JobRequest: Sendable {
   public var priority = JobPriority.interactive
   /// When they are given up, and the client's notes.
   public var options = JobOptions()
+  /// The wish to have the prompts rewritten; nil: they are as they shall be.
+  public var enhancement: PromptEnhancement?
   /// What is notified of the job.
   public var webhooks: [StoredWebhook] = []
   /// Trace context of the request, by W3C.

@@ -13,6 +13,7 @@ package struct StoredRequest: Codable, Equatable {
   var card: ModelCard
   var pipeline: String?
   var prompt: String
+  var originalPrompt: String?
   var negativePrompt: String?
   var size: ImageSize
   var steps: Int
@@ -48,6 +49,7 @@ extension StoredRequest {
     card = image.card
     pipeline = image.pipeline.text
     prompt = image.prompt
+    originalPrompt = image.originalPrompt
     negativePrompt = image.negativePrompt
     size = image.size
     steps = image.steps
@@ -92,6 +94,7 @@ extension StoredRequest {
       size: stored.size,
       steps: stored.steps, trueCFGScale: stored.trueCFGScale, seed: stored.seed, options: stored.options ?? [:],
       inputs: stored.inputs ?? [])
+    image.originalPrompt = stored.originalPrompt
     image.files = stored.files ?? []
     image.edits = try (stored.edits ?? []).map { edit throws(Status) in
       ImageSpec(

@@ -62,6 +62,10 @@ extension ImageTools {
       "type": "string", "minLength": 1, "maxLength": 32_768,
       "description": "What the image shows, or how it is changed. Words to be written in it stand in quotation marks.",
     ],
+    "enhance_prompt": [
+      "type": "boolean",
+      "description": "Whether the server's chat model rewrites the prompt; list_models says where. Default: false.",
+    ],
     "negative_prompt": [
       "type": "string", "maxLength": 32_768, "description": "What to steer away from. Default: the model's own.",
     ],

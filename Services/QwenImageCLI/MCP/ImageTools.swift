@@ -81,6 +81,7 @@ struct ImageTools: ToolProvider {
       form.add(name, arguments[name]?.double.flatMap { Int(exactly: $0) })
     }
     form.add("true_cfg_scale", arguments["true_cfg_scale"]?.double)
+    if arguments["enhance_prompt"] == true { form.add("enhance_prompt", true) }
     let format = arguments["output_format"]?.text ?? standardFormat
     if format != "png" { form.add("output_format", format) }
   }
@@ -130,7 +131,7 @@ struct ImageTools: ToolProvider {
     let seeds = job.images.map { "\($0.seed)" }.joined(separator: ", ")
     let text =
       "Job \(job.id): \(job.n == 1 ? "an image" : "\(job.n) images") of \(job.size), seed \(seeds). To change it, call "
-      + "edit_image with image \"\(job.id)\"."
+      + "edit_image with image \"\(job.id)\"." + (job.revisedPrompt.map { " It was made of this prompt: \($0)" } ?? "")
     return ToolResult(
       content: content + [.text(text)],
       structuredContent: [

@@ -38,6 +38,8 @@ public struct GatewayConfiguration: SettingGroup {
   public var provenance = ProvenanceSettings()
   /// Where prompts and images are judged.
   public var filter = ContentFilterSettings()
+  /// Where prompts are rewritten.
+  public var enhancement = EnhancementSettings()
   /// How webhooks are notified.
   public var webhooks = WebhookConfiguration()
   /// How long jobs may keep running after SIGTERM.
@@ -59,6 +61,7 @@ public struct GatewayConfiguration: SettingGroup {
     await readJournal(&reader)
     await provenance.read(&reader)
     await filter.read(&reader)
+    await enhancement.read(&reader)
     await readWebhooks(&reader)
     shutdownGrace = await reader.seconds(
       "shutdown.graceSeconds", shutdownGrace, in: 0...86_400, "how long jobs may keep running after SIGTERM")
