@@ -7,7 +7,7 @@ import Settings
 struct GatewayClient {
   /// The request, as the gateway reads it.
   struct Body: Encodable {
-    let prompt: String
+    var prompt: String
     let negativePrompt: String?
     let trueCfgScale: Double?
     let numInferenceSteps: Int?
@@ -15,7 +15,7 @@ struct GatewayClient {
     var width: Int?
     var height: Int?
     var outputResolution: Int?
-    let seed: UInt64?
+    var seed: UInt64?
     var model: String?
     var background: String?
     var outputFormat: String?
@@ -40,6 +40,7 @@ struct GatewayClient {
   struct Completed: Decodable {
     var b64Json: Data
     let seed: UInt64?
+    let size: String?
     /// nil: the prompt is the one that was sent.
     let revisedPrompt: String?
   }
@@ -64,7 +65,7 @@ struct GatewayClient {
   /// The longest wait for a connection.
   var connectTimeoutSeconds: Double { min(timeoutSeconds, Self.maxConnectSeconds) }
 
-  init(_ address: GatewayAddress, apiKey: String?, timeoutSeconds: Double) {
+  init(_ address: GatewayAddress, apiKey: String?, timeoutSeconds: Double, maxConnections: Int = 8) {
     self.address = address
     self.apiKey = apiKey
     self.timeoutSeconds = timeoutSeconds
@@ -72,7 +73,7 @@ struct GatewayClient {
     http = HTTPClient(
       userAgent: "qwen-image/\(SoftwareVersion.current)",
       connectTimeout: .seconds(min(timeoutSeconds, Self.maxConnectSeconds)), silenceTimeout: .seconds(timeoutSeconds),
-      maxRedirections: 0)
+      maxRedirections: 0, maxConnectionsPerHost: maxConnections)
   }
 
   func shutdown() { http.shutDown() }

@@ -11,7 +11,7 @@ struct QwenImageCommand: AsyncParsableCommand {
     subcommands: [
       LocalCommand.self, GenerateCommand.self, EditCommand.self, InpaintCommand.self, OutpaintCommand.self,
       ControlCommand.self, LayersCommand.self, BatchCommand.self, JobsCommand.self, ModelsCommand.self,
-      WorkersCommand.self, MCPCommand.self, KeygenCommand.self, APIKeyCommand.self,
+      WorkersCommand.self, BenchCommand.self, MCPCommand.self, KeygenCommand.self, APIKeyCommand.self,
       SynthCommand.self, QuantizeCommand.self, AccuracyCommand.self, InspectCommand.self,
     ])
 }

@@ -165,15 +165,19 @@ struct GatewayOptions: ParsableArguments {
     }
   }
 
-  private func client() throws -> GatewayClient {
+  private func client(maxConnections: Int) throws -> GatewayClient {
     let key = (apiKey ?? ProcessInfo.processInfo.environment["QWEN_IMAGE_API_KEY"] ?? "").trimmingCharacters(
       in: .whitespacesAndNewlines)
-    return GatewayClient(try .resolve(option: gateway), apiKey: key.isEmpty ? nil : key, timeoutSeconds: timeout)
+    return GatewayClient(
+      try .resolve(option: gateway), apiKey: key.isEmpty ? nil : key, timeoutSeconds: timeout,
+      maxConnections: maxConnections)
   }
 
-  /// Calls `body` with a client, which is shut down afterwards.
-  func withClient<Result>(_ body: (GatewayClient) async throws -> Result) async throws -> Result {
-    let client = try client()
+  /// Calls `body` with a client, which is shut down afterwards. Requests beyond `maxConnections` wait for others.
+  func withClient<Result>(
+    maxConnections: Int = 8, _ body: (GatewayClient) async throws -> Result
+  ) async throws -> Result {
+    let client = try client(maxConnections: maxConnections)
     defer { client.shutdown() }
     do {
       return try await body(client)

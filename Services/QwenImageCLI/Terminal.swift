@@ -46,6 +46,18 @@ enum Terminal {
     try writeAll(Array("\(escapedJSON(text))\n".utf8), to: STDOUT_FILENO, name: "standard output")
   }
 
+  /// Writes a value as JSON, names in snake case, and a newline to standard output.
+  ///
+  /// - Parameter isPretty: on several lines.
+  static func printJSON(_ value: some Encodable, isPretty: Bool = false) throws {
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    encoder.outputFormatting =
+      isPretty
+      ? [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted] : [.sortedKeys, .withoutEscapingSlashes]
+    try printJSON(String(decoding: try encoder.encode(value), as: UTF8.self))
+  }
+
   /// Writes a line to standard error, if that takes it.
   static func note(_ line: some StringProtocol, keepingNewlines: Bool = false) {
     try? writeAll(

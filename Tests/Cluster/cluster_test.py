@@ -430,5 +430,22 @@ def test_strangers_stay_out():
         cluster.stop(stranger)
 
 
+def test_bench():
+    with Cluster(BINARIES, NANO) as cluster:
+        cluster.start("denoiser")
+        bench = [BINARIES / "qwen-image", "bench", "--gateway", cluster.url, "--steps", "4", "-p", "a red heart", "-p", "a blue star"]
+        done = subprocess.run(bench + ["-n", "6", "-c", "2", "--warm-up", "2", "--json"], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done
+        report = json.loads(done.stdout)
+        assert (report["requests"], report["failed"], report["size"], report["steps"]) == (6, 0, "64x64", 4), report
+        latency, queue, step = report["latency_seconds"], report["queue_seconds"], report["step_seconds"]
+        assert latency["p50"] <= latency["p90"] <= latency["p99"] == latency["max"] <= report["seconds"], report
+        assert queue["max"] <= latency["max"] and 0 < step["mean"] < latency["max"], report
+        assert abs(report["images_per_second"] * report["seconds"] - 6) < 0.01, report
+        assert len(cluster.get("/v1/jobs")[1]["data"]) == 8
+        failing = subprocess.run(bench + ["-n", "3", "--warm-up", "0", "--width", "17"], capture_output=True, text=True, timeout=300)
+        assert failing.returncode == 1 and "failed    3" in failing.stdout and "multiple of" in failing.stdout, failing
+
+
 if __name__ == "__main__":
     sys.exit(testing.run("cluster", testing.functions(globals())))
