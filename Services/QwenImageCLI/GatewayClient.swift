@@ -25,6 +25,17 @@ struct GatewayClient {
     var priority: String?
     var partialImages: Int?
     var enhancePrompt: Bool?
+    var deadline: Int?
+    var timeoutSeconds: Double?
+    var tags: [String]?
+    var metadata: [String: String]?
+    var webhook: Webhook?
+
+    struct Webhook: Encodable {
+      let url: String
+      var secret: String?
+      var events: [String]?
+    }
   }
 
   /// Where a request has got to.
@@ -41,6 +52,7 @@ struct GatewayClient {
     var b64Json: Data
     let seed: UInt64?
     let size: String?
+    let jobId: String?
     /// nil: the prompt is the one that was sent.
     let revisedPrompt: String?
   }

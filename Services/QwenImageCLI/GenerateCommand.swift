@@ -15,11 +15,18 @@ struct GenerateCommand: AsyncParsableCommand {
 
   @OptionGroup var model: ModelChoiceOptions
 
+  @OptionGroup var fields: JobFieldOptions
+
   @OptionGroup var output: OutputOptions
 
   @OptionGroup var previews: PreviewOptions
 
-  func validate() throws { try output.check(request.sampling) }
+  @OptionGroup var report: ResultReportOptions
+
+  func validate() throws {
+    try output.check(request.sampling)
+    try report.check(with: output)
+  }
 
   func run() async throws {
     try output.destination.check()
@@ -34,11 +41,13 @@ struct GenerateCommand: AsyncParsableCommand {
   }
 
   private func draw(_ client: GatewayClient) async throws {
+    let start = ContinuousClock.now
     var progress = ProgressBar(previews: previews.preview)
     defer { progress.finish() }
     progress.show("connecting to \(client.address)")
     var body = try await client.completed(request.body(output.encoding, model: model))
     body.enhancePrompt = enhancement.field
+    fields.add(to: &body)
     if progress.showsPreviews { body.partialImages = 3 }
     for try await event in client.generate(body) {
       switch event {
@@ -47,13 +56,22 @@ struct GenerateCommand: AsyncParsableCommand {
         show(update, &progress)
       case .completed(let result):
         progress.finish()
-        if request.seed == .random, let seed = result.seed { Terminal.note("seed \(seed)") }
-        Terminal.note(prompt: result.revisedPrompt)
-        try output.destination.write([UInt8](result.b64Json))
+        try write(result, seconds: (ContinuousClock.now - start) / .seconds(1))
         return
       }
     }
     throw GatewayClientError.incomplete
+  }
+
+  private func write(_ result: GatewayClient.Completed, seconds: Double) throws {
+    if !report.json {
+      if request.seed == .random, let seed = result.seed { Terminal.note("seed \(seed)") }
+      Terminal.note(prompt: result.revisedPrompt)
+    }
+    let own = ResultReport(
+      file: "", seed: result.seed ?? request.seed.fixed, size: result.size, job: result.jobId,
+      revisedPrompt: result.revisedPrompt, seconds: seconds)
+    try output.destination.write([[UInt8](result.b64Json)], report.json ? own : nil)
   }
 
   private func show(_ update: GatewayClient.Progress, _ progress: inout ProgressBar) {

@@ -17,6 +17,7 @@ struct EditCommand: PromptedImageCommand {
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
   @OptionGroup var previews: PreviewOptions
+  @OptionGroup var report: ResultReportOptions
 
   var flags: [any ImageFlags] { [source, strength] }
 
@@ -45,6 +46,7 @@ struct InpaintCommand: PromptedImageCommand {
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
   @OptionGroup var previews: PreviewOptions
+  @OptionGroup var report: ResultReportOptions
 
   var flags: [any ImageFlags] { [source, mask, strength, crop, blur, paste] }
 
@@ -77,6 +79,7 @@ struct OutpaintCommand: PromptedImageCommand {
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
   @OptionGroup var previews: PreviewOptions
+  @OptionGroup var report: ResultReportOptions
 
   var flags: [any ImageFlags] { [source, outpaint, strength, blur, paste] }
 
@@ -106,6 +109,7 @@ struct ControlCommand: PromptedImageCommand {
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
   @OptionGroup var previews: PreviewOptions
+  @OptionGroup var report: ResultReportOptions
 
   var flags: [any ImageFlags] { [control, mask, blur] }
 
@@ -136,6 +140,7 @@ struct LayersCommand: ImageCommand {
   @OptionGroup var submission: SubmissionOptions
   @OptionGroup var gateway: GatewayOptions
   @OptionGroup var previews: PreviewOptions
+  @OptionGroup var report: ResultReportOptions
 
   private var source: SourceOptions {
     var source = SourceOptions()
@@ -156,6 +161,7 @@ struct LayersCommand: ImageCommand {
 /// How a request is submitted.
 struct SubmissionOptions: ParsableArguments {
   @OptionGroup var choice: ModelChoiceOptions
+  @OptionGroup var fields: JobFieldOptions
 
   @Option(
     help: """
@@ -177,6 +183,7 @@ protocol ImageCommand: AsyncParsableCommand, Sendable {
   var submission: SubmissionOptions { get }
   var gateway: GatewayOptions { get }
   var previews: PreviewOptions { get }
+  var report: ResultReportOptions { get }
   /// How many files the result has.
   var fileCount: Int { get }
 }
@@ -192,6 +199,7 @@ extension ImageCommand {
   /// The other side would be the model's without images, and the image's with them.
   func checkSize() throws {
     try output.check(sampling)
+    try report.check(with: output)
     guard (sampling.width == nil) == (sampling.height == nil) else {
       throw ValidationError("give both --width and --height, or none of them for a size that follows from the image")
     }
@@ -231,12 +239,14 @@ extension ImageCommand {
     }
     form.add("background", sampling.background?.rawValue)
     form.add("model", submission.choice.model)
+    submission.fields.add(to: &form)
     form.add("pipeline", pipelineName)
     for group in flags { try group.add(to: &form, &reader) }
     return form
   }
 
   private func make(_ upload: GatewayClient.Upload, _ client: GatewayClient) async throws {
+    let start = ContinuousClock.now
     var progress = ProgressBar()
     progress.show("sending to \(client.address)")
     let job: GatewayClient.Job
@@ -247,15 +257,18 @@ extension ImageCommand {
       throw error
     }
     progress.finish()
-    if sampling.seed == .random, let seed = job.images.first?.seed { Terminal.note("seed \(seed)") }
-    Terminal.note(prompt: job.revisedPrompt)
+    if !report.json {
+      if sampling.seed == .random, let seed = job.images.first?.seed { Terminal.note("seed \(seed)") }
+      Terminal.note(prompt: job.revisedPrompt)
+    }
     do {
       let ended = try await JobsCommand.follow(job.id, client, previews.preview)
       var files: [[UInt8]] = []
       for layer in try client.layers(of: ended) {
         files.append([UInt8](try await client.image(of: job.id, index: 0, layer: layer)))
       }
-      try output.destination.write(files)
+      let own = ResultReport(ended, seconds: (ContinuousClock.now - start) / .seconds(1))
+      try output.destination.write(files, report.json ? own : nil)
     } catch is CancellationError {
       await client.cancelQuietly(job.id)
       throw CancellationError()

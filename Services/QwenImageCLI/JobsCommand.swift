@@ -21,8 +21,7 @@ struct JobsCommand: AsyncParsableCommand {
     @Option(parsing: .unconditional, help: "Images to make; image i has the seed SEED + i.")
     var n: Int?
 
-    @Option(help: "interactive or batch; batch jobs wait until no interactive one does.")
-    var priority: String?
+    @OptionGroup var fields: JobFieldOptions
 
     @Option(help: "Idempotency key: the same key and request again give the same job.")
     var key: String?
@@ -30,16 +29,18 @@ struct JobsCommand: AsyncParsableCommand {
     @Flag(help: "Wait for the job and write its first image to --output.")
     var wait = false
 
+    @OptionGroup var previews: PreviewOptions
     @OptionGroup var json: JSONOption
 
     func validate() throws { try output.check(request.sampling) }
 
     func run() async throws {
-      let destination = output.destination
+      let destination = output.destination, start = ContinuousClock.now
       if wait { try destination.check() }
       try await gateway.withClient { client in
         var body = try await client.completed(request.body(output.encoding, model: model))
-        (body.stream, body.n, body.priority) = (nil, n, priority)
+        (body.stream, body.n) = (nil, n)
+        fields.add(to: &body)
         body.enhancePrompt = enhancement.field
         let job = try await client.submit(body, key: key)
         // Where the image goes there, nothing else does.
@@ -53,8 +54,10 @@ struct JobsCommand: AsyncParsableCommand {
         if request.seed == .random, let first = job.images.first { Terminal.note("seed \(first.seed)") }
         Terminal.note(prompt: job.revisedPrompt)
         guard wait else { return }
-        try await JobsCommand.follow(job.id, client)
-        try destination.write([UInt8](try await client.image(of: job.id, index: 0, layer: nil)))
+        let ended = try await JobsCommand.follow(job.id, client, previews.preview)
+        let image = [UInt8](try await client.image(of: job.id, index: 0, layer: nil))
+        let report = ResultReport(ended, seconds: (ContinuousClock.now - start) / .seconds(1))
+        try destination.write([image], json.json && !destination.isStandardOutput ? report : nil)
       }
     }
   }

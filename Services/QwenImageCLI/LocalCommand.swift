@@ -36,6 +36,7 @@ struct LocalCommand: AsyncParsableCommand {
   @OptionGroup var pipeline: PipelineChoiceOptions
 
   @OptionGroup var output: OutputOptions
+  @OptionGroup var report: ResultReportOptions
 
   @Option(
     help: """
@@ -69,6 +70,7 @@ struct LocalCommand: AsyncParsableCommand {
   func validate() throws {
     try paste.check(with: crop)
     try output.check(request.sampling)
+    try report.check(with: output)
   }
 
   private var destination: ImageDestination { output.destination }
@@ -91,6 +93,7 @@ struct LocalCommand: AsyncParsableCommand {
   private var tensorFile: OutputFile? { dump.map { OutputFile($0, option: "--dump", formats: nil) } }
 
   private func draw(_ interruption: Interruption) throws {
+    let start = ContinuousClock.now
     var progress = ProgressBar()
     progress.show("loading \(model)")
     let directory = try ModelDirectory(URL(filePath: model))
@@ -130,15 +133,17 @@ struct LocalCommand: AsyncParsableCommand {
     }
     progress.finish()
     if let recording { try tensorFile?.replace(by: recording.write(to:)) }
-    if request.seed == .random { Terminal.note("seed \(imageRequest.seed)") }
+    if request.seed == .random, !report.json { Terminal.note("seed \(imageRequest.seed)") }
     var metadata = imageRequest.metadata(
       card.model, softwareVersion: SoftwareVersion.current, source: inputs.source(for: pipeline))
     if inputs.isOpaque, card.hasTransparency { metadata.background = BackgroundChoice.opaque.rawValue }
-    try destination.write(
-      try drawn.map { image -> [UInt8] in
-        let file = try output.encoding.file(of: image, texts: metadata.texts)
-        return digitalSourceType ? try XMP.adding(ImageOrigin(metadata), to: file) : file
-      })
+    let files = try drawn.map { image -> [UInt8] in
+      let file = try output.encoding.file(of: image, texts: metadata.texts)
+      return digitalSourceType ? try XMP.adding(ImageOrigin(metadata), to: file) : file
+    }
+    let result = ResultReport(
+      file: "", seed: imageRequest.seed, size: "\(size)", seconds: (ContinuousClock.now - start) / .seconds(1))
+    try destination.write(files, report.json ? result : nil)
   }
 }
 

@@ -87,13 +87,23 @@ struct ImageDestination {
     if count > 1 { for path in paths { try OutputFile(path, formats: formats).check() } }
   }
 
-  /// Writes the images, several ones under the path with their number before the extension.
+  /// Writes the images, several ones under the path with their number before the extension, and says where.
   func write(_ images: [[UInt8]]) throws {
     for (path, image) in zip(try paths(images.count), images) { try ImageDestination(path, formats).write(image) }
   }
 
+  /// Writes the images likewise; returns where.
+  func save(_ images: [[UInt8]]) throws -> [String?] {
+    try zip(try paths(images.count), images).map { path, image in try ImageDestination(path, formats).save(image) }
+  }
+
   /// Writes an image, and says where unless it is standard output.
   func write(_ image: [UInt8]) throws {
+    if let name = try save(image) { try Terminal.print(name) }
+  }
+
+  /// Writes an image; returns where, or nil: to standard output.
+  private func save(_ image: [UInt8]) throws -> String? {
     guard let format = ImageFileFormat(signatureOf: image), formats.contains(format) else {
       throw OutputError(name: "--output \(name)", reason: "the image is not of the format that was asked for")
     }
@@ -101,7 +111,7 @@ struct ImageDestination {
     if formats.count > 1 { try own.check() }
     let isStandardOutput = own.isStandardOutput
     try own.file.write(image)
-    if !isStandardOutput { try Terminal.print(own.name) }
+    return isStandardOutput ? nil : own.name
   }
 
   private func paths(_ count: Int) throws -> [String] {
