@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
-scripts=(scripts reader quickstart cluster jobs images families provenance content-filter enhancement a1111 mcp prompts page page-families page-images faults containers)
+scripts=(scripts reader quickstart cluster jobs images families provenance content-filter enhancement openapi a1111 mcp prompts page page-families page-images faults containers)
 fuzz_seconds=
 chosen=()
 while [ $# -gt 0 ]; do
@@ -111,6 +111,9 @@ part families 3600 "$python" Tests/Cluster/families_test.py "$bin"
 part provenance 3600 "$python" Tests/Cluster/provenance_test.py "$bin"
 part content-filter 1200 "$python" Tests/Cluster/filter_test.py "$bin"
 part enhancement 1200 "$python" Tests/Cluster/enhancement_test.py "$bin"
+if is_chosen openapi; then
+  part openapi 600 "$(Tests/Support/python.sh Tests/OpenAPI/requirements.txt)" Tests/OpenAPI/openapi_test.py "$bin"
+fi
 part a1111 3600 "$python" Tests/Cluster/a1111_test.py "$bin"
 part mcp 3600 "$python" Tests/Cluster/mcp_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"

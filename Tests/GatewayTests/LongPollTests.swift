@@ -74,9 +74,13 @@ struct LongPollTests {
       try await cluster.app().test(.live) { client in
         let id = try #require(try await client.submit(#"{"prompt":"p"}"#).json["id"]?.text)
         _ = try await client.waitForEnd(id)
-        for text in ["61", "-1", "x", "1e1", "", "nan", "0x10", "1.2.3", "60.01"] {
+        for text in ["61", "-1", "x", "1e2", "", "nan", "inf", "0x10", "1.2.3", "60.01", "-1e-3"] {
           let answer = try await client.get("/v1/jobs/\(id)?wait=\(text)")
           #expect(answer.status == .badRequest && answer.json["error"]?["param"]?.text == "wait", "\(text)")
+        }
+        for text in ["0", "1e-3", "4.209731976518861e-159", "+0.5"] {
+          let encoded = text.replacing("+", with: "%2B")
+          #expect(try await client.get("/v1/jobs/\(id)?wait=\(encoded)").status == .ok, "\(text)")
         }
         // A preference is a wish.
         for (wish, applied) in [

@@ -84,6 +84,7 @@ struct WebUITests {
         let idle = try await client.get("/sdapi/v1/progress").json
         #expect(idle["progress"]?.integer == 0 && idle["state"]?["job_count"]?.integer == 0)
         #expect(idle["current_image"] == .null && idle["eta_relative"]?.integer == 0)
+        #expect(try await client.get("/sdapi/v1/progress?skip_current_image=null").status == .unprocessableContent)
         async let answer = client.webUI("txt2img", #"{"prompt":"p","seed":1,"steps":40}"#)
         try await wait("it runs") { await workers.denoiser.log.steps > 2 }
         try await wait("progress is shown") {

@@ -16,8 +16,10 @@ struct LongPoll: Hashable, Sendable {
   ///   cannot be read is ignored, and a longer one is cut.
   init(_ request: Request) throws(APIError) {
     if let text = request.uri.queryParameters["wait"] {
-      let digits = text.utf8.allSatisfy { (0x30...0x39).contains($0) || $0 == UInt8(ascii: ".") }
-      guard digits, text.utf8.count <= 16, let seconds = Double(text), (0...Double(Self.maxSeconds)).contains(seconds)
+      // Nothing that is a number in Swift alone, such as "0x1p3" and "inf".
+      let isDecimal = text.utf8.allSatisfy { (0x30...0x39).contains($0) || ".eE+-".utf8.contains($0) }
+      guard isDecimal, text.utf8.count <= 32, let seconds = Double(text),
+        (0...Double(Self.maxSeconds)).contains(seconds)
       else {
         throw APIError(
           .invalidValue, "wait is \"\(text.prefix(40))\", but must be a number of seconds from 0 to \(Self.maxSeconds)",

@@ -13,7 +13,7 @@ extension Router where Context == GatewayContext {
       on(path, method: method, use: handler)
       if method == .get { on(path, method: .head, use: handler) }
     }
-    for method in [HTTPRequest.Method.get, .head, .post, .put, .delete, .patch, .options, .trace]
+    for method in [HTTPRequest.Method.get, .head, .post, .put, .delete, .patch, .options, .trace, .query]
     where !allowed.contains(method) {
       on(path, method: method) { request, context -> Response in
         if method == .options, let preflight = context.preflight { return try Self.answer(preflight, allowed) }
@@ -40,4 +40,9 @@ extension Router where Context == GatewayContext {
       )
     }
   }
+}
+
+extension HTTPRequest.Method {
+  /// A GET with a body, which clients may try.
+  fileprivate static let query = Self("QUERY")!
 }

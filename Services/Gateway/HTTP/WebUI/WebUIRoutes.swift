@@ -123,9 +123,9 @@ struct WebUIRoutes: Sendable {
 
   @Sendable private func showProgress(_ request: Request, _ context: GatewayContext) async throws -> Response {
     let tenant = context.caller.tenant
+    let skipsImage = try request.skipsCurrentImage()
     var progress = try await progress(tenant)
-    if request.uri.queryParameters["skip_current_image"].map({ $0.lowercased() }) != "true",
-      let job = progress.job?.snapshot, let index = progress.index,
+    if !skipsImage, let job = progress.job?.snapshot, let index = progress.index,
       let preview = await dispatcher.preview(of: job.id, index: index, tenant: tenant)
     {
       progress.preview = try await preview.file(as: .preview, of: job.request.images[index].size)
@@ -268,5 +268,18 @@ struct WebUIRoutes: Sendable {
     return .document([
       "info": .string(infotext), "items": .object(items), "parameters": .object(WebUIInfotext.parameters(of: infotext)),
     ])
+  }
+}
+
+extension Request {
+  /// Whether the progress is asked for without its image, in the words that FastAPI takes for a boolean.
+  fileprivate func skipsCurrentImage() throws(APIError) -> Bool {
+    let name = "skip_current_image"
+    switch uri.queryParameters[name[...]].map({ $0.lowercased() }) {
+    case nil, "false", "0", "no", "off", "f", "n": return false
+    case "true", "1", "yes", "on", "t", "y": return true
+    case .some(let text):
+      throw APIError(.invalidValue, "\(name) is \"\(text.prefix(40))\", but must be true or false", param: name)
+    }
   }
 }
