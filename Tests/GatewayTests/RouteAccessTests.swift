@@ -15,10 +15,11 @@ struct RouteAccessTests {
 
   /// The page's files.
   static let pagePaths =
-    ["/", "/page.css", "/editor.css"]
+    ["/", "/page.css", "/editor.css", "/views.css"]
     + [
-      "page", "api", "compare", "composer", "errors", "extend", "images", "jobs", "mask", "pipelines", "raster",
-      "results", "store",
+      "page", "api", "compare", "composer", "dom", "errors", "extend", "form", "gallery", "grid", "gridtable", "i18n",
+      "images", "jobs", "mask", "metadata", "models", "pair", "parameters", "picks", "pipelines", "presets", "raster",
+      "restore", "results", "settings", "shortcuts", "store", "strings", "thumbnails", "viewer", "views", "workers",
     ].map { "/\($0).js" }
 
   /// Other spellings of `path`, some of which routers, proxies and file systems take for the same.

@@ -15,7 +15,7 @@ export const onKeyNeeded = (action) => (askForKey = action)
 export async function call(path, options = {}) {
   const key = sessionStorage.getItem("key")
   const headers = { ...options.headers, ...(key && { authorization: `Bearer ${key}` }) }
-  const response = await fetch(path, { ...options, headers, cache: "no-store" })
+  const response = await fetch(path, { cache: "no-store", ...options, headers })
   if (response.ok) return response
   const body = await response.json().catch(() => null)
   if (response.status === 401) askForKey()
@@ -23,7 +23,7 @@ export async function call(path, options = {}) {
 }
 
 // Seeds have 63 bits, numbers 53 here: seeds stay text.
-const parse = (text) =>
+export const parse = (text) =>
   JSON.parse(text, (name, value, context) => (name === "seed" ? (context?.source ?? `${value}`) : value))
 
 export const read = async (path, options) => parse(await (await call(path, options)).text())
@@ -54,4 +54,11 @@ export const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, s
 
 export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("")
+}
+
+// Whether a request would be served now, and why not: {isReady, reason}.
+export async function health() {
+  const response = await fetch("readyz", { cache: "no-store" })
+  const body = await response.json().catch(() => null)
+  return { isReady: response.ok, reason: body?.reason }
 }

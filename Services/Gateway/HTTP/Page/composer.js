@@ -2,15 +2,12 @@
 
 import { clearErrors, showError } from "./errors.js"
 import { Extender } from "./extend.js"
-import { ImageList, MAX_BODY_BYTES, MAX_FILE_BYTES, files, makeItem, takeDropsAndPastes } from "./images.js"
+import { t } from "./i18n.js"
+import { ImageList, MAX_BODY_BYTES, MAX_FILE_BYTES, files, makeItem } from "./images.js"
 import { MaskEditor, maskOf } from "./mask.js"
 import { MODES, isServed, maxImages, serve } from "./pipelines.js"
 
 const DEFAULT_STRENGTH = 0.6
-const MASK_NOTES = {
-  mask: "The painted area is redrawn; the rest keeps its pixels.",
-  control: "The painted area is redrawn; the rest follows the control image.",
-}
 
 class FieldError extends Error {
   constructor(field, message) {
@@ -41,7 +38,6 @@ export class Composer {
     }
     form.elements.strength.addEventListener("input", () => this.showStrength())
     form.elements.steps.addEventListener("input", () => this.showStrength())
-    takeDropsAndPastes(this.root, (dropped) => this.add(dropped))
     this.prepareDialog()
   }
 
@@ -81,7 +77,7 @@ export class Composer {
 
   async add(images) {
     clearErrors(this.root)
-    const refused = this.model && !this.list.max && `${this.model.id} takes no images`
+    const refused = this.model && !this.list.max && t("images.none", { model: this.model.id })
     if (refused) this.complain("image", refused)
     else await this.list.add(images)
   }
@@ -138,7 +134,7 @@ export class Composer {
     this.find("#modes").hidden = !has || (offered.length === 1 && !offered[0].reason)
     this.find("#editors-place").hidden = this.find("#enlarge").hidden = !hasMask && !hasExtension
     show("#mask", hasMask)
-    this.find("#mask-about").textContent = MASK_NOTES[takes.controls ? "control" : "mask"]
+    this.find("#mask-about").textContent = t(takes.controls ? "mask.about-control" : "mask.about")
     show("#extend", hasExtension)
     this.find("#cut-out").hidden = !this.isCutOut
     show("#blur-field", hasMask && takes.blur)
@@ -152,24 +148,21 @@ export class Composer {
     this.showLimits()
     this.showStrength()
     const { width, height } = this.model.defaults.size
-    this.form.elements.size.placeholder = has && this.mode !== "control" ? "of the image" : `${width}x${height}`
+    this.form.elements.size.placeholder = has && this.mode !== "control" ? t("size.of-image") : `${width}x${height}`
   }
 
   showReasons(services) {
     const labels = Object.keys(MODES).filter((mode) => services[mode].reason && !services[mode].isMissing)
-    const name = (mode) => this.find(`[name=mode][value=${mode}]`).dataset.name
-    this.find("#reasons").textContent = labels.map((mode) => `${name(mode)}: ${services[mode].reason}`).join(". ")
+    this.find("#reasons").textContent = labels.map((mode) => `${t(`mode.${mode}`)}: ${services[mode].reason}`).join(". ")
     this.find("#reasons").hidden = !this.images.length || !labels.length
   }
 
   showLimits() {
     const { max } = this.list, mega = (bytes) => `${bytes >> 20} MB`
     const size = mega(MAX_FILE_BYTES), all = mega(MAX_BODY_BYTES)
-    const limits = max === 1 ? `1 image of up to ${size}` : `up to ${max} images, ${size} each, ${all} together`
-    const needed = isServed(this.model, "text-to-image") ? "" : " This model edits images: it needs one."
-    this.find("#limits").textContent = max
-      ? `PNG, JPEG or WebP: ${limits}.${needed}`
-      : `${this.model.id} has no pipeline that takes images.`
+    const limits = t("images.limits", { n: max, size, all })
+    const needed = isServed(this.model, "text-to-image") ? "" : t("images.needed")
+    this.find("#limits").textContent = max ? limits + needed : t("images.no-pipeline", { model: this.model.id })
     this.find("#files").disabled = !max
     this.find("#files").multiple = max > 1
     this.root.classList.toggle("off", !max)
@@ -181,7 +174,14 @@ export class Composer {
     const steps = Number(this.form.elements.steps.value) || this.model.defaults.steps
     const made = steps - Math.floor(Math.max(steps - Math.min(steps * strength, steps), 0))
     this.find("[name=strength-value]").value = strength.toFixed(2)
-    this.find("#strength-about").textContent = `${made} of ${steps} steps are run`
+    this.find("#strength-about").textContent = t("strength.about", { made, steps })
+  }
+
+  // Shows everything in another language.
+  translate() {
+    this.list.show()
+    if (this.masks.item) this.masks.show()
+    if (this.extender.item) this.extender.fit()
   }
 
   // MARK: What is sent
@@ -199,13 +199,13 @@ export class Composer {
     const max = takes.images ?? takes.controls
     if (this.images.length > max) {
       const surplus = this.images.length - max
-      throw new FieldError("image", `${name} takes ${max} image${max > 1 ? "s" : ""}: remove ${surplus}`)
+      throw new FieldError("image", t("images.surplus", { name, n: max, surplus }))
     }
     if (this.mode === "extend" && this.extender.isEmpty) {
-      throw new FieldError("outpaint", "no pixels on any side: drag an edge of the image, or enter a number")
+      throw new FieldError("outpaint", t("extend.empty"))
     }
     if (takes.mask && this.mode !== "extend" && maskOf(this.images[0]).isBlack) {
-      throw new FieldError("mask", "nothing is masked: paint over what to redraw")
+      throw new FieldError("mask", t("mask.empty"))
     }
     const images = this.images.map((item) => ({
       blob: item.blob, name: item.name, width: item.width, height: item.height, steps: item.mask.steps.slice(),
@@ -243,6 +243,12 @@ export class Composer {
     for (const { blob, name, steps } of record.images) {
       items.push(await makeItem(blob, name, { steps: steps.slice(), undone: [] }))
     }
+    this.adopt(record)
+    this.list.set(items)
+  }
+
+  // Sets what is done with images, as a record has it, whether there are images or not.
+  adopt(record) {
     this.mode = record.mode
     this.form.elements.strength.value = record.strength ?? DEFAULT_STRENGTH
     const numbers = {
@@ -250,6 +256,6 @@ export class Composer {
     }
     for (const [name, value] of Object.entries(numbers)) this.form.elements[name].value = value ?? ""
     if (record.extend) this.extender.value = record.extend
-    this.list.set(items)
+    this.update()
   }
 }

@@ -1,5 +1,7 @@
 // How many pixels are made around the image: by numbers, or by dragging the edges.
 
+import { t } from "./i18n.js"
+
 export const SIDES = ["left", "top", "right", "bottom"]
 export const MAX_SIDE = 4096 // pixels for a side
 
@@ -92,7 +94,7 @@ export class Extender {
       Object.assign(handle.style, { left: `${places[side][0]}px`, top: `${places[side][1]}px` })
       handle.setAttribute("aria-valuenow", this.number(side))
       handle.setAttribute("aria-valuemax", MAX_SIDE)
-      handle.setAttribute("aria-valuetext", `${this.number(side)} pixels`)
+      handle.setAttribute("aria-valuetext", t("pixels", { n: this.number(side) }))
     }
     const sizes = `${item.width}×${item.height} → ${fullWidth}×${fullHeight}`
     this.root.querySelector(".canvas-size").textContent = sizes

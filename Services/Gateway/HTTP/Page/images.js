@@ -1,5 +1,7 @@
 // The form's images: chosen, dropped, pasted, or taken from a result; put in order, and removed.
 
+import { t } from "./i18n.js"
+
 const TYPES = { "image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WebP" }
 const MEGA = 1 << 20
 export const MAX_FILE_BYTES = 50 * MEGA, MAX_BODY_BYTES = 64 * MEGA
@@ -11,10 +13,10 @@ function readable(bytes) {
 
 // An image of the form: what is in the file, and the mask over it.
 export async function makeItem(blob, name, mask = { steps: [], undone: [] }) {
-  if (!TYPES[blob.type]) throw new Error(`${name} is ${blob.type || "of no known type"}; PNG, JPEG and WebP are read`)
-  if (!blob.size) throw new Error(`${name} is empty`)
+  if (!TYPES[blob.type]) throw new Error(t("file.type", { name, type: blob.type || t("file.no-type") }))
+  if (!blob.size) throw new Error(t("file.empty", { name }))
   if (blob.size > MAX_FILE_BYTES) {
-    throw new Error(`${name} has ${readable(blob.size)}, the limit is ${readable(MAX_FILE_BYTES)}`)
+    throw new Error(t("file.too-large", { name, size: readable(blob.size), limit: readable(MAX_FILE_BYTES) }))
   }
   const url = URL.createObjectURL(blob), image = new Image()
   image.src = url
@@ -22,7 +24,7 @@ export async function makeItem(blob, name, mask = { steps: [], undone: [] }) {
     await image.decode()
   } catch {
     URL.revokeObjectURL(url)
-    throw new Error(`${name} cannot be read as an image`)
+    throw new Error(t("file.damaged", { name }))
   }
   const { naturalWidth: width, naturalHeight: height } = image
   return { blob, name, url, width, height, mask, isTransparent: isTransparent(image) }
@@ -55,13 +57,12 @@ export class ImageList {
         if (this.max === 1 && this.items.length === 1) URL.revokeObjectURL(this.items.pop().url)
         if (this.items.length >= this.max) {
           URL.revokeObjectURL(item.url)
-          throw new Error(`${name} was not added: ${this.max} images at most`)
+          throw new Error(t("file.too-many", { name, max: this.max }))
         }
         const bytes = this.items.reduce((sum, each) => sum + each.blob.size, blob.size)
         if (bytes > MAX_BODY_BYTES) {
           URL.revokeObjectURL(item.url)
-          throw new Error(`${name} was not added: together the images have ${readable(bytes)}, `
-            + `the limit is ${readable(MAX_BODY_BYTES)}`)
+          throw new Error(t("file.all-too-large", { name, size: readable(bytes), limit: readable(MAX_BODY_BYTES) }))
         }
         this.items.push(item)
       } catch (error) {
@@ -113,12 +114,12 @@ export class ImageList {
     const isAlone = this.items.length < 2
     for (const [selector, words, to] of [[".earlier", "earlier", index - 1], [".later", "later", index + 1]]) {
       const button = find(selector)
-      button.setAttribute("aria-label", `Move image ${number} ${words}`)
+      button.setAttribute("aria-label", t(`image.${words}`, { number }))
       button.hidden = isAlone
       button.disabled = to < 0 || to >= this.items.length
       button.addEventListener("click", () => this.move(index, to, selector))
     }
-    find(".remove").setAttribute("aria-label", `Remove image ${number}`)
+    find(".remove").setAttribute("aria-label", t("image.remove", { number }))
     find(".remove").addEventListener("click", () => this.remove(index) && this.onEmpty?.())
     entry.draggable = !isAlone
     entry.addEventListener("dragstart", (event) => {

@@ -1,6 +1,10 @@
 // The list of jobs: shows and follows them.
 
 import { Refusal, call, events, pause, read } from "./api.js"
+import { announce, copy, find, setText } from "./dom.js"
+import { rowElement } from "./gridtable.js"
+import { clock, duration, t } from "./i18n.js"
+import { facts, statusText } from "./parameters.js"
 import { frame, showImage, showPreview } from "./results.js"
 import { recall } from "./store.js"
 
@@ -8,14 +12,14 @@ const JOBS_PER_PAGE = 20
 const STREAMS = 3 // at a time: browsers open six connections to a server, and images need some
 const RETRY_SECONDS = 2
 
-const find = (selector, root = document) => root.querySelector(selector)
 const list = find("#jobs")
 const jobs = new Map() // id → {job, element, isFollowed, record}
+let next // where the next page begins
 
 // What is done when a job is to be repeated, and with an image that is to be an input.
 export const actions = { repeat() {}, use() {} }
 
-const isOpen = (status) => status === "queued" || status === "running"
+export const isOpen = (status) => status === "queued" || status === "running"
 
 // Follows jobs in the order in which they will end, a few at a time.
 export function followNext() {
@@ -40,67 +44,89 @@ async function follow(entry) {
       entry.job = await read(path)
     } catch (error) {
       if (error instanceof Refusal && error.status < 500) break
-      find(".state", entry.element).textContent = "the gateway cannot be reached; trying again"
+      setText(find(".state", entry.element), t("job.unreachable"))
       await pause(RETRY_SECONDS)
+      continue
     }
     show(entry)
   }
   entry.isFollowed = false
+  if (!isOpen(entry.job.status)) announce(`announce.${entry.job.status}`, { prompt: entry.job.prompt.slice(0, 80) })
   followNext()
 }
 
 // Shows a job; `isNewest`: as the first one.
 export function add(job, isNewest) {
   if (jobs.has(job.id)) return
-  const element = find("#job").content.firstElementChild.cloneNode(true)
+  // A job that is a row of a grid stands in its table.
+  const row = rowElement(job, list, isNewest)
+  const element = row ?? copy("#job")
   const entry = { job, element, isFollowed: false, record: recall(job.id) }
   jobs.set(job.id, entry)
   element.dataset.job = job.id
-  find(".prompt", element).textContent = job.prompt
-  const facts = [job.size.replace("x", "×"), `${job.steps} steps`, `guidance ${job.true_cfg_scale}`, job.model]
-  if (job.negative_prompt?.trim()) facts.push(`without “${job.negative_prompt}”`)
-  find(".facts", element).textContent = facts.join(" · ")
-  entry.record.then((record) => record && find(".facts", element).append(` · ${origin(record)}`))
   find(".again", element).addEventListener("click", async () => actions.repeat(job, await entry.record))
   find(".cancel", element).addEventListener("click", () => cancel(entry))
-  for (const image of job.images) find(".images", element).append(frame(job, image))
-  if (isNewest) list.prepend(element)
-  else list.append(element)
+  if (!row) {
+    find(".prompt", element).textContent = job.prompt
+    for (const image of job.images) find(".images", element).append(frame(job, image))
+    if (isNewest) list.prepend(element)
+    else list.append(element)
+  }
+  entry.record.then((record) => {
+    entry.origin = record
+    show(entry)
+  })
   show(entry)
-}
-
-// What a job with images was asked to do.
-function origin({ pipeline, images, strength, layers }) {
-  const count = images.length > 1 ? ` of ${images.length} images` : layers ? ` in ${layers} layers` : ""
-  return `${pipeline}${count}${strength === undefined ? "" : ` · strength ${strength}`}`
 }
 
 function show(entry) {
   const { job, element } = entry
   element.dataset.status = job.status
   find(".cancel", element).hidden = !isOpen(job.status)
-  find(".state", element).textContent = words(job)
+  setText(find(".state", element), words(job))
+  const line = find(".facts", element), revised = find(".revised", element)
+  if (line) setText(line, facts(job, entry.origin))
+  if (revised && job.revised_prompt) {
+    const isShown = job.revised_prompt === job.prompt
+    setText(revised, isShown ? t("revised.shown") : t("revised", { prompt: job.revised_prompt }))
+    revised.hidden = false
+  }
   const figures = element.querySelectorAll("figure"), use = (blob, name) => actions.use(blob, name)
   job.images.forEach((image, index) => showImage(entry, image, figures[index], use))
 }
 
-const about = (seconds) => {
-  if (seconds === undefined || seconds === null) return ""
-  return seconds < 90 ? `, about ${Math.ceil(seconds)} s` : `, about ${Math.round(seconds / 60)} min`
+// Shows all jobs anew, as after a change of the language.
+export function showJobs() {
+  for (const entry of jobs.values()) show(entry)
 }
 
-const STAGES = { "text-encoder": "reading the prompt", "vae-encoder": "reading the image", denoiser: "beginning" }
+const about = (seconds) => (seconds === undefined || seconds === null ? "" : t("job.about", { time: duration(seconds) }))
 
-function words(job) {
+// When an image is expected to begin and to end, as far as that is known.
+function times({ estimated_start_at: start, estimated_end_at: end }) {
+  if (start && end) return ` · ${t("job.start-end", { start: clock(start), end: clock(end) })}`
+  return end ? ` · ${t("job.end", { end: clock(end) })}` : ""
+}
+
+const STAGES = ["text-encoder", "vae-encoder", "denoiser"]
+
+// How far a job has got, in words.
+export function words(job) {
   const open = job.images.filter((image) => isOpen(image.status))
-  if (!open.length) return job.status === "succeeded" ? "" : job.status
+  if (!open.length) return job.status === "succeeded" ? "" : statusText(job.status)
   const image = open.find((image) => image.status === "running") ?? open[0]
-  const others = job.images.length > 1 ? `${job.images.length - open.length} of ${job.images.length} done; ` : ""
-  if (image.retry_reason) return `${others}tried again: ${image.retry_reason}`
-  if (image.queue_position) return `${others}waiting, place ${image.queue_position}${about(image.seconds_left)}`
-  if (image.stage === "vae-decoder" || image.step === image.steps) return `${others}decoding`
-  if (image.step > 0) return `${others}step ${image.step} of ${image.steps}${about(image.seconds_left)}`
-  return others + (STAGES[image.stage] ?? "waiting")
+  const done = job.images.length - open.length
+  const others = job.images.length > 1 ? t("job.others", { done, all: job.images.length }) : ""
+  if (image.retry_reason) return others + t("job.retry", { reason: image.retry_reason })
+  if (image.queue_position) {
+    return others + t("job.place", { place: image.queue_position }) + about(image.seconds_left) + times(image)
+  }
+  if (image.stage === "vae-decoder" || image.step === image.steps) return others + t("job.decoding")
+  if (image.step > 0) {
+    const { step, steps } = image
+    return others + t("job.step", { step, steps }) + about(image.seconds_left) + times(image)
+  }
+  return others + t(STAGES.includes(image.stage) ? `job.${image.stage}` : "job.waiting")
 }
 
 async function cancel(entry) {
@@ -109,24 +135,24 @@ async function cancel(entry) {
     entry.job = await read(`v1/jobs/${entry.job.id}`, { method: "DELETE" })
     show(entry)
   } catch (error) {
-    find(".state", entry.element).textContent = error.message
+    setText(find(".state", entry.element), error.message)
   }
   find(".cancel", entry.element).disabled = false
 }
 
 // Shows the next page of jobs.
 export async function loadJobs() {
-  const last = list.lastElementChild?.dataset.job
   const notice = find("#notice")
   try {
-    const page = await read(`v1/jobs?limit=${JOBS_PER_PAGE}${last ? `&after=${last}` : ""}`)
+    const page = await read(`v1/jobs?limit=${JOBS_PER_PAGE}${next ? `&after=${next}` : ""}`)
+    next = page.next ?? next
     for (const job of page.data) add(job, false)
     find("#more").hidden = !page.has_more
     find("#empty").hidden = jobs.size > 0
     notice.hidden = true
     followNext()
   } catch (error) {
-    notice.textContent = error.message
+    setText(notice, error.message)
     notice.hidden = false
   }
 }

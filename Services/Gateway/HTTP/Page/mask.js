@@ -1,5 +1,6 @@
 // Paints the mask over the first image: with a mouse, a pen, fingers, or keys.
 
+import { t } from "./i18n.js"
 import { Raster } from "./raster.js"
 
 const MAX_SHOWN = 1024 // pixels of the longer side of the mask on the screen; what is sent has the image's own size
@@ -203,8 +204,10 @@ export class MaskEditor {
     button("paint").setAttribute("aria-pressed", this.value === 255)
     button("erase").setAttribute("aria-pressed", this.value === 0)
     const share = data.reduce((sum, value) => sum + (value ? 1 : 0), 0) / data.length
-    const percent = share > 0 && share < 0.01 ? "less than 1" : Math.round(share * 100)
-    this.root.querySelector(".covered").textContent = `${percent} % masked`
+    const isLittle = share > 0 && share < 0.01
+    this.root.querySelector(".covered").textContent = t(isLittle ? "mask.little" : "mask.covered", {
+      percent: Math.round(share * 100),
+    })
     if (!this.step) this.onChange()
   }
 

@@ -1,84 +1,80 @@
 // The gateway's page: submits jobs, follows them, shows their images. It uses nothing but the public API, and keeps the
-// API key for as long as the tab is open, and the inputs of jobs (store.js).
+// API key for as long as the tab is open, the inputs of jobs (store.js), and a few settings (settings.js).
 
 import { Refusal, onKeyNeeded, pause, randomKey, read } from "./api.js"
 import { Composer } from "./composer.js"
+import { announce, find } from "./dom.js"
 import { clearErrors, showError } from "./errors.js"
-import { actions, add, followNext, loadJobs } from "./jobs.js"
+import { fields, fillAgain, form, json, multipart } from "./form.js"
+import { Gallery } from "./gallery.js"
+import { SeriesFields } from "./grid.js"
+import { onLanguage, t } from "./i18n.js"
+import { takeDropsAndPastes } from "./images.js"
+import { actions, add, followNext, loadJobs, showJobs } from "./jobs.js"
+import { followCluster, offer, onModel, showCluster } from "./models.js"
+import { valuesOf } from "./parameters.js"
+import { Presets } from "./presets.js"
+import { Restorer } from "./restore.js"
+import { prepareSettings } from "./settings.js"
+import { prepareKeys } from "./shortcuts.js"
 import { keep } from "./store.js"
+import { prepareViewer } from "./viewer.js"
+import { Views } from "./views.js"
+import { WorkersView } from "./workers.js"
 
-const CLUSTER_SECONDS = 5, RETRY_SECONDS = 2, ATTEMPTS = 5
+const RETRY_SECONDS = 2, ATTEMPTS = 5
 
-const find = (selector, root = document) => root.querySelector(selector)
-const form = find("#request")
 const composer = new Composer(form)
+const series = new SeriesFields(form)
+const presets = new Presets(form, offer)
+const views = new Views()
+const restorer = new Restorer(form, composer, offer)
 
-// MARK: The form
-
-// The form's own fields as texts. What is left empty is left to the model's defaults.
-function fields() {
-  const names = [
-    "prompt", "negative_prompt", "model", "size", "steps", "true_cfg_scale", "background", "output_resolution", "seed", "n",
-  ]
-  // What the chosen model does not have is disabled.
-  const values = names.filter((name) => !form.elements[name].disabled)
-    .map((name) => [name, form.elements[name].value]).filter(([, value]) => value.trim() !== "")
-  return Object.fromEntries(values.map(([name, value]) => {
-    if (name === "size") return [name, value.replace(/\s/g, "").replace(/[×X]/, "x")]
-    if (name === "seed") return [name, `${BigInt(value)}`] // it may be beyond what a number holds here
-    return [name, TEXTS.includes(name) ? value : `${Number(value)}`]
-  }))
-}
-
-const TEXTS = ["prompt", "negative_prompt", "model", "size", "background"]
-
-function json(fields) {
-  const text = (name, value) => (TEXTS.includes(name) ? JSON.stringify(value) : value)
-  return `{${Object.entries(fields).map(([name, value]) => `${JSON.stringify(name)}:${text(name, value)}`).join(",")}}`
-}
-
-function multipart(fields, parts) {
-  const data = new FormData()
-  // Browsers change the line breaks of texts in forms, but not those of files.
-  for (const [name, value] of Object.entries(fields)) data.append(name, new Blob([value]), name)
-  for (const [name, value] of parts) {
-    if (value instanceof Blob) data.append(name, value, value.name ?? name)
-    else data.append(name, value)
-  }
-  return data
-}
+// MARK: Submitting
 
 async function submit() {
   const button = find("button[type=submit]", form)
   clearErrors(form)
   if (button.disabled) return
   button.disabled = true
-  button.textContent = "Sending…"
+  button.textContent = t("sending")
   try {
     const record = composer.record()
     const parts = record && (await composer.parts())
-    const headers = { "idempotency-key": randomKey(), ...(!record && { "content-type": "application/json" }) }
-    const body = record ? multipart(fields(), parts) : json(fields())
-    const job = await post({ method: "POST", headers, body })
-    if (record) await keep({ ...record, job: job.id })
-    add(job, true)
+    const made = series.isChosen ? await submitSeries(parts) : [await submitOne(record, parts)]
+    for (const job of made) if (record) await keep({ ...record, job: job.id })
+    for (const job of made) add(job, true)
     find("#empty").hidden = true
+    announce("announce.sent", { n: made.length })
     followNext()
   } catch (error) {
     // A proxy before the gateway may have a limit of its own, and names no field.
     const isTooLarge = error.status === 413 && !error.field
-    if (isTooLarge) showError(form, "image", `together, the images are too large to be sent: ${error.message}`)
-    else showError(form, error.field, error.message)
+    if (isTooLarge) showError(form, "image", t("images.too-large", { message: error.message }))
+    else showError(form, series.fieldOf(error.field), error.message)
   }
-  button.textContent = "Draw"
+  button.textContent = t("draw")
   button.disabled = false
 }
 
-// One key for all attempts: whatever happens to the answers, it is one job.
-async function post(options) {
+function submitOne(record, parts) {
+  const headers = { "idempotency-key": randomKey(), ...(!record && { "content-type": "application/json" }) }
+  return post("v1/jobs", { headers, body: record ? multipart(fields(), parts) : json(fields()) })
+}
+
+// One job for each row of the grid: all of them, or none.
+async function submitSeries(parts) {
+  const body = await series.body(fields(), parts ?? [])
+  const headers = { "content-type": "application/json" }
+  const { data } = await post("v1/jobs/bulk?atomic=true", { headers, body })
+  return data.map((each) => each.job)
+}
+
+// The same keys for all attempts: whatever happens to the answers, each job is one job.
+async function post(path, options) {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await read("v1/jobs", options)
+      return await read(path, { method: "POST", ...options })
     } catch (error) {
       if (error instanceof Refusal || attempt === ATTEMPTS) throw error
       await pause(RETRY_SECONDS)
@@ -86,97 +82,32 @@ async function post(options) {
   }
 }
 
-actions.repeat = async (job, record) => {
-  const values = {
-    prompt: job.prompt, negative_prompt: job.negative_prompt?.trim() ? job.negative_prompt : "", size: job.size,
-    steps: job.steps, true_cfg_scale: job.true_cfg_scale, seed: job.images[0].seed, n: job.n, model: job.model,
-    // The prompt of a transparent image asks for it by itself.
-    background: job.background === "opaque" ? "opaque" : "", output_resolution: record?.resolution ?? "",
-  }
-  // The size of a job with images follows from them, unless the request had one.
-  if (record) values.size = record.size ?? ""
-  for (const [name, value] of Object.entries(values)) form.elements[name].value = value
-  clearErrors(form)
+// MARK: What is done with jobs and results
+
+// Fills the form in with what a job, or one image of it, was made from.
+actions.repeat = async (job, record, image) => {
+  views.show("create")
+  fillAgain(valuesOf(job, record, image))
   offer()
+  restorer.forget()
   await composer.restore(record)
   form.elements.prompt.focus()
 }
 
 actions.use = async (blob, name) => {
+  views.show("create")
   await composer.add([{ blob, name }])
   find("#images").scrollIntoView({ block: "nearest" })
   find("#images .remove")?.focus()
 }
 
-// MARK: The cluster
+// MARK: The page
 
-let models = []
-
-// Shows what the chosen model offers.
-function offer() {
-  const model = models.find((each) => each.id === form.elements.model.value)
-  if (!model) return
-  const size = ({ width, height }) => `${width}x${height}`
-  showModel(model)
-  const { steps, background } = form.elements
-  steps.placeholder = model.schedule_steps ?? model.defaults.steps
-  steps.max = model.limits.max_steps
-  steps.disabled = Boolean(model.schedule_steps)
-  if (steps.disabled) steps.value = ""
-  steps.title = steps.disabled ? `${model.id} is distilled to ${model.schedule_steps} steps` : ""
-  background.disabled = find("#background-field").hidden = !model.transparency
-  form.elements.true_cfg_scale.placeholder = model.defaults.true_cfg_scale
-  const sizes = model.recommended_sizes.map(size)
-  const options = find("#sizes")
-  if ([...options.children].map((each) => each.value).join() !== sizes.join()) {
-    options.replaceChildren(...sizes.map((each) => new Option(each)))
-  }
+onModel((model) => {
   composer.offer(model)
-}
-
-// What is to be known of a model before it is used: its licence, and what is special about it.
-function showModel(model) {
-  const about = [
-    model.license && `Licence: ${model.license}`, model.transparency && "images with transparency",
-    model.schedule_steps && `${model.schedule_steps} steps, distilled`,
-  ].filter(Boolean).join(" · ")
-  const place = find("#model-about")
-  if (place.textContent !== about) place.textContent = about
-  place.hidden = !about
-  find("#model-place").hidden = !about && models.length < 2
-}
-
-async function loadModels() {
-  models = (await read("v1/models")).data.filter((model) => !model.alias_of)
-  const select = form.elements.model, chosen = select.value
-  if ([...select.options].map((each) => each.value).join() !== models.map((model) => model.id).join()) {
-    select.replaceChildren(...models.map((model) => new Option(model.id)))
-    if (models.some((model) => model.id === chosen)) select.value = chosen
-  }
-  find("#model-field").hidden = models.length < 2
-  offer()
-}
-
-const STAGES = [
-  ["text-encoder", "text encoder"], ["vae-encoder", "VAE encoder"],
-  ["denoiser", "denoiser"], ["vae-decoder", "VAE decoder"],
-]
-
-async function showCluster() {
-  try {
-    const { data, queued_jobs: queued, started_jobs: started } = await read("v1/workers")
-    const counts = STAGES.map(([stage, name]) => {
-      const number = data.filter((worker) => worker.stage === stage).length
-      return `${number || "no"} ${name}${number === 1 ? "" : "s"}`
-    })
-    const waiting = queued || started ? ` · ${started} in work, ${queued} waiting` : ""
-    find("#cluster").textContent = counts.join(" · ") + waiting
-    await loadModels()
-  } catch (error) {
-    find("#cluster").textContent = error instanceof Refusal ? error.message : "the gateway cannot be reached"
-  }
-}
-
+  presets.offer(model)
+  series.offer(model)
+})
 form.addEventListener("submit", (event) => {
   event.preventDefault()
   submit()
@@ -185,13 +116,10 @@ form.addEventListener("input", (event) => {
   const place = event.target.closest("label, [data-field]")
   if (place?.querySelector(":scope > .error")) clearErrors(place)
 })
-form.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    find("#large").close()
-    form.requestSubmit()
-  }
+takeDropsAndPastes(find("#images"), async (dropped) => {
+  views.show("create")
+  await restorer.take(dropped)
 })
-form.elements.model.addEventListener("change", offer)
 find("#more").addEventListener("click", loadJobs)
 onKeyNeeded(() => (find("#access").hidden = false))
 find("#access").addEventListener("submit", (event) => {
@@ -200,7 +128,19 @@ find("#access").addEventListener("submit", (event) => {
   event.target.hidden = true
   loadJobs()
   showCluster()
+  views.refresh()
 })
+onLanguage(() => {
+  clearErrors(form)
+  composer.translate()
+  showJobs()
+})
+
+prepareSettings(find("#language"), find("#theme"))
+prepareKeys(form, views)
+prepareViewer()
+views.add("gallery", new Gallery(find("#view-gallery")))
+views.add("workers", new WorkersView(find("#view-workers")))
+views.begin()
 loadJobs()
-showCluster()
-setInterval(() => document.visibilityState === "visible" && showCluster(), CLUSTER_SECONDS * 1000)
+followCluster()

@@ -1,5 +1,7 @@
 // What each pipeline takes, as /openapi.yaml has it, and which of a model's pipelines a form with images is for.
 
+import { t } from "./i18n.js"
+
 const TAKES = {
   "text-to-image": {},
   img2img: { images: 1, strength: true },
@@ -27,7 +29,7 @@ function takes(model, name) {
   return all.images > 1 && most ? { ...all, images: Math.min(all.images, most) } : all
 }
 
-const list = (names) => names.join(" or ")
+const list = (names) => names.join(t("or"))
 
 // The pipeline of `model` for a mode: {name, takes}, with a {reason} when it is not ready; {isMissing, reason} when the
 // model has none.
@@ -36,12 +38,12 @@ export function serve(model, mode) {
   const ready = MODES[mode].find((name) => served.some((each) => each.name === name && each.ready))
   if (ready) return { name: ready, takes: takes(model, ready) }
   if (!served.length) {
-    return { isMissing: true, reason: `${model.id} has no pipeline for this (${list(MODES[mode])})` }
+    return { isMissing: true, reason: t("pipeline.missing", { model: model.id, names: list(MODES[mode]) }) }
   }
   const names = list(served.map((each) => each.name))
-  if (mode === "control") return { reason: `no denoiser of ${model.id} has loaded a control network (${names})` }
+  if (mode === "control") return { reason: t("pipeline.no-control", { model: model.id, names }) }
   const [{ name }] = served
-  return { reason: `no worker is ready for ${names} of ${model.id}`, name, takes: takes(model, name) }
+  return { reason: t("pipeline.not-ready", { model: model.id, names }), name, takes: takes(model, name) }
 }
 
 // The most images that any mode of `model` takes.

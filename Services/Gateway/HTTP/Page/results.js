@@ -2,13 +2,13 @@
 
 import { call } from "./api.js"
 import { compare } from "./compare.js"
+import { copy, find, make } from "./dom.js"
+import { say, t, translated } from "./i18n.js"
+import { picks } from "./picks.js"
 
 const SMALL = 256 // pixels; results with smaller sides are enlarged without being smoothed
 
 const EXTENSIONS = { "image/webp": "webp", "image/jpeg": "jpg" } // of files; others are PNG
-
-const find = (selector, root = document) => root.querySelector(selector)
-const copy = (selector) => find(selector).content.firstElementChild.cloneNode(true)
 
 // A figure for an image of `job`.
 export function frame(job, image) {
@@ -16,9 +16,16 @@ export function frame(job, image) {
   const [width, height] = job.size.split("x").map(Number)
   find(".frame", figure).style.aspectRatio = `${width} / ${height}`
   find(".frame", figure).classList.toggle("transparent", job.background === "transparent")
-  find("progress", figure).setAttribute("aria-label", `image ${image.index + 1}`)
-  find("figcaption", figure).textContent = `seed ${image.seed}`
+  const progress = find("progress", figure)
+  translated(progress, () => progress.setAttribute("aria-label", t("image.number", { number: image.index + 1 })))
+  find("figcaption", figure).append(seed(image))
   return figure
+}
+
+function seed(image) {
+  const text = document.createElement("span")
+  say(text, "facts.seed", { seed: image.seed })
+  return text
 }
 
 // Shows in `figure` how far `image` is; `use` is called with the blob and the name of a result that is to be an input.
@@ -30,9 +37,9 @@ export function showImage(entry, image, figure, use) {
     load(entry, image, figure, use)
   } else if (image.error) {
     find(".preview", figure)?.remove()
-    const text = document.createElement("p")
-    text.className = "error"
-    text.textContent = image.status === "cancelled" ? "cancelled" : image.error.message
+    const text = make("p", { className: "error" })
+    if (image.status === "cancelled") say(text, "status.cancelled")
+    else text.textContent = image.error.message
     progress.replaceWith(text)
   } else if (image.step > 0) {
     progress.max = image.steps
@@ -65,53 +72,72 @@ async function load(entry, image, figure, use) {
     find(".preview", figure)?.remove()
     find("progress", figure)?.replaceWith(...results.map((result) => result.element))
     first.element.alt = job.prompt
-    if (image.layers) figure.append(layers(figure, results, use))
-    else find("figcaption", figure).append(" · ", ...links(first, use))
     const record = await entry.record
+    if (image.layers) figure.append(layers(figure, results, use))
+    else find("figcaption", figure).append(" · ", ...links(first, use), " · ", pick({ job, image, record }))
     if (record) compare(box, first.element, record)
   } catch (error) {
     delete figure.dataset.isLoading
-    find("figcaption", figure).textContent = `seed ${image.seed} · ${error.message}`
+    find("figcaption", figure).replaceChildren(seed(image), ` · ${error.message}`)
   }
 }
 
-// A result, of one layer where there are layers: its file, and an element that shows it.
-async function fetchResult(job, image, layer) {
+// The file of a result, of one layer where there are layers, and a name for it.
+export async function fetchFile(job, image, layer) {
   const path = `v1/jobs/${job.id}/result?index=${image.index}${layer === undefined ? "" : `&layer=${layer}`}`
-  const blob = await (await call(path)).blob()
+  // A result never changes: the browser may keep it.
+  const blob = await (await call(path, { cache: "default" })).blob()
+  const extension = EXTENSIONS[blob.type] ?? "png"
+  const name = `${job.id}-${image.index}${layer === undefined ? "" : `-layer-${layer + 1}`}.${extension}`
+  return { blob, name }
+}
+
+// A result with an element that shows it.
+export async function fetchResult(job, image, layer) {
+  const { blob, name } = await fetchFile(job, image, layer)
   const url = URL.createObjectURL(blob), element = new Image()
   element.alt = ""
   element.className = `result ${Math.max(...job.size.split("x")) < SMALL ? "small" : ""}`
   element.src = url
   await element.decode()
-  const extension = EXTENSIONS[blob.type] ?? "png"
-  const name = `${job.id}-${image.index}${layer === undefined ? "" : `-layer-${layer + 1}`}.${extension}`
   return { blob, url, element, name }
 }
 
-// What can be done with a result; `what` tells several apart for screen readers.
-function links({ blob, url, name }, use, what) {
-  const save = document.createElement("a"), again = document.createElement("button")
-  Object.assign(save, { href: url, download: name, textContent: "save" })
-  Object.assign(again, { type: "button", className: "use", textContent: "use as input" })
-  if (what) for (const each of [save, again]) each.setAttribute("aria-label", `${each.textContent}: ${what}`)
+// What can be done with a result; the number of a layer tells several apart for screen readers.
+function links({ blob, url, name }, use, number) {
+  const save = make("a", { href: url, download: name }), again = make("button", { type: "button", className: "use" })
   again.addEventListener("click", () => use(blob, name))
+  for (const [element, text] of [[save, "save"], [again, "use"]]) {
+    const [seen, unseen] = [make("span"), make("span", { className: "unseen" })]
+    say(seen, text)
+    element.append(seen)
+    if (number === undefined) continue
+    say(unseen, "layer", { number })
+    element.append(" ", unseen)
+  }
   return [save, " · ", again]
+}
+
+// Chooses a result to be compared with another one.
+function pick(result) {
+  const element = make("button", { type: "button", className: "compare-pick" })
+  say(element, "compare")
+  picks.connect(element, result)
+  return element
 }
 
 // The layers below their composite, each alone, to be left out of it, and to be saved.
 function layers(figure, results, use) {
   figure.classList.add("layered")
-  const list = document.createElement("ol")
-  list.className = "layers"
+  const list = make("ol", { className: "layers" })
   results.forEach((result, index) => {
     const entry = copy("#layer"), shown = find("input", entry)
-    const place = index === 0 ? ", bottom" : index === results.length - 1 ? ", top" : ""
-    const name = `Layer ${index + 1}`
-    Object.assign(find("img", entry), { src: result.url, alt: name, className: result.element.className })
-    find("span", entry).textContent = name + place
+    const place = index === 0 ? "layer.bottom" : index === results.length - 1 ? "layer.top" : "layer"
+    const number = index + 1
+    Object.assign(find("img", entry), { src: result.url, alt: "", className: result.element.className })
+    say(find("span", entry), place, { number })
     shown.addEventListener("change", () => (result.element.style.visibility = shown.checked ? "" : "hidden"))
-    find(".links", entry).append(...links(result, use, name))
+    find(".links", entry).append(...links(result, use, number))
     list.append(entry)
   })
   return list
