@@ -192,7 +192,7 @@ export class Gallery {
       bar.setAttribute("aria-label", t("image.number", { number: image.index + 1 }))
       if (image.step > 0) bar.value = image.step
       if (!bar.isConnected) place.replaceChildren(bar, make("span", { className: "state" }))
-      setText(find(".state", place), words({ ...job, images: [image] }))
+      setText(find(".state", place), words({ ...job, images: [image] }, true))
     } else {
       const text = image.status === "cancelled" ? statusText(image.status) : (image.error?.message ?? statusText(image.status))
       place.replaceChildren(make("span", { className: "error", textContent: text }))

@@ -43,7 +43,7 @@ function makeTable(job, { id, parameter }, list, isNewest) {
   if (parameter === "prompt") say(find(".prompt", table), "grid.of-prompts")
   else find(".prompt", table).textContent = job.prompt
   translated(table, () => {
-    find(".facts", table).textContent = `${t("grid.facts", { name: t(NAMES[parameter]) })} · ${facts(job)}`
+    find(".facts", table).textContent = `${t("grid.facts", { name: t(NAMES[parameter]) })} · ${facts(job, undefined, parameter)}`
     find("thead th", table).textContent = t(NAMES[parameter])
   })
   for (const image of job.images) {

@@ -110,21 +110,21 @@ function times({ estimated_start_at: start, estimated_end_at: end }) {
 
 const STAGES = ["text-encoder", "vae-encoder", "denoiser"]
 
-// How far a job has got, in words.
-export function words(job) {
+// How far a job has got, in words; `isShort`: without the times of day.
+export function words(job, isShort = false) {
   const open = job.images.filter((image) => isOpen(image.status))
   if (!open.length) return job.status === "succeeded" ? "" : statusText(job.status)
   const image = open.find((image) => image.status === "running") ?? open[0]
-  const done = job.images.length - open.length
+  const done = job.images.length - open.length, later = isShort ? "" : times(image)
   const others = job.images.length > 1 ? t("job.others", { done, all: job.images.length }) : ""
   if (image.retry_reason) return others + t("job.retry", { reason: image.retry_reason })
   if (image.queue_position) {
-    return others + t("job.place", { place: image.queue_position }) + about(image.seconds_left) + times(image)
+    return others + t("job.place", { place: image.queue_position }) + about(image.seconds_left) + later
   }
   if (image.stage === "vae-decoder" || image.step === image.steps) return others + t("job.decoding")
   if (image.step > 0) {
     const { step, steps } = image
-    return others + t("job.step", { step, steps }) + about(image.seconds_left) + times(image)
+    return others + t("job.step", { step, steps }) + about(image.seconds_left) + later
   }
   return others + t(STAGES.includes(image.stage) ? `job.${image.stage}` : "job.waiting")
 }

@@ -24,12 +24,13 @@ export function origin({ pipeline, images, strength, layers }) {
   return `${pipeline}${count}${strength === undefined ? "" : ` · ${t("origin.strength", { strength })}`}`
 }
 
-// The parameters of a job in one line.
-export function facts(job, record) {
-  const parts = [
-    job.size.replace("x", "×"), t("facts.steps", { n: job.steps }), t("facts.guidance", { scale: job.true_cfg_scale }),
-    job.model,
-  ]
+// The parameters of a job in one line, but for the one of a name.
+export function facts(job, record, except) {
+  const own = {
+    size: job.size.replace("x", "×"), steps: t("facts.steps", { n: job.steps }),
+    true_cfg_scale: t("facts.guidance", { scale: job.true_cfg_scale }), model: job.model,
+  }
+  const parts = Object.keys(own).filter((name) => name !== except).map((name) => own[name])
   if (negative(job)) parts.push(t("facts.without", { prompt: negative(job) }))
   if (record) parts.push(origin(record))
   return parts.join(" · ")
