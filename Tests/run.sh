@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
-scripts=(scripts reader quickstart cluster jobs images families provenance content-filter enhancement openapi a1111 mcp prompts page page-families page-images faults containers)
+scripts=(scripts reader quickstart cluster jobs images families provenance content-filter enhancement openapi a1111 mcp prompts page page-families page-images page-gallery page-access faults containers)
 fuzz_seconds=
 chosen=()
 while [ $# -gt 0 ]; do
@@ -90,7 +90,7 @@ if [ -n "$filter" ] || [ $needs_python = yes ]; then
   QWEN_IMAGE_TEST_PYTHON=$(Tests/Support/python.sh)
   export QWEN_IMAGE_TEST_PYTHON
 fi
-if is_chosen page || is_chosen page-images; then
+if [[ " ${chosen[*]:-page} " == *" page"* ]]; then
   CHROMIUM=$(Tests/Support/chromium.sh "$QWEN_IMAGE_TEST_PYTHON")
   export CHROMIUM
 fi
@@ -120,6 +120,8 @@ part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
 part page-families 3600 "$python" Tests/Cluster/page_families_test.py "$bin"
 part page-images 3600 "$python" Tests/Cluster/page_images_test.py "$bin"
+part page-gallery 3600 "$python" Tests/Cluster/page_gallery_test.py "$bin"
+part page-access 3600 "$python" Tests/Cluster/page_access_test.py "$bin"
 part faults 3600 "$python" Tests/Cluster/faults_test.py "$bin"
 part containers 7200 Tests/Cluster/containers.sh "$bin"
 if [ -n "$fuzz_seconds" ] || [[ " ${chosen[*]} " == *" fuzz "* ]]; then

@@ -80,6 +80,12 @@ def fresh(page, *paths):
         expect(page.locator("#inputs li")).to_have_count(len(paths))
 
 
+def show(page, view):
+    """Goes to a view: create, gallery or workers."""
+    page.locator(f"nav [data-view={view}]").click()
+    expect(page.locator(f"#view-{view}")).to_be_visible()
+
+
 def choose(page, mode):
     page.locator(".choices label", has_text=mode).click()
 

@@ -121,7 +121,7 @@ def test_a_mask_has_the_size_of_a_large_image(page, cluster):
     expect(page.locator("dialog .stage")).to_be_visible()
     set_slider(page, "brush", brush)
     stroke(page, (0.5, 0.5), (0.7, 0.5))
-    page.locator("dialog .close").click()
+    page.locator("#large .close").click()
     set_slider(page, "strength", 1)
     made = pixels(images(ask(page, "a red circle", seed=4, steps=2), 1)[0])
     y, x = numpy.mgrid[:height, :width] + 0.5
