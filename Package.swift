@@ -138,6 +138,7 @@ let package = Package(
     shared("AccessKeys", ["Hashing"]),
     shared("Provenance", ["COpenSSL", "CZlib", "Hashing", "ImageCodec"]),
     shared("MCP", ["StrictJSON"]),
+    shared("Templates", ["StrictJSON"]),
     shared(
       "StageRuntime", ["ClusterCore", "Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
 
@@ -162,8 +163,9 @@ let package = Package(
       name: "Gateway",
       dependencies: [
         "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "HTTPClient", "Hashing",
-        "ImageCodec", "Journal", "Observability", "Provenance", "Scheduling", "Settings", "StrictJSON", "Transport",
-        "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore, .nioHTTP1,
+        "ImageCodec", "Journal", "Observability", "Provenance", "Scheduling", "Settings", "StrictJSON", "Templates",
+        "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore,
+        .nioHTTP1,
         .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .unixSignals,
       ],
       path: "Services/Gateway/HTTP",
@@ -205,15 +207,16 @@ let package = Package(
       "QwenImageCLI",
       [
         "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "Hashing", "ImageCodec", "Kernels", "MCP",
-        "ModelRegistry", "Provenance", "Settings", "StrictJSON", "TensorCore", "Transport", "Weights", .argumentParser,
-        .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle,
+        "ModelRegistry", "Provenance", "Settings", "StrictJSON", "Templates", "TensorCore", "Transport", "Weights",
+        .argumentParser, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle,
       ]),
 
     // Tests
     .target(
       name: "FuzzTargets",
       dependencies: [
-        "ClusterCore", "GatewayAPI", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire",
+        "ClusterCore", "GatewayAPI", "GatewayPipelines", "ImageCodec", "Scheduling", "Templates", "TensorCore",
+        "Weights", "Wire",
       ],
       path: "Tests/Fuzzing/Targets"),
     .target(
@@ -269,6 +272,7 @@ let package = Package(
       "StageRuntime",
       ["ClusterCore", "StageRuntime", "TensorCore", "TestSupport", "Transport", "Wire", .serviceLifecycle]),
     test("StrictJSON", ["StrictJSON", "TestSupport"]),
+    test("Templates", ["StrictJSON", "Templates"]),
     test("StageSupport", ["ClusterCore", "StageSupport", "TestSupport"]),
     test("Tidy", ["Settings"]),
     test("Transport", ["ClusterCore", "TensorCore", "TestSupport", "Transport", "Wire", "CZeroMQ", .logging]),

@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
-scripts=(scripts reader quickstart cluster jobs images families provenance content-filter enhancement openapi a1111 mcp prompts page page-families page-images page-gallery page-access faults containers)
+scripts=(scripts reader quickstart cluster jobs templates images families provenance content-filter enhancement openapi a1111 mcp prompts page page-families page-images page-gallery page-access faults containers)
 fuzz_seconds=
 chosen=()
 while [ $# -gt 0 ]; do
@@ -106,6 +106,7 @@ part reader 1800 "$python" Tests/NanoModel/reader_test.py
 part quickstart 1200 "$python" Tests/Cluster/quickstart_test.py "$bin"
 part cluster 3600 "$python" Tests/Cluster/cluster_test.py "$bin"
 part jobs 3600 "$python" Tests/Cluster/jobs_test.py "$bin"
+part templates 3600 "$python" Tests/Cluster/templates_test.py "$bin"
 part images 3600 "$python" Tests/Cluster/images_test.py "$bin"
 part families 3600 "$python" Tests/Cluster/families_test.py "$bin"
 part provenance 3600 "$python" Tests/Cluster/provenance_test.py "$bin"

@@ -1,6 +1,7 @@
 import Foundation
 import Hashing
 import ImageCodec
+import Templates
 
 /// An image of a batch: the fields of its request by their names in the API, its input files, and where it goes.
 package struct BatchRow: Equatable {
@@ -14,6 +15,10 @@ package struct BatchRow: Equatable {
   package var number: Int
   /// For messages.
   package var line: Int
+  /// For messages, where the row is one of another table; nil: number and line.
+  package var ownTitle: String?
+  /// What messages call it.
+  var title: String { ownTitle ?? "row \(number) (line \(line))" }
   /// In order; values as forms have them.
   package var fields: [(name: String, value: String)] = []
   /// Field and path, in order.
@@ -36,8 +41,8 @@ package struct BatchRow: Equatable {
     var rows: [BatchRow] = []
     do {
       rows = isTable ? try tableRows(CSV(text)) : try objectRows(text)
-    } catch let failure as CSV.Failure {
-      throw OutputError(name: name, reason: "\(failure)")
+    } catch {
+      throw OutputError(name: name, reason: "\(error)")
     }
     guard !rows.isEmpty else { throw OutputError(name: name, reason: "it has no rows") }
     guard rows.count <= maxRows else {

@@ -10,9 +10,9 @@ struct QwenImageCommand: AsyncParsableCommand {
     version: SoftwareVersion.current,
     subcommands: [
       LocalCommand.self, GenerateCommand.self, EditCommand.self, InpaintCommand.self, OutpaintCommand.self,
-      ControlCommand.self, LayersCommand.self, BatchCommand.self, JobsCommand.self, ModelsCommand.self,
-      WorkersCommand.self, BenchCommand.self, MCPCommand.self, KeygenCommand.self, APIKeyCommand.self,
-      SynthCommand.self, QuantizeCommand.self, AccuracyCommand.self, InspectCommand.self,
+      ControlCommand.self, LayersCommand.self, BatchCommand.self, TemplateCommand.self, JobsCommand.self,
+      ModelsCommand.self, WorkersCommand.self, BenchCommand.self, MCPCommand.self, KeygenCommand.self,
+      APIKeyCommand.self, SynthCommand.self, QuantizeCommand.self, AccuracyCommand.self, InspectCommand.self,
     ])
 }
 

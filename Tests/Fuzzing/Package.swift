@@ -48,13 +48,15 @@ let package = Package(
     module("Scheduling", ["ClusterCore", .orderedCollections]),
     module("Settings"),
     module("StrictJSON", [.orderedCollections]),
+    module("Templates", ["StrictJSON"]),
     module("TensorCore"),
     module("Weights", ["StrictJSON", "TensorCore"]),
     module("Wire", ["ClusterCore", "CWire", "CZlib", "TensorCore"]),
     .target(
       name: "FuzzTargets",
       dependencies: [
-        "ClusterCore", "GatewayAPI", "GatewayPipelines", "ImageCodec", "Scheduling", "TensorCore", "Weights", "Wire",
+        "ClusterCore", "GatewayAPI", "GatewayPipelines", "ImageCodec", "Scheduling", "Templates", "TensorCore",
+        "Weights", "Wire",
       ],
       path: "Targets"),
     // libFuzzer brings main.

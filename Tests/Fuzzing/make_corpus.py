@@ -227,8 +227,18 @@ def journal():
         write("journal", field, json.dumps(request | {field: value}).encode())
 
 
+def templates():
+    for path in sorted((HERE / "../../compose/templates").glob("*.yaml")):
+        write("template", path.stem, path.read_bytes() + b"\0" + path.with_suffix(".csv").read_bytes())
+    write("template", "blocks", b"name: t\nprompt: >-\n  a {x}\n   b\n\n  c\nslots:\n  x:\n    allowed:\n    - a\n    - 'b'\n\0x\na\nb\n")
+    write("template", "rules", b"name: t\nprompt: '{x}'\nslots: { x: { max_length: 3 } }\nbrand: { forbidden_words: [no] }\noutput: 'a/{x}'\n"
+          b"\0x\n\"n\"\"o\"\nno\n../x\n")
+    write("template", "files", b"name: t\nprompt: p\nslots: { f: { kind: file, required: false } }\ninputs: { image: [f] }\nseed: 3\n\0f\na.png\n")
+
+
 if __name__ == "__main__":
     journal()
+    templates()
     envelopes()
     requests()
     forms()

@@ -275,6 +275,10 @@ struct APITests {
         let accepted = try await client.generate(#"{"prompt":"p"}"#)
         let job = try #require(accepted.headers[.location]?.split(separator: "/").last)
         let prompt = #"{"prompt":"p"}"#
+        let bodies = [
+          "/v1/jobs/bulk": "[\(prompt)]",
+          "/v1/templates/jobs": #"{"template":{"name":"t","prompt":"p"},"rows":[{}]}"#,
+        ]
         for path in paths {
           let uri = path.replacingOccurrences(of: "{model}", with: "toy/model").replacingOccurrences(
             of: "{job}", with: job)
@@ -282,7 +286,7 @@ struct APITests {
           let method: HTTPRequest.Method = isPost ? .post : .get
           let response = try await client.execute(
             uri: uri, method: method, headers: isPost ? Self.json : [:],
-            body: ByteBuffer(string: isPost ? (path.hasSuffix("/bulk") ? "[\(prompt)]" : prompt) : ""))
+            body: ByteBuffer(string: isPost ? bodies[path] ?? prompt : ""))
           if ["/sdapi/v1/img2img", "/sdapi/v1/png-info"].contains(path) {
             #expect(response.status == .unprocessableContent, "\(path)")
             continue

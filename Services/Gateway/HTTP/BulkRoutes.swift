@@ -27,16 +27,21 @@ struct BulkRoutes: Sendable {
     case .some(let text):
       throw APIError(.invalidValue, "atomic is \"\(text.prefix(40))\", but must be true or false", param: "atomic")
     }
-    guard request.headers[.idempotencyKey] == nil else {
-      throw APIError(
-        .unsupportedValue, "Idempotency-Key is for one job: give each job of the body an idempotency_key",
-        param: "Idempotency-Key")
-    }
+    try Self.refuseHeaderKey(request, "give each job of the body an idempotency_key")
     var request = request
     return try await submission.withBulk(&request, context, maxCount: Self.maxCount) { items in
       // The request itself was counted when its key was checked.
       try keyring?.spend(items.count - 1, of: context.caller)
-      return isAtomic ? try await submitTogether(items, context) : try await submitEach(items, context)
+      guard isAtomic else { return try await submitEach(items, context) }
+      return try .json(BulkResults(try await submitTogether(items, context) { "[\($0)]" }))
+    }
+  }
+
+  /// - Parameter advice: what to do instead.
+  static func refuseHeaderKey(_ request: Request, _ advice: String) throws(APIError) {
+    guard request.headers[.idempotencyKey] == nil else {
+      throw APIError(
+        .unsupportedValue, "Idempotency-Key is for one job: \(advice)", param: "Idempotency-Key")
     }
   }
 
@@ -56,7 +61,11 @@ struct BulkRoutes: Sendable {
   }
 
   /// All jobs, or none.
-  private func submitTogether(_ items: [BulkItem], _ context: GatewayContext) async throws -> Response {
+  ///
+  /// - Parameter title: what errors call the job of a place.
+  func submitTogether(
+    _ items: [BulkItem], _ context: GatewayContext, title: (Int) -> String
+  ) async throws -> [BulkResult] {
     var jobs: [JobRequest] = [], keys: Set<String> = [], bytes = 0, digests: Set<String> = []
     let limit = dispatcher.maxRequestInputBytes
     for (index, item) in items.enumerated() {
@@ -77,14 +86,14 @@ struct BulkRoutes: Sendable {
         }
         jobs.append(job)
       } catch let error as APIError {
-        throw error.inside("[\(index)]")
+        throw error.inside(title(index))
       }
     }
     let all = jobs
     let tickets = try await APIError.wrap { () async throws(Status) in try await dispatcher.submit(all) }
     var results: [BulkResult] = []
     for (index, ticket) in tickets.enumerated() { results.append(try await result(index, ticket, context)) }
-    return try .json(BulkResults(results))
+    return results
   }
 
   private func result(_ index: Int, _ ticket: JobTicket, _ context: GatewayContext) async throws -> BulkResult {
@@ -108,6 +117,12 @@ struct BulkResult: Encodable {
   /// Whether an earlier request with the same key has made it.
   var replayed: Bool?
   var error: ErrorEnvelope.Body?
+  // Of a template only:
+  var row: Int?
+  var size: String?
+  var language: String?
+  /// Where a client would put the file.
+  var output: String?
 }
 
 /// What became of several jobs.

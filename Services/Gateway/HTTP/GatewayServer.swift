@@ -64,7 +64,9 @@ public enum GatewayServer {
     let addRoutes = { (router: Router<GatewayContext>) in
       ImagesRoutes(submission: submission).add(to: router)
       JobsRoutes(dispatcher: dispatcher, submission: submission).add(to: router)
-      BulkRoutes(dispatcher: dispatcher, submission: submission, keyring: keyring).add(to: router)
+      let bulk = BulkRoutes(dispatcher: dispatcher, submission: submission, keyring: keyring)
+      bulk.add(to: router)
+      TemplatesRoutes(bulk: bulk).add(to: router)
       webUI.add(to: router)
       ModelsRoutes(dispatcher: dispatcher, aliases: settings.aliases).add(to: router)
       WorkersRoutes(dispatcher: dispatcher).add(to: router)

@@ -62,7 +62,7 @@ extension Request {
 
   private static let utf8Names: Set<Substring> = ["utf-8", "\"utf-8\"", "utf8", "\"utf8\""]
 
-  private func checkJSONType() throws(APIError) {
+  func checkJSONType() throws(APIError) {
     let contentType = headers[.contentType] ?? ""
     let parts = contentType.lowercased().split(separator: ";").map { $0.trimmingWhitespace() }
     guard parts.first == "application/json",

@@ -131,21 +131,46 @@ struct Submission: Sendable {
     _ request: inout Request, _ context: GatewayContext, maxCount: Int,
     _ body: ([BulkItem]) async throws -> Response
   ) async throws -> Response {
+    let isLines = try request.holdsLines()
+    return try await withItems(&request, context) { bytes, makeItem in
+      let items =
+        isLines
+        ? try JSONItems.lines(of: bytes, maxCount: maxCount) : try JSONItems.elements(of: bytes, maxCount: maxCount)
+      guard !items.isEmpty else { throw APIError(.invalidValue, "the body has no jobs") }
+      return try await body(items.map(makeItem))
+    }
+  }
+
+  /// Reads a body of JSON that jobs are made of, and calls `body` with it and what makes a job's bytes an item, while
+  /// the memory of the body is counted.
+  func withTemplate(
+    _ request: inout Request, _ context: GatewayContext,
+    _ body: ([UInt8], ([UInt8]) -> BulkItem) async throws -> Response
+  ) async throws -> Response {
+    try request.checkJSONType()
+    return try await withItems(&request, context, body)
+  }
+
+  private func withItems(
+    _ request: inout Request, _ context: GatewayContext,
+    _ body: ([UInt8], ([UInt8]) -> BulkItem) async throws -> Response
+  ) async throws -> Response {
     guard await dispatcher.isOpen else {
       throw APIError(.shuttingDown, "the gateway is shutting down", retryAfterSeconds: 10)
     }
     let isDetached = try request.detachment() ?? true
     let memory = bodies.share()
     defer { memory.release() }
-    let isLines = try request.holdsLines()
     try request.checkLength(limits.maxBodyBytes)
     let bytes = try Request.utf8(try await request.takeBytes(limits, limits.maxBodyBytes, memory, context))
-    let items =
-      isLines
-      ? try JSONItems.lines(of: bytes, maxCount: maxCount) : try JSONItems.elements(of: bytes, maxCount: maxCount)
-    guard !items.isEmpty else { throw APIError(.invalidValue, "the body has no jobs") }
     let traceparent = request.traceparent
-    return try await body(items.map { BulkItem(bytes: $0, isDetached: isDetached, traceparent: traceparent) })
+    return try await body(bytes) { BulkItem(bytes: $0, isDetached: isDetached, traceparent: traceparent) }
+  }
+
+  /// Reads one of several jobs, as far as no model is needed for that.
+  func check(_ item: BulkItem) throws(APIError) {
+    _ = try RequestContent.value(item.read().value)
+      .request(.generation, pipelines: dispatcher.pipelines, intake: limits.images)
   }
 
   /// What is submitted for one of several jobs.

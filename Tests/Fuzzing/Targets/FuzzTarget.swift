@@ -3,6 +3,7 @@ import Foundation
 import GatewayPipelines
 import ImageCodec
 import Scheduling
+import Templates
 import TensorCore
 import Weights
 import Wire
@@ -27,6 +28,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
   case image
   /// A request as the journal keeps it.
   case journal
+  /// A template in YAML, a zero byte, and its rows in CSV.
+  case template
 
   /// Reads `bytes`; traps when something is wrong with the reader.
   package func run(_ bytes: [UInt8]) {
@@ -40,6 +43,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case .png: Self.readPNG(bytes)
     case .image: Self.readImage(bytes)
     case .journal: Self.readJournal(bytes)
+    case .template: Self.readTemplate(bytes)
     }
   }
 
@@ -82,6 +86,26 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     if let steps = request.steps { precondition(steps > 0) }
     if let size = request.size { precondition(size.width > 0 && size.height > 0) }
     if let scale = request.trueCFGScale { precondition((0...ModelLimits.maxTrueCFGScale).contains(scale)) }
+  }
+
+  // MARK: - Template
+
+  private static func readTemplate(_ bytes: [UInt8]) {
+    let parts = bytes.split(separator: 0, maxSplits: 1, omittingEmptySubsequences: false)
+    let texts = parts.map { String(decoding: $0, as: UTF8.self) }
+    guard let template = try? Template(yaml: texts[0]), texts.count == 2 else { return }
+    let requests: [TemplateRequest]
+    do { requests = try template.expanded(TemplateRow.rows(csv: texts[1], for: template)) } catch {
+      precondition(!error.problems.isEmpty && error.problems.allSatisfy { !$0.description.isEmpty })
+      return
+    }
+    precondition(requests.count <= TemplateLimits.requests)
+    precondition(Set(requests.map { $0.output.lowercased() }).count == requests.count, "two files of one name")
+    for request in requests {
+      let folders = request.output.split(separator: "/", omittingEmptySubsequences: false)
+      precondition(folders.allSatisfy { !$0.isEmpty && !$0.contains(".") && !$0.utf8.contains(0) }, "an unsafe name")
+      precondition((1...TemplateLimits.promptBytes).contains(request.prompt.utf8.count))
+    }
   }
 
   // MARK: - Safetensors

@@ -1,28 +1,37 @@
 /// A table of comma-separated values with a header (RFC 4180): fields in quotes may hold commas, line breaks, and
 /// quotes written twice. A byte-order mark is skipped, and lines may end with LF alone.
-package struct CSV: Equatable {
+public struct CSV: Equatable {
   /// Why a text is none.
-  package struct Failure: Error, Equatable, CustomStringConvertible {
+  public struct Failure: Error, Equatable, CustomStringConvertible {
     /// From 1.
-    let line: Int
-    let reason: String
+    public let line: Int
+    /// For people.
+    public let reason: String
 
-    package var description: String { "line \(line): \(reason)" }
+    /// `reason` in a line.
+    public init(line: Int, reason: String) {
+      self.line = line
+      self.reason = reason
+    }
+
+    /// For people.
+    public var description: String { "line \(line): \(reason)" }
   }
 
   /// Names of the columns.
-  package private(set) var header: [String] = []
+  public private(set) var header: [String] = []
   /// The rows below, each with as many fields, and the line where it begins.
-  package private(set) var rows: [(line: Int, fields: [String])] = []
+  public private(set) var rows: [(line: Int, fields: [String])] = []
 
-  package static func == (one: CSV, other: CSV) -> Bool {
+  /// Whether headers, rows and their lines are the same.
+  public static func == (one: CSV, other: CSV) -> Bool {
     one.header == other.header && one.rows.elementsEqual(other.rows) { $0.line == $1.line && $0.fields == $1.fields }
   }
 
   /// Reads a table.
   ///
   /// - Throws: ``Failure`` naming the line.
-  package init(_ text: String) throws(Failure) {
+  public init(_ text: String) throws(Failure) {
     var reader = Reader(text)
     while let (line, fields) = try reader.row() {
       // Empty lines, such as the last one, are no rows.
