@@ -15,7 +15,10 @@ cd "$(dirname "$0")/.."
 
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
-scripts=(scripts reader quickstart cluster jobs templates images families provenance content-filter enhancement openapi a1111 mcp prompts page page-families page-images page-gallery page-access faults containers)
+scripts=(
+  scripts reader quickstart cluster jobs templates images families provenance content-filter enhancement openapi a1111 mcp prompts docs
+  page page-families page-images page-gallery page-access faults containers
+)
 fuzz_seconds=
 chosen=()
 while [ $# -gt 0 ]; do
@@ -82,7 +85,7 @@ part() {
   echo "-- $name: ${counts[0]} passed, ${counts[1]} failed, ${counts[2]} skipped"
 }
 
-./compose/install-packages.sh openssl python3 python3-venv
+./compose/install-packages.sh curl jq openssl python3 python3-venv
 needs_python=no
 for name in GatewayTests "${scripts[@]}"; do if is_chosen "$name"; then needs_python=yes; fi; done
 if [ -n "$filter" ] || [ $needs_python = yes ]; then
@@ -118,6 +121,7 @@ fi
 part a1111 3600 "$python" Tests/Cluster/a1111_test.py "$bin"
 part mcp 3600 "$python" Tests/Cluster/mcp_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
+part docs 1800 "$python" Tests/Cluster/docs_test.py "$bin"
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
 part page-families 3600 "$python" Tests/Cluster/page_families_test.py "$bin"
 part page-images 3600 "$python" Tests/Cluster/page_images_test.py "$bin"
