@@ -164,8 +164,8 @@ extension Compute {
     let rowElements = part.width * w.outChannels
     let result = out.address((part.rows.lowerBound - part.first) * rowElements, count: part.rows.count * rowElements)
     let epilogue = ck_epilogue(
-      row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias.pointer(count: w.outChannels), gate: nil,
-      row_gates: nil,
+      row_scale: nil, column_scale: nil, column_offset: nil, addend: nil,
+      bias: w.bias.pointer(count: w.outChannels), gate: nil, row_gates: nil,
       activation: Int32(CK_NONE), mode: Int32(part.adds ? CK_ADD : CK_STORE), out: result, out_type: Int32(CK_FP32),
       ldo: w.outChannels)
     switch w.weight {

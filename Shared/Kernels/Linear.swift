@@ -22,7 +22,8 @@ public enum Activation: Sendable {
   }
 }
 
-/// A linear layer with packed weights: x ↦ x·Wᵀ + b.
+/// A linear layer with packed weights: x ↦ x·(W + ΔW)ᵀ + b, where ΔW is what adapters add
+/// (``Compute/updated(_:by:)``), if any.
 public struct Linear: Sendable {
   /// Extent of the result.
   public let outFeatures: Int
@@ -34,6 +35,8 @@ public struct Linear: Sendable {
   let weight: PreparedWeight
   /// fp32 [out].
   let bias: Tensor?
+  /// ΔW; nil: there is none.
+  var update: LinearUpdate? = nil
 }
 
 extension Linear {
@@ -239,22 +242,30 @@ extension Compute {
     precondition(depth == w.inFeatures, "input \(x.shape) for a layer of \(w.inFeatures) inputs")
     out.requireRows(rows, w.outFeatures, from: start, for: "a linear layer")
     if rows == 0 || w.outFeatures == 0 { return }
-    out.write(reading: x, w.bias) { out in
+    let addend = w.update.flatMap { kroneckerProducts(x, $0, outFeatures: w.outFeatures) }
+    let lowRank = w.update?.lowRank
+    out.write(reading: x, w.bias, addend) { out in
       let result = out.address(start * w.outFeatures, count: rows * w.outFeatures)
       let epilogue = ck_epilogue(
-        row_scale: nil, column_scale: nil, column_offset: nil, bias: w.bias?.pointer(count: w.outFeatures),
-        gate: treatment.gate,
+        row_scale: nil, column_scale: nil, column_offset: nil, addend: addend?.pointer(count: rows * w.outFeatures),
+        bias: w.bias?.pointer(count: w.outFeatures), gate: treatment.gate,
         row_gates: treatment.rowGates, activation: treatment.activation, mode: treatment.mode, out: result,
         out_type: out.dtype.activationType, ldo: w.outFeatures)
       switch w.weight {
-      case .rowMajor(let weight): multiply(x, rowMajor: weight, epilogue)
+      case .rowMajor(let weight): multiply(x, rowMajor: weight, lowRank, epilogue)
       case .fp32(let panels):
-        multiply(x, PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outFeatures, epilogue)
+        multiply(
+          x, PackedOperand(matmul: functions.fp32, panels: panels, lowRank: lowRank), outFeatures: w.outFeatures,
+          epilogue)
       case .bf16(let panels):
-        multiply(x, PackedOperand(matmul: functions.bf16, panels: panels), outFeatures: w.outFeatures, epilogue)
+        multiply(
+          x, PackedOperand(matmul: functions.bf16, panels: panels, lowRank: lowRank), outFeatures: w.outFeatures,
+          epilogue)
       case .q4(let panels):
         multiply(
-          x, PackedOperand(matmul: functions.bf16, panels: panels, format: Int32(CK_Q4), rotation: w.rotation),
+          x,
+          PackedOperand(
+            matmul: functions.bf16, panels: panels, format: Int32(CK_Q4), rotation: w.rotation, lowRank: lowRank),
           outFeatures: w.outFeatures, epilogue)
       case .int8(let panels, let scales, let offsets):
         var epilogue = epilogue
@@ -265,133 +276,11 @@ extension Compute {
           epilogue.row_scale = UnsafePointer(rowScales.pointer(count: rowScales.elementCount, as: Float.self))
           multiply(
             x,
-            PackedOperand(matmul: functions.int8, panels: panels, rotation: w.rotation, rowScales: rowScales),
+            PackedOperand(
+              matmul: functions.int8, panels: panels, rotation: w.rotation, rowScales: rowScales, lowRank: lowRank),
             outFeatures: w.outFeatures, epilogue)
         }
       }
-    }
-  }
-
-  /// Packed weights, and the product that takes them.
-  struct PackedOperand {
-    var matmul: ck_matmul
-    var panels: Tensor
-    var format = Int32(CK_PLAIN)
-    /// ``Linear/rotation``.
-    var rotation = 1
-    /// Receives the scales of a slab's rows, fp32, where the product quantizes them.
-    var rowScales: Output?
-  }
-
-  // Activations are packed in slabs, which bounds the scratch; a slab's tiles are small enough to share out evenly.
-  private static let slabRows = 1536
-  private static let tileRows = 384
-  private static let tilePanels = 4
-
-  /// The product of x [M, in], read row by row, with packed weights; `epilogue.out` has space for M rows of
-  /// `outFeatures`.
-  func multiply(_ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue) {
-    let (rows, depth) = x.shape.rowExtents
-    multiply(rows: rows, depth: depth, of: x, w, outFeatures: outFeatures, epilogue) { range, packed, rowScales in
-      let source = x.address(range.lowerBound * depth, count: range.count * depth)
-      if w.rotation == 1 {
-        w.matmul.pack_a(packed, rowScales, source, x.dtype.activationType, depth, range.count, depth)
-      } else {
-        packRotated(rows: range.count, depth: depth, of: source, x.dtype.activationType, w, packed, rowScales)
-      }
-    }
-  }
-
-  /// Rotates rows [rows, depth] and packs them, a panel at a time.
-  private func packRotated(
-    rows: Int, depth: Int, of source: UnsafeRawPointer, _ type: Int32, _ w: PackedOperand,
-    _ packed: UnsafeMutableRawPointer, _ rowScales: UnsafeMutablePointer<Float>?
-  ) {
-    let matmul = w.matmul, panelRows = matmul.panel_rows, panelBytes = matmul.packed_a_bytes(1, depth)
-    let rowBytes = depth * (type == Int32(CK_FP32) ? 4 : 2)
-    withUnsafeTemporaryAllocation(of: Float.self, capacity: panelRows * depth) { rotated in
-      for start in stride(from: 0, to: rows, by: panelRows) {
-        let count = min(panelRows, rows - start)
-        functions.rotate(rotated.baseAddress, source + start * rowBytes, type, count * depth, w.rotation)
-        matmul.pack_a(
-          packed + start / panelRows * panelBytes, rowScales.map { $0 + start }, rotated.baseAddress, Int32(CK_FP32),
-          depth, count, depth)
-      }
-    }
-  }
-
-  /// As ``multiply(_:_:outFeatures:_:)``, of rows that `pack` writes in the product's form: it is called with a range
-  /// of rows of one slab, where they go, and where their scales go.
-  func multiply(
-    rows: Int, depth: Int, of x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue,
-    pack: (Range<Int>, UnsafeMutableRawPointer, UnsafeMutablePointer<Float>?) -> Void
-  ) {
-    let matmul = w.matmul, panelBytes = matmul.packed_a_bytes(1, depth)
-    let outWidth = outFeatures * (epilogue.out_type == Int32(CK_FP32) ? 4 : 2)
-    let slabBytes = matmul.packed_a_bytes(min(rows, Self.slabRows), depth)
-    var packed = MutableTensor(uninitialized: [slabBytes], .uint8)
-    packed.write(reading: x, w.panels) { packed in
-      for slab in stride(from: 0, to: rows, by: Self.slabRows) {
-        let slabRows = min(Self.slabRows, rows - slab)
-        parallelRows(slabRows, bytesPerRow: depth * 4, grain: matmul.panel_rows) { range in
-          let panel = range.lowerBound / matmul.panel_rows, bytes = matmul.packed_a_bytes(range.count, depth)
-          pack(
-            slab + range.lowerBound..<slab + range.upperBound, packed.address(panel * panelBytes, count: bytes),
-            w.rowScales?.pointer(range.lowerBound, count: range.count))
-        }
-        var slabEpilogue = epilogue
-        slabEpilogue.row_gates = epilogue.row_gates.map { $0 + slab }
-        slabEpilogue.out = epilogue.out + slab * outWidth
-        multiplySlab(
-          ck_gemm(
-            m: slabRows, n: outFeatures, k: depth, a: packed.address(count: slabBytes),
-            b: w.panels.address(count: w.panels.elementCount),
-            b_format: w.format, epilogue: slabEpilogue),
-          matmul)
-      }
-    }
-  }
-
-  private func multiplySlab(_ gemm: ck_gemm, _ matmul: ck_matmul) {
-    let panelCount = (gemm.n + matmul.panel_columns - 1) / matmul.panel_columns
-    let rowTiles = (gemm.m + Self.tileRows - 1) / Self.tileRows,
-      columnTiles = (panelCount + Self.tilePanels - 1) / Self.tilePanels
-    pool.parallel(rowTiles * columnTiles) { index in
-      let row = index % rowTiles * Self.tileRows, panel = index / rowTiles * Self.tilePanels
-      let height = min(Self.tileRows, gemm.m - row), panels = min(Self.tilePanels, panelCount - panel)
-      withScratch(matmul.tile_scratch_bytes(height, panels, gemm.b_format)) { scratch in
-        withUnsafePointer(to: gemm) { matmul.tile($0, row, height, panel, panels, scratch) }
-      }
-    }
-  }
-
-  private func multiply(_ x: Tensor, rowMajor weight: Tensor, _ epilogue: ck_epilogue) {
-    precondition(x.dtype == .fp32, "input of type \(x.dtype) for an fp32 layer")
-    let (rows, depth) = x.shape.rowExtents, outFeatures = weight.shape[0]
-    let rowTiles = (rows + Sgemm.tileRows - 1) / Sgemm.tileRows
-    let columnTiles = (outFeatures + Sgemm.tileColumns - 1) / Sgemm.tileColumns
-    pool.parallel(rowTiles * columnTiles) { index in
-      let row = index % rowTiles * Sgemm.tileRows, column = index / rowTiles * Sgemm.tileColumns
-      let height = min(Sgemm.tileRows, rows - row), width = min(Sgemm.tileColumns, outFeatures - column)
-      sgemmTile(
-        x.pointer(row * depth, count: height * depth), rows: height, depth: depth,
-        weight: weight.pointer(column * depth, count: width * depth), columns: width
-      ) { acc in
-        withUnsafePointer(to: epilogue) { functions.epilogue($0, acc, width, row, height, column, width) }
-      }
-    }
-    withExtendedLifetime((x, weight)) {}
-  }
-
-  /// Calls `body` with the products [rows, columns] of a tile's input rows [rows, depth] and weight rows [columns,
-  /// depth].
-  func sgemmTile(
-    _ input: UnsafePointer<Float>, rows: Int, depth: Int, weight: UnsafePointer<Float>, columns: Int,
-    _ body: (UnsafePointer<Float>) -> Void
-  ) {
-    withUnsafeTemporaryAllocation(of: Float.self, capacity: rows * columns) { acc in
-      Sgemm.tile(acc.baseAddress!, input, lda: depth, weight, ldw: depth, rows: rows, columns: columns, depth: depth)
-      body(acc.baseAddress!)
     }
   }
 }

@@ -18,15 +18,15 @@ enum Sgemm {
     return "\(configuration.dropFirst().first ?? "unknown")-\(String(cString: openblas_get_corename()))"
   }
 
-  /// acc[rows, columns] = a[rows, depth] · w[columns, depth]ᵀ, acc dense.
+  /// acc[rows, columns] = a[rows, depth] · w[columns, depth]ᵀ, acc dense; where `accumulates`, what acc was is added.
   static func tile(
     _ acc: UnsafeMutablePointer<Float>, _ a: UnsafePointer<Float>, lda: Int, _ w: UnsafePointer<Float>, ldw: Int,
     rows: Int,
-    columns: Int, depth: Int
+    columns: Int, depth: Int, accumulates: Bool = false
   ) {
     cblas_sgemm(
       CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rows), Int32(columns), Int32(depth), 1, a, Int32(lda), w,
-      Int32(ldw), 0, acc,
+      Int32(ldw), accumulates ? 1 : 0, acc,
       Int32(columns))
   }
 }

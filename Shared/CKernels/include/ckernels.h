@@ -22,12 +22,13 @@ enum { CK_INTERLEAVED = 0, CK_ROTATE_HALF = 1 };
 /// Forms of packed weights: as the product takes them, or in 4 bits (ck_table.pack_q4, only for bf16 products).
 enum { CK_PLAIN = 0, CK_Q4 = 1 };
 
-/// What happens to a sum on its way out: out = act(sum + bias), or out += gate * act(sum + bias). Integer sums are first turned
-/// into row_scale * column_scale * (sum - column_offset). Activations: Reference.silu, Reference.geluTanh, Reference.gelu.
+/// What happens to a sum on its way out: out = act(sum + addend + bias), or out += gate * act(sum + addend + bias). Integer sums are first
+/// turned into row_scale * column_scale * (sum - column_offset). Activations: Reference.silu, Reference.geluTanh, Reference.gelu.
 typedef struct ck_epilogue {
   const float *row_scale;        // [m]; null for floating-point sums
   const float *column_scale;     // [n]
   const int32_t *column_offset;  // [n]
+  const float *addend;  // [rows, ldo] or null
   const float *bias;  // [n] or null
   const float *gate;  // [n] or null (1); only with CK_ADD
   const float *const *row_gates;  // [m]: a gate [n] for every row instead of one for all, or null
@@ -45,6 +46,10 @@ typedef struct ck_gemm {
   const void *a;      // packed rows, see pack_a
   const void *b;      // packed panels, see pack_b
   int b_format;       // CK_PLAIN or CK_Q4
+  // A second product, which is added to the sums: a [m, added_k] · b [n, added_k]ᵀ, with operands of fp32 where those above are,
+  // else of bf16; added_k is 0 where there is none.
+  size_t added_k;
+  const void *added_a, *added_b;
   ck_epilogue epilogue;
 } ck_gemm;
 
