@@ -75,14 +75,28 @@ extension ModelDirectory {
 }
 
 /// SHA-256 over labelled fields; lengths are hashed too, so that no two sequences of fields run together.
-private struct LabelledHash: ~Copyable {
+struct LabelledHash: ~Copyable {
   private var hash = SHA256()
 
   mutating func update(_ label: String, _ data: Data) {
-    for part in [Data(label.utf8), data] {
-      hash.update((0..<8).map { UInt8(truncatingIfNeeded: part.count >> (8 * $0)) })
-      hash.update(part)
-    }
+    update(label)
+    updateCount(data.count)
+    hash.update(data)
+  }
+
+  mutating func update(_ label: String, _ bytes: RawSpan) {
+    update(label)
+    updateCount(bytes.byteCount)
+    hash.update(bytes)
+  }
+
+  private mutating func update(_ label: String) {
+    updateCount(label.utf8.count)
+    hash.update(label.utf8)
+  }
+
+  private mutating func updateCount(_ count: Int) {
+    hash.update((0..<8).map { UInt8(truncatingIfNeeded: count >> (8 * $0)) })
   }
 
   consuming func hexDigest() -> String { hexadecimal(hash.finalize()) }

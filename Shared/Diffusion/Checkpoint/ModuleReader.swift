@@ -96,9 +96,27 @@ package struct LinearSource: Sendable {
   fileprivate let form: Form
   fileprivate let weights: ComponentWeights
   fileprivate let layers: LayerPrecision
+  /// What adapters add to the layer.
+  private var update: [LinearUpdate.Term] = []
 
-  /// The layer, packed by the rules of the mode. The source's pages are given back.
-  package func layer(_ compute: Compute) -> Linear {
+  fileprivate init(name: String, form: Form, weights: ComponentWeights, layers: LayerPrecision) {
+    self.name = name
+    self.form = form
+    self.weights = weights
+    self.layers = layers
+  }
+
+  /// The source of the layer with what adapters add to it.
+  func updated(by terms: [LinearUpdate.Term]) -> LinearSource {
+    var source = self
+    source.update = terms
+    return source
+  }
+
+  /// The layer, packed by the rules of the mode, with what adapters add to it. The source's pages are given back.
+  package func layer(_ compute: Compute) -> Linear { compute.updated(packedLayer(compute), by: update) }
+
+  private func packedLayer(_ compute: Compute) -> Linear {
     switch form {
     case .packed(let layer): return layer
     case .stored(let weight, let bias):

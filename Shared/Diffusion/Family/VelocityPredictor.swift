@@ -1,5 +1,6 @@
 import ClusterCore
 import TensorCore
+import Weights
 
 /// Latents, conditioning and step → velocity: the denoising network.
 ///
@@ -20,6 +21,12 @@ public protocol VelocityPredictor: Sendable {
   var referenceTokensMax: Int? { get }
   /// Most tokens of a pass that several calls share: with more, bringing them together costs time.
   static var sharedTokensMax: Int { get }
+
+  /// The network with adapters beside its weights instead of those that it has; without any, as it was loaded. The two
+  /// share the weights. What one has prepared is not for the other.
+  ///
+  /// - Throws: `WeightsError` naming the file, and the tensor that does not fit the network.
+  func adapted(by adapters: AdapterSet) throws(WeightsError) -> Self
 
   /// Prepares the branches of an image.
   ///
@@ -66,4 +73,9 @@ extension VelocityPredictor {
   public var keptBytes: Int { 0 }
   /// Any number.
   public var referenceTokensMax: Int? { nil }
+  /// A network without adapters takes none.
+  public func adapted(by adapters: AdapterSet) throws(WeightsError) -> Self {
+    guard let first = adapters.members.first else { return self }
+    throw .malformedHeader(file: first.adapter.file.path, reason: "the model takes no adapters")
+  }
 }

@@ -10,8 +10,8 @@ import Weights
 /// The image stream has the tokens of the image that is made, or of several layers of it, and behind them those of the
 /// images that it is made from. All take part in attention; the velocity is that of the former.
 public struct MMDiT: Sendable {
-  let trunk: TransformerTrunk
-  private let out: Linear
+  private(set) var trunk: TransformerTrunk
+  private var out: Linear
   /// For weights that do not all fit into memory; nil: they do.
   public let streaming: WeightStreaming?
   /// Networks whose residuals are added to the image stream, as ``ControlInput/network`` counts them.
@@ -35,7 +35,7 @@ public struct MMDiT: Sendable {
     let reader = ModuleReader(weights, compute: compute, layers: QwenImageFamily.layers)
     trunk = try TransformerTrunk(reader, configuration, hasOutputNorm: true)
     out = try reader.linear(
-      "proj_out", input: configuration.innerDim,
+      Self.outName, input: configuration.innerDim,
       output: configuration.patchSize * configuration.patchSize * configuration.outChannels)
     streaming = residentMax.flatMap { max in
       WeightStreaming(
@@ -48,6 +48,18 @@ public struct MMDiT: Sendable {
   /// Whether a tensor only tells ComfyUI that the images that condition a step are at time 0, as the configuration
   /// says too (`zero_cond_t`).
   static func isUnused(_ name: String) -> Bool { name == "__index_timestep_zero__" }
+
+  private static let outName = "proj_out"
+
+  /// The network with adapters beside its weights; control networks stay as they are.
+  public func adapted(by adapters: AdapterSet) throws(WeightsError) -> MMDiT {
+    let targets = AdapterTargets(ParameterInventory(transformer: configuration))
+    let updates = try LayerUpdates(adapters, for: targets, compute: compute)
+    var network = self
+    network.trunk = trunk.updated(by: updates)
+    network.out = updates(Self.outName, out)
+    return network
+  }
 
   // MARK: - What all steps have in common
 

@@ -72,13 +72,13 @@ public struct ModulationTable: Sendable {
 /// Timestep embedding and the modulation projections (diffusers `QwenTimestepProjEmbeddings`, `img_mod`, `txt_mod`,
 /// `norm_out`).
 struct TimestepModulation: Sendable {
-  private let hidden: Linear
-  private let output: Linear
+  private var hidden: Linear
+  private var output: Linear
   /// [1, inner], fp32: what is added to every embedding; nil: nothing.
   private let addition: Tensor?
   // Not packed and not in memory, except while a table is computed.
-  private let blocks: [(image: LinearSource, text: LinearSource)]
-  private let final: LinearSource?
+  private var blocks: [(image: LinearSource, text: LinearSource)]
+  private var final: LinearSource?
   private let hasTimeZero: Bool
 
   /// Rows of the table of additional conditions, of which the first is for RGBA images, the only one in use.
@@ -90,9 +90,8 @@ struct TimestepModulation: Sendable {
     func projection(_ name: String, _ outputs: Int) throws(WeightsError) -> LinearSource {
       try reader.source(ofLinear: name, input: dim, output: outputs)
     }
-    let embedder = "time_text_embed.timestep_embedder"
-    hidden = try reader.linear("\(embedder).linear_1", input: TimestepSinusoid.width, output: dim)
-    output = try reader.linear("\(embedder).linear_2", input: dim, output: dim)
+    hidden = try reader.linear(Self.hiddenName, input: TimestepSinusoid.width, output: dim)
+    output = try reader.linear(Self.outputName, input: dim, output: dim)
     if configuration.useAdditionalTCond {
       let table = try reader.tensor("time_text_embed.addition_t_embedding.weight", [Self.additionCount, dim])
       addition = reader.compute.gatherRows(table, [0])
@@ -101,12 +100,33 @@ struct TimestepModulation: Sendable {
     }
     var blocks: [(image: LinearSource, text: LinearSource)] = []
     for index in 0..<configuration.layerCount {
-      let prefix = "transformer_blocks.\(index)"
-      blocks.append((try projection("\(prefix).img_mod.1", 6 * dim), try projection("\(prefix).txt_mod.1", 6 * dim)))
+      let names = Self.blockNames(index)
+      blocks.append((try projection(names.image, 6 * dim), try projection(names.text, 6 * dim)))
     }
     self.blocks = blocks
-    final = hasOutputNorm ? try projection("norm_out.linear", 2 * dim) : nil
+    final = hasOutputNorm ? try projection(Self.finalName, 2 * dim) : nil
     hasTimeZero = configuration.zeroCondT
+  }
+
+  private static let hiddenName = "time_text_embed.timestep_embedder.linear_1"
+  private static let outputName = "time_text_embed.timestep_embedder.linear_2"
+  private static let finalName = "norm_out.linear"
+
+  private static func blockNames(_ index: Int) -> (image: String, text: String) {
+    ("transformer_blocks.\(index).img_mod.1", "transformer_blocks.\(index).txt_mod.1")
+  }
+
+  /// The same with what adapters add to the layers.
+  func updated(by updates: LayerUpdates) -> TimestepModulation {
+    var modulation = self
+    modulation.hidden = updates(Self.hiddenName, hidden)
+    modulation.output = updates(Self.outputName, output)
+    modulation.blocks = blocks.enumerated().map { index, block in
+      let names = Self.blockNames(index)
+      return (image: updates(names.image, block.image), text: updates(names.text, block.text))
+    }
+    modulation.final = final.map { updates(Self.finalName, $0) }
+    return modulation
   }
 
   /// Computes the table for model times `t` in [0, 1], one per step.

@@ -7,22 +7,45 @@ import Weights
 /// (diffusers `QwenImageTransformerBlock`).
 struct TransformerBlock: Sendable {
   private let index: Int
-  private let image: Stream
-  private let text: Stream
+  private var image: Stream
+  private var text: Stream
   private let configuration: TransformerConfiguration
 
   static let normEpsilon: Float = 1e-6
 
   /// The weights of one of the two streams.
   private struct Stream: Sendable {
-    let query: Linear
-    let key: Linear
-    let value: Linear
-    let output: Linear
+    let names: Names
+    var query: Linear
+    var key: Linear
+    var value: Linear
+    var output: Linear
     let queryNorm: Tensor
     let keyNorm: Tensor
-    let mlpIn: Linear
-    let mlpOut: Linear
+    var mlpIn: Linear
+    var mlpOut: Linear
+
+    /// The layers' names.
+    struct Names: Sendable {
+      let query, key, value, output, mlpIn, mlpOut: String
+
+      init(_ block: String, q: String, k: String, v: String, out: String, mlp: String) {
+        (query, key, value) = ("\(block).attn.\(q)", "\(block).attn.\(k)", "\(block).attn.\(v)")
+        output = "\(block).attn.\(out)"
+        (mlpIn, mlpOut) = ("\(block).\(mlp).net.0.proj", "\(block).\(mlp).net.2")
+      }
+    }
+
+    func updated(by updates: LayerUpdates) -> Stream {
+      var stream = self
+      stream.query = updates(names.query, query)
+      stream.key = updates(names.key, key)
+      stream.value = updates(names.value, value)
+      stream.output = updates(names.output, output)
+      stream.mlpIn = updates(names.mlpIn, mlpIn)
+      stream.mlpOut = updates(names.mlpOut, mlpOut)
+      return stream
+    }
   }
 
   /// One of the predictions that share a pass: its rows of both streams, and what is its own.
@@ -39,26 +62,34 @@ struct TransformerBlock: Sendable {
 
   init(_ index: Int, _ reader: ModuleReader, _ configuration: TransformerConfiguration) throws(WeightsError) {
     let prefix = "transformer_blocks.\(index)"
-    func stream(q: String, k: String, v: String, out: String, norms: (String, String), mlp: String) throws(WeightsError)
-      -> Stream
-    {
+    func stream(_ names: Stream.Names, norms: (String, String)) throws(WeightsError) -> Stream {
       let dim = configuration.innerDim
       func attention(_ name: String) throws(WeightsError) -> Linear {
-        try reader.linear("\(prefix).attn.\(name)", input: dim, output: dim)
+        try reader.linear(name, input: dim, output: dim)
       }
       return Stream(
-        query: try attention(q), key: try attention(k), value: try attention(v), output: try attention(out),
+        names: names, query: try attention(names.query), key: try attention(names.key),
+        value: try attention(names.value), output: try attention(names.output),
         queryNorm: try reader.tensor("\(prefix).attn.\(norms.0).weight", [configuration.headDim]),
         keyNorm: try reader.tensor("\(prefix).attn.\(norms.1).weight", [configuration.headDim]),
-        mlpIn: try reader.linear("\(prefix).\(mlp).net.0.proj", input: dim, output: 4 * dim),
-        mlpOut: try reader.linear("\(prefix).\(mlp).net.2", input: 4 * dim, output: dim))
+        mlpIn: try reader.linear(names.mlpIn, input: dim, output: 4 * dim),
+        mlpOut: try reader.linear(names.mlpOut, input: 4 * dim, output: dim))
     }
     self.index = index
     self.configuration = configuration
-    image = try stream(q: "to_q", k: "to_k", v: "to_v", out: "to_out.0", norms: ("norm_q", "norm_k"), mlp: "img_mlp")
+    image = try stream(
+      Stream.Names(prefix, q: "to_q", k: "to_k", v: "to_v", out: "to_out.0", mlp: "img_mlp"),
+      norms: ("norm_q", "norm_k"))
     text = try stream(
-      q: "add_q_proj", k: "add_k_proj", v: "add_v_proj", out: "to_add_out", norms: ("norm_added_q", "norm_added_k"),
-      mlp: "txt_mlp")
+      Stream.Names(prefix, q: "add_q_proj", k: "add_k_proj", v: "add_v_proj", out: "to_add_out", mlp: "txt_mlp"),
+      norms: ("norm_added_q", "norm_added_k"))
+  }
+
+  /// The block with what adapters add to its layers.
+  func updated(by updates: LayerUpdates) -> TransformerBlock {
+    var block = self
+    (block.image, block.text) = (image.updated(by: updates), text.updated(by: updates))
+    return block
   }
 
   /// Advances both residual streams in place. Branches share the products with weights and nothing else: no row depends

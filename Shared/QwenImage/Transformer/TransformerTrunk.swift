@@ -9,11 +9,11 @@ struct TransformerTrunk: Sendable {
   let configuration: TransformerConfiguration
   let compute: Compute
   let blockCount: Int
-  private let imageIn: Linear
+  private var imageIn: Linear
   private let textNorm: Tensor
-  private let textIn: Linear
-  private let timestep: TimestepModulation
-  private let blocks: [TransformerBlock]
+  private var textIn: Linear
+  private var timestep: TimestepModulation
+  private var blocks: [TransformerBlock]
 
   /// - Parameter hasOutputNorm: whether the network ends in `norm_out`, as control networks do not.
   init(
@@ -22,14 +22,27 @@ struct TransformerTrunk: Sendable {
     let dim = configuration.innerDim
     self.configuration = configuration
     compute = reader.compute
-    imageIn = try reader.linear("img_in", input: configuration.inChannels, output: dim)
+    imageIn = try reader.linear(Self.imageInName, input: configuration.inChannels, output: dim)
     textNorm = try reader.tensor("txt_norm.weight", [configuration.jointAttentionDim])
-    textIn = try reader.linear("txt_in", input: configuration.jointAttentionDim, output: dim)
+    textIn = try reader.linear(Self.textInName, input: configuration.jointAttentionDim, output: dim)
     timestep = try TimestepModulation(reader, configuration, hasOutputNorm: hasOutputNorm)
     var blocks: [TransformerBlock] = []
     for index in 0..<configuration.layerCount { blocks.append(try TransformerBlock(index, reader, configuration)) }
     self.blocks = blocks
     blockCount = blocks.count
+  }
+
+  private static let imageInName = "img_in"
+  private static let textInName = "txt_in"
+
+  /// The same with what adapters add to the layers.
+  func updated(by updates: LayerUpdates) -> TransformerTrunk {
+    var trunk = self
+    trunk.imageIn = updates(Self.imageInName, imageIn)
+    trunk.textIn = updates(Self.textInName, textIn)
+    trunk.timestep = timestep.updated(by: updates)
+    trunk.blocks = blocks.map { $0.updated(by: updates) }
+    return trunk
   }
 
   // MARK: - Inputs

@@ -68,18 +68,33 @@ struct SharedModulation: Sendable {
   /// Vectors of a block: scale and gate of the attention, scale and gate of the MLP.
   static let vectorCount = 4
 
-  private let hidden: Linear
-  private let output: Linear
+  private var hidden: Linear
+  private var output: Linear
   // In memory only while a table is computed.
-  private let blocks: LinearSource
-  private let final: LinearSource
+  private var blocks: LinearSource
+  private var final: LinearSource
 
   init(_ reader: ModuleReader, _ configuration: SingleStreamConfiguration) throws(WeightsError) {
-    let dim = configuration.innerDim, embedder = "time_text_embed.timestep_embedder"
-    hidden = try reader.linear("\(embedder).linear_1", input: TimestepSinusoid.width, output: dim, bias: false)
-    output = try reader.linear("\(embedder).linear_2", input: dim, output: dim, bias: false)
-    blocks = try reader.source(ofLinear: "modulation.1", input: dim, output: Self.vectorCount * dim, bias: false)
-    final = try reader.source(ofLinear: "norm_out.linear", input: dim, output: dim, bias: false)
+    let dim = configuration.innerDim
+    hidden = try reader.linear(Self.hiddenName, input: TimestepSinusoid.width, output: dim, bias: false)
+    output = try reader.linear(Self.outputName, input: dim, output: dim, bias: false)
+    blocks = try reader.source(ofLinear: Self.blocksName, input: dim, output: Self.vectorCount * dim, bias: false)
+    final = try reader.source(ofLinear: Self.finalName, input: dim, output: dim, bias: false)
+  }
+
+  private static let hiddenName = "time_text_embed.timestep_embedder.linear_1"
+  private static let outputName = "time_text_embed.timestep_embedder.linear_2"
+  private static let blocksName = "modulation.1"
+  private static let finalName = "norm_out.linear"
+
+  /// The same with what adapters add to the layers.
+  func updated(by updates: LayerUpdates) -> SharedModulation {
+    var modulation = self
+    modulation.hidden = updates(Self.hiddenName, hidden)
+    modulation.output = updates(Self.outputName, output)
+    modulation.blocks = updates(Self.blocksName, blocks)
+    modulation.final = updates(Self.finalName, final)
+    return modulation
   }
 
   /// Computes the table for model times `times` in [0, 1], one per step.

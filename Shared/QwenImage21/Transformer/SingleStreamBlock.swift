@@ -7,15 +7,15 @@ import Weights
 /// (diffusers `QwenImage21TransformerBlock`). No layer has a bias.
 struct SingleStreamBlock: Sendable {
   private let index: Int
-  private let query: Linear
-  private let key: Linear
-  private let value: Linear
-  private let output: Linear
+  private var query: Linear
+  private var key: Linear
+  private var value: Linear
+  private var output: Linear
   private let queryNorm: Tensor
   private let keyNorm: Tensor
-  private let mlpGate: Linear
-  private let mlpUp: Linear
-  private let mlpOut: Linear
+  private var mlpGate: Linear
+  private var mlpUp: Linear
+  private var mlpOut: Linear
   private let configuration: SingleStreamConfiguration
   /// [inner], fp32: nothing is shifted.
   private let zeros: Tensor
@@ -43,21 +43,51 @@ struct SingleStreamBlock: Sendable {
 
   init(_ index: Int, _ reader: ModuleReader, _ configuration: SingleStreamConfiguration) throws(WeightsError) {
     let prefix = "transformer_blocks.\(index)", dim = configuration.innerDim
-    func linear(_ name: String, input: Int, output: Int) throws(WeightsError) -> Linear {
-      try reader.linear("\(prefix).\(name)", input: input, output: output, bias: false)
+    func linear(_ name: LayerName, input: Int, output: Int) throws(WeightsError) -> Linear {
+      try reader.linear(name.path(index), input: input, output: output, bias: false)
     }
     self.index = index
     self.configuration = configuration
-    query = try linear("attn.to_q", input: dim, output: dim)
-    key = try linear("attn.to_k", input: dim, output: dim)
-    value = try linear("attn.to_v", input: dim, output: dim)
-    output = try linear("attn.to_out.0", input: dim, output: dim)
+    query = try linear(.query, input: dim, output: dim)
+    key = try linear(.key, input: dim, output: dim)
+    value = try linear(.value, input: dim, output: dim)
+    output = try linear(.output, input: dim, output: dim)
     queryNorm = try reader.tensor("\(prefix).attn.norm_q.weight", [configuration.headDim])
     keyNorm = try reader.tensor("\(prefix).attn.norm_k.weight", [configuration.headDim])
-    mlpGate = try linear("img_mlp.gate_layer", input: dim, output: configuration.mlpDim)
-    mlpUp = try linear("img_mlp.proj", input: dim, output: configuration.mlpDim)
-    mlpOut = try linear("img_mlp.out", input: configuration.mlpDim, output: dim)
+    mlpGate = try linear(.mlpGate, input: dim, output: configuration.mlpDim)
+    mlpUp = try linear(.mlpUp, input: dim, output: configuration.mlpDim)
+    mlpOut = try linear(.mlpOut, input: configuration.mlpDim, output: dim)
     zeros = Tensor.zeros([dim])
+  }
+
+  /// The names of a block's layers.
+  enum LayerName: String {
+    case query = "attn.to_q"
+    case key = "attn.to_k"
+    case value = "attn.to_v"
+    case output = "attn.to_out.0"
+    case mlpGate = "img_mlp.gate_layer"
+    case mlpUp = "img_mlp.proj"
+    case mlpOut = "img_mlp.out"
+    /// Gate and projection as one, as other programs keep them.
+    case mlpGateAndUp = "img_mlp.gate_up"
+
+    /// The name in the network, of the block `index`.
+    func path(_ index: Int) -> String { "transformer_blocks.\(index).\(rawValue)" }
+  }
+
+  /// The block with what adapters add to its layers.
+  func updated(by updates: LayerUpdates) -> SingleStreamBlock {
+    func updated(_ name: LayerName, _ layer: Linear) -> Linear { updates(name.path(index), layer) }
+    var block = self
+    block.query = updated(.query, query)
+    block.key = updated(.key, key)
+    block.value = updated(.value, value)
+    block.output = updated(.output, output)
+    block.mlpGate = updated(.mlpGate, mlpGate)
+    block.mlpUp = updated(.mlpUp, mlpUp)
+    block.mlpOut = updated(.mlpOut, mlpOut)
+    return block
   }
 
   /// Updates the tokens of all spans.

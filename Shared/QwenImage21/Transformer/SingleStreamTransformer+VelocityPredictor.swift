@@ -27,7 +27,7 @@ extension SingleStreamTransformer: VelocityPredictor {
       condition($0, sequence: sequence(of: $0, image), references: references, modulation: modulation)
     }
     guard usesPrefixCache else { return branches.map { Prepared(conditioning: $0) } }
-    return cached(branches, keys: image.prompts.map { Self.digest(of: $0, image.references) })
+    return cached(branches, keys: image.prompts.map { digest(of: $0, image.references) })
       .map { Prepared(conditioning: $0) }
   }
 
@@ -46,8 +46,9 @@ extension SingleStreamTransformer: VelocityPredictor {
 
   /// SHA-256 of all that keys and values of text and references depend on besides the weights: not on seed, size and
   /// schedule.
-  private static func digest(of prompt: PromptConditioning, _ references: [ReferenceLatents]) -> [UInt8] {
+  private func digest(of prompt: PromptConditioning, _ references: [ReferenceLatents]) -> [UInt8] {
     var hash = SHA256()
+    hash.update(adapterFingerprint.utf8)
     let numbers = prompt.embeds.shape.dimensions + [prompt.imagePlaces.count] + prompt.imagePlaces
     for number in numbers + references.flatMap({ [$0.grid.height, $0.grid.width] }) {
       hash.update((0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) })

@@ -23,14 +23,16 @@ public struct SingleStreamTransformer: Sendable {
   public let prefixCacheBytesMax: Int?
   /// Those of the last prompts and references.
   let keptCaches: RecentValues<[UInt8], PrefixCache>
-  private let imageIn: Linear
+  /// ``AdapterSet/fingerprint`` of the adapters beside the weights.
+  private(set) var adapterFingerprint = ""
+  private var imageIn: Linear
   /// One added to the stored weight.
   private let textNorm: Tensor
-  private let textIn: Linear
-  private let textOut: Linear
-  private let modulation: SharedModulation
-  private let blocks: [SingleStreamBlock]
-  private let out: Linear
+  private var textIn: Linear
+  private var textOut: Linear
+  private var modulation: SharedModulation
+  private var blocks: [SingleStreamBlock]
+  private var out: Linear
   /// [inner], fp32.
   private let zeros: Tensor
 
@@ -63,22 +65,52 @@ public struct SingleStreamTransformer: Sendable {
     self.prefixCacheBytesMax = prefixCacheBytesMax
     keptCaches = RecentValues(byteCountMax: prefixCacheKeptBytesMax)
     numericsClass = layers.numericsClass(compute)
-    imageIn = try reader.linear("img_in", input: configuration.channels, output: dim, bias: false)
+    imageIn = try reader.linear(LayerName.imageIn, input: configuration.channels, output: dim, bias: false)
     let norm = try reader.tensor("txt_in.text_norm.weight", [context])
     textNorm = Tensor(norm.floats().map { $0 + 1 }, shape: [context])
-    textIn = try reader.linear("txt_in.in_layer", input: context, output: dim, bias: false)
-    textOut = try reader.linear("txt_in.out_layer", input: dim, output: dim, bias: false)
+    textIn = try reader.linear(LayerName.textIn, input: context, output: dim, bias: false)
+    textOut = try reader.linear(LayerName.textOut, input: dim, output: dim, bias: false)
     modulation = try SharedModulation(reader, configuration)
     var blocks: [SingleStreamBlock] = []
     for index in 0..<configuration.layerCount { blocks.append(try SingleStreamBlock(index, reader, configuration)) }
     self.blocks = blocks
-    out = try reader.linear("proj_out", input: dim, output: configuration.channels, bias: false)
+    out = try reader.linear(LayerName.out, input: dim, output: configuration.channels, bias: false)
     zeros = Tensor.zeros([dim])
     streaming = residentMax.flatMap { max in
       WeightStreaming(
         (0..<configuration.layerCount).map { reader.mapped(prefix: "transformer_blocks.\($0).") }, residentMax: max)
     }
     try reader.finish()
+  }
+
+  /// The names of the layers outside of the blocks.
+  private enum LayerName {
+    static let imageIn = "img_in"
+    static let textIn = "txt_in.in_layer"
+    static let textOut = "txt_in.out_layer"
+    static let out = "proj_out"
+  }
+
+  /// The network with adapters beside its weights.
+  public func adapted(by adapters: AdapterSet) throws(WeightsError) -> SingleStreamTransformer {
+    let fused = (0..<configuration.layerCount).map { index in
+      (
+        SingleStreamBlock.LayerName.mlpGateAndUp.path(index),
+        [SingleStreamBlock.LayerName.mlpGate, .mlpUp].map { $0.path(index) }
+      )
+    }
+    let targets = AdapterTargets(
+      ParameterInventory(singleStream: configuration), fused: Dictionary(uniqueKeysWithValues: fused))
+    let updates = try LayerUpdates(adapters, for: targets, compute: compute)
+    var network = self
+    network.adapterFingerprint = adapters.fingerprint
+    network.imageIn = updates(LayerName.imageIn, imageIn)
+    network.textIn = updates(LayerName.textIn, textIn)
+    network.textOut = updates(LayerName.textOut, textOut)
+    network.modulation = modulation.updated(by: updates)
+    network.blocks = blocks.map { $0.updated(by: updates) }
+    network.out = updates(LayerName.out, out)
+    return network
   }
 
   /// Opens the weights in a component's folder; see ``weights(from:)``.
