@@ -32,6 +32,8 @@ struct LocalCommand: AsyncParsableCommand {
   @Option(help: "Directory of a control network. Repeat it for several.")
   var controlnet: [String] = []
 
+  @OptionGroup var lora: AdapterOptions
+
   @OptionGroup var layers: LayerOptions
   @OptionGroup var pipeline: PipelineChoiceOptions
 
@@ -117,10 +119,12 @@ struct LocalCommand: AsyncParsableCommand {
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
       Terminal.note($0)
     }
+    let adapters = try lora.adapters { Terminal.note($0) }
     let model = try LocalModel(
       directory, for: pipeline, loading: loading, pool: ThreadPool(threads: threads),
       options: PredictorOptions(
-        controlNetworks: controlnet.map { URL(filePath: $0) }, usesPrefixCache: prefixCache, prefixCacheBytesMax: .max))
+        controlNetworks: controlnet.map { URL(filePath: $0) }, usesPrefixCache: prefixCache, prefixCacheBytesMax: .max),
+      adapters: adapters)
 
     let recording = dump.map { _ in TensorRecording() }
     let clock = StepClock(steps: imageRequest.steps)
@@ -137,6 +141,9 @@ struct LocalCommand: AsyncParsableCommand {
     var metadata = imageRequest.metadata(
       card.model, softwareVersion: SoftwareVersion.current, source: inputs.source(for: pipeline))
     if inputs.isOpaque, card.hasTransparency { metadata.background = BackgroundChoice.opaque.rawValue }
+    metadata.loras = adapters.members.map {
+      ImageMetadata.AppliedAdapter(name: $0.adapter.name, sha256: $0.adapter.digest, scale: $0.scale)
+    }
     let files = try drawn.map { image -> [UInt8] in
       let file = try output.encoding.file(of: image, texts: metadata.texts)
       return digitalSourceType ? try XMP.adding(ImageOrigin(metadata), to: file) : file

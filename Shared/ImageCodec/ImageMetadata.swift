@@ -44,8 +44,31 @@ public struct ImageMetadata: Sendable, Equatable {
   public var sigmas: [Double]?
   /// `opaque`: what the model has left transparent was put over white.
   public var background: String?
+  /// Adapters beside the model's weights, in their order; empty, which is not kept: there were none.
+  public var loras: [AppliedAdapter] = []
 
-  /// The values of an image; noise levels and background are set afterwards.
+  /// An adapter that an image was made with.
+  public struct AppliedAdapter: Sendable, Equatable, Codable {
+    /// The name of its file.
+    public var name: String
+    /// SHA-256 of its contents, in hexadecimal.
+    public var sha256: String
+    /// How much of it acted.
+    public var scale: Double
+
+    /// See the properties.
+    public init(name: String, sha256: String, scale: Double) {
+      self.name = String(name.prefix(ImageMetadata.maxLoraNameCharacters))
+      self.sha256 = sha256
+      self.scale = scale
+    }
+  }
+
+  /// Most adapters of an image.
+  public static let maxLoras = 16
+  private static let maxLoraNameCharacters = 100
+
+  /// The values of an image; noise levels, background and adapters are set afterwards.
   ///
   /// - Parameters:
   ///   - negativePrompt: without effect, and not kept, unless `trueCFGScale` is above 1.
@@ -118,11 +141,12 @@ private struct Values: Codable {
   var seed: UInt64
   var sigmas: [Double]?
   var background: String?
+  var loras: [ImageMetadata.AppliedAdapter]?
   /// Fields that were too long to be kept whole.
   var cut: [String]?
 
   enum CodingKeys: String, CodingKey {
-    case software, model, fingerprint, prompt, steps, size, seed, sigmas, background, cut
+    case software, model, fingerprint, prompt, steps, size, seed, sigmas, background, loras, cut
     case softwareVersion = "software_version"
     case negativePrompt = "negative_prompt"
     case trueCFGScale = "true_cfg_scale"
@@ -136,7 +160,7 @@ extension ImageMetadata {
       values: Values(
         softwareVersion: softwareVersion, model: model, fingerprint: fingerprint, prompt: "", negativePrompt: nil,
         trueCFGScale: trueCFGScale, steps: steps, size: "\(width)x\(height)", seed: seed, sigmas: sigmas,
-        background: background), source: bounded?.source)
+        background: background, loras: loras.isEmpty ? nil : loras), source: bounded?.source)
     var (prompts, cut) = prompts(besides: Self.json(record).utf8.count + 100)
     if bounded?.isCut == true { cut.append("edit_instructions") }
     record.values.prompt = prompts.prompt
@@ -171,6 +195,11 @@ extension ImageMetadata {
     guard values.sigmas?.count ?? 0 <= Self.maxSigmas, values.background?.utf8.count ?? 0 <= 16 else {
       throw .invalidText(keyword: Self.keyword, reason: "its sigmas or its background are too long")
     }
+    guard values.loras?.count ?? 0 <= Self.maxLoras,
+      values.loras?.allSatisfy({ $0.name.count <= Self.maxLoraNameCharacters && $0.sha256.utf8.count <= 64 }) ?? true
+    else {
+      throw .invalidText(keyword: Self.keyword, reason: "its loras are too many, or their names too long")
+    }
     if let problem = record.source?.problem { throw .invalidText(keyword: Self.keyword, reason: problem) }
     let sides = values.size.split(separator: "x", omittingEmptySubsequences: false).map { Int($0) }
     guard sides.count == 2, let width = sides[0], let height = sides[1] else {
@@ -181,7 +210,7 @@ extension ImageMetadata {
       negativePrompt: values.negativePrompt,
       trueCFGScale: values.trueCFGScale, steps: values.steps, width: width, height: height, seed: values.seed,
       softwareVersion: values.softwareVersion, source: record.source)
-    (sigmas, background) = (values.sigmas, values.background)
+    (sigmas, background, loras) = (values.sigmas, values.background, values.loras ?? [])
   }
 }
 
@@ -201,7 +230,9 @@ extension ImageMetadata {
     ]
     let schedule = sigmas.map { [("Sigmas", $0.map(\.shortText).joined(separator: ", "))] } ?? []
     let result = background.map { [("Background", $0)] } ?? []
-    let line = (values + schedule + result + (source?.parameters ?? []))
+    let adapters =
+      loras.isEmpty ? [] : [("LoRAs", loras.map { "\($0.name): \($0.scale.shortText)" }.joined(separator: ", "))]
+    let line = (values + schedule + result + adapters + (source?.parameters ?? []))
       .map { "\($0): \(Self.quotedValue($1))" }.joined(separator: ", ")
     let (prompts, cut) = prompts(besides: line.utf8.count + 100)
     var lines = [Self.readable(prompts.prompt) + (cut.contains("prompt") ? "…" : "")]

@@ -88,6 +88,17 @@ private enum Reader: CaseIterable {
     try checkThatItComesBack(String(repeating: unit, count: (32 << 10) / unit.utf8.count))
   }
 
+  @Test func adaptersComeBack() throws {
+    var original = metadata(prompt: "a red heart")
+    original.loras = ["style, \"bold\"", "b"].map {
+      ImageMetadata.AppliedAdapter(name: $0, sha256: String(repeating: "a", count: 64), scale: 0.5)
+    }
+    #expect(try ImageMetadata(texts: original.throughAFile()) == original)
+    #expect(original.parameters.hasSuffix(#", LoRAs: "style, \"bold\": 0.5, b: 0.5""#), "\(original.parameters)")
+    original.loras = Array(repeating: original.loras[0], count: 17)
+    #expect(throws: PNGError.self) { try ImageMetadata(texts: original.texts) }
+  }
+
   private func checkThatItComesBack(_ prompt: String) throws {
     for negativePrompt in [nil, "blue, green", "模糊\n第二行"] {
       let original = metadata(prompt: prompt, negativePrompt: negativePrompt)

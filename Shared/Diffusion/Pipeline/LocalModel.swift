@@ -24,26 +24,30 @@ public struct LocalModel: Sendable {
   ///   - loading: the compute mode of the two large networks, and where their packed weights are kept.
   ///   - scheduler: replaces the checkpoint's schedule, as users of the Lightning distillations do.
   ///   - options: what can be chosen about the denoising network.
+  ///   - adapters: what is added to its weights.
   /// - Throws: `ConfigurationError`, `TokenizerError`, `WeightsError` or ``PipelineError``, each naming the file at
   ///   fault.
   public init(
     _ model: ModelDirectory, for pipeline: PipelineName = .textToImage, loading: WeightLoading, pool: ThreadPool,
-    scheduler: SchedulerConfiguration? = nil, options: PredictorOptions = PredictorOptions()
+    scheduler: SchedulerConfiguration? = nil, options: PredictorOptions = PredictorOptions(),
+    adapters: AdapterSet = .none
   ) throws {
     card = try model.card()
     self.scheduler = scheduler ?? model.scheduler
     let family = model.family
     conditioner = try family.conditioner(
       of: model, loading: loading, pool: pool, limits: card.limits, readsImages: pipeline.showsImagesToEncoder)
-    denoise = Self.loop(
-      try family.predictor(of: model, loading: loading, pool: pool, options: options), self.scheduler, family.guidance)
+    denoise = try Self.loop(
+      try family.predictor(of: model, loading: loading, pool: pool, options: options), adapters, self.scheduler,
+      family.guidance)
     codec = try family.codec(of: model, pool: pool, parts: pipeline == .textToImage ? .decoder : [.encoder, .decoder])
   }
 
   private static func loop(
-    _ predictor: some VelocityPredictor, _ scheduler: SchedulerConfiguration, _ guidance: Guidance
-  ) -> Denoise {
-    let denoiser = Denoiser(predictor, scheduler: scheduler, guidance: guidance)
+    _ predictor: some VelocityPredictor, _ adapters: AdapterSet, _ scheduler: SchedulerConfiguration,
+    _ guidance: Guidance
+  ) throws -> Denoise {
+    let denoiser = Denoiser(try predictor.adapted(by: adapters), scheduler: scheduler, guidance: guidance)
     return { input, probe, afterStep in
       try denoiser(input, probe: probe) { try afterStep($0.completedSteps, $0.latents) }
     }
