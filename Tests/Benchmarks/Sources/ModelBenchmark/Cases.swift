@@ -29,7 +29,8 @@ struct BenchmarkCase {
   /// Text tokens there: 196 of an image of 384² pixels, the rest words.
   static let editTextTokens = 256
 
-  /// Kinds of the first family: `block` (size: image tokens, a square), `edit` (a block with 1024 image tokens and a
+  /// Kinds of the first family: `block` (size: image tokens, a square), `block-lora` (the same with a LoRA of rank 32
+  /// beside all layers of attention and MLPs), `edit` (a block with 1024 image tokens and a
   /// condition image of `size` tokens), `edit0` (the same with condition images modulated as at time 0), `attention`,
   /// `layer` (tokens), `vision` (pixels of a side; eight blocks, one of them with full attention: a quarter of the
   /// tower), `vae`, `vae-encode` (decoder and encoder; pixels of a side), `pair`, `shared` (two branches of guidance,
@@ -47,6 +48,9 @@ struct BenchmarkCase {
     let compute = Compute(precision: precision, pool: pool)
     switch kind {
     case "block": run = try Self.block(size, compute)
+    case "block-lora":
+      run = try Self.adaptedBlock(size, compute)
+      isCompared = false
     case "edit", "edit0": run = try Self.edit(size, compute, hasTimeZero: kind == "edit0")
     case "single": run = try Self.singleStream(size, compute)
     case "prefix": run = try Self.prefix(size, compute)
@@ -93,6 +97,30 @@ struct BenchmarkCase {
   private static func block(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
     let transformer = try transformer(compute)
     return block(transformer, branch(size, text: textTokens, transformer))
+  }
+
+  private static func adaptedBlock(_ size: Int, _ compute: Compute) throws -> () -> Tensor? {
+    let transformer = try transformer(compute), adapted = try transformer.adapted(by: lora(for: transformer))
+    return block(adapted, branch(size, text: textTokens, adapted))
+  }
+
+  /// A LoRA of rank 32 for the timed block.
+  private static func lora(for transformer: MMDiT) throws -> AdapterSet {
+    let file = FileManager.default.temporaryDirectory.appending(path: "lora-\(UUID().uuidString).safetensors")
+    defer { try? FileManager.default.removeItem(at: file) }
+    let layers = ParameterInventory(transformer: transformer.configuration).parameters.filter {
+      $0.isLinear && $0.name.hasPrefix("transformer_blocks.\(timedLayer).") && !$0.name.contains("_mod.")
+    }
+    let rank = 32
+    try SafetensorsWriter.write(
+      layers.flatMap { layer in
+        let name = layer.name.dropLast(".weight".count)
+        return [
+          (name: "\(name).lora_A.weight", tensor: uniforms("\(name).a", rank, layer.shape[1])),
+          (name: "\(name).lora_B.weight", tensor: uniforms("\(name).b", layer.shape[0], rank)),
+        ]
+      }, to: file)
+    return try AdapterSet([(adapter: Adapter(file), scale: 1)])
   }
 
   private static func edit(_ size: Int, _ compute: Compute, hasTimeZero: Bool) throws -> () -> Tensor? {
