@@ -17,7 +17,7 @@ suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
   scripts reader quickstart cluster jobs templates images families provenance content-filter enhancement openapi a1111 mcp prompts docs
-  page page-families page-images page-gallery page-access faults containers
+  page page-families page-images page-form page-gallery page-access faults containers
 )
 fuzz_seconds=
 chosen=()
@@ -125,6 +125,7 @@ part docs 1800 "$python" Tests/Cluster/docs_test.py "$bin"
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
 part page-families 3600 "$python" Tests/Cluster/page_families_test.py "$bin"
 part page-images 3600 "$python" Tests/Cluster/page_images_test.py "$bin"
+part page-form 3600 "$python" Tests/Cluster/page_form_test.py "$bin"
 part page-gallery 3600 "$python" Tests/Cluster/page_gallery_test.py "$bin"
 part page-access 3600 "$python" Tests/Cluster/page_access_test.py "$bin"
 part faults 3600 "$python" Tests/Cluster/faults_test.py "$bin"

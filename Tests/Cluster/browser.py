@@ -5,10 +5,12 @@ Needs playwright from PyPI, and chromium (Debian's, or what $CHROMIUM names).
 
 import base64
 import io
+import json
 import os
 import pathlib
 import shutil
 import sys
+import urllib.request
 
 import numpy
 from PIL import Image
@@ -119,11 +121,43 @@ def drop(page, *paths):
     """Drops files from outside of the browser onto the page."""
     session = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
+    for kind in ("dragEnter", "dragOver", "dragOver", "drop"):
         session.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 300, "data": data})
         if kind == "dragOver":
+            # As a mouse does, it stays there until the page has been painted: what is below it may just have come.
             expect(page.locator("#images.wanted")).to_have_count(1)
+            page.evaluate("() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
     expect(page.locator("#images.wanted")).to_have_count(0)
+
+
+def post(cluster, path="/v1/jobs", **fields):
+    """Submits a job, or several as `jobs`, beside the page; returns the answer."""
+    body = json.dumps(fields.pop("jobs", None) or {"prompt": "a red circle", "steps": 1, **fields}).encode()
+    request = urllib.request.Request(cluster.url + path, method="POST", headers={"content-type": "application/json"}, data=body)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def result(cluster, job, index=0):
+    with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job}/result?index={index}", timeout=60) as response:
+        return response.read()
+
+
+def values(page, *names):
+    """What the form's fields of these names hold."""
+    return [page.input_value(f"#request [name={name}]") for name in names]
+
+
+def wait_until_done(cluster, *jobs):
+    for job in jobs:
+        cluster.wait(lambda job=job: cluster.get(f"/v1/jobs/{job}")[1]["status"] == "succeeded", f"{job} is done")
+
+
+def filtered(page, **fields):
+    """Sets the gallery's filters, and waits until they have been used."""
+    for name, value in {"status": "", "text": "", "tag": "", **fields}.items():
+        place = page.locator(f"#filters [name={name}]")
+        place.select_option(value) if name == "status" else place.fill(value)
 
 
 def main(name, module, model=MODEL):
