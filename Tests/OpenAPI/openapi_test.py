@@ -5,6 +5,7 @@ are what the document says, and none is an error of the server.
     openapi_test.py [DIRECTORY OF THE EXECUTABLES]
 """
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -22,6 +23,8 @@ BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/rel
 CONFIGURATION = pathlib.Path(__file__).resolve().parent / "schemathesis.toml"
 # Requests of each kind to each operation.
 EXAMPLES = 3
+# Always the same requests, in one thread: with random ones in two threads the tool itself failed now and then.
+SEED = int(os.environ.get("OPENAPI_TEST_SEED", "11"))
 LIMIT_SECONDS = 300
 
 
@@ -46,8 +49,8 @@ def test_answers_are_what_the_document_says():
             start = time.monotonic()
             done = subprocess.run(
                 [sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION, "run", f"{url}/openapi.yaml",
-                 "--max-examples", str(EXAMPLES), "--phases", "coverage,fuzzing", "--seed", str(testing.seed() % (1 << 31)),
-                 "--continue-on-failure", "--no-shrink", "--request-timeout", "30", "--workers", "2", "--warnings", "off"],
+                 "--max-examples", str(EXAMPLES), "--phases", "coverage,fuzzing", "--seed", str(SEED),
+                 "--continue-on-failure", "--no-shrink", "--request-timeout", "30", "--warnings", "off"],
                 capture_output=True, text=True, timeout=LIMIT_SECONDS, cwd=folder)
             print(f"{done.stdout[-400:]}\n{time.monotonic() - start:.0f} s", flush=True)
             assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
