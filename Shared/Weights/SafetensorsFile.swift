@@ -54,6 +54,11 @@ public struct SafetensorsFile: Sendable {
     of name: String, _ body: (RawSpan) throws(WeightsError) -> Result
   ) throws(WeightsError) -> Result { try region.withBytes(of: name, body) }
 
+  /// Gives up the memory of a tensor that was read; reading it again takes it back from the file.
+  public func releasePages(of name: String) {
+    if let range = region.range(of: name) { region.mapping.releasePages(range) }
+  }
+
   /// A part of a tensor's stored bytes, read from the file without touching the mapping.
   public func readBytes(of name: String, in range: Range<Int>) throws(WeightsError) -> [UInt8] {
     try region.readBytes(of: name, in: range)

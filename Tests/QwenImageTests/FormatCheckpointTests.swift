@@ -331,6 +331,65 @@ private func llamaName(_ published: String) -> String {
     #expect(try draw(copy.url, .int8) == draw(plain.url, .int8))
   }
 
+  // MARK: - ComfyUI's integers
+
+  /// Numbers and scales of `tensor`, as of a weight that was rotated before.
+  private static func integers(_ tensor: StoredTensor, levels: Float) -> Int8Weight {
+    let (rows, width) = (tensor.shape[0], tensor.shape[1]), values = tensor.floats
+    var numbers: [Int8] = [], scales: [Float] = []
+    for row in 0..<rows {
+      let own = values[row * width..<(row + 1) * width], largest = own.map(\.magnitude).max() ?? 0
+      let scale = largest == 0 ? 1 : largest / levels
+      numbers += own.map { Int8(($0 / scale).rounded(.toNearestOrEven)) }
+      scales.append(scale)
+    }
+    return Int8Weight(
+      numbers: Tensor(numbers, .int8, shape: [rows, width]), scales: Tensor(scales, shape: [rows]), rotation: 16)
+  }
+
+  private static func floats(_ values: [Float], _ shape: [Int]) -> StoredTensor {
+    let bytes = values.flatMap { value in (0..<4).map { UInt8(truncatingIfNeeded: value.bitPattern >> (8 * $0)) } }
+    return StoredTensor(dtype: "F32", shape: shape, bytes: bytes)
+  }
+
+  private static func difference(_ image: RasterImage, _ other: RasterImage) -> Double {
+    let sum = zip(image.pixels, other.pixels).reduce(0) { $0 + abs(Int($1.0) - Int($1.1)) }
+    return Double(sum) / Double(image.pixels.count)
+  }
+
+  /// Rotated layers of the first family, whose own are not: as their values in fp32, and as they are in 8 bits.
+  @Test(arguments: [("int8_tensorwise", Float(127)), ("convrot_w4a4", 7)])
+  func rotatedIntegersAreTheirValues(_ format: String, _ levels: Float) throws {
+    let copy = try CheckpointCopy(), plain = try CheckpointCopy()
+    let compute = Compute(precision: .fp32, pool: pool)
+    var expanded: [String: StoredTensor] = [:]
+    try copy.merge(.transformer) { file in
+      for (name, tensor) in file.tensors where name.hasPrefix("transformer_blocks.1.") && tensor.shape.count == 2 {
+        let weight = Self.integers(tensor, levels: levels), layer = name.dropLast(".weight".count)
+        expanded[name] = Self.floats(compute.values(of: weight).floats(), tensor.shape)
+        var bytes = weight.numbers.withElements(as: Int8.self) { numbers in
+          numbers.indices.map { UInt8(bitPattern: numbers[$0]) }
+        }
+        var shape = tensor.shape
+        if levels == 7 {
+          bytes = stride(from: 0, to: bytes.count, by: 2).map { bytes[$0] & 15 | bytes[$0 + 1] << 4 }
+          shape[1] /= 2
+        }
+        file[name] = StoredTensor(dtype: "I8", shape: shape, bytes: bytes)
+        file["\(layer).weight_scale"] = Self.floats(weight.scales.floats(), [shape[0], 1])
+        let text = Array(#"{"format":"\#(format)","convrot":true,"convrot_groupsize":16}"#.utf8)
+        file["\(layer).comfy_quant"] = StoredTensor(dtype: "U8", shape: [text.count], bytes: text)
+      }
+    }
+    try plain.merge(.transformer) { file in for (name, tensor) in expanded { file[name] = tensor } }
+    #expect(expanded.count > 10)
+    let exact = try draw(copy.url)
+    #expect(try draw(plain.url) == exact)
+    #expect(try ModelDirectory(copy.url).weights(of: .transformer).storedPrecision == .int8)
+    let (found, requantised) = (try draw(copy.url, .int8), try draw(plain.url, .int8))
+    #expect(Self.difference(found, exact) < 1.5 * Self.difference(requantised, exact) + 0.5)
+  }
+
   // MARK: - model.json
 
   @Test func partsMayBeElsewhere() throws {
