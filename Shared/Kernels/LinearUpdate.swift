@@ -12,8 +12,8 @@ public struct LinearUpdate: Sendable {
     case kronecker(left: Tensor, right: Tensor, scale: Float)
   }
 
-  /// Largest rank of a layer, all low-rank terms together: more than a layer has inputs or outputs is of no use, and
-  /// the factors of many adapters must not take more memory than the layers.
+  /// Largest rank of a layer, all low-rank terms together: more than a layer has inputs or outputs is of no use,
+  /// and the factors of many adapters must not take more memory than the layers.
   public static let maxRank = 8192
 
   /// The low-rank terms as one: those that follow one another are columns of `up` and rows of `down` that do. Scales are

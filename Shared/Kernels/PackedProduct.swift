@@ -57,8 +57,8 @@ extension Compute {
     }
   }
 
-  /// As ``multiply(_:_:outFeatures:_:)``, of rows that `pack` writes in the product's form: it is called with a range of
-  /// rows of one slab, where they go, and where their scales go. A low-rank update beside weights that take other
+  /// As ``multiply(_:_:outFeatures:_:)``, of rows that `pack` writes in the product's form: it is called with a range
+  /// of rows of one slab, where they go, and where their scales go. A low-rank update beside weights that take other
   /// operands packs rows of x by itself.
   func multiply(
     rows: Int, depth: Int, of x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue,

@@ -10,8 +10,8 @@ import Weights
 public struct Adapter: Sendable {
   /// The file's name, without its extension; that of the directory where the file has a standard one.
   public let name: String
-  /// SHA-256, in hexadecimal, of all tensors with their names and of what scales them: files with the same digest do the
-  /// same.
+  /// SHA-256, in hexadecimal, of all tensors with their names and of what scales them: files with the same digest do
+  /// the same.
   public let digest: String
   /// Tensors for text encoders, which are not used.
   public let textEncoderTensorCount: Int
