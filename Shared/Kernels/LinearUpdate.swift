@@ -16,8 +16,8 @@ public struct LinearUpdate: Sendable {
   /// and the factors of many adapters must not take more memory than the layers.
   public static let maxRank = 8192
 
-  /// The low-rank terms as one: those that follow one another are columns of `up` and rows of `down` that do. Scales are
-  /// part of `up`.
+  /// The low-rank terms as one: those that follow one another are columns of `up` and rows of `down` that do. Scales
+  /// are part of `up`.
   struct LowRank: Sendable {
     let rank: Int
     /// [rank, in] and [out, rank], both in the same form: that of the layer's weight where it is fp32, else bf16.
