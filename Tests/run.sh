@@ -17,7 +17,7 @@ suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
   scripts reader quickstart cluster jobs templates images families provenance content-filter enhancement openapi a1111 mcp prompts docs
-  page page-families page-images page-form page-gallery page-access faults containers
+  page page-families page-images page-form page-gallery page-access docc faults containers
 )
 fuzz_seconds=
 chosen=()
@@ -122,6 +122,7 @@ part a1111 3600 "$python" Tests/Cluster/a1111_test.py "$bin"
 part mcp 3600 "$python" Tests/Cluster/mcp_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
 part docs 1800 "$python" Tests/Cluster/docs_test.py "$bin"
+part docc 900 Tests/docc.sh
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
 part page-families 3600 "$python" Tests/Cluster/page_families_test.py "$bin"
 part page-images 3600 "$python" Tests/Cluster/page_images_test.py "$bin"

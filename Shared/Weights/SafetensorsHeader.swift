@@ -9,7 +9,7 @@ import TensorCore
 public struct SafetensorsHeader: Sendable, Equatable {
   /// Where and what one tensor is.
   public struct Entry: Sendable, Equatable {
-    /// The format's name of the element type, such as `BF16`; may be one that ``TensorCore/DType`` does not have.
+    /// The format's name of the element type, such as `BF16`; may be one that `DType` does not have.
     public let dtypeName: String
     /// Extents.
     public let shape: Shape

@@ -32,7 +32,7 @@ public final class ShardedWriter {
 
   /// Prepares writing `<baseName>….safetensors` in `directory`, which must exist.
   /// - Parameters:
-  ///   - packedFor: the mode that layers are packed for; nil for a component of plain tensors.
+  ///   - precision: the mode that layers are packed for; nil for a component of plain tensors.
   ///   - tensorsMax: most tensors that will come; decides the space reserved for headers.
   public init(
     _ directory: URL, baseName: String, packedFor precision: Precision? = nil, tensorsMax: Int,

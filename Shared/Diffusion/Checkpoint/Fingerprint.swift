@@ -5,7 +5,7 @@ import Weights
 extension ModelDirectory {
   /// SHA-256, in hexadecimal, of everything the configurations say: equal for two directories that describe the same
   /// model, however their files are arranged. Weights and vocabulary are not part of it; see
-  /// ``componentFingerprint(_:)``.
+  /// `componentFingerprint(_:)`.
   public var fingerprint: String {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]

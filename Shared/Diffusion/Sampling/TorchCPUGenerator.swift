@@ -4,7 +4,7 @@ import TensorCore
 ///
 /// A seed gives the same noise as in the Python reference, up to the last bit or two of its approximated logarithm,
 /// sine and cosine (measured against torch 2.13 with AVX2: 83 % of the numbers equal, none further off than 5e-7). Here
-/// those come from ``PortableMath`` and are rounded once, so that the bytes are the same on every machine.
+/// those come from `PortableMath` and are rounded once, so that the bytes are the same on every machine.
 ///
 /// Sources: ATen `CPUGeneratorImpl`, `MT19937RNGEngine.h`, `DistributionsHelper.h`,
 /// `native/cpu/DistributionTemplates.h` (`normal_fill`).

@@ -2,7 +2,7 @@ import Foundation
 
 /// The byte-level BPE tokenizer of Qwen2 (transformers `Qwen2Tokenizer`, Hugging Face `tokenizers`).
 ///
-/// Text → cut at added tokens → NFC → split into words (``WordSplitter``) → UTF-8 bytes → byte pairs merged by rank.
+/// Text → cut at added tokens → NFC → split into words (`WordSplitter`) → UTF-8 bytes → byte pairs merged by rank.
 /// Nothing is added at the beginning or the end. Ids equal the reference's, also for characters that are new,
 /// unassigned or out of order.
 public struct Tokenizer: Sendable {

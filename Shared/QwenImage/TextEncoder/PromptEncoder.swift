@@ -64,7 +64,7 @@ public struct PromptEncoder: PromptConditioner {
 
   /// Splits `prompt` within its template.
   ///
-  /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the prompt has too many tokens, or images that do
+  /// - Throws: `PipelineError.invalidRequest` when the prompt has too many tokens, or images that do
   ///   not fit the template, are too narrow or too many, or cannot be read because the vision tower was not loaded.
   public func tokens(_ prompt: PromptInput, field: String) throws(PipelineError) -> PromptTokens {
     try checkImages(of: prompt, field)

@@ -14,7 +14,7 @@ public struct MMDiT: Sendable {
   private var out: Linear
   /// For weights that do not all fit into memory; nil: they do.
   public let streaming: WeightStreaming?
-  /// Networks whose residuals are added to the image stream, as ``ControlInput/network`` counts them.
+  /// Networks whose residuals are added to the image stream, as `ControlInput.network` counts them.
   public let controlNetworks: [ControlNetwork]
 
   /// The checkpoint's configuration.

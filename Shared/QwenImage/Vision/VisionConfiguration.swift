@@ -54,7 +54,7 @@ public struct VisionConfiguration: Sendable, Equatable, Codable {
   ///
   /// - Parameters:
   ///   - url: `text_encoder/config.json`. A language model of the published width may come without `vision_config`.
-  ///   - hiddenSize: the language model's width.
+  ///   - languageWidth: the language model's width.
   public init(contentsOf url: URL, hiddenSize languageWidth: Int) throws(ConfigurationError) {
     let top = try ConfigurationFields(contentsOf: url)
     let standard = Self.published

@@ -67,7 +67,7 @@ public struct Qwen3PromptEncoder: PromptConditioner {
   /// Splits `prompt` within its template. Its images have the size in which the autoencoder encodes them, and may have
   /// alpha: the language model sees them over white.
   ///
-  /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the prompt has too many tokens, or images that are
+  /// - Throws: `PipelineError.invalidRequest` when the prompt has too many tokens, or images that are
   ///   too many, of sizes that cannot be read, or cannot be read because the vision tower was not loaded.
   public func tokens(_ prompt: PromptInput, field: String) throws(PipelineError) -> PromptTokens {
     try checkImages(of: prompt, field)

@@ -8,7 +8,7 @@ import Weights
 /// that is made, which predicts the velocity of flow matching (diffusers `QwenImage21Transformer2DModel`).
 ///
 /// Text and references are modulated as at time 0 and never see the image, so that their keys and values are the same
-/// in all steps: ``prefixCache(_:)`` computes them once, and the steps run the image's tokens only.
+/// in all steps: `prefixCache` computes them once, and the steps run the image's tokens only.
 public struct SingleStreamTransformer: Sendable {
   /// The checkpoint's configuration.
   public let configuration: SingleStreamConfiguration
