@@ -90,7 +90,7 @@ extension ModelCard {
     case .editPlus: return last.scaled(toArea: references.referencePx).floored(to: multiple)
     case .imageToImage, .inpaint:
       let size = first.floored(to: multiple), isUsual = size.pixelCount <= 4 * defaults.size.pixelCount
-      // Nobody asked for an hour's work by sending a photograph.
+      // A photograph alone asks for no hour of work.
       return limits.takes(size) && isUsual
         ? size : first.scaled(toArea: defaults.size.pixelCount, multiple: multiple)
     default: return defaults.size
