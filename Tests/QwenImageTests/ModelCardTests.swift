@@ -52,13 +52,7 @@ import Weights
       ("true_cfg_scale", { $0.trueCFGScale = -1 }),
       ("prompt", { $0.prompt = String(repeating: "x", count: 40_000) }), ("prompt", { $0.prompt = "a\0b" }),
       ("negative_prompt", { $0.negativePrompt = "\0" }),
-      (
-        "size",
-        {
-          $0.size.widthPx = 2048
-          $0.size.heightPx = 2048
-        }
-      ),
+      ("size", { $0.size = ImageSize(widthPx: 4096, heightPx: 2064) }),
     ]
     for (field, change) in changes {
       var request = Self.valid
@@ -68,6 +62,11 @@ import Weights
         Issue.record("\(field): \(String(describing: error))")
         continue
       }
+    }
+    for (width, height) in [(2048, 2048), (3072, 1024), (4096, 2048)] {
+      var request = Self.valid
+      request.size = ImageSize(widthPx: width, heightPx: height)
+      #expect(throws: Never.self) { try limits.validate(request) }
     }
     #expect(throws: Never.self) { try limits.validate(Self.valid) }
   }
