@@ -7,7 +7,7 @@ public struct StoredQuantisation: Sendable, Equatable, CustomStringConvertible {
   public let precision: Precision?
   /// The format of the numbers; nil: they are plain 8-bit integers.
   public let format: BlockFormat?
-  /// Inputs that are rotated together, ``Kernels/Linear/rotation``.
+  /// Inputs that are rotated together, `Linear.rotation`.
   public let rotation: Int
   /// The stored name of the tensor with the scales of its rows, or with one for all.
   let scales: String?
