@@ -6,20 +6,19 @@
 
 import base64
 import contextlib
-import http.server
 import io
 import json
 import pathlib
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 
 import openai
 from PIL import Image
 
 from cluster import Cluster
+from endpoint import endpoint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "Tests/Support"))
@@ -31,30 +30,15 @@ NANO = ROOT / "compose/models/nano-qwen-image"
 
 @contextlib.contextmanager
 def chat(answer):
-    """A chat endpoint that says what `answer` makes of a prompt (None: an error), and the questions that it was asked."""
-    questions = []
+    """A chat endpoint that says what `answer` makes of a prompt (None: an error): the gateway's settings for it, and the questions that
+    have come."""
+    def reply(path, question):
+        text = answer(question["messages"][1]["content"]) if path == "/v1/chat/completions" else None
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        return 500 if text is None else 200, {"choices": [choice]}
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            question = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            questions.append(question)
-            text = answer(question["messages"][1]["content"]) if self.path == "/v1/chat/completions" else None
-            body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}]}).encode()
-            self.send_response(500 if text is None else 200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield {"enhancement-url": f"http://127.0.0.1:{server.server_port}/v1", "enhancement-model": "chat"}, questions
-    finally:
-        server.shutdown()
-        server.server_close()
+    with endpoint(reply) as (url, questions):
+        yield {"enhancement-url": f"{url}/v1", "enhancement-model": "chat"}, questions
 
 
 def client(cluster):

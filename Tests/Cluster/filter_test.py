@@ -5,19 +5,16 @@
 """
 
 import base64
-import contextlib
-import http.server
 import io
-import json
 import pathlib
 import sys
-import threading
 import time
 
 import openai
 from PIL import Image
 
 from cluster import Cluster
+from endpoint import endpoint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "Tests/Support"))
@@ -27,31 +24,9 @@ BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/rel
 NANO = ROOT / "compose/models/nano-qwen-image"
 
 
-@contextlib.contextmanager
 def judge(answer):
     """An endpoint that answers as `answer` says, and the questions that it was asked."""
-    questions = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            question = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            questions.append(question)
-            body = json.dumps(answer(question)).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/", questions
-    finally:
-        server.shutdown()
-        server.server_close()
+    return endpoint(lambda path, question: (200, answer(question)))
 
 
 def client(cluster):

@@ -13,37 +13,20 @@ import Testing
 
 /// An endpoint that judges as a test wants, and keeps what it was asked.
 private final class Judge: Sendable {
-  private let asked = Mutex<[JSON]>([])
-  private let judge: @Sendable (JSON) async -> Response
+  private let endpoint: JSONEndpoint
 
-  init(_ judge: @escaping @Sendable (JSON) async -> Response) { self.judge = judge }
+  init(_ judge: @escaping @Sendable (JSON) async -> Response) { endpoint = JSONEndpoint("judge", judge) }
 
-  var questions: [JSON] { asked.withLock { $0 } }
-
-  static func answer(_ text: String, status: HTTPResponse.Status = .ok) -> Response {
-    Response(status: status, body: .init(byteBuffer: .init(string: text)))
-  }
-
-  private func application() -> some ApplicationProtocol {
-    let router = Router()
-    router.post("judge") { [self] request, _ in
-      let body = try await request.body.collect(upTo: 1 << 20)
-      let question = try JSON(Array(buffer: body))
-      asked.withLock { $0.append(question) }
-      return await judge(question)
-    }
-    return Application(
-      router: router, configuration: .init(address: .hostname("127.0.0.1", port: 0)), logger: Toy.logger)
-  }
+  var questions: [JSON] { endpoint.questions }
 
   /// Runs `body` with a cluster that asks it.
   func judging(
     _ change: @escaping @Sendable (inout ContentFilterSettings) -> Void = { _ in },
     _ body: @escaping @Sendable (ToyCluster) async throws -> Void
   ) async throws {
-    try await application().test(.live) { client in
+    try await endpoint.serving { address in
       var settings = ContentFilterSettings()
-      settings.url = "http://127.0.0.1:\(client.port ?? 0)/judge"
+      settings.url = "\(address)/judge"
       settings.timeout = .seconds(2)
       change(&settings)
       try await ToyCluster.run(reviewer: settings.filter(logger: Toy.logger)) { cluster in
@@ -60,7 +43,7 @@ struct ContentFilterTests {
   private static let expected = Toy.expected(prompt: "p", negativePrompt: "n", seed: 1)
 
   @Test func isAskedBeforeTheWorkAndBeforeTheDelivery() async throws {
-    let judge = Judge { _ in Judge.answer(#"{"allowed": true}"#) }
+    let judge = Judge { _ in JSONEndpoint.answer(#"{"allowed": true}"#) }
     try await judge.judging { cluster in
       try await cluster.app().test(.live) { client in
         let response = try await client.generate(Self.request)
@@ -83,7 +66,7 @@ struct ContentFilterTests {
   }
 
   @Test(arguments: [true, false]) func whereImagesAreJudgedThereAreNoPreviews(judgesResults: Bool) async throws {
-    let judge = Judge { _ in Judge.answer(#"{"allowed": true}"#) }
+    let judge = Judge { _ in JSONEndpoint.answer(#"{"allowed": true}"#) }
     try await judge.judging({ $0.judgesResults = judgesResults }) { cluster in
       try await cluster.join(.vaeDecoder, registrationTensors: [Toy.previewMap])
       try await wait("it has joined") { await cluster.dispatcher.status.workers.count == 4 }
@@ -97,7 +80,7 @@ struct ContentFilterTests {
   }
 
   @Test func aRefusedRequestIsNoJob() async throws {
-    let judge = Judge { _ in Judge.answer(#"{"allowed": false, "reason": "not\nthis"}"#) }
+    let judge = Judge { _ in JSONEndpoint.answer(#"{"allowed": false, "reason": "not\nthis"}"#) }
     try await judge.judging { cluster in
       try await cluster.app().test(.live) { client in
         for path in ["/v1/images/generations", "/v1/jobs"] {
@@ -116,7 +99,7 @@ struct ContentFilterTests {
   }
 
   @Test func aRefusedImageFailsItsJob() async throws {
-    let judge = Judge { Judge.answer(#"{"allowed": \#($0["phase"]?.text == "request")}"#) }
+    let judge = Judge { JSONEndpoint.answer(#"{"allowed": \#($0["phase"]?.text == "request")}"#) }
     try await judge.judging { cluster in
       try await cluster.app().test(.live) { client in
         let response = try await client.generate(Self.request)
@@ -133,7 +116,7 @@ struct ContentFilterTests {
   }
 
   @Test func aRepeatedRequestIsNotJudgedAgain() async throws {
-    let judge = Judge { _ in Judge.answer(#"{"allowed": true}"#) }
+    let judge = Judge { _ in JSONEndpoint.answer(#"{"allowed": true}"#) }
     try await judge.judging { cluster in
       try await cluster.app().test(.live) { client in
         for _ in 1...2 {
@@ -152,7 +135,7 @@ struct ContentFilterTests {
   ]
 
   @Test(arguments: answers) func withoutAnAnswerItIsClosed(text: String, status: String) async throws {
-    let judge = Judge { _ in Judge.answer(text, status: .init(code: Int(status) ?? 0)) }
+    let judge = Judge { _ in JSONEndpoint.answer(text, status: .init(code: Int(status) ?? 0)) }
     try await judge.judging { cluster in
       try await cluster.app().test(.live) { client in
         let response = try await client.generate(Self.request)
@@ -174,7 +157,7 @@ struct ContentFilterTests {
   @Test func anAnswerThatIsLateIsNone() async throws {
     let judge = Judge { _ in
       try? await Task.sleep(for: .seconds(60))
-      return Judge.answer(#"{"allowed": true}"#)
+      return JSONEndpoint.answer(#"{"allowed": true}"#)
     }
     try await judge.judging({ $0.timeout = .milliseconds(200) }) { cluster in
       try await cluster.app().test(.live) { client in
@@ -186,7 +169,8 @@ struct ContentFilterTests {
 
   @Test func anImageThatIsNotJudgedIsAskedAboutAgainAndThenFails() async throws {
     let judge = Judge { question in
-      question["phase"]?.text == "request" ? Judge.answer(#"{"allowed": true}"#) : Judge.answer("", status: .badGateway)
+      question["phase"]?.text == "request"
+        ? JSONEndpoint.answer(#"{"allowed": true}"#) : JSONEndpoint.answer("", status: .badGateway)
     }
     try await judge.judging { cluster in
       try await cluster.app().test(.live) { client in

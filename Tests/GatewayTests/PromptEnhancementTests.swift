@@ -148,7 +148,7 @@ struct PromptEnhancementTests {
   @Test(arguments: answers) func anAnswerThatCannotBeUsedLosesNothing(
     text: String, status: String, questions: Int
   ) async throws {
-    let server = ChatServer { _ in ChatServer.raw(text, status: .init(code: Int(status) ?? 0)) }
+    let server = ChatServer { _ in JSONEndpoint.answer(text, status: .init(code: Int(status) ?? 0)) }
     try await server.enhancing { cluster in
       try await cluster.app().test(.live) { client in
         let response = try await client.generate(Self.request)
