@@ -56,7 +56,7 @@ public struct SafetensorsFile: Sendable {
 
   /// Gives up the memory of a tensor that was read; reading it again takes it back from the file.
   public func releasePages(of name: String) {
-    if let range = region.range(of: name) { region.mapping.releasePages(range) }
+    region.releasePages(of: name)
   }
 
   /// A part of a tensor's stored bytes, read from the file without touching the mapping.

@@ -51,6 +51,11 @@ struct TensorRegion: Sendable {
     return entry
   }
 
+  /// Gives up the memory of a tensor that was read; reading it again takes it back from the file.
+  func releasePages(of name: String) {
+    if let range = range(of: name) { mapping.releasePages(range) }
+  }
+
   /// Where the file holds the tensor.
   func range(of name: String) -> Range<Int>? { entries[name].map(range) }
 

@@ -86,7 +86,7 @@ public struct WeightFile: Sendable {
   public func dataChecksum() -> UInt32? { safetensors?.dataChecksum() }
 
   func releasePages(of name: String) {
-    if let range = region.range(of: name) { region.mapping.releasePages(range) }
+    region.releasePages(of: name)
   }
 
   func evictPages(of name: String) {

@@ -11,7 +11,7 @@ extension Pipeline {
     var tasks = PipelineTask.encodePrompts(spec)
     let prompts = Array(tasks.indices)
     tasks.append(.encode(spec.image(0), prepared: ImagePreparation(size: spec.size), .mean, spec))
-    tasks.append(.denoise(spec, prompts: prompts, references: [spec.size]))
+    tasks.append(.denoise(spec, prompts: prompts, references: spec.referenceSizes))
     tasks.append(.decode(spec, latents: tasks.count - 1))
     return tasks
   }

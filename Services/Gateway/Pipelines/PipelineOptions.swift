@@ -170,7 +170,7 @@ extension ImageSpec {
   var referenceSizes: [ImageSize] {
     switch pipeline {
     case .edit, .editPlus: images.indices.map { referenceSize($0) }
-    case .editInpaint: [size]
+    case .editInpaint, .layered: [size]
     default: []
     }
   }
