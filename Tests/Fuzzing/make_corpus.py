@@ -192,6 +192,7 @@ def ggufs():
     file("huge", header([], [tensor("a", [2**62, 2**62, 0], 1, 0)]))
     file("many", header([], [], counts=(2**40, 0)))
     file("twice", header([architecture, architecture], []))
+    file("nan", header([pair("a", 6, struct.pack("<f", float("nan"))), pair("b", 0, b"\1")], []))
 
 
 def pngs():

@@ -136,7 +136,11 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     // What is cut off is asked for, or was not needed.
     let whole = try? GGUFHeader.read(header, fileByteCount: fileByteCount, file: "file")
     if let part = try? GGUFHeader.read(Array(header.dropLast(1)), fileByteCount: fileByteCount, file: "file") {
-      precondition(part == whole, "a part of the file is another header")
+      // Compared as text: a number may be NaN, which is unequal to itself.
+      let metadata = part.metadata.mapValues(String.init(describing:))
+      precondition(
+        part.entries == whole?.entries && part.dataOffset == whole?.dataOffset
+          && metadata == whole?.metadata.mapValues(String.init(describing:)), "a part of the file is another header")
     }
     guard let whole else { return }
     var end = 0
