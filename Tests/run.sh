@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
-  scripts reader quickstart cluster jobs templates images families provenance content-filter enhancement openapi a1111 mcp prompts docs
+  scripts reader quickstart cluster jobs templates images families provenance content-filter enhancement assistance openapi a1111 mcp prompts docs
   page page-families page-images page-form page-gallery page-access docc faults containers
 )
 fuzz_seconds=
@@ -115,6 +115,7 @@ part families 3600 "$python" Tests/Cluster/families_test.py "$bin"
 part provenance 3600 "$python" Tests/Cluster/provenance_test.py "$bin"
 part content-filter 1200 "$python" Tests/Cluster/filter_test.py "$bin"
 part enhancement 1200 "$python" Tests/Cluster/enhancement_test.py "$bin"
+part assistance 1200 "$python" Tests/Cluster/assistance_test.py "$bin"
 if is_chosen openapi; then
   part openapi 600 "$(Tests/Support/python.sh Tests/OpenAPI/requirements.txt)" Tests/OpenAPI/openapi_test.py "$bin"
 fi

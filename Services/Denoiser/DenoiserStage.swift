@@ -15,6 +15,8 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
   let componentFingerprint: String
   let numericsClass: String
   private let denoiser: Diffusion.Denoiser<Predictor>
+  private let predict: @Sendable ([VelocityCall<Predictor.Prepared>]) -> [Tensor]
+  let assists = true
   /// Velocities of the jobs that run at the same time, if there are credits for several.
   private let passes: Batcher<[VelocityCall<Predictor.Prepared>], [Tensor]>
 
@@ -38,9 +40,8 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     self.passes = passes
     let denoiser = Diffusion.Denoiser(
       predictor, scheduler: loading.model.scheduler, guidance: loading.model.family.guidance)
-    self.denoiser = denoiser.predicting { calls in
-      passes(calls, weight: calls.reduce(0) { $0 + predictor.tokenCount($1) })
-    }
+    predict = { calls in passes(calls, weight: calls.reduce(0) { $0 + predictor.tokenCount($1) }) }
+    self.denoiser = denoiser.predicting(by: predict)
   }
 
   /// Steps of a few milliseconds are not each worth a message, which takes a tenth of one.
@@ -55,6 +56,12 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
         .invalidArgument, "steps is \(request.steps); it must be between 1 and \(card.limits.maxSteps)", field: "steps")
     }
     let input = try input(of: task, request), steps = request.steps - request.startStep
+    guard request.branch == 0 else {
+      try Assistance(context).serve(steps: request.steps, like: input.latents) {
+        try reportingStatus { try self.denoiser.branch(request.branch, of: input) }
+      }
+    }
+    let denoiser = self.denoiser.predicting(by: AssistedPrediction(context, alone: predict).velocities)
     let previewMap = try previewMap(of: task)
     let start = ContinuousClock.now
     var reports = Pace(every: Self.reportInterval, from: start)

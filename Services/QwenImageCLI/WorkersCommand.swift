@@ -36,6 +36,8 @@ struct WorkersCommand: AsyncParsableCommand {
   private struct Worker: Decodable {
     struct Task: Decodable {
       let job: String
+      /// Absent in gateways that know no assistants.
+      let assists: Bool?
       let step: Int
       let steps: Int
     }
@@ -49,7 +51,10 @@ struct WorkersCommand: AsyncParsableCommand {
 
     func line(modelWidth: Int) -> String {
       let memory = peakResidentBytes.map { String(format: "%6.2f GB", Double($0) / 1e9) } ?? "     ? GB"
-      let tasks = running.map { $0.steps > 0 ? "\($0.job) \($0.step)/\($0.steps)" : $0.job }
+      let tasks = running.map { task in
+        if task.assists == true { return "assists \(task.job)" }
+        return task.steps > 0 ? "\(task.job) \(task.step)/\(task.steps)" : task.job
+      }
       return
         ([stage.padded(to: 12), state.padded(to: 8), model.padded(to: modelWidth), memory, "\(host):\(pid)"] + tasks)
         .joined(separator: "  ")

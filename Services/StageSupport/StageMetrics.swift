@@ -6,6 +6,9 @@ enum StageMetrics {
   /// Says what a stage's metrics mean.
   static func describe(in registry: PrometheusRegistry) {
     registry.describe(
+      "qwenimage_denoiser_assisted_predictions_total",
+      "Predictions of guided steps that another denoiser was asked for, by outcome.")
+    registry.describe(
       "qwenimage_denoiser_prefix_cache_bytes",
       "Keys and values of text and references that are kept for later images, of models that have them.")
     registry.describe("qwenimage_stage_load_seconds", "Time it took to load the model.")

@@ -59,7 +59,8 @@ extension Scheduler {
   /// A job that waits for the output of the attempt, and the task's place in its plan; nil: the attempt's answers do
   /// not count.
   public func waiter(for attempt: AttemptID) -> (job: ImageJobID, index: Int)? {
-    guard let task = tasks[attempt.task], task.attemptNumber == attempt.number, let job = task.waiters.first,
+    guard attempt.assistance == 0, let task = tasks[attempt.task], task.attemptNumber == attempt.number,
+      let job = task.waiters.first,
       let index = jobs[job]?.tasks.firstIndex(of: attempt.task)
     else { return nil }
     return (job, index)

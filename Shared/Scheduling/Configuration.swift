@@ -37,6 +37,9 @@ public struct SchedulingConfiguration: Hashable, Sendable {
   /// An attempt whose steps take this many times as long as those of a free worker of the same numerics class is moved
   /// there; nil: never.
   public var slowWorkerFactor: Double?
+  /// Attempts whose steps take as long as this get an idle worker of their class as an assistant, which makes one of
+  /// the two predictions of a guided step; nil: never. Below, messages cost more than they gain.
+  public var assistedStepDuration: Duration? = .milliseconds(500)
   /// Jobs of a model that no worker has loaded wait this long while the workers that could load it are needed for
   /// another one.
   public var modelPatience = Duration.seconds(600)

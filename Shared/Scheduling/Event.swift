@@ -18,6 +18,8 @@ public struct WorkerRegistration: Hashable, Sendable {
   public var numericsClass: String
   /// Tasks that it takes at a time.
   public var credits: Int
+  /// Whether it takes part when two workers make the predictions of guided steps together.
+  public var assists: Bool
   /// Attempts that still run from an earlier session.
   public var running: [AttemptID]
   /// Credits in use for something else.
@@ -28,8 +30,8 @@ public struct WorkerRegistration: Hashable, Sendable {
   /// A worker that registers.
   public init(
     id: WorkerID, name: String, stage: StageName, model: ModelIdentity, pipelines: [PipelineName] = [.textToImage],
-    standby: [ModelIdentity: [PipelineName]] = [:], numericsClass: String, credits: Int, running: [AttemptID] = [],
-    foreignCount: Int = 0, keepsConnection: Bool = false
+    standby: [ModelIdentity: [PipelineName]] = [:], numericsClass: String, credits: Int, assists: Bool = false,
+    running: [AttemptID] = [], foreignCount: Int = 0, keepsConnection: Bool = false
   ) {
     self.id = id
     self.name = name
@@ -39,6 +41,7 @@ public struct WorkerRegistration: Hashable, Sendable {
     self.standby = standby
     self.numericsClass = numericsClass
     self.credits = credits
+    self.assists = assists
     self.running = running
     self.foreignCount = foreignCount
     self.keepsConnection = keepsConnection
@@ -145,7 +148,8 @@ public struct Checkpoint: Hashable, Sendable {
   }
 }
 
-/// A task that is to be sent to a worker.
+/// A task that is to be sent to a worker, or with ``AttemptID/assistance`` the second predictions of an attempt that
+/// runs at another one.
 public struct Offer: Hashable, Sendable {
   /// Names the attempt on the wire.
   public var attempt: AttemptID
@@ -216,6 +220,8 @@ public enum Effect: Hashable, Sendable {
   case offer(Offer, to: WorkerID)
   /// Ask the worker to stop the attempt; it answers with `taskFailed`.
   case cancel(AttemptID, at: WorkerID, reason: String)
+  /// The attempt has no assistant any more: its worker goes on alone.
+  case assistantLost(AttemptID, at: WorkerID, reason: String)
   /// Ask the worker to load this one of its standby models; it leaves, and registers again with it.
   case switchModel(WorkerID, to: ModelIdentity)
   /// Write the entry to the journal, after those before it, and answer with `journalled` or `journalRefused`.

@@ -29,21 +29,28 @@ public struct TaskID: Hashable, Sendable, CustomStringConvertible {
   public var description: String { "\(job)/\(index)" }
 }
 
-/// Names one attempt at a task. Numbers grow from 1 and are never used again: they fence late answers off.
+/// Names one attempt at a task, or the assistance of another worker with it. Numbers grow from 1 and are never used
+/// again: they fence late answers off.
 public struct AttemptID: Hashable, Sendable, CustomStringConvertible {
   /// The task that is attempted.
   public let task: TaskID
   /// From 1.
   public let number: UInt32
+  /// 0: the attempt itself; from 1: the assistance of another worker with it.
+  public let assistance: UInt64
 
   /// Attempt `number` at `task`.
-  public init(task: TaskID, number: UInt32) {
+  public init(task: TaskID, number: UInt32, assistance: UInt64 = 0) {
     self.task = task
     self.number = number
+    self.assistance = assistance
   }
 
+  /// The attempt that is assisted, or the attempt itself.
+  var main: AttemptID { AttemptID(task: task, number: number) }
+
   /// For logs and messages.
-  public var description: String { "\(task)#\(number)" }
+  public var description: String { "\(task)#\(number)" + (assistance == 0 ? "" : ", assistance \(assistance)") }
 }
 
 /// Names one session of a worker: a worker that registers again gets another.

@@ -12,7 +12,10 @@ extension Scheduler {
       check(
         live.count <= worker.registration.credits,
         "\(id) runs \(live.count) attempts with \(worker.registration.credits) credits")
-      for attempt in live.keys {
+      for attempt in live.keys where attempt.assistance > 0 {
+        check(assistants[attempt.main] == Assistance(id: attempt, worker: id), "\(attempt) at \(id) assists no attempt")
+      }
+      for attempt in live.keys where attempt.assistance == 0 {
         let task = tasks[attempt.task]
         check(
           task?.state == .running(id) && task?.attemptNumber == attempt.number,
@@ -38,6 +41,18 @@ extension Scheduler {
           check(tasks[task]?.waiters.contains(id) ?? false, "\(id) waits for task \(index), which does not know it")
         }
       }
+    }
+    for (attempt, assistance) in assistants {
+      let holder = tasks[attempt.task].flatMap {
+        if case .running(let worker) = $0.state { workers[worker] } else { nil }
+      }
+      let worker = workers[assistance.worker]
+      check(
+        worker?.attempts[assistance.id].map { $0.state != .revoked } ?? false, "\(assistance.id) is made by no worker")
+      check(
+        holder?.attempts[attempt] != nil && holder?.registration.id != assistance.worker
+          && holder?.registration.numericsClass == worker?.registration.numericsClass,
+        "\(assistance.id) at \(assistance.worker) is of no use")
     }
     checkLedger(&broken)
     return broken

@@ -13,6 +13,8 @@ public struct TaskPlan: Hashable, Sendable {
   public var stepCount: Int
   /// How much work it is, in a unit of the submitter's choice that is the same for all tasks of a stage.
   public var cost: Double
+  /// Steps from the first on that make two predictions, of which another worker can make one.
+  public var guidedStepCount: Int
   /// The pipeline that a worker must serve to do it; nil: every worker of the stage can.
   public var pipeline: PipelineName?
   /// The request field that the task works on: a failure that blames the task's own input blames this field; nil: none.
@@ -21,10 +23,10 @@ public struct TaskPlan: Hashable, Sendable {
   /// A task for `stage`.
   public init(
     stage: StageName, inputs: [Int] = [], content: String? = nil, stepCount: Int = 0, cost: Double = 1,
-    pipeline: PipelineName? = nil, field: String? = nil
+    guidedStepCount: Int = 0, pipeline: PipelineName? = nil, field: String? = nil
   ) {
+    self.guidedStepCount = guidedStepCount
     self.pipeline = pipeline
-    self.field = field
     self.stage = stage
     self.inputs = inputs
     self.content = content

@@ -36,6 +36,9 @@ struct WorkerSession: Hashable, Sendable {
 
   var isIdle: Bool { attempts.isEmpty && foreignCount == 0 }
 
+  /// Whether it does nothing that it could not leave at once.
+  var isAtMostAssisting: Bool { attempts.keys.allSatisfy { $0.assistance > 0 } && foreignCount == 0 }
+
   func isQuarantined(now: Instant) -> Bool { quarantinedUntil.map { now < $0 } ?? false }
 
   mutating func measure(cost: Double, seconds: Double) {
@@ -64,6 +67,8 @@ struct Attempt: Hashable, Sendable {
   var ownSteps = 0
   var ownStepSeconds = 0.0
   var slowestStepSeconds = 0.0
+  /// Names of workers that have failed to assist it.
+  var lostAssistants: Set<String> = []
   var missedReports = 0
   /// When a report missed it, or else when there could have been the first; reports that come all at once count once.
   var missedAt: Instant

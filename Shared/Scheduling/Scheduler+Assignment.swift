@@ -3,19 +3,23 @@ import OrderedCollections
 extension Scheduler {
   /// Offers ready tasks to workers with free credits, in the order of the jobs.
   mutating func assignTasks(now: Instant) {
-    guard workers.values.contains(where: { $0.freeCredits > 0 && !$0.isLeaving }) else { return }
+    guard workers.values.contains(where: { $0.freeCredits > 0 && !$0.isLeaving }) || !assistants.isEmpty else { return }
     if isOrderNew { refreshOrder() }
     var waiting = 0
+    var releasing = assistants.isEmpty ? 0 : releasingCount
     for id in order {
       guard let job = jobs[id] else { continue }
       let principal = job.plan.principal
       let mayEncode = job.isStarted || waiting < configuration.encodeAheadJobs
       if !job.isStarted { waiting += 1 }
       for (index, taskID) in job.tasks.enumerated() where index == principal || mayEncode {
-        guard let taskID, let task = tasks[taskID], case .ready(let notBefore) = task.state, notBefore <= now,
-          let worker = worker(for: task, now: now)
+        guard let taskID, let task = tasks[taskID], case .ready(let notBefore) = task.state, notBefore <= now
         else { continue }
-        offer(taskID, task, number: index, of: id, to: worker, now: now)
+        if let worker = worker(for: task, now: now) {
+          offer(taskID, task, number: index, of: id, to: worker, now: now)
+        } else {
+          releaseAssistant(for: task, &releasing)
+        }
       }
     }
   }

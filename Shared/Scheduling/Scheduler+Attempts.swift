@@ -4,7 +4,7 @@ import OrderedCollections
 extension Scheduler {
   /// Whether the attempt's answers count: its task is there and waits for exactly this attempt by exactly this worker.
   private func isCurrent(_ attempt: AttemptID, by worker: WorkerID) -> Bool {
-    guard let task = tasks[attempt.task] else { return false }
+    guard attempt.assistance == 0, let task = tasks[attempt.task] else { return false }
     if omissions.contains(.fencing), workers[worker]?.attempts[attempt] != nil { return true }
     return task.attemptNumber == attempt.number && task.state == .running(worker)
   }
@@ -25,7 +25,9 @@ extension Scheduler {
     attempt.ownStepSeconds += stepSeconds
     attempt.slowestStepSeconds = max(attempt.slowestStepSeconds, stepSeconds)
     workers[worker]?.attempts[id] = attempt
-    workers[worker]?.measure(cost: task.plan.cost / Double(task.plan.stepCount), seconds: stepSeconds)
+    if assistants[id] == nil {
+      workers[worker]?.measure(cost: task.plan.cost / Double(task.plan.stepCount), seconds: stepSeconds)
+    }
     if let latents = report.checkpoint { keep(latents, after: report.completedSteps, of: id.task, by: worker) }
     let left = Double(task.plan.stepCount - report.completedSteps) * attempt.ownStepSeconds / Double(attempt.ownSteps)
     for place in places(of: id.task) {
@@ -104,8 +106,9 @@ extension Scheduler {
 
   mutating func fail(_ id: AttemptID, by worker: WorkerID, _ failure: Status, now: Instant) {
     let isCurrent = isCurrent(id, by: worker)
-    guard let attempt = workers[worker]?.attempts.removeValue(forKey: id), isCurrent, let record = workers[worker]
-    else { return }
+    guard let attempt = workers[worker]?.attempts.removeValue(forKey: id), let record = workers[worker] else { return }
+    if id.assistance > 0 { loseAssistant(id, failure, by: record.registration.name) }
+    guard isCurrent else { return }
     let name = record.registration.name
     if attempt.state == .offered, failure.code == .resourceExhausted || failure.code == .unavailable {
       // It has no capacity for the task, whatever its credits here say: not counted as a fault. Its next report brings
@@ -137,6 +140,7 @@ extension Scheduler {
   mutating func retry(
     _ id: AttemptID, _ failure: Status, by workerName: String, isBlameless: Bool = false, now: Instant
   ) {
+    guard id.assistance == 0 else { return loseAssistant(id, failure, by: workerName) }
     guard let task = tasks[id.task], task.attemptNumber == id.number else { return }
     var failures = task.failures
     if !isBlameless { failures.append(failure) }

@@ -71,7 +71,7 @@ private struct Timetable {
       let stage = worker.registration.stage
       for (id, attempt) in worker.attempts {
         var freeAt = 0.0
-        if attempt.state != .revoked, let plan = scheduler.tasks[id.task]?.plan {
+        if id.assistance == 0, attempt.state != .revoked, let plan = scheduler.tasks[id.task]?.plan {
           freeAt = scheduler.remainingSeconds(of: attempt, plan, at: worker, now: now) ?? 0
           ends[id.task] = freeAt
         }

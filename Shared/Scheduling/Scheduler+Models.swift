@@ -99,7 +99,7 @@ extension Scheduler {
     return candidates.filter { worker in
       let registration = worker.registration
       let isNeeded = needs.keys.contains { $0.isMet(by: registration, with: registration.model) }
-      guard isNeeded else { return worker.isIdle }
+      guard isNeeded else { return worker.isAtMostAssisting }
       return isOverdue && now - worker.joinedAt >= configuration.modelPatience
     }.min { ($0.attempts.count, $0.joinedAt) < ($1.attempts.count, $1.joinedAt) }?.registration.id
   }

@@ -22,6 +22,7 @@ extension Scheduler {
       }
     }
     moveFromSlowWorkers(now: now)
+    assignAssistants(now: now)
     switchModels(now: now)
     for (id, job) in jobs {
       guard let deadline = job.submission.deadline, deadline <= now else { continue }
@@ -47,6 +48,8 @@ extension Scheduler {
     case .offered:
       guard now - attempt.offeredAt > configuration.acceptLimit else { return nil }
       return Status(.unavailable, "worker \(name) did not accept the task within \(configuration.acceptLimit)")
+    // Who is assisted does not wait long, and says what it got done alone.
+    case .running where id.assistance > 0: return nil
     case .running:
       let limit = stepLimit(of: attempt, tasks[id.task], at: worker)
       guard now - attempt.stepStartedAt > limit else { return nil }

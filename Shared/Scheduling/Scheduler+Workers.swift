@@ -23,7 +23,7 @@ extension Scheduler {
       // What was offered is still on its way, also when it has been revoked since; a revoked attempt that is not goes
       // by the reports.
       for (id, attempt) in earlier.flatMap(\.attempts) where attempt.state != .running && worker.attempts[id] == nil {
-        let isLive = attempt.state == .offered && adopted.count < registration.credits
+        let isLive = attempt.state == .offered && id.assistance == 0 && adopted.count < registration.credits
         if isLive { adopted.append(id) } else if attempt.state == .offered { unwanted.append(id) }
         worker.attempts[id] = isLive ? attempt : Attempt(revokedAt: now)
       }
@@ -48,7 +48,7 @@ extension Scheduler {
   /// The attempt, if a new session can adopt it: it must be its task's newest, held by no other worker, and fit the
   /// checkpoint.
   private func adoptableAttempt(_ id: AttemptID, for registration: WorkerRegistration, now: Instant) -> Attempt? {
-    guard let task = tasks[id.task], task.attemptNumber == id.number, registration.serves(task),
+    guard id.assistance == 0, let task = tasks[id.task], task.attemptNumber == id.number, registration.serves(task),
       task.numericsClass.map({ $0 == registration.numericsClass }) ?? true
     else { return nil }
     switch task.state {

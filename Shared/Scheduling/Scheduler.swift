@@ -24,6 +24,10 @@ public struct Scheduler: Sendable {
   var shared: [ContentKey: TaskID] = [:]
   /// What workers were asked to load and have not registered with yet.
   var modelSwitches: [ModelNeed: (worker: String, at: Instant)] = [:]
+  /// Who assists which attempt.
+  var assistants: OrderedDictionary<AttemptID, Assistance> = [:]
+  /// Numbers of assistances are not used again, in later runs neither.
+  var lastAssistance: UInt64
   var cache: OutputCache
   var ledger = PayloadLedger()
   var pace = PaceEstimator()
@@ -65,6 +69,8 @@ public struct Scheduler: Sendable {
     package static let numericsClass = Omissions(rawValue: 8)
     /// Workers get tasks of any model.
     package static let model = Omissions(rawValue: 16)
+    /// Assistants stay when their attempt is over.
+    package static let assistance = Omissions(rawValue: 32)
   }
   package var omissions: Omissions = []
 
@@ -83,6 +89,7 @@ public struct Scheduler: Sendable {
     precondition(run <= Self.maxRun, "run \(run) is above \(Self.maxRun)")
     self.configuration = configuration
     self.cache = OutputCache(maxBytes: configuration.maxCacheBytes)
+    self.lastAssistance = UInt64(run) << 40
     self.firstAttemptNumber = run * Self.maxAttemptsPerRun + 1
   }
 
@@ -95,6 +102,7 @@ public struct Scheduler: Sendable {
   public mutating func step(_ event: Event, now: Instant) -> [Effect] {
     lastStepAt = now
     handle(event, now: now)
+    endAssistances()
     assignTasks(now: now)
     tellPositions()
     defer { effects.removeAll() }

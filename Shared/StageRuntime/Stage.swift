@@ -13,6 +13,8 @@ public protocol Stage: Sendable {
   var numericsClass: String { get }
   /// How many tasks it computes best at a time: the worker's credits, unless they are configured.
   var tasksAtATime: Int { get }
+  /// Whether it makes predictions together with other workers, see `Exchange`.
+  var assists: Bool { get }
   /// What a gateway is sent with the registration, for other stages.
   var registrationTensors: [WireTensor] { get }
 
@@ -28,6 +30,8 @@ public protocol Stage: Sendable {
 extension Stage {
   /// One.
   public var tasksAtATime: Int { 1 }
+  /// No.
+  public var assists: Bool { false }
   /// None.
   public var registrationTensors: [WireTensor] { [] }
 }

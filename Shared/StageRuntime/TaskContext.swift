@@ -1,4 +1,5 @@
 import ClusterCore
+import Foundation
 import Synchronization
 import Wire
 
@@ -12,6 +13,7 @@ public final class TaskContext: Sendable {
   public let traceparent: String?
 
   private let stopReason = Mutex<Status?>(nil)
+  private let mailbox = ExchangeMailbox()
   private let report: @Sendable (Body, [WireTensor]) -> Void
 
   /// A context whose progress goes to `report`.
@@ -42,6 +44,23 @@ public final class TaskContext: Sendable {
   /// Asks the stage to stop at its next step; the first reason counts.
   public func cancel(_ reason: Status) {
     stopReason.withLock { current in if current == nil { current = reason } }
+    mailbox.wake()
+  }
+
+  // MARK: - Working with another worker
+
+  /// Says something to the worker with which the task's predictions are made. May be lost.
+  public func exchange(_ message: Exchange, tensors: [WireTensor] = []) { report(.exchange(message), tensors) }
+
+  /// Takes what that worker, or the gateway about it, says.
+  public func deliver(_ message: Exchange, tensors: [WireTensor]) { mailbox.put(message, tensors) }
+
+  /// The last message of a kind, which is taken out; waits for one, unless the task is cancelled or the other worker
+  /// is lost.
+  public func takeExchange(
+    _ kind: Exchange.Kind, within limit: Duration = .zero
+  ) -> (message: Exchange, tensors: [WireTensor])? {
+    mailbox.take(kind, until: Date(timeIntervalSinceNow: limit / .seconds(1))) { isCancelled }
   }
 
   private var reasonToStop: Status? {

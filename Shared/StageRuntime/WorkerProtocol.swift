@@ -35,6 +35,10 @@ extension Worker {
     case .encodeRequest, .denoiseRequest, .decodeRequest, .encodeImageRequest, .runRequest:
       await take(envelope, link: index)
     case .cancel(let reason): await cancel(envelope, reason: reason, link: index)
+    case .exchange(let message):
+      // About a task that has ended meanwhile, it is of no use.
+      guard let task = envelope.task.flatMap({ running[$0] }), task.link == index else { return }
+      task.context.deliver(message, tensors: envelope.tensors)
     case .switchModel(let model): await switchModel(to: model, envelope, link: index)
     case .failed(let status): await refused(envelope, status, link: index)
     case .register, .heartbeat, .accepted, .draining, .goodbye, .encodeResponse, .progress, .denoiseResponse,
@@ -58,13 +62,15 @@ extension Worker {
   // MARK: - Session
 
   func register(link index: Int) async {
-    let registration = Register(
+    var registration = Register(
       workerID: configuration.workerID, stage: stage.name, card: stage.card,
       componentFingerprint: stage.componentFingerprint,
       numericsClass: stage.numericsClass, credits: configuration.credits, host: configuration.host,
       pid: UInt64(ProcessInfo.processInfo.processIdentifier), softwareVersion: configuration.softwareVersion,
       running: tasks(of: index).prefix(256).sorted { $0.description < $1.description },
       standbyCards: configuration.standbyCards)
+    // Another gateway could not take an assistant back for a task of its own.
+    registration.assists = stage.assists && links.count == 1
     let now = time.elapsed
     let envelope = Envelope(body: .register(registration), tensors: stage.registrationTensors)
     if let messageID = await send(envelope, link: index) {
@@ -237,8 +243,8 @@ extension Worker {
       metrics.stepped(progress.completedSteps - task.completedSteps, seconds: progress.stepSeconds)
       running[reference]?.completedSteps = progress.completedSteps
       running[reference]?.steps = progress.steps
+      running[reference]?.stepAt = time.elapsed
     }
-    running[reference]?.stepAt = time.elapsed
     guard links[task.link].registered != nil else { return }
     await send(
       Envelope(

@@ -16,6 +16,7 @@ extension Body {
     case .denoiseRequest(let message): try message.check(fields)
     case .progress(let message): try message.check(fields)
     case .denoiseResponse(let message): try message.check(fields)
+    case .exchange(let message): try message.check(fields)
     case .decodeRequest(let message): try message.check(fields)
     case .decodeResponse(let message): try message.check(fields)
     case .encodeImageRequest(let message): try message.check(fields)
@@ -54,6 +55,9 @@ extension Body {
     case .denoiseResponse(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_RESPONSE
       envelope.denoise_response = message.pointer(arena)
+    case .exchange(let message):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_EXCHANGE
+      envelope.exchange = message.pointer(arena)
     case .decodeRequest(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_DECODE_REQUEST
       envelope.decode_request = message.pointer(arena)
@@ -133,6 +137,8 @@ extension Body {
       self = .progress(try .required(envelope.progress, "progress", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_RESPONSE:
       self = .denoiseResponse(try .required(envelope.denoise_response, "denoise_response", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_EXCHANGE:
+      self = .exchange(try .required(envelope.exchange, "exchange", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_DECODE_REQUEST:
       self = .decodeRequest(try .required(envelope.decode_request, "decode_request", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE:

@@ -92,6 +92,8 @@ public enum Body: Sendable, Equatable {
   case progress(Progress)
   /// Denoiser → gateway.
   case denoiseResponse(DenoiseResponse)
+  /// Denoiser → gateway → denoiser.
+  case exchange(Exchange)
   /// Gateway → VAE decoder.
   case decodeRequest(DecodeRequest)
   /// VAE decoder → gateway.
@@ -123,6 +125,7 @@ public enum Body: Sendable, Equatable {
     case .denoiseRequest: "denoise_request"
     case .progress: "progress"
     case .denoiseResponse: "denoise_response"
+    case .exchange: "exchange"
     case .decodeRequest: "decode_request"
     case .decodeResponse: "decode_response"
     case .encodeImageRequest: "encode_image_request"
@@ -173,4 +176,6 @@ public enum TensorName {
   public static let previewMap = "preview_map"
   /// u8 [height, width, 3]: what the image looks like so far.
   public static let preview = "preview"
+  /// fp32, like the latents: a predicted velocity.
+  public static let velocity = "velocity"
 }

@@ -129,6 +129,7 @@ extension DenoiseRequest: WireMessage {
     try mask?.check(fields.inside("mask"))
     try fields.list("controls", controls) { (element, control) throws(WireError) in try control.check(element) }
     try fields.range("layers", layers, 0...FieldCheck.maxLayers)
+    try fields.range("branch", branch, 0...1)
     try fields.list("sigmas", sigmas) { (_, _) throws(WireError) in }
     for (index, sigma) in sigmas.enumerated() where !(sigma > 0 && sigma <= 1) {
       throw .outOfRange(
@@ -165,6 +166,7 @@ extension DenoiseRequest: WireMessage {
     message.layers = UInt32(layers)
     message.n_sigmas = sigmas.count
     message.sigmas = arena.array(sigmas)
+    message.branch = UInt32(branch)
   }
 
   init(_ message: Qwenimage__V1__DenoiseRequest, _ fields: FieldCheck) throws(WireError) {
@@ -182,6 +184,30 @@ extension DenoiseRequest: WireMessage {
     controls = try ControlReference.list(message.controls, message.n_controls, "controls", of: fields)
     layers = Int(message.layers)
     sigmas = (0..<message.n_sigmas).map { message.sigmas[$0] }
+    branch = Int(message.branch)
+  }
+}
+
+extension Exchange: WireMessage {
+  static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Exchange>) {
+    qwenimage__v1__exchange__init(message)
+  }
+
+  func check(_ fields: FieldCheck) throws(WireError) {
+    let isNumbered = kind == .state || kind == .velocity
+    try fields.range("call", call, isNumbered ? 1...Int(UInt32.max) : 0...0)
+    try fields.range("step", step, 0...(kind == .state ? FieldCheck.maxSteps : 0))
+  }
+
+  func fill(_ message: inout Qwenimage__V1__Exchange, _ arena: CArena) {
+    message.kind = Qwenimage__V1__ExchangeKind(rawValue: UInt32(kind.rawValue))
+    message.call = UInt32(call)
+    message.step = UInt32(step)
+  }
+
+  init(_ message: Qwenimage__V1__Exchange, _ fields: FieldCheck) throws(WireError) {
+    self.init(
+      try enumeration(message.kind.rawValue, "kind", of: fields), call: Int(message.call), step: Int(message.step))
   }
 }
 

@@ -147,6 +147,9 @@ public struct DenoiseRequest: Sendable, Equatable {
   public var layers = 0
   /// Noise levels of the steps before the shift, ``steps`` of them; none: the model's.
   public var sigmas: [Double] = []
+  /// 0: the steps are made. From 1: for a denoiser that makes them, the velocities of this branch of guidance are
+  /// predicted (1: the negative prompt's).
+  public var branch = 0
 
   /// See the properties; those of images are set afterwards.
   public init(
@@ -176,6 +179,34 @@ public struct DenoiseResponse: Sendable, Equatable {
   public init(steps: Int, computeSeconds: Double = 0) {
     self.steps = steps
     self.computeSeconds = computeSeconds
+  }
+}
+
+/// Between two denoisers that make an image's predictions together, passed on by the gateway.
+public struct Exchange: Sendable, Equatable {
+  /// What is said.
+  public enum Kind: Int32, Sendable, CaseIterable {
+    /// Assistant → the denoiser that makes the steps: ask from now on.
+    case ready = 1
+    /// The other way, with the tensor `latents`: predict from these.
+    case state = 2
+    /// And back, with the tensor `velocity`.
+    case velocity = 3
+    /// Gateway → the denoiser that makes the steps: there is no assistant any more.
+    case lost = 4
+  }
+  /// What is said.
+  public var kind: Kind
+  /// Of a state and its velocity: which prediction, from 1.
+  public var call: Int
+  /// Of a state: the step whose noise level the latents have, from 0.
+  public var step: Int
+
+  /// See the properties.
+  public init(_ kind: Kind, call: Int = 0, step: Int = 0) {
+    self.kind = kind
+    self.call = call
+    self.step = step
   }
 }
 

@@ -24,6 +24,8 @@ public struct Register: Sendable, Equatable {
   public var running: [TaskReference]
   /// Models that the worker can load in place of its own.
   public var standbyCards: [ModelCard]
+  /// Whether the worker takes part in ``Exchange``: as an assistant, and with one.
+  public var assists = false
 
   /// See the properties.
   public init(

@@ -52,26 +52,26 @@ struct Bench {
 
   func registration(
     _ stage: StageName, id: UInt64, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32",
-    model: ModelIdentity = model, standby: [ModelIdentity] = [],
+    model: ModelIdentity = model, standby: [ModelIdentity] = [], assists: Bool = false,
     running: [AttemptID] = []
   ) -> WorkerRegistration {
     WorkerRegistration(
       id: WorkerID(id), name: name ?? "\(stage.text)-\(id)", stage: stage, model: model,
       standby: Dictionary(uniqueKeysWithValues: standby.map { ($0, [.textToImage]) }), numericsClass: numericsClass,
-      credits: credits, running: running)
+      credits: credits, assists: assists, running: running)
   }
 
   /// A worker joins; returns what follows from it.
   @discardableResult
   mutating func join(
     _ stage: StageName, name: String? = nil, credits: Int = 1, numericsClass: String = "fp32",
-    model: ModelIdentity = model, standby: [ModelIdentity] = [],
+    model: ModelIdentity = model, standby: [ModelIdentity] = [], assists: Bool = false,
     running: [AttemptID] = []
   ) -> (worker: WorkerID, effects: [Effect]) {
     nextWorker += 1
     let registration = registration(
       stage, id: nextWorker, name: name, credits: credits, numericsClass: numericsClass, model: model,
-      standby: standby, running: running)
+      standby: standby, assists: assists, running: running)
     return (registration.id, send(.workerRegistered(registration)))
   }
 

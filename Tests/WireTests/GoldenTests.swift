@@ -85,6 +85,7 @@ struct GoldenTests {
     denoiseRequest,
     .progress(Progress(completedSteps: 8, steps: 50, stepSeconds: 3.5)),
     .denoiseResponse(DenoiseResponse(steps: 50, computeSeconds: 175)),
+    .exchange(Exchange(.state, call: 7, step: 3)),
     decodeRequest,
     .decodeResponse(
       DecodeResponse(mediaType: "image/png", size: ImageSize(widthPx: 64, heightPx: 80), computeSeconds: 0.5)),

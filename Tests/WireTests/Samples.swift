@@ -23,7 +23,7 @@ extension FrameBuffer {
 
 /// Draws envelopes of every kind, with values from the whole range that each field allows.
 struct EnvelopeGenerator {
-  static let bodyKinds = 21
+  static let bodyKinds = 22
   var random: SeededGenerator
 
   init(seed: UInt64) { random = SeededGenerator(seed: seed) }
@@ -73,17 +73,26 @@ struct EnvelopeGenerator {
           modelID: identifier(), image: preparedImage(), posterior: flag() ? .mean : .sample, seed: random.next(),
           precedingDraws: integer(0...64), mask: maybe { $0.preparedImage() }))
     case 18: .encodeImageResponse(EncodeImageResponse(size: size(), computeSeconds: seconds()))
+    case 20: .exchange(exchange())
     case 19: .switchModel(ModelIdentity(id: identifier(), fingerprint: identifier()))
     default: .runResponse(RunResponse(parameters: parameters(), computeSeconds: seconds()))
     }
   }
 
+  private mutating func exchange() -> Exchange {
+    let kind = Exchange.Kind.allCases.randomElement(using: &random)!
+    let call = kind == .state || kind == .velocity ? integer(1...1_000_000) : 0
+    return Exchange(kind, call: call, step: kind == .state ? integer(0...1000) : 0)
+  }
+
   private mutating func register() -> Register {
-    Register(
+    var register = Register(
       workerID: identifier(), stage: stage(), card: card(), componentFingerprint: identifier(),
       numericsClass: identifier(), credits: integer(1...1024), host: text(200), pid: random.next(),
       softwareVersion: text(100),
       running: many(5) { $0.task() }, standbyCards: many(2) { $0.card() })
+    register.assists = flag()
+    return register
   }
 
   private mutating func card() -> ModelCard {
@@ -152,6 +161,7 @@ struct EnvelopeGenerator {
     request.precedingDraws = integer(0...64)
     request.mask = maybe { $0.preparedImage() }
     request.layers = integer(0...64)
+    request.branch = integer(0...1)
     if steps <= 256, flag() {
       request.noise = .torchCPUWithSigmas
       request.sigmas = (0..<steps).map { _ in .random(in: Double.leastNonzeroMagnitude...1, using: &random) }

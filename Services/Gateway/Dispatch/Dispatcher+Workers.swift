@@ -25,7 +25,9 @@ extension Dispatcher {
     var message = task.message(
       TaskInput(
         inputs: inputs, resume: resume, checkpointInterval: configuration.checkpointInterval,
-        previewMap: task.preview == nil || !showsPreviews ? nil : workers.previewMap(of: image.spec.card.model)))
+        previewMap: task.preview == nil || !showsPreviews || offer.attempt.assistance > 0
+          ? nil : workers.previewMap(of: image.spec.card.model)))
+    if offer.attempt.assistance > 0 { message.predictBranch(1) }
     for input in task.images {
       guard let tensor = jobs.inputs[input.digest] else {
         return .taskFailed(offer.attempt, by: worker, Status(.dataLoss, "an image of the request is lost"))
@@ -43,6 +45,11 @@ extension Dispatcher {
 
   func cancel(_ attempt: AttemptID, at worker: WorkerID, reason: String) {
     send(Envelope(task: TaskReference(attempt), body: .cancel(reason: String(reason.prefix(500)))), to: worker)
+  }
+
+  func tellLoss(of attempt: AttemptID, at worker: WorkerID, reason: String) {
+    logger.info("an assistant is released or lost", metadata: ["task": "\(attempt)", "reason": "\(reason)"])
+    send(Envelope(task: TaskReference(attempt), body: .exchange(Exchange(.lost))), to: worker)
   }
 
   func switchModel(of worker: WorkerID, to model: ModelIdentity) {
@@ -123,6 +130,7 @@ extension Dispatcher {
     case .accepted, .failed, .progress, .encodeResponse, .denoiseResponse, .decodeResponse, .encodeImageResponse,
       .runResponse:
       takeAnswer(envelope, session)
+    case .exchange(let message): passOn(message, envelope, from: session)
     case .register, .registered, .heartbeatReply, .cancel, .switchModel, .encodeRequest, .denoiseRequest,
       .decodeRequest,
       .encodeImageRequest, .runRequest:
@@ -160,7 +168,7 @@ extension Dispatcher {
           id: session.id, name: register.workerID, stage: register.stage, model: session.model,
           pipelines: register.card.pipelines,
           standby: Dictionary(register.standbyCards.map { ($0.model, $0.pipelines) }) { first, _ in first },
-          numericsClass: register.numericsClass, credits: register.credits,
+          numericsClass: register.numericsClass, credits: register.credits, assists: register.assists,
           running: running,
           foreignCount: register.running.count - running.count, keepsConnection: earlier == register.workerID)))
     workers.update(scheduler.status(now: now))
@@ -228,6 +236,18 @@ extension Dispatcher {
       cancel(attempt, at: session.id, reason: error.message)
       process(.taskFailed(attempt, by: session.id, error))
     }
+  }
+
+  /// Two workers that make an image's predictions together know one another through the gateway only. What one says
+  /// when the other is gone is of no use.
+  private func passOn(_ message: Exchange, _ envelope: Envelope, from session: WorkerDirectory.Session) {
+    guard let attempt = envelope.task?.attemptID, let partner = scheduler.partner(of: attempt, at: session.id),
+      (attempt.assistance == 0) == (message.kind == .state), message.kind != .lost
+    else { return }
+    send(
+      Envelope(
+        task: TaskReference(partner.id), traceparent: envelope.traceparent, body: envelope.body,
+        tensors: envelope.tensors), to: partner.worker)
   }
 
   /// What clients may see before it was judged: nothing, where images are.
@@ -327,12 +347,18 @@ extension Dispatcher {
 /// The scheduler's names ↔ the wire's.
 extension TaskReference {
   init(_ attempt: AttemptID) {
-    self.init(jobID: attempt.task.job.text, taskID: "\(attempt.task.index)", attempt: attempt.number)
+    let assistance = attempt.assistance == 0 ? "" : ".\(attempt.assistance)"
+    self.init(jobID: attempt.task.job.text, taskID: "\(attempt.task.index)\(assistance)", attempt: attempt.number)
   }
 
   /// nil: not a name that a gateway gives.
   package var attemptID: AttemptID? {
-    guard let index = Int(taskID), "\(index)" == taskID, attempt > 0 else { return nil }
-    return AttemptID(task: TaskID(job: ImageJobID(jobID), index: index), number: attempt)
+    let numbers = taskID.split(separator: ".", omittingEmptySubsequences: false)
+    guard attempt > 0, numbers.count <= 2, let index = Int(numbers[0]),
+      let assistance = numbers.count == 1 ? 0 : UInt64(numbers[1])
+    else { return nil }
+    let id = AttemptID(
+      task: TaskID(job: ImageJobID(jobID), index: index), number: attempt, assistance: assistance)
+    return TaskReference(id) == self ? id : nil
   }
 }

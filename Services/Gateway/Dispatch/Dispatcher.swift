@@ -123,6 +123,7 @@ public actor Dispatcher: Service {
     switch effect {
     case .offer(let offer, let worker): return send(offer, to: worker)
     case .cancel(let attempt, let worker, let reason): cancel(attempt, at: worker, reason: reason)
+    case .assistantLost(let attempt, let worker, let reason): tellLoss(of: attempt, at: worker, reason: reason)
     case .switchModel(let worker, let model): switchModel(of: worker, to: model)
     case .journal(let sequence, let entry): return write(entry, sequence)
     case .admitted(let id): jobs.admit(id)

@@ -10,6 +10,8 @@ struct WorkersRoutes: Sendable {
   struct Task: Encodable {
     var job: String
     var attempt: UInt32
+    /// Whether it only makes half of the predictions, for another worker that runs the attempt.
+    var assists: Bool
     var step: Int
     var steps: Int
   }
@@ -76,7 +78,7 @@ extension WorkersRoutes.Worker {
     running = status.running.map { attempt in
       let activity = heartbeat?.running.first { $0.task.attemptID == attempt }
       return .init(
-        job: attempt.task.job.text, attempt: attempt.number, step: activity?.completedSteps ?? 0,
+        job: attempt.task.job.text, attempt: attempt.number, assists: attempt.assistance > 0, step: activity?.completedSteps ?? 0,
         steps: activity?.steps ?? 0)
     }
     host = register.host

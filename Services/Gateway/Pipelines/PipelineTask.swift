@@ -67,6 +67,13 @@ public struct TaskMessage: Sendable {
     self.body = body
     self.tensors = tensors
   }
+
+  /// Asks for the predictions of a branch of guidance, for a denoiser that makes the steps, instead of for the steps.
+  public mutating func predictBranch(_ branch: Int) {
+    guard case .denoiseRequest(var request) = body else { preconditionFailure("\(body.name) has no branches") }
+    request.branch = branch
+    body = .denoiseRequest(request)
+  }
 }
 
 /// A tensor that a message of a worker must carry.

@@ -107,6 +107,7 @@ extension PipelineTask {
     let plan = TaskPlan(
       stage: .denoiser, inputs: prompts + encoded + controls, stepCount: spec.stepCount,
       cost: Double(spec.stepCount) * Double(tokens) * Double(prompts.count),
+      guidedStepCount: prompts.count > 1 ? spec.stepCount : 0,
       pipeline: spec.pipeline == .textToImage ? nil : spec.pipeline)
     let encodedNames = image == nil ? references.indices.map { TensorName.reference($0) } : [TensorName.imageLatents]
     let names =

@@ -76,6 +76,21 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
     return latents
   }
 
+  /// Predicts velocities of one branch of guidance, for steps that are made elsewhere.
+  ///
+  /// - Parameter index: 1: the negative prompt's.
+  /// - Returns: packed latents before a step, and the step → their velocity, the bytes that ``callAsFunction(_:probe:afterStep:)``
+  ///   combines.
+  /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the input does not fit the model.
+  public func branch(_ index: Int, of input: DenoisingInput) throws(PipelineError) -> (Tensor, Int) -> Tensor {
+    guard input.prompts.indices.contains(index) else {
+      throw .invalidRequest(field: "branch", reason: "is \(index), there are \(input.prompts.count)")
+    }
+    // A ControlNet reads the first branch's prompt for all of them.
+    let branch = try predictor.prepare(input, times: schedule(input).times)[index]
+    return { [predict] latents, step in predict([Call(branch: branch, latents: latents, step: step)])[0] }
+  }
+
   private func velocity(_ calls: [Call], _ input: DenoisingInput, _ probe: Probe) -> Tensor {
     let velocities =
       probe.isActive

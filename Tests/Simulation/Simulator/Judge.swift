@@ -41,6 +41,7 @@ extension Simulation {
           report("\(offer.attempt) is offered for job \(offer.job), which has ended")
         }
         if !judge.offered.insert(offer.attempt).inserted { report("\(offer.attempt) is offered a second time") }
+        if offer.attempt.assistance > 0 { continue }
         judge.holders[offer.attempt.task] = Judge.Holder(attempt: offer.attempt, worker: worker)
       case .cancel(let attempt, let worker, _):
         if judge.holders[attempt.task] == Judge.Holder(attempt: attempt, worker: worker) {
@@ -49,7 +50,7 @@ extension Simulation {
       case .worker(let worker, .gone): judge.holders = judge.holders.filter { $0.value.worker != worker }
       case .journal(_, let entry): examineEntry(entry)
       case .admitted(let id): examineAdmission(of: id)
-      case .image, .rejected, .worker, .switchModel, .release: break
+      case .image, .rejected, .worker, .switchModel, .assistantLost, .release: break
       }
     }
     if case .workerRegistered(let registration) = event { noteAdoptions(of: registration) }
@@ -96,6 +97,7 @@ extension Simulation {
     let sessions = gateway.scheduler.status(now: gateway.instant(now)).workers
     for attempt in sessions.first(where: { $0.registration.id == registration.id })?.running ?? [] {
       if !judge.offered.contains(attempt) { report("\(attempt) was never offered, but is taken over") }
+      if attempt.assistance > 0 { report("\(attempt) is taken over, but only assists") }
       let holder = Judge.Holder(attempt: attempt, worker: registration.id)
       if registration.running.contains(attempt), judge.holders[attempt.task] != holder { count("adoptions") }
       judge.holders[attempt.task] = holder

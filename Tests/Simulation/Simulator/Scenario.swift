@@ -14,6 +14,8 @@ package enum Mutation: String, CaseIterable, Sendable {
   case numericsClass = "numerics-class"
   /// The scheduler gives workers tasks of any model.
   case model
+  /// The scheduler keeps assistants of attempts that are over.
+  case assistance
   /// The gateway acknowledges a job before it is durable.
   case admissionGate = "admission-gate"
   /// The gateway tells a job's end before that is durable.

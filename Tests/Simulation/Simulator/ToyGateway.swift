@@ -66,6 +66,7 @@ extension Simulation {
     case .checkpointOrder: gateway.scheduler.omissions = .stepOrder
     case .model: gateway.scheduler.omissions = .model
     case .numericsClass: gateway.scheduler.omissions = .numericsClass
+    case .assistance: gateway.scheduler.omissions = .assistance
     default: break
     }
     self.gateway = gateway
@@ -100,6 +101,7 @@ extension Simulation {
     configuration.modelPatience = .seconds(20)
     configuration.modelSwitchLimit = .seconds(120)
     configuration.batchPatience = .seconds(60)
+    configuration.assistedStepDuration = .milliseconds(300)
     if scenario.maxDelayMs.isMultiple(of: 2) { configuration.slowWorkerFactor = 3 }
     return configuration
   }
@@ -176,6 +178,7 @@ extension Simulation {
     switch effect {
     case .offer(let offer, let worker): sendOffer(offer, to: worker, gateway)
     case .cancel(let attempt, let worker, _): send(.cancel(attempt), to: worker, gateway)
+    case .assistantLost: count("lost assistants")
     case .switchModel(let worker, let model): send(.switchModel(model), to: worker, gateway)
     case .journal(let sequence, let entry):
       gateway.journal.append((sequence, record(of: entry, gateway)))
@@ -204,6 +207,7 @@ extension Simulation {
   private func sendOffer(_ offer: Offer, to worker: WorkerID, _ gateway: ToyGateway) {
     count("offers")
     if offer.resume != nil { count("resumes") }
+    if offer.attempt.assistance > 0 { count("assistances") }
     guard let image = gateway.jobs[offer.job] else {
       report("\(offer.attempt) is offered for the unknown job \(offer.job)")
       return

@@ -179,7 +179,7 @@ extension Simulation {
       send(.accepted(attempt), from: slot)
       return
     }
-    for other in workers[slot].order where other.task == attempt.task {
+    for other in workers[slot].order where other.task == attempt.task && attempt.assistance == 0 {
       guard other.number < attempt.number else {
         send(.failed(attempt, Status(.aborted, "superseded by \(other)")), from: slot)
         return
@@ -271,6 +271,9 @@ extension Simulation {
             image: task.offer.image ?? 0, seed: task.offer.sampleSeed, by: workers[slot].numericsClass)),
         attempt, slot: slot)
     case .vaeDecoder: answer(.finished(attempt, ToyModel.decode(task.offer.inputs[0])), attempt, slot: slot)
+    case .denoiser where attempt.assistance > 0:
+      // Until it is cancelled.
+      scheduleWork(attempt, slot: slot)
     case .denoiser:
       let step = task.completedSteps + 1
       if step == 2, task.offer.prompt == ToyJob.deadlyPrompt {

@@ -71,7 +71,8 @@ extension ImageJobPlan {
     tasks.append(
       TaskPlan(
         stage: .denoiser, inputs: encodings, stepCount: stepCount,
-        cost: Double(stepCount) * tokenCount * Double(encodes.count)))
+        cost: Double(stepCount) * tokenCount * Double(encodes.count),
+        guidedStepCount: negativePrompt == nil ? 0 : stepCount))
     tasks.append(TaskPlan(stage: .vaeDecoder, inputs: [encodings.count], cost: tokenCount))
     return ImageJobPlan(tasks)
   }

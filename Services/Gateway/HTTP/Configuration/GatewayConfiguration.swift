@@ -252,6 +252,10 @@ public struct GatewayConfiguration: SettingGroup {
       "jobs.slowWorkerFactor", scheduling.slowWorkerFactor ?? 0, in: 0...1000,
       "a task moves to a free worker whose steps take so many times less than those of its own; 0: never")
     scheduling.slowWorkerFactor = slowWorkerFactor > 0 ? slowWorkerFactor : nil
+    let assistedStepDuration = await reader.seconds(
+      "jobs.assistedStepSeconds", scheduling.assistedStepDuration ?? .zero, in: 0...1e6,
+      "an idle denoiser makes half of the predictions of another one whose guided steps take this long; 0: never")
+    scheduling.assistedStepDuration = assistedStepDuration > .zero ? assistedStepDuration : nil
     scheduling.modelPatience = await reader.seconds(
       "jobs.modelPatienceSeconds", scheduling.modelPatience, in: 0...1e6,
       "jobs of a model that no worker has loaded wait this long for workers that are needed for another one")

@@ -339,6 +339,7 @@ export const STRINGS = {
   "worker.quarantined": ["paused after faults", "因故障暂停"],
   "worker.step": ["{job}: step {step} of {steps}", "{job}：第 {step}/{steps} 步"],
   "worker.task": ["{job}", "{job}"],
+  "worker.assists": ["{job}: makes half of the predictions", "{job}：分担一半预测"],
   "worker.host": ["{host}, process {pid}", "{host}，进程 {pid}"],
   "worker.free": ["{free} of {all} places free", "空闲名额 {free}/{all}"],
   "worker.done": ["{done} done, {failed} failed", "完成 {done}，失败 {failed}"],

@@ -108,10 +108,11 @@ function worker(each) {
   find(".name", item).textContent = each.id
   find(".state", item).textContent = hasText(`worker.${state}`) ? t(`worker.${state}`) : state
   find(".tasks", item).append(...each.running.map((task) => {
-    const text = task.steps > 0
+    const hasSteps = task.steps > 0 && !task.assists
+    const text = task.assists ? t("worker.assists", { job: task.job }) : hasSteps
       ? t("worker.step", { job: task.job, step: task.step, steps: task.steps }) : t("worker.task", { job: task.job })
     const entry = make("li", {}, make("span", { textContent: text }))
-    if (task.steps > 0) {
+    if (hasSteps) {
       const bar = make("progress", { max: task.steps, value: task.step })
       bar.setAttribute("aria-label", text)
       entry.append(bar)

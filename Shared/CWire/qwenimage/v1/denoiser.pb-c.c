@@ -97,6 +97,51 @@ void   qwenimage__v1__denoise_request__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__denoise_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   qwenimage__v1__exchange__init
+                     (Qwenimage__V1__Exchange         *message)
+{
+  static const Qwenimage__V1__Exchange init_value = QWENIMAGE__V1__EXCHANGE__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__exchange__get_packed_size
+                     (const Qwenimage__V1__Exchange *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__exchange__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__exchange__pack
+                     (const Qwenimage__V1__Exchange *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__exchange__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__exchange__pack_to_buffer
+                     (const Qwenimage__V1__Exchange *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__exchange__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__Exchange *
+       qwenimage__v1__exchange__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__Exchange *)
+     protobuf_c_message_unpack (&qwenimage__v1__exchange__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__exchange__free_unpacked
+                     (Qwenimage__V1__Exchange *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__exchange__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   qwenimage__v1__denoise_response__init
                      (Qwenimage__V1__DenoiseResponse         *message)
 {
@@ -232,7 +277,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__control__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[17] =
+static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[18] =
 {
   {
     "model_id",
@@ -438,8 +483,21 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
     0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "branch",
+    22,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DenoiseRequest, branch),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = {
+  17,   /* field[17] = branch */
   9,   /* field[9] = checkpoint_interval_seconds */
   14,   /* field[14] = controls */
   7,   /* field[7] = first_step */
@@ -458,11 +516,12 @@ static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = 
   4,   /* field[4] = true_cfg_scale */
   1,   /* field[1] = width_px */
 };
-static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[2 + 1] =
+static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 10, 8 },
-  { 0, 17 }
+  { 22, 17 },
+  { 0, 18 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
 {
@@ -472,11 +531,75 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
   "Qwenimage__V1__DenoiseRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DenoiseRequest),
-  17,
+  18,
   qwenimage__v1__denoise_request__field_descriptors,
   qwenimage__v1__denoise_request__field_indices_by_name,
-  2,  qwenimage__v1__denoise_request__number_ranges,
+  3,  qwenimage__v1__denoise_request__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__denoise_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor qwenimage__v1__exchange__field_descriptors[3] =
+{
+  {
+    "kind",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Exchange, kind),
+    &qwenimage__v1__exchange_kind__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "call",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Exchange, call),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "step",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Exchange, step),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__exchange__field_indices_by_name[] = {
+  1,   /* field[1] = call */
+  0,   /* field[0] = kind */
+  2,   /* field[2] = step */
+};
+static const ProtobufCIntRange qwenimage__v1__exchange__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__exchange__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.Exchange",
+  "Exchange",
+  "Qwenimage__V1__Exchange",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__Exchange),
+  3,
+  qwenimage__v1__exchange__field_descriptors,
+  qwenimage__v1__exchange__field_indices_by_name,
+  1,  qwenimage__v1__exchange__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__exchange__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor qwenimage__v1__denoise_response__field_descriptors[2] =
@@ -558,5 +681,39 @@ const ProtobufCEnumDescriptor qwenimage__v1__noise_kind__descriptor =
   qwenimage__v1__noise_kind__enum_values_by_name,
   1,
   qwenimage__v1__noise_kind__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCEnumValue qwenimage__v1__exchange_kind__enum_values_by_number[5] =
+{
+  { "EXCHANGE_KIND_UNSPECIFIED", "QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_UNSPECIFIED", 0 },
+  { "EXCHANGE_KIND_READY", "QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_READY", 1 },
+  { "EXCHANGE_KIND_STATE", "QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_STATE", 2 },
+  { "EXCHANGE_KIND_VELOCITY", "QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_VELOCITY", 3 },
+  { "EXCHANGE_KIND_LOST", "QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_LOST", 4 },
+};
+static const ProtobufCIntRange qwenimage__v1__exchange_kind__value_ranges[] = {
+{0, 0},{0, 5}
+};
+static const ProtobufCEnumValueIndex qwenimage__v1__exchange_kind__enum_values_by_name[5] =
+{
+  { "EXCHANGE_KIND_LOST", 4 },
+  { "EXCHANGE_KIND_READY", 1 },
+  { "EXCHANGE_KIND_STATE", 2 },
+  { "EXCHANGE_KIND_UNSPECIFIED", 0 },
+  { "EXCHANGE_KIND_VELOCITY", 3 },
+};
+const ProtobufCEnumDescriptor qwenimage__v1__exchange_kind__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.ExchangeKind",
+  "ExchangeKind",
+  "Qwenimage__V1__ExchangeKind",
+  "qwenimage.v1",
+  5,
+  qwenimage__v1__exchange_kind__enum_values_by_number,
+  5,
+  qwenimage__v1__exchange_kind__enum_values_by_name,
+  1,
+  qwenimage__v1__exchange_kind__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };

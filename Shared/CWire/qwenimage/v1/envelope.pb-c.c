@@ -52,7 +52,7 @@ void   qwenimage__v1__envelope__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__envelope__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[28] =
+static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[29] =
 {
   {
     "protocol_version",
@@ -319,6 +319,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "exchange",
+    51,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__Envelope, body_case),
+    offsetof(Qwenimage__V1__Envelope, exchange),
+    &qwenimage__v1__exchange__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "decode_request",
     64,
     PROTOBUF_C_LABEL_NONE,
@@ -395,15 +407,16 @@ static const unsigned qwenimage__v1__envelope__field_indices_by_name[] = {
   11,   /* field[11] = accepted */
   12,   /* field[12] = cancel */
   4,   /* field[4] = deadline_unix_ms */
-  22,   /* field[22] = decode_request */
-  23,   /* field[23] = decode_response */
+  23,   /* field[23] = decode_request */
+  24,   /* field[24] = decode_response */
   19,   /* field[19] = denoise_request */
   21,   /* field[21] = denoise_response */
   13,   /* field[13] = draining */
-  24,   /* field[24] = encode_image_request */
-  25,   /* field[25] = encode_image_response */
+  25,   /* field[25] = encode_image_request */
+  26,   /* field[26] = encode_image_response */
   17,   /* field[17] = encode_request */
   18,   /* field[18] = encode_response */
+  22,   /* field[22] = exchange */
   15,   /* field[15] = failed */
   14,   /* field[14] = goodbye */
   9,   /* field[9] = heartbeat */
@@ -414,8 +427,8 @@ static const unsigned qwenimage__v1__envelope__field_indices_by_name[] = {
   0,   /* field[0] = protocol_version */
   8,   /* field[8] = registered */
   7,   /* field[7] = registration */
-  26,   /* field[26] = run_request */
-  27,   /* field[27] = run_response */
+  27,   /* field[27] = run_request */
+  28,   /* field[28] = run_response */
   16,   /* field[16] = switch_model */
   3,   /* field[3] = task */
   6,   /* field[6] = tensors */
@@ -428,10 +441,10 @@ static const ProtobufCIntRange qwenimage__v1__envelope__number_ranges[8 + 1] =
   { 23, 13 },
   { 32, 17 },
   { 48, 19 },
-  { 64, 22 },
-  { 72, 24 },
-  { 80, 26 },
-  { 0, 28 }
+  { 64, 23 },
+  { 72, 25 },
+  { 80, 27 },
+  { 0, 29 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
 {
@@ -441,7 +454,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
   "Qwenimage__V1__Envelope",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Envelope),
-  28,
+  29,
   qwenimage__v1__envelope__field_descriptors,
   qwenimage__v1__envelope__field_indices_by_name,
   8,  qwenimage__v1__envelope__number_ranges,

@@ -502,7 +502,7 @@ void   qwenimage__v1__failed__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__failed__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors[12] =
+static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors[13] =
 {
   {
     "worker_id",
@@ -648,8 +648,21 @@ static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "assists",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Register, assists),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__register__field_indices_by_name[] = {
+  12,   /* field[12] = assists */
   2,   /* field[2] = card */
   3,   /* field[3] = component_fingerprint */
   5,   /* field[5] = credits */
@@ -666,7 +679,7 @@ static const unsigned qwenimage__v1__register__field_indices_by_name[] = {
 static const ProtobufCIntRange qwenimage__v1__register__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 12 }
+  { 0, 13 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
 {
@@ -676,7 +689,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
   "Qwenimage__V1__Register",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Register),
-  12,
+  13,
   qwenimage__v1__register__field_descriptors,
   qwenimage__v1__register__field_indices_by_name,
   1,  qwenimage__v1__register__number_ranges,

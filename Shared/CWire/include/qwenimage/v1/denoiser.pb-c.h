@@ -20,6 +20,7 @@ PROTOBUF_C__BEGIN_DECLS
 
 typedef struct Qwenimage__V1__Control Qwenimage__V1__Control;
 typedef struct Qwenimage__V1__DenoiseRequest Qwenimage__V1__DenoiseRequest;
+typedef struct Qwenimage__V1__Exchange Qwenimage__V1__Exchange;
 typedef struct Qwenimage__V1__DenoiseResponse Qwenimage__V1__DenoiseResponse;
 
 
@@ -40,6 +41,26 @@ typedef enum _Qwenimage__V1__NoiseKind {
   QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU_WITH_SIGMAS = 2
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__NOISE_KIND)
 } Qwenimage__V1__NoiseKind;
+typedef enum _Qwenimage__V1__ExchangeKind {
+  QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_UNSPECIFIED = 0,
+  /*
+   * Assistant to the denoiser that makes the steps: ask from now on.
+   */
+  QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_READY = 1,
+  /*
+   * The other way, with the tensor `latents`: predict from these.
+   */
+  QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_STATE = 2,
+  /*
+   * And back, with the tensor `velocity`, like the latents.
+   */
+  QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_VELOCITY = 3,
+  /*
+   * Gateway to the denoiser that makes the steps: there is no assistant any more.
+   */
+  QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_LOST = 4
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__EXCHANGE_KIND)
+} Qwenimage__V1__ExchangeKind;
 
 /* --- messages --- */
 
@@ -129,10 +150,37 @@ struct  Qwenimage__V1__DenoiseRequest
    */
   size_t n_sigmas;
   double *sigmas;
+  /*
+   * 0: make the steps. From 1: for another denoiser that makes them, predict the velocities of this branch of guidance
+   * (1: the negative prompt's). Answered by Exchange READY, and a VELOCITY for every STATE, until Cancel.
+   */
+  uint32_t branch;
 };
 #define QWENIMAGE__V1__DENOISE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__denoise_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0, 0,NULL }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0, 0,NULL, 0 }
+
+
+/*
+ * Between two denoisers of one numerics class that make an image's predictions together. Neither knows the other: the
+ * gateway passes it on.
+ */
+struct  Qwenimage__V1__Exchange
+{
+  ProtobufCMessage base;
+  Qwenimage__V1__ExchangeKind kind;
+  /*
+   * Of STATE and VELOCITY: which prediction, from 1.
+   */
+  uint32_t call;
+  /*
+   * Of STATE: the step whose noise level the latents have, from 0.
+   */
+  uint32_t step;
+};
+#define QWENIMAGE__V1__EXCHANGE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__exchange__descriptor) \
+    , QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_UNSPECIFIED, 0, 0 }
 
 
 /*
@@ -187,6 +235,25 @@ Qwenimage__V1__DenoiseRequest *
 void   qwenimage__v1__denoise_request__free_unpacked
                      (Qwenimage__V1__DenoiseRequest *message,
                       ProtobufCAllocator *allocator);
+/* Qwenimage__V1__Exchange methods */
+void   qwenimage__v1__exchange__init
+                     (Qwenimage__V1__Exchange         *message);
+size_t qwenimage__v1__exchange__get_packed_size
+                     (const Qwenimage__V1__Exchange   *message);
+size_t qwenimage__v1__exchange__pack
+                     (const Qwenimage__V1__Exchange   *message,
+                      uint8_t             *out);
+size_t qwenimage__v1__exchange__pack_to_buffer
+                     (const Qwenimage__V1__Exchange   *message,
+                      ProtobufCBuffer     *buffer);
+Qwenimage__V1__Exchange *
+       qwenimage__v1__exchange__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   qwenimage__v1__exchange__free_unpacked
+                     (Qwenimage__V1__Exchange *message,
+                      ProtobufCAllocator *allocator);
 /* Qwenimage__V1__DenoiseResponse methods */
 void   qwenimage__v1__denoise_response__init
                      (Qwenimage__V1__DenoiseResponse         *message);
@@ -214,6 +281,9 @@ typedef void (*Qwenimage__V1__Control_Closure)
 typedef void (*Qwenimage__V1__DenoiseRequest_Closure)
                  (const Qwenimage__V1__DenoiseRequest *message,
                   void *closure_data);
+typedef void (*Qwenimage__V1__Exchange_Closure)
+                 (const Qwenimage__V1__Exchange *message,
+                  void *closure_data);
 typedef void (*Qwenimage__V1__DenoiseResponse_Closure)
                  (const Qwenimage__V1__DenoiseResponse *message,
                   void *closure_data);
@@ -224,8 +294,10 @@ typedef void (*Qwenimage__V1__DenoiseResponse_Closure)
 /* --- descriptors --- */
 
 extern const ProtobufCEnumDescriptor    qwenimage__v1__noise_kind__descriptor;
+extern const ProtobufCEnumDescriptor    qwenimage__v1__exchange_kind__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor;
+extern const ProtobufCMessageDescriptor qwenimage__v1__exchange__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__denoise_response__descriptor;
 
 PROTOBUF_C__END_DECLS

@@ -48,6 +48,7 @@ typedef enum {
   QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_REQUEST = 48,
   QWENIMAGE__V1__ENVELOPE__BODY_PROGRESS = 49,
   QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_RESPONSE = 50,
+  QWENIMAGE__V1__ENVELOPE__BODY_EXCHANGE = 51,
   QWENIMAGE__V1__ENVELOPE__BODY_DECODE_REQUEST = 64,
   QWENIMAGE__V1__ENVELOPE__BODY_DECODE_RESPONSE = 65,
   QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_IMAGE_REQUEST = 72,
@@ -106,6 +107,7 @@ struct  Qwenimage__V1__Envelope
     Qwenimage__V1__DenoiseRequest *denoise_request;
     Qwenimage__V1__Progress *progress;
     Qwenimage__V1__DenoiseResponse *denoise_response;
+    Qwenimage__V1__Exchange *exchange;
     Qwenimage__V1__DecodeRequest *decode_request;
     Qwenimage__V1__DecodeResponse *decode_response;
     Qwenimage__V1__EncodeImageRequest *encode_image_request;

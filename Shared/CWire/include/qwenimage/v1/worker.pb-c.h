@@ -93,10 +93,14 @@ struct  Qwenimage__V1__Register
    */
   size_t n_standby_cards;
   Qwenimage__V1__ModelCard **standby_cards;
+  /*
+   * Whether the worker takes part in Exchange: as an assistant, and with one.
+   */
+  protobuf_c_boolean assists;
 };
 #define QWENIMAGE__V1__REGISTER__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__register__descriptor) \
-    , (char *)protobuf_c_empty_string, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0,NULL, (char *)protobuf_c_empty_string, 0,NULL }
+    , (char *)protobuf_c_empty_string, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0,NULL, (char *)protobuf_c_empty_string, 0,NULL, 0 }
 
 
 /*
