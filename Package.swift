@@ -220,6 +220,10 @@ let package = Package(
       ],
       path: "Tests/Fuzzing/Targets"),
     .target(
+      name: "CKernelModels", path: "Tests/KernelModels",
+      cSettings: optimisedC
+        + [.headerSearchPath("../../Shared/CKernels"), .headerSearchPath("../../Shared/CKernels/include")]),
+    .target(
       name: "Simulation", dependencies: ["ClusterCore", "Scheduling", .heap, .orderedCollections],
       path: "Tests/Simulation/Simulator"),
     .target(
@@ -248,7 +252,7 @@ let package = Package(
     test(
       "ImageCodec", ["ImageCodec", "Hashing", "TensorCore", "Weights", "CZlib"], resources: [.copy("Golden")]),
     test("Journal", ["ClusterCore", "Journal", "TestSupport", .grdb]),
-    test("Kernels", ["Kernels", "TensorCore"]),
+    test("Kernels", ["CKernelModels", "Kernels", "TensorCore"]),
     test("MCP", ["MCP", "StrictJSON", "TestSupport"]),
     test("Provenance", ["Hashing", "ImageCodec", "Provenance", .subprocess]),
     test("Observability", ["Observability", .logging, .coreMetrics]),

@@ -16,9 +16,9 @@ status=0
 check() {
   echo "$1"
   "$clang" -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Werror -O2 -fno-math-errno -ffp-contract=off \
-    -I "$(dirname "$1")/include" -c "$1" -o "$objects/object.o" || status=1
+    -I "$(dirname "$1")/include" -I Shared/CKernels -I Shared/CKernels/include -c "$1" -o "$objects/object.o" || status=1
 }
-for source in Shared/CKernels/*.c Shared/CImageCodec/*.c Tests/Benchmarks/Sources/*/*.c Tests/Sanitizers/*.c; do
+for source in Shared/CKernels/*.c Shared/CImageCodec/*.c Tests/Benchmarks/Sources/*/*.c Tests/KernelModels/*.c Tests/Sanitizers/*.c; do
   check "$source"
 done
 exit $status

@@ -119,6 +119,7 @@ struct LocalCommand: AsyncParsableCommand {
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
       Terminal.note($0)
     }
+    if let caution = InstructionSet.best.caution { Terminal.note(caution) }
     let adapters = try lora.adapters { Terminal.note($0) }
     let model = try LocalModel(
       directory, for: pipeline, loading: loading, pool: ThreadPool(threads: threads),

@@ -83,6 +83,7 @@ public enum StageProcess {
     metrics.collectProcessStatistics()
     StageMetrics.describe(in: metrics)
     MetricsSystem.bootstrap(metrics)
+    if let caution = InstructionSet.best.caution { logger.notice("\(caution)") }
     let pool = ThreadPool(threads: configuration.threadCount)
     var models = try ServableModels(configuration)
     var next: ModelIdentity?

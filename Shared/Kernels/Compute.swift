@@ -49,6 +49,28 @@ public struct Compute: Sendable {
     Sgemm.configure
   }
 
+  /// Arithmetic by a model of an instruction set that this machine may lack (Tests/KernelModels).
+  ///
+  /// - Parameter model: a `ck_table` that never changes.
+  package init(precision: Precision, pool: ThreadPool, instructionSet: InstructionSet, model: UnsafeRawPointer) {
+    self.precision = precision
+    self.instructionSet = instructionSet
+    self.matrixLibrary = .own
+    self.pool = pool
+    self.table = KernelTable(model: model)
+  }
+
+  /// The same arithmetic on the threads of another pool.
+  package func on(_ pool: ThreadPool) -> Compute { Compute(self, pool: pool) }
+
+  private init(_ other: Compute, pool: ThreadPool) {
+    precision = other.precision
+    instructionSet = other.instructionSet
+    matrixLibrary = other.matrixLibrary
+    table = other.table
+    self.pool = pool
+  }
+
   /// Threads that operations are shared among.
   public var threadCount: Int { pool.threadCount }
 
@@ -63,7 +85,7 @@ public struct Compute: Sendable {
   /// Names everything that results depend on besides the inputs: equal strings promise equal bytes.
   public var numericsClass: String {
     let version = precision == .int8 ? Self.int8NumericsVersion : Self.numericsVersion
-    let own = "\(precision.rawValue)/\(instructionSet.rawValue)/\(version)"
+    let own = "\(precision.rawValue)/\(table.name)/\(version)"
     return matrixLibrary == .openBLAS ? "\(own)/openblas-\(Sgemm.version)" : own
   }
 

@@ -37,12 +37,16 @@ public enum InstructionSet: String, Sendable, CaseIterable {
   case portable
   /// AVX2 and FMA.
   case avx2
+  /// AVX2 with 8-bit dot products.
+  case avxvnni
   /// AVX-512 F, BW, DQ and VL.
   case avx512
   /// AVX-512 with 8-bit dot products.
   case avx512vnni
   /// AVX-512 with 8-bit and bf16 dot products.
   case avx512bf16
+  /// The same with 8-bit and bf16 products of tile registers (AMX).
+  case amx
 
   /// Overrides the choice of ``best``; for debugging.
   public static let environmentVariable = "QWEN_IMAGE_ISA"
@@ -68,26 +72,41 @@ public enum InstructionSet: String, Sendable, CaseIterable {
     return set
   }
 
+  /// What whoever relies on this set should know; nil: nothing.
+  public var caution: String? {
+    guard self == .amx else { return nil }
+    return "kernels for AMX: tested by a model of the instructions, not yet on such a processor; "
+      + "\(Self.environmentVariable)=\(Self.avx512bf16.rawValue) computes without"
+  }
+
   var index: Int32 {
     switch self {
     case .portable: Int32(CK_PORTABLE)
     case .avx2: Int32(CK_AVX2)
+    case .avxvnni: Int32(CK_AVXVNNI)
     case .avx512: Int32(CK_AVX512)
     case .avx512vnni: Int32(CK_AVX512VNNI)
     case .avx512bf16: Int32(CK_AVX512BF16)
+    case .amx: Int32(CK_AMX)
     }
   }
 }
 
-/// The C functions of an instruction set.
+/// The C functions of an instruction set, or of a model of one.
 struct KernelTable: Sendable {
-  private let set: InstructionSet
+  nonisolated(unsafe) private let table: UnsafePointer<ck_table>
 
   init(_ set: InstructionSet) {
-    precondition(ck_table_for(set.index) != nil, "this machine lacks \(set.rawValue)")
-    self.set = set
+    guard let table = ck_table_for(set.index) else { preconditionFailure("this machine lacks \(set.rawValue)") }
+    self.table = table
   }
 
+  /// - Parameter model: a `ck_table` that never changes.
+  init(model: UnsafeRawPointer) { table = model.assumingMemoryBound(to: ck_table.self) }
+
   /// A copy of the table, which is constant static data.
-  var functions: ck_table { ck_table_for(set.index)!.pointee }
+  var functions: ck_table { table.pointee }
+
+  /// The instruction set's, or of what stands for it.
+  var name: String { String(cString: table.pointee.name) }
 }

@@ -45,17 +45,11 @@ import Testing
   }
 
   @Test(arguments: everyComputeAndBLAS) func bytesDoNotDependOnTheNumberOfThreads(_ compute: Compute) {
-    let alone = Self.results(
-      Compute(
-        precision: compute.precision, pool: ThreadPool(threads: 1), instructionSet: compute.instructionSet,
-        matrixLibrary: compute.matrixLibrary))
+    let alone = Self.results(compute.on(ThreadPool(threads: 1)))
     for threads in [2, 3, 5] {
       let pool = ThreadPool(threads: threads)
       for _ in 0..<3 {
-        let results = Self.results(
-          Compute(
-            precision: compute.precision, pool: pool, instructionSet: compute.instructionSet,
-            matrixLibrary: compute.matrixLibrary))
+        let results = Self.results(compute.on(pool))
         for (index, result) in results.enumerated() {
           #expect(result.isIdentical(to: alone[index]), "\(compute.numericsClass), \(threads) threads, result \(index)")
         }
@@ -73,11 +67,16 @@ import Testing
         try InstructionSet.requested(set.rawValue)
       }
     }
+    #expect(InstructionSet.allCases.filter { $0.caution != nil } == [.amx])
     #expect(KernelError.unknownInstructionSet("sse9").description.contains("QWEN_IMAGE_ISA=sse9"))
   }
 
   @Test func numericsClassNamesWhatBytesDependOn() {
     let compute = Compute(precision: .bf16, pool: testPool, instructionSet: .portable)
     #expect(compute.numericsClass == "bf16/portable/3")
+    for set in InstructionSet.available {
+      let name = Compute(precision: .q4, pool: testPool, instructionSet: set).numericsClass
+      #expect(name.split(separator: "/")[1] == set.rawValue)
+    }
   }
 }

@@ -144,8 +144,7 @@ import Testing
         "\(compute.numericsClass) rows \(range)")
     }
     for threads in [1, 3] {
-      let other = Compute(
-        precision: compute.precision, pool: ThreadPool(threads: threads), instructionSet: compute.instructionSet)
+      let other = compute.on(ThreadPool(threads: threads))
       #expect(other.linear(x, layer, output: .fp32).isIdentical(to: whole), "\(threads) threads")
     }
   }

@@ -1,3 +1,4 @@
+import CKernelModels
 import Foundation
 import Kernels
 import Synchronization
@@ -101,10 +102,20 @@ func ulps(_ value: Float, _ reference: Double) -> Double {
 /// A pool for tests that don't care how many threads there are.
 let testPool = ThreadPool(threads: 2)
 
-/// Every table of this machine at the given precisions.
+/// Models of the instruction sets that a machine of today may lack, at a precision; none on one without AVX2.
+func modelledComputes(_ precision: Precision) -> [Compute] {
+  [(InstructionSet.avxvnni, MODEL_AVXVNNI), (.amx, MODEL_AMX)].compactMap { set, model in
+    kernel_model(Int32(model)).map {
+      Compute(precision: precision, pool: testPool, instructionSet: set, model: $0)
+    }
+  }
+}
+
+/// Every table of this machine, and every model, at the given precisions.
 func everyCompute(_ precisions: [Precision] = Precision.allCases) -> [Compute] {
   precisions.flatMap { precision in
     InstructionSet.available.map { Compute(precision: precision, pool: testPool, instructionSet: $0) }
+      + modelledComputes(precision)
   }
 }
 

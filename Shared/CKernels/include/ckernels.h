@@ -96,7 +96,7 @@ enum { CK_WINOGRAD_TILES = 48 };
 /// The matmul of one operand type: packing, and tiles of the product.
 ///
 /// Packed b: panels of `panel_columns` columns, each [k/group][panel_columns][group]. Packed a: panels of `panel_rows` rows, each
-/// [k/group][panel_rows][group]. Both are zero-padded. The layout of b is the same in every table; that of a is private.
+/// [k/group][panel_rows][group], or as tile registers take them. Both are zero-padded. The layout of b is the same in every table; that of a is private.
 typedef struct ck_matmul {
   size_t panel_rows, panel_columns;
   size_t (*packed_a_bytes)(size_t rows, size_t k);
@@ -130,6 +130,8 @@ typedef struct ck_attention_kernel {
 
 typedef struct ck_table {
   const char *name;
+  /// Whether products of bf16 have an instruction, which makes them faster than those of fp32; the same of int8.
+  int has_bf16_dot, has_int8_dot;
   ck_matmul fp32, bf16, int8;
   ck_attention_kernel fp32_attention, bf16_attention;
   /// With 8-bit products: queries and keys have a scale per row, weights and values scales per tile of keys. Never
@@ -202,9 +204,10 @@ size_t ck_block_bytes(int format);
 void ck_expand(float *out, const void *in, int format, size_t blocks);
 
 /// Instruction sets, in ascending order of preference.
-enum { CK_PORTABLE = 0, CK_AVX2 = 1, CK_AVX512 = 2, CK_AVX512VNNI = 3, CK_AVX512BF16 = 4 };
+enum { CK_PORTABLE = 0, CK_AVX2, CK_AVXVNNI, CK_AVX512, CK_AVX512VNNI, CK_AVX512BF16, CK_AMX };
 
-/// The table of an instruction set, or null if this machine lacks it.
+/// The table of an instruction set, or null if this machine lacks it. The first call for AMX asks the operating system for its
+/// registers, on behalf of the process.
 const ck_table *ck_table_for(int isa);
 
 /// A pool of compute threads. Calls of ck_pool_run from several threads are served one after the other; a call from inside a
