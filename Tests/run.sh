@@ -17,7 +17,7 @@ suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
   scripts reader quickstart cluster jobs templates images families provenance content-filter enhancement assistance openapi a1111 mcp prompts docs
-  page page-families page-images page-form page-gallery page-access docc faults containers
+  page page-families page-images page-form page-gallery page-access docc arm64 faults containers
 )
 fuzz_seconds=
 chosen=()
@@ -124,6 +124,7 @@ part mcp 3600 "$python" Tests/Cluster/mcp_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
 part docs 1800 "$python" Tests/Cluster/docs_test.py "$bin"
 part docc 900 Tests/docc.sh
+part arm64 600 Tests/check-arm64.sh
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
 part page-families 3600 "$python" Tests/Cluster/page_families_test.py "$bin"
 part page-images 3600 "$python" Tests/Cluster/page_images_test.py "$bin"

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Builds the C kernels for 64-bit ARM as well, runs them under qemu, and compares every result with that of this machine, byte by byte:
+#
+#   ./Tests/check-arm64.sh
+#
+# There the table `portable` is the one in use, beside expansion of weights and the thread pool; the models of Tests/KernelModels are run
+# too. Needs the Swift toolchain's clang; the linker, libraries and qemu are Debian packages.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+./compose/install-packages.sh --only gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+clang=$(dirname "$(readlink -f "$(command -v swift)")")/clang
+[ -x "$clang" ] || clang=clang
+output=$(mktemp -d)
+trap 'rm -rf "$output"' EXIT
+
+# build NAME OPTION...: compiles everything into the folder NAME.
+build() {
+  local folder=$output/$1 source
+  shift
+  mkdir "$folder"
+  for source in Shared/CKernels/*.c Tests/KernelModels/*.c Tests/ARM64/kernels.c; do
+    "$clang" "$@" -Wall -Wextra -Werror -O2 -fno-math-errno -ffp-contract=off -pthread \
+      -I Shared/CKernels -I Shared/CKernels/include -I Tests/KernelModels/include \
+      -c "$source" -o "$folder/${source//\//-}.o"
+  done
+}
+[ "$(uname -m)" != aarch64 ] || { echo "SKIP kernels on ARM: this machine is one"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
+build here &
+build there --target=aarch64-linux-gnu -isystem /usr/aarch64-linux-gnu/include
+wait $!
+"$clang" "$output"/here/*.o -o "$output/kernels" -pthread -lm
+aarch64-linux-gnu-gcc -static "$output"/there/*.o -o "$output/kernels-arm64" -pthread -lm
+
+status=0
+"$output/kernels" >"$output/here.txt" || status=1
+qemu-aarch64-static "$output/kernels-arm64" >"$output/there.txt" || status=1
+diff "$output/here.txt" "$output/there.txt" >"$output/differences" || status=1
+cat "$output/differences"
+same=$(comm -12 <(sort "$output/here.txt") <(sort "$output/there.txt") | wc -l)
+if [ $status -eq 0 ]; then
+  echo "ok   $same results are the same on x86-64 and ARM"
+  echo "1 passed, 0 failed, 0 skipped"
+else
+  echo "FAIL only $same results are the same on x86-64 and ARM, or one is wrong"
+  echo "0 passed, 1 failed, 0 skipped"
+fi
+exit $status
