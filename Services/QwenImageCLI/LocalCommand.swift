@@ -43,7 +43,8 @@ struct LocalCommand: AsyncParsableCommand {
   @Option(
     help: """
       Arithmetic: \(PrecisionChoice.allCases.map(\.rawValue).joined(separator: ", ")). \
-      auto: as the checkpoint is packed or quantised, else bf16.
+      auto: as the checkpoint is packed or quantised, else bf16, or int8 on a processor with \
+      instructions for it but none for bf16.
       """)
   var precision = PrecisionChoice.auto
 

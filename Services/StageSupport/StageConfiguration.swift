@@ -80,7 +80,8 @@ public struct StageConfiguration: SettingGroup {
       "most bytes of these that are kept for later images of the same prompt and references")
     precision = await reader.choice(
       "compute.precision", precision,
-      "arithmetic of the models; auto: as the checkpoint is packed or quantised, else bf16")
+      "arithmetic of the models; auto: as the checkpoint is packed or quantised, else bf16, "
+        + "or int8 on a processor with instructions for it but none for bf16")
     weightCache = await reader.text(
       "model.weightCache", weightCache,
       "where packed weights are kept: a directory, none, or auto: beside a large model")

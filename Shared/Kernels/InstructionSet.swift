@@ -72,6 +72,17 @@ public enum InstructionSet: String, Sendable, CaseIterable {
     return set
   }
 
+  /// Whether products of bf16 have instructions, and so take half the time of fp32 products, or less.
+  public var multipliesBF16: Bool { isAnswered { $0.has_bf16_dot } }
+
+  /// Whether products of 8-bit numbers have instructions, and so take a quarter of the time of fp32 products.
+  public var multipliesInt8: Bool { isAnswered { $0.has_int8_dot } }
+
+  /// What the set's table says; false if this machine lacks it.
+  private func isAnswered(_ answer: (ck_table) -> Int32) -> Bool {
+    ck_table_for(index).map { answer($0.pointee) != 0 } ?? false
+  }
+
   /// What whoever relies on this set should know; nil: nothing.
   public var caution: String? {
     guard self == .amx else { return nil }

@@ -162,7 +162,7 @@ import Testing
     let long = Case(n: 20, m: Self.keys, heads: 2, kvHeads: 1, headDim: 32, causal: false)
     #expect(differs(.int8, long) && !differs(.q4, long))
     var other = long
-    other.m -= 1
+    other.m = Compute.attentionInt8KeysWithoutBF16 - 1
     #expect(!differs(.int8, other))
     other = long
     other.causal = true
@@ -170,9 +170,16 @@ import Testing
     other = long
     other.headDim = 257
     #expect(!differs(.int8, other))
-    #expect(Self.best.hasAttentionInt8(keys: Self.keys, headDim: 128))
-    #expect(!Self.best.hasAttentionInt8(keys: Self.keys - 1, headDim: 128))
     #expect(Self.best.numericsClass.hasPrefix("int8/"))
+  }
+
+  /// Without instructions for bf16 fewer keys are enough.
+  @Test(arguments: computes) func howManyKeysAreEnough(_ compute: Compute) {
+    let hasBF16 = [.avx512bf16, .amx].contains(compute.instructionSet)
+    let keys = hasBF16 ? Self.keys : Compute.attentionInt8KeysWithoutBF16
+    #expect(compute.hasAttentionInt8(keys: keys, headDim: 128), "\(compute.numericsClass)")
+    #expect(!compute.hasAttentionInt8(keys: keys - 1, headDim: 128), "\(compute.numericsClass)")
+    #expect(!compute.hasAttentionInt8(keys: keys, headDim: 257))
   }
 
   @Test func partsNeverHaveEightBits() {
