@@ -19,7 +19,7 @@ struct AccuracyCommand: AsyncParsableCommand {
   @OptionGroup var request: RequestOptions
 
   @Option(parsing: .unconditional, help: "Compute threads.")
-  var threads = ProcessInfo.processInfo.activeProcessorCount
+  var threads = AvailableProcessors.current.threadCount
 
   func run() async throws {
     let rows = try await onThread { () throws in

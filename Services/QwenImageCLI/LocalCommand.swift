@@ -60,7 +60,7 @@ struct LocalCommand: AsyncParsableCommand {
   var weightCache = "auto"
 
   @Option(parsing: .unconditional, help: "Compute threads.")
-  var threads = ProcessInfo.processInfo.activeProcessorCount
+  var threads = AvailableProcessors.current.threadCount
 
   @Flag(
     inversion: .prefixedNo,

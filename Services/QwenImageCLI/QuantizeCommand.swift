@@ -27,7 +27,7 @@ struct QuantizeCommand: AsyncParsableCommand {
   var precision = PrecisionChoice.int8
 
   @Option(parsing: .unconditional, help: "Compute threads.")
-  var threads = ProcessInfo.processInfo.activeProcessorCount
+  var threads = AvailableProcessors.current.threadCount
 
   func validate() throws {
     guard [.int8, .q4, .bf16].contains(precision) else { throw ValidationError("--precision must be int8, q4 or bf16") }

@@ -41,7 +41,7 @@ struct SynthCommand: AsyncParsableCommand {
   var tokenizer: String?
 
   @Option(parsing: .unconditional, help: "Compute threads.")
-  var threads = ProcessInfo.processInfo.activeProcessorCount
+  var threads = AvailableProcessors.current.threadCount
 
   func validate() throws {
     guard [.bf16, .int8, .q4].contains(precision) else { throw ValidationError("--precision must be bf16, int8 or q4") }

@@ -91,7 +91,8 @@ public struct StageConfiguration: SettingGroup {
       "model.residentWeightBytes", residentWeightBytes, in: 0...(1 << 50),
       "bytes of packed weights that stay in memory, the others are read in every pass; 0: as many as fit"
     )
-    threads = await reader.integer("compute.threads", threads, in: 0...4096, "compute threads; 0: one per processor")
+    threads = await reader.integer(
+      "compute.threads", threads, in: 0...4096, "compute threads; 0: one per processor that the worker may use")
     gateways = await reader.list(
       "worker.gateways", gateways, "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas")
     secretKeyFile = await reader.text("worker.secretKeyFile", secretKeyFile, "file with this worker's CURVE key pair")
@@ -131,7 +132,7 @@ public struct StageConfiguration: SettingGroup {
   }
 
   /// Compute threads to start.
-  public var threadCount: Int { threads == 0 ? ProcessInfo.processInfo.activeProcessorCount : threads }
+  public var threadCount: Int { threads == 0 ? AvailableProcessors.current.threadCount : threads }
 
   /// What a denoiser's network is loaded with; control networks belong to `modelDirectory`.
   func predictorOptions(of directory: String) -> PredictorOptions {

@@ -3,8 +3,8 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "ckernels.h"
 
@@ -12,22 +12,33 @@
 // network follow one another within less.
 #define PATIENCE_NS 50000
 
-// Lock order: callers, then state. A job is open while `body` is set; workers that wake after it was closed go back to sleep, so
-// the caller never waits for a thread that has nothing to do. `job` and `active` change under `state` only; who looks at them without
-// it looks again with it.
+// What different threads write lies in different lines, and in different pairs of them, which are fetched together.
+#define LINE 128
+
+// The gate: the number of the job, whether it is open, and how many workers are inside. Workers enter and leave by one atomic
+// operation each, so that many of them do not queue for a lock at the beginning and the end of every operation.
+#define INSIDE 0xffffULL
+#define OPEN (1ULL << 16)
+#define JOB_SHIFT 17
+
+// Lock order: callers, then state. `body`, `context` and `count` belong to the caller while no worker is inside and the gate is
+// closed. A worker that looks too late finds the gate closed and stays outside, so the caller never waits for a thread that has
+// nothing to do. `state` guards sleeping only: who is about to sleep says so and looks once more, who changes the gate looks for
+// sleepers afterwards, both in the one order of sequentially consistent operations, so that one of the two sees the other.
 struct ck_pool {
-  pthread_mutex_t callers;
-  pthread_mutex_t state;
-  pthread_cond_t opened, left;
   void (*body)(void *, size_t);
   void *context;
   size_t count;
-  atomic_size_t next;
-  atomic_ulong job;
-  atomic_int active;
-  int ending;
   int workers;
   int is_patient;  // every thread can have a processor of its own
+  _Alignas(LINE) atomic_size_t next;
+  _Alignas(LINE) atomic_ullong gate;
+  _Alignas(LINE) atomic_int sleepers;
+  atomic_int caller_sleeps;
+  atomic_int ending;
+  pthread_mutex_t callers;
+  pthread_mutex_t state;
+  pthread_cond_t opened, left;
   pthread_t threads[];
 };
 
@@ -65,43 +76,76 @@ static inline long long nanoseconds(void) {
       for (int i = 0; i < 16 && !(condition); i++) relax();              \
   }
 
-static void *worker_main(void *argument) {
-  ck_pool *pool = argument;
-  unsigned long seen = 0;
-  for (;;) {
-    LOOK_UNTIL(pool, atomic_load_explicit(&pool->job, memory_order_relaxed) != seen)
+static inline unsigned long long look(ck_pool *pool) { return atomic_load_explicit(&pool->gate, memory_order_relaxed); }
+
+static inline int is_new(unsigned long long gate, unsigned long long seen) {
+  return (gate & OPEN) && gate >> JOB_SHIFT != seen;
+}
+
+// Takes part in a job after number `seen`, if one is open.
+static int enter(ck_pool *pool, unsigned long long *seen) {
+  unsigned long long gate = atomic_load(&pool->gate);
+  while (is_new(gate, *seen)) {
+    if (!atomic_compare_exchange_weak(&pool->gate, &gate, gate + 1)) continue;
+    *seen = gate >> JOB_SHIFT;
+    return 1;
+  }
+  return 0;
+}
+
+static void leave(ck_pool *pool) {
+  unsigned long long gate = atomic_fetch_sub(&pool->gate, 1) - 1;
+  if ((gate & (INSIDE | OPEN)) == 0 && atomic_load(&pool->caller_sleeps)) {
     pthread_mutex_lock(&pool->state);
-    while (!pool->ending && (pool->job == seen || pool->body == NULL)) pthread_cond_wait(&pool->opened, &pool->state);
-    if (pool->ending) break;
-    seen = pool->job;
-    void (*body)(void *, size_t) = pool->body;
-    void *context = pool->context;
-    size_t count = pool->count;
-    pool->active++;
-    pthread_mutex_unlock(&pool->state);
-    take_indices(pool, body, context, count);
-    pthread_mutex_lock(&pool->state);
-    if (--pool->active == 0) pthread_cond_signal(&pool->left);
+    pthread_cond_signal(&pool->left);
     pthread_mutex_unlock(&pool->state);
   }
+}
+
+// Sleeps until a job after number `seen` is open; 0: the pool ends.
+static int sleep_until_opened(ck_pool *pool, unsigned long long seen) {
+  pthread_mutex_lock(&pool->state);
+  atomic_fetch_add(&pool->sleepers, 1);
+  while (!atomic_load(&pool->ending) && !is_new(atomic_load(&pool->gate), seen)) pthread_cond_wait(&pool->opened, &pool->state);
+  atomic_fetch_sub(&pool->sleepers, 1);
+  int is_ending = atomic_load(&pool->ending);
   pthread_mutex_unlock(&pool->state);
-  return NULL;
+  return !is_ending;
 }
 
-static int available_processors(void) {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-#endif
-  return (int)sysconf(_SC_NPROCESSORS_ONLN);
+// Wakes as many sleepers as have work: `count` indices, of which the caller takes one itself.
+static void wake(ck_pool *pool, size_t count) {
+  if (atomic_load(&pool->sleepers) == 0) return;
+  pthread_mutex_lock(&pool->state);
+  if (count > (size_t)pool->workers) {
+    pthread_cond_broadcast(&pool->opened);
+  } else {
+    for (size_t i = 1; i < count; i++) pthread_cond_signal(&pool->opened);
+  }
+  pthread_mutex_unlock(&pool->state);
 }
 
-ck_pool *ck_pool_create(int threads) {
+static void *worker_main(void *argument) {
+  ck_pool *pool = argument;
+  unsigned long long seen = 0;
+  for (;;) {
+    LOOK_UNTIL(pool, is_new(look(pool), seen))
+    while (!enter(pool, &seen)) {
+      if (!sleep_until_opened(pool, seen)) return NULL;
+    }
+    take_indices(pool, pool->body, pool->context, pool->count);
+    leave(pool);
+  }
+}
+
+ck_pool *ck_pool_create(int threads, int processors) {
   if (threads < 1) threads = 1;
   if (threads > 1024) threads = 1024;
-  ck_pool *pool = calloc(1, sizeof(ck_pool) + (size_t)threads * sizeof(pthread_t));
+  size_t bytes = (sizeof(ck_pool) + (size_t)threads * sizeof(pthread_t) + LINE - 1) / LINE * LINE;
+  ck_pool *pool = aligned_alloc(LINE, bytes);
   if (!pool) return NULL;
-  pool->is_patient = threads <= available_processors();
+  memset(pool, 0, bytes);
+  pool->is_patient = threads <= processors;
   pthread_mutex_init(&pool->callers, NULL);
   pthread_mutex_init(&pool->state, NULL);
   pthread_cond_init(&pool->opened, NULL);
@@ -122,28 +166,29 @@ void ck_pool_run(ck_pool *pool, size_t count, void (*body)(void *, size_t), void
     return;
   }
   pthread_mutex_lock(&pool->callers);
-  pthread_mutex_lock(&pool->state);
   pool->body = body;
   pool->context = context;
   pool->count = count;
   atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-  pool->job++;
-  pthread_cond_broadcast(&pool->opened);
-  pthread_mutex_unlock(&pool->state);
+  unsigned long long job = (look(pool) >> JOB_SHIFT) + 1;
+  atomic_store(&pool->gate, job << JOB_SHIFT | OPEN);
+  wake(pool, count);
   take_indices(pool, body, context, count);
-  pthread_mutex_lock(&pool->state);
-  pool->body = NULL;
-  pthread_mutex_unlock(&pool->state);
-  LOOK_UNTIL(pool, atomic_load_explicit(&pool->active, memory_order_relaxed) == 0)
-  pthread_mutex_lock(&pool->state);
-  while (pool->active > 0) pthread_cond_wait(&pool->left, &pool->state);
-  pthread_mutex_unlock(&pool->state);
+  atomic_fetch_and(&pool->gate, ~OPEN);
+  LOOK_UNTIL(pool, (look(pool) & INSIDE) == 0)
+  if ((atomic_load(&pool->gate) & INSIDE) != 0) {
+    pthread_mutex_lock(&pool->state);
+    atomic_store(&pool->caller_sleeps, 1);
+    while ((atomic_load(&pool->gate) & INSIDE) != 0) pthread_cond_wait(&pool->left, &pool->state);
+    atomic_store(&pool->caller_sleeps, 0);
+    pthread_mutex_unlock(&pool->state);
+  }
   pthread_mutex_unlock(&pool->callers);
 }
 
 void ck_pool_destroy(ck_pool *pool) {
   pthread_mutex_lock(&pool->state);
-  pool->ending = 1;
+  atomic_store(&pool->ending, 1);
   pthread_cond_broadcast(&pool->opened);
   pthread_mutex_unlock(&pool->state);
   for (int i = 0; i < pool->workers; i++) pthread_join(pool->threads[i], NULL);

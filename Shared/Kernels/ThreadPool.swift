@@ -7,9 +7,11 @@ public final class ThreadPool: @unchecked Sendable {
   private let handle: OpaquePointer
 
   /// Starts `threads - 1` threads; the caller of ``parallel(_:_:)`` is the last one. Where the system refuses more
-  /// threads the pool is smaller, which changes no result.
+  /// threads the pool is smaller, which changes no result. Threads that cannot all have a processor of their own
+  /// (``AvailableProcessors``) leave it as soon as they have nothing to do.
   public init(threads: Int) {
-    guard let handle = ck_pool_create(Int32(clamping: threads)) else {
+    let processors = AvailableProcessors.current.wholeCount
+    guard let handle = ck_pool_create(Int32(clamping: threads), Int32(clamping: processors)) else {
       fatalError("out of memory creating a pool of \(threads) threads")
     }
     self.handle = handle

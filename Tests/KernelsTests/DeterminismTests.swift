@@ -46,7 +46,7 @@ import Testing
 
   @Test(arguments: everyComputeAndBLAS) func bytesDoNotDependOnTheNumberOfThreads(_ compute: Compute) {
     let alone = Self.results(compute.on(ThreadPool(threads: 1)))
-    for threads in [2, 3, 5] {
+    for threads in [2, 3, 5, 16] {
       let pool = ThreadPool(threads: threads)
       for _ in 0..<3 {
         let results = Self.results(compute.on(pool))

@@ -1,4 +1,4 @@
-import Dispatch
+import Foundation
 import Kernels
 import Synchronization
 import Testing
@@ -43,5 +43,30 @@ import Testing
       for _ in 0..<200 { pool.parallel(16) { index in totals.withLock { $0[caller] += index } } }
     }
     #expect(totals.withLock { $0 } == [Int](repeating: 200 * 120, count: 8))
+  }
+
+  /// Short jobs one after the other, by far more threads than processors: none may wait for a thread that looks for
+  /// work while others have it. A time slice of the kernel for each job would make this minutes.
+  @Test(.timeLimit(.minutes(1))) func manyThreadsOnFewProcessors() {
+    let pool = ThreadPool(threads: 8 * AvailableProcessors.current.threadCount), jobs = 5000, count = 40
+    let sums = Mutex([Int](repeating: 0, count: jobs))
+    let start = ContinuousClock.now
+    for job in 0..<jobs { pool.parallel(count) { index in sums.withLock { $0[job] += index } } }
+    let seconds = (ContinuousClock.now - start) / .seconds(1)
+    #expect(sums.withLock { $0.allSatisfy { $0 == count * (count - 1) / 2 } })
+    #expect(seconds < 20, "\(seconds) s for \(jobs) jobs")
+  }
+
+  /// Jobs that come when the threads look, sleep, or are about to sleep.
+  @Test(.timeLimit(.minutes(1)), arguments: [2, 3, 64]) func noJobIsMissed(threads: Int) {
+    let pool = ThreadPool(threads: threads)
+    for pause in [0, 20, 45, 50, 55, 100, 1000] as [UInt32] {
+      for round in 0..<60 {
+        let seen = Mutex(0), count = 2 + round % 7
+        pool.parallel(count) { index in seen.withLock { $0 += index + 1 } }
+        #expect(seen.withLock { $0 } == count * (count + 1) / 2)
+        if pause > 0 { usleep(pause) }
+      }
+    }
   }
 }

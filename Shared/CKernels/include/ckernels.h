@@ -210,12 +210,16 @@ enum { CK_PORTABLE = 0, CK_AVX2, CK_AVXVNNI, CK_AVX512, CK_AVX512VNNI, CK_AVX512
 /// registers, on behalf of the process.
 const ck_table *ck_table_for(int isa);
 
+/// Sets a bit in bits[words] for each processor that the calling thread may run on, 64 to a word; returns how many there are, or 0
+/// where that is unknown.
+int ck_affinity(uint64_t *bits, size_t words);
+
 /// A pool of compute threads. Calls of ck_pool_run from several threads are served one after the other; a call from inside a
 /// running body is served inline.
 typedef struct ck_pool ck_pool;
 /// Starts threads - 1 threads (the caller of ck_pool_run is the last one). Null when out of memory; fewer threads when the system
-/// refuses more.
-ck_pool *ck_pool_create(int threads);
+/// refuses more. Where there are no more threads than `processors`, they look for the next operation for a moment before they sleep.
+ck_pool *ck_pool_create(int threads, int processors);
 int ck_pool_threads(const ck_pool *pool);
 /// Calls body(context, i) once for every i in [0, count), in any order, and returns when all have ended.
 void ck_pool_run(ck_pool *pool, size_t count, void (*body)(void *context, size_t index), void *context);

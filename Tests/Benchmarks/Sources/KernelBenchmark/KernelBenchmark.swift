@@ -14,7 +14,7 @@ struct KernelBenchmark {
   let pool: ThreadPool
 
   static func main() throws {
-    var threads = ProcessInfo.processInfo.activeProcessorCount, repetitions = 7, set = InstructionSet.best,
+    var threads = AvailableProcessors.current.threadCount, repetitions = 7, set = InstructionSet.best,
       parts: Set<String> = []
     var arguments = Array(CommandLine.arguments.dropFirst())
     while !arguments.isEmpty {

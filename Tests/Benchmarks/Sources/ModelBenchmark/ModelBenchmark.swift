@@ -27,7 +27,7 @@ struct ModelBenchmark {
     let threads = arguments.firstIndex(of: "--threads").flatMap {
       $0 + 1 < arguments.count ? Int(arguments[$0 + 1]) : nil
     }
-    var benchmark = ModelBenchmark(pool: ThreadPool(threads: threads ?? ProcessInfo.processInfo.activeProcessorCount))
+    var benchmark = ModelBenchmark(pool: ThreadPool(threads: threads ?? AvailableProcessors.current.threadCount))
     benchmark.answer(["instructions": InstructionSet.best.rawValue, "threads": benchmark.pool.threadCount])
     while let line = readLine() {
       let words = line.split(separator: " ").map(String.init)
