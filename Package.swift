@@ -269,7 +269,7 @@ let package = Package(
         "ClusterCore", "Diffusion", "GoldenSupport", "ImageCodec", "Kernels", "ModelRegistry", "QwenImage",
         "StrictJSON", "TensorCore", "Weights",
       ]),
-    test("QwenImageCLI", ["ImageCodec", "QwenImageCLI", .subprocess, .systemPackage]),
+    test("QwenImageCLI", ["Diffusion", "ImageCodec", "Kernels", "QwenImageCLI", .subprocess, .systemPackage]),
     test("Scheduling", ["ClusterCore", "Scheduling", "Simulation"]),
     test("Simulation", ["Simulation"]),
     test(

@@ -45,6 +45,14 @@ struct ToyFamily: ModelFamily {
       recommendedSizes: [], latents: LatentGeometry(channels: configuration.channels, downscale: 8, patch: 1))
   }
 
+  func denoisingWork(size: ImageSize, textTokens: Int) -> DenoisingWork {
+    let (tokens, channels) = (size.widthPx / 8 * (size.heightPx / 8), configuration.channels)
+    return DenoisingWork(
+      products: [
+        .init(rows: tokens, inFeatures: channels + configuration.width, outFeatures: channels, count: 2)
+      ], attention: [], activationBytes: 4 * tokens * (channels + configuration.width))
+  }
+
   func inventory(of component: ModelComponent) -> ParameterInventory {
     var inventory = ParameterInventory()
     switch component {

@@ -50,7 +50,7 @@ public struct WeightLoading: Sendable {
   }
 
   /// For activations, and for the stages beside this one.
-  static let reservedBytes = 2 << 30
+  package static let reservedBytes = 2 << 30
 
   /// How many bytes of mapped weights may stay in memory now; nil: unknown.
   package var residentLimit: Int? { residentMax ?? AvailableMemory.byteCount().map { max($0 - Self.reservedBytes, 0) } }

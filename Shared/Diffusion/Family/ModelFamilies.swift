@@ -1,6 +1,6 @@
 /// The families that a process knows, by the pipeline classes of their checkpoints.
 public struct ModelFamilies: Sendable {
-  private let families: [any ModelFamily.Type]
+  let families: [any ModelFamily.Type]
 
   /// A registry of `families`. Traps when two of them read the same class.
   public init(_ families: [any ModelFamily.Type]) {

@@ -36,6 +36,8 @@ public protocol ModelFamily: Sendable {
   var sampleSigmas: [Double]? { get }
   /// What the model takes and what it does when a request leaves something open, as documented by the family's authors.
   func card(of model: ModelIdentity) -> ModelCard
+  /// What the denoising network computes in a step of an image of `size` pixels and a prompt of `textTokens` tokens.
+  func denoisingWork(size: ImageSize, textTokens: Int) -> DenoisingWork
   /// What a component's configuration says it holds.
   func inventory(of component: ModelComponent) -> ParameterInventory
   /// Whether a tensor, by its published name, belongs to a part that no pipeline of the checkpoint's class needs: it
