@@ -77,7 +77,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
           if isLast || isCheckpoint || reports.isDue(at: now) {
             let stepSeconds = (now - reported.at) / .seconds(1) / Double(completed - reported.steps)
             let progress = Progress(completedSteps: completed, steps: steps, stepSeconds: stepSeconds)
-            var tensors = isCheckpoint ? [WireTensor(TensorName.latents, step.latents)] : []
+            var tensors = isCheckpoint ? [WireTensor(TensorName.latents, step.checkpoint)] : []
             if let previewMap {
               let patch = card.latents.patch
               tensors.append(WireTensor(previewMap.image(of: step.expectedLatents, input.grid, patch: patch)))
@@ -115,6 +115,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
       firstStep: request.startStep + request.firstStep, trueCFGScale: request.trueCFGScale)
     input.layers = max(request.layers, 1)
     if !request.sigmas.isEmpty { input.sigmas = request.sigmas }
+    (input.startStep, input.sampling, input.seed) = (request.startStep, request.sampling, request.seed)
     for (index, size) in request.references.enumerated() {
       let latents = try task.requiredTensor(TensorName.reference(index)).tensor()
       input.references.append(ReferenceLatents(latents: latents, grid: try card.grid(of: size)))
@@ -137,7 +138,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
 
   private func noise(of request: DenoiseRequest, _ grid: TokenGrid) -> Tensor {
     switch request.noise {
-    case .torchCPU, .torchCPUWithSigmas:
+    case .torchCPU, .torchCPUWithSigmas, .torchCPUWithOptions:
       return InitialNoise.torchCPU(
         seed: request.seed, grid: grid, card.latents, layers: max(request.layers, 1),
         after: Array(repeating: grid, count: request.precedingDraws))

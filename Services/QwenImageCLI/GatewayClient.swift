@@ -12,6 +12,9 @@ struct GatewayClient {
     let trueCfgScale: Double?
     let numInferenceSteps: Int?
     var sigmas: [Double]?
+    var sampler: String?
+    var schedule: String?
+    var cfgSteps: Int?
     var width: Int?
     var height: Int?
     var outputResolution: Int?

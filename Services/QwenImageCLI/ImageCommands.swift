@@ -229,6 +229,7 @@ extension ImageCommand {
     if let sigmas = sampling.sigmas {
       form.add("sigmas", "[\(sigmas.values.map { "\($0)" }.joined(separator: ","))]")
     }
+    sampling.sampler.add(to: &form)
     form.add("output_resolution", sampling.outputResolution)
     form.add("width", sampling.width)
     form.add("height", sampling.height)

@@ -114,8 +114,8 @@ struct LocalCommand: AsyncParsableCommand {
     let imageRequest = ImageRequest(
       card, prompt: try prompt(for: pipeline, card), negativePrompt: sampling.negativePrompt,
       trueCFGScale: sampling.trueCfgScale,
-      steps: sampling.steps, sigmas: sampling.sigmas?.values, width: size.widthPx, height: size.heightPx,
-      seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
+      steps: sampling.steps, sigmas: sampling.sigmas?.values, sampling: sampling.sampler.choice,
+      width: size.widthPx, height: size.heightPx, seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
     try card.limits.validate(imageRequest)
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
       Terminal.note($0)

@@ -34,6 +34,8 @@ struct SamplingOptions: ParsableArguments {
     transform: NoiseLevels.init(text:))
   var sigmas: NoiseLevels?
 
+  @OptionGroup var sampler: SamplerOptions
+
   @Option(parsing: .unconditional, help: "Width in pixels, a multiple of 16 or 32. Default: the model's own.")
   var width: Int?
 
@@ -63,6 +65,9 @@ struct SamplingOptions: ParsableArguments {
   var seed = SeedChoice.random
 
   func validate() throws {
+    guard sigmas == nil || sampler.schedule == nil else {
+      throw ValidationError("--schedule and --sigmas both say which noise levels; give one of them")
+    }
     if let trueCfgScale, !trueCfgScale.isFinite {
       throw ValidationError("--true-cfg-scale is \(trueCfgScale); it must be a finite number")
     }
@@ -133,6 +138,7 @@ extension RequestOptions {
       numInferenceSteps: sampling.steps, sigmas: sampling.sigmas?.values, width: sampling.width,
       height: sampling.height, outputResolution: sampling.outputResolution, seed: seed.fixed)
     (body.model, body.background) = (model.model, sampling.background?.rawValue)
+    sampling.sampler.add(to: &body)
     // What the default is needs no words, which an older gateway may not know.
     guard encoding.format != .png else { return body }
     (body.outputFormat, body.outputCompression) = (encoding.format.name, encoding.quality)

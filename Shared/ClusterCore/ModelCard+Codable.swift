@@ -7,6 +7,7 @@ extension ModelCard: Codable {
     case maxPromptTokens, maxPromptBytes, defaultSize, defaultSteps, defaultTrueCFGScale, defaultNegativePrompt
     case latentChannels, latentDownscale, latentPatch, referenceArea, conditionArea
     case scheduleSteps, maxReferences, maxReferenceTokens, hasTransparency, license
+    case samplers, schedules
   }
 
   /// Reads a card; its numbers are checked to be such that arithmetic with them cannot trap.
@@ -53,6 +54,13 @@ extension ModelCard: Codable {
     limits.maxReferenceTokens = try optional(.maxReferenceTokens)
     hasTransparency = try values.decodeIfPresent(Bool.self, forKey: .hasTransparency) ?? false
     license = try values.decodeIfPresent(String.self, forKey: .license) ?? ""
+    /// Cards of earlier versions have none, those of later ones names that are not known here.
+    func names<Name: RawRepresentable<String>>(_ key: CodingKeys) throws -> [Name] {
+      try (values.decodeIfPresent([String].self, forKey: key) ?? []).compactMap { Name(rawValue: $0) }
+    }
+    samplers = try names(.samplers)
+    if samplers.isEmpty { samplers = [.euler] }
+    schedules = try names(.schedules)
   }
 
   /// Writes what `init(from:)` reads.
@@ -86,5 +94,7 @@ extension ModelCard: Codable {
     }
     if hasTransparency { try values.encode(true, forKey: .hasTransparency) }
     if !license.isEmpty { try values.encode(license, forKey: .license) }
+    try values.encode(samplers.map(\.rawValue), forKey: .samplers)
+    try values.encode(schedules.map(\.rawValue), forKey: .schedules)
   }
 }

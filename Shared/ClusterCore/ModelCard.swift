@@ -133,12 +133,17 @@ public struct ModelCard: Hashable, Sendable {
   public var hasTransparency = false
   /// Under which licence the weights are published, by its SPDX identifier or its name; empty: unknown.
   public var license = ""
+  /// The samplers that requests may name; denoisers before 0.2 have Euler's method alone.
+  public var samplers = SamplerName.allCases
+  /// The schedules that requests may name.
+  public var schedules = ScheduleName.allCases
 
-  /// Whether two workers say the same of a model. Workers of different versions may serve different pipelines of it,
-  /// those before 0.2 do not know its licence, and denoisers may have different amounts of memory.
+  /// Whether two workers say the same of a model. Workers of different versions may serve different pipelines and
+  /// samplers of it, those before 0.2 do not know its licence, and denoisers may have different amounts of memory.
   public func isOfOneModel(with other: ModelCard) -> Bool {
     var other = other
     other.pipelines = pipelines
+    (other.samplers, other.schedules) = (samplers, schedules)
     other.limits.maxReferenceTokens = limits.maxReferenceTokens
     if license.isEmpty || other.license.isEmpty { other.license = license }
     return self == other

@@ -51,10 +51,10 @@ extension ModelCard {
     return choice
   }
 
-  /// Denoising steps of a request: one for each of the noise levels that it gives, else those of a distilled model,
-  /// else what it asks for, else the default.
-  public func steps(asked: Int?, sigmas: [Double]?) -> Int {
-    sigmas?.count ?? limits.scheduleSteps ?? asked ?? defaults.steps
+  /// Denoising steps of a request: one for each of the noise levels that it gives, else those of a distilled model
+  /// unless the request names a schedule, else what it asks for, else the default.
+  public func steps(asked: Int?, sigmas: [Double]?, _ schedule: ScheduleName? = nil) -> Int {
+    sigmas?.count ?? (schedule == nil ? limits.scheduleSteps : asked) ?? asked ?? defaults.steps
   }
 
   /// Whether what is transparent in a request's only image is made anew, as in OpenAI's API. Models that read whole

@@ -42,6 +42,12 @@ public struct ImageMetadata: Sendable, Equatable {
   public var source: ImageSource?
   /// Noise levels of the steps that the request gave; nil, here and below: it gave none.
   public var sigmas: [Double]?
+  /// How one step led to the next, by its name in requests; nil: by Euler's method.
+  public var sampler: String?
+  /// The name of the schedule that the request asked for.
+  public var schedule: String?
+  /// Steps with guidance, from the first that was made; nil: all of them.
+  public var cfgSteps: Int?
   /// `opaque`: what the model has left transparent was put over white.
   public var background: String?
   /// Adapters beside the model's weights, in their order; empty, which is not kept: there were none.
@@ -67,6 +73,7 @@ public struct ImageMetadata: Sendable, Equatable {
   /// Most adapters of an image.
   public static let maxLoras = 16
   private static let maxLoraNameCharacters = 100
+  private static let maxNameBytes = 32
 
   /// The values of an image; noise levels, background and adapters are set afterwards.
   ///
@@ -140,13 +147,17 @@ private struct Values: Codable {
   var size: String
   var seed: UInt64
   var sigmas: [Double]?
+  var sampler: String?
+  var schedule: String?
+  var cfgSteps: Int?
   var background: String?
   var loras: [ImageMetadata.AppliedAdapter]?
   /// Fields that were too long to be kept whole.
   var cut: [String]?
 
   enum CodingKeys: String, CodingKey {
-    case software, model, fingerprint, prompt, steps, size, seed, sigmas, background, loras, cut
+    case software, model, fingerprint, prompt, steps, size, seed, sigmas, sampler, schedule, background, loras, cut
+    case cfgSteps = "cfg_steps"
     case softwareVersion = "software_version"
     case negativePrompt = "negative_prompt"
     case trueCFGScale = "true_cfg_scale"
@@ -160,7 +171,7 @@ extension ImageMetadata {
       values: Values(
         softwareVersion: softwareVersion, model: model, fingerprint: fingerprint, prompt: "", negativePrompt: nil,
         trueCFGScale: trueCFGScale, steps: steps, size: "\(width)x\(height)", seed: seed, sigmas: sigmas,
-        background: background, loras: loras.isEmpty ? nil : loras), source: bounded?.source)
+        sampler: sampler, schedule: schedule, cfgSteps: cfgSteps, background: background, loras: loras.isEmpty ? nil : loras), source: bounded?.source)
     var (prompts, cut) = prompts(besides: Self.json(record).utf8.count + 100)
     if bounded?.isCut == true { cut.append("edit_instructions") }
     record.values.prompt = prompts.prompt
@@ -195,6 +206,9 @@ extension ImageMetadata {
     guard values.sigmas?.count ?? 0 <= Self.maxSigmas, values.background?.utf8.count ?? 0 <= 16 else {
       throw .invalidText(keyword: Self.keyword, reason: "its sigmas or its background are too long")
     }
+    guard [values.sampler, values.schedule].allSatisfy({ $0?.utf8.count ?? 0 <= Self.maxNameBytes }) else {
+      throw .invalidText(keyword: Self.keyword, reason: "the name of its sampler or its schedule is too long")
+    }
     guard values.loras?.count ?? 0 <= Self.maxLoras,
       values.loras?.allSatisfy({ $0.name.count <= Self.maxLoraNameCharacters && $0.sha256.utf8.count <= 64 }) ?? true
     else {
@@ -211,6 +225,7 @@ extension ImageMetadata {
       trueCFGScale: values.trueCFGScale, steps: values.steps, width: width, height: height, seed: values.seed,
       softwareVersion: values.softwareVersion, source: record.source)
     (sigmas, background, loras) = (values.sigmas, values.background, values.loras ?? [])
+    (sampler, schedule, cfgSteps) = (values.sampler, values.schedule, values.cfgSteps)
   }
 }
 
@@ -224,15 +239,17 @@ extension ImageMetadata {
   /// The prompts, and a last line of names and values.
   private var parameters: String {
     let values = [
-      ("Steps", "\(steps)"), ("Sampler", "Euler"), ("CFG scale", trueCFGScale.shortText), ("Seed", "\(seed)"),
+      ("Steps", "\(steps)"), ("Sampler", SamplerTitle.sampler(sampler)), ("CFG scale", trueCFGScale.shortText), ("Seed", "\(seed)"),
       ("Size", "\(width)x\(height)"),
       ("Model", model), ("Version", "\(Self.software) \(softwareVersion)"),
     ]
-    let schedule = sigmas.map { [("Sigmas", $0.map(\.shortText).joined(separator: ", "))] } ?? []
+    let levels = sigmas.map { [("Sigmas", $0.map(\.shortText).joined(separator: ", "))] } ?? []
+    let named = schedule.map { [("Schedule type", SamplerTitle.schedule($0))] } ?? []
+    let guided = cfgSteps.map { [("CFG steps", "\($0)")] } ?? []
     let result = background.map { [("Background", $0)] } ?? []
     let adapters =
       loras.isEmpty ? [] : [("LoRAs", loras.map { "\($0.name): \($0.scale.shortText)" }.joined(separator: ", "))]
-    let line = (values + schedule + result + adapters + (source?.parameters ?? []))
+    let line = (values + levels + named + guided + result + adapters + (source?.parameters ?? []))
       .map { "\($0): \(Self.quotedValue($1))" }.joined(separator: ", ")
     let (prompts, cut) = prompts(besides: line.utf8.count + 100)
     var lines = [Self.readable(prompts.prompt) + (cut.contains("prompt") ? "…" : "")]

@@ -87,6 +87,8 @@ extension ModelCard: WireMessage {
     try fields.range("condition_area_px", references.conditionPx, 1...FieldCheck.maxSidePx * FieldCheck.maxSidePx)
     try fields.range("max_references", references.maxCount, 1...fields.limits.maxListElements)
     try fields.label("license", license)
+    try fields.list("samplers", samplers) { (_, _) throws(WireError) in }
+    try fields.list("schedules", schedules) { (_, _) throws(WireError) in }
   }
 
   func fill(_ message: inout Qwenimage__V1__ModelCard, _ arena: CArena) {
@@ -105,6 +107,10 @@ extension ModelCard: WireMessage {
     message.max_references = references.maxCount == ReferenceAreas.standardMaxCount ? 0 : UInt32(references.maxCount)
     message.license = arena.text(license)
     message.has_transparency = hasTransparency ? 1 : 0
+    message.n_samplers = samplers.count
+    message.samplers = arena.array(samplers.map { arena.text($0.rawValue) })
+    message.n_schedules = schedules.count
+    message.schedules = arena.array(schedules.map { arena.text($0.rawValue) })
   }
 
   init(_ message: Qwenimage__V1__ModelCard, _ fields: FieldCheck) throws(WireError) {
@@ -117,6 +123,7 @@ extension ModelCard: WireMessage {
       latents: try .required(message.latents, "latents", of: fields), references: ReferenceAreas(message))
     license = String(field: message.license)
     hasTransparency = message.has_transparency != 0
+    readSampling(message)
   }
 
   /// Workers of 0.1 list none: they serve text-to-image.

@@ -135,9 +135,9 @@ extension DenoiseRequest: WireMessage {
       throw .outOfRange(
         field: fields.name("sigmas[\(index)]"), value: "\(sigma)", allowed: "above 0 and at most 1")
     }
-    guard sigmas.isEmpty == (noise == .torchCPU) else {
-      throw .outOfRange(
-        field: fields.name("noise"), value: "\(noise)", allowed: "torchCPUWithSigmas with sigmas, else torchCPU")
+    try sampling.check(fields.inside("sampling"), steps: steps, hasSigmas: !sigmas.isEmpty)
+    guard noise == requiredNoise else {
+      throw .outOfRange(field: fields.name("noise"), value: "\(noise)", allowed: "\(requiredNoise)")
     }
     guard sigmas.isEmpty || sigmas.count == steps else {
       throw .outOfRange(field: fields.name("sigmas"), value: "\(sigmas.count) numbers", allowed: "\(steps), like steps")
@@ -166,6 +166,7 @@ extension DenoiseRequest: WireMessage {
     message.layers = UInt32(layers)
     message.n_sigmas = sigmas.count
     message.sigmas = arena.array(sigmas)
+    if sampling != .standard { message.sampling = sampling.pointer(arena) }
     message.branch = UInt32(branch)
   }
 
@@ -184,6 +185,7 @@ extension DenoiseRequest: WireMessage {
     controls = try ControlReference.list(message.controls, message.n_controls, "controls", of: fields)
     layers = Int(message.layers)
     sigmas = (0..<message.n_sigmas).map { message.sigmas[$0] }
+    sampling = try .optional(message.sampling, "sampling", of: fields) ?? .standard
     branch = Int(message.branch)
   }
 }

@@ -110,6 +110,8 @@ public enum NoiseKind: Int32, Sendable, CaseIterable {
   case torchCPU = 1
   /// The same, of a request with noise levels: denoisers before 0.2 refuse it instead of leaving them out.
   case torchCPUWithSigmas = 2
+  /// The same, of a request with a sampler, a step cache or adapters.
+  case torchCPUWithOptions = 3
 }
 
 /// Gateway → denoiser, with the tensors `prompt_embeds` [tokens, width], with true CFG also `negative_prompt_embeds`,
@@ -147,6 +149,8 @@ public struct DenoiseRequest: Sendable, Equatable {
   public var layers = 0
   /// Noise levels of the steps before the shift, ``steps`` of them; none: the model's.
   public var sigmas: [Double] = []
+  /// How the steps are taken.
+  public var sampling = SamplingChoice.standard
   /// 0: the steps are made. From 1: for a denoiser that makes them, the velocities of this branch of guidance are
   /// predicted (1: the negative prompt's).
   public var branch = 0

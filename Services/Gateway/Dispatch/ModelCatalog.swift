@@ -23,12 +23,14 @@ public struct ModelCatalog: Sendable {
   /// An empty catalog of models that serve `pipelines`.
   public init(pipelines: PipelineRegistry) { self.pipelines = pipelines }
 
-  /// A worker with this card has joined. The model serves what any of its workers does; how many references it takes is
+  /// A worker with this card has joined. The model serves and samples as any of its workers does; how many references it takes is
   /// what the denoiser that came last says.
   mutating func insert(_ card: ModelCard, nowUnix: Int) {
     var card = card
     let known = entries[card.model]?.card
     card.pipelines += (known?.pipelines ?? []).filter { !card.pipelines.contains($0) }
+    card.samplers += (known?.samplers ?? []).filter { !card.samplers.contains($0) }
+    card.schedules += (known?.schedules ?? []).filter { !card.schedules.contains($0) }
     card.limits.maxReferenceTokens = card.limits.maxReferenceTokens ?? known?.limits.maxReferenceTokens
     entries[card.model, default: Entry(card: card, createdUnix: nowUnix)].card = card
   }

@@ -36,6 +36,8 @@ public struct GenerationRequest: Hashable, Sendable {
   public var trueCFGScale: Double?
   /// What not to draw; nil: the model's.
   public var negativePrompt: String?
+  /// How the steps are taken.
+  var sampling = SamplingChoice.standard
   /// How urgent it is.
   public var priority = JobPriority.interactive
   /// When it is given up, and the client's notes.
@@ -150,6 +152,7 @@ public struct GenerationRequest: Hashable, Sendable {
     imageCount = try fields.integer("n", in: 1...ImageSpec.maxImageCount) ?? 1
     trueCFGScale = try fields.number("true_cfg_scale", in: 0...ModelLimits.maxTrueCFGScale)
     negativePrompt = try fields.string("negative_prompt", maxBytes: maxPromptBytes, tooLong: .promptTooLong)
+    sampling = try SamplingChoice(&fields)
     isStreamed = try fields.bool("stream") ?? false
     priority =
       try fields.choice("priority", JobPriority.allCases.map(\.rawValue)).flatMap { JobPriority(rawValue: $0) }

@@ -11,6 +11,9 @@ extension ImageSpec {
       trueCFGScale: trueCFGScale, steps: steps, width: size.widthPx, height: size.heightPx, seed: seed,
       softwareVersion: SoftwareVersion.current, source: source)
     metadata.sigmas = sigmas.isEmpty ? nil : sigmas
+    metadata.sampler = sampling.sampler == .euler ? nil : sampling.sampler.rawValue
+    metadata.schedule = sampling.schedule?.rawValue
+    metadata.cfgSteps = negativePrompt == nil ? nil : sampling.cfgSteps
     metadata.background = isOpaque ? BackgroundChoice.opaque.rawValue : nil
     return metadata
   }

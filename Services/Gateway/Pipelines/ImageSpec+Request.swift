@@ -51,7 +51,9 @@ extension ImageSpec {
     if let negativePrompt { try checkPrompt(negativePrompt, "negative_prompt", card) }
     let trueCFGScale = request.trueCFGScale ?? card.defaults.trueCFGScale
     let sigmas = options[PipelineOptions.sigmas.rawValue]?.elements?.compactMap(\.double)
-    let steps = card.steps(asked: request.steps, sigmas: sigmas)
+    let steps = card.steps(asked: request.steps, sigmas: sigmas, request.sampling.schedule)
+    try request.sampling.check(card, steps: steps, hasSigmas: sigmas != nil)
+    options.merge(request.sampling.options) { $1 }
     guard steps <= card.limits.maxSteps else {
       throw APIError(
         .invalidValue, "\(request.stepsField) is \(steps), but must be from 1 to \(card.limits.maxSteps)",
@@ -66,7 +68,7 @@ extension ImageSpec {
     let spec = ImageSpec(
       card: card, pipeline: pipeline.name, prompt: prompt,
       // As in the reference: without guidance the negative prompt has no effect, and is not even encoded.
-      negativePrompt: trueCFGScale > 1 ? negativePrompt : nil, size: size, steps: steps, trueCFGScale: trueCFGScale,
+      negativePrompt: trueCFGScale > 1 && request.sampling.cfgSteps != 0 ? negativePrompt : nil, size: size, steps: steps, trueCFGScale: trueCFGScale,
       seed: request.seed.map { UInt64($0) } ?? randomSeed, options: options, inputs: kept.map(\.reference))
     do throws(Status) {
       _ = try PartialSchedule.firstStep(steps: steps, strength: spec.strength)
@@ -120,7 +122,7 @@ extension ImageSpec {
     spec.pipeline = .editSequence
     spec.prompt = prompt(ofEdits: edits.map(\.prompt))
     (spec.edits, spec.inputs) = (edits, kept.map(\.reference))
-    spec.options = spec.options.filter { resultKeys.contains($0.key) }
+    spec.options = spec.options.filter { resultKeys.contains($0.key) || SamplingChoice.Field(rawValue: $0.key) != nil }
     return (spec, kept)
   }
 

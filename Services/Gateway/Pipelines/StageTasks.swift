@@ -95,32 +95,33 @@ extension PipelineTask {
     _ spec: ImageSpec, prompts: [Int], image: Int? = nil, imageIsReference: Bool = false,
     references: [ImageSize] = [], mask: ImagePreparation? = nil, controls: [Int] = [], precedingDraws: Int? = nil
   ) -> PipelineTask {
-    let rule = latentsRule(spec.latentsShape) { body in
+    let answers: @Sendable (Body) -> String? = { body in
       switch body {
       case .denoiseResponse, .progress: nil
       default: "denoise_response was expected"
       }
     }
+    let rule = latentsRule(spec.latentsShape, problemOfBody: answers)
     let encoded = image.map { [$0] } ?? references.indices.map { prompts.count + $0 }
     let sizes = imageIsReference ? [spec.size] : references
     let tokens = sizes.reduce(spec.tokenCount) { $0 + spec.card.latents.packedShape(of: $1)[0] }
     let plan = TaskPlan(
       stage: .denoiser, inputs: prompts + encoded + controls, stepCount: spec.stepCount,
-      cost: Double(spec.stepCount) * Double(tokens) * Double(prompts.count),
-      guidedStepCount: prompts.count > 1 ? spec.stepCount : 0,
+      cost: Double(spec.evaluations(branches: prompts.count)) * Double(tokens),
+      guidedStepCount: prompts.count > 1 ? min(spec.sampling.cfgSteps ?? spec.stepCount, spec.stepCount) : 0,
       pipeline: spec.pipeline == .textToImage ? nil : spec.pipeline)
     let encodedNames = image == nil ? references.indices.map { TensorName.reference($0) } : [TensorName.imageLatents]
     let names =
       [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].prefix(prompts.count) + encodedNames
       + controls.indices.map { TensorName.control($0) }
-    var task = PipelineTask(plan: plan, output: rule, checkpoint: rule) { input in
+    let checkpoint = latentsRule(anyOf: spec.checkpointShapes, problemOfBody: answers)
+    var task = PipelineTask(plan: plan, output: rule, checkpoint: checkpoint) { input in
       var request = DenoiseRequest(
         modelID: spec.card.model.id, size: spec.size, steps: spec.steps, trueCFGScale: spec.trueCFGScale,
-        seed: spec.seed, noise: spec.sigmas.isEmpty ? .torchCPU : .torchCPUWithSigmas,
-        firstStep: input.resume?.completedSteps ?? 0,
+        seed: spec.seed, firstStep: input.resume?.completedSteps ?? 0,
         checkpointIntervalSeconds: input.checkpointInterval / .seconds(1))
       request.references = sizes
-      request.sigmas = spec.sigmas
+      (request.sigmas, request.sampling) = (spec.sigmas, spec.sampling)
       request.layers = spec.layers == 0 ? 0 : spec.latentCount
       request.startStep = spec.startStep
       // An image that is sampled comes first out of the generator.
@@ -132,6 +133,7 @@ extension PipelineTask {
           tensor: TensorName.control(index), network: index, scale: spec.controlNumber("control_scale", index) ?? 1,
           range: start...max(start, spec.controlNumber("control_end", index) ?? 1))
       }
+      request.noise = request.requiredNoise
       var tensors = zip(input.inputs, names).map { $0.renamed($1) }
       if imageIsReference, let image = input.inputs.last { tensors.append(image.renamed(TensorName.reference(0))) }
       if let resume = input.resume { tensors.append(resume.state.renamed(TensorName.latents)) }
@@ -198,9 +200,15 @@ extension PipelineTask {
 
   private static func latentsRule(
     _ shape: [Int], problemOfBody: @escaping @Sendable (Body) -> String?
+  ) -> TensorRule { latentsRule(anyOf: [shape], problemOfBody: problemOfBody) }
+
+  private static func latentsRule(
+    anyOf shapes: [[Int]], problemOfBody: @escaping @Sendable (Body) -> String?
   ) -> TensorRule {
     TensorRule(TensorName.latents) { tensor in
-      tensor.shape == shape ? nil : "has the shape \(tensor.shape), not \(shape)"
+      shapes.contains(tensor.shape)
+        ? nil
+        : "has the shape \(tensor.shape), not \(shapes.map { "\($0)" }.joined(separator: " or "))"
     } problemOfBody: {
       problemOfBody($0)
     }

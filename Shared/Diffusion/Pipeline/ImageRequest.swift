@@ -13,6 +13,8 @@ public struct ImageRequest: Sendable, Equatable {
   public var steps: Int
   /// Noise levels of the steps before the shift, ``steps`` of them; nil: the model's.
   public var sigmas: [Double]?
+  /// How the steps are taken.
+  public var sampling = SamplingChoice.standard
   /// The image's size.
   public var size: ImageSize
   /// Seed of the initial noise.
@@ -33,18 +35,19 @@ public struct ImageRequest: Sendable, Equatable {
   /// A request with the model's values where the caller has none.
   public init(
     _ card: ModelCard, prompt: String, negativePrompt: String?, trueCFGScale: Double?, steps: Int?,
-    sigmas: [Double]? = nil, width: Int?, height: Int?, seed: UInt64
+    sigmas: [Double]? = nil, sampling: SamplingChoice = .standard, width: Int?, height: Int?, seed: UInt64
   ) {
     let defaults = card.defaults
     self.init(
       prompt: prompt, negativePrompt: defaults.negativePrompt(for: negativePrompt),
-      trueCFGScale: trueCFGScale ?? defaults.trueCFGScale, steps: card.steps(asked: steps, sigmas: sigmas),
+      trueCFGScale: trueCFGScale ?? defaults.trueCFGScale, steps: card.steps(asked: steps, sigmas: sigmas, sampling.schedule),
       size: ImageSize(widthPx: width ?? defaults.size.widthPx, heightPx: height ?? defaults.size.heightPx), seed: seed)
     self.sigmas = sigmas
+    self.sampling = sampling
   }
 
-  /// Whether every step runs a second, unconditional pass.
-  public var usesTrueCFG: Bool { trueCFGScale > 1 && negativePrompt != nil }
+  /// Whether steps, all of them or the first ones, run a second, unconditional pass.
+  public var usesTrueCFG: Bool { trueCFGScale > 1 && negativePrompt != nil && sampling.cfgSteps != 0 }
 
   /// What the image keeps about its making; the gateway writes the same.
   ///
@@ -56,10 +59,13 @@ public struct ImageRequest: Sendable, Equatable {
     _ model: ModelIdentity, softwareVersion: String, source: ImageSource? = nil
   ) -> ImageMetadata {
     var metadata = ImageMetadata(
-      model: model.id, fingerprint: model.fingerprint, prompt: prompt, negativePrompt: negativePrompt,
-      trueCFGScale: trueCFGScale, steps: steps, width: size.widthPx, height: size.heightPx, seed: seed,
+      model: model.id, fingerprint: model.fingerprint, prompt: prompt,
+      negativePrompt: usesTrueCFG ? negativePrompt : nil, trueCFGScale: trueCFGScale, steps: steps, width: size.widthPx, height: size.heightPx, seed: seed,
       softwareVersion: softwareVersion, source: source)
     metadata.sigmas = sigmas
+    metadata.sampler = sampling.sampler == .euler ? nil : sampling.sampler.rawValue
+    metadata.schedule = sampling.schedule?.rawValue
+    metadata.cfgSteps = usesTrueCFG ? sampling.cfgSteps : nil
     return metadata
   }
 }
@@ -78,6 +84,7 @@ extension ModelLimits {
     guard (1...maxSteps).contains(request.steps) else {
       throw .invalidRequest(field: "steps", reason: "is \(request.steps); it must be between 1 and \(maxSteps)")
     }
+    try request.sampling.check(steps: request.steps, hasLevels: request.sigmas != nil)
     guard request.trueCFGScale.isFinite, (0...Self.maxTrueCFGScale).contains(request.trueCFGScale) else {
       throw .invalidRequest(
         field: "true_cfg_scale",

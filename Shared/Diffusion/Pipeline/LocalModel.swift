@@ -167,7 +167,8 @@ struct PipelineRun {
     var input = DenoisingInput(
       prompt: prompt, negativePrompt: negative, latents: latents, grid: grid, steps: request.steps,
       firstStep: firstStep, trueCFGScale: request.trueCFGScale)
-    input.sigmas = request.sigmas
+    (input.sigmas, input.startStep) = (request.sigmas, firstStep)
+    (input.sampling, input.seed) = (request.sampling, request.seed)
     return input
   }
 
@@ -183,7 +184,8 @@ struct PipelineRun {
   func schedule() throws(PipelineError) -> FlowMatchSchedule {
     do {
       return try FlowMatchSchedule(
-        configuration: model.scheduler, steps: request.steps, imageTokens: grid.tokenCount, levels: request.sigmas)
+        configuration: model.scheduler, steps: request.steps, imageTokens: grid.tokenCount,
+        levels: request.sigmas ?? request.sampling.levels(steps: request.steps))
     } catch {
       throw .invalidRequest(field: "steps", reason: "cannot be scheduled: \(error)")
     }

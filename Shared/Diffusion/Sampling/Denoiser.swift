@@ -1,3 +1,4 @@
+import ClusterCore
 import Kernels
 import TensorCore
 
@@ -38,7 +39,7 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
 
   /// Runs the steps that are left.
   ///
-  /// Resuming at step k from the latents after step k-1 gives the bytes of the undisturbed run: branches are always
+  /// Resuming at step k from the checkpoint after step k-1 gives the bytes of the undisturbed run: branches are always
   /// prepared for the whole schedule, and nothing else crosses from step to step.
   ///
   /// - Parameter afterStep: called after each step; it may throw to stop the loop.
@@ -55,25 +56,28 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
     let schedule = try schedule(input)
     probe.record("sigmas", Tensor(schedule.sigmas, shape: [schedule.sigmas.count]))
     probe.record("timesteps", Tensor(schedule.timesteps, shape: [schedule.timesteps.count]))
-    try input.inpainting?.validate(input.latents)
-    let branches = try predictor.prepare(input, times: schedule.times)
+    var state = try SamplerState(input), plain = input
+    plain.latents = state.latents
+    try input.inpainting?.validate(state.latents)
+    let branches = try predictor.prepare(plain, times: schedule.times)
+    let sampler = input.sampling.sampler.sampler(schedule.sigmas, seed: input.seed)
 
-    var latents = input.latents
     for step in input.firstStep..<input.steps {
-      let calls = branches.map { Call(branch: $0, latents: latents, step: step) }
       // As in the reference, steps that are left out do not count in the names.
       let number = step - input.firstStep
-      let velocity = velocity(calls, input, stepProbe(probe, number)), earlier = latents
-      func result(at sigma: Float) -> Tensor {
-        let made = FlowMatchSchedule.step(
-          latents: earlier, velocity: velocity, from: schedule.sigmas[step], to: sigma)
-        return input.inpainting?.blend(made, at: sigma) ?? made
+      let isGuided = input.sampling.cfgSteps.map { step - input.startStep < $0 } ?? true
+      var made = sampler.step(step, from: state) { latents, time in
+        let calls = branches.prefix(isGuided ? branches.count : 1).map {
+          Call(branch: $0, latents: latents, step: time)
+        }
+        return velocity(calls, input, time == step ? stepProbe(probe, number) : .none)
       }
-      latents = result(at: schedule.sigmas[step + 1])
-      probe.record("latents.step\(number)", latents)
-      try afterStep(FinishedStep(completedSteps: step + 1, latents: latents) { result(at: 0) })
+      if let inpainting = input.inpainting { inpainting.keep(in: &made, at: schedule.sigmas[step + 1]) }
+      state = made.state
+      probe.record("latents.step\(number)", state.latents)
+      try afterStep(FinishedStep(completedSteps: step + 1, made))
     }
-    return latents
+    return state.latents
   }
 
   /// Predicts velocities of one branch of guidance, for steps that are made elsewhere.
@@ -112,17 +116,18 @@ public struct FinishedStep {
   /// Steps done.
   public let completedSteps: Int
   /// Packed latents at the noise level after the step.
-  public let latents: Tensor
-  private let expected: () -> Tensor
+  public var latents: Tensor { made.state.latents }
+  /// What the next step needs: the latents, or, of samplers with history, [1 + h, N, C], the latents first.
+  public var checkpoint: Tensor { made.state.checkpoint }
+  private let made: SampledStep
 
-  init(completedSteps: Int, latents: Tensor, expected: @escaping () -> Tensor) {
+  init(completedSteps: Int, _ made: SampledStep) {
     self.completedSteps = completedSteps
-    self.latents = latents
-    self.expected = expected
+    self.made = made
   }
 
   /// Packed latents without noise, as the step's velocity foretells them: where a single step to the end would lead.
-  public var expectedLatents: Tensor { expected() }
+  public var expectedLatents: Tensor { made.denoised() }
 }
 
 extension FlowMatchSchedule {
@@ -131,9 +136,11 @@ extension FlowMatchSchedule {
 
   /// The schedule of an image.
   init(of input: DenoisingInput, _ configuration: SchedulerConfiguration) throws(PipelineError) {
+    try input.sampling.check(steps: input.steps, hasLevels: input.sigmas != nil)
     do {
       try self.init(
-        configuration: configuration, steps: input.steps, imageTokens: input.grid.tokenCount, levels: input.sigmas)
+        configuration: configuration, steps: input.steps, imageTokens: input.grid.tokenCount,
+        levels: input.sigmas ?? input.sampling.levels(steps: input.steps))
     } catch {
       let field = if case .levelOutOfRange = error { "sigmas" } else { "steps" }
       throw .invalidRequest(field: field, reason: "cannot be scheduled: \(error)")

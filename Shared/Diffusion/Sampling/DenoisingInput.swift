@@ -1,3 +1,4 @@
+import ClusterCore
 import TensorCore
 
 /// What the denoising loop starts from.
@@ -5,7 +6,7 @@ public struct DenoisingInput: Sendable {
   /// The conditioning of every branch of guidance: the prompt's and, unless guidance is off, the negative prompt's.
   public var prompts: [PromptConditioning]
   /// Packed latents [N, channels · patch²] before step `firstStep`, fp32: noise, a noised image, or the checkpoint of
-  /// an earlier attempt.
+  /// an earlier attempt; the checkpoint of a sampler with history is [1 + h, N, channels · patch²].
   public var latents: Tensor
   /// The grid of image tokens.
   public var grid: TokenGrid
@@ -23,6 +24,12 @@ public struct DenoisingInput: Sendable {
   public var sigmas: [Double]?
   /// Steps already done, or left out.
   public var firstStep: Int
+  /// Those of them that are left out.
+  public var startStep = 0
+  /// How the steps are taken.
+  public var sampling = SamplingChoice.standard
+  /// Seed of the noise of samplers that add some in each step: the image's.
+  public var seed: UInt64 = 0
   /// Guidance strength.
   public var trueCFGScale: Double
   /// How the velocities of the branches are combined; nil: as the model's authors do.
@@ -105,6 +112,13 @@ extension Inpainting {
       }
     }
     return result.finish()
+  }
+
+  /// Keeps the image in what a step that ended at noise level `sigma` has given.
+  func keep(in step: inout SampledStep, at sigma: Float) {
+    let denoised = step.denoised
+    step.state.latents = blend(step.state.latents, at: sigma)
+    step.denoised = { blend(denoised(), at: 0) }
   }
 }
 

@@ -1,4 +1,4 @@
-/// Logarithm, sine and cosine from additions, multiplications and divisions only.
+/// Logarithm, exponential, sine and cosine from additions, multiplications and divisions only.
 ///
 /// The C library's own vary in their last bit between versions, and with the processor (variants with and without fused
 /// multiply-add); noise computed by two workers would then differ now and then in a bit, and with it the image. IEEE
@@ -22,6 +22,21 @@ package enum PortableMath {
     return Double(exponent) * 0x1.62e42feep-1
       + (Double(exponent) * 0x1.a39ef35793c76p-33 + (2 * ratio * series + 2 * ratio))
   }
+
+  /// e to the power of a number that is neither infinite nor NaN; 0 and infinity beyond what a double holds.
+  package static func exp(_ x: Double) -> Double {
+    guard abs(x) < 745 else { return x < 0 ? 0 : .infinity }
+    let exponent = (x * 0x1.71547652b82fep0).rounded()
+    // The upper part of ln 2 has zeros enough that its product with the exponent is exact.
+    let reduced = (x - exponent * 0x1.62e42feep-1) - exponent * 0x1.a39ef35793c76p-33
+    // |reduced| ≤ ln 2 / 2, so the series is cut off below 1e-18.
+    var series = 1.0
+    for k in stride(from: 14, through: 1, by: -1) { series = 1 + series * reduced / Double(k) }
+    return Double(sign: .plus, exponent: Int(exponent), significand: series)
+  }
+
+  /// A positive number to a power.
+  package static func pow(_ x: Double, _ power: Double) -> Double { exp(power * log(x)) }
 
   /// Sine and cosine of an angle in 0…2π.
   package static func sinCos(_ angle: Double) -> (sin: Double, cos: Double) {

@@ -7,6 +7,51 @@
 #endif
 
 #include "qwenimage/v1/denoiser.pb-c.h"
+void   qwenimage__v1__sampling__init
+                     (Qwenimage__V1__Sampling         *message)
+{
+  static const Qwenimage__V1__Sampling init_value = QWENIMAGE__V1__SAMPLING__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__sampling__get_packed_size
+                     (const Qwenimage__V1__Sampling *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__sampling__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__sampling__pack
+                     (const Qwenimage__V1__Sampling *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__sampling__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__sampling__pack_to_buffer
+                     (const Qwenimage__V1__Sampling *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__sampling__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__Sampling *
+       qwenimage__v1__sampling__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__Sampling *)
+     protobuf_c_message_unpack (&qwenimage__v1__sampling__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__sampling__free_unpacked
+                     (Qwenimage__V1__Sampling *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__sampling__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   qwenimage__v1__control__init
                      (Qwenimage__V1__Control         *message)
 {
@@ -187,6 +232,83 @@ void   qwenimage__v1__denoise_response__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__denoise_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+static const ProtobufCFieldDescriptor qwenimage__v1__sampling__field_descriptors[4] =
+{
+  {
+    "sampler",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Sampling, sampler),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "schedule",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Sampling, schedule),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "has_cfg_steps",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Sampling, has_cfg_steps),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cfg_steps",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Sampling, cfg_steps),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__sampling__field_indices_by_name[] = {
+  3,   /* field[3] = cfg_steps */
+  2,   /* field[2] = has_cfg_steps */
+  0,   /* field[0] = sampler */
+  1,   /* field[1] = schedule */
+};
+static const ProtobufCIntRange qwenimage__v1__sampling__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__sampling__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.Sampling",
+  "Sampling",
+  "Qwenimage__V1__Sampling",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__Sampling),
+  4,
+  qwenimage__v1__sampling__field_descriptors,
+  qwenimage__v1__sampling__field_indices_by_name,
+  1,  qwenimage__v1__sampling__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__sampling__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor qwenimage__v1__control__field_descriptors[5] =
 {
   {
@@ -277,7 +399,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__control__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[18] =
+static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[19] =
 {
   {
     "model_id",
@@ -484,6 +606,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "sampling",
+    20,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DenoiseRequest, sampling),
+    &qwenimage__v1__sampling__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "branch",
     22,
     PROTOBUF_C_LABEL_NONE,
@@ -497,7 +631,7 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
   },
 };
 static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = {
-  17,   /* field[17] = branch */
+  18,   /* field[18] = branch */
   9,   /* field[9] = checkpoint_interval_seconds */
   14,   /* field[14] = controls */
   7,   /* field[7] = first_step */
@@ -509,6 +643,7 @@ static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = 
   8,   /* field[8] = parameters */
   12,   /* field[12] = preceding_draws */
   10,   /* field[10] = references */
+  17,   /* field[17] = sampling */
   5,   /* field[5] = seed */
   16,   /* field[16] = sigmas */
   11,   /* field[11] = start_step */
@@ -516,12 +651,13 @@ static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = 
   4,   /* field[4] = true_cfg_scale */
   1,   /* field[1] = width_px */
 };
-static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[3 + 1] =
+static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[4 + 1] =
 {
   { 1, 0 },
   { 10, 8 },
-  { 22, 17 },
-  { 0, 18 }
+  { 20, 17 },
+  { 22, 18 },
+  { 0, 19 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
 {
@@ -531,10 +667,10 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
   "Qwenimage__V1__DenoiseRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DenoiseRequest),
-  18,
+  19,
   qwenimage__v1__denoise_request__field_descriptors,
   qwenimage__v1__denoise_request__field_indices_by_name,
-  3,  qwenimage__v1__denoise_request__number_ranges,
+  4,  qwenimage__v1__denoise_request__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__denoise_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -653,18 +789,20 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_response__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__denoise_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCEnumValue qwenimage__v1__noise_kind__enum_values_by_number[3] =
+static const ProtobufCEnumValue qwenimage__v1__noise_kind__enum_values_by_number[4] =
 {
   { "NOISE_KIND_UNSPECIFIED", "QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED", 0 },
   { "NOISE_KIND_TORCH_CPU", "QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU", 1 },
   { "NOISE_KIND_TORCH_CPU_WITH_SIGMAS", "QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU_WITH_SIGMAS", 2 },
+  { "NOISE_KIND_TORCH_CPU_WITH_OPTIONS", "QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU_WITH_OPTIONS", 3 },
 };
 static const ProtobufCIntRange qwenimage__v1__noise_kind__value_ranges[] = {
-{0, 0},{0, 3}
+{0, 0},{0, 4}
 };
-static const ProtobufCEnumValueIndex qwenimage__v1__noise_kind__enum_values_by_name[3] =
+static const ProtobufCEnumValueIndex qwenimage__v1__noise_kind__enum_values_by_name[4] =
 {
   { "NOISE_KIND_TORCH_CPU", 1 },
+  { "NOISE_KIND_TORCH_CPU_WITH_OPTIONS", 3 },
   { "NOISE_KIND_TORCH_CPU_WITH_SIGMAS", 2 },
   { "NOISE_KIND_UNSPECIFIED", 0 },
 };
@@ -675,9 +813,9 @@ const ProtobufCEnumDescriptor qwenimage__v1__noise_kind__descriptor =
   "NoiseKind",
   "Qwenimage__V1__NoiseKind",
   "qwenimage.v1",
-  3,
+  4,
   qwenimage__v1__noise_kind__enum_values_by_number,
-  3,
+  4,
   qwenimage__v1__noise_kind__enum_values_by_name,
   1,
   qwenimage__v1__noise_kind__value_ranges,

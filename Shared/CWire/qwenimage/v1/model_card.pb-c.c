@@ -187,7 +187,7 @@ void   qwenimage__v1__latent_geometry__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__latent_geometry__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[21] =
+static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[23] =
 {
   {
     "model_id",
@@ -441,6 +441,30 @@ static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "samplers",
+    22,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Qwenimage__V1__ModelCard, n_samplers),
+    offsetof(Qwenimage__V1__ModelCard, samplers),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "schedules",
+    23,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Qwenimage__V1__ModelCard, n_schedules),
+    offsetof(Qwenimage__V1__ModelCard, schedules),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
   15,   /* field[15] = condition_area_px */
@@ -462,13 +486,15 @@ static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
   13,   /* field[13] = pipelines */
   7,   /* field[7] = recommended_sizes */
   14,   /* field[14] = reference_area_px */
+  21,   /* field[21] = samplers */
   18,   /* field[18] = schedule_steps */
+  22,   /* field[22] = schedules */
   3,   /* field[3] = size_multiple_px */
 };
 static const ProtobufCIntRange qwenimage__v1__model_card__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 21 }
+  { 0, 23 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
 {
@@ -478,7 +504,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
   "Qwenimage__V1__ModelCard",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__ModelCard),
-  21,
+  23,
   qwenimage__v1__model_card__field_descriptors,
   qwenimage__v1__model_card__field_indices_by_name,
   1,  qwenimage__v1__model_card__number_ranges,

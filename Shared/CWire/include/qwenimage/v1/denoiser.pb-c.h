@@ -18,6 +18,7 @@ PROTOBUF_C__BEGIN_DECLS
 #include "qwenimage/v1/model_card.pb-c.h"
 #include "qwenimage/v1/parameter.pb-c.h"
 
+typedef struct Qwenimage__V1__Sampling Qwenimage__V1__Sampling;
 typedef struct Qwenimage__V1__Control Qwenimage__V1__Control;
 typedef struct Qwenimage__V1__DenoiseRequest Qwenimage__V1__DenoiseRequest;
 typedef struct Qwenimage__V1__Exchange Qwenimage__V1__Exchange;
@@ -38,7 +39,11 @@ typedef enum _Qwenimage__V1__NoiseKind {
   /*
    * The same, of a request with `sigmas`: denoisers that do not know these would leave them out, and refuse this.
    */
-  QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU_WITH_SIGMAS = 2
+  QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU_WITH_SIGMAS = 2,
+  /*
+   * The same, of a request with a sampler, a step cache or adapters.
+   */
+  QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU_WITH_OPTIONS = 3
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__NOISE_KIND)
 } Qwenimage__V1__NoiseKind;
 typedef enum _Qwenimage__V1__ExchangeKind {
@@ -63,6 +68,32 @@ typedef enum _Qwenimage__V1__ExchangeKind {
 } Qwenimage__V1__ExchangeKind;
 
 /* --- messages --- */
+
+/*
+ * How the steps are taken, where a request chooses it.
+ */
+struct  Qwenimage__V1__Sampling
+{
+  ProtobufCMessage base;
+  /*
+   * The sampler's name: "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "er_sde", "res_multistep" or "unipc".
+   */
+  char *sampler;
+  /*
+   * Noise levels of the steps before the shift: "simple", "beta", "sgm_uniform" or "linear"; empty: the model's, or
+   * those of `sigmas`.
+   */
+  char *schedule;
+  /*
+   * Whether guidance acts in the first `cfg_steps` steps that are made only.
+   */
+  protobuf_c_boolean has_cfg_steps;
+  uint32_t cfg_steps;
+};
+#define QWENIMAGE__V1__SAMPLING__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__sampling__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0 }
+
 
 /*
  * A control image, encoded.
@@ -96,7 +127,8 @@ struct  Qwenimage__V1__Control
 /*
  * With the tensors `prompt_embeds` [tokens, width]; with true CFG also `negative_prompt_embeds` [tokens, width]; where
  * the network puts the latents of a reference among the tokens of the prompt, a row of NaN marks the place. To
- * resume also `latents`, as the progress after step `first_step` gave them; with an image that the latents begin with,
+ * resume also `latents`, as the progress after step `first_step` gave them: [tokens, channels * patch^2], or, of samplers
+ * that need h tensors more, [1 + h, tokens, channels * patch^2]; with an image that the latents begin with,
  * `image_latents`; and those that other fields name. With `preview_map`, as a VAE decoder has registered it, progress
  * carries the tensor `preview` U8 [height, width, 3].
  */
@@ -151,6 +183,10 @@ struct  Qwenimage__V1__DenoiseRequest
   size_t n_sigmas;
   double *sigmas;
   /*
+   * Absent: Euler's method, the model's noise levels or those of `sigmas`, and guidance in all steps.
+   */
+  Qwenimage__V1__Sampling *sampling;
+  /*
    * 0: make the steps. From 1: for another denoiser that makes them, predict the velocities of this branch of guidance
    * (1: the negative prompt's). Answered by Exchange READY, and a VELOCITY for every STATE, until Cancel.
    */
@@ -158,7 +194,7 @@ struct  Qwenimage__V1__DenoiseRequest
 };
 #define QWENIMAGE__V1__DENOISE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__denoise_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0, 0,NULL, 0 }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0, 0,NULL, NULL, 0 }
 
 
 /*
@@ -197,6 +233,25 @@ struct  Qwenimage__V1__DenoiseResponse
     , 0, 0 }
 
 
+/* Qwenimage__V1__Sampling methods */
+void   qwenimage__v1__sampling__init
+                     (Qwenimage__V1__Sampling         *message);
+size_t qwenimage__v1__sampling__get_packed_size
+                     (const Qwenimage__V1__Sampling   *message);
+size_t qwenimage__v1__sampling__pack
+                     (const Qwenimage__V1__Sampling   *message,
+                      uint8_t             *out);
+size_t qwenimage__v1__sampling__pack_to_buffer
+                     (const Qwenimage__V1__Sampling   *message,
+                      ProtobufCBuffer     *buffer);
+Qwenimage__V1__Sampling *
+       qwenimage__v1__sampling__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   qwenimage__v1__sampling__free_unpacked
+                     (Qwenimage__V1__Sampling *message,
+                      ProtobufCAllocator *allocator);
 /* Qwenimage__V1__Control methods */
 void   qwenimage__v1__control__init
                      (Qwenimage__V1__Control         *message);
@@ -275,6 +330,9 @@ void   qwenimage__v1__denoise_response__free_unpacked
                       ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
+typedef void (*Qwenimage__V1__Sampling_Closure)
+                 (const Qwenimage__V1__Sampling *message,
+                  void *closure_data);
 typedef void (*Qwenimage__V1__Control_Closure)
                  (const Qwenimage__V1__Control *message,
                   void *closure_data);
@@ -295,6 +353,7 @@ typedef void (*Qwenimage__V1__DenoiseResponse_Closure)
 
 extern const ProtobufCEnumDescriptor    qwenimage__v1__noise_kind__descriptor;
 extern const ProtobufCEnumDescriptor    qwenimage__v1__exchange_kind__descriptor;
+extern const ProtobufCMessageDescriptor qwenimage__v1__sampling__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__exchange__descriptor;

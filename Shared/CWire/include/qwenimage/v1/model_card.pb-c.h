@@ -90,10 +90,17 @@ struct  Qwenimage__V1__ModelCard
    * it, and they may differ in it; 0: any number.
    */
   uint32_t max_reference_tokens;
+  /*
+   * The samplers and schedules that requests may name. None in workers before 0.2: they have Euler's method.
+   */
+  size_t n_samplers;
+  char **samplers;
+  size_t n_schedules;
+  char **schedules;
 };
 #define QWENIMAGE__V1__MODEL_CARD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__model_card__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0 }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0,NULL }
 
 
 struct  Qwenimage__V1__ImageSize
