@@ -120,6 +120,7 @@ extension Template {
   private static let fieldKinds: [(name: String, kind: FieldKind)] = [
     ("model", .text), ("pipeline", .text), ("steps", .integer), ("num_inference_steps", .integer),
     ("true_cfg_scale", .number), ("strength", .number), ("sigmas", .list), ("n", .integer),
+    ("sampler", .text), ("schedule", .text), ("cfg_steps", .integer),
     ("output_format", .text), ("output_compression", .integer), ("background", .text), ("output_resolution", .integer),
     ("control_scale", .number), ("control_start", .number), ("control_end", .number), ("layers", .integer),
     ("padding_mask_crop", .integer), ("mask_blur", .number), ("paste_back", .flag), ("priority", .text),

@@ -104,6 +104,12 @@ def test_images_with_transparency():
         listed = subprocess.run([BINARIES / "qwen-image", "models", "--gateway", cluster.url], capture_output=True, text=True, check=True)
         expected = "checkpoint ready Qwen Research License (non-commercial) text-to-image edit-plus"
         assert listed.stdout.split() == expected.split(), listed.stdout
+        # Samplers, schedules and guidance in the first steps give the bytes of `local`, through checkpoints after every step.
+        for sampler in ("euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "er_sde", "res_multistep", "unipc"):
+            fields = {"sampler": sampler, "schedule": "beta", "cfg_steps": 2, "true_cfg_scale": 2.5}
+            same(generated(cluster, negative_prompt="", **fields, **SMALL), local(
+                cluster, "--negative-prompt", "", **{name.replace("_", "-"): value for name, value in (fields | SMALL).items()},
+                prompt="a fox sticker"))
         # Noise levels of the caller's are the schedule.
         levels = [1.0, 0.7, 0.3, 0.1]
         same(generated(cluster, sigmas=levels, steps=None, **SMALL), local(

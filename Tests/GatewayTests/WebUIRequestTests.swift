@@ -86,7 +86,7 @@ struct WebUIRequestTests {
 
   @Test func whatIsReplacedIsNoted() throws {
     let body = """
-      {"prompt":"p","sampler_name":"DPM++ 2M Karras","scheduler":"karras","cfg_scale":7,"width":512,"height":512,
+      {"prompt":"p","sampler_name":"LMS Karras","scheduler":"karras","cfg_scale":7,"width":512,"height":512,
        "override_settings":{"CLIP_stop_at_last_layers":2,"sd_vae":null}}
       """
     let notes = try Self.fields(body).notes.joined(separator: "\n")
@@ -95,6 +95,19 @@ struct WebUIRequestTests {
     }
     #expect(!notes.contains("sd_vae"))
     #expect(try Self.fields(#"{"prompt":"p","sampler_name":"Euler","scheduler":"Automatic"}"#).notes.isEmpty)
+  }
+
+  @Test(arguments: [
+    ("DPM++ 2M", "Beta", "dpmpp_2m", "beta"), ("DPM++ 2M SDE", "SGM Uniform", "dpmpp_2m_sde", "sgm_uniform"),
+    ("heun", "simple", "heun", "simple"), ("UniPC", "Automatic", "unipc", nil), ("Euler", "linear", nil, "linear"),
+    ("k_dpmpp_2m", "", "dpmpp_2m", nil), ("DPM++ 2M SGM Uniform", "", "dpmpp_2m", "sgm_uniform"),
+    ("er_sde", "sgm_uniform", "er_sde", "sgm_uniform"), ("RES Multistep", "Automatic", "res_multistep", nil),
+    ("DPM++ 2M Karras", "", "dpmpp_2m", nil),
+  ] as [(String, String, String?, String?)])
+  func samplersHaveNamesOfThisAPI(_ sampler: String, _ scheduler: String, _ ours: String?, _ schedule: String?) throws {
+    let found = try Self.fields(#"{"prompt":"p","sampler_name":"\#(sampler)","scheduler":"\#(scheduler)"}"#)
+    #expect(found.fields["sampler"]?.text == ours && found.fields["schedule"]?.text == schedule)
+    #expect(found.notes.isEmpty, "\(found.notes)")
   }
 
   @Test(arguments: [

@@ -13,7 +13,12 @@ struct GoldenTests {
     Parameter("n", .number(-0.5)), Parameter("i", .integer(.min)), Parameter("t", .text("")),
     Parameter("f", .flag(false)),
   ]
-  static let card = ModelCard(
+  static let card = {
+    var card = modelCard
+    (card.samplers, card.schedules) = ([.euler, .resMultistep], [.sgmUniform])
+    return card
+  }()
+  private static let modelCard = ModelCard(
     model: ModelIdentity(id: "Qwen/Qwen-Image", fingerprint: "sha256:ab"), pipelineClass: "QwenImagePipeline",
     pipelines: [.textToImage, PipelineName("edit")!],
     limits: ModelLimits(
@@ -46,6 +51,8 @@ struct GoldenTests {
     request.mask = mask
     request.controls = [ControlReference(tensor: "control.0", network: 1, scale: 0.75, range: 0.125...0.5)]
     request.layers = 5
+    request.sampling = SamplingChoice(sampler: .dpmpp2M, schedule: .beta, cfgSteps: 40)
+    request.noise = .torchCPUWithOptions
     return .denoiseRequest(request)
   }()
 

@@ -98,7 +98,7 @@ struct RefusalTests {
     #expect(Bytes.envelope.nested(48, request.number(7, 1)).error == nil)
     #expect(Bytes.envelope.nested(48, request).error == .missing(field: "denoise_request.noise"))
     #expect(
-      Bytes.envelope.nested(48, request.number(7, 3)).error == .unknownValue(field: "denoise_request.noise", value: 3))
+      Bytes.envelope.nested(48, request.number(7, 4)).error == .unknownValue(field: "denoise_request.noise", value: 4))
     // Noise levels and the value that makes older denoisers refuse them go together.
     let sigmas = [1, 0.5, 0.25, 0.125].flatMap { (sigma: Double) in
       (0..<8).map { UInt8(truncatingIfNeeded: sigma.bitPattern >> (8 * $0)) }
@@ -113,6 +113,22 @@ struct RefusalTests {
     #expect(
       Bytes.envelope.nested(48, request.number(7, 2).blob(18, Array(sigmas.dropLast(8)))).error?.field
         == "denoise_request.sigmas")
+    // So do options, and their value.
+    let sampling = Bytes().text(1, "heun").text(2, "beta").number(3, 1).number(4, 4)
+    #expect(Bytes.envelope.nested(48, request.number(7, 3).nested(20, sampling)).error == nil)
+    for wrong in [request.number(7, 3), request.number(7, 1).nested(20, sampling), request.number(7, 3).blob(18, sigmas)] {
+      #expect(Bytes.envelope.nested(48, wrong).error?.field == "denoise_request.noise")
+    }
+    for (field, wrong) in [
+      ("sampler", Bytes().text(1, "rk4")), ("sampler", Bytes().text(2, "beta")),
+      ("schedule", Bytes().text(1, "euler").text(2, "karras")), ("cfg_steps", Bytes().text(1, "heun").number(3, 1).number(4, 5)),
+    ] {
+      let error = Bytes.envelope.nested(48, request.number(7, 3).nested(20, wrong)).error
+      #expect(error?.field == "denoise_request.sampling.\(field)", "\(String(describing: error))")
+    }
+    #expect(
+      Bytes.envelope.nested(48, request.number(7, 3).blob(18, sigmas).nested(20, sampling)).error?.field
+        == "denoise_request.sampling.schedule")
     #expect(
       Bytes.envelope.nested(48, request.number(7, UInt64.max)).error
         == .unknownValue(field: "denoise_request.noise", value: -1))

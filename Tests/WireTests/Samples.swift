@@ -112,6 +112,8 @@ struct EnvelopeGenerator {
     card.references.maxCount = integer(1...256)
     card.hasTransparency = flag()
     card.license = text(100)
+    card.samplers = SamplerName.allCases.filter { $0 == .euler || flag() }
+    card.schedules = ScheduleName.allCases.filter { _ in flag() }
     card.limits.maxReferenceTokens = maybe { $0.integer(1...100_000) }
     return card
   }
@@ -163,9 +165,15 @@ struct EnvelopeGenerator {
     request.layers = integer(0...64)
     request.branch = integer(0...1)
     if steps <= 256, flag() {
-      request.noise = .torchCPUWithSigmas
       request.sigmas = (0..<steps).map { _ in .random(in: Double.leastNonzeroMagnitude...1, using: &random) }
     }
+    if flag() {
+      request.sampling = SamplingChoice(
+        sampler: SamplerName.allCases.randomElement(using: &random)!,
+        schedule: request.sigmas.isEmpty ? maybe { ScheduleName.allCases.randomElement(using: &$0.random)! } : nil,
+        cfgSteps: maybe { $0.integer(0...steps) })
+    }
+    request.noise = request.requiredNoise
     request.controls = many(3) {
       let start = Double.random(in: 0...1, using: &$0.random)
       return ControlReference(

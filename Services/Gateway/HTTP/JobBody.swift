@@ -76,6 +76,10 @@ struct JobBody: Encodable {
   var size: String
   var steps: Int
   var trueCfgScale: Double
+  /// How the steps are taken, where the request has chosen it.
+  var sampler: String?
+  var schedule: String?
+  var cfgSteps: Int?
   var outputFormat: String
   var background: String
   var priority: String
@@ -110,6 +114,9 @@ struct JobBody: Encodable {
     size = "\(first.size)"
     steps = first.steps
     trueCfgScale = first.trueCFGScale
+    let sampling = first.sampling
+    sampler = sampling.sampler == .euler ? nil : sampling.sampler.rawValue
+    (schedule, cfgSteps) = (sampling.schedule?.rawValue, sampling.cfgSteps)
     outputFormat = first.encoding.format.name
     background = first.isTransparent ? "transparent" : "opaque"
     priority = job.request.priority.rawValue

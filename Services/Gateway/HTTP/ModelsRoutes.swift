@@ -49,6 +49,9 @@ struct ModelsRoutes: Sendable {
     var enhancePrompt: Bool
     /// The steps of a distilled model's schedule, whatever a request asks for.
     var scheduleSteps: Int?
+    /// What requests may name.
+    var samplers: [String]
+    var schedules: [String]
     var ready: Bool
     var limits: Limits
     var defaults: Defaults
@@ -111,6 +114,7 @@ extension ModelsRoutes.Model {
     maxReferences = card.references.maxCount
     enhancePrompt = enhancesPrompts
     scheduleSteps = card.limits.scheduleSteps
+    (samplers, schedules) = (card.samplers.map(\.rawValue), card.schedules.map(\.rawValue))
     self.ready = !ready.isEmpty
     limits = .init(
       sizeMultiple: card.limits.sizeMultiplePx, minSide: card.limits.minSidePx, maxSide: card.limits.maxSidePx,

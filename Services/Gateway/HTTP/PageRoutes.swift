@@ -53,6 +53,7 @@ struct PageRoutes: Sendable {
     "/raster.js": PackageResources.raster_js,
     "/restore.js": PackageResources.restore_js,
     "/results.js": PackageResources.results_js,
+    "/sampling.js": PackageResources.sampling_js,
     "/settings.js": PackageResources.settings_js,
     "/shortcuts.js": PackageResources.shortcuts_js,
     "/store.js": PackageResources.store_js,

@@ -1,3 +1,4 @@
+import ClusterCore
 import MCP
 import StrictJSON
 
@@ -89,6 +90,18 @@ extension ImageTools {
     "true_cfg_scale": [
       "type": "number", "minimum": 0, "maximum": 100,
       "description": "How strictly the prompt is followed; 1 switches guidance off. Default: the model's own.",
+    ],
+    "sampler": [
+      "type": "string", "enum": .array(SamplerName.allCases.map { .string($0.rawValue) }),
+      "description": "How one step leads to the next; heun takes twice the time. Default: euler.",
+    ],
+    "schedule": [
+      "type": "string", "enum": .array(ScheduleName.allCases.map { .string($0.rawValue) }),
+      "description": "Noise levels of the steps. Default: the model's own.",
+    ],
+    "cfg_steps": [
+      "type": "integer", "minimum": 0, "maximum": 10_000,
+      "description": "Guidance acts in so many steps from the first only; later ones are faster. Default: in all.",
     ],
     "background": [
       "type": "string", "enum": ["auto", "opaque", "transparent"],

@@ -76,8 +76,8 @@ struct ImageTools: ToolProvider {
   }
 
   private func add(_ arguments: JSONObject, to form: inout UploadForm) {
-    for name in ["prompt", "negative_prompt", "model", "background"] { form.add(name, arguments[name]?.text) }
-    for name in ["n", "width", "height", "steps", "seed"] {
+    for name in ["prompt", "negative_prompt", "model", "background", "sampler", "schedule"] { form.add(name, arguments[name]?.text) }
+    for name in ["n", "width", "height", "steps", "seed", "cfg_steps"] {
       form.add(name, arguments[name]?.double.flatMap { Int(exactly: $0) })
     }
     form.add("true_cfg_scale", arguments["true_cfg_scale"]?.double)

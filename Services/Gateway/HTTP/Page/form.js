@@ -7,8 +7,9 @@ export const form = find("#request")
 
 const NAMES = [
   "prompt", "negative_prompt", "model", "size", "steps", "true_cfg_scale", "background", "output_resolution", "seed", "n",
+  "sampler", "schedule", "cfg_steps",
 ]
-const TEXTS = ["prompt", "negative_prompt", "model", "size", "background"]
+const TEXTS = ["prompt", "negative_prompt", "model", "size", "background", "sampler", "schedule"]
 
 // A size as the API has it: "1328x1328".
 export const plainSize = (text) => text.replace(/\s/g, "").replace(/[×X]/, "x")

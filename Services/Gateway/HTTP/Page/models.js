@@ -4,6 +4,7 @@ import { Refusal, read } from "./api.js"
 import { find, setText } from "./dom.js"
 import { form } from "./form.js"
 import { onLanguage, t } from "./i18n.js"
+import { offerSampling } from "./sampling.js"
 
 const CLUSTER_SECONDS = 5
 
@@ -30,6 +31,7 @@ export function offer() {
   background.disabled = find("#background-field").hidden = !model.transparency
   enhance.disabled = find("#enhance-field").hidden = !model.enhance_prompt
   guidance.placeholder = model.defaults.true_cfg_scale
+  offerSampling(model)
   const sizes = model.recommended_sizes.map(({ width, height }) => `${width}x${height}`), options = find("#sizes")
   if ([...options.children].map((each) => each.value).join() !== sizes.join()) {
     options.replaceChildren(...sizes.map((each) => new Option(each)))

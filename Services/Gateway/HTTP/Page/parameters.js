@@ -1,6 +1,7 @@
 // What a job, or one image of it, was made from: for the form, and for people.
 
 import { clock, duration, hasText, t } from "./i18n.js"
+import { samplerTitle, scheduleTitle } from "./sampling.js"
 
 // Whether images have been asked to be steered away from something.
 const negative = (job) => (job.negative_prompt?.trim() ? job.negative_prompt : "")
@@ -14,6 +15,7 @@ export function valuesOf(job, record, image) {
     size: record ? (record.size ?? "") : job.size,
     // The prompt of a transparent image asks for it by itself.
     background: job.background === "opaque" ? "opaque" : "", output_resolution: record?.resolution ?? "",
+    sampler: job.sampler ?? "", schedule: job.schedule ?? "", cfg_steps: job.cfg_steps ?? "",
   }
 }
 
@@ -31,6 +33,8 @@ export function facts(job, record, except) {
     true_cfg_scale: t("facts.guidance", { scale: job.true_cfg_scale }), model: job.model,
   }
   const parts = Object.keys(own).filter((name) => name !== except).map((name) => own[name])
+  parts.push(...[samplerTitle(job.sampler), scheduleTitle(job.schedule)].filter(Boolean))
+  if (job.cfg_steps !== undefined) parts.push(t("facts.cfg-steps", { n: job.cfg_steps }))
   if (negative(job)) parts.push(t("facts.without", { prompt: negative(job) }))
   if (record) parts.push(origin(record))
   return parts.join(" · ")
@@ -44,6 +48,7 @@ export function rows(job, image, record, isWhole = true) {
   const depends = [
     ["prompt", job.prompt], ["negative", negative(job)], ["model", job.model], ["size", job.size.replace("x", "×")],
     ["steps", `${job.steps}`], ["guidance", `${job.true_cfg_scale}`], ["seed", `${image.seed}`],
+    ["sampler", samplerTitle(job.sampler)], ["schedule", scheduleTitle(job.schedule)], ["cfg-steps", `${job.cfg_steps ?? ""}`],
     ["background", t(`background.${job.background}`)], ["origin", record ? origin(record) : ""],
   ]
   const others = [
@@ -66,6 +71,8 @@ export function requestOf(job, image, hasBackground) {
   const values = {
     model: job.model, prompt: job.prompt, ...(negative(job) && { negative_prompt: job.negative_prompt }), size: job.size,
     steps: job.steps, true_cfg_scale: job.true_cfg_scale, output_format: job.output_format,
+    ...(job.sampler && { sampler: job.sampler }), ...(job.schedule && { schedule: job.schedule }),
+    ...(job.cfg_steps !== undefined && { cfg_steps: job.cfg_steps }),
     ...(hasBackground && job.background === "opaque" && { background: "opaque" }),
   }
   // Seeds are texts here; in JSON they are numbers.

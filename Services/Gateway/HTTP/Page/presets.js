@@ -9,7 +9,10 @@ const MAX_OWN = 20, MAX_NAME = 40, MAX_VALUE = 2000 // presets, and characters o
 const RATIOS = ["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "2:1", "1:2", "21:9", "9:21"]
 const TOLERANCE = 0.04 // sizes are multiples of 16, so ratios are not exact
 // What a preset of one's own has: everything but what is drawn.
-const NAMES = ["model", "negative_prompt", "size", "steps", "true_cfg_scale", "background", "output_resolution", "n"]
+const NAMES = [
+  "model", "negative_prompt", "size", "steps", "true_cfg_scale", "background", "output_resolution", "n", "sampler", "schedule",
+  "cfg_steps",
+]
 
 // The usual name of a ratio of sides; nothing when none is near.
 export function ratioOf({ width, height }) {

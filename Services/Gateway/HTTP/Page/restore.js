@@ -44,6 +44,7 @@ export class Restorer {
       prompt: record.prompt, negative_prompt: record.negative_prompt?.trim() ? record.negative_prompt : "",
       model: record.model, size: record.size, steps: record.steps, true_cfg_scale: record.true_cfg_scale,
       seed: record.seed, n: 1, background: record.background ?? "", output_resolution: record.output_resolution,
+      sampler: record.sampler ?? "", schedule: record.schedule ?? "", cfg_steps: record.cfg_steps,
     })
     this.offer()
     await this.composer.restore(undefined)

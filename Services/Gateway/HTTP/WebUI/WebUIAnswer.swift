@@ -39,8 +39,8 @@ struct WebUIAnswer {
     return [
       "prompt": .string(first.prompt), "negative_prompt": .string(metadata.negativePrompt ?? ""),
       "seed": JSON(first.seed), "steps": JSON(first.steps), "cfg_scale": JSON(metadata.trueCFGScale),
-      "width": JSON(size.widthPx), "height": JSON(size.heightPx), "sampler_name": .string(WebUISampler.name),
-      "sampler_index": .string(WebUISampler.name), "scheduler": .string(WebUISampler.scheduler),
+      "width": JSON(size.widthPx), "height": JSON(size.heightPx), "sampler_name": sampler,
+      "sampler_index": sampler, "scheduler": schedule,
       "batch_size": JSON(request.batchSize), "n_iter": JSON(request.iterations), "subseed": -1, "subseed_strength": 0,
       "denoising_strength": strength, "init_images": .null, "mask": .null, "styles": [], "restore_faces": false,
       "tiling": false, "enable_hr": false, "override_settings": request.overrides.sent, "alwayson_scripts": [:],
@@ -48,6 +48,10 @@ struct WebUIAnswer {
     ]
   }
 
+  private var sampler: JSON { .string(WebUISampler.title(first.sampling.sampler)) }
+  private var schedule: JSON {
+    .string(first.sampling.schedule.map { WebUISampler.title($0) } ?? WebUISampler.automatic)
+  }
   private var strength: JSON { request.images.map { JSON($0.strength) } ?? .null }
 
   /// What A1111's clients read seeds and infotexts from.
@@ -60,7 +64,7 @@ struct WebUIAnswer {
       "negative_prompt": negative, "all_negative_prompts": .array(made.map { _ in negative }),
       "seed": JSON(first.seed), "all_seeds": .array(made.map { JSON($0.seed) }), "subseed": -1,
       "all_subseeds": .array(made.map { _ in -1 }), "subseed_strength": 0, "width": JSON(size.widthPx),
-      "height": JSON(size.heightPx), "sampler_name": .string(WebUISampler.name),
+      "height": JSON(size.heightPx), "sampler_name": sampler,
       "cfg_scale": JSON(metadata.trueCFGScale), "steps": JSON(first.steps), "batch_size": JSON(request.batchSize),
       "restore_faces": false, "face_restoration_model": .null, "sd_model_name": .string(first.card.model.id),
       "sd_model_hash": .string(WebUIModelName.hash(of: first.card.model)), "sd_vae_name": .null, "sd_vae_hash": .null,

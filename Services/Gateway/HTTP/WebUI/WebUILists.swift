@@ -5,13 +5,7 @@ import StrictJSON
 enum WebUILists {
   /// Paths and their answers.
   static let all: KeyValuePairs<String, JSON> = [
-    "/sdapi/v1/samplers": [["name": .string(WebUISampler.name), "aliases": ["k_euler", "euler"], "options": [:]]],
-    "/sdapi/v1/schedulers": [
-      [
-        "name": "automatic", "label": .string(WebUISampler.scheduler), "aliases": .null, "default_rho": -1,
-        "need_inner_model": false,
-      ]
-    ],
+    "/sdapi/v1/samplers": WebUISampler.samplers, "/sdapi/v1/schedulers": WebUISampler.schedulers,
     // Clients put other entries behind the first one.
     "/sdapi/v1/upscalers": [
       ["name": "None", "model_name": .null, "model_path": .null, "model_url": .null, "scale": 1]

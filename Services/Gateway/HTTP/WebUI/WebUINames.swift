@@ -3,36 +3,6 @@ import Foundation
 import GatewayAPI
 import StrictJSON
 
-/// Names that A1111's clients send and this server has no choice between: flow matching has one sampler.
-enum WebUISampler {
-  /// The sampler that makes every image.
-  static let name = "Euler"
-  /// The schedule that every image has: the model's own.
-  static let scheduler = "Automatic"
-
-  /// The samplers of A1111, in small letters, without the schedule that older versions had behind them.
-  private static let known: Set = [
-    "dpm++ 2m", "dpm++ sde", "dpm++ 2m sde", "dpm++ 2m sde heun", "dpm++ 2s a", "dpm++ 3m sde", "euler a", "euler",
-    "lms", "heun", "dpm2", "dpm2 a", "dpm fast", "dpm adaptive", "restart", "ddim", "ddim cfg++", "plms", "unipc",
-    "lcm", "k_euler", "k_euler_a", "k_lms", "k_heun", "k_dpm_2", "k_dpm_2_a", "k_dpmpp_2m", "k_dpmpp_sde",
-    "k_dpmpp_2m_sde", "k_dpmpp_2s_a", "k_dpmpp_3m_sde", "k_dpm_fast", "k_dpm_ad",
-  ]
-  private static let schedules = [" karras", " exponential", " polyexponential", " sgm uniform"]
-
-  /// Whether A1111 has a sampler of that name.
-  static func isKnown(_ name: String) -> Bool {
-    let name = name.lowercased()
-    let schedule = schedules.first { name.hasSuffix($0) }
-    return known.contains(String(name.dropLast(schedule?.count ?? 0)))
-  }
-
-  /// Whether a name asks for what is done anyway.
-  static func isOwn(_ name: String) -> Bool { ["euler", "k_euler"].contains(name.lowercased()) }
-
-  /// Whether the name of a schedule asks for what is done anyway.
-  static func isOwn(scheduler: String) -> Bool { ["automatic", "simple", ""].contains(scheduler.lowercased()) }
-}
-
 /// Parts of prompts that load something in A1111: `<lora:NAME:WEIGHT>`.
 enum WebUIExtraNetwork {
   private static let kinds = ["lora", "lyco", "hypernet"]

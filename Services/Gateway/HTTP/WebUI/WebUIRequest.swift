@@ -35,8 +35,8 @@ package struct WebUIRequest: Sendable {
   let cfgScale: Double?
   let width: Int?
   let height: Int?
-  let sampler: String?
-  let scheduler: String?
+  /// How the steps are taken.
+  let sampling: SamplingChoice
   /// Whether the answer has the images.
   let sendsImages: Bool
   /// What the request sets for itself alone.
@@ -72,31 +72,32 @@ package struct WebUIRequest: Sendable {
     cfgScale = try fields.number("cfg_scale")
     width = try fields.integer("width", in: 1...Int(UInt16.max))
     height = try fields.integer("height", in: 1...Int(UInt16.max))
-    sampler = try Self.sampler(fields)
-    scheduler = try fields.name("scheduler")
+    (sampling, notes) = try Self.sampling(fields)
     sendsImages = try fields.flag("send_images") ?? true
     overrides = try WebUIOverrides(fields)
     images = route == .imageToImage ? try WebUIImages(fields) : nil
     controls = try WebUIControlUnit.units(of: fields)
     try Self.refuseOthers(fields)
     notes += overrides.notes + (images?.notes ?? [])
-    if let sampler, !WebUISampler.isOwn(sampler) {
-      notes.append("sampler_name is \(WebUISampler.name): flow-matching models have no other, such as \(sampler)")
-    }
-    if let scheduler, !WebUISampler.isOwn(scheduler: scheduler) {
-      notes.append("scheduler is the model's own, not \(scheduler)")
-    }
   }
 
-  private static func sampler(_ fields: WebUIFields) throws(APIError) -> String? {
+  private static func sampling(_ fields: WebUIFields) throws(APIError) -> (choice: SamplingChoice, notes: [String]) {
+    var choice = SamplingChoice.standard, notes: [String] = []
     var name = try fields.name("sampler_name")
     // The older name of the same field.
     if name == nil, fields.value("sampler_index")?.text != nil { name = try fields.name("sampler_index") }
-    guard let name else { return nil }
-    guard WebUISampler.isKnown(name) else {
-      throw fields.error("sampler_name", "is \"\(name.prefix(80))\": Sampler not found; use \(WebUISampler.name)")
+    if let name {
+      guard let named = WebUISampler.choice(name) else {
+        let list = SamplerName.allCases.map { WebUISampler.title($0) }.joined(separator: ", ")
+        throw fields.error("sampler_name", "is \"\(name.prefix(80))\": Sampler not found; use one of \(list)")
+      }
+      if named.sampler == nil { notes.append("sampler_name is Euler: this server does not have \(name)") }
+      (choice.sampler, choice.schedule) = (named.sampler ?? .euler, named.schedule)
     }
-    return name
+    guard let schedule = try fields.name("scheduler"), !WebUISampler.isOwn(schedule) else { return (choice, notes) }
+    choice.schedule = WebUISampler.schedule(schedule)
+    if choice.schedule == nil { notes.append("scheduler is the model's own, not \(schedule)") }
+    return (choice, notes)
   }
 
   /// Refuses what would give another image than asked for.

@@ -22,6 +22,8 @@ extension WebUIRequest {
     if let seed { fields["seed"] = JSON(seed) }
     if let steps { fields["steps"] = JSON(steps) }
     setGuidance(&fields, card)
+    if sampling.sampler != .euler { fields["sampler"] = .string(sampling.sampler.rawValue) }
+    if let schedule = sampling.schedule { fields["schedule"] = .string(schedule.rawValue) }
     if let format = overrides.format { fields["output_format"] = .string(format) }
     if let quality = overrides.quality { fields["output_compression"] = JSON(quality) }
     if let images { try setImages(&fields, images, mask, card) }
@@ -107,7 +109,7 @@ extension WebUIRequest {
   /// The fields of A1111's API by those of this one, where they differ.
   private static let names = [
     "image": "init_images", "strength": "denoising_strength", "padding_mask_crop": "inpaint_full_res_padding",
-    "true_cfg_scale": "cfg_scale", "n": "batch_size", "model": "sd_model_checkpoint",
+    "true_cfg_scale": "cfg_scale", "sampler": "sampler_name", "schedule": "scheduler", "n": "batch_size", "model": "sd_model_checkpoint",
     "control_image": "alwayson_scripts.controlnet.image", "control_scale": "alwayson_scripts.controlnet.weight",
     "control_start": "alwayson_scripts.controlnet.guidance_start",
     "control_end": "alwayson_scripts.controlnet.guidance_end", "output_format": "override_settings.samples_format",

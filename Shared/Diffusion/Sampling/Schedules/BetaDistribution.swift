@@ -1,12 +1,12 @@
 /// The symmetric beta distribution with both parameters 0.6, which the schedule `beta` takes its noise levels from
 /// (arXiv 2407.12173).
-enum BetaDistribution {
+package enum BetaDistribution {
   private static let shape = 0.6
   /// B(0.6, 0.6) = Γ(0.6)² / Γ(1.2).
   private static let normalisation = 2.4153442080024714
 
   /// The probability of a number up to `x`, from 0 to 1: the regularised incomplete beta function I_x(0.6, 0.6).
-  static func cumulative(_ x: Double) -> Double {
+  package static func cumulative(_ x: Double) -> Double {
     if x > 0.5 { return 1 - cumulative(1 - x) }
     guard x > 0 else { return 0 }
     return PortableMath.pow(x, shape) / normalisation * series(x)
@@ -24,7 +24,7 @@ enum BetaDistribution {
   }
 
   /// The number up to which there is the probability `p`, from 0 to 1.
-  static func quantile(_ p: Double) -> Double {
+  package static func quantile(_ p: Double) -> Double {
     if p > 0.5 { return 1 - quantile(1 - p) }
     guard p > 0 else { return 0 }
     // The first term of the series alone is below the probability, so its root is above the quantile.
