@@ -72,8 +72,8 @@ public struct ImageMetadata: Sendable, Equatable {
 
   /// Most adapters of an image.
   public static let maxLoras = 16
-  private static let maxLoraNameCharacters = 100
   private static let maxNameBytes = 32
+  private static let maxLoraNameCharacters = 128
 
   /// The values of an image; noise levels, background and adapters are set afterwards.
   ///

@@ -100,6 +100,8 @@ public enum Event: Hashable, Sendable {
   case workerRegistered(WorkerRegistration)
   /// A worker's heartbeat.
   case workerReported(WorkerID, WorkerReport)
+  /// A worker has said which adapters it has now.
+  case workerAdaptersChanged(WorkerID, WorkerAdapters)
   /// A worker wants no more tasks.
   case workerDraining(WorkerID)
   /// A worker said goodbye, or cannot be reached.

@@ -17,10 +17,12 @@ public struct TaskPlan: Hashable, Sendable {
   public var guidedStepCount: Int
   /// The pipeline that a worker must serve to do it; nil: every worker of the stage can.
   public var pipeline: PipelineName?
+  /// Digests of the adapters that a worker must have to do it.
+  public var adapters: [String] = []
   /// The request field that the task works on: a failure that blames the task's own input blames this field; nil: none.
   public var field: String?
 
-  /// A task for `stage`.
+  /// A task for `stage`; adapters are set afterwards.
   public init(
     stage: StageName, inputs: [Int] = [], content: String? = nil, stepCount: Int = 0, cost: Double = 1,
     guidedStepCount: Int = 0, pipeline: PipelineName? = nil, field: String? = nil

@@ -11,6 +11,8 @@ struct WorkerSession: Hashable, Sendable {
   /// When it was asked to load another model; nil: it was not.
   var switchAskedAt: Instant?
   var foreignCount: Int
+  /// As it has said last.
+  var adapters = WorkerAdapters()
   var attempts: OrderedDictionary<AttemptID, Attempt> = [:]
   /// Retryable failures since the last success.
   var faults = 0

@@ -24,14 +24,15 @@ extension Scheduler {
     }
   }
 
-  /// The worker to offer a task to: of those that may do it the one with most free credits, and among equals the
-  /// oldest. One that has failed with the task gets it again only when there is no other, free or not.
+  /// The worker to offer a task to: of those that may do it the one with most free credits or with its adapters in
+  /// memory, and among equals the oldest. One that has failed with the task gets it again only when there is no other,
+  /// free or not.
   private func worker(for task: ImageTask, now: Instant) -> WorkerID? {
-    var best: WorkerSession?
+    var best: (worker: WorkerID, preference: Int)?
     var isAnotherThere = false
     for worker in workers.values {
       let registration = worker.registration
-      guard registration.serves(task, ofAnyModel: omissions.contains(.model)), !worker.isLeaving,
+      guard worker.takes(task, ofAnyModel: omissions.contains(.model)), !worker.isLeaving,
         !worker.isQuarantined(now: now),
         task.numericsClass.map({ $0 == registration.numericsClass || omissions.contains(.numericsClass) }) ?? true
       else { continue }
@@ -42,9 +43,10 @@ extension Scheduler {
       }
       let freeCredits = omissions.contains(.credits) ? registration.credits : worker.freeCredits
       guard freeCredits > 0, !(hasFailed && isAnotherThere) else { continue }
-      if best.map({ worker.freeCredits > $0.freeCredits }) ?? true { best = worker }
+      let preference = worker.preference(for: task, freeCredits: worker.freeCredits)
+      if best.map({ preference > $0.preference }) ?? true { best = (registration.id, preference) }
     }
-    return best?.registration.id
+    return best?.worker
   }
 
   private mutating func offer(

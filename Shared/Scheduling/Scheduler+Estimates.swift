@@ -138,7 +138,7 @@ private struct Timetable {
   /// measured.
   private func firstFree(for task: ImageTask, readyAt: Double) -> (slot: Int, seconds: Double)? {
     var best: (slot: Int, startsAt: Double, seconds: Double)?
-    for (index, slot) in (slots[task.plan.stage] ?? []).enumerated() where slot.worker.registration.serves(task) {
+    for (index, slot) in (slots[task.plan.stage] ?? []).enumerated() where slot.worker.takes(task) {
       let startsAt = max(readyAt, slot.freeAt)
       guard best.map({ startsAt < $0.startsAt }) ?? true,
         let seconds = scheduler.expectedSeconds(task.plan, at: slot.worker)

@@ -82,7 +82,7 @@ extension Scheduler {
         let isBetter = { (other: WorkerSession) in
           other.freeCredits > 0 && !other.isLeaving && !other.isQuarantined(now: now)
             && other.pace.map { $0 * factor < pace } ?? false
-            && other.registration.serves(task)
+            && other.takes(task)
             && other.registration.numericsClass == worker.registration.numericsClass
             && !task.failedOn.contains(other.registration.name)
         }
@@ -102,7 +102,9 @@ extension Scheduler {
     for case .some(let id) in job.tasks {
       guard let task = tasks[id], task.state != .blocked else { continue }
       let stage = task.plan.stage.text
-      guard case .running(let worker) = task.state else { return "while the job waited for a \(stage)" }
+      guard case .running(let worker) = task.state else {
+        return "while the job waited for a \(stage)" + (lacksAdapters(task) ? " that has its adapters" : "")
+      }
       let steps = workers[worker]?.attempts[AttemptID(task: id, number: task.attemptNumber)]?.completedSteps ?? 0
       return "in the \(stage)" + (task.plan.stepCount > 0 ? " after \(steps) of \(task.plan.stepCount) steps" : "")
     }

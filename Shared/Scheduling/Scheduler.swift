@@ -113,6 +113,9 @@ public struct Scheduler: Sendable {
     switch event {
     case .workerRegistered(let registration): register(registration, now: now)
     case .workerReported(let worker, let report): takeReport(report, of: worker, now: now)
+    case .workerAdaptersChanged(let worker, let adapters):
+      hear(worker, now: now)
+      workers[worker]?.adapters = adapters
     case .workerDraining(let worker):
       hear(worker, now: now)
       workers[worker]?.isDraining = true

@@ -17,6 +17,8 @@ public protocol Stage: Sendable {
   var assists: Bool { get }
   /// What a gateway is sent with the registration, for other stages.
   var registrationTensors: [WireTensor] { get }
+  /// The adapters that requests may name now; asked many times a second, from any thread.
+  var servedAdapters: ServedAdapters { get }
 
   /// Computes one task, on a thread made for it: blocking is fine. As many calls run at a time as the worker has
   /// credits.
@@ -34,6 +36,8 @@ extension Stage {
   public var assists: Bool { false }
   /// None.
   public var registrationTensors: [WireTensor] { [] }
+  /// None.
+  public var servedAdapters: ServedAdapters { .none }
 }
 
 /// What to compute.

@@ -185,6 +185,7 @@ public actor Worker: Service {
         links[index].heartbeatAt = now + .milliseconds(registered.heartbeatIntervalMs)
         await send(Envelope(body: .heartbeat(heartbeat(registered, now))), link: index)
       }
+      await announceAdapters(link: index)
     }
     if links[index].needsRenewal(now, retryMs: configuration.registrationRetryMs) {
       let endpoint = links[index].endpoint

@@ -1,3 +1,4 @@
+import ClusterCore
 import Transport
 import Wire
 
@@ -29,6 +30,8 @@ struct WorkerLink {
   /// The last lease that it granted.
   var leaseMs = 0
   var refusalLoggedAt: Duration?
+  /// Of the list of adapters that its session knows.
+  var announcedRevision = ServedAdapters.none.revision
 
   /// Whether the connection is to be made anew: without a session, nothing was heard for as long as four registrations
   /// take, then twice as long each time, up to sixteen.

@@ -41,7 +41,8 @@ extension Worker {
       task.context.deliver(message, tensors: envelope.tensors)
     case .switchModel(let model): await switchModel(to: model, envelope, link: index)
     case .failed(let status): await refused(envelope, status, link: index)
-    case .register, .heartbeat, .accepted, .draining, .goodbye, .encodeResponse, .progress, .denoiseResponse,
+    case .register, .heartbeat, .servedAdapters, .accepted, .draining, .goodbye, .encodeResponse, .progress,
+      .denoiseResponse,
       .decodeResponse, .encodeImageResponse, .runResponse:
       let status = Status(.unimplemented, "a worker does not take \(envelope.body.name)")
       await send(Envelope(inReplyTo: envelope.messageID, task: envelope.task, body: .failed(status)), link: index)
@@ -90,9 +91,11 @@ extension Worker {
     links[index].session = .open(registered)
     links[index].renewed = nil
     links[index].leaseMs = registered.leaseMs
+    links[index].announcedRevision = ServedAdapters.none.revision
     links[index].heartbeatAt = time.elapsed + .milliseconds(registered.heartbeatIntervalMs)
     logger.info("registered", metadata: ["gateway": "\(links[index].endpoint)", "session": "\(registered.sessionID)"])
     if case .draining(let reason, _, _) = phase { await send(Envelope(body: .draining(reason: reason)), link: index) }
+    await announceAdapters(link: index)
     for reference in tasks(of: index) where pending[reference] != nil { await deliver(reference) }
   }
 
@@ -273,6 +276,8 @@ extension Worker {
     metrics.running(running.count)
     logger.info(
       "task ended", metadata: ["task": "\(reference)", "outcome": "\(outcome.name)", "seconds": "\(seconds)"])
+    // A task that is refused for an adapter that has gone must not come back.
+    await announceAdapters(link: task.link)
     pending[reference] = PendingAnswer(link: task.link, envelope: answer)
     await deliver(reference)
   }

@@ -76,6 +76,8 @@ public enum Body: Sendable, Equatable {
   case cancel(reason: String)
   /// Gateway → worker: drain, and load this one of your standby models.
   case switchModel(ModelIdentity)
+  /// Worker → gateway: the adapters that it has now.
+  case servedAdapters(AdapterAnnouncement)
   /// Worker → gateway: send no more tasks.
   case draining(reason: String)
   /// Worker → gateway: nothing runs any more, the session is over.
@@ -117,6 +119,7 @@ public enum Body: Sendable, Equatable {
     case .accepted: "accepted"
     case .cancel: "cancel"
     case .switchModel: "switch_model"
+    case .servedAdapters: "served_adapters"
     case .draining: "draining"
     case .goodbye: "goodbye"
     case .failed: "failed"

@@ -1,15 +1,6 @@
 import CWire
 import ClusterCore
 
-extension DenoiseRequest {
-  /// The kind of noise that a request with these options names, so that denoisers which do not know them refuse it
-  /// instead of leaving them out.
-  public var requiredNoise: NoiseKind {
-    if sampling != .standard { return .torchCPUWithOptions }
-    return sigmas.isEmpty ? .torchCPU : .torchCPUWithSigmas
-  }
-}
-
 extension SamplingChoice: WireMessage {
   static func initialize(_ message: UnsafeMutablePointer<Qwenimage__V1__Sampling>) {
     qwenimage__v1__sampling__init(message)

@@ -135,6 +135,7 @@ extension DenoiseRequest: WireMessage {
       throw .outOfRange(
         field: fields.name("sigmas[\(index)]"), value: "\(sigma)", allowed: "above 0 and at most 1")
     }
+    try fields.list("adapters", adapters) { (element, adapter) throws(WireError) in try adapter.check(element) }
     try sampling.check(fields.inside("sampling"), steps: steps, hasSigmas: !sigmas.isEmpty)
     guard noise == requiredNoise else {
       throw .outOfRange(field: fields.name("noise"), value: "\(noise)", allowed: "\(requiredNoise)")
@@ -166,6 +167,8 @@ extension DenoiseRequest: WireMessage {
     message.layers = UInt32(layers)
     message.n_sigmas = sigmas.count
     message.sigmas = arena.array(sigmas)
+    message.n_adapters = adapters.count
+    message.adapters = arena.array(adapters.map { $0.pointer(arena) })
     if sampling != .standard { message.sampling = sampling.pointer(arena) }
     message.branch = UInt32(branch)
   }
@@ -185,6 +188,7 @@ extension DenoiseRequest: WireMessage {
     controls = try ControlReference.list(message.controls, message.n_controls, "controls", of: fields)
     layers = Int(message.layers)
     sigmas = (0..<message.n_sigmas).map { message.sigmas[$0] }
+    adapters = try ChosenAdapter.list(message.adapters, message.n_adapters, "adapters", of: fields)
     sampling = try .optional(message.sampling, "sampling", of: fields) ?? .standard
     branch = Int(message.branch)
   }

@@ -149,6 +149,8 @@ public struct DenoiseRequest: Sendable, Equatable {
   public var layers = 0
   /// Noise levels of the steps before the shift, ``steps`` of them; none: the model's.
   public var sigmas: [Double] = []
+  /// Adapters that act together, in their order.
+  public var adapters: [ChosenAdapter] = []
   /// How the steps are taken.
   public var sampling = SamplingChoice.standard
   /// 0: the steps are made. From 1: for a denoiser that makes them, the velocities of this branch of guidance are

@@ -125,12 +125,13 @@ extension Registered: WireMessage {
     message.session_id = arena.text(sessionID)
     message.heartbeat_interval_ms = UInt32(heartbeatIntervalMs)
     message.lease_ms = UInt32(leaseMs)
+    message.takes_adapters = takesAdapters ? 1 : 0
   }
 
   init(_ message: Qwenimage__V1__Registered, _ fields: FieldCheck) {
     self.init(
       sessionID: String(field: message.session_id), heartbeatIntervalMs: Int(message.heartbeat_interval_ms),
-      leaseMs: Int(message.lease_ms))
+      leaseMs: Int(message.lease_ms), takesAdapters: message.takes_adapters != 0)
   }
 }
 

@@ -55,12 +55,15 @@ public struct Registered: Sendable, Equatable {
   public var heartbeatIntervalMs: Int
   /// A session without any message for this long is over.
   public var leaseMs: Int
+  /// Whether the gateway understands `AdapterAnnouncement`.
+  public var takesAdapters: Bool
 
   /// See the properties.
-  public init(sessionID: String, heartbeatIntervalMs: Int, leaseMs: Int) {
+  public init(sessionID: String, heartbeatIntervalMs: Int, leaseMs: Int, takesAdapters: Bool = false) {
     self.sessionID = sessionID
     self.heartbeatIntervalMs = heartbeatIntervalMs
     self.leaseMs = leaseMs
+    self.takesAdapters = takesAdapters
   }
 }
 

@@ -84,6 +84,13 @@ struct GoldenTests {
     .accepted,
     .cancel(reason: "client went away"),
     .switchModel(ModelIdentity(id: "m", fingerprint: "f")),
+    .servedAdapters(
+      AdapterAnnouncement(
+        sessionID: "s-9", total: 300, offset: 256,
+        adapters: [
+          ServedAdapter(name: "style_v1.5", digest: String(repeating: "0a", count: 32), isLoaded: true),
+          ServedAdapter(name: "x", digest: String(repeating: "f", count: 64)),
+        ])),
     .draining(reason: "SIGTERM"),
     .goodbye(reason: "done"),
     .failed(Status(.invalidArgument, "steps: 0", field: "steps")),

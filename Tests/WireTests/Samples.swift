@@ -23,7 +23,7 @@ extension FrameBuffer {
 
 /// Draws envelopes of every kind, with values from the whole range that each field allows.
 struct EnvelopeGenerator {
-  static let bodyKinds = 22
+  static let bodyKinds = 23
   var random: SeededGenerator
 
   init(seed: UInt64) { random = SeededGenerator(seed: seed) }
@@ -73,8 +73,9 @@ struct EnvelopeGenerator {
           modelID: identifier(), image: preparedImage(), posterior: flag() ? .mean : .sample, seed: random.next(),
           precedingDraws: integer(0...64), mask: maybe { $0.preparedImage() }))
     case 18: .encodeImageResponse(EncodeImageResponse(size: size(), computeSeconds: seconds()))
-    case 20: .exchange(exchange())
+    case 21: .exchange(exchange())
     case 19: .switchModel(ModelIdentity(id: identifier(), fingerprint: identifier()))
+    case 20: .servedAdapters(announcement())
     default: .runResponse(RunResponse(parameters: parameters(), computeSeconds: seconds()))
     }
   }
@@ -83,6 +84,21 @@ struct EnvelopeGenerator {
     let kind = Exchange.Kind.allCases.randomElement(using: &random)!
     let call = kind == .state || kind == .velocity ? integer(1...1_000_000) : 0
     return Exchange(kind, call: call, step: kind == .state ? integer(0...1000) : 0)
+  }
+
+  private mutating func announcement() -> AdapterAnnouncement {
+    let adapters = many(5) { ServedAdapter(name: $0.adapterName(), digest: $0.digest(), isLoaded: $0.flag()) }
+    let offset = integer(0...900)
+    return AdapterAnnouncement(
+      sessionID: identifier(), total: integer((offset + adapters.count)...1000), offset: offset, adapters: adapters)
+  }
+
+  private mutating func adapterName() -> String {
+    "a" + String((0..<integer(0...127)).map { _ in "azAZ09._-".randomElement(using: &random)! })
+  }
+
+  private mutating func digest() -> String {
+    String((0..<64).map { _ in "0123456789abcdef".randomElement(using: &random)! })
   }
 
   private mutating func register() -> Register {
@@ -172,6 +188,9 @@ struct EnvelopeGenerator {
         sampler: SamplerName.allCases.randomElement(using: &random)!,
         schedule: request.sigmas.isEmpty ? maybe { ScheduleName.allCases.randomElement(using: &$0.random)! } : nil,
         cfgSteps: maybe { $0.integer(0...steps) })
+    }
+    request.adapters = many(3) {
+      ChosenAdapter(name: $0.adapterName(), digest: $0.digest(), scale: .random(in: -10...10, using: &$0.random))
     }
     request.noise = request.requiredNoise
     request.controls = many(3) {

@@ -139,12 +139,14 @@ public struct FieldReader {
   }
 
   /// The members of the objects of a list; nil when the field is absent or null.
-  public mutating func objects(_ name: String, maxCount: Int) throws(APIError) -> [FieldReader]? {
+  public mutating func objects(
+    _ name: String, minCount: Int = 1, maxCount: Int
+  ) throws(APIError) -> [FieldReader]? {
     guard let value = value(name).map(typed) else { return nil }
     guard case .array(let elements) = value else { throw wrongType(name, "a list", value) }
-    guard (1...maxCount).contains(elements.count) else {
+    guard (minCount...maxCount).contains(elements.count) else {
       throw APIError(
-        .invalidValue, "\(name) has \(elements.count) elements, but must have 1 to \(maxCount)", param: name)
+        .invalidValue, "\(name) has \(elements.count) elements, but must have \(minCount) to \(maxCount)", param: name)
     }
     return try elements.enumerated().map { (index, element) throws(APIError) in
       guard case .object = element else { throw wrongType("\(name)[\(index)]", "an object", element) }

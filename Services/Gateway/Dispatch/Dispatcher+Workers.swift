@@ -123,6 +123,7 @@ extension Dispatcher {
     }
     switch envelope.body {
     case .heartbeat(let heartbeat): take(heartbeat, envelope, session)
+    case .servedAdapters(let announcement): take(announcement, session)
     case .draining(let reason):
       logger.info("worker draining", metadata: ["worker": "\(session.register.workerID)", "reason": "\(reason)"])
       process(.workerDraining(session.id))
@@ -159,7 +160,7 @@ extension Dispatcher {
     let registered = Registered(
       sessionID: workers.sessionName(of: session.id),
       heartbeatIntervalMs: Int(configuration.heartbeatInterval / .milliseconds(1)),
-      leaseMs: Int(configuration.scheduling.lease / .milliseconds(1)))
+      leaseMs: Int(configuration.scheduling.lease / .milliseconds(1)), takesAdapters: true)
     answer(.registered(registered), to: envelope, at: peer)
     let running = register.running.compactMap(\.attemptID)
     process(

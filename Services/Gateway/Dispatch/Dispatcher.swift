@@ -262,9 +262,9 @@ public actor Dispatcher: Service {
   /// The tenants that the operator has named, instead of those named before.
   public func setTenants(_ tenants: [Tenant]) { process(.tenantsChanged(tenants)) }
 
-  /// What workers said of themselves: as they registered, and at their last heartbeat.
-  public var workerDetails: [WorkerID: (register: Register, heartbeat: Heartbeat?)] {
-    workers.sessions.values.reduce(into: [:]) { $0[$1.id] = ($1.register, $1.heartbeat) }
+  /// What workers said of themselves: as they registered, at their last heartbeat, and of their adapters.
+  public var workerDetails: [WorkerID: (register: Register, heartbeat: Heartbeat?, adapters: [ServedAdapter])] {
+    workers.sessions.values.reduce(into: [:]) { $0[$1.id] = ($1.register, $1.heartbeat, $1.adapters) }
   }
 }
 

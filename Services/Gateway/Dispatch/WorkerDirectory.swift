@@ -14,6 +14,10 @@ struct WorkerDirectory {
     /// What latents of its model look like, if it has said so.
     let previewMap: WireTensor?
     var heartbeat: Heartbeat?
+    /// As it has said last.
+    var adapters: [ServedAdapter] = []
+    /// The beginning of its next list.
+    var adapterParts: [ServedAdapter] = []
 
     var model: ModelIdentity { register.card.model }
     /// Of the model that it has loaded, and of those that it can load.
@@ -26,6 +30,8 @@ struct WorkerDirectory {
   private var ids: [PeerID: WorkerID] = [:]
   /// The models that workers have brought.
   private(set) var catalog: ModelCatalog
+  /// The adapters of workers that have left, of models without a worker that has any.
+  private var departedAdapters: [ModelIdentity: [ServedAdapter]] = [:]
 
   /// `instance` identifies this run of the gateway.
   init(instance: String, catalog: ModelCatalog) {
@@ -74,7 +80,7 @@ struct WorkerDirectory {
     }
     lastID += 1
     // A peer that registers again has given up its earlier session.
-    if let earlier = ids[peer] { sessions[earlier] = nil }
+    if let earlier = ids[peer] { remove(earlier) }
     sessions[session.id] = session
     ids[peer] = session.id
     for card in session.cards { catalog.insert(card, nowUnix: nowUnix) }
@@ -90,8 +96,28 @@ struct WorkerDirectory {
     sessions[id]?.heartbeat = heartbeat
   }
 
+  /// Takes a part of a worker's list of adapters; returns the list when it is complete.
+  mutating func note(_ announcement: AdapterAnnouncement, of id: WorkerID) -> [ServedAdapter]? {
+    guard var session = sessions[id] else { return nil }
+    let adapters = announcement.added(to: &session.adapterParts)
+    if let adapters {
+      session.adapters = adapters
+      departedAdapters[session.model] = nil
+    }
+    sessions[id] = session
+    return adapters
+  }
+
+  /// The adapters that can be asked for with a model: those of its workers, or, as long as none of them has any, those
+  /// of the worker that has left last. Jobs wait for it as they wait for any worker.
+  func adapters(of model: ModelIdentity) -> AdapterCatalog {
+    let lists = sessions.values.filter { $0.model == model && !$0.adapters.isEmpty }.map(\.adapters)
+    return AdapterCatalog(lists.isEmpty ? departedAdapters[model].map { [$0] } ?? [] : lists)
+  }
+
   mutating func remove(_ id: WorkerID) {
     guard let session = sessions.removeValue(forKey: id) else { return }
+    if !session.adapters.isEmpty { departedAdapters[session.model] = session.adapters }
     if ids[session.peer] == id { ids[session.peer] = nil }
   }
 

@@ -2,6 +2,7 @@ import Foundation
 import GatewayAPI
 import GatewayDispatch
 import GatewayPipelines
+import ImageCodec
 import Journal
 import Scheduling
 
@@ -82,6 +83,8 @@ struct JobBody: Encodable {
   var cfgSteps: Int?
   var outputFormat: String
   var background: String
+  /// The adapters that act; absent: none.
+  var loras: [ImageMetadata.AppliedAdapter]?
   var priority: String
   var tags: [String]
   var metadata: [String: String]
@@ -119,6 +122,8 @@ struct JobBody: Encodable {
     (schedule, cfgSteps) = (sampling.schedule?.rawValue, sampling.cfgSteps)
     outputFormat = first.encoding.format.name
     background = first.isTransparent ? "transparent" : "opaque"
+    let adapters = first.metadata.loras
+    loras = adapters.isEmpty ? nil : adapters
     priority = job.request.priority.rawValue
     tags = job.request.options.tags
     metadata = job.request.options.metadata

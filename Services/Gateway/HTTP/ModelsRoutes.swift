@@ -47,6 +47,8 @@ struct ModelsRoutes: Sendable {
     var maxReferences: Int
     /// Whether requests may ask for their prompts to be rewritten.
     var enhancePrompt: Bool
+    /// The adapters that requests may name, by their names.
+    var loras: [AdapterItem] = []
     /// The steps of a distilled model's schedule, whatever a request asks for.
     var scheduleSteps: Int?
     /// What requests may name.
@@ -85,11 +87,14 @@ struct ModelsRoutes: Sendable {
   private func models() async -> [Model] {
     let catalog = await dispatcher.catalog
     let status = await dispatcher.status
-    let models = catalog.modelIDs.compactMap { id -> Model? in
-      guard let card = try? catalog.card(named: id, status: status) else { return nil }
-      return Model(
+    var models: [Model] = []
+    for id in catalog.modelIDs {
+      guard let card = try? catalog.card(named: id, status: status) else { continue }
+      var model = Model(
         card, created: catalog.createdUnix(id), ready: catalog.readyPipelines(of: card, status),
         enhancesPrompts: dispatcher.enhancesPrompts)
+      model.loras = await dispatcher.adapters(of: card.model).entries.map { AdapterItem($0) }
+      models.append(model)
     }
     // Clients look there for the name that they are going to use.
     let further = aliases.names.compactMap { name -> Model? in

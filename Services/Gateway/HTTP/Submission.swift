@@ -89,6 +89,7 @@ struct Submission: Sendable {
   /// What is submitted for a request, but for its key.
   private func job(of imageRequest: GenerationRequest, _ context: GatewayContext) async throws -> JobRequest {
     let card = try await card(named: imageRequest.model)
+    let imageRequest = try await dispatcher.resolvingAdapters(of: imageRequest, for: card.model)
     let pending = await dispatcher.pendingPipelines(of: card)
     // Below 2^53, so that every client can read it back exactly.
     let randomSeed = UInt64.random(in: 0..<1 << 52)

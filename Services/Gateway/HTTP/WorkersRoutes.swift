@@ -1,3 +1,4 @@
+import ClusterCore
 import GatewayDispatch
 import Hummingbird
 import Scheduling
@@ -25,6 +26,8 @@ struct WorkersRoutes: Sendable {
     var fingerprint: String
     /// Names of the models that it can load in place of that one.
     var standbyModels: [String]
+    /// The adapters that requests may name; absent: none.
+    var adapters: [AdapterItem]?
     var componentFingerprint: String
     var numericsClass: String
     var credits: Int
@@ -57,20 +60,21 @@ struct WorkersRoutes: Sendable {
     let status = await dispatcher.status
     let details = await dispatcher.workerDetails
     let workers = status.workers.compactMap { worker in
-      details[worker.registration.id].map { Worker(worker, $0.register, $0.heartbeat) }
+      details[worker.registration.id].map { Worker(worker, $0.register, $0.heartbeat, $0.adapters) }
     }
     return List(data: workers, queuedJobs: status.queuedImages, startedJobs: status.startedImages)
   }
 }
 
 extension WorkersRoutes.Worker {
-  init(_ status: WorkerStatus, _ register: Register, _ heartbeat: Heartbeat?) {
+  init(_ status: WorkerStatus, _ register: Register, _ heartbeat: Heartbeat?, _ adapters: [ServedAdapter]) {
     id = register.workerID
     stage = status.registration.stage.text
     state = status.state.rawValue
     model = status.registration.model.id
     fingerprint = status.registration.model.fingerprint
     standbyModels = register.standbyCards.map(\.model.id)
+    self.adapters = adapters.isEmpty ? nil : adapters.map { AdapterItem($0) }
     componentFingerprint = register.componentFingerprint
     numericsClass = register.numericsClass
     credits = register.credits

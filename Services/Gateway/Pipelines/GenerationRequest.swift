@@ -66,6 +66,8 @@ public struct GenerationRequest: Hashable, Sendable {
   public var resultFormat = ResultFormat.base64
   /// What is behind what the images show.
   var background = BackgroundChoice.auto
+  /// Adapters that act together, in their order; once the request is for a model, with the digests of their contents.
+  public var loras: [RequestedAdapter] = []
   /// What file an image becomes.
   var encoding = ImageEncoding.png
 
@@ -166,6 +168,7 @@ public struct GenerationRequest: Hashable, Sendable {
     outpainting = try Outpainting(&fields)
     object = try ObjectEdit(&fields)
     instructions = try EditInstruction.list(&fields, pipelines, maxPromptBytes: maxPromptBytes)
+    loras = try RequestedAdapter.list(&fields)
     options = try pipelines.readOptions(&fields)
     let names = Set(options.values.flatMap(\.keys))
     optionFields = names.filter { fields.holds($0) }

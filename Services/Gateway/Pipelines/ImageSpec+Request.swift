@@ -64,6 +64,7 @@ extension ImageSpec {
     try inputs.finish(&options, pipeline.name, size, card)
     options[Outpainting.key] = request.outpainting.map { .object($0.option) }
     options[ObjectEdit.key] = request.object.map { .object($0.option) }
+    options[RequestedAdapter.field] = try request.lorasOption()
     let kept = inputs.all
     let spec = ImageSpec(
       card: card, pipeline: pipeline.name, prompt: prompt,

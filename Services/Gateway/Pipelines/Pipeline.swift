@@ -43,6 +43,7 @@ public struct Pipeline: Sendable {
   /// What keeps ``tasks`` from being made of a specification, which the journal may have from anywhere; nil: nothing.
   /// Those of ``ImageSpec/images(of:card:pipelines:intake:randomSeed:)`` are right.
   public func problem(of spec: ImageSpec) -> String? {
+    if let problem = spec.adapterProblem { return problem }
     if name == .editSequence { return Self.problem(ofSequence: spec) }
     let masks = spec.inputs.count { $0.role == .mask }
     for (field, count, allowed) in [

@@ -7,8 +7,8 @@ import Wire
 extension ImageSpec {
   /// Keys of ``options`` that say what file the result is; absent: PNG.
   private static let formatKey = "output_format", qualityKey = "output_compression"
-  /// The keys of ``options`` that are about the result only.
-  static let resultKeys: Set = [formatKey, qualityKey, backgroundKey]
+  /// The keys of ``options`` that several edits have in common with their result.
+  static let resultKeys: Set = [formatKey, qualityKey, backgroundKey, RequestedAdapter.field]
 
   /// What file the result is.
   public var encoding: ImageEncoding {

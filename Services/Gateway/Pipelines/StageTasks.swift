@@ -105,11 +105,12 @@ extension PipelineTask {
     let encoded = image.map { [$0] } ?? references.indices.map { prompts.count + $0 }
     let sizes = imageIsReference ? [spec.size] : references
     let tokens = sizes.reduce(spec.tokenCount) { $0 + spec.card.latents.packedShape(of: $1)[0] }
-    let plan = TaskPlan(
+    var plan = TaskPlan(
       stage: .denoiser, inputs: prompts + encoded + controls, stepCount: spec.stepCount,
       cost: Double(spec.evaluations(branches: prompts.count)) * Double(tokens),
       guidedStepCount: prompts.count > 1 ? min(spec.sampling.cfgSteps ?? spec.stepCount, spec.stepCount) : 0,
       pipeline: spec.pipeline == .textToImage ? nil : spec.pipeline)
+    plan.adapters = spec.adapters.map(\.digest)
     let encodedNames = image == nil ? references.indices.map { TensorName.reference($0) } : [TensorName.imageLatents]
     let names =
       [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].prefix(prompts.count) + encodedNames
@@ -122,6 +123,7 @@ extension PipelineTask {
         checkpointIntervalSeconds: input.checkpointInterval / .seconds(1))
       request.references = sizes
       (request.sigmas, request.sampling) = (spec.sigmas, spec.sampling)
+      request.adapters = spec.adapters
       request.layers = spec.layers == 0 ? 0 : spec.latentCount
       request.startStep = spec.startStep
       // An image that is sampled comes first out of the generator.

@@ -7,6 +7,51 @@
 #endif
 
 #include "qwenimage/v1/denoiser.pb-c.h"
+void   qwenimage__v1__adapter__init
+                     (Qwenimage__V1__Adapter         *message)
+{
+  static const Qwenimage__V1__Adapter init_value = QWENIMAGE__V1__ADAPTER__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__adapter__get_packed_size
+                     (const Qwenimage__V1__Adapter *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__adapter__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__adapter__pack
+                     (const Qwenimage__V1__Adapter *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__adapter__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__adapter__pack_to_buffer
+                     (const Qwenimage__V1__Adapter *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__adapter__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__Adapter *
+       qwenimage__v1__adapter__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__Adapter *)
+     protobuf_c_message_unpack (&qwenimage__v1__adapter__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__adapter__free_unpacked
+                     (Qwenimage__V1__Adapter *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__adapter__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   qwenimage__v1__sampling__init
                      (Qwenimage__V1__Sampling         *message)
 {
@@ -232,6 +277,70 @@ void   qwenimage__v1__denoise_response__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__denoise_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+static const ProtobufCFieldDescriptor qwenimage__v1__adapter__field_descriptors[3] =
+{
+  {
+    "name",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Adapter, name),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "digest",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Adapter, digest),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "scale",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Adapter, scale),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__adapter__field_indices_by_name[] = {
+  1,   /* field[1] = digest */
+  0,   /* field[0] = name */
+  2,   /* field[2] = scale */
+};
+static const ProtobufCIntRange qwenimage__v1__adapter__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__adapter__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.Adapter",
+  "Adapter",
+  "Qwenimage__V1__Adapter",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__Adapter),
+  3,
+  qwenimage__v1__adapter__field_descriptors,
+  qwenimage__v1__adapter__field_indices_by_name,
+  1,  qwenimage__v1__adapter__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__adapter__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor qwenimage__v1__sampling__field_descriptors[4] =
 {
   {
@@ -399,7 +508,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__control__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[19] =
+static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[20] =
 {
   {
     "model_id",
@@ -606,6 +715,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "adapters",
+    19,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__DenoiseRequest, n_adapters),
+    offsetof(Qwenimage__V1__DenoiseRequest, adapters),
+    &qwenimage__v1__adapter__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "sampling",
     20,
     PROTOBUF_C_LABEL_NONE,
@@ -631,7 +752,8 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
   },
 };
 static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = {
-  18,   /* field[18] = branch */
+  17,   /* field[17] = adapters */
+  19,   /* field[19] = branch */
   9,   /* field[9] = checkpoint_interval_seconds */
   14,   /* field[14] = controls */
   7,   /* field[7] = first_step */
@@ -643,7 +765,7 @@ static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = 
   8,   /* field[8] = parameters */
   12,   /* field[12] = preceding_draws */
   10,   /* field[10] = references */
-  17,   /* field[17] = sampling */
+  18,   /* field[18] = sampling */
   5,   /* field[5] = seed */
   16,   /* field[16] = sigmas */
   11,   /* field[11] = start_step */
@@ -651,13 +773,12 @@ static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = 
   4,   /* field[4] = true_cfg_scale */
   1,   /* field[1] = width_px */
 };
-static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[4 + 1] =
+static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 10, 8 },
-  { 20, 17 },
-  { 22, 18 },
-  { 0, 19 }
+  { 22, 19 },
+  { 0, 20 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
 {
@@ -667,10 +788,10 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
   "Qwenimage__V1__DenoiseRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DenoiseRequest),
-  19,
+  20,
   qwenimage__v1__denoise_request__field_descriptors,
   qwenimage__v1__denoise_request__field_indices_by_name,
-  4,  qwenimage__v1__denoise_request__number_ranges,
+  3,  qwenimage__v1__denoise_request__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__denoise_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

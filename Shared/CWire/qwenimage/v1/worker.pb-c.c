@@ -97,6 +97,96 @@ void   qwenimage__v1__registered__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__registered__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   qwenimage__v1__served_adapter__init
+                     (Qwenimage__V1__ServedAdapter         *message)
+{
+  static const Qwenimage__V1__ServedAdapter init_value = QWENIMAGE__V1__SERVED_ADAPTER__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__served_adapter__get_packed_size
+                     (const Qwenimage__V1__ServedAdapter *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__served_adapter__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__served_adapter__pack
+                     (const Qwenimage__V1__ServedAdapter *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__served_adapter__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__served_adapter__pack_to_buffer
+                     (const Qwenimage__V1__ServedAdapter *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__served_adapter__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__ServedAdapter *
+       qwenimage__v1__served_adapter__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__ServedAdapter *)
+     protobuf_c_message_unpack (&qwenimage__v1__served_adapter__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__served_adapter__free_unpacked
+                     (Qwenimage__V1__ServedAdapter *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__served_adapter__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   qwenimage__v1__served_adapters__init
+                     (Qwenimage__V1__ServedAdapters         *message)
+{
+  static const Qwenimage__V1__ServedAdapters init_value = QWENIMAGE__V1__SERVED_ADAPTERS__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__served_adapters__get_packed_size
+                     (const Qwenimage__V1__ServedAdapters *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__served_adapters__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__served_adapters__pack
+                     (const Qwenimage__V1__ServedAdapters *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__served_adapters__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__served_adapters__pack_to_buffer
+                     (const Qwenimage__V1__ServedAdapters *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__served_adapters__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__ServedAdapters *
+       qwenimage__v1__served_adapters__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__ServedAdapters *)
+     protobuf_c_message_unpack (&qwenimage__v1__served_adapters__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__served_adapters__free_unpacked
+                     (Qwenimage__V1__ServedAdapters *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__served_adapters__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   qwenimage__v1__task_activity__init
                      (Qwenimage__V1__TaskActivity         *message)
 {
@@ -696,7 +786,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__register__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__registered__field_descriptors[3] =
+static const ProtobufCFieldDescriptor qwenimage__v1__registered__field_descriptors[4] =
 {
   {
     "session_id",
@@ -734,16 +824,29 @@ static const ProtobufCFieldDescriptor qwenimage__v1__registered__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "takes_adapters",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Registered, takes_adapters),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__registered__field_indices_by_name[] = {
   1,   /* field[1] = heartbeat_interval_ms */
   2,   /* field[2] = lease_ms */
   0,   /* field[0] = session_id */
+  3,   /* field[3] = takes_adapters */
 };
 static const ProtobufCIntRange qwenimage__v1__registered__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__registered__descriptor =
 {
@@ -753,11 +856,152 @@ const ProtobufCMessageDescriptor qwenimage__v1__registered__descriptor =
   "Qwenimage__V1__Registered",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Registered),
-  3,
+  4,
   qwenimage__v1__registered__field_descriptors,
   qwenimage__v1__registered__field_indices_by_name,
   1,  qwenimage__v1__registered__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__registered__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor qwenimage__v1__served_adapter__field_descriptors[3] =
+{
+  {
+    "name",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ServedAdapter, name),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "digest",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ServedAdapter, digest),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "loaded",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ServedAdapter, loaded),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__served_adapter__field_indices_by_name[] = {
+  1,   /* field[1] = digest */
+  2,   /* field[2] = loaded */
+  0,   /* field[0] = name */
+};
+static const ProtobufCIntRange qwenimage__v1__served_adapter__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__served_adapter__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.ServedAdapter",
+  "ServedAdapter",
+  "Qwenimage__V1__ServedAdapter",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__ServedAdapter),
+  3,
+  qwenimage__v1__served_adapter__field_descriptors,
+  qwenimage__v1__served_adapter__field_indices_by_name,
+  1,  qwenimage__v1__served_adapter__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__served_adapter__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor qwenimage__v1__served_adapters__field_descriptors[4] =
+{
+  {
+    "session_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ServedAdapters, session_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "total",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ServedAdapters, total),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "offset",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ServedAdapters, offset),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "adapters",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__ServedAdapters, n_adapters),
+    offsetof(Qwenimage__V1__ServedAdapters, adapters),
+    &qwenimage__v1__served_adapter__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__served_adapters__field_indices_by_name[] = {
+  3,   /* field[3] = adapters */
+  2,   /* field[2] = offset */
+  0,   /* field[0] = session_id */
+  1,   /* field[1] = total */
+};
+static const ProtobufCIntRange qwenimage__v1__served_adapters__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__served_adapters__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.ServedAdapters",
+  "ServedAdapters",
+  "Qwenimage__V1__ServedAdapters",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__ServedAdapters),
+  4,
+  qwenimage__v1__served_adapters__field_descriptors,
+  qwenimage__v1__served_adapters__field_indices_by_name,
+  1,  qwenimage__v1__served_adapters__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__served_adapters__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor qwenimage__v1__task_activity__field_descriptors[4] =

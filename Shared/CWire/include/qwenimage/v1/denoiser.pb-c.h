@@ -18,6 +18,7 @@ PROTOBUF_C__BEGIN_DECLS
 #include "qwenimage/v1/model_card.pb-c.h"
 #include "qwenimage/v1/parameter.pb-c.h"
 
+typedef struct Qwenimage__V1__Adapter Qwenimage__V1__Adapter;
 typedef struct Qwenimage__V1__Sampling Qwenimage__V1__Sampling;
 typedef struct Qwenimage__V1__Control Qwenimage__V1__Control;
 typedef struct Qwenimage__V1__DenoiseRequest Qwenimage__V1__DenoiseRequest;
@@ -68,6 +69,30 @@ typedef enum _Qwenimage__V1__ExchangeKind {
 } Qwenimage__V1__ExchangeKind;
 
 /* --- messages --- */
+
+/*
+ * An adapter that acts beside the network's weights.
+ */
+struct  Qwenimage__V1__Adapter
+{
+  ProtobufCMessage base;
+  /*
+   * As the request calls it: 1 to 128 characters of A-Z, a-z, 0-9, dots, underscores and hyphens, the first no dot.
+   */
+  char *name;
+  /*
+   * SHA-256 of its contents, in hexadecimal: the worker's adapter of that name must have it.
+   */
+  char *digest;
+  /*
+   * What it adds is multiplied with.
+   */
+  double scale;
+};
+#define QWENIMAGE__V1__ADAPTER__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__adapter__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
+
 
 /*
  * How the steps are taken, where a request chooses it.
@@ -183,6 +208,11 @@ struct  Qwenimage__V1__DenoiseRequest
   size_t n_sigmas;
   double *sigmas;
   /*
+   * In the order in which they act together. Only workers that have announced all of them get such a request.
+   */
+  size_t n_adapters;
+  Qwenimage__V1__Adapter **adapters;
+  /*
    * Absent: Euler's method, the model's noise levels or those of `sigmas`, and guidance in all steps.
    */
   Qwenimage__V1__Sampling *sampling;
@@ -194,7 +224,7 @@ struct  Qwenimage__V1__DenoiseRequest
 };
 #define QWENIMAGE__V1__DENOISE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__denoise_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0, 0,NULL, NULL, 0 }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0, 0,NULL, 0,NULL, NULL, 0 }
 
 
 /*
@@ -233,6 +263,25 @@ struct  Qwenimage__V1__DenoiseResponse
     , 0, 0 }
 
 
+/* Qwenimage__V1__Adapter methods */
+void   qwenimage__v1__adapter__init
+                     (Qwenimage__V1__Adapter         *message);
+size_t qwenimage__v1__adapter__get_packed_size
+                     (const Qwenimage__V1__Adapter   *message);
+size_t qwenimage__v1__adapter__pack
+                     (const Qwenimage__V1__Adapter   *message,
+                      uint8_t             *out);
+size_t qwenimage__v1__adapter__pack_to_buffer
+                     (const Qwenimage__V1__Adapter   *message,
+                      ProtobufCBuffer     *buffer);
+Qwenimage__V1__Adapter *
+       qwenimage__v1__adapter__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   qwenimage__v1__adapter__free_unpacked
+                     (Qwenimage__V1__Adapter *message,
+                      ProtobufCAllocator *allocator);
 /* Qwenimage__V1__Sampling methods */
 void   qwenimage__v1__sampling__init
                      (Qwenimage__V1__Sampling         *message);
@@ -330,6 +379,9 @@ void   qwenimage__v1__denoise_response__free_unpacked
                       ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
+typedef void (*Qwenimage__V1__Adapter_Closure)
+                 (const Qwenimage__V1__Adapter *message,
+                  void *closure_data);
 typedef void (*Qwenimage__V1__Sampling_Closure)
                  (const Qwenimage__V1__Sampling *message,
                   void *closure_data);
@@ -353,6 +405,7 @@ typedef void (*Qwenimage__V1__DenoiseResponse_Closure)
 
 extern const ProtobufCEnumDescriptor    qwenimage__v1__noise_kind__descriptor;
 extern const ProtobufCEnumDescriptor    qwenimage__v1__exchange_kind__descriptor;
+extern const ProtobufCMessageDescriptor qwenimage__v1__adapter__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__sampling__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor;

@@ -20,6 +20,8 @@ PROTOBUF_C__BEGIN_DECLS
 
 typedef struct Qwenimage__V1__Register Qwenimage__V1__Register;
 typedef struct Qwenimage__V1__Registered Qwenimage__V1__Registered;
+typedef struct Qwenimage__V1__ServedAdapter Qwenimage__V1__ServedAdapter;
+typedef struct Qwenimage__V1__ServedAdapters Qwenimage__V1__ServedAdapters;
 typedef struct Qwenimage__V1__TaskActivity Qwenimage__V1__TaskActivity;
 typedef struct Qwenimage__V1__Heartbeat Qwenimage__V1__Heartbeat;
 typedef struct Qwenimage__V1__HeartbeatReply Qwenimage__V1__HeartbeatReply;
@@ -115,10 +117,62 @@ struct  Qwenimage__V1__Registered
    * A session without any message for this long is over, and its tasks go to others.
    */
   uint32_t lease_ms;
+  /*
+   * Whether the gateway understands ServedAdapters.
+   */
+  protobuf_c_boolean takes_adapters;
 };
 #define QWENIMAGE__V1__REGISTERED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__registered__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0 }
+    , (char *)protobuf_c_empty_string, 0, 0, 0 }
+
+
+/*
+ * An adapter that the worker can put beside the weights of its model.
+ */
+struct  Qwenimage__V1__ServedAdapter
+{
+  ProtobufCMessage base;
+  /*
+   * As requests call it; see Adapter.
+   */
+  char *name;
+  /*
+   * SHA-256 of its contents, in hexadecimal.
+   */
+  char *digest;
+  /*
+   * Whether it is in memory, ready for the next task.
+   */
+  protobuf_c_boolean loaded;
+};
+#define QWENIMAGE__V1__SERVED_ADAPTER__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__served_adapter__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
+
+
+/*
+ * Worker to gateway: the adapters that it has now, in the order of their names. A long list comes in several messages,
+ * one after the other, and counts when it is complete.
+ */
+struct  Qwenimage__V1__ServedAdapters
+{
+  ProtobufCMessage base;
+  char *session_id;
+  /*
+   * Adapters of the whole list.
+   */
+  uint32_t total;
+  /*
+   * Adapters of the messages before; 0: a list begins.
+   */
+  uint32_t offset;
+  size_t n_adapters;
+  Qwenimage__V1__ServedAdapter **adapters;
+};
+#define QWENIMAGE__V1__SERVED_ADAPTERS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__served_adapters__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, 0, 0,NULL }
 
 
 /*
@@ -291,6 +345,44 @@ Qwenimage__V1__Registered *
                       const uint8_t       *data);
 void   qwenimage__v1__registered__free_unpacked
                      (Qwenimage__V1__Registered *message,
+                      ProtobufCAllocator *allocator);
+/* Qwenimage__V1__ServedAdapter methods */
+void   qwenimage__v1__served_adapter__init
+                     (Qwenimage__V1__ServedAdapter         *message);
+size_t qwenimage__v1__served_adapter__get_packed_size
+                     (const Qwenimage__V1__ServedAdapter   *message);
+size_t qwenimage__v1__served_adapter__pack
+                     (const Qwenimage__V1__ServedAdapter   *message,
+                      uint8_t             *out);
+size_t qwenimage__v1__served_adapter__pack_to_buffer
+                     (const Qwenimage__V1__ServedAdapter   *message,
+                      ProtobufCBuffer     *buffer);
+Qwenimage__V1__ServedAdapter *
+       qwenimage__v1__served_adapter__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   qwenimage__v1__served_adapter__free_unpacked
+                     (Qwenimage__V1__ServedAdapter *message,
+                      ProtobufCAllocator *allocator);
+/* Qwenimage__V1__ServedAdapters methods */
+void   qwenimage__v1__served_adapters__init
+                     (Qwenimage__V1__ServedAdapters         *message);
+size_t qwenimage__v1__served_adapters__get_packed_size
+                     (const Qwenimage__V1__ServedAdapters   *message);
+size_t qwenimage__v1__served_adapters__pack
+                     (const Qwenimage__V1__ServedAdapters   *message,
+                      uint8_t             *out);
+size_t qwenimage__v1__served_adapters__pack_to_buffer
+                     (const Qwenimage__V1__ServedAdapters   *message,
+                      ProtobufCBuffer     *buffer);
+Qwenimage__V1__ServedAdapters *
+       qwenimage__v1__served_adapters__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   qwenimage__v1__served_adapters__free_unpacked
+                     (Qwenimage__V1__ServedAdapters *message,
                       ProtobufCAllocator *allocator);
 /* Qwenimage__V1__TaskActivity methods */
 void   qwenimage__v1__task_activity__init
@@ -471,6 +563,12 @@ typedef void (*Qwenimage__V1__Register_Closure)
 typedef void (*Qwenimage__V1__Registered_Closure)
                  (const Qwenimage__V1__Registered *message,
                   void *closure_data);
+typedef void (*Qwenimage__V1__ServedAdapter_Closure)
+                 (const Qwenimage__V1__ServedAdapter *message,
+                  void *closure_data);
+typedef void (*Qwenimage__V1__ServedAdapters_Closure)
+                 (const Qwenimage__V1__ServedAdapters *message,
+                  void *closure_data);
 typedef void (*Qwenimage__V1__TaskActivity_Closure)
                  (const Qwenimage__V1__TaskActivity *message,
                   void *closure_data);
@@ -507,6 +605,8 @@ typedef void (*Qwenimage__V1__Failed_Closure)
 extern const ProtobufCEnumDescriptor    qwenimage__v1__stage_kind__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__registered__descriptor;
+extern const ProtobufCMessageDescriptor qwenimage__v1__served_adapter__descriptor;
+extern const ProtobufCMessageDescriptor qwenimage__v1__served_adapters__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__task_activity__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__heartbeat__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__heartbeat_reply__descriptor;
