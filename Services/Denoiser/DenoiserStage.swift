@@ -15,10 +15,10 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
   let componentFingerprint: String
   let numericsClass: String
   private let denoiser: Diffusion.Denoiser<Predictor>
-  private let predict: @Sendable ([VelocityCall<Predictor.Prepared>]) -> [Tensor]
   let assists = true
+  private let networks: AdaptedNetworks<Predictor>
   /// Velocities of the jobs that run at the same time, if there are credits for several.
-  private let passes: Batcher<[VelocityCall<Predictor.Prepared>], [Tensor]>
+  private let passes: Batcher<NetworkCalls<Predictor>, [Tensor]>
 
   init(_ predictor: Predictor, _ loading: StageLoading) throws {
     var card = loading.card
@@ -30,18 +30,25 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     numericsClass = predictor.numericsClass
     var limits = loading.batch
     limits.maxWeight = Predictor.sharedTokensMax
-    let passes = Batcher<[VelocityCall<Predictor.Prepared>], [Tensor]>(limits) { jobs in
-      var velocities = predictor.velocities(jobs.flatMap { $0 })[...]
-      return jobs.map { job in
-        defer { velocities.removeFirst(job.count) }
-        return Array(velocities.prefix(job.count))
-      }
-    }
-    self.passes = passes
-    let denoiser = Diffusion.Denoiser(
+    passes = Batcher(limits) { NetworkCalls.velocities($0) }
+    denoiser = Diffusion.Denoiser(
       predictor, scheduler: loading.model.scheduler, guidance: loading.model.family.guidance)
-    predict = { calls in passes(calls, weight: calls.reduce(0) { $0 + predictor.tokenCount($1) }) }
-    self.denoiser = denoiser.predicting(by: predict)
+    let library = try loading.adapterDirectory.map {
+      try AdapterLibrary($0, check: predictor.adapterCheck, note: loading.note)
+    }
+    networks = AdaptedNetworks(predictor, library: library, byteCountMax: loading.adapterBytesMax)
+  }
+
+  /// What requests may name.
+  var servedAdapters: ServedAdapters { networks.served }
+
+  /// The loop around a network; jobs on the same network share its passes.
+  private func loop(around network: AdaptedNetworks<Predictor>.Network) -> Diffusion.Denoiser<Predictor> {
+    let predictor = network.predictor
+    return denoiser.around(predictor).predicting { [passes] calls in
+      passes(
+        NetworkCalls(network: network, calls: calls), weight: calls.reduce(0) { $0 + predictor.tokenCount($1) })
+    }
   }
 
   /// Steps of a few milliseconds are not each worth a message, which takes a tenth of one.
@@ -55,13 +62,14 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
       throw Status(
         .invalidArgument, "steps is \(request.steps); it must be between 1 and \(card.limits.maxSteps)", field: "steps")
     }
+    let loop = loop(around: try networks.network(with: request.adapters))
     let input = try input(of: task, request), steps = request.steps - request.startStep
     guard request.branch == 0 else {
       try Assistance(context).serve(steps: request.steps, like: input.latents) {
-        try reportingStatus { try self.denoiser.branch(request.branch, of: input) }
+        try reportingStatus { try loop.branch(request.branch, of: input) }
       }
     }
-    let denoiser = self.denoiser.predicting(by: AssistedPrediction(context, alone: predict).velocities)
+    let denoiser = loop.predicting(by: AssistedPrediction(context, alone: loop.predict).velocities)
     let previewMap = try previewMap(of: task)
     let start = ContinuousClock.now
     var reports = Pace(every: Self.reportInterval, from: start)
@@ -90,6 +98,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
       }
     }
     Gauge(label: "qwenimage_denoiser_prefix_cache_bytes").record(denoiser.predictor.keptBytes)
+    Gauge(label: "qwenimage_denoiser_adapter_bytes").record(networks.byteCount)
     let response = DenoiseResponse(steps: steps, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.denoiseResponse(response), tensors: [WireTensor(TensorName.latents, latents)])
   }

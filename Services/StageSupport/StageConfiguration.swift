@@ -21,6 +21,10 @@ public struct StageConfiguration: SettingGroup {
   public var prefixCacheBytesMax = PredictorOptions.standardPrefixCacheBytesMax
   /// Most bytes of these that are kept for later images.
   public var prefixCacheKeptBytesMax = PredictorOptions.standardPrefixCacheKeptBytesMax
+  /// Directory with adapters that requests may name, for denoisers; empty: none.
+  public var adapterDirectory = ""
+  /// Most bytes of adapters that are kept in memory, ready for the next image.
+  public var adapterBytesMax = 2 << 30
   /// Arithmetic of the models.
   public var precision = PrecisionChoice.auto
   /// Where packed weights are kept: `auto`, `none` or a directory.
@@ -78,6 +82,12 @@ public struct StageConfiguration: SettingGroup {
     prefixCacheKeptBytesMax = await reader.integer(
       "denoiser.prefixCacheKeptBytesMax", prefixCacheKeptBytesMax, in: 0...(1 << 50),
       "most bytes of these that are kept for later images of the same prompt and references")
+    adapterDirectory = await reader.text(
+      "adapters.directory", adapterDirectory,
+      "directory with adapters (LoRA, LoHa, LoKr) that requests may name, NAME.safetensors, for denoisers; empty: none")
+    adapterBytesMax = await reader.integer(
+      "adapters.bytesMax", adapterBytesMax, in: 0...(1 << 50),
+      "most bytes of adapters that are kept in memory, ready for the next image")
     precision = await reader.choice(
       "compute.precision", precision,
       "arithmetic of the models; auto: as the checkpoint is packed or quantised, else bf16, "

@@ -24,6 +24,10 @@ public struct StageLoading: Sendable {
   public let pool: ThreadPool
   /// What to compute together.
   public let batch: BatchLimits
+  /// Directory with adapters; nil: none.
+  public let adapterDirectory: URL?
+  /// Most bytes of adapters that are kept in memory.
+  public let adapterBytesMax: Int
   /// Logs what may interest the operator.
   public let note: @Sendable (String) -> Void
 
@@ -119,7 +123,10 @@ public enum StageProcess {
       return try load(
         StageLoading(
           model: model, card: try model.card(), predictor: configuration.predictorOptions(of: directory),
-          weights: configuration.loading(note), pool: pool, batch: configuration.batch, note: note))
+          weights: configuration.loading(note), pool: pool, batch: configuration.batch,
+          adapterDirectory: configuration.adapterDirectory.isEmpty
+            ? nil : URL(filePath: configuration.adapterDirectory),
+          adapterBytesMax: configuration.adapterBytesMax, note: note))
     }
     let statistics = ProcessStatistics.current()
     let loadSeconds = (ContinuousClock.now - start) / .seconds(1)

@@ -25,7 +25,7 @@ public struct Adapter: Sendable {
   /// Most bytes of a file.
   static let maxBytes = 16 << 30
   /// Names of a file in a directory that PEFT or diffusers wrote.
-  private static let standardNames = ["adapter_model.safetensors", "pytorch_lora_weights.safetensors"]
+  static let standardNames = ["adapter_model.safetensors", "pytorch_lora_weights.safetensors"]
 
   /// Reads the header of a file, or of the one in a directory, and checks what can be checked without a network.
   ///

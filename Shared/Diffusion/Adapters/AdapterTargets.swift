@@ -1,3 +1,5 @@
+import Weights
+
 /// The layers of a network that adapters can be for, by the names that adapters' files have for them.
 package struct AdapterTargets: Sendable {
   /// A layer, or several that other programs keep as one, their outputs one after the other.
@@ -52,6 +54,11 @@ package struct AdapterTargets: Sendable {
       let layer = underscored[String(stripped.dropFirst(prefix.count))] ?? nil
     else { return nil }
     return targets[layer]
+  }
+
+  /// Checks whether an adapter is for these layers.
+  package var check: AdapterCheck {
+    { (adapter) throws(WeightsError) in try adapter.check(for: self) }
   }
 
   /// Whether a file's name of a module is one of a text encoder's.

@@ -12,11 +12,7 @@ extension Adapter {
     var all: [(layer: String, term: LinearUpdate.Term)] = [], used: [String: String] = [:]
     for (name, parts) in layers.sorted(by: { $0.key < $1.key }) {
       guard let some = parts.values.min() else { continue }
-      guard let target = targets.target(name) else {
-        throw .foreignTensor(
-          file: file.path, tensor: some,
-          meaning: "is for a layer that the denoising network does not have; adapters are for one architecture only")
-      }
+      let target = try target(name, some, in: targets)
       let reader = LayerFactors(adapter: self, name: name, parts: parts, target: target)
       for (layer, term) in try reader.terms(scale: scale) {
         if let other = used.updateValue(name, forKey: layer) {
@@ -29,6 +25,33 @@ extension Adapter {
       for tensor in parts.values { file.releasePages(of: tensor) }
     }
     return all
+  }
+
+  /// Checks whether the network has the adapter's layers, in the shapes of those tensors that have the extents of
+  /// their layer.
+  func check(for targets: AdapterTargets) throws(WeightsError) {
+    for (name, parts) in layers.sorted(by: { $0.key < $1.key }) {
+      guard let some = parts.values.min() else { continue }
+      let target = try target(name, some, in: targets)
+      for (part, axis) in [(AdapterPart.down, 1), (.up, 0), (.hadaW1B, 1), (.hadaW1A, 0)] {
+        let extent = axis == 0 ? target.outFeatures : target.inFeatures
+        guard let tensor = parts[part], let shape = file.header.entries[tensor]?.shape, shape.rank >= 2,
+          shape[axis] != extent
+        else { continue }
+        var expected = shape.dimensions
+        expected[axis] = extent
+        throw .misshapenTensor(file: file.path, tensor: tensor, expected: Shape(expected), found: shape)
+      }
+    }
+  }
+
+  private func target(
+    _ name: String, _ tensor: String, in targets: AdapterTargets
+  ) throws(WeightsError) -> AdapterTargets.Target {
+    if let target = targets.target(name) { return target }
+    throw .foreignTensor(
+      file: file.path, tensor: tensor,
+      meaning: "is for a layer that the denoising network does not have; adapters are for one architecture only")
   }
 }
 

@@ -33,6 +33,23 @@ package struct LayerUpdates: Sendable {
     self.terms = terms
   }
 
+  /// Bytes that the factors take, packed: those of a layer's low-rank terms are one matrix whose rank is filled up.
+  package var byteCount: Int {
+    let width = compute.precision == .fp32 ? 4 : 2, multiple = 48
+    return terms.values.reduce(0) { sum, terms in
+      var bytes = 0, rank = 0, inFeatures = 0, outFeatures = 0
+      for case .lowRank(let down, let up, _) in terms {
+        rank += down.shape[0]
+        (inFeatures, outFeatures) = (down.shape[1], up.shape[0])
+      }
+      bytes += ((rank + multiple - 1) / multiple * multiple * inFeatures + outFeatures * rank) * width
+      for case .kronecker(let left, let right, _) in terms {
+        bytes += left.shape.elementCount * 4 + right.shape.elementCount * width
+      }
+      return sum + bytes
+    }
+  }
+
   /// The layer `name` with what the adapters add to it instead of what others added.
   package func callAsFunction(_ name: String, _ layer: Linear) -> Linear {
     compute.updated(layer, by: terms[name] ?? [])

@@ -28,6 +28,13 @@ public protocol VelocityPredictor: Sendable {
   /// - Throws: `WeightsError` naming the file, and the tensor that does not fit the network.
   func adapted(by adapters: AdapterSet) throws(WeightsError) -> Self
 
+  /// Bytes that the adapters beside the weights take.
+  var adapterBytes: Int { get }
+
+  /// Checks whether an adapter is for this network, as far as the names and shapes of its tensors say, and throws an
+  /// error that names the file, and a tensor that does not fit. It does not hold the network.
+  var adapterCheck: AdapterCheck { get }
+
   /// Prepares the branches of an image.
   ///
   /// - Parameter times: noise levels of all steps of the schedule, whichever are left.
@@ -48,6 +55,9 @@ public protocol VelocityPredictor: Sendable {
   /// - Parameter probe: receives intermediates under the reference's names.
   func velocity(_ call: VelocityCall<Prepared>, probe: Probe) -> Tensor
 }
+
+/// Throws when an adapter is not for a network.
+public typealias AdapterCheck = @Sendable (Adapter) throws(WeightsError) -> Void
 
 /// What one velocity is predicted from.
 public struct VelocityCall<Prepared: Sendable>: Sendable {
@@ -75,7 +85,15 @@ extension VelocityPredictor {
   public var referenceTokensMax: Int? { nil }
   /// A network without adapters takes none.
   public func adapted(by adapters: AdapterSet) throws(WeightsError) -> Self {
-    guard let first = adapters.members.first else { return self }
-    throw .malformedHeader(file: first.adapter.file.path, reason: "the model takes no adapters")
+    for member in adapters.members { try adapterCheck(member.adapter) }
+    return self
+  }
+  /// None.
+  public var adapterBytes: Int { 0 }
+  /// Refuses any.
+  public var adapterCheck: AdapterCheck {
+    { (adapter) throws(WeightsError) in
+      throw .malformedHeader(file: adapter.file.path, reason: "the model takes no adapters")
+    }
   }
 }

@@ -18,6 +18,9 @@ package final class RecentValues<Key: Equatable & Sendable, Value: Sendable>: Se
   /// Bytes of all values.
   package var byteCount: Int { entries.withLock { $0.reduce(0) { $0 + $1.byteCount } } }
 
+  /// All values, the one that was used last at the end.
+  package var values: [Value] { entries.withLock { $0.map(\.value) } }
+
   /// The value of `key`, if it is still there.
   package subscript(key: Key) -> Value? {
     entries.withLock { entries in

@@ -12,7 +12,8 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
   public let predictor: Predictor
   private let scheduler: SchedulerConfiguration
   private let guidance: Guidance
-  private var predict: @Sendable ([Call]) -> [Tensor]
+  /// Predicts velocities, of any images and steps.
+  public private(set) var predict: @Sendable ([Call]) -> [Tensor]
 
   /// The loop around a loaded network.
   public init(_ predictor: Predictor, scheduler: SchedulerConfiguration, guidance: Guidance) {
@@ -28,6 +29,11 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
     var denoiser = self
     denoiser.predict = predict
     return denoiser
+  }
+
+  /// The same loop around another network.
+  public func around(_ predictor: Predictor) -> Denoiser {
+    Denoiser(predictor, scheduler: scheduler, guidance: guidance)
   }
 
   /// The noise levels of an image's steps.

@@ -12,6 +12,8 @@ import Weights
 public struct MMDiT: Sendable {
   private(set) var trunk: TransformerTrunk
   private var out: Linear
+  /// Bytes that the adapters beside the weights take.
+  public private(set) var adapterBytes = 0
   /// For weights that do not all fit into memory; nil: they do.
   public let streaming: WeightStreaming?
   /// Networks whose residuals are added to the image stream, as `ControlInput.network` counts them.
@@ -53,13 +55,18 @@ public struct MMDiT: Sendable {
 
   /// The network with adapters beside its weights; control networks stay as they are.
   public func adapted(by adapters: AdapterSet) throws(WeightsError) -> MMDiT {
-    let targets = AdapterTargets(ParameterInventory(transformer: configuration))
-    let updates = try LayerUpdates(adapters, for: targets, compute: compute)
+    let updates = try LayerUpdates(adapters, for: adapterTargets, compute: compute)
     var network = self
+    network.adapterBytes = updates.byteCount
     network.trunk = trunk.updated(by: updates)
     network.out = updates(Self.outName, out)
     return network
   }
+
+  /// Checks whether an adapter is for this network.
+  public var adapterCheck: AdapterCheck { adapterTargets.check }
+
+  private var adapterTargets: AdapterTargets { AdapterTargets(ParameterInventory(transformer: configuration)) }
 
   // MARK: - What all steps have in common
 

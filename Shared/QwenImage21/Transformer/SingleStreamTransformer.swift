@@ -25,6 +25,8 @@ public struct SingleStreamTransformer: Sendable {
   let keptCaches: RecentValues<[UInt8], PrefixCache>
   /// ``AdapterSet/fingerprint`` of the adapters beside the weights.
   private(set) var adapterFingerprint = ""
+  /// Bytes that the adapters beside the weights take.
+  public private(set) var adapterBytes = 0
   private var imageIn: Linear
   /// One added to the stored weight.
   private let textNorm: Tensor
@@ -91,18 +93,25 @@ public struct SingleStreamTransformer: Sendable {
     static let out = "proj_out"
   }
 
-  /// The network with adapters beside its weights.
-  public func adapted(by adapters: AdapterSet) throws(WeightsError) -> SingleStreamTransformer {
+  private var adapterTargets: AdapterTargets {
     let fused = (0..<configuration.layerCount).map { index in
       (
         SingleStreamBlock.LayerName.mlpGateAndUp.path(index),
         [SingleStreamBlock.LayerName.mlpGate, .mlpUp].map { $0.path(index) }
       )
     }
-    let targets = AdapterTargets(
+    return AdapterTargets(
       ParameterInventory(singleStream: configuration), fused: Dictionary(uniqueKeysWithValues: fused))
-    let updates = try LayerUpdates(adapters, for: targets, compute: compute)
+  }
+
+  /// Checks whether an adapter is for this network.
+  public var adapterCheck: AdapterCheck { adapterTargets.check }
+
+  /// The network with adapters beside its weights.
+  public func adapted(by adapters: AdapterSet) throws(WeightsError) -> SingleStreamTransformer {
+    let updates = try LayerUpdates(adapters, for: adapterTargets, compute: compute)
     var network = self
+    network.adapterBytes = updates.byteCount
     network.adapterFingerprint = adapters.fingerprint
     network.imageIn = updates(LayerName.imageIn, imageIn)
     network.textIn = updates(LayerName.textIn, textIn)
