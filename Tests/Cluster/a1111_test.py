@@ -147,7 +147,9 @@ def test_what_open_webui_sends():
         assert send("GET", "progress").json()["progress"] == 0
         # Without an image it shows what the server says.
         refused = send("POST", "txt2img", json={"prompt": "a <lora:style:1> star"})
-        assert refused.status_code == 422 and "<lora:style" in refused.json()["errors"], refused.text
+        assert refused.status_code == 422 and "style" in refused.json()["errors"], refused.text
+        refused = send("POST", "txt2img", json={"prompt": "a <hypernet:style:1> star"})
+        assert refused.status_code == 422 and "<hypernet:style" in refused.json()["errors"], refused.text
 
 
 def test_pypis_client():

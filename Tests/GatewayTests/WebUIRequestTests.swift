@@ -56,6 +56,16 @@ struct WebUIRequestTests {
     // Guidance that was asked for needs a negative prompt, also an empty one.
     (#""prompt":"p","cfg_scale":3.5"#, #"{"prompt":"p","n":1,"true_cfg_scale":3.5,"negative_prompt":""}"#),
     (#""prompt":"p","cfg_scale":1"#, #"{"prompt":"p","n":1,"true_cfg_scale":1}"#),
+    // Tags become adapters.
+    (
+      #""prompt":"a <lora:sketch:0.8> cat""#,
+      #"{"prompt":"a cat","n":1,"loras":[{"name":"sketch","scale":0.8}]}"#
+    ),
+    (
+      #""prompt":"<lora:a> 1 < 2 > 0, <lora:B-2.x:-0.5:0.25> <LyCO:a:unet=2><lora>""#,
+      #"{"prompt":"1 < 2 > 0, <lora>","n":1,"loras":[{"name":"a","scale":3},{"name":"B-2.x","scale":0.25}]}"#
+    ),
+    (#""prompt":"cat <lora:a:1> ""#, #"{"prompt":"cat","n":1,"loras":[{"name":"a","scale":1}]}"#),
     (#""prompt":"p","width":128,"height":96"#, #"{"prompt":"p","n":1,"width":128,"height":96}"#),
     (#""prompt":"p","width":130"#, #"{"prompt":"p","n":1,"width":128,"height":64}"#),
     (
@@ -111,7 +121,16 @@ struct WebUIRequestTests {
   }
 
   @Test(arguments: [
-    (#"{"prompt":"a <lora:sketch:0.8> cat"}"#, "prompt", "<lora:sketch"),
+    (#"{"prompt":"a <hypernet:sketch:0.8> cat"}"#, "prompt", "<hypernet:sketch"),
+    (#"{"prompt":"a <lora:a/b:0.8> cat"}"#, "prompt", "<lora:a/b:0.8>: a name must be"),
+    (#"{"prompt":"<lora:a:much>"}"#, "prompt", "the scale is no number"),
+    (#"{"prompt":"<lora:a:nan>"}"#, "prompt", "the scale is no number"),
+    (#"{"prompt":"<lora:a:11>"}"#, "prompt", "must be from -10.0 to 10.0"),
+    (#"{"prompt":"<lora:a:1:1:8>"}"#, "prompt", "ranks"),
+    (
+      #"{"prompt":"<lora:a><lora:b><lora:c><lora:d><lora:e><lora:f><lora:g><lora:h><lora:i>"}"#, "prompt",
+      "<lora:i>: a request may name 8"
+    ),
     (#"{"prompt":"p","negative_prompt":"<LORA:bad:1>"}"#, "negative_prompt", "bad"),
     (#"{"prompt":"p","sampler_name":"nonsense"}"#, "sampler_name", "Sampler not found"),
     (#"{"prompt":"p","enable_hr":true}"#, "enable_hr", "hires"),

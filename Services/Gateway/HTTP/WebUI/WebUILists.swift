@@ -10,7 +10,7 @@ enum WebUILists {
     "/sdapi/v1/upscalers": [
       ["name": "None", "model_name": .null, "model_path": .null, "model_url": .null, "scale": 1]
     ],
-    "/sdapi/v1/latent-upscale-modes": [], "/sdapi/v1/sd-vae": [], "/sdapi/v1/loras": [], "/sdapi/v1/hypernetworks": [],
+    "/sdapi/v1/latent-upscale-modes": [], "/sdapi/v1/sd-vae": [], "/sdapi/v1/hypernetworks": [],
     "/sdapi/v1/face-restorers": [], "/sdapi/v1/realesrgan-models": [], "/sdapi/v1/prompt-styles": [],
     "/sdapi/v1/embeddings": ["loaded": [:], "skipped": [:]], "/sdapi/v1/extensions": [], "/sdapi/v1/script-info": [],
     "/sdapi/v1/scripts": ["txt2img": ["controlnet"], "img2img": ["controlnet"]],

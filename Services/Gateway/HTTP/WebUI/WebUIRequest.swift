@@ -27,6 +27,8 @@ package struct WebUIRequest: Sendable {
   let route: Route
   let prompt: String
   let negativePrompt: String
+  /// Adapters that tags in the prompt name.
+  let loras: [RequestedAdapter]
   let batchSize: Int
   let iterations: Int
   /// nil: a random one.
@@ -57,10 +59,9 @@ package struct WebUIRequest: Sendable {
     }
     let fields = try WebUIFields(value)
     self.route = route
-    prompt = try fields.text("prompt") ?? ""
-    negativePrompt = try fields.text("negative_prompt") ?? ""
-    try WebUIExtraNetwork.refuse(in: prompt, field: "prompt")
-    try WebUIExtraNetwork.refuse(in: negativePrompt, field: "negative_prompt")
+    let tagged = try WebUITaggedPrompt(fields.text("prompt") ?? "")
+    (prompt, loras) = (tagged.prompt, tagged.loras)
+    negativePrompt = try WebUITaggedPrompt.untagged(fields.text("negative_prompt") ?? "")
     let limit = ImageSpec.maxImageCount
     batchSize = try fields.integer("batch_size", in: 1...limit) ?? 1
     iterations = try fields.integer("n_iter", in: 1...limit) ?? 1
@@ -78,7 +79,7 @@ package struct WebUIRequest: Sendable {
     images = route == .imageToImage ? try WebUIImages(fields) : nil
     controls = try WebUIControlUnit.units(of: fields)
     try Self.refuseOthers(fields)
-    notes += overrides.notes + (images?.notes ?? [])
+    notes += tagged.notes + overrides.notes + (images?.notes ?? [])
   }
 
   private static func sampling(_ fields: WebUIFields) throws(APIError) -> (choice: SamplingChoice, notes: [String]) {

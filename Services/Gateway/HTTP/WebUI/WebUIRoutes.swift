@@ -29,6 +29,7 @@ struct WebUIRoutes: Sendable {
     router.serve("/sdapi/v1/skip", [(.post, skip)])
     router.serve("/sdapi/v1/options", [(.get, options), (.post, setOptions)])
     router.serve("/sdapi/v1/sd-models", [(.get, { _, _ in .document(.array(await models().map(\.item))) })])
+    router.serve("/sdapi/v1/loras", [(.get, { _, _ in .document(.array(await loras())) })])
     router.serve("/sdapi/v1/png-info", [(.post, imageInfo)])
     for (path, body) in WebUILists.all {
       let response = Response.document(body)
@@ -200,6 +201,17 @@ struct WebUIRoutes: Sendable {
       return Model(id: name, hash: model.hash)
     }
     return models + further
+  }
+
+  /// The adapters of all models' workers, by name, as prompts have them in `<lora:NAME:SCALE>`.
+  private func loras() async -> [JSON] {
+    let catalog = await dispatcher.catalog, status = await dispatcher.status
+    var names: Set<String> = []
+    for id in catalog.modelIDs {
+      guard let model = (try? catalog.card(named: id, status: status))?.model else { continue }
+      names.formUnion(await dispatcher.adapters(of: model).entries.map(\.name))
+    }
+    return names.sorted().map { ["name": .string($0), "alias": .string($0), "path": .string($0), "metadata": [:]] }
   }
 
   @Sendable private func options(_ request: Request, _ context: GatewayContext) async throws -> Response {

@@ -28,6 +28,9 @@ extension WebUIRequest {
     if let quality = overrides.quality { fields["output_compression"] = JSON(quality) }
     if let images { try setImages(&fields, images, mask, card) }
     setSize(&fields, card)
+    if !loras.isEmpty {
+      fields["loras"] = .array(loras.map { ["name": .string($0.name), "scale": JSON($0.scale)] })
+    }
     if !controls.isEmpty {
       fields["control_image"] = .array(controls.map { .string($0.image) })
       fields["control_scale"] = .array(controls.map { JSON($0.weight) })
@@ -113,7 +116,7 @@ extension WebUIRequest {
     "control_image": "alwayson_scripts.controlnet.image", "control_scale": "alwayson_scripts.controlnet.weight",
     "control_start": "alwayson_scripts.controlnet.guidance_start",
     "control_end": "alwayson_scripts.controlnet.guidance_end", "output_format": "override_settings.samples_format",
-    "output_compression": "override_settings.jpeg_quality",
+    "output_compression": "override_settings.jpeg_quality", "loras": "prompt",
   ]
 
   /// An error about a field of this API as one about the field that was sent.
