@@ -12,12 +12,14 @@ extension GatewayClient {
       let name: String
       let ready: Bool
     }
+    struct Adapter: Decodable { let name: String }
     let id: String
     /// The model that this is a further name of.
     let aliasOf: String?
     let license: String?
     let ready: Bool?
     let pipelines: [Pipeline]?
+    let loras: [Adapter]?
     let defaults: Defaults
   }
 

@@ -15,6 +15,7 @@ struct GatewayClient {
     var sampler: String?
     var schedule: String?
     var cfgSteps: Int?
+    var loras: [NamedAdapter]?
     var width: Int?
     var height: Int?
     var outputResolution: Int?

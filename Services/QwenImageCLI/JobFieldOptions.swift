@@ -4,6 +4,8 @@ import StrictJSON
 
 /// What a request says of its job, beside what the image is made of. Limits are for the gateway to say.
 struct JobFieldOptions: ParsableArguments {
+  @OptionGroup var adapters: NamedAdapterOptions
+
   @Option(help: "interactive or batch; batch jobs wait until no interactive one does.")
   var priority: String?
 
@@ -75,6 +77,7 @@ struct JobFieldOptions: ParsableArguments {
       body.metadata = Dictionary(metadata.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
     }
     body.webhook = webhookBody
+    adapters.add(to: &body)
   }
 
   /// The same for a form, in which lists and objects are JSON.
@@ -88,6 +91,7 @@ struct JobFieldOptions: ParsableArguments {
         "metadata",
         JSON.object(JSONObject(metadata.map { ($0.key, .string($0.value)) }, uniquingKeysWith: { $1 })))
     }
+    adapters.add(to: &form)
     guard let webhookBody else { return }
     var members: JSONObject = ["url": .string(webhookBody.url)]
     members["secret"] = webhookBody.secret.map { .string($0) }
@@ -130,7 +134,7 @@ struct MetadataEntry: Equatable, Sendable {
 
 extension UploadForm {
   /// Adds a field whose value is JSON.
-  fileprivate mutating func add(_ name: String, _ value: JSON) {
+  mutating func add(_ name: String, _ value: JSON) {
     add(name, String(decoding: value.bytes, as: UTF8.self))
   }
 }

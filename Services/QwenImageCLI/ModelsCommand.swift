@@ -7,7 +7,8 @@ struct ModelsCommand: AsyncParsableCommand {
     commandName: "models", abstract: "List the models that a gateway serves.",
     discussion: """
       A line for each: its name for --model, whether it is ready, its licence, and its pipelines; in brackets those \
-      that still lack workers. Requests without --model are for the first.
+      that still lack workers. Requests without --model are for the first. Adapters of its workers follow, as --lora \
+      takes them.
       """)
 
   @OptionGroup var gateway: GatewayOptions
@@ -20,7 +21,11 @@ struct ModelsCommand: AsyncParsableCommand {
       let models = try await client.models()
       // Names come from the gateway, and may be of any length.
       let width = models.map { min($0.id.count, Self.maxNameWidth) }.max() ?? 0
-      for model in models { try Terminal.print(Self.line(model, nameWidth: width)) }
+      for model in models {
+        try Terminal.print(Self.line(model, nameWidth: width))
+        let adapters = model.aliasOf == nil ? model.loras ?? [] : []
+        for adapter in adapters { try Terminal.print("  --lora \(adapter.name)") }
+      }
       if models.isEmpty { Terminal.note("the gateway has no model yet: none of its workers has registered") }
     }
   }

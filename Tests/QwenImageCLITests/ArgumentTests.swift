@@ -48,6 +48,22 @@ import Testing
     #expect(fields?["prompt"] as? String == prompt && fields?["num_inference_steps"] as? Int == 2)
   }
 
+  @Test func namesAdaptersWithScales() async throws {
+    let (result, fields) = try await Self.generate(["-p", "a fox", "--lora", "style_v1.5:0.8", "--lora", "other"])
+    #expect(result.isSuccess, "\(result)")
+    let loras = fields?["loras"] as? [[String: Any]]
+    #expect(loras?.map { $0["name"] as? String } == ["style_v1.5", "other"])
+    #expect(loras?.map { $0["scale"] as? Double } == [0.8, 1])
+    #expect(try await Self.generate(["-p", "a fox"]).fields?["loras"] == nil)
+    for (value, message) in [
+      ("style:11", "the scale is 11; it must be from -10.0 to 10.0"), ("a/b", "\"a/b\" is no name of an adapter"),
+      ("style:", "the scale is ; it must be"), ("other", "--lora has the adapter other twice"),
+    ] {
+      let (result, fields) = try await Self.generate(["-p", "a fox", "--lora", "other", "--lora", value])
+      #expect(result.status == .exited(64) && fields == nil && result.errors.contains(message), "\(result)")
+    }
+  }
+
   @Test func noticesAForgottenPrompt() async throws {
     for (arguments, message) in [
       (

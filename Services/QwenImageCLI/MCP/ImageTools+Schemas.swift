@@ -103,6 +103,17 @@ extension ImageTools {
       "type": "integer", "minimum": 0, "maximum": 10_000,
       "description": "Guidance acts in so many steps from the first only; later ones are faster. Default: in all.",
     ],
+    "loras": [
+      "type": "array", "maxItems": 8,
+      "items": [
+        "type": "object", "required": ["name"], "additionalProperties": false,
+        "properties": [
+          "name": ["type": "string", "minLength": 1, "maxLength": 128],
+          "scale": ["type": "number", "minimum": -10, "maximum": 10],
+        ],
+      ],
+      "description": "Adapters that act together, by the names that list_models shows; scale is 1 by default.",
+    ],
     "background": [
       "type": "string", "enum": ["auto", "opaque", "transparent"],
       "description": "Of models whose images have transparency. Default: auto.",

@@ -76,7 +76,10 @@ struct ImageTools: ToolProvider {
   }
 
   private func add(_ arguments: JSONObject, to form: inout UploadForm) {
-    for name in ["prompt", "negative_prompt", "model", "background", "sampler", "schedule"] { form.add(name, arguments[name]?.text) }
+    for name in ["prompt", "negative_prompt", "model", "background", "sampler", "schedule"] {
+      form.add(name, arguments[name]?.text)
+    }
+    if let loras = arguments["loras"] { form.add("loras", loras) }
     for name in ["n", "width", "height", "steps", "seed", "cfg_steps"] {
       form.add(name, arguments[name]?.double.flatMap { Int(exactly: $0) })
     }
