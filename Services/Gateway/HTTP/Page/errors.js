@@ -7,7 +7,7 @@ const OTHER_NAMES = {
 
 // Where the errors of a field are shown: at the element with data-field, or at the label of the control of that name.
 function place(form, field) {
-  const name = OTHER_NAMES[field] ?? field
+  const name = OTHER_NAMES[field] ?? field.split(/[.[]/, 1)[0]
   const group = form.querySelector(`[data-field~="${CSS.escape(name)}"]`)
   const control = form.elements[name]
   const single = control instanceof Element ? control : undefined

@@ -6,13 +6,23 @@ import { clearErrors } from "./errors.js"
 export const form = find("#request")
 
 const NAMES = [
-  "prompt", "negative_prompt", "model", "size", "steps", "true_cfg_scale", "background", "output_resolution", "seed", "n",
-  "sampler", "schedule", "cfg_steps",
+  "prompt", "negative_prompt", "model", "size", "steps", "true_cfg_scale", "background", "output_resolution", "loras", "seed",
+  "n", "sampler", "schedule", "cfg_steps",
 ]
 const TEXTS = ["prompt", "negative_prompt", "model", "size", "background", "sampler", "schedule"]
 
 // A size as the API has it: "1328x1328".
 export const plainSize = (text) => text.replace(/\s/g, "").replace(/[×X]/, "x")
+
+// Adapters as the form has them, "style:0.8, other", and as JSON. A scale that is no number is for the gateway to refuse.
+export const lorasText = (loras) => (loras ?? []).map(({ name, scale }) => `${name}:${scale}`).join(", ")
+
+function lorasJSON(text) {
+  return JSON.stringify(text.split(",").map((part) => part.trim()).filter(Boolean).map((part) => {
+    const [name, scale] = part.split(/:(.*)/s).map((each) => each.trim())
+    return scale === undefined ? { name } : { name, scale: scale === "" || Number.isNaN(Number(scale)) ? scale : Number(scale) }
+  }))
+}
 
 // The fields as texts. What is left empty is left to the model's defaults; what the chosen model does not have is
 // disabled.
@@ -24,6 +34,7 @@ export function fields() {
   return Object.fromEntries(values.map(([name, value]) => {
     if (name === "size") return [name, plainSize(value)]
     if (name === "seed") return [name, `${BigInt(value)}`] // it may be beyond what a number holds here
+    if (name === "loras") return [name, lorasJSON(value)]
     return [name, TEXTS.includes(name) || name === "enhance_prompt" ? value : `${Number(value)}`]
   }))
 }

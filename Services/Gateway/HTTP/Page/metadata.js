@@ -113,6 +113,8 @@ const CHECKS = {
   mask_blur: (value) => isNumber(value, 0, 1000), padding_mask_crop: (value) => isNumber(value, 0, 16_384),
   layers: (value) => isNumber(value, 1, 100), cut: (value) => Array.isArray(value) && value.length > 0,
   inputs: (value) => Array.isArray(value) && value.length <= 32,
+  loras: (value) => Array.isArray(value) && value.length <= 16 && value.every((each) =>
+    isText(each?.name, 128) && isText(each.sha256, 64) && isNumber(each.scale, -100, 100)),
   outpaint: (value) => ["left", "top", "right", "bottom"].every((side) => isNumber(value?.[side], 0, 4096)),
 }
 

@@ -32,11 +32,19 @@ export function offer() {
   enhance.disabled = find("#enhance-field").hidden = !model.enhance_prompt
   guidance.placeholder = model.defaults.true_cfg_scale
   offerSampling(model)
+  showAdapters(model)
   const sizes = model.recommended_sizes.map(({ width, height }) => `${width}x${height}`), options = find("#sizes")
   if ([...options.children].map((each) => each.value).join() !== sizes.join()) {
     options.replaceChildren(...sizes.map((each) => new Option(each)))
   }
   for (const listener of listeners) listener(model)
+}
+
+// The field for adapters is there where the model has any, or the form names some.
+function showAdapters({ loras: served = [] }) {
+  const { loras } = form.elements
+  loras.disabled = find("#loras-field").hidden = !served.length && !loras.value.trim()
+  setText(find("#loras-about"), t(served.length ? "loras.about" : "loras.none", { names: served.map(({ name }) => name).join(", ") }))
 }
 
 // What is to be known of a model before it is used: its licence, and what is special about it.

@@ -1,5 +1,6 @@
 // What a job, or one image of it, was made from: for the form, and for people.
 
+import { lorasText } from "./form.js"
 import { clock, duration, hasText, t } from "./i18n.js"
 import { samplerTitle, scheduleTitle } from "./sampling.js"
 
@@ -16,6 +17,7 @@ export function valuesOf(job, record, image) {
     // The prompt of a transparent image asks for it by itself.
     background: job.background === "opaque" ? "opaque" : "", output_resolution: record?.resolution ?? "",
     sampler: job.sampler ?? "", schedule: job.schedule ?? "", cfg_steps: job.cfg_steps ?? "",
+    loras: lorasText(job.loras),
   }
 }
 
@@ -36,6 +38,7 @@ export function facts(job, record, except) {
   parts.push(...[samplerTitle(job.sampler), scheduleTitle(job.schedule)].filter(Boolean))
   if (job.cfg_steps !== undefined) parts.push(t("facts.cfg-steps", { n: job.cfg_steps }))
   if (negative(job)) parts.push(t("facts.without", { prompt: negative(job) }))
+  if (job.loras) parts.push(lorasText(job.loras))
   if (record) parts.push(origin(record))
   return parts.join(" · ")
 }
@@ -49,7 +52,7 @@ export function rows(job, image, record, isWhole = true) {
     ["prompt", job.prompt], ["negative", negative(job)], ["model", job.model], ["size", job.size.replace("x", "×")],
     ["steps", `${job.steps}`], ["guidance", `${job.true_cfg_scale}`], ["seed", `${image.seed}`],
     ["sampler", samplerTitle(job.sampler)], ["schedule", scheduleTitle(job.schedule)], ["cfg-steps", `${job.cfg_steps ?? ""}`],
-    ["background", t(`background.${job.background}`)], ["origin", record ? origin(record) : ""],
+    ["background", t(`background.${job.background}`)], ["loras", lorasText(job.loras)], ["origin", record ? origin(record) : ""],
   ]
   const others = [
     ["format", job.output_format], ["state", statusText(image.status)], ["created", clock(job.created_at)],
@@ -73,7 +76,7 @@ export function requestOf(job, image, hasBackground) {
     steps: job.steps, true_cfg_scale: job.true_cfg_scale, output_format: job.output_format,
     ...(job.sampler && { sampler: job.sampler }), ...(job.schedule && { schedule: job.schedule }),
     ...(job.cfg_steps !== undefined && { cfg_steps: job.cfg_steps }),
-    ...(hasBackground && job.background === "opaque" && { background: "opaque" }),
+    ...(job.loras && { loras: job.loras }), ...(hasBackground && job.background === "opaque" && { background: "opaque" }),
   }
   // Seeds are texts here; in JSON they are numbers.
   return `{\n  "seed": ${image.seed},\n${JSON.stringify(values, null, 2).slice(2)}\n`

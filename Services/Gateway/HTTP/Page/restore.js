@@ -1,10 +1,11 @@
 // Fills the form in from an image file that carries its parameters; any other file becomes an input image.
 
 import { button, find, make, setText } from "./dom.js"
-import { fillAgain } from "./form.js"
+import { fillAgain, lorasText } from "./form.js"
 import { onLanguage, t } from "./i18n.js"
 import { files } from "./images.js"
 import { readParameters } from "./metadata.js"
+import { modelNamed } from "./models.js"
 import { MODES } from "./pipelines.js"
 
 // What is done with images, by the pipeline that an image was made with.
@@ -45,6 +46,7 @@ export class Restorer {
       model: record.model, size: record.size, steps: record.steps, true_cfg_scale: record.true_cfg_scale,
       seed: record.seed, n: 1, background: record.background ?? "", output_resolution: record.output_resolution,
       sampler: record.sampler ?? "", schedule: record.schedule ?? "", cfg_steps: record.cfg_steps,
+      loras: lorasText(record.loras),
     })
     this.offer()
     await this.composer.restore(undefined)
@@ -52,6 +54,9 @@ export class Restorer {
     if (record.pipeline) this.composer.adopt({ mode: modeOf(record), strength, blur, crop, layers, extend })
     const texts = [t("restore.done", { name: file.name })]
     if (record.model && !isServed) texts.push(t("restore.no-model", { model: record.model }))
+    const served = new Set(modelNamed(elements.model.value)?.loras?.map(({ sha256 }) => sha256))
+    const others = (record.loras ?? []).filter(({ sha256 }) => !served.has(sha256)).map(({ name }) => name)
+    if (others.length) texts.push(t("restore.loras", { names: others.join(", ") }))
     if (record.inputs?.length) texts.push(t("restore.inputs", { n: record.inputs.length }))
     if (record.cut) texts.push(t("restore.cut"))
     const instead = button("restore.instead", async () => {
