@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
-  scripts reader quickstart cluster jobs templates images families provenance content-filter enhancement assistance openapi a1111 mcp prompts docs
+  scripts reader quickstart cluster jobs templates images adapters families provenance content-filter enhancement assistance openapi a1111 mcp prompts docs
   page page-families page-images page-form page-gallery page-access docc arm64 faults containers
 )
 fuzz_seconds=
@@ -111,6 +111,7 @@ part cluster 3600 "$python" Tests/Cluster/cluster_test.py "$bin"
 part jobs 3600 "$python" Tests/Cluster/jobs_test.py "$bin"
 part templates 3600 "$python" Tests/Cluster/templates_test.py "$bin"
 part images 3600 "$python" Tests/Cluster/images_test.py "$bin"
+part adapters 3600 "$python" Tests/Cluster/adapters_test.py "$bin"
 part families 3600 "$python" Tests/Cluster/families_test.py "$bin"
 part provenance 3600 "$python" Tests/Cluster/provenance_test.py "$bin"
 part content-filter 1200 "$python" Tests/Cluster/filter_test.py "$bin"
