@@ -11,6 +11,7 @@ import numpy
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import expect
 
+from adapters_test import add, lora
 from browser import (
     ask, choose, drop, filtered, fresh, images, main, noise, pixels, post, result, save, show, stroke, values, wait_until_done)
 
@@ -193,6 +194,45 @@ def test_parameters_come_back_from_a_dropped_image(page, cluster):
     page.locator("[name=prompt]").press("Control+Enter")
     expect(page.locator(".job")).to_have_count(count + 1)
     assert images(page.locator(".job").first, 1)[0] == (cluster.folder / "made.png").read_bytes()
+
+
+def test_adapters_are_named_and_come_back(page, cluster):
+    folder = cluster.folder / "adapters"
+    folder.mkdir()
+    path = add(folder, "style", lora(1))
+    fresh(page)
+    expect(page.locator("#loras-field")).to_be_hidden()
+    name = cluster.start("denoiser", settings={"adapters-directory": folder})
+    # The page asks for models every few seconds.
+    expect(page.locator("#loras-about")).to_contain_text("There are style.")
+    page.fill("[name=loras]", "style:0.8, nothing")
+    count = page.locator(".job").count()
+    page.fill("[name=prompt]", "a red heart")
+    page.click("#request button[type=submit]")
+    expect(page.locator("#error-loras")).to_contain_text('there are "style"')
+    expect(page.locator(".job")).to_have_count(count)
+    page.fill("[name=loras]", "style:0.8")
+    file = images(ask(page, "a red heart", steps=2, seed=4), 1)[0]
+    alone = cluster.folder / "alone.png"
+    assert cluster.local(alone, prompt="a red heart", steps=2, seed=4, lora=f"{path}:0.8").returncode == 0
+    assert file == alone.read_bytes()
+    page.fill("[name=loras]", "")
+    alone.write_bytes(file)
+    drop(page, alone)
+    expect(page.locator("#restored")).to_contain_text("are in the form")
+    assert values(page, "loras", "seed") == ["style:0.8", "4"]
+    assert "not here" not in page.locator("#restored").text_content()
+    # Of another content it is another adapter.
+    digests = lambda: [each["sha256"] for each in cluster.get("/v1/models")[1]["data"][0]["loras"]]
+    old = digests()
+    add(folder, "style", lora(2))
+    cluster.wait(lambda: len(digests()) == 1 and digests() != old, "the other contents listed")
+    fresh(page)
+    expect(page.locator("#loras-about")).to_contain_text("There are style.")
+    drop(page, alone)
+    expect(page.locator("#restored")).to_contain_text("or are others now: style")
+    cluster.stop(name)
+    page.fill("[name=loras]", "")
 
 
 def test_an_edit_brings_its_settings_back(page, cluster):
