@@ -55,12 +55,12 @@ extension ModelCard: Codable {
     hasTransparency = try values.decodeIfPresent(Bool.self, forKey: .hasTransparency) ?? false
     license = try values.decodeIfPresent(String.self, forKey: .license) ?? ""
     /// Cards of earlier versions have none, those of later ones names that are not known here.
-    func names<Name: RawRepresentable<String>>(_ key: CodingKeys) throws -> [Name] {
+    func known<Name: RawRepresentable<String>>(_ key: CodingKeys) throws -> [Name] {
       try (values.decodeIfPresent([String].self, forKey: key) ?? []).compactMap { Name(rawValue: $0) }
     }
-    samplers = try names(.samplers)
+    samplers = try known(.samplers)
     if samplers.isEmpty { samplers = [.euler] }
-    schedules = try names(.schedules)
+    schedules = try known(.schedules)
   }
 
   /// Writes what `init(from:)` reads.

@@ -171,7 +171,8 @@ extension ImageMetadata {
       values: Values(
         softwareVersion: softwareVersion, model: model, fingerprint: fingerprint, prompt: "", negativePrompt: nil,
         trueCFGScale: trueCFGScale, steps: steps, size: "\(width)x\(height)", seed: seed, sigmas: sigmas,
-        sampler: sampler, schedule: schedule, cfgSteps: cfgSteps, background: background, loras: loras.isEmpty ? nil : loras), source: bounded?.source)
+        sampler: sampler, schedule: schedule, cfgSteps: cfgSteps, background: background,
+        loras: loras.isEmpty ? nil : loras), source: bounded?.source)
     var (prompts, cut) = prompts(besides: Self.json(record).utf8.count + 100)
     if bounded?.isCut == true { cut.append("edit_instructions") }
     record.values.prompt = prompts.prompt
@@ -239,7 +240,8 @@ extension ImageMetadata {
   /// The prompts, and a last line of names and values.
   private var parameters: String {
     let values = [
-      ("Steps", "\(steps)"), ("Sampler", SamplerTitle.sampler(sampler)), ("CFG scale", trueCFGScale.shortText), ("Seed", "\(seed)"),
+      ("Steps", "\(steps)"), ("Sampler", SamplerTitle.sampler(sampler)), ("CFG scale", trueCFGScale.shortText),
+      ("Seed", "\(seed)"),
       ("Size", "\(width)x\(height)"),
       ("Model", model), ("Version", "\(Self.software) \(softwareVersion)"),
     ]

@@ -189,7 +189,7 @@ extension DenoiseRequest: WireMessage {
     layers = Int(message.layers)
     sigmas = (0..<message.n_sigmas).map { message.sigmas[$0] }
     adapters = try ChosenAdapter.list(message.adapters, message.n_adapters, "adapters", of: fields)
-    sampling = try .optional(message.sampling, "sampling", of: fields) ?? .standard
+    if let pointer = message.sampling { sampling = try .required(pointer, "sampling", of: fields) }
     branch = Int(message.branch)
   }
 }

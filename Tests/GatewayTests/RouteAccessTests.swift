@@ -19,7 +19,8 @@ struct RouteAccessTests {
     + [
       "page", "api", "compare", "composer", "dom", "errors", "extend", "form", "gallery", "grid", "gridtable", "i18n",
       "images", "jobs", "mask", "metadata", "models", "pair", "parameters", "picks", "pipelines", "presets", "raster",
-      "restore", "results", "sampling", "settings", "shortcuts", "store", "strings", "thumbnails", "viewer", "views", "workers",
+      "restore", "results", "sampling", "settings", "shortcuts", "store", "strings", "thumbnails", "viewer", "views",
+      "workers",
     ].map { "/\($0).js" }
 
   /// Other spellings of `path`, some of which routers, proxies and file systems take for the same.

@@ -107,13 +107,14 @@ struct WebUIRequestTests {
     #expect(try Self.fields(#"{"prompt":"p","sampler_name":"Euler","scheduler":"Automatic"}"#).notes.isEmpty)
   }
 
-  @Test(arguments: [
-    ("DPM++ 2M", "Beta", "dpmpp_2m", "beta"), ("DPM++ 2M SDE", "SGM Uniform", "dpmpp_2m_sde", "sgm_uniform"),
-    ("heun", "simple", "heun", "simple"), ("UniPC", "Automatic", "unipc", nil), ("Euler", "linear", nil, "linear"),
-    ("k_dpmpp_2m", "", "dpmpp_2m", nil), ("DPM++ 2M SGM Uniform", "", "dpmpp_2m", "sgm_uniform"),
-    ("er_sde", "sgm_uniform", "er_sde", "sgm_uniform"), ("RES Multistep", "Automatic", "res_multistep", nil),
-    ("DPM++ 2M Karras", "", "dpmpp_2m", nil),
-  ] as [(String, String, String?, String?)])
+  @Test(
+    arguments: [
+      ("DPM++ 2M", "Beta", "dpmpp_2m", "beta"), ("DPM++ 2M SDE", "SGM Uniform", "dpmpp_2m_sde", "sgm_uniform"),
+      ("heun", "simple", "heun", "simple"), ("UniPC", "Automatic", "unipc", nil), ("Euler", "linear", nil, "linear"),
+      ("k_dpmpp_2m", "", "dpmpp_2m", nil), ("DPM++ 2M SGM Uniform", "", "dpmpp_2m", "sgm_uniform"),
+      ("er_sde", "sgm_uniform", "er_sde", "sgm_uniform"), ("RES Multistep", "Automatic", "res_multistep", nil),
+      ("DPM++ 2M Karras", "", "dpmpp_2m", nil),
+    ] as [(String, String, String?, String?)])
   func samplersHaveNamesOfThisAPI(_ sampler: String, _ scheduler: String, _ ours: String?, _ schedule: String?) throws {
     let found = try Self.fields(#"{"prompt":"p","sampler_name":"\#(sampler)","scheduler":"\#(scheduler)"}"#)
     #expect(found.fields["sampler"]?.text == ours && found.fields["schedule"]?.text == schedule)

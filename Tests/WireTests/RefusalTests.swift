@@ -116,12 +116,15 @@ struct RefusalTests {
     // So do options, and their value.
     let sampling = Bytes().text(1, "heun").text(2, "beta").number(3, 1).number(4, 4)
     #expect(Bytes.envelope.nested(48, request.number(7, 3).nested(20, sampling)).error == nil)
-    for wrong in [request.number(7, 3), request.number(7, 1).nested(20, sampling), request.number(7, 3).blob(18, sigmas)] {
+    for wrong in [
+      request.number(7, 3), request.number(7, 1).nested(20, sampling), request.number(7, 3).blob(18, sigmas),
+    ] {
       #expect(Bytes.envelope.nested(48, wrong).error?.field == "denoise_request.noise")
     }
     for (field, wrong) in [
       ("sampler", Bytes().text(1, "rk4")), ("sampler", Bytes().text(2, "beta")),
-      ("schedule", Bytes().text(1, "euler").text(2, "karras")), ("cfg_steps", Bytes().text(1, "heun").number(3, 1).number(4, 5)),
+      ("schedule", Bytes().text(1, "euler").text(2, "karras")),
+      ("cfg_steps", Bytes().text(1, "heun").number(3, 1).number(4, 5)),
     ] {
       let error = Bytes.envelope.nested(48, request.number(7, 3).nested(20, wrong)).error
       #expect(error?.field == "denoise_request.sampling.\(field)", "\(String(describing: error))")

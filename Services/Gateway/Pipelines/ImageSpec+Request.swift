@@ -69,7 +69,8 @@ extension ImageSpec {
     let spec = ImageSpec(
       card: card, pipeline: pipeline.name, prompt: prompt,
       // As in the reference: without guidance the negative prompt has no effect, and is not even encoded.
-      negativePrompt: trueCFGScale > 1 && request.sampling.cfgSteps != 0 ? negativePrompt : nil, size: size, steps: steps, trueCFGScale: trueCFGScale,
+      negativePrompt: trueCFGScale > 1 && request.sampling.cfgSteps != 0 ? negativePrompt : nil, size: size,
+      steps: steps, trueCFGScale: trueCFGScale,
       seed: request.seed.map { UInt64($0) } ?? randomSeed, options: options, inputs: kept.map(\.reference))
     do throws(Status) {
       _ = try PartialSchedule.firstStep(steps: steps, strength: spec.strength)

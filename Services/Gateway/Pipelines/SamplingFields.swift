@@ -45,7 +45,8 @@ extension SamplingChoice {
       throw Self.unserved("schedule", schedule.rawValue, card, card.schedules.map(\.rawValue))
     }
     guard schedule == nil || !hasSigmas else {
-      throw APIError(.invalidValue, "schedule and sigmas both say which noise levels: give one of them", param: "schedule")
+      throw APIError(
+        .invalidValue, "schedule and sigmas both say which noise levels: give one of them", param: "schedule")
     }
     if let cfgSteps, cfgSteps > steps {
       throw APIError(

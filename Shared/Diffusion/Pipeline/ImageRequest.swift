@@ -40,7 +40,8 @@ public struct ImageRequest: Sendable, Equatable {
     let defaults = card.defaults
     self.init(
       prompt: prompt, negativePrompt: defaults.negativePrompt(for: negativePrompt),
-      trueCFGScale: trueCFGScale ?? defaults.trueCFGScale, steps: card.steps(asked: steps, sigmas: sigmas, sampling.schedule),
+      trueCFGScale: trueCFGScale ?? defaults.trueCFGScale,
+      steps: card.steps(asked: steps, sigmas: sigmas, sampling.schedule),
       size: ImageSize(widthPx: width ?? defaults.size.widthPx, heightPx: height ?? defaults.size.heightPx), seed: seed)
     self.sigmas = sigmas
     self.sampling = sampling
@@ -60,7 +61,8 @@ public struct ImageRequest: Sendable, Equatable {
   ) -> ImageMetadata {
     var metadata = ImageMetadata(
       model: model.id, fingerprint: model.fingerprint, prompt: prompt,
-      negativePrompt: usesTrueCFG ? negativePrompt : nil, trueCFGScale: trueCFGScale, steps: steps, width: size.widthPx, height: size.heightPx, seed: seed,
+      negativePrompt: usesTrueCFG ? negativePrompt : nil, trueCFGScale: trueCFGScale, steps: steps, width: size.widthPx,
+      height: size.heightPx, seed: seed,
       softwareVersion: softwareVersion, source: source)
     metadata.sigmas = sigmas
     metadata.sampler = sampling.sampler == .euler ? nil : sampling.sampler.rawValue

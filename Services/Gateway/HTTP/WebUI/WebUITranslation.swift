@@ -112,7 +112,8 @@ extension WebUIRequest {
   /// The fields of A1111's API by those of this one, where they differ.
   private static let names = [
     "image": "init_images", "strength": "denoising_strength", "padding_mask_crop": "inpaint_full_res_padding",
-    "true_cfg_scale": "cfg_scale", "sampler": "sampler_name", "schedule": "scheduler", "n": "batch_size", "model": "sd_model_checkpoint",
+    "true_cfg_scale": "cfg_scale", "sampler": "sampler_name", "schedule": "scheduler", "n": "batch_size",
+    "model": "sd_model_checkpoint",
     "control_image": "alwayson_scripts.controlnet.image", "control_scale": "alwayson_scripts.controlnet.weight",
     "control_start": "alwayson_scripts.controlnet.guidance_start",
     "control_end": "alwayson_scripts.controlnet.guidance_end", "output_format": "override_settings.samples_format",

@@ -28,10 +28,10 @@ extension SampledStep {
   fileprivate static func straight(
     _ velocity: Tensor, from latents: Tensor, _ from: Float, to: Float
   ) -> SampledStep {
-    func latents(at sigma: Float) -> Tensor {
+    func end(_ sigma: Float) -> Tensor {
       FlowMatchSchedule.step(latents: latents, velocity: velocity, from: from, to: sigma)
     }
-    return SampledStep(state: SamplerState(latents: latents(at: to))) { latents(at: 0) }
+    return SampledStep(state: SamplerState(latents: end(to))) { end(0) }
   }
 }
 

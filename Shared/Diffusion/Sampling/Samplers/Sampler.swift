@@ -51,7 +51,8 @@ extension SamplerState {
     guard shape.count == 2 || shape.count == 3, found == count, count > 0 || shape.count == 2 else {
       throw .invalidRequest(
         field: "latents",
-        reason: "are \(shape), with a history of \(found); \(input.sampling.sampler.rawValue) has one of \(count) after "
+        reason:
+          "are \(shape), with a history of \(found); \(input.sampling.sampler.rawValue) has one of \(count) after "
           + "\(made) steps")
     }
     guard count > 0 else {
