@@ -174,7 +174,8 @@ let package = Package(
           "index.html", "page.css", "editor.css", "views.css", "page.js", "api.js", "compare.js", "composer.js",
           "dom.js", "errors.js", "extend.js", "form.js", "gallery.js", "grid.js", "gridtable.js", "i18n.js",
           "images.js", "jobs.js", "mask.js", "metadata.js", "models.js", "pair.js", "parameters.js", "picks.js",
-          "pipelines.js", "presets.js", "raster.js", "restore.js", "results.js", "sampling.js", "settings.js", "shortcuts.js",
+          "pipelines.js", "presets.js", "raster.js", "restore.js", "results.js", "sampling.js", "settings.js",
+          "shortcuts.js",
           "store.js", "strings.js", "thumbnails.js", "viewer.js", "views.js", "workers.js",
         ].map { "Page/\($0)" }).map { .embedInCode($0) }),
     .target(

@@ -107,7 +107,9 @@ import Testing
     let noise = normal(8)
     for steps in [2, 3, 6] {
       let (limit, near) = (try end(name, steps: steps, noise), try end(name, steps: steps, from: 0.99999, noise))
-      #expect(limit.allSatisfy(\.isFinite) && relativeDistance(near, limit) < 2e-2, "\(steps) steps")
+      #expect(limit.allSatisfy { $0.isFinite })
+      // The weight of the first step falls with the logarithm of 1 − σ alone.
+      #expect(relativeDistance(near, limit) < 0.2, "\(steps) steps")
     }
   }
 
@@ -116,7 +118,7 @@ import Testing
     for levels in [[1, 1, 0.5], [1, 0.6, 0.6, 0.6, 0.3], [0.8, 0.8]] as [[Double]] {
       let made = try denoiser()(
         .analytic(SamplingChoice(sampler: name), latents: normal(2), steps: levels.count, sigmas: levels))
-      #expect(made.floats().allSatisfy(\.isFinite), "\(levels)")
+      #expect(made.floats().allSatisfy { $0.isFinite }, "\(levels)")
     }
   }
 
