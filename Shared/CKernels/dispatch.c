@@ -3,8 +3,19 @@
 
 #include <stdatomic.h>
 
-extern const ck_table ck_table_portable, ck_table_avx2, ck_table_avxvnni, ck_table_avx512, ck_table_avx512vnni, ck_table_avx512bf16,
-    ck_table_amx;
+extern const ck_table ck_table_portable, ck_table_neon, ck_table_neonbf16, ck_table_avx2, ck_table_avxvnni, ck_table_avx512,
+    ck_table_avx512vnni, ck_table_avx512bf16, ck_table_amx;
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+static int has_neonbf16(void) {
+  const unsigned long features = HWCAP2_I8MM | HWCAP2_BF16;
+  return (getauxval(AT_HWCAP2) & features) == features;
+}
+#elif defined(__aarch64__)
+static int has_neonbf16(void) { return 0; }
+#endif
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -56,6 +67,10 @@ static int amx_is_usable(void) {
 const ck_table *ck_table_for(int isa) {
   switch (isa) {
     case CK_PORTABLE: return &ck_table_portable;
+#if defined(__aarch64__)
+    case CK_NEON: return &ck_table_neon;
+    case CK_NEONBF16: return has_neonbf16() ? &ck_table_neonbf16 : NULL;
+#endif
 #if defined(__x86_64__)
     case CK_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &ck_table_avx2 : NULL;
     case CK_AVXVNNI: return ck_table_for(CK_AVX2) && has_avxvnni() ? &ck_table_avxvnni : NULL;

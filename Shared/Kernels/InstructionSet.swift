@@ -35,6 +35,10 @@ public enum KernelError: Error, Sendable, Equatable, CustomStringConvertible {
 public enum InstructionSet: String, Sendable, CaseIterable {
   /// Plain C for the target's baseline.
   case portable
+  /// NEON (64-bit ARM).
+  case neon
+  /// NEON with 8-bit and bf16 dot products.
+  case neonbf16
   /// AVX2 and FMA.
   case avx2
   /// AVX2 with 8-bit dot products.
@@ -85,14 +89,22 @@ public enum InstructionSet: String, Sendable, CaseIterable {
 
   /// What whoever relies on this set should know; nil: nothing.
   public var caution: String? {
-    guard self == .amx else { return nil }
-    return "kernels for AMX: tested by a model of the instructions, not yet on such a processor; "
-      + "\(Self.environmentVariable)=\(Self.avx512bf16.rawValue) computes without"
+    switch self {
+    case .amx:
+      "kernels for AMX: tested by a model of the instructions, not yet on such a processor; "
+        + "\(Self.environmentVariable)=\(Self.avx512bf16.rawValue) computes without"
+    case .neon, .neonbf16:
+      "kernels for NEON: tested under an emulator, not yet on such a processor; "
+        + "\(Self.environmentVariable)=\(Self.portable.rawValue) computes without"
+    default: nil
+    }
   }
 
   var index: Int32 {
     switch self {
     case .portable: Int32(CK_PORTABLE)
+    case .neon: Int32(CK_NEON)
+    case .neonbf16: Int32(CK_NEONBF16)
     case .avx2: Int32(CK_AVX2)
     case .avxvnni: Int32(CK_AVXVNNI)
     case .avx512: Int32(CK_AVX512)

@@ -232,11 +232,16 @@ static void expansion(const ck_table *t) {
 }
 
 int main(void) {
-  const ck_table *tables[] = {ck_table_for(CK_PORTABLE), kernel_model(MODEL_AVXVNNI), kernel_model(MODEL_AMX)};
+  const ck_table *tables[] = {
+      ck_table_for(CK_PORTABLE), kernel_model(MODEL_AVXVNNI), kernel_model(MODEL_AMX),
+#if defined(__aarch64__)
+      ck_table_for(CK_NEON), ck_table_for(CK_NEONBF16),
+#endif
+  };
   ck_pool *pool = ck_pool_create(3);
   for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
     const ck_table *t = tables[i];
-    if (!t) return fprintf(stderr, "this processor cannot run the models\n"), 1;
+    if (!t) return fprintf(stderr, "this processor lacks a table or cannot run a model\n"), 1;
     random_state = 42;
     for (int type = FP32; type <= INT8; type++) {
       const size_t shapes[][3] = {{1, 1, 1}, {7, 64, 64}, {13, 50, 63}, {33, 97, 130}, {37, 24, 48}, {2, 97, 3420}, {100, 145, 1100}};

@@ -175,7 +175,7 @@ import Testing
 
   /// Without instructions for bf16 fewer keys are enough.
   @Test(arguments: computes) func howManyKeysAreEnough(_ compute: Compute) {
-    let hasBF16 = [.avx512bf16, .amx].contains(compute.instructionSet)
+    let hasBF16 = [.neonbf16, .avx512bf16, .amx].contains(compute.instructionSet)
     let keys = hasBF16 ? Self.keys : Compute.attentionInt8KeysWithoutBF16
     #expect(compute.hasAttentionInt8(keys: keys, headDim: 128), "\(compute.numericsClass)")
     #expect(!compute.hasAttentionInt8(keys: keys - 1, headDim: 128), "\(compute.numericsClass)")

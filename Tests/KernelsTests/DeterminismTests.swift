@@ -67,7 +67,7 @@ import Testing
         try InstructionSet.requested(set.rawValue)
       }
     }
-    #expect(InstructionSet.allCases.filter { $0.caution != nil } == [.amx])
+    #expect(InstructionSet.allCases.filter { $0.caution != nil } == [.neon, .neonbf16, .amx])
     #expect(KernelError.unknownInstructionSet("sse9").description.contains("QWEN_IMAGE_ISA=sse9"))
   }
 

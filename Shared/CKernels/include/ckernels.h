@@ -204,7 +204,7 @@ size_t ck_block_bytes(int format);
 void ck_expand(float *out, const void *in, int format, size_t blocks);
 
 /// Instruction sets, in ascending order of preference.
-enum { CK_PORTABLE = 0, CK_AVX2, CK_AVXVNNI, CK_AVX512, CK_AVX512VNNI, CK_AVX512BF16, CK_AMX };
+enum { CK_PORTABLE = 0, CK_NEON, CK_NEONBF16, CK_AVX2, CK_AVXVNNI, CK_AVX512, CK_AVX512VNNI, CK_AVX512BF16, CK_AMX };
 
 /// The table of an instruction set, or null if this machine lacks it. The first call for AMX asks the operating system for its
 /// registers, on behalf of the process.
