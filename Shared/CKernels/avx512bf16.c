@@ -11,6 +11,9 @@
 #define TABLE_NAME "avx512bf16"
 #define TABLE_SYMBOL ck_table_avx512bf16
 #define WEIGHT_BYTES weight_bytes_avx512bf16
+#define ROUNDED_PRODUCT(a, b) (vs)_mm512_mulhrs_epi16((__m512i)(a), (__m512i)(b))
+#define SELECT_BYTES(bytes, indices) \
+  (vu)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(bytes))), (__m512i)(indices))
 #define PANEL_ROWS 8
 #define PASS_VECTORS 3
 #define DOT_BF16(acc, a, b) (vf)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(a), (__m512bh)(b))

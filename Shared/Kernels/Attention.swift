@@ -7,7 +7,7 @@ extension Compute {
   ///
   /// Head h reads the keys of kv head h/(heads/kvHeads). When causal, query i sees the keys j ≤ i + m - n; a query that
   /// sees none gives zeros. Inputs are of ``activationDType``, or fp32, which is rounded to it. Scores exist only in
-  /// tiles (online softmax). Of ``Precision/int8``, long sequences are multiplied in 8 bits, see
+  /// tiles (online softmax). Of ``Precision/int8`` and ``Precision/q4``, long sequences are multiplied in 8 bits, see
   /// ``hasAttentionInt8(keys:headDim:)``.
   public func attention(q: Tensor, k: Tensor, v: Tensor, heads: Int, kvHeads: Int, headDim: Int, causal: Bool) -> Tensor
   {
@@ -28,7 +28,8 @@ extension Compute {
     }
   }
 
-  /// Keys from which on attention without causality has 8-bit products in ``Precision/int8``: with fewer it is a small
+  /// Keys from which on attention without causality has 8-bit products in ``Precision/int8`` and
+  /// ``Precision/q4``: with fewer it is a small
   /// part of the work, and bf16 is more exact.
   public static let attentionInt8Keys = 4096
   /// The same without ``InstructionSet/multipliesBF16``, where bf16 takes fp32 arithmetic and 8 bits are up to 2.9 times
@@ -41,7 +42,7 @@ extension Compute {
   /// on keys that it does not see.
   public func hasAttentionInt8(keys: Int, headDim: Int) -> Bool {
     let least = functions.has_bf16_dot != 0 ? Self.attentionInt8Keys : Self.attentionInt8KeysWithoutBF16
-    return precision == .int8 && keys >= least && headDim <= Int(CK_INT8_HEAD_DIM)
+    return [.int8, .q4].contains(precision) && keys >= least && headDim <= Int(CK_INT8_HEAD_DIM)
   }
 
   private func attentionKernel(inInt8: Bool = false) -> ck_attention_kernel {

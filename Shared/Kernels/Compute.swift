@@ -10,7 +10,8 @@ public enum Precision: String, Sendable, CaseIterable {
   /// 8-bit weights, one scale per output channel, times 8-bit activations, one scale per row, quantized as they arrive.
   /// Attention to many keys is in 8 bits too (``Compute/hasAttentionInt8(keys:headDim:)``). All else as in ``bf16``.
   case int8
-  /// 4-bit weights, one bf16 scale per 32 inputs, expanded to bf16 as they are used. All else as in ``bf16``.
+  /// 4-bit weights, one 8-bit factor per 16 inputs and one scale per output channel, expanded to 8 bits as they are
+  /// used. All else as in ``int8``.
   case q4
 }
 
@@ -84,7 +85,12 @@ public struct Compute: Sendable {
 
   /// Names everything that results depend on besides the inputs: equal strings promise equal bytes.
   public var numericsClass: String {
-    let version = precision == .int8 ? Self.int8NumericsVersion : Self.numericsVersion
+    let version =
+      switch precision {
+      case .fp32, .bf16: Self.numericsVersion
+      case .int8: Self.int8NumericsVersion
+      case .q4: Self.q4NumericsVersion
+      }
     let own = "\(precision.rawValue)/\(table.name)/\(version)"
     return matrixLibrary == .openBLAS ? "\(own)/openblas-\(Sgemm.version)" : own
   }
@@ -93,6 +99,8 @@ public struct Compute: Sendable {
   private static let numericsVersion = 3
   /// The same of ``Precision/int8``, which changes by what only this mode uses as well.
   private static let int8NumericsVersion = 5
+  /// The same of ``Precision/q4``.
+  private static let q4NumericsVersion = 5
 
   var functions: ck_table { table.functions }
 

@@ -47,6 +47,29 @@ extension Compute {
     }
   }
 
+  /// A layer in ``Precision/q4`` with the numbers and scales of `weight`, as they are.
+  ///
+  /// - Parameters:
+  ///   - weight: numbers of -8 to 7, of at most 2¹⁶ inputs.
+  ///   - bias: [out], any floating-point type.
+  public func prepareLinear(in4Bits weight: Int8Weight, bias: Tensor? = nil) -> Linear {
+    let out = weight.numbers.shape[0], depth = weight.numbers.shape[1]
+    precondition(bias.map { $0.elementCount == out } ?? true, "bias \(bias!.shape) for weight \(weight.numbers.shape)")
+    weight.numbers.withElements(as: Int8.self) { numbers in
+      precondition(numbers.indices.allSatisfy { (-8...7).contains(numbers[$0]) }, "numbers that need more than 4 bits")
+    }
+    let prepared = packedQ4(weight.numbers) { rows, panel, offsets, scales in
+      let start = rows.lowerBound
+      functions.pack_q4_numbers(
+        panel, offsets, weight.numbers.pointer(start * depth, count: rows.count * depth), rows.count, depth)
+      scales.update(from: weight.scales.pointer(start, count: rows.count), count: rows.count)
+    }
+    return withExtendedLifetime(weight) {
+      Linear(
+        outFeatures: out, inFeatures: depth, rotation: weight.rotation, weight: prepared, bias: bias.map(fp32))
+    }
+  }
+
   /// What `weight` stands for [out, in], fp32: numbers times scales, rotated back. ``weight(of:)`` gives the same for a
   /// layer made of it.
   public func values(of weight: Int8Weight) -> Tensor {

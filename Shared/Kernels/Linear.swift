@@ -58,8 +58,8 @@ enum PreparedWeight: Sendable {
   case bf16(Tensor)
   /// Panels of int8, and per output channel a scale (fp32) and 128 times the sum of its weights (int32).
   case int8(Tensor, scales: Tensor, offsets: Tensor)
-  /// Panels of 4-bit groups.
-  case q4(Tensor)
+  /// Panels of 4-bit groups that are expanded to int8, and the same per output channel.
+  case q4(Tensor, scales: Tensor, offsets: Tensor)
 }
 
 extension Compute {
@@ -82,92 +82,10 @@ extension Compute {
       case .fp32: matrixLibrary == .openBLAS ? .rowMajor(fp32(weight)) : .fp32(packed(weight, functions.fp32))
       case .bf16: .bf16(packed(weight, functions.bf16))
       case .int8: packedInt8(weight, rotation)
-      case .q4: .q4(packedQ4(weight, rotation))
+      case .q4: packedQ4(weight, rotation)
       }
     return Linear(
       outFeatures: out, inFeatures: depth, rotation: rotation, weight: prepared, bias: bias.map(fp32))
-  }
-
-  /// Calls `body` with the panel numbers of a weight [out, in] and the rows that each holds, in parallel.
-  private func parallelPanels(_ weight: Tensor, _ matmul: ck_matmul, _ body: (Int, Range<Int>) -> Void) {
-    let out = weight.shape[0], columns = matmul.panel_columns
-    pool.parallel((out + columns - 1) / columns) { panel in
-      body(panel, panel * columns..<min(out, (panel + 1) * columns))
-    }
-  }
-
-  /// A weight [out, in] as panels of the operand type of `matmul`, which is a floating-point one.
-  func packed(_ weight: Tensor, _ matmul: ck_matmul) -> Tensor {
-    let depth = weight.shape[1], panelBytes = matmul.packed_b_bytes(1, depth)
-    return filled([matmul.packed_b_bytes(weight.shape[0], depth)], .uint8, reading: weight) { panels in
-      parallelPanels(weight, matmul) { panel, rows in
-        matmul.pack_b(
-          panels.address(panel * panelBytes, count: panelBytes),
-          weight.address(rows.lowerBound * depth, count: rows.count * depth),
-          weight.dtype.kernelType, depth, rows.count, depth)
-      }
-    }
-  }
-
-  /// Calls `body` with some rows of a weight [out, in], rotated unless `rotation` is 1, and their element type.
-  private func withRows(
-    _ rows: Range<Int>, of weight: Tensor, rotation: Int, _ body: (UnsafeRawPointer, Int32) -> Void
-  ) {
-    let depth = weight.shape[1], count = rows.count * depth
-    let source = weight.address(rows.lowerBound * depth, count: count)
-    if rotation == 1 { return body(source, weight.dtype.kernelType) }
-    withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { rotated in
-      functions.rotate(rotated.baseAddress, source, weight.dtype.kernelType, count, rotation)
-      body(UnsafeRawPointer(rotated.baseAddress!), Int32(CK_FP32))
-    }
-  }
-
-  private func packedInt8(_ weight: Tensor, _ rotation: Int) -> PreparedWeight {
-    packedInt8(weight) { rows, numbers, scales in
-      withRows(rows, of: weight, rotation: rotation) { source, type in
-        functions.quantize_int8(numbers, scales, source, type, rows.count, weight.shape[1])
-      }
-    }
-  }
-
-  /// A weight [out, in] as panels of 8-bit numbers: `quantise` gets some of its rows, and writes their numbers and
-  /// scales.
-  func packedInt8(
-    _ weight: Tensor, quantise: (Range<Int>, UnsafeMutablePointer<Int8>, UnsafeMutablePointer<Float>) -> Void
-  ) -> PreparedWeight {
-    precondition(weight.shape[1] <= 1 << 16, "\(weight.shape[1]) inputs: 32-bit sums of 8-bit products might overflow")
-    let out = weight.shape[0], depth = weight.shape[1], matmul = functions.int8,
-      panelBytes = matmul.packed_b_bytes(1, depth)
-    var scales = MutableTensor(uninitialized: [out]), offsets = MutableTensor(uninitialized: [out], .int32)
-    var panels = MutableTensor(uninitialized: [matmul.packed_b_bytes(out, depth)], .uint8)
-    panels.write(reading: weight) { panels in
-      scales.write { scales in
-        offsets.write { offsets in
-          parallelPanels(weight, matmul) { panel, rows in
-            let row = rows.lowerBound, count = rows.count
-            withUnsafeTemporaryAllocation(of: Int8.self, capacity: count * depth) { quantized in
-              quantise(rows, quantized.baseAddress!, scales.pointer(row, count: count))
-              functions.int8_offsets(offsets.pointer(row, count: count), quantized.baseAddress, count, depth)
-              matmul.pack_b(
-                panels.address(panel * panelBytes, count: panelBytes), quantized.baseAddress, 0, depth, count, depth)
-            }
-          }
-        }
-      }
-    }
-    return .int8(panels.finish(), scales: scales.finish(), offsets: offsets.finish())
-  }
-
-  private func packedQ4(_ weight: Tensor, _ rotation: Int) -> Tensor {
-    let depth = weight.shape[1], panelBytes = functions.q4_bytes(1, depth)
-    return filled([functions.q4_bytes(weight.shape[0], depth)], .uint8, reading: weight) { panels in
-      parallelPanels(weight, functions.bf16) { panel, rows in
-        withRows(rows, of: weight, rotation: rotation) { source, type in
-          functions.pack_q4(
-            panels.address(panel * panelBytes, count: panelBytes), source, type, depth, rows.count, depth)
-        }
-      }
-    }
   }
 
   /// act(x·Wᵀ + b) for x [M, in] → [M, out] of type `output` (by default ``activationDType``). fp32 input is rounded to
@@ -261,13 +179,7 @@ extension Compute {
         multiply(
           x, PackedOperand(matmul: functions.bf16, panels: panels, lowRank: lowRank), outFeatures: w.outFeatures,
           epilogue)
-      case .q4(let panels):
-        multiply(
-          x,
-          PackedOperand(
-            matmul: functions.bf16, panels: panels, format: Int32(CK_Q4), rotation: w.rotation, lowRank: lowRank),
-          outFeatures: w.outFeatures, epilogue)
-      case .int8(let panels, let scales, let offsets):
+      case .int8(let panels, let scales, let offsets), .q4(let panels, let scales, let offsets):
         var epilogue = epilogue
         epilogue.column_scale = scales.pointer(count: w.outFeatures)
         epilogue.column_offset = offsets.pointer(count: w.outFeatures)
@@ -277,7 +189,8 @@ extension Compute {
           multiply(
             x,
             PackedOperand(
-              matmul: functions.int8, panels: panels, rotation: w.rotation, rowScales: rowScales, lowRank: lowRank),
+              matmul: functions.int8, panels: panels, format: Int32(w.precision == .q4 ? CK_Q4 : CK_PLAIN),
+              rotation: w.rotation, rowScales: rowScales, lowRank: lowRank),
             outFeatures: w.outFeatures, epilogue)
         }
       }

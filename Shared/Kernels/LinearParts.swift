@@ -3,8 +3,13 @@ import TensorCore
 
 // A layer's packed weights can be kept in a file and mapped again: the layout is the same for every instruction set.
 extension Linear {
-  /// Raised whenever the layout of ``parts`` changes.
-  public static let layoutVersion = 1
+  /// Raised whenever the layout of ``parts`` of a precision changes.
+  public static func layoutVersion(_ precision: Precision) -> Int {
+    switch precision {
+    case .fp32, .bf16, .int8: 1
+    case .q4: 2
+    }
+  }
 
   /// The precision that the weights are kept at.
   public var precision: Precision {
@@ -16,14 +21,15 @@ extension Linear {
     }
   }
 
-  /// The tensors that make up the layer, by name: `panels`, where there is one `bias` [out] fp32, and for int8 `scales`
-  /// [out] fp32 and `offsets` [out] int32. Nil for a layer of OpenBLAS, whose weight is not packed.
+  /// The tensors that make up the layer, by name: `panels`, where there is one `bias` [out] fp32, and for int8 and q4
+  /// `scales` [out] fp32 and `offsets` [out] int32. Nil for a layer of OpenBLAS, whose weight is not packed.
   public var parts: [String: Tensor]? {
     var parts: [String: Tensor]
     switch weight {
     case .rowMajor: return nil
-    case .fp32(let panels), .bf16(let panels), .q4(let panels): parts = ["panels": panels]
-    case .int8(let panels, let scales, let offsets): parts = ["panels": panels, "scales": scales, "offsets": offsets]
+    case .fp32(let panels), .bf16(let panels): parts = ["panels": panels]
+    case .int8(let panels, let scales, let offsets), .q4(let panels, let scales, let offsets):
+      parts = ["panels": panels, "scales": scales, "offsets": offsets]
     }
     parts["bias"] = bias
     return parts
@@ -58,7 +64,11 @@ extension Linear {
       weight = .fp32(try part("panels", .uint8, count: functions.fp32.packed_b_bytes(outFeatures, inFeatures)))
     case .bf16:
       weight = .bf16(try part("panels", .uint8, count: functions.bf16.packed_b_bytes(outFeatures, inFeatures)))
-    case .q4: weight = .q4(try part("panels", .uint8, count: functions.q4_bytes(outFeatures, inFeatures)))
+    case .q4:
+      guard inFeatures <= 1 << 16 else { throw .invalidPart("panels", reason: "is for \(inFeatures) inputs in q4") }
+      weight = .q4(
+        try part("panels", .uint8, count: functions.q4_bytes(outFeatures, inFeatures)),
+        scales: try part("scales", .fp32, count: outFeatures), offsets: try part("offsets", .int32, count: outFeatures))
     case .int8:
       weight = .int8(
         try part("panels", .uint8, count: functions.int8.packed_b_bytes(outFeatures, inFeatures)),

@@ -100,10 +100,11 @@ extension Compute {
       let source = words(panels, functions.int8.packed_b_bytes(1, depth), as: Int8.self)
       let scale = UnsafeBufferPointer<Float>(start: scales.pointer(panel * columns, count: rows), count: rows)
       unpackWords(source, group: 4, columns: columns, depth: depth, rows: rows, target) { scale[$0] * Float($1) }
-    case .q4(let panels):
+    case .q4(let panels, let scales, _):
+      let scale = UnsafeBufferPointer<Float>(
+        start: scales.pointer(panel * functions.int8.panel_columns, count: rows), count: rows)
       unpackQ4(
-        UnsafeRawBufferPointer(words(panels, functions.q4_bytes(1, depth), as: UInt8.self)), depth: depth, rows: rows,
-        target)
+        words(panels, functions.q4_bytes(1, depth), as: UInt8.self), depth: depth, rows: rows, scale, target)
     }
     withExtendedLifetime(layer) {}
   }
@@ -122,27 +123,22 @@ extension Compute {
     }
   }
 
-  /// Rows of groups of 32 inputs: a bf16 scale per column, then a byte per column and pair of inputs (q4.inc).
+  /// 16 levels, then groups of 16 inputs: a factor per column, then four bytes per column and eight inputs (q4.inc).
   private func unpackQ4(
-    _ source: UnsafeRawBufferPointer, depth: Int, rows: Int, _ target: UnsafeMutableBufferPointer<Float>
+    _ source: UnsafeBufferPointer<UInt8>, depth: Int, rows: Int, _ scale: UnsafeBufferPointer<Float>,
+    _ target: UnsafeMutableBufferPointer<Float>
   ) {
-    let columns = functions.bf16.panel_columns, groupBytes = functions.q4_bytes(1, 1)
-    for start in stride(from: 0, to: depth, by: 32) {
-      let group = start / 32 * groupBytes, pairs = group + 2 * columns
-      for row in 0..<rows {
-        let scale = Float(bitPattern: UInt32(source.load(fromByteOffset: group + 2 * row, as: UInt16.self)) << 16)
-        for k in start..<min(start + 32, depth) {
-          let pair = source[pairs + (k - start) / 2 * columns + row]
-          target[row * depth + k] = Self.roundedToBF16((Float(k % 2 == 0 ? pair & 15 : pair >> 4) - 8) * scale)
+    func signed(_ index: Int) -> Int { Int(Int8(bitPattern: source[index])) }
+    let columns = functions.int8.panel_columns, levels = 16, groupBytes = functions.q4_bytes(1, 1) - levels
+    for row in 0..<rows {
+      for start in stride(from: 0, to: depth, by: 16) {
+        let group = levels + start / 16 * groupBytes, factor = signed(group + row)
+        for k in start..<min(start + 16, depth) {
+          let pair = source[group + columns + ((k - start) / 8 * columns + row) * 4 + k % 4]
+          let level = signed(Int(k % 8 < 4 ? pair & 15 : pair >> 4))
+          target[row * depth + k] = scale[row] * Float((level * factor + 64) >> 7)
         }
       }
     }
-  }
-
-  /// The nearest bf16 number, ties to even; NaN stays NaN.
-  private static func roundedToBF16(_ value: Float) -> Float {
-    guard value.isFinite else { return value }
-    let bits = value.bitPattern
-    return Float(bitPattern: (bits &+ 0x7fff &+ ((bits >> 16) & 1)) & 0xffff_0000)
   }
 }

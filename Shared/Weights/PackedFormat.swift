@@ -3,14 +3,14 @@ import TensorCore
 
 /// How packed weights are kept in safetensors files; `Shared/Documentation/packed-weights.md` describes every byte.
 ///
-/// The weight `X` of a linear layer becomes the tensors `X.panels` and, for int8, `X.scales` and `X.offsets`; the
-/// metadata pair `packed:X` says how: `q4 [3072, 12288]`, or `q4/256 [3072, 12288]` where 256 inputs are rotated
+/// The weight `X` of a linear layer becomes the tensors `X.panels` and, for int8 and q4, `X.scales` and `X.offsets`;
+/// the metadata pair `packed:X` says how: `q4 [3072, 12288]`, or `q4/256 [3072, 12288]` where 256 inputs are rotated
 /// together. Everything else is stored as published.
 enum PackedFormat {
   /// Raised whenever files get a meaning that older programs would misread.
   static let version = 1
   static let versionKey = "packing.version"
-  /// The layout of panels, ``Kernels/Linear/layoutVersion``.
+  /// The layout of panels of the component's mode, ``Kernels/Linear/layoutVersion(_:)``.
   static let layoutKey = "packing.layout"
   /// The mode that the component was packed for; single layers may be kept at another precision.
   static let precisionKey = "packing.precision"
@@ -33,7 +33,7 @@ enum PackedFormat {
 
   /// The metadata of every file packed for `precision`.
   static func metadata(_ precision: Precision) -> [String: String] {
-    [versionKey: "\(version)", layoutKey: "\(Linear.layoutVersion)", precisionKey: precision.rawValue]
+    [versionKey: "\(version)", layoutKey: "\(Linear.layoutVersion(precision))", precisionKey: precision.rawValue]
   }
 
   /// What a file's metadata say: the mode it was packed for and its packed weights, or nil for a file of plain tensors.
@@ -46,16 +46,17 @@ enum PackedFormat {
       throw .malformedHeader(
         file: file, reason: "\(versionKey) is \"\(version.prefix(20))\", this program reads \(Self.version)\(again)")
     }
-    let layout = header.metadata[layoutKey] ?? ""
-    guard layout == "\(Linear.layoutVersion)" else {
-      throw .malformedHeader(
-        file: file,
-        reason: "\(layoutKey) is \"\(layout.prefix(20))\", this program reads \(Linear.layoutVersion)\(again)")
-    }
     let mode = header.metadata[precisionKey] ?? ""
     guard let precision = Precision(rawValue: mode) else {
       let known = Precision.allCases.map(\.rawValue).joined(separator: ", ")
       throw .malformedHeader(file: file, reason: "\(precisionKey) is \"\(mode.prefix(20))\", expected one of \(known)")
+    }
+    let layout = header.metadata[layoutKey] ?? "", readable = "\(Linear.layoutVersion(precision))"
+    guard layout == readable else {
+      throw .malformedHeader(
+        file: file,
+        reason:
+          "\(layoutKey) is \"\(layout.prefix(20))\", this program reads \(readable) of \(precision.rawValue)\(again)")
     }
     var layers: [String: Layer] = [:]
     for (key, value) in header.metadata where key.hasPrefix(layerPrefix) {

@@ -22,6 +22,16 @@ public enum StoredWeight: Sendable {
     }
   }
 
+  /// The format of the blocks that hold it, of several parts the first quantised one's; nil: it is in none.
+  public var blockFormat: BlockFormat? {
+    switch self {
+    case .plain, .int8: nil
+    case .encoded(let tensor): tensor.format
+    case .stacked(let parts):
+      parts.first { if case .plain = $0 { false } else { true } }?.blockFormat
+    }
+  }
+
   /// The type of ``values(_:)``.
   var valueDType: DType {
     switch self {
@@ -228,11 +238,19 @@ extension Compute {
     _ name: String, stored weight: StoredWeight, bias: Tensor? = nil, precision: Precision, rotates: Bool,
     limits: PrecisionLimits = .standard
   ) -> (layer: Linear, report: PackedLayerReport) {
-    if case .int8(let weight) = weight, precision == .int8, weight.numbers.shape[1] <= Self.int8InputsMax {
+    func unchanged(_ layer: Linear) -> (layer: Linear, report: PackedLayerReport) {
       let report = PackedLayerReport(
-        name: name, shape: weight.numbers.shape.dimensions, asked: precision.rawValue, kept: precision.rawValue,
+        name: name, shape: [layer.outFeatures, layer.inFeatures], asked: precision.rawValue, kept: precision.rawValue,
         relativeError: nil)
-      return (prepareLinear(weight, bias: bias), report)
+      return (layer, report)
+    }
+    if case .int8(let weight) = weight, precision == .int8, weight.numbers.shape[1] <= Self.int8InputsMax {
+      return unchanged(prepareLinear(weight, bias: bias))
+    }
+    if case .encoded(let weight) = weight, weight.format == .int4, precision == .q4,
+      weight.shape[1] <= Self.int8InputsMax
+    {
+      return unchanged(prepareLinear(in4Bits: weight.widenedToInt8(), bias: bias))
     }
     if case .encoded(let weight) = weight, weight.format == .int4, precision == .int8 {
       return prepareLinear(

@@ -37,14 +37,14 @@ enum Reference {
     return result
   }
 
-  /// The numbers that stand for the elements of a matrix [rows, depth] in a product of `precision`; those of q4 weights
-  /// are given as they were after quantization.
+  /// The numbers that stand for the elements of a matrix [rows, depth] in a product of `precision`; not of weights in
+  /// q4, which ``numbersQ4(_:columns:depth:)`` has.
   static func represented(_ matrix: Tensor, _ precision: Precision) -> [Double] {
     let values = matrix.floats()
     switch precision {
     case .fp32: return values.map(Double.init)
-    case .bf16, .q4: return values.map { Double(bf16($0)) }
-    case .int8:
+    case .bf16: return values.map { Double(bf16($0)) }
+    case .int8, .q4:
       let depth = matrix.shape[1]
       return (0..<matrix.shape[0]).flatMap { row in quantizedInt8(values[row * depth..<(row + 1) * depth]) }
     }
@@ -55,6 +55,20 @@ enum Reference {
     let scale = row.reduce(0) { max($0, abs($1)) } / 127
     let inverse = scale > 0 ? 1 / scale : 0
     return row.map { Double(($0 * inverse).rounded(.toNearestOrEven)) * Double(scale) }
+  }
+
+  /// The 8-bit numbers [columns, depth] of weights packed in 4 bits, read byte by byte as
+  /// Shared/Documentation/packed-weights.md describes them: a level of 16 times a factor, over 128.
+  static func numbersQ4(_ panels: [UInt8], columns: Int, depth: Int) -> [Int] {
+    func signed(_ index: Int) -> Int { Int(Int8(bitPattern: panels[index])) }
+    let groupBytes = 48 + 48 * 8, panelBytes = 16 + (depth + 15) / 16 * groupBytes
+    return (0..<columns * depth).map { index in
+      let (row, input) = (index / depth, index % depth), panel = row / 48 * panelBytes
+      let group = panel + 16 + input / 16 * groupBytes
+      let octet = group + 48 + input % 16 / 8 * 48 * 4, byte = panels[octet + row % 48 * 4 + input % 4]
+      let level = signed(panel + Int(input % 8 < 4 ? byte & 15 : byte >> 4))
+      return Int((Double(level * signed(group + row % 48)) / 128 + 0.5).rounded(.down))
+    }
   }
 
   /// Groups of a vector multiplied with the Kronecker power of a halved 4×4 Hadamard matrix, whose elements are

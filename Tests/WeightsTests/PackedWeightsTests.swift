@@ -64,12 +64,12 @@ let testPool = ThreadPool(threads: 2)
   }
 
   /// Sums over more inputs might overflow 32 bits.
-  @Test func layersTooWideForInt8StayInBF16() {
-    let compute = Compute(precision: .int8, pool: testPool)
-    for (inputs, kept) in [(1 << 16, Precision.int8), (1 << 16 + 1, .bf16)] {
+  @Test(arguments: [Precision.int8, .q4]) func layersTooWideForIntegersStayInBF16(_ precision: Precision) {
+    let compute = Compute(precision: precision, pool: testPool)
+    for (inputs, kept) in [(1 << 16, precision), (1 << 16 + 1, .bf16)] {
       let weight = Tensor([Float](repeating: 0.5, count: inputs), shape: [1, inputs])
-      let (layer, report) = compute.prepareLinear("a.weight", weight: weight, precision: .int8, rotates: false)
-      #expect(layer.precision == kept && report.kept == kept.rawValue && report.asked == "int8")
+      let (layer, report) = compute.prepareLinear("a.weight", weight: weight, precision: precision, rotates: false)
+      #expect(layer.precision == kept && report.kept == kept.rawValue && report.asked == precision.rawValue)
     }
   }
 
@@ -77,7 +77,12 @@ let testPool = ThreadPool(threads: 2)
   @Test(
     arguments: [
       ("\"packing.version\":\"1\"", "\"packing.version\":\"2\"", "packing.version is \"2\", this program reads 1"),
-      ("\"packing.layout\":\"1\"", "\"packing.layout\":\"7\"", "packing.layout is \"7\""),
+      ("\"packing.layout\":\"2\"", "\"packing.layout\":\"7\"", "packing.layout is \"7\""),
+      // 4 bits as they were packed before version 2 of their layout.
+      (
+        "\"packing.layout\":\"2\"", "\"packing.layout\":\"1\"",
+        "packing.layout is \"1\", this program reads 2 of q4; make it again from the original checkpoint"
+      ),
       ("\"packing.precision\":\"q4\"", "\"packing.precision\":\"q9\"", "packing.precision is \"q9\", expected one of"),
       ("\"q4 [50, 77]\"", "\"q5 [50, 77]\"", "\"q5 [50, 77]\" does not say how it is packed"),
       ("\"q4 [50, 77]\"", "\"q4 [-5, 77]\"", "does not say how it is packed"),

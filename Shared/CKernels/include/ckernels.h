@@ -19,7 +19,7 @@ enum { CK_STORE = 0, CK_ADD = 1 };
 /// Rotary pairings: channels (2j, 2j+1), or (j, j + D/2).
 enum { CK_INTERLEAVED = 0, CK_ROTATE_HALF = 1 };
 
-/// Forms of packed weights: as the product takes them, or in 4 bits (ck_table.pack_q4, only for bf16 products).
+/// Forms of packed weights: as the product takes them, or in 4 bits (ck_table.pack_q4, only for int8 products).
 enum { CK_PLAIN = 0, CK_Q4 = 1 };
 
 /// What happens to a sum on its way out: out = act(sum + addend + bias), or out += gate * act(sum + addend + bias). Integer sums are first
@@ -148,8 +148,12 @@ typedef struct ck_table {
   void (*int8_offsets)(int32_t *offsets, const int8_t *q, size_t rows, size_t k);
   /// Bytes of weights packed in 4 bits: a multiple of those of one panel.
   size_t (*q4_bytes)(size_t columns, size_t k);
-  /// Quantizes and packs the weights [columns, ldw] of one panel for the bf16 product: groups of 32 along k share a bf16 scale.
-  void (*pack_q4)(void *packed, const void *w, int type, size_t ldw, size_t columns, size_t k);
+  /// Quantizes and packs the weights [columns, ldw] of one panel for the int8 product: a weight is its row's scale times an 8-bit
+  /// number that is one of 16 levels times a factor of 16 inputs, see q4.inc. scales and offsets [columns] are those of int8; k is at most
+  /// 65536. Reference.numbersQ4.
+  void (*pack_q4)(void *packed, float *scales, int32_t *offsets, const void *w, int type, size_t ldw, size_t columns, size_t k);
+  /// As pack_q4, of numbers of -8 … 7 [columns, k], which stay what they are.
+  void (*pack_q4_numbers)(void *packed, int32_t *offsets, const int8_t *numbers, size_t columns, size_t k);
 
   /// dst = src in another floating-point type; dst fp32 or bf16. Rounds to nearest even, NaN stays NaN.
   /// Reference.bf16Bits.

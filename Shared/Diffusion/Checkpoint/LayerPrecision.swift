@@ -12,8 +12,8 @@ public struct LayerPrecision: Sendable {
   public let version: Int
   private let repeated: [String]
   private let modulations: [String]
-  /// Whether layers that are quantised rotate groups of their inputs before: without it, single large inputs decide how
-  /// coarsely all others are seen.
+  /// Whether layers in int8 rotate groups of their inputs before: without it, single large inputs decide how coarsely
+  /// all others are seen. Layers in q4 always do, see ``rotates(at:stored:)``.
   public let rotatesInputs: Bool
 
   /// The rules of a family.
@@ -51,6 +51,13 @@ public struct LayerPrecision: Sendable {
   /// is quantised already stays as it is in that mode: bf16 could not bring back what is lost.
   func precision(of name: String, in mode: Precision, stored: Precision?) -> Precision {
     stored == mode ? mode : precision(of: name, in: mode)
+  }
+
+  /// Whether a layer of `precision` rotates its inputs whose weight is stored in blocks of `format`, or nil: in plain
+  /// numbers. What Q4_0 holds are q4's own groups and levels, which rotating would mix; only families whose inputs
+  /// must be rotated do it all the same.
+  func rotates(at precision: Precision, stored format: BlockFormat?) -> Bool {
+    rotatesInputs || precision == .q4 && format != .q4_0
   }
 
   /// Names everything that results of a network depend on besides weights and inputs.

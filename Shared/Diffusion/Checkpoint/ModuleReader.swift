@@ -123,7 +123,8 @@ package struct LinearSource: Sendable {
       defer { weights.releasePages(of: name) }
       let precision = layers.precision(of: name, in: compute.precision, stored: weight.precision)
       return compute.prepareLinear(
-        name, stored: weight, bias: bias, precision: precision, rotates: layers.rotatesInputs
+        name, stored: weight, bias: bias, precision: precision,
+        rotates: layers.rotates(at: precision, stored: weight.blockFormat)
       ).layer
     }
   }

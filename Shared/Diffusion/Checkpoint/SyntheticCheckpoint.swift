@@ -85,7 +85,8 @@ extension ParameterDescription {
     guard let mode, isLinear else { return PlannedTensor(name, shape, .copied) }
     let precision = layers.precision(of: name, in: mode, stored: stored?.precision)
     let isPacked = precision != .bf16 || stored != nil || mode == .bf16 && !layers.isModulation(name)
-    return PlannedTensor(name, shape, isPacked ? .packed(precision, rotates: layers.rotatesInputs) : .copied)
+    let rotates = layers.rotates(at: precision, stored: stored?.format)
+    return PlannedTensor(name, shape, isPacked ? .packed(precision, rotates: rotates) : .copied)
   }
 }
 

@@ -113,7 +113,7 @@ extension ModelDirectory {
     return WeightCache.Key(
       component: component.rawValue, precision: precision.rawValue, source: url.standardizedFileURL.path,
       fingerprint: digest,
-      rules: "layers \(type(of: family).layers.version), layout \(Linear.layoutVersion)")
+      rules: "layers \(type(of: family).layers.version), layout \(Linear.layoutVersion(precision))")
   }
 
   /// The layers that are worth packing beforehand: those that run, of the modulations only what is quantised.
@@ -122,12 +122,12 @@ extension ModelDirectory {
   ) -> [PlannedTensor] {
     let layers = type(of: family).layers
     return family.inventory(of: component).parameters.compactMap { parameter in
-      let stored = weights.quantisation(of: parameter.name)?.precision
-      let precision = layers.precision(of: parameter.name, in: mode, stored: stored)
+      let stored = weights.quantisation(of: parameter.name)
+      let precision = layers.precision(of: parameter.name, in: mode, stored: stored?.precision)
       let runs = parameter.isLinear && !family.isUnused(parameter.name, in: component)
       guard runs, precision != .bf16 || !layers.isModulation(parameter.name) else { return nil }
-      return PlannedTensor(
-        parameter.name, parameter.shape, .packed(precision, rotates: layers.rotatesInputs))
+      let rotates = layers.rotates(at: precision, stored: stored?.format)
+      return PlannedTensor(parameter.name, parameter.shape, .packed(precision, rotates: rotates))
     }
   }
 }

@@ -52,7 +52,7 @@ MODES = ["bf16", "int8", "q4", "fp32"]
 # condition.
 EDITED_TOKENS, EDIT_TEXT_TOKENS, CONDITION_TOKENS = 1024, 256, 4096
 SAMPLE_SECONDS = 0.2  # of work, at least, in each sample
-CEILING = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "q4": "bf16"}
+CEILING = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "q4": "int8"}
 
 
 class Failed(Exception):

@@ -76,8 +76,8 @@ struct KernelBenchmark {
   private func ceiling(_ precision: Precision) -> Ceiling {
     switch precision {
     case .fp32: .fp32
-    case .bf16, .q4: .bf16
-    case .int8: .int8
+    case .bf16: .bf16
+    case .int8, .q4: .int8
     }
   }
 
