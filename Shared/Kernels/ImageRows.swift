@@ -174,7 +174,7 @@ extension Compute {
     case .panels(let panels):
       let source = x[part.rows], pixels: Shape = [source.shape[0] * source.shape[1], w.inChannels]
       multiply(
-        source.reshaped(pixels), PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outChannels,
+        source.reshaped(pixels), PackedOperand(operand: .fp32, panels: panels), outFeatures: w.outChannels,
         epilogue)
     case .rowMajor(let weight): product(x, rowMajor: weight, w, part, epilogue)
     }
@@ -190,7 +190,7 @@ extension Compute {
       x: x.pixels.pointer(count: x.pixels.elementCount))
     multiply(
       rows: part.rows.count * part.width, depth: depth, of: x.pixels,
-      PackedOperand(matmul: functions.fp32, panels: panels), outFeatures: w.outChannels, epilogue
+      PackedOperand(operand: .fp32, panels: panels), outFeatures: w.outChannels, epilogue
     ) { range, packed, _ in
       withUnsafePointer(to: patches) {
         functions.pack_patches(

@@ -104,6 +104,16 @@ extension Compute {
       x, w, into: &out, rowsFrom: start, Treatment(activation: activation.kernelActivation, mode: Int32(CK_STORE)))
   }
 
+  /// As ``linear(_:_:activation:into:rowsFrom:)`` of rows that other layers read too.
+  public func linear(
+    _ x: SharedRows, _ w: Linear, activation: Activation = .none, into out: inout MutableTensor,
+    rowsFrom start: Int = 0
+  ) {
+    multiply(
+      x.rows, shared: x, w, into: &out, rowsFrom: start,
+      Treatment(activation: activation.kernelActivation, mode: Int32(CK_STORE)))
+  }
+
   /// residual [M, out] fp32 += gate ⊙ (x·Wᵀ + b) in place; gate [out] fp32, or nil for ones.
   public func linear(_ x: Tensor, _ w: Linear, addingTo residual: inout Tensor, gate: Tensor? = nil) {
     precondition(residual.dtype == .fp32, "residual of type \(residual.dtype)")
@@ -154,7 +164,8 @@ extension Compute {
   }
 
   private func multiply(
-    _ x: Tensor, _ w: Linear, into out: inout MutableTensor, rowsFrom start: Int, _ treatment: Treatment
+    _ x: Tensor, shared: SharedRows? = nil, _ w: Linear, into out: inout MutableTensor, rowsFrom start: Int,
+    _ treatment: Treatment
   ) {
     let (rows, depth) = x.shape.rowExtents
     precondition(depth == w.inFeatures, "input \(x.shape) for a layer of \(w.inFeatures) inputs")
@@ -172,13 +183,11 @@ extension Compute {
       switch w.weight {
       case .rowMajor(let weight): multiply(x, rowMajor: weight, lowRank, epilogue)
       case .fp32(let panels):
-        multiply(
-          x, PackedOperand(matmul: functions.fp32, panels: panels, lowRank: lowRank), outFeatures: w.outFeatures,
-          epilogue)
+        let operand = PackedOperand(operand: .fp32, panels: panels, lowRank: lowRank, shared: shared)
+        multiply(x, operand, outFeatures: w.outFeatures, epilogue)
       case .bf16(let panels):
-        multiply(
-          x, PackedOperand(matmul: functions.bf16, panels: panels, lowRank: lowRank), outFeatures: w.outFeatures,
-          epilogue)
+        let operand = PackedOperand(operand: .bf16, panels: panels, lowRank: lowRank, shared: shared)
+        multiply(x, operand, outFeatures: w.outFeatures, epilogue)
       case .int8(let panels, let scales, let offsets), .q4(let panels, let scales, let offsets):
         var epilogue = epilogue
         epilogue.column_scale = scales.pointer(count: w.outFeatures)
@@ -189,8 +198,8 @@ extension Compute {
           multiply(
             x,
             PackedOperand(
-              matmul: functions.int8, panels: panels, format: Int32(w.precision == .q4 ? CK_Q4 : CK_PLAIN),
-              rotation: w.rotation, rowScales: rowScales, lowRank: lowRank),
+              operand: .int8, panels: panels, format: Int32(w.precision == .q4 ? CK_Q4 : CK_PLAIN),
+              rotation: w.rotation, rowScales: rowScales, lowRank: lowRank, shared: shared),
             outFeatures: w.outFeatures, epilogue)
         }
       }

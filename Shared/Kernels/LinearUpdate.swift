@@ -104,10 +104,12 @@ extension Compute {
   }
 
   /// The packed factors of an update, and the product that takes them.
-  func factors(of update: LinearUpdate.LowRank) -> (matmul: ck_matmul, down: Tensor, up: Tensor) {
+  func factors(of update: LinearUpdate.LowRank) -> (
+    operand: SharedRows.Form.Operand, down: Tensor, up: Tensor
+  ) {
     switch (update.down, update.up) {
-    case (.fp32(let down), .fp32(let up)): (functions.fp32, down, up)
-    case (.bf16(let down), .bf16(let up)): (functions.bf16, down, up)
+    case (.fp32(let down), .fp32(let up)): (.fp32, down, up)
+    case (.bf16(let down), .bf16(let up)): (.bf16, down, up)
     default: preconditionFailure("factors that are not packed beside weights that are")
     }
   }

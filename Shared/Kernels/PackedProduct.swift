@@ -4,7 +4,7 @@ import TensorCore
 extension Compute {
   /// Packed weights, and the product that takes them.
   struct PackedOperand {
-    var matmul: ck_matmul
+    var operand: SharedRows.Form.Operand
     var panels: Tensor
     var format = Int32(CK_PLAIN)
     /// ``Linear/rotation``.
@@ -13,9 +13,12 @@ extension Compute {
     var rowScales: Output?
     /// What is added to the weights; nil: nothing.
     var lowRank: LinearUpdate.LowRank?
+    /// The rows, where other layers read them too.
+    var shared: SharedRows?
 
+    fileprivate var form: SharedRows.Form { .init(operand: operand, rotation: rotation) }
     /// Whether the first factor of the update takes the rows as they are packed for the weights.
-    fileprivate var sharesInput: Bool { rotation == 1 && rowScales == nil }
+    fileprivate var sharesInput: Bool { rotation == 1 && operand != .int8 }
   }
 
   // Activations are packed in slabs, which bounds the scratch; a slab's tiles are small enough to share out evenly.
@@ -28,33 +31,50 @@ extension Compute {
   /// The product of x [M, in], read row by row, with packed weights; `epilogue.out` has space for M rows of
   /// `outFeatures`.
   func multiply(_ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue) {
-    let (rows, depth) = x.shape.rowExtents
+    let (rows, depth) = x.shape.rowExtents, matmul = matmul(w.operand)
+    if let packed = w.shared.flatMap({ packed($0, w.form) }) {
+      return multiply(packed, x, w, outFeatures: outFeatures, epilogue)
+    }
     multiply(rows: rows, depth: depth, of: x, w, outFeatures: outFeatures, epilogue) { range, packed, rowScales in
-      let source = x.address(range.lowerBound * depth, count: range.count * depth)
-      if w.rotation == 1 {
-        w.matmul.pack_a(packed, rowScales, source, x.dtype.activationType, depth, range.count, depth)
-      } else {
-        packRotated(rows: range.count, depth: depth, of: source, x.dtype.activationType, w, packed, rowScales)
-      }
+      packRows(range, of: x, matmul, rotation: w.rotation, packed, rowScales)
     }
   }
 
-  /// Rotates rows [rows, depth] and packs them, a panel at a time.
-  private func packRotated(
-    rows: Int, depth: Int, of source: UnsafeRawPointer, _ type: Int32, _ w: PackedOperand,
-    _ packed: UnsafeMutableRawPointer, _ rowScales: UnsafeMutablePointer<Float>?
+  /// Packs rows of x [M, in], rotated unless `rotation` is 1, and writes their scales where the product quantises them.
+  func packRows(
+    _ range: Range<Int>, of x: Tensor, _ matmul: ck_matmul, rotation: Int, _ packed: UnsafeMutableRawPointer,
+    _ rowScales: UnsafeMutablePointer<Float>?
   ) {
-    let matmul = w.matmul, panelRows = matmul.panel_rows, panelBytes = matmul.packed_a_bytes(1, depth)
+    let depth = x.shape.rowExtents.width, type = x.dtype.activationType
+    let source = x.address(range.lowerBound * depth, count: range.count * depth)
+    if rotation == 1 { return matmul.pack_a(packed, rowScales, source, type, depth, range.count, depth) }
+    let panelRows = matmul.panel_rows, panelBytes = matmul.packed_a_bytes(1, depth)
     let rowBytes = depth * (type == Int32(CK_FP32) ? 4 : 2)
     withUnsafeTemporaryAllocation(of: Float.self, capacity: panelRows * depth) { rotated in
-      for start in stride(from: 0, to: rows, by: panelRows) {
-        let count = min(panelRows, rows - start)
-        functions.rotate(rotated.baseAddress, source + start * rowBytes, type, count * depth, w.rotation)
+      for start in stride(from: 0, to: range.count, by: panelRows) {
+        let count = min(panelRows, range.count - start)
+        functions.rotate(rotated.baseAddress, source + start * rowBytes, type, count * depth, rotation)
         matmul.pack_a(
           packed + start / panelRows * panelBytes, rowScales.map { $0 + start }, rotated.baseAddress, Int32(CK_FP32),
           depth, count, depth)
       }
     }
+  }
+
+  /// The product of rows that are packed already.
+  private func multiply(
+    _ packed: SharedRows.Packed, _ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue
+  ) {
+    let (rows, depth) = x.shape.rowExtents, matmul = matmul(w.operand)
+    for slab in stride(from: 0, to: rows, by: Self.slabRows) {
+      let count = min(Self.slabRows, rows - slab), bytes = matmul.packed_a_bytes(count, depth)
+      var epilogue = epilogue
+      epilogue.row_scale = packed.scales.map { UnsafePointer($0.pointer(slab, count: count)) }
+      let panels = packed.rows.address(matmul.packed_a_bytes(slab, depth), count: bytes)
+      multiplySlab(
+        slab..<slab + count, depth: depth, of: x, packed: panels, w, outFeatures: outFeatures, epilogue)
+    }
+    withExtendedLifetime((packed, x, w)) {}
   }
 
   /// As ``multiply(_:_:outFeatures:_:)``, of rows that `pack` writes in the product's form: it is called with a range
@@ -64,8 +84,7 @@ extension Compute {
     rows: Int, depth: Int, of x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue,
     pack: (Range<Int>, UnsafeMutableRawPointer, UnsafeMutablePointer<Float>?) -> Void
   ) {
-    let matmul = w.matmul, panelBytes = matmul.packed_a_bytes(1, depth)
-    let outWidth = outFeatures * (epilogue.out_type == Int32(CK_FP32) ? 4 : 2)
+    let matmul = matmul(w.operand), panelBytes = matmul.packed_a_bytes(1, depth)
     let slabBytes = matmul.packed_a_bytes(min(rows, Self.slabRows), depth)
     var packed = MutableTensor(uninitialized: [slabBytes], .uint8)
     packed.write(reading: x, w.panels) { packed in
@@ -77,37 +96,53 @@ extension Compute {
             slab + range.lowerBound..<slab + range.upperBound, packed.address(panel * panelBytes, count: bytes),
             w.rowScales?.pointer(range.lowerBound, count: range.count))
         }
-        var slabEpilogue = epilogue
-        slabEpilogue.row_gates = epilogue.row_gates.map { $0 + slab }
-        slabEpilogue.addend = epilogue.addend.map { $0 + slab * outFeatures }
-        slabEpilogue.out = epilogue.out + slab * outWidth
-        var gemm = ck_gemm(
-          m: slabRows, n: outFeatures, k: depth, a: packed.address(count: slabBytes),
-          b: w.panels.address(count: w.panels.elementCount), b_format: w.format, added_k: 0, added_a: nil, added_b: nil,
-          epilogue: slabEpilogue)
-        guard let lowRank = w.lowRank else {
-          multiplySlab(gemm, matmul)
-          continue
-        }
-        withProjections(of: x, slab..<slab + slabRows, packed: w.sharesInput ? gemm.a : nil, lowRank) {
-          projections, up in
-          (gemm.added_k, gemm.added_a, gemm.added_b) = (lowRank.rank, projections, up)
-          multiplySlab(gemm, matmul)
-        }
+        multiplySlab(
+          slab..<slab + slabRows, depth: depth, of: x, packed: packed.address(count: slabBytes), w,
+          outFeatures: outFeatures,
+          epilogue)
       }
+    }
+  }
+
+  /// The product of a slab of rows, which are packed; `epilogue` is that of all rows, but for the scales of the slab's.
+  private func multiplySlab(
+    _ rows: Range<Int>, depth: Int, of x: Tensor, packed: UnsafeRawPointer, _ w: PackedOperand, outFeatures: Int,
+    _ epilogue: ck_epilogue
+  ) {
+    let matmul = matmul(w.operand), slab = rows.lowerBound
+    var epilogue = epilogue
+    epilogue.row_gates = epilogue.row_gates.map { $0 + slab }
+    epilogue.addend = epilogue.addend.map { $0 + slab * outFeatures }
+    epilogue.out += slab * outFeatures * (epilogue.out_type == Int32(CK_FP32) ? 4 : 2)
+    var gemm = ck_gemm(
+      m: rows.count, n: outFeatures, k: depth, a: packed, b: w.panels.address(count: w.panels.elementCount),
+      b_format: w.format, added_k: 0, added_a: nil, added_b: nil, epilogue: epilogue)
+    guard let lowRank = w.lowRank else { return multiplySlab(gemm, matmul) }
+    withProjections(of: x, rows, packed: w.sharesInput ? packed : nil, w.shared, lowRank) { projections, up in
+      (gemm.added_k, gemm.added_a, gemm.added_b) = (lowRank.rank, projections, up)
+      multiplySlab(gemm, matmul)
     }
   }
 
   /// Calls `body` with the products of a slab's rows and the first factor of an update, and with the second factor,
   /// both packed.
   ///
-  /// - Parameter packed: the rows, where they are packed for the factor's product; nil: they are not.
+  /// - Parameters:
+  ///   - packed: the rows, where they are packed for the factor's product; nil: they are not.
+  ///   - shared: all rows, where other layers read them too.
   private func withProjections(
-    of x: Tensor, _ rows: Range<Int>, packed: UnsafeRawPointer?, _ update: LinearUpdate.LowRank,
+    of x: Tensor, _ rows: Range<Int>, packed: UnsafeRawPointer?, _ shared: SharedRows?, _ update: LinearUpdate.LowRank,
     _ body: (_ projections: UnsafeRawPointer, _ up: UnsafeRawPointer) -> Void
   ) {
-    let (matmul, down, up) = factors(of: update)
+    let (operand, down, up) = factors(of: update), matmul = matmul(operand)
     let depth = x.shape.rowExtents.width, rank = update.rank
+    let whole = packed == nil ? shared.flatMap { self.packed($0, .init(operand: operand)) } : nil
+    let packed =
+      packed
+      ?? whole.map { whole in
+        let start = matmul.packed_a_bytes(rows.lowerBound, depth)
+        return whole.rows.address(start, count: matmul.packed_a_bytes(rows.count, depth))
+      }
     var layout = ScratchLayout()
     let input = layout.add(packed == nil ? matmul.packed_a_bytes(rows.count, depth) : 0)
     let sums = layout.add(rows.count * rank * 4), projections = layout.add(matmul.packed_a_bytes(rows.count, rank))
@@ -129,7 +164,7 @@ extension Compute {
       pack(rows.count, rank, of: scratch(sums), Int32(CK_FP32), matmul, into: scratch(projections))
       body(scratch(projections), up.address(count: up.elementCount))
     }
-    withExtendedLifetime((x, update)) {}
+    withExtendedLifetime((x, update, whole)) {}
   }
 
   /// Packs [rows, depth] for a floating-point product.

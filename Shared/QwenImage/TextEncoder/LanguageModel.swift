@@ -108,7 +108,7 @@ struct DecoderLayer: CausalDecoderLayer {
   ) {
     let (compute, rotary) = (pass.compute, pass.rotary)
     let epsilon = Float(configuration.rmsNormEpsilon)
-    let a = compute.rmsNorm(x, weight: inputNorm, epsilon: epsilon)
+    let a = SharedRows(compute.rmsNorm(x, weight: inputNorm, epsilon: epsilon))
     var (q, k) = (compute.linear(a, query), compute.linear(a, key))
     let v = compute.linear(a, value)
     compute.headNormRotary(
@@ -121,7 +121,7 @@ struct DecoderLayer: CausalDecoderLayer {
       headDim: configuration.headDim)
     compute.linear(attended, output, addingTo: &x)
 
-    let m = compute.rmsNorm(x, weight: mlpNorm, epsilon: epsilon)
+    let m = SharedRows(compute.rmsNorm(x, weight: mlpNorm, epsilon: epsilon))
     compute.linear(compute.siluMultiply(compute.linear(m, gate), compute.linear(m, up)), down, addingTo: &x)
   }
 }

@@ -133,10 +133,10 @@ struct TransformerBlock: Sendable {
   private func jointAttention(
     _ x: Tensor, _ c: Tensor, _ imageParts: [Part], _ textParts: [Part], _ branches: [Branch], _ compute: Compute
   ) -> [Tensor] {
-    let image = modulated(
-      x, imageParts.map { ($0.rows, $0.vectors.attentionShift, $0.vectors.attentionScale) }, compute)
-    let text = modulated(
-      c, textParts.map { ($0.rows, $0.vectors.attentionShift, $0.vectors.attentionScale) }, compute)
+    let image = SharedRows(
+      modulated(x, imageParts.map { ($0.rows, $0.vectors.attentionShift, $0.vectors.attentionScale) }, compute))
+    let text = SharedRows(
+      modulated(c, textParts.map { ($0.rows, $0.vectors.attentionShift, $0.vectors.attentionScale) }, compute))
     func joint(_ layer: (Stream) -> Linear, norm: ((Stream) -> Tensor)? = nil) -> [Tensor] {
       projected(image, text, layer, norm, branches, compute)
     }
@@ -152,8 +152,8 @@ struct TransformerBlock: Sendable {
   /// Queries, keys or values of both streams' tokens, text first, [L + N, inner] of every branch; with a norm, its
   /// heads are normed and rotated.
   private func projected(
-    _ image: Tensor, _ text: Tensor, _ layer: (Stream) -> Linear, _ norm: ((Stream) -> Tensor)?, _ branches: [Branch],
-    _ compute: Compute
+    _ image: SharedRows, _ text: SharedRows, _ layer: (Stream) -> Linear, _ norm: ((Stream) -> Tensor)?,
+    _ branches: [Branch], _ compute: Compute
   ) -> [Tensor] {
     let (imageLayer, textLayer) = (layer(self.image), layer(self.text))
     // The rows of a single branch go to their places at once.

@@ -112,7 +112,7 @@ struct Qwen3DecoderLayer: CausalDecoderLayer {
   ) {
     let (compute, rotary) = (pass.compute, pass.rotary), epsilon = Float(configuration.rmsNormEpsilon)
     if isFirst { probe.record(rotary) }
-    let a = compute.rmsNorm(x, weight: inputNorm, epsilon: epsilon)
+    let a = SharedRows(compute.rmsNorm(x, weight: inputNorm, epsilon: epsilon))
     var (q, k) = (compute.linear(a, query), compute.linear(a, key))
     let v = compute.linear(a, value)
     compute.headNormRotary(
@@ -127,7 +127,7 @@ struct Qwen3DecoderLayer: CausalDecoderLayer {
     if isFirst { probe.record("layer.0.attn", compute.linear(attended, output, output: .fp32)) }
     compute.linear(attended, output, addingTo: &x)
 
-    let m = compute.rmsNorm(x, weight: mlpNorm, epsilon: epsilon)
+    let m = SharedRows(compute.rmsNorm(x, weight: mlpNorm, epsilon: epsilon))
     compute.linear(compute.siluMultiply(compute.linear(m, gate), compute.linear(m, up)), down, addingTo: &x)
   }
 }

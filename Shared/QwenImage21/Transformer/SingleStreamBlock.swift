@@ -101,7 +101,7 @@ struct SingleStreamBlock: Sendable {
     _ x: inout Tensor, _ spans: [Span], updatesTokens: Bool = true, compute: Compute, probe: Probe
   ) -> [KeysAndValues] {
     let parts = spans.flatMap(\.modulation)
-    let input = modulated(x, parts.map { ($0.rows, $0.vectors.attentionScale) }, compute)
+    let input = SharedRows(modulated(x, parts.map { ($0.rows, $0.vectors.attentionScale) }, compute))
     let keys = projected(input, key, keyNorm, spans, compute) { $0.before?.layers[index].keys }
     let values = projected(input, value, nil, spans, compute) { $0.before?.layers[index].values }
     let all = zip(keys, values).map { KeysAndValues(keys: $0, values: $1) }
@@ -133,7 +133,7 @@ struct SingleStreamBlock: Sendable {
   /// Queries, keys or values of each span's tokens, behind those of the tokens before it; with a norm, the heads of its
   /// own are normed and rotated.
   private func projected(
-    _ input: Tensor, _ layer: Linear, _ norm: Tensor?, _ spans: [Span], _ compute: Compute,
+    _ input: SharedRows, _ layer: Linear, _ norm: Tensor?, _ spans: [Span], _ compute: Compute,
     before: (Span) -> Tensor?
   ) -> [Tensor] {
     func project(_ spans: [(rows: Range<Int>, rotary: RotaryTable)], into result: inout MutableTensor, from start: Int)
@@ -149,7 +149,7 @@ struct SingleStreamBlock: Sendable {
     // The rows of a single span go to their places at once.
     let cached = spans.count == 1 ? before(spans[0]) : nil, start = cached?.shape[0] ?? 0
     var result = MutableTensor(
-      uninitialized: [start + input.shape[0], configuration.innerDim], compute.activationDType)
+      uninitialized: [start + input.rows.shape[0], configuration.innerDim], compute.activationDType)
     if let cached { result.copy(cached, toRowsFrom: 0) }
     project(spans.map { ($0.rows, $0.rotary) }, into: &result, from: start)
     let rows = result.finish()
@@ -160,7 +160,7 @@ struct SingleStreamBlock: Sendable {
   private func mlp(
     _ x: inout Tensor, _ parts: [(rows: Range<Int>, vectors: ModulationVectors)], _ compute: Compute, _ probe: Probe
   ) {
-    let input = modulated(x, parts.map { ($0.rows, $0.vectors.mlpScale) }, compute)
+    let input = SharedRows(modulated(x, parts.map { ($0.rows, $0.vectors.mlpScale) }, compute))
     let hidden = compute.siluMultiply(compute.linear(input, mlpGate), compute.linear(input, mlpUp))
     probe.record("block.\(index).mlp", compute.linear(hidden, mlpOut, output: .fp32))
     compute.linear(hidden, mlpOut, addingTo: &x, gates: parts.map { ($0.rows, $0.vectors.mlpGate) })
