@@ -115,7 +115,7 @@ let package = Package(
     shared("TensorCore"),
     shared("Kernels", ["TensorCore", "CKernels", "COpenBLAS"]),
     shared("Weights", ["TensorCore", "Kernels", "StrictJSON", "CZlib"]),
-    shared("ImageCodec", ["CImageCodec", "Hashing"]),
+    shared("ImageCodec", ["CImageCodec", "ClusterCore", "Hashing"]),
     shared(
       "Diffusion", ["ClusterCore", "TensorCore", "Kernels", "Weights", "ImageCodec", "Hashing", "StrictJSON"]),
     shared(

@@ -46,6 +46,9 @@ public enum SamplerName: String, Sendable, Hashable, Codable, CaseIterable {
   /// Predictor and corrector of second order (UniPC, B2).
   case unipc
 
+  /// Whether a step evaluates the network once.
+  public var evaluatesOnce: Bool { self != .heun }
+
   /// The most tensors of the latents' shape that the next step needs beside the latents.
   public var historyLimit: Int { history(after: .max) }
 

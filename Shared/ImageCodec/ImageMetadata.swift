@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 
 /// What an image depends on, as it is kept in a PNG file: for galleries in the line that they read, and for programs as
@@ -50,6 +51,8 @@ public struct ImageMetadata: Sendable, Equatable {
   public var cfgSteps: Int?
   /// `opaque`: what the model has left transparent was put over white.
   public var background: String?
+  /// Which steps left out parts of the network.
+  public var cache: StepCache?
   /// Adapters beside the model's weights, in their order; empty, which is not kept: there were none.
   public var loras: [AppliedAdapter] = []
 
@@ -151,12 +154,13 @@ private struct Values: Codable {
   var schedule: String?
   var cfgSteps: Int?
   var background: String?
+  var cache: StepCache?
   var loras: [ImageMetadata.AppliedAdapter]?
   /// Fields that were too long to be kept whole.
   var cut: [String]?
 
   enum CodingKeys: String, CodingKey {
-    case software, model, fingerprint, prompt, steps, size, seed, sigmas, sampler, schedule, background, loras, cut
+    case software, model, fingerprint, prompt, steps, size, seed, sigmas, sampler, schedule, background, cache, loras, cut
     case cfgSteps = "cfg_steps"
     case softwareVersion = "software_version"
     case negativePrompt = "negative_prompt"
@@ -171,7 +175,7 @@ extension ImageMetadata {
       values: Values(
         softwareVersion: softwareVersion, model: model, fingerprint: fingerprint, prompt: "", negativePrompt: nil,
         trueCFGScale: trueCFGScale, steps: steps, size: "\(width)x\(height)", seed: seed, sigmas: sigmas,
-        sampler: sampler, schedule: schedule, cfgSteps: cfgSteps, background: background,
+        sampler: sampler, schedule: schedule, cfgSteps: cfgSteps, background: background, cache: cache,
         loras: loras.isEmpty ? nil : loras), source: bounded?.source)
     var (prompts, cut) = prompts(besides: Self.json(record).utf8.count + 100)
     if bounded?.isCut == true { cut.append("edit_instructions") }
@@ -225,7 +229,7 @@ extension ImageMetadata {
       negativePrompt: values.negativePrompt,
       trueCFGScale: values.trueCFGScale, steps: values.steps, width: width, height: height, seed: values.seed,
       softwareVersion: values.softwareVersion, source: record.source)
-    (sigmas, background, loras) = (values.sigmas, values.background, values.loras ?? [])
+    (sigmas, background, cache, loras) = (values.sigmas, values.background, values.cache, values.loras ?? [])
     (sampler, schedule, cfgSteps) = (values.sampler, values.schedule, values.cfgSteps)
   }
 }
@@ -248,7 +252,8 @@ extension ImageMetadata {
     let levels = sigmas.map { [("Sigmas", $0.map(\.shortText).joined(separator: ", "))] } ?? []
     let named = schedule.map { [("Schedule type", SamplerTitle.schedule($0))] } ?? []
     let guided = cfgSteps.map { [("CFG steps", "\($0)")] } ?? []
-    let result = background.map { [("Background", $0)] } ?? []
+    let result =
+      (background.map { [("Background", $0)] } ?? []) + (cache.map { [("Step cache", $0.description)] } ?? [])
     let adapters =
       loras.isEmpty ? [] : [("LoRAs", loras.map { "\($0.name): \($0.scale.shortText)" }.joined(separator: ", "))]
     let line = (values + levels + named + guided + result + adapters + (source?.parameters ?? []))

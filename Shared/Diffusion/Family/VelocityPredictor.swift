@@ -19,6 +19,8 @@ public protocol VelocityPredictor: Sendable {
   var keptBytes: Int { get }
   /// Most tokens of references of an image, all branches of guidance together; nil: any number.
   var referenceTokensMax: Int? { get }
+  /// Blocks that the network runs one after the other; step caches leave out some of them.
+  var blockCount: Int { get }
   /// Most tokens of a pass that several calls share: with more, bringing them together costs time.
   static var sharedTokensMax: Int { get }
 
@@ -45,7 +47,8 @@ public protocol VelocityPredictor: Sendable {
   /// Tokens that a pass for this call has.
   func tokenCount(_ call: VelocityCall<Prepared>) -> Int
 
-  /// Predicts several velocities, of any images and steps, in as few passes as are worth sharing.
+  /// Predicts several velocities, of any images and steps, in as few passes as are worth sharing. Calls of one image
+  /// are in the order of its branches.
   ///
   /// - Returns: per call a tensor like its latents, fp32, with the same bytes as alone.
   func velocities(_ calls: [VelocityCall<Prepared>]) -> [Tensor]
@@ -67,9 +70,12 @@ public struct VelocityCall<Prepared: Sendable>: Sendable {
   public var latents: Tensor
   /// The step, from 0.
   public var step: Int
+  /// What the branch keeps of earlier steps; nil: the whole network runs.
+  public var cache: BranchCache?
 
   /// See the properties.
-  public init(branch: Prepared, latents: Tensor, step: Int) {
+  public init(branch: Prepared, latents: Tensor, step: Int, cache: BranchCache? = nil) {
+    self.cache = cache
     self.branch = branch
     self.latents = latents
     self.step = step
@@ -81,6 +87,8 @@ extension VelocityPredictor {
   public var controlPipelines: [PipelineName] { [] }
   /// Nothing is kept.
   public var keptBytes: Int { 0 }
+  /// A network that cannot be divided.
+  public var blockCount: Int { 1 }
   /// Any number.
   public var referenceTokensMax: Int? { nil }
   /// A network without adapters takes none.

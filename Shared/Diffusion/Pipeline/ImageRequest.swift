@@ -15,6 +15,8 @@ public struct ImageRequest: Sendable, Equatable {
   public var sigmas: [Double]?
   /// How the steps are taken.
   public var sampling = SamplingChoice.standard
+  /// Which steps leave out parts of the network; nil: none.
+  public var cache: StepCache?
   /// The image's size.
   public var size: ImageSize
   /// Seed of the initial noise.
@@ -68,6 +70,7 @@ public struct ImageRequest: Sendable, Equatable {
     metadata.sampler = sampling.sampler == .euler ? nil : sampling.sampler.rawValue
     metadata.schedule = sampling.schedule?.rawValue
     metadata.cfgSteps = usesTrueCFG ? sampling.cfgSteps : nil
+    metadata.cache = cache
     return metadata
   }
 }

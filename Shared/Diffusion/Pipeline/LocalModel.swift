@@ -167,7 +167,7 @@ struct PipelineRun {
     var input = DenoisingInput(
       prompt: prompt, negativePrompt: negative, latents: latents, grid: grid, steps: request.steps,
       firstStep: firstStep, trueCFGScale: request.trueCFGScale)
-    (input.sigmas, input.startStep) = (request.sigmas, firstStep)
+    (input.sigmas, input.startStep, input.cache) = (request.sigmas, firstStep, request.cache)
     (input.sampling, input.seed) = (request.sampling, request.seed)
     return input
   }

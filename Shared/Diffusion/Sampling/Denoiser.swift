@@ -45,8 +45,9 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
 
   /// Runs the steps that are left.
   ///
-  /// Resuming at step k from the checkpoint after step k-1 gives the bytes of the undisturbed run: branches are always
-  /// prepared for the whole schedule, and nothing else crosses from step to step.
+  /// Resuming from a step's checkpoint gives the bytes of the undisturbed run: branches are always prepared for the
+  /// whole schedule, and nothing crosses from step to step but the sampler's state and what a step cache keeps.
+  /// Recordings of a block cache have the latents only.
   ///
   /// - Parameter afterStep: called after each step; it may throw to stop the loop.
   /// - Returns: packed latents, like the input's.
@@ -62,26 +63,32 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
     let schedule = try schedule(input)
     probe.record("sigmas", Tensor(schedule.sigmas, shape: [schedule.sigmas.count]))
     probe.record("timesteps", Tensor(schedule.timesteps, shape: [schedule.timesteps.count]))
-    var state = try SamplerState(input), plain = input
+    var (state, velocities) = try input.resumed(), plain = input
     plain.latents = state.latents
     try input.inpainting?.validate(state.latents)
     let branches = try predictor.prepare(plain, times: schedule.times)
     let sampler = input.sampling.sampler.sampler(schedule.sigmas, seed: input.seed)
 
+    var caching = try CachedSteps(input, schedule, blockCount: predictor.blockCount, velocities)
     for step in input.firstStep..<input.steps {
       // As in the reference, steps that are left out do not count in the names.
-      let number = step - input.firstStep
+      let number = step - input.firstStep, before = state
       let isGuided = input.sampling.cfgSteps.map { step - input.startStep < $0 } ?? true
-      var made = sampler.step(step, from: state) { latents, time in
-        let calls = branches.prefix(isGuided ? branches.count : 1).map {
-          Call(branch: $0, latents: latents, step: time)
+      var made = sampler.step(step, from: before) { latents, time in
+        let calls = branches.prefix(isGuided ? branches.count : 1).enumerated().map {
+          Call(branch: $1, latents: latents, step: time, cache: caching.blocks?.branch($0))
         }
-        return velocity(calls, input, time == step ? stepProbe(probe, number) : .none)
+        return caching.velocity(at: step, from: before) {
+          velocity(calls, input, time == step ? stepProbe(probe, number) : .none)
+        }
       }
       if let inpainting = input.inpainting { inpainting.keep(in: &made, at: schedule.sigmas[step + 1]) }
       state = made.state
       probe.record("latents.step\(number)", state.latents)
-      try afterStep(FinishedStep(completedSteps: step + 1, made))
+      var finished = FinishedStep(
+        completedSteps: step + 1, made, checkpoint: caching.checkpoint(after: step + 1, state))
+      (finished.isComputed, finished.cacheBytes) = (caching.hasComputed(step), caching.byteCount)
+      try afterStep(finished)
     }
     return state.latents
   }
@@ -103,7 +110,7 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
 
   private func velocity(_ calls: [Call], _ input: DenoisingInput, _ probe: Probe) -> Tensor {
     let velocities =
-      probe.isActive
+      probe.isActive && calls.allSatisfy { $0.cache == nil }
       ? zip(calls, ["cond", "uncond"]).map { predictor.velocity($0, probe: probe.scoped($1)) } : predict(calls)
     guard velocities.count > 1 else { return velocities[0] }
     return (input.guidance ?? guidance).combine(
@@ -123,13 +130,18 @@ public struct FinishedStep {
   public let completedSteps: Int
   /// Packed latents at the noise level after the step.
   public var latents: Tensor { made.state.latents }
-  /// What the next step needs: the latents, or, of samplers with history, [1 + h, N, C], the latents first.
-  public var checkpoint: Tensor { made.state.checkpoint }
+  /// What a later attempt resumes from.
+  public let checkpoint: LoopCheckpoint
+  /// Whether the whole network has run, as it does unless a step cache leaves out a part.
+  public internal(set) var isComputed = true
+  /// Bytes that a step cache keeps for the next steps.
+  public internal(set) var cacheBytes = 0
   private let made: SampledStep
 
-  init(completedSteps: Int, _ made: SampledStep) {
+  init(completedSteps: Int, _ made: SampledStep, checkpoint: LoopCheckpoint) {
     self.completedSteps = completedSteps
     self.made = made
+    self.checkpoint = checkpoint
   }
 
   /// Packed latents without noise, as the step's velocity foretells them: where a single step to the end would lead.

@@ -30,6 +30,8 @@ public struct DenoisingInput: Sendable {
   public var sampling = SamplingChoice.standard
   /// Seed of the noise of samplers that add some in each step: the image's.
   public var seed: UInt64 = 0
+  /// Which steps leave out parts of the network; nil: none.
+  public var cache: StepCache?
   /// Guidance strength.
   public var trueCFGScale: Double
   /// How the velocities of the branches are combined; nil: as the model's authors do.

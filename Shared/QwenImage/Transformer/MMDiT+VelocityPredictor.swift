@@ -7,6 +7,9 @@ extension MMDiT: VelocityPredictor {
   /// Names everything that results depend on besides weights and inputs.
   public var numericsClass: String { QwenImageFamily.layers.numericsClass(compute) }
 
+  /// The blocks of the trunk.
+  public var blockCount: Int { trunk.blockCount }
+
   /// The first network tells which: one that reads masks was trained for inpainting.
   public var controlPipelines: [PipelineName] {
     guard let first = controlNetworks.first?.configuration else { return [] }
@@ -135,6 +138,7 @@ extension MMDiT.Branch {
       latents: call.latents, conditioning: call.branch.conditioning, modulation: call.branch.modulation, step: call.step
     )
     self.control = control
+    cache = call.cache
   }
 }
 

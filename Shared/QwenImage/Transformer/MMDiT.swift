@@ -132,6 +132,8 @@ public struct MMDiT: Sendable {
     public var step: Int
     /// What control networks add to the image stream; nil: nothing.
     var control: ControlResiduals?
+    /// What the branch keeps of earlier steps; nil: the whole network runs.
+    var cache: BranchCache?
 
     /// See the properties.
     public init(latents: Tensor, conditioning: Conditioning, modulation: ModulationTable, step: Int) {
@@ -174,7 +176,11 @@ public struct MMDiT: Sendable {
   public func callAsFunction(_ branches: [Branch]) -> [Tensor] {
     if branches.isEmpty { return [] }
     var streams = streams(branches)
-    runBlocks(&streams, branches, updatesLastText: false)
+    if branches.contains(where: { $0.cache != nil }) {
+      runBlocksWithCaches(&streams, branches)
+    } else {
+      runBlocks(&streams, branches, updatesLastText: false)
+    }
     return velocities(streams.image, branches, probe: .none)
   }
 

@@ -85,6 +85,9 @@ extension SingleStreamTransformer: VelocityPredictor {
       target: image.grid)
   }
 
+  /// The blocks of the stream.
+  public var blockCount: Int { configuration.layerCount }
+
   /// Tokens of a pass: those of the image, and without a cache those of text and references.
   public func tokenCount(_ call: VelocityCall<Prepared>) -> Int { Branch(call).tokenCount }
 
@@ -103,7 +106,7 @@ extension SingleStreamTransformer: VelocityPredictor {
 
 extension SingleStreamTransformer.Branch {
   fileprivate init(_ call: VelocityCall<SingleStreamTransformer.Prepared>) {
-    self.init(latents: call.latents, conditioning: call.branch.conditioning, step: call.step)
+    self.init(latents: call.latents, conditioning: call.branch.conditioning, step: call.step, cache: call.cache)
   }
 }
 

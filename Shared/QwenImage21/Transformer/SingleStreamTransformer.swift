@@ -221,6 +221,8 @@ public struct SingleStreamTransformer: Sendable {
     let latents: Tensor
     let conditioning: Conditioning
     let step: Int
+    /// What the branch keeps of earlier steps; nil: the whole network runs.
+    var cache: BranchCache?
 
     /// Tokens in a pass.
     var tokenCount: Int { latents.shape[0] + (conditioning.cache == nil ? conditioning.sequence.prefixCount : 0) }
@@ -239,18 +241,28 @@ public struct SingleStreamTransformer: Sendable {
         (parts[index] == .all ? [branches[index].conditioning.prefix] : []) + [images.rows(tokens[index])]
       })
     let rows = consecutiveRows(branches.map(\.tokenCount))
-    let spans = branches.indices.map {
-      span(of: parts[$0], branches[$0].conditioning, step: branches[$0].step, rows: rows[$0])
-    }
-    for (index, block) in blocks.enumerated() {
-      block(&x, spans, compute: compute, probe: .none)
-      streaming?.ended(index)
+    if branches.contains(where: { $0.cache != nil }) {
+      runBlocksWithCaches(&x, branches, rows)
+    } else {
+      runBlocks(0..<blocks.count, &x, branches, rows)
     }
     let ends = zip(rows, tokens).map { $0.upperBound - $1.count..<$0.upperBound }
     let targets = Tensor.stacking(ends.map { x.rows($0) })
     let scales = zip(branches, tokens).map { ($1, $0.conditioning.modulation.outputScale(row: $0.step)) }
     let velocity = compute.linear(normalised(targets, scales), out, output: .fp32)
     return tokens.map { velocity.rows($0) }
+  }
+
+  /// Runs blocks in one pass; `rows` are those of each branch in `x`.
+  func runBlocks(_ range: Range<Int>, _ x: inout Tensor, _ branches: [Branch], _ rows: [Range<Int>]) {
+    let spans = zip(branches, rows).map { branch, rows in
+      let part = branch.conditioning.cache == nil ? SequencePart.all : .target
+      return span(of: part, branch.conditioning, step: branch.step, rows: rows)
+    }
+    for index in range {
+      blocks[index](&x, spans, compute: compute, probe: .none)
+      streaming?.ended(index)
+    }
   }
 
   /// Predicts one velocity, and records intermediates as the reference does: of the whole sequence, unless

@@ -22,11 +22,6 @@ struct SamplerState: Sendable {
   /// Further tensors like the latents, the newest first; which ones is the sampler's own.
   var history: [Tensor] = []
 
-  /// The latents, of a sampler without history, or latents and history [1 + h, N, C].
-  var checkpoint: Tensor {
-    guard !history.isEmpty else { return latents }
-    return Tensor.stacking([latents] + history).reshaped(Shape([1 + history.count] + latents.shape.dimensions))
-  }
 }
 
 /// What a step has given.
@@ -35,34 +30,6 @@ struct SampledStep {
   var state: SamplerState
   /// Latents without noise, as the step's velocity foretells them.
   var denoised: () -> Tensor
-}
-
-extension SamplerState {
-  /// The state that an input begins with.
-  ///
-  /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when its latents have not the history that its sampler
-  ///   has after the steps that are done.
-  init(_ input: DenoisingInput) throws(PipelineError) {
-    let made = input.firstStep - input.startStep, shape = input.latents.shape.dimensions
-    guard made >= 0 else {
-      throw .invalidRequest(field: "first_step", reason: "is \(input.firstStep), before step \(input.startStep)")
-    }
-    let count = input.sampling.sampler.history(after: made), found = shape.count == 3 ? shape[0] - 1 : 0
-    guard shape.count == 2 || shape.count == 3, found == count, count > 0 || shape.count == 2 else {
-      throw .invalidRequest(
-        field: "latents",
-        reason:
-          "are \(shape), with a history of \(found); \(input.sampling.sampler.rawValue) has one of \(count) after "
-          + "\(made) steps")
-    }
-    guard count > 0 else {
-      self.init(latents: input.latents)
-      return
-    }
-    let rows = shape[1], all = input.latents.reshaped([shape[0] * rows, shape[2]])
-    let parts = (0...count).map { all.rows($0 * rows..<($0 + 1) * rows) }
-    self.init(latents: parts[0], history: Array(parts.dropFirst()))
-  }
 }
 
 extension SamplerName {
