@@ -16,8 +16,8 @@ cd "$(dirname "$0")/.."
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
-  scripts reader quickstart cluster jobs templates images adapters families provenance content-filter enhancement assistance openapi a1111 mcp prompts docs
-  page page-families page-images page-form page-gallery page-access docc arm64 faults containers
+  scripts reader quickstart cluster jobs templates images adapters families step-caches provenance content-filter enhancement assistance
+  openapi a1111 mcp prompts docs page page-families page-images page-form page-gallery page-access docc arm64 faults containers
 )
 fuzz_seconds=
 chosen=()
@@ -113,6 +113,7 @@ part templates 3600 "$python" Tests/Cluster/templates_test.py "$bin"
 part images 3600 "$python" Tests/Cluster/images_test.py "$bin"
 part adapters 3600 "$python" Tests/Cluster/adapters_test.py "$bin"
 part families 3600 "$python" Tests/Cluster/families_test.py "$bin"
+part step-caches 3600 "$python" Tests/Cluster/step_cache_test.py "$bin"
 part provenance 3600 "$python" Tests/Cluster/provenance_test.py "$bin"
 part content-filter 1200 "$python" Tests/Cluster/filter_test.py "$bin"
 part enhancement 1200 "$python" Tests/Cluster/enhancement_test.py "$bin"

@@ -24,6 +24,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     var card = loading.card
     card.pipelines.removeAll { $0.isForControl && !predictor.controlPipelines.contains($0) }
     card.limits.maxReferenceTokens = predictor.referenceTokensMax
+    card.limits.denoiserBlocks = predictor.blockCount
     self.card = card
     componentFingerprint = try loading.model.componentFingerprint(
       .transformer, beside: loading.predictor.controlNetworks)
@@ -74,18 +75,30 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     let start = ContinuousClock.now
     var reports = Pace(every: Self.reportInterval, from: start)
     var checkpoints = Pace(every: .seconds(request.checkpointIntervalSeconds), from: start)
-    var reported = (steps: request.firstStep, at: start)
+    var reported = (steps: request.firstStep, at: start), kept = request.firstStep
+    var cacheBytes = 0
+    let counters = ["whole", "part"].map {
+      Counter(label: "qwenimage_denoiser_steps_total", dimensions: [("network", $0)])
+    }
     let latents = try reportingStatus {
       try passes.participating {
         try denoiser(input) { step in
+          counters[step.isComputed ? 0 : 1].increment()
+          cacheBytes = max(cacheBytes, step.cacheBytes)
           let now = ContinuousClock.now, completed = step.completedSteps - request.startStep
           let isLast = completed == steps
           // The last step's latents are the response.
-          let isCheckpoint = !isLast && checkpoints.isDue(at: now)
+          // With a step cache it may be that of an earlier step.
+          let resumable = step.checkpoint.completedSteps - request.startStep
+          let isCheckpoint = !isLast && resumable > kept && checkpoints.isDue(at: now)
           if isLast || isCheckpoint || reports.isDue(at: now) {
             let stepSeconds = (now - reported.at) / .seconds(1) / Double(completed - reported.steps)
-            let progress = Progress(completedSteps: completed, steps: steps, stepSeconds: stepSeconds)
-            var tensors = isCheckpoint ? [WireTensor(TensorName.latents, step.checkpoint)] : []
+            var progress = Progress(completedSteps: completed, steps: steps, stepSeconds: stepSeconds)
+            var tensors: [WireTensor] = []
+            if isCheckpoint {
+              tensors = [WireTensor(TensorName.latents, step.checkpoint.state)]
+              (kept, progress.checkpointSteps) = (resumable, resumable == completed ? 0 : resumable)
+            }
             if let previewMap {
               let patch = card.latents.patch
               tensors.append(WireTensor(previewMap.image(of: step.expectedLatents, input.grid, patch: patch)))
@@ -99,6 +112,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     }
     Gauge(label: "qwenimage_denoiser_prefix_cache_bytes").record(denoiser.predictor.keptBytes)
     Gauge(label: "qwenimage_denoiser_adapter_bytes").record(networks.byteCount)
+    Gauge(label: "qwenimage_denoiser_step_cache_bytes").record(cacheBytes)
     let response = DenoiseResponse(steps: steps, computeSeconds: (ContinuousClock.now - start) / .seconds(1))
     return StageOutput(.denoiseResponse(response), tensors: [WireTensor(TensorName.latents, latents)])
   }
@@ -125,6 +139,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     input.layers = max(request.layers, 1)
     if !request.sigmas.isEmpty { input.sigmas = request.sigmas }
     (input.startStep, input.sampling, input.seed) = (request.startStep, request.sampling, request.seed)
+    input.cache = request.cache
     for (index, size) in request.references.enumerated() {
       let latents = try task.requiredTensor(TensorName.reference(index)).tensor()
       input.references.append(ReferenceLatents(latents: latents, grid: try card.grid(of: size)))
@@ -141,7 +156,9 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
       throw Status(
         .invalidArgument, "the tensor \(TensorName.imageLatents) is missing", field: TensorName.imageLatents)
     }
-    if request.firstStep > 0 { input.latents = try task.requiredTensor(TensorName.latents).tensor() }
+    if request.firstStep > 0 {
+      input.resume(at: input.firstStep, from: try task.requiredTensor(TensorName.latents).tensor())
+    }
     return input
   }
 

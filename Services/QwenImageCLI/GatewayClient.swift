@@ -16,6 +16,7 @@ struct GatewayClient {
     var schedule: String?
     var cfgSteps: Int?
     var loras: [NamedAdapter]?
+    var cache: StepCacheChoice.Field?
     var width: Int?
     var height: Int?
     var outputResolution: Int?

@@ -230,6 +230,7 @@ extension ImageCommand {
       form.add("sigmas", "[\(sigmas.values.map { "\($0)" }.joined(separator: ","))]")
     }
     sampling.sampler.add(to: &form)
+    form.add("cache", try sampling.cache?.formValue)
     form.add("output_resolution", sampling.outputResolution)
     form.add("width", sampling.width)
     form.add("height", sampling.height)

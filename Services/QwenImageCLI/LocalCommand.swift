@@ -111,11 +111,12 @@ struct LocalCommand: AsyncParsableCommand {
     let asked = ImageSize(widthPx: sampling.width ?? own.widthPx, heightPx: sampling.height ?? own.heightPx)
     let size = card.size(
       for: pipeline, asked, inputs.summary.sizes, outputResolutionPx: sampling.outputResolution)
-    let imageRequest = ImageRequest(
+    var imageRequest = ImageRequest(
       card, prompt: try prompt(for: pipeline, card), negativePrompt: sampling.negativePrompt,
       trueCFGScale: sampling.trueCfgScale,
       steps: sampling.steps, sigmas: sampling.sigmas?.values, sampling: sampling.sampler.choice,
       width: size.widthPx, height: size.heightPx, seed: request.seed.fixed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
+    imageRequest.cache = sampling.cache?.cache
     try card.limits.validate(imageRequest)
     let loading = WeightLoading(precision: precision, cache: .init(weightCache)) {
       Terminal.note($0)

@@ -35,6 +35,12 @@ struct SamplingOptions: ParsableArguments {
   var sigmas: NoiseLevels?
 
   @OptionGroup var sampler: SamplerOptions
+  @Option(
+    help: """
+      Leaves out parts of the network in some steps: off, balanced or fast, or exact settings such as \
+      first_block:threshold=0.1,warmup=4 (see step-caches.md). Default: off.
+      """, transform: StepCacheChoice.init(text:))
+  var cache: StepCacheChoice?
 
   @Option(parsing: .unconditional, help: "Width in pixels, a multiple of 16 or 32. Default: the model's own.")
   var width: Int?
@@ -139,6 +145,7 @@ extension RequestOptions {
       height: sampling.height, outputResolution: sampling.outputResolution, seed: seed.fixed)
     (body.model, body.background) = (model.model, sampling.background?.rawValue)
     sampling.sampler.add(to: &body)
+    body.cache = sampling.cache?.field
     // What the default is needs no words, which an older gateway may not know.
     guard encoding.format != .png else { return body }
     (body.outputFormat, body.outputCompression) = (encoding.format.name, encoding.quality)

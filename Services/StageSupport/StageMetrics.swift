@@ -13,6 +13,11 @@ enum StageMetrics {
       "Keys and values of text and references that are kept for later images, of models that have them.")
     registry.describe(
       "qwenimage_denoiser_adapter_bytes", "Adapters that are kept in memory, ready for the next image.")
+    registry.describe(
+      "qwenimage_denoiser_step_cache_bytes", "What the step cache of the last job has kept between its steps, at most.")
+    registry.describe(
+      "qwenimage_denoiser_steps_total",
+      "Denoising steps, by whether the whole network has run, or a part with a step cache.")
     registry.describe("qwenimage_stage_load_seconds", "Time it took to load the model.")
     registry.describe("qwenimage_stage_info", "1; its labels are the arithmetic and the class of equal results.")
     registry.describe("qwenimage_worker_running_tasks", "Tasks at work.")

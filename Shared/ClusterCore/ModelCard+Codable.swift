@@ -6,7 +6,7 @@ extension ModelCard: Codable {
       maxSteps
     case maxPromptTokens, maxPromptBytes, defaultSize, defaultSteps, defaultTrueCFGScale, defaultNegativePrompt
     case latentChannels, latentDownscale, latentPatch, referenceArea, conditionArea
-    case scheduleSteps, maxReferences, maxReferenceTokens, hasTransparency, license
+    case scheduleSteps, maxReferences, maxReferenceTokens, denoiserBlocks, hasTransparency, license
     case samplers, schedules
   }
 
@@ -52,6 +52,7 @@ extension ModelCard: Codable {
         conditionPx: try optional(.conditionArea) ?? ReferenceAreas.published.conditionPx,
         maxCount: try optional(.maxReferences) ?? ReferenceAreas.standardMaxCount))
     limits.maxReferenceTokens = try optional(.maxReferenceTokens)
+    limits.denoiserBlocks = try optional(.denoiserBlocks)
     hasTransparency = try values.decodeIfPresent(Bool.self, forKey: .hasTransparency) ?? false
     license = try values.decodeIfPresent(String.self, forKey: .license) ?? ""
     /// Cards of earlier versions have none, those of later ones names that are not known here.
@@ -89,6 +90,7 @@ extension ModelCard: Codable {
     try values.encode(references.conditionPx, forKey: .conditionArea)
     try values.encodeIfPresent(limits.scheduleSteps, forKey: .scheduleSteps)
     try values.encodeIfPresent(limits.maxReferenceTokens, forKey: .maxReferenceTokens)
+    try values.encodeIfPresent(limits.denoiserBlocks, forKey: .denoiserBlocks)
     if references.maxCount != ReferenceAreas.standardMaxCount {
       try values.encode(references.maxCount, forKey: .maxReferences)
     }

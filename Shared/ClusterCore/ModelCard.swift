@@ -40,8 +40,11 @@ public struct ModelLimits: Hashable, Sendable {
   /// Most tokens of images that are edited, all of an image's and all branches of guidance together, since what
   /// denoisers keep of them takes memory. Only denoisers know; nil: any number.
   public var maxReferenceTokens: Int?
+  /// Blocks of the denoising network, of which step caches leave out some. Only denoisers know; nil: none that serves
+  /// step caches has come.
+  public var denoiserBlocks: Int?
 
-  /// See the properties; the limit of references is set afterwards.
+  /// See the properties; what only denoisers know is set afterwards.
   public init(
     sizeMultiplePx: Int, minSidePx: Int, maxSidePx: Int, maxPixels: Int, maxSteps: Int, maxPromptTokens: Int,
     maxPromptBytes: Int, scheduleSteps: Int? = nil
@@ -145,6 +148,7 @@ public struct ModelCard: Hashable, Sendable {
     other.pipelines = pipelines
     (other.samplers, other.schedules) = (samplers, schedules)
     other.limits.maxReferenceTokens = limits.maxReferenceTokens
+    other.limits.denoiserBlocks = limits.denoiserBlocks
     if license.isEmpty || other.license.isEmpty { other.license = license }
     return self == other
   }

@@ -82,11 +82,16 @@ public struct StepReport: Hashable, Sendable {
   public var completedSteps: Int
   /// How long the last one took.
   public var stepSeconds: Double
-  /// The latents after that step; nil when the step is no checkpoint.
+  /// What an attempt resumes from; nil when the step is no checkpoint.
   public var checkpoint: Payload?
+  /// Steps that need not be done again by one that resumes from it, at most ``completedSteps``.
+  public var checkpointSteps: Int
 
   /// A report of step number `completedSteps`.
-  public init(completedSteps: Int, stepSeconds: Double, checkpoint: Payload? = nil) {
+  ///
+  /// - Parameter checkpointSteps: nil: as many.
+  public init(completedSteps: Int, stepSeconds: Double, checkpoint: Payload? = nil, checkpointSteps: Int? = nil) {
+    self.checkpointSteps = checkpointSteps ?? completedSteps
     self.completedSteps = completedSteps
     self.stepSeconds = stepSeconds
     self.checkpoint = checkpoint

@@ -28,7 +28,7 @@ extension Scheduler {
     if assistants[id] == nil {
       workers[worker]?.measure(cost: task.plan.cost / Double(task.plan.stepCount), seconds: stepSeconds)
     }
-    if let latents = report.checkpoint { keep(latents, after: report.completedSteps, of: id.task, by: worker) }
+    if let latents = report.checkpoint { keep(latents, after: report.checkpointSteps, of: id.task, by: worker) }
     let left = Double(task.plan.stepCount - report.completedSteps) * attempt.ownStepSeconds / Double(attempt.ownSteps)
     for place in places(of: id.task) {
       guard let plan = jobs[place.job]?.plan else { continue }
@@ -48,8 +48,10 @@ extension Scheduler {
 
   /// A new checkpoint is progress: earlier failures do not count towards the limit any more.
   private mutating func keep(_ latents: Payload, after completedSteps: Int, of id: TaskID, by worker: WorkerID) {
-    // After the last step there is nothing to resume: the output is about to come.
-    guard completedSteps < tasks[id]?.plan.stepCount ?? 0 else {
+    // After the last step there is nothing to resume: the output is about to come. One that is not newer, as steps that
+    // use what an earlier one has computed give, is no progress.
+    guard completedSteps < tasks[id]?.plan.stepCount ?? 0, completedSteps > tasks[id]?.checkpoint?.completedSteps ?? 0
+    else {
       discard(latents)
       return
     }

@@ -124,7 +124,7 @@ extension Template {
     ("output_format", .text), ("output_compression", .integer), ("background", .text), ("output_resolution", .integer),
     ("control_scale", .number), ("control_start", .number), ("control_end", .number), ("layers", .integer),
     ("padding_mask_crop", .integer), ("mask_blur", .number), ("paste_back", .flag), ("priority", .text),
-    ("timeout_seconds", .number),
+    ("timeout_seconds", .number), ("cache", .text),
   ]
 
   /// Reads `request`: fields of the API, which checks their values.

@@ -52,7 +52,7 @@ public struct AdapterAnnouncement: Sendable, Equatable {
 
 extension DenoiseRequest {
   /// Whether it has fields that denoisers before 0.2 would leave out.
-  var hasOptions: Bool { !adapters.isEmpty || sampling != .standard }
+  var hasOptions: Bool { !adapters.isEmpty || sampling != .standard || cache != nil }
 
   /// The kind of noise that such a request must name, so that a denoiser that does not know its fields refuses it.
   public var requiredNoise: NoiseKind {

@@ -11,6 +11,8 @@ struct FieldCheck {
   static let maxDraws = 64
   /// The most images that are made together.
   static let maxLayers = 64
+  /// The most blocks of a network.
+  static let maxBlocks = 100_000
   /// The best quality of a file.
   static let maxQuality = 100
   /// The greatest number of a control network.

@@ -163,6 +163,7 @@ extension ModelLimits {
     try fields.range("max_steps", maxSteps, 1...FieldCheck.maxSteps)
     if let scheduleSteps { try fields.range("schedule_steps", scheduleSteps, 1...FieldCheck.maxSteps) }
     if let maxReferenceTokens { try fields.range("max_reference_tokens", maxReferenceTokens, 1...Int(Int32.max)) }
+    if let denoiserBlocks { try fields.range("denoiser_blocks", denoiserBlocks, 1...FieldCheck.maxBlocks) }
     try fields.range("max_prompt_tokens", maxPromptTokens, 1...1_000_000)
     try fields.range("max_prompt_bytes", maxPromptBytes, 1...fields.limits.maxTextBytes)
   }
@@ -175,6 +176,7 @@ extension ModelLimits {
     message.max_steps = UInt32(maxSteps)
     message.schedule_steps = UInt32(scheduleSteps ?? 0)
     message.max_reference_tokens = UInt32(maxReferenceTokens ?? 0)
+    message.denoiser_blocks = UInt32(denoiserBlocks ?? 0)
     message.max_prompt_tokens = UInt32(maxPromptTokens)
     message.max_prompt_bytes = UInt32(maxPromptBytes)
   }
@@ -187,6 +189,7 @@ extension ModelLimits {
       maxPromptTokens: Int(message.max_prompt_tokens), maxPromptBytes: Int(message.max_prompt_bytes),
       scheduleSteps: message.schedule_steps == 0 ? nil : Int(message.schedule_steps))
     maxReferenceTokens = message.max_reference_tokens == 0 ? nil : Int(message.max_reference_tokens)
+    denoiserBlocks = message.denoiser_blocks == 0 ? nil : Int(message.denoiser_blocks)
   }
 }
 

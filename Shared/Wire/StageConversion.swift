@@ -140,6 +140,7 @@ extension DenoiseRequest: WireMessage {
     guard noise == requiredNoise else {
       throw .outOfRange(field: fields.name("noise"), value: "\(noise)", allowed: "\(requiredNoise)")
     }
+    try cache?.check(fields.inside("cache"))
     guard sigmas.isEmpty || sigmas.count == steps else {
       throw .outOfRange(field: fields.name("sigmas"), value: "\(sigmas.count) numbers", allowed: "\(steps), like steps")
     }
@@ -171,6 +172,7 @@ extension DenoiseRequest: WireMessage {
     message.adapters = arena.array(adapters.map { $0.pointer(arena) })
     if sampling != .standard { message.sampling = sampling.pointer(arena) }
     message.branch = UInt32(branch)
+    message.cache = cache?.pointer(arena)
   }
 
   init(_ message: Qwenimage__V1__DenoiseRequest, _ fields: FieldCheck) throws(WireError) {
@@ -188,6 +190,9 @@ extension DenoiseRequest: WireMessage {
     controls = try ControlReference.list(message.controls, message.n_controls, "controls", of: fields)
     layers = Int(message.layers)
     sigmas = (0..<message.n_sigmas).map { message.sigmas[$0] }
+    cache = try message.cache.map { cache throws(WireError) in
+      try StepCache.required(cache, "cache", of: fields)
+    }
     adapters = try ChosenAdapter.list(message.adapters, message.n_adapters, "adapters", of: fields)
     if let pointer = message.sampling { sampling = try .required(pointer, "sampling", of: fields) }
     branch = Int(message.branch)
@@ -225,6 +230,7 @@ extension Progress: WireMessage {
   func check(_ fields: FieldCheck) throws(WireError) {
     try fields.range("steps", steps, 1...FieldCheck.maxSteps)
     try fields.range("completed_steps", completedSteps, 1...steps)
+    try fields.range("checkpoint_steps", checkpointSteps, 0...completedSteps)
     try fields.seconds("step_seconds", stepSeconds)
   }
 
@@ -232,11 +238,13 @@ extension Progress: WireMessage {
     message.completed_steps = UInt32(completedSteps)
     message.steps = UInt32(steps)
     message.step_seconds = stepSeconds
+    message.checkpoint_steps = UInt32(checkpointSteps)
   }
 
   init(_ message: Qwenimage__V1__Progress, _ fields: FieldCheck) {
     self.init(
       completedSteps: Int(message.completed_steps), steps: Int(message.steps), stepSeconds: message.step_seconds)
+    checkpointSteps = Int(message.checkpoint_steps)
   }
 }
 

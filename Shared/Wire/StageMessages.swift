@@ -8,6 +8,8 @@ public struct Progress: Sendable, Equatable {
   public var steps: Int
   /// Mean duration of a step since the progress before.
   public var stepSeconds: Double
+  /// Steps that need not be done again by one that resumes from the state; 0: ``completedSteps``.
+  public var checkpointSteps = 0
 
   /// See the properties.
   public init(completedSteps: Int, steps: Int, stepSeconds: Double) {
@@ -149,6 +151,8 @@ public struct DenoiseRequest: Sendable, Equatable {
   public var layers = 0
   /// Noise levels of the steps before the shift, ``steps`` of them; none: the model's.
   public var sigmas: [Double] = []
+  /// Which steps leave out parts of the network; nil: none.
+  public var cache: StepCache?
   /// Adapters that act together, in their order.
   public var adapters: [ChosenAdapter] = []
   /// How the steps are taken.

@@ -329,6 +329,7 @@ def requests_of_images(cluster):
         image.save(mask)
     prompts = [f"a {color} {shape}" for color, shape in zip(("red", "blue", "green", "red", "blue"), ("star", "heart", "circle", "circle", "star"))]
     return [one(prompt, STEPS) for prompt in prompts] + [
+        one("a blue circle", STEPS, cache="fast"), one("a green heart", STEPS, cache="taylor:interval=3,order=2"),
         one("make the star red", STEPS // 2, images=[star]),
         one("make the background yellow", STEPS // 3, images=[heart, star]),
         one("a red circle", STEPS, images=[star], mask=mask, strength=0.9),

@@ -132,6 +132,19 @@ struct RefusalTests {
     #expect(
       Bytes.envelope.nested(48, request.number(7, 3).blob(18, sigmas).nested(20, sampling)).error?.field
         == "denoise_request.sampling.schedule")
+    // A step cache, too, is hidden from denoisers that do not know it; its settings are checked.
+    let cache = Bytes().number(1, 3).number(5, 3).number(6, 1).number(8, 4).number(9, 1)
+    #expect(Bytes.envelope.nested(48, request.number(7, 3).nested(21, cache)).error == nil)
+    #expect(Bytes.envelope.nested(48, request.number(7, 1).nested(21, cache)).error?.field == "denoise_request.noise")
+    #expect(Bytes.envelope.nested(48, request.number(7, 3)).error?.field == "denoise_request.noise")
+    for (wrong, field) in [
+      (Bytes().number(1, 9), "method"), (Bytes(), "method"), (cache.number(9, 3), "order"),
+      (cache.number(3, 1), "method"),
+      (cache.number(8, 1), "interval"), (cache.number(7, 1), "method"), (Bytes().number(1, 4).number(9, 1), "skip"),
+    ] {
+      let found = Bytes.envelope.nested(48, request.number(7, 3).nested(21, wrong)).error?.field
+      #expect(found == "denoise_request.cache.\(field)")
+    }
     #expect(
       Bytes.envelope.nested(48, request.number(7, UInt64.max)).error
         == .unknownValue(field: "denoise_request.noise", value: -1))

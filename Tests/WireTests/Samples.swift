@@ -62,7 +62,9 @@ struct EnvelopeGenerator {
     case 13:
       {
         let steps = integer(1...100_000)
-        return .progress(Progress(completedSteps: integer(1...steps), steps: steps, stepSeconds: seconds()))
+        var progress = Progress(completedSteps: integer(1...steps), steps: steps, stepSeconds: seconds())
+        progress.checkpointSteps = integer(0...progress.completedSteps)
+        return .progress(progress)
       }()
     case 14: .denoiseResponse(DenoiseResponse(steps: integer(1...100_000), computeSeconds: seconds()))
     case 15: .decodeRequest(decodeRequest())
@@ -131,6 +133,7 @@ struct EnvelopeGenerator {
     card.samplers = SamplerName.allCases.filter { $0 == .euler || flag() }
     card.schedules = ScheduleName.allCases.filter { _ in flag() }
     card.limits.maxReferenceTokens = maybe { $0.integer(1...100_000) }
+    card.limits.denoiserBlocks = maybe { $0.integer(1...100_000) }
     return card
   }
 
@@ -183,6 +186,7 @@ struct EnvelopeGenerator {
     if steps <= 256, flag() {
       request.sigmas = (0..<steps).map { _ in .random(in: Double.leastNonzeroMagnitude...1, using: &random) }
     }
+    request.cache = maybe { $0.stepCache() }
     if flag() {
       request.sampling = SamplingChoice(
         sampler: SamplerName.allCases.randomElement(using: &random)!,
@@ -200,6 +204,23 @@ struct EnvelopeGenerator {
         range: start...Double.random(in: start...1, using: &$0.random))
     }
     return request
+  }
+
+  private mutating func stepCache() -> StepCache {
+    var cache = StepCache(StepCache.Method.allCases.randomElement(using: &random)!)
+    if !cache.method.isPlanned {
+      cache.threshold = .random(in: 0...10, using: &random)
+      (cache.frontBlocks, cache.maxConsecutive) = (1, integer(1...1000))
+    }
+    if cache.method == .dualBlock { (cache.frontBlocks, cache.backBlocks) = (integer(1...200), integer(0...200)) }
+    if cache.method.isPlanned { cache.order = integer(0...2) }
+    if cache.method == .taylor { cache.interval = integer(2...1000) }
+    if cache.method == .mask {
+      cache.skip = Set(many(20) { $0.integer(2...1000) } + [integer(2...1000)]).sorted()
+    } else {
+      (cache.warmup, cache.last) = (integer(1...1000), integer(0...1000))
+    }
+    return cache
   }
 
   private mutating func decodeRequest() -> DecodeRequest {

@@ -138,6 +138,19 @@ public struct FieldReader {
     return try FieldReader(value)
   }
 
+  /// A name, or the members of an object; nil when the field is absent or null.
+  public mutating func nameOrMembers(_ name: String, maxBytes: Int = 64) throws(APIError) -> NameOrMembers? {
+    guard let value = value(name).map(typed) else { return nil }
+    switch value {
+    case .object(let members): return .members(members)
+    case .string(""): return nil
+    case .string(let text) where text.utf8.count <= maxBytes: return .name(text)
+    case .string:
+      throw APIError(.invalidValue, "\(name) is a name of more than \(maxBytes) bytes", param: name)
+    default: throw wrongType(name, "a name or an object", value)
+    }
+  }
+
   /// The members of the objects of a list; nil when the field is absent or null.
   public mutating func objects(
     _ name: String, minCount: Int = 1, maxCount: Int
@@ -260,4 +273,12 @@ public struct FieldReader {
   private func wrongType(_ name: String, _ expected: String, _ value: JSON) -> APIError {
     APIError(.invalidType, "\(name) must be \(expected), not \(value.kind)", param: name)
   }
+}
+
+/// What a field holds that takes names of settings and settings.
+public enum NameOrMembers: Hashable, Sendable {
+  /// A name.
+  case name(String)
+  /// The members of an object.
+  case members(JSONObject)
 }

@@ -229,7 +229,8 @@ extension Dispatcher {
         checkpoint = payloads.insert(try rule.tensor(of: envelope, stage: task.plan.stage))
       }
       let report = StepReport(
-        completedSteps: progress.completedSteps, stepSeconds: progress.stepSeconds, checkpoint: checkpoint)
+        completedSteps: progress.completedSteps, stepSeconds: progress.stepSeconds, checkpoint: checkpoint,
+        checkpointSteps: progress.checkpointSteps > 0 ? progress.checkpointSteps : nil)
       process(.taskProgressed(attempt, by: session.id, report))
       takePreview(envelope, of: attempt, session)
     } catch {

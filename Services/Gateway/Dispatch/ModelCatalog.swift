@@ -32,6 +32,7 @@ public struct ModelCatalog: Sendable {
     card.samplers += (known?.samplers ?? []).filter { !card.samplers.contains($0) }
     card.schedules += (known?.schedules ?? []).filter { !card.schedules.contains($0) }
     card.limits.maxReferenceTokens = card.limits.maxReferenceTokens ?? known?.limits.maxReferenceTokens
+    card.limits.denoiserBlocks = card.limits.denoiserBlocks ?? known?.limits.denoiserBlocks
     entries[card.model, default: Entry(card: card, createdUnix: nowUnix)].card = card
   }
 

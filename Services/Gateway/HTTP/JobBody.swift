@@ -1,3 +1,4 @@
+import ClusterCore
 import Foundation
 import GatewayAPI
 import GatewayDispatch
@@ -85,6 +86,8 @@ struct JobBody: Encodable {
   var background: String
   /// The adapters that act; absent: none.
   var loras: [ImageMetadata.AppliedAdapter]?
+  /// Absent: every step runs the whole network.
+  var cache: StepCache?
   var priority: String
   var tags: [String]
   var metadata: [String: String]
@@ -124,6 +127,7 @@ struct JobBody: Encodable {
     background = first.isTransparent ? "transparent" : "opaque"
     let adapters = first.metadata.loras
     loras = adapters.isEmpty ? nil : adapters
+    cache = first.cache
     priority = job.request.priority.rawValue
     tags = job.request.options.tags
     metadata = job.request.options.metadata

@@ -49,6 +49,8 @@ struct ModelsRoutes: Sendable {
     var enhancePrompt: Bool
     /// The adapters that requests may name, by their names.
     var loras: [AdapterItem] = []
+    /// Whether the denoisers serve step caches.
+    var stepCaches: Bool
     /// The steps of a distilled model's schedule, whatever a request asks for.
     var scheduleSteps: Int?
     /// What requests may name.
@@ -118,6 +120,7 @@ extension ModelsRoutes.Model {
     transparency = card.hasTransparency
     maxReferences = card.references.maxCount
     enhancePrompt = enhancesPrompts
+    stepCaches = card.limits.denoiserBlocks != nil
     scheduleSteps = card.limits.scheduleSteps
     (samplers, schedules) = (card.samplers.map(\.rawValue), card.schedules.map(\.rawValue))
     self.ready = !ready.isEmpty

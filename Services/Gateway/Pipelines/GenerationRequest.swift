@@ -70,6 +70,8 @@ public struct GenerationRequest: Hashable, Sendable {
   public var loras: [RequestedAdapter] = []
   /// What file an image becomes.
   var encoding = ImageEncoding.png
+  /// Which steps leave out parts of the network; nil: none.
+  var cache: StepCache?
 
   /// How images are answered.
   public enum ResultFormat: String, CaseIterable, Sendable {
@@ -164,6 +166,7 @@ public struct GenerationRequest: Hashable, Sendable {
     try readSteps(&fields)
     try readSeed(&fields)
     try readOpenAIFields(&fields)
+    cache = try StepCache.read(&fields)
     pipeline = try pipelines.name(try fields.string("pipeline"))
     outpainting = try Outpainting(&fields)
     object = try ObjectEdit(&fields)

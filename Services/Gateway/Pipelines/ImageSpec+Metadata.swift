@@ -15,6 +15,7 @@ extension ImageSpec {
     metadata.schedule = sampling.schedule?.rawValue
     metadata.cfgSteps = negativePrompt == nil ? nil : sampling.cfgSteps
     metadata.loras = adapters.map { .init(name: $0.name, sha256: $0.digest, scale: $0.scale) }
+    metadata.cache = cache
     metadata.background = isOpaque ? BackgroundChoice.opaque.rawValue : nil
     return metadata
   }

@@ -62,6 +62,7 @@ extension ImageSpec {
     let resolution = options[PipelineOptions.outputResolution.rawValue]?.integer
     let size = try size(for: request, pipeline.name, inputs.sizes, resolution, card)
     try inputs.finish(&options, pipeline.name, size, card)
+    options[StepCache.field] = request.cache?.option
     options[Outpainting.key] = request.outpainting.map { .object($0.option) }
     options[ObjectEdit.key] = request.object.map { .object($0.option) }
     options[RequestedAdapter.field] = try request.lorasOption()
@@ -79,6 +80,7 @@ extension ImageSpec {
     }
     try spec.checkEncoding()
     try spec.checkReferences()
+    try spec.checkCache()
     return (spec, kept)
   }
 

@@ -72,9 +72,17 @@ extension ImageSpec {
     sampling.evaluations(steps: steps, startStep: startStep, branches: branches)
   }
 
-  /// The shapes that checkpoints of the denoiser may have: the latents, and those that the sampler needs more.
+  /// Steps whose two predictions two workers can make: those with guidance, unless a step cache decides on one branch
+  /// for both.
+  func guidedStepCount(branches: Int) -> Int {
+    guard branches > 1, cache?.method.isPlanned ?? true else { return 0 }
+    return min(sampling.cfgSteps ?? stepCount, stepCount)
+  }
+
+  /// The shapes that checkpoints of the denoiser may have: the latents, and those that sampler and step cache need
+  /// more.
   var checkpointShapes: [[Int]] {
-    let limit = sampling.sampler.historyLimit
+    let limit = sampling.sampler.historyLimit + (cache?.historyMax ?? 0)
     return [latentsShape] + (limit == 0 ? [] : (2...limit + 1).map { [$0] + latentsShape })
   }
 }

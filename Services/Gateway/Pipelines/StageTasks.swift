@@ -108,7 +108,7 @@ extension PipelineTask {
     var plan = TaskPlan(
       stage: .denoiser, inputs: prompts + encoded + controls, stepCount: spec.stepCount,
       cost: Double(spec.evaluations(branches: prompts.count)) * Double(tokens),
-      guidedStepCount: prompts.count > 1 ? min(spec.sampling.cfgSteps ?? spec.stepCount, spec.stepCount) : 0,
+      guidedStepCount: spec.guidedStepCount(branches: prompts.count),
       pipeline: spec.pipeline == .textToImage ? nil : spec.pipeline)
     plan.adapters = spec.adapters.map(\.digest)
     let encodedNames = image == nil ? references.indices.map { TensorName.reference($0) } : [TensorName.imageLatents]
@@ -122,7 +122,7 @@ extension PipelineTask {
         seed: spec.seed, firstStep: input.resume?.completedSteps ?? 0,
         checkpointIntervalSeconds: input.checkpointInterval / .seconds(1))
       request.references = sizes
-      (request.sigmas, request.sampling) = (spec.sigmas, spec.sampling)
+      (request.sigmas, request.sampling, request.cache) = (spec.sigmas, spec.sampling, spec.cache)
       request.adapters = spec.adapters
       request.layers = spec.layers == 0 ? 0 : spec.latentCount
       request.startStep = spec.startStep

@@ -52,6 +52,6 @@ extension DenoisingInput {
     guard count > 0 else { return (SamplerState(latents: latents), []) }
     let rows = shape[1], all = latents.reshaped([shape[0] * rows, shape[2]])
     let planes = (0...count).map { all.rows($0 * rows..<($0 + 1) * rows) }
-    return (SamplerState(latents: planes[0], history: Array(planes[1...history])), Array(planes[(history + 1)...]))
+    return (SamplerState(latents: planes[0], history: Array(planes[1..<1 + history])), Array(planes[(1 + history)...]))
   }
 }

@@ -2,14 +2,15 @@
 
 import { find } from "./dom.js"
 import { clearErrors } from "./errors.js"
+import { t } from "./i18n.js"
 
 export const form = find("#request")
 
 const NAMES = [
-  "prompt", "negative_prompt", "model", "size", "steps", "true_cfg_scale", "background", "output_resolution", "loras", "seed",
-  "n", "sampler", "schedule", "cfg_steps",
+  "prompt", "negative_prompt", "model", "size", "steps", "true_cfg_scale", "background", "cache", "output_resolution", "loras",
+  "seed", "n", "sampler", "schedule", "cfg_steps",
 ]
-const TEXTS = ["prompt", "negative_prompt", "model", "size", "background", "sampler", "schedule"]
+const TEXTS = ["prompt", "negative_prompt", "model", "size", "background", "sampler", "schedule", "cache"]
 
 // A size as the API has it: "1328x1328".
 export const plainSize = (text) => text.replace(/\s/g, "").replace(/[×X]/, "x")
@@ -41,7 +42,8 @@ export function fields() {
 
 // The fields as JSON, with `others`, which are values of JSON.
 export function json(fields, others = {}) {
-  const text = (name, value) => (TEXTS.includes(name) ? JSON.stringify(value) : value)
+  const isJSON = (name, value) => !TEXTS.includes(name) || (name === "cache" && value.startsWith("{"))
+  const text = (name, value) => (isJSON(name, value) ? value : JSON.stringify(value))
   const pairs = [
     ...Object.entries(fields).map(([name, value]) => [name, text(name, value)]),
     ...Object.entries(others).map(([name, value]) => [name, JSON.stringify(value)]),
@@ -67,10 +69,19 @@ export function fillAgain(values) {
   fill(values)
 }
 
+// Exact settings of a step cache, which a job or an image has, as a value of the form's field.
+export const settingsOf = (cache) => (cache ? JSON.stringify(cache) : "")
+
+function offerSettings(select, value) {
+  for (const option of [...select.options]) if (option.value.startsWith("{")) option.remove()
+  if (value?.startsWith("{")) select.append(new Option(t("cache.exact"), value))
+}
+
 // Fills the fields in that `values` has.
 export function fill(values) {
   for (const [name, value] of Object.entries(values)) {
     const control = form.elements[name]
+    if (name === "cache") offerSettings(control, value)
     // A model that is not served cannot be chosen.
     if (control instanceof HTMLSelectElement && ![...control.options].some((each) => each.value === value)) continue
     control.value = value ?? ""

@@ -109,6 +109,7 @@ const CHECKS = {
   background: (value) => value === "opaque", output_resolution: (value) => isNumber(value, 32, 8192),
   sampler: (value) => isText(value, 32), schedule: (value) => isText(value, 32),
   cfg_steps: (value) => Number.isInteger(value) && isNumber(value, 0, 100_000),
+  cache: (value) => isText(value?.method, 32) && isText(JSON.stringify(value), 8192),
   pipeline: (value) => isText(value, 64), strength: (value) => isNumber(value, 0, 1),
   mask_blur: (value) => isNumber(value, 0, 1000), padding_mask_crop: (value) => isNumber(value, 0, 16_384),
   layers: (value) => isNumber(value, 1, 100), cut: (value) => Array.isArray(value) && value.length > 0,

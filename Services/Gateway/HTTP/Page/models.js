@@ -22,13 +22,14 @@ export function offer() {
   const model = modelNamed(form.elements.model.value)
   if (!model) return
   showModel(model)
-  const { steps, background, enhance_prompt: enhance, true_cfg_scale: guidance } = form.elements
+  const { steps, background, cache, enhance_prompt: enhance, true_cfg_scale: guidance } = form.elements
   steps.placeholder = model.schedule_steps ?? model.defaults.steps
   steps.max = model.limits.max_steps
   steps.disabled = Boolean(model.schedule_steps)
   if (steps.disabled) steps.value = ""
   steps.title = steps.disabled ? t("model.distilled", { model: model.id, count: model.schedule_steps }) : ""
   background.disabled = find("#background-field").hidden = !model.transparency
+  cache.disabled = find("#cache-field").hidden = !model.step_caches
   enhance.disabled = find("#enhance-field").hidden = !model.enhance_prompt
   guidance.placeholder = model.defaults.true_cfg_scale
   offerSampling(model)

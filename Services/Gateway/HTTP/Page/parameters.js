@@ -1,6 +1,6 @@
 // What a job, or one image of it, was made from: for the form, and for people.
 
-import { lorasText } from "./form.js"
+import { lorasText, settingsOf } from "./form.js"
 import { clock, duration, hasText, t } from "./i18n.js"
 import { samplerTitle, scheduleTitle } from "./sampling.js"
 
@@ -17,7 +17,7 @@ export function valuesOf(job, record, image) {
     // The prompt of a transparent image asks for it by itself.
     background: job.background === "opaque" ? "opaque" : "", output_resolution: record?.resolution ?? "",
     sampler: job.sampler ?? "", schedule: job.schedule ?? "", cfg_steps: job.cfg_steps ?? "",
-    loras: lorasText(job.loras),
+    loras: lorasText(job.loras), cache: settingsOf(job.cache),
   }
 }
 
@@ -52,7 +52,8 @@ export function rows(job, image, record, isWhole = true) {
     ["prompt", job.prompt], ["negative", negative(job)], ["model", job.model], ["size", job.size.replace("x", "×")],
     ["steps", `${job.steps}`], ["guidance", `${job.true_cfg_scale}`], ["seed", `${image.seed}`],
     ["sampler", samplerTitle(job.sampler)], ["schedule", scheduleTitle(job.schedule)], ["cfg-steps", `${job.cfg_steps ?? ""}`],
-    ["background", t(`background.${job.background}`)], ["loras", lorasText(job.loras)], ["origin", record ? origin(record) : ""],
+    ["background", t(`background.${job.background}`)], ["cache", job.cache?.method ?? ""], ["loras", lorasText(job.loras)],
+    ["origin", record ? origin(record) : ""],
   ]
   const others = [
     ["format", job.output_format], ["state", statusText(image.status)], ["created", clock(job.created_at)],
@@ -75,7 +76,7 @@ export function requestOf(job, image, hasBackground) {
     model: job.model, prompt: job.prompt, ...(negative(job) && { negative_prompt: job.negative_prompt }), size: job.size,
     steps: job.steps, true_cfg_scale: job.true_cfg_scale, output_format: job.output_format,
     ...(job.sampler && { sampler: job.sampler }), ...(job.schedule && { schedule: job.schedule }),
-    ...(job.cfg_steps !== undefined && { cfg_steps: job.cfg_steps }),
+    ...(job.cfg_steps !== undefined && { cfg_steps: job.cfg_steps }), ...(job.cache && { cache: job.cache }),
     ...(job.loras && { loras: job.loras }), ...(hasBackground && job.background === "opaque" && { background: "opaque" }),
   }
   // Seeds are texts here; in JSON they are numbers.

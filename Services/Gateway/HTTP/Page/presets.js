@@ -10,8 +10,8 @@ const RATIOS = ["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "2:1", "1:2",
 const TOLERANCE = 0.04 // sizes are multiples of 16, so ratios are not exact
 // What a preset of one's own has: everything but what is drawn.
 const NAMES = [
-  "model", "negative_prompt", "size", "steps", "true_cfg_scale", "background", "output_resolution", "loras", "n", "sampler",
-  "schedule", "cfg_steps",
+  "model", "negative_prompt", "size", "steps", "true_cfg_scale", "background", "cache", "output_resolution", "loras", "n",
+  "sampler", "schedule", "cfg_steps",
 ]
 
 // The usual name of a ratio of sides; nothing when none is near.

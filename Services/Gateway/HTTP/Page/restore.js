@@ -1,7 +1,7 @@
 // Fills the form in from an image file that carries its parameters; any other file becomes an input image.
 
 import { button, find, make, setText } from "./dom.js"
-import { fillAgain, lorasText } from "./form.js"
+import { fillAgain, lorasText, settingsOf } from "./form.js"
 import { onLanguage, t } from "./i18n.js"
 import { files } from "./images.js"
 import { readParameters } from "./metadata.js"
@@ -46,7 +46,7 @@ export class Restorer {
       model: record.model, size: record.size, steps: record.steps, true_cfg_scale: record.true_cfg_scale,
       seed: record.seed, n: 1, background: record.background ?? "", output_resolution: record.output_resolution,
       sampler: record.sampler ?? "", schedule: record.schedule ?? "", cfg_steps: record.cfg_steps,
-      loras: lorasText(record.loras),
+      loras: lorasText(record.loras), cache: settingsOf(record.cache),
     })
     this.offer()
     await this.composer.restore(undefined)

@@ -70,6 +70,15 @@ export const STRINGS = {
   "background.auto": ["automatic", "自动"],
   "background.transparent": ["transparent", "透明"],
   "background.opaque": ["opaque, white", "不透明，白色"],
+  cache: ["Step cache", "步骤缓存"],
+  "cache.off": ["Off", "关"],
+  "cache.balanced": ["Balanced", "均衡"],
+  "cache.fast": ["Fast", "快速"],
+  "cache.exact": ["as it was", "与原图相同"],
+  "cache.title": [
+    "Steps that change little use what earlier ones have computed: faster, and not quite the same image.",
+    "变化很小的步骤沿用之前步骤的计算结果：更快，但图像略有不同。",
+  ],
   resolution: ["Resolution, pixels", "分辨率（像素）"],
   "resolution.title": [
     "Input images, and an image without a size, have about the square of it in pixels",

@@ -142,6 +142,51 @@ void   qwenimage__v1__control__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__control__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   qwenimage__v1__step_cache__init
+                     (Qwenimage__V1__StepCache         *message)
+{
+  static const Qwenimage__V1__StepCache init_value = QWENIMAGE__V1__STEP_CACHE__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__step_cache__get_packed_size
+                     (const Qwenimage__V1__StepCache *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__step_cache__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__step_cache__pack
+                     (const Qwenimage__V1__StepCache *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__step_cache__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__step_cache__pack_to_buffer
+                     (const Qwenimage__V1__StepCache *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__step_cache__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__StepCache *
+       qwenimage__v1__step_cache__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__StepCache *)
+     protobuf_c_message_unpack (&qwenimage__v1__step_cache__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__step_cache__free_unpacked
+                     (Qwenimage__V1__StepCache *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__step_cache__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   qwenimage__v1__denoise_request__init
                      (Qwenimage__V1__DenoiseRequest         *message)
 {
@@ -508,7 +553,162 @@ const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__control__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[20] =
+static const ProtobufCFieldDescriptor qwenimage__v1__step_cache__field_descriptors[10] =
+{
+  {
+    "method",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__StepCache, method),
+    &qwenimage__v1__step_cache_method__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "threshold",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__StepCache, threshold),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "front_blocks",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__StepCache, front_blocks),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "back_blocks",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__StepCache, back_blocks),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "warmup",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__StepCache, warmup),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "last",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__StepCache, last),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "max_consecutive",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__StepCache, max_consecutive),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "interval",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__StepCache, interval),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "order",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__StepCache, order),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "skip",
+    10,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Qwenimage__V1__StepCache, n_skip),
+    offsetof(Qwenimage__V1__StepCache, skip),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__step_cache__field_indices_by_name[] = {
+  3,   /* field[3] = back_blocks */
+  2,   /* field[2] = front_blocks */
+  7,   /* field[7] = interval */
+  5,   /* field[5] = last */
+  6,   /* field[6] = max_consecutive */
+  0,   /* field[0] = method */
+  8,   /* field[8] = order */
+  9,   /* field[9] = skip */
+  1,   /* field[1] = threshold */
+  4,   /* field[4] = warmup */
+};
+static const ProtobufCIntRange qwenimage__v1__step_cache__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 10 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__step_cache__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.StepCache",
+  "StepCache",
+  "Qwenimage__V1__StepCache",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__StepCache),
+  10,
+  qwenimage__v1__step_cache__field_descriptors,
+  qwenimage__v1__step_cache__field_indices_by_name,
+  1,  qwenimage__v1__step_cache__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__step_cache__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_descriptors[21] =
 {
   {
     "model_id",
@@ -739,6 +939,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "cache",
+    21,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__DenoiseRequest, cache),
+    &qwenimage__v1__step_cache__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "branch",
     22,
     PROTOBUF_C_LABEL_NONE,
@@ -753,7 +965,8 @@ static const ProtobufCFieldDescriptor qwenimage__v1__denoise_request__field_desc
 };
 static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = {
   17,   /* field[17] = adapters */
-  19,   /* field[19] = branch */
+  20,   /* field[20] = branch */
+  19,   /* field[19] = cache */
   9,   /* field[9] = checkpoint_interval_seconds */
   14,   /* field[14] = controls */
   7,   /* field[7] = first_step */
@@ -773,12 +986,11 @@ static const unsigned qwenimage__v1__denoise_request__field_indices_by_name[] = 
   4,   /* field[4] = true_cfg_scale */
   1,   /* field[1] = width_px */
 };
-static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[3 + 1] =
+static const ProtobufCIntRange qwenimage__v1__denoise_request__number_ranges[2 + 1] =
 {
   { 1, 0 },
   { 10, 8 },
-  { 22, 19 },
-  { 0, 20 }
+  { 0, 21 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
 {
@@ -788,10 +1000,10 @@ const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor =
   "Qwenimage__V1__DenoiseRequest",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__DenoiseRequest),
-  20,
+  21,
   qwenimage__v1__denoise_request__field_descriptors,
   qwenimage__v1__denoise_request__field_indices_by_name,
-  3,  qwenimage__v1__denoise_request__number_ranges,
+  2,  qwenimage__v1__denoise_request__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__denoise_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -940,6 +1152,40 @@ const ProtobufCEnumDescriptor qwenimage__v1__noise_kind__descriptor =
   qwenimage__v1__noise_kind__enum_values_by_name,
   1,
   qwenimage__v1__noise_kind__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCEnumValue qwenimage__v1__step_cache_method__enum_values_by_number[5] =
+{
+  { "STEP_CACHE_METHOD_UNSPECIFIED", "QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_UNSPECIFIED", 0 },
+  { "STEP_CACHE_METHOD_FIRST_BLOCK", "QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_FIRST_BLOCK", 1 },
+  { "STEP_CACHE_METHOD_DUAL_BLOCK", "QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_DUAL_BLOCK", 2 },
+  { "STEP_CACHE_METHOD_TAYLOR", "QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_TAYLOR", 3 },
+  { "STEP_CACHE_METHOD_MASK", "QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_MASK", 4 },
+};
+static const ProtobufCIntRange qwenimage__v1__step_cache_method__value_ranges[] = {
+{0, 0},{0, 5}
+};
+static const ProtobufCEnumValueIndex qwenimage__v1__step_cache_method__enum_values_by_name[5] =
+{
+  { "STEP_CACHE_METHOD_DUAL_BLOCK", 2 },
+  { "STEP_CACHE_METHOD_FIRST_BLOCK", 1 },
+  { "STEP_CACHE_METHOD_MASK", 4 },
+  { "STEP_CACHE_METHOD_TAYLOR", 3 },
+  { "STEP_CACHE_METHOD_UNSPECIFIED", 0 },
+};
+const ProtobufCEnumDescriptor qwenimage__v1__step_cache_method__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.StepCacheMethod",
+  "StepCacheMethod",
+  "Qwenimage__V1__StepCacheMethod",
+  "qwenimage.v1",
+  5,
+  qwenimage__v1__step_cache_method__enum_values_by_number,
+  5,
+  qwenimage__v1__step_cache_method__enum_values_by_name,
+  1,
+  qwenimage__v1__step_cache_method__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
 static const ProtobufCEnumValue qwenimage__v1__exchange_kind__enum_values_by_number[5] =

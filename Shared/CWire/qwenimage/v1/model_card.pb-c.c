@@ -187,7 +187,7 @@ void   qwenimage__v1__latent_geometry__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__latent_geometry__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[23] =
+static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descriptors[24] =
 {
   {
     "model_id",
@@ -465,10 +465,23 @@ static const ProtobufCFieldDescriptor qwenimage__v1__model_card__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "denoiser_blocks",
+    24,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__ModelCard, denoiser_blocks),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
   15,   /* field[15] = condition_area_px */
   11,   /* field[11] = defaults */
+  23,   /* field[23] = denoiser_blocks */
   17,   /* field[17] = has_transparency */
   12,   /* field[12] = latents */
   16,   /* field[16] = license */
@@ -494,7 +507,7 @@ static const unsigned qwenimage__v1__model_card__field_indices_by_name[] = {
 static const ProtobufCIntRange qwenimage__v1__model_card__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 23 }
+  { 0, 24 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
 {
@@ -504,7 +517,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__model_card__descriptor =
   "Qwenimage__V1__ModelCard",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__ModelCard),
-  23,
+  24,
   qwenimage__v1__model_card__field_descriptors,
   qwenimage__v1__model_card__field_indices_by_name,
   1,  qwenimage__v1__model_card__number_ranges,

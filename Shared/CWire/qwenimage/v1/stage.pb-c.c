@@ -296,7 +296,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__run_response__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__run_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__progress__field_descriptors[3] =
+static const ProtobufCFieldDescriptor qwenimage__v1__progress__field_descriptors[4] =
 {
   {
     "completed_steps",
@@ -334,8 +334,21 @@ static const ProtobufCFieldDescriptor qwenimage__v1__progress__field_descriptors
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "checkpoint_steps",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Progress, checkpoint_steps),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__progress__field_indices_by_name[] = {
+  3,   /* field[3] = checkpoint_steps */
   0,   /* field[0] = completed_steps */
   2,   /* field[2] = step_seconds */
   1,   /* field[1] = steps */
@@ -343,7 +356,7 @@ static const unsigned qwenimage__v1__progress__field_indices_by_name[] = {
 static const ProtobufCIntRange qwenimage__v1__progress__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__progress__descriptor =
 {
@@ -353,7 +366,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__progress__descriptor =
   "Qwenimage__V1__Progress",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Progress),
-  3,
+  4,
   qwenimage__v1__progress__field_descriptors,
   qwenimage__v1__progress__field_indices_by_name,
   1,  qwenimage__v1__progress__number_ranges,

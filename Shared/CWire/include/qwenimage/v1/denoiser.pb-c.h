@@ -21,6 +21,7 @@ PROTOBUF_C__BEGIN_DECLS
 typedef struct Qwenimage__V1__Adapter Qwenimage__V1__Adapter;
 typedef struct Qwenimage__V1__Sampling Qwenimage__V1__Sampling;
 typedef struct Qwenimage__V1__Control Qwenimage__V1__Control;
+typedef struct Qwenimage__V1__StepCache Qwenimage__V1__StepCache;
 typedef struct Qwenimage__V1__DenoiseRequest Qwenimage__V1__DenoiseRequest;
 typedef struct Qwenimage__V1__Exchange Qwenimage__V1__Exchange;
 typedef struct Qwenimage__V1__DenoiseResponse Qwenimage__V1__DenoiseResponse;
@@ -47,6 +48,29 @@ typedef enum _Qwenimage__V1__NoiseKind {
   QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_TORCH_CPU_WITH_OPTIONS = 3
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__NOISE_KIND)
 } Qwenimage__V1__NoiseKind;
+/*
+ * What a step cache leaves out. Fields that a method does not have are 0.
+ */
+typedef enum _Qwenimage__V1__StepCacheMethod {
+  QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_UNSPECIFIED = 0,
+  /*
+   * The first block decides whether the others run.
+   */
+  QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_FIRST_BLOCK = 1,
+  /*
+   * Several first blocks decide, and some last ones always run.
+   */
+  QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_DUAL_BLOCK = 2,
+  /*
+   * Every `interval`-th step runs; velocities of the others are extrapolated.
+   */
+  QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_TAYLOR = 3,
+  /*
+   * All steps but those of `skip` run; velocities of these are extrapolated.
+   */
+  QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_MASK = 4
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(QWENIMAGE__V1__STEP_CACHE_METHOD)
+} Qwenimage__V1__StepCacheMethod;
 typedef enum _Qwenimage__V1__ExchangeKind {
   QWENIMAGE__V1__EXCHANGE_KIND__EXCHANGE_KIND_UNSPECIFIED = 0,
   /*
@@ -150,10 +174,51 @@ struct  Qwenimage__V1__Control
 
 
 /*
+ * Steps are counted from the first one that the job makes.
+ */
+struct  Qwenimage__V1__StepCache
+{
+  ProtobufCMessage base;
+  Qwenimage__V1__StepCacheMethod method;
+  /*
+   * Greatest relative change of what the first blocks add.
+   */
+  double threshold;
+  /*
+   * Blocks that always run.
+   */
+  uint32_t front_blocks;
+  uint32_t back_blocks;
+  /*
+   * Steps at the beginning and at the end that run the whole network.
+   */
+  uint32_t warmup;
+  uint32_t last;
+  /*
+   * Most steps in a row that use what an earlier one has computed.
+   */
+  uint32_t max_consecutive;
+  uint32_t interval;
+  /*
+   * Degree of the polynomial of an extrapolation.
+   */
+  uint32_t order;
+  /*
+   * Counted from 1, rising.
+   */
+  size_t n_skip;
+  uint32_t *skip;
+};
+#define QWENIMAGE__V1__STEP_CACHE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__step_cache__descriptor) \
+    , QWENIMAGE__V1__STEP_CACHE_METHOD__STEP_CACHE_METHOD_UNSPECIFIED, 0, 0, 0, 0, 0, 0, 0, 0, 0,NULL }
+
+
+/*
  * With the tensors `prompt_embeds` [tokens, width]; with true CFG also `negative_prompt_embeds` [tokens, width]; where
  * the network puts the latents of a reference among the tokens of the prompt, a row of NaN marks the place. To
  * resume also `latents`, as the progress after step `first_step` gave them: [tokens, channels * patch^2], or, of samplers
- * that need h tensors more, [1 + h, tokens, channels * patch^2]; with an image that the latents begin with,
+ * and step caches that need h tensors more, [1 + h, tokens, channels * patch^2]; with an image that the latents begin with,
  * `image_latents`; and those that other fields name. With `preview_map`, as a VAE decoder has registered it, progress
  * carries the tensor `preview` U8 [height, width, 3].
  */
@@ -208,6 +273,10 @@ struct  Qwenimage__V1__DenoiseRequest
   size_t n_sigmas;
   double *sigmas;
   /*
+   * Which steps leave out parts of the network; absent: none.
+   */
+  Qwenimage__V1__StepCache *cache;
+  /*
    * In the order in which they act together. Only workers that have announced all of them get such a request.
    */
   size_t n_adapters;
@@ -224,7 +293,7 @@ struct  Qwenimage__V1__DenoiseRequest
 };
 #define QWENIMAGE__V1__DENOISE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__denoise_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0, 0,NULL, 0,NULL, NULL, 0 }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, QWENIMAGE__V1__NOISE_KIND__NOISE_KIND_UNSPECIFIED, 0, 0,NULL, 0, 0,NULL, 0, 0, NULL, 0,NULL, 0, 0,NULL, NULL, 0,NULL, NULL, 0 }
 
 
 /*
@@ -320,6 +389,25 @@ Qwenimage__V1__Control *
 void   qwenimage__v1__control__free_unpacked
                      (Qwenimage__V1__Control *message,
                       ProtobufCAllocator *allocator);
+/* Qwenimage__V1__StepCache methods */
+void   qwenimage__v1__step_cache__init
+                     (Qwenimage__V1__StepCache         *message);
+size_t qwenimage__v1__step_cache__get_packed_size
+                     (const Qwenimage__V1__StepCache   *message);
+size_t qwenimage__v1__step_cache__pack
+                     (const Qwenimage__V1__StepCache   *message,
+                      uint8_t             *out);
+size_t qwenimage__v1__step_cache__pack_to_buffer
+                     (const Qwenimage__V1__StepCache   *message,
+                      ProtobufCBuffer     *buffer);
+Qwenimage__V1__StepCache *
+       qwenimage__v1__step_cache__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   qwenimage__v1__step_cache__free_unpacked
+                     (Qwenimage__V1__StepCache *message,
+                      ProtobufCAllocator *allocator);
 /* Qwenimage__V1__DenoiseRequest methods */
 void   qwenimage__v1__denoise_request__init
                      (Qwenimage__V1__DenoiseRequest         *message);
@@ -388,6 +476,9 @@ typedef void (*Qwenimage__V1__Sampling_Closure)
 typedef void (*Qwenimage__V1__Control_Closure)
                  (const Qwenimage__V1__Control *message,
                   void *closure_data);
+typedef void (*Qwenimage__V1__StepCache_Closure)
+                 (const Qwenimage__V1__StepCache *message,
+                  void *closure_data);
 typedef void (*Qwenimage__V1__DenoiseRequest_Closure)
                  (const Qwenimage__V1__DenoiseRequest *message,
                   void *closure_data);
@@ -404,10 +495,12 @@ typedef void (*Qwenimage__V1__DenoiseResponse_Closure)
 /* --- descriptors --- */
 
 extern const ProtobufCEnumDescriptor    qwenimage__v1__noise_kind__descriptor;
+extern const ProtobufCEnumDescriptor    qwenimage__v1__step_cache_method__descriptor;
 extern const ProtobufCEnumDescriptor    qwenimage__v1__exchange_kind__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__adapter__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__sampling__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__control__descriptor;
+extern const ProtobufCMessageDescriptor qwenimage__v1__step_cache__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__denoise_request__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__exchange__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__denoise_response__descriptor;

@@ -97,10 +97,15 @@ struct  Qwenimage__V1__ModelCard
   char **samplers;
   size_t n_schedules;
   char **schedules;
+  /*
+   * Blocks of the denoising network, of which step caches leave out some. Only denoisers that serve step caches send
+   * it; 0: not known.
+   */
+  uint32_t denoiser_blocks;
 };
 #define QWENIMAGE__V1__MODEL_CARD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__model_card__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0,NULL }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0, 0, 0, NULL, NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0,NULL, 0,NULL, 0 }
 
 
 struct  Qwenimage__V1__ImageSize

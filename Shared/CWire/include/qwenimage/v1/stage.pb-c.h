@@ -85,10 +85,15 @@ struct  Qwenimage__V1__Progress
    * Mean since the progress before.
    */
   double step_seconds;
+  /*
+   * Steps that need not be done again by one that resumes from this progress' tensor, at most `completed_steps`; 0: as
+   * many. Fewer, if what a step cache keeps has to be computed again.
+   */
+  uint32_t checkpoint_steps;
 };
 #define QWENIMAGE__V1__PROGRESS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__progress__descriptor) \
-    , 0, 0, 0 }
+    , 0, 0, 0, 0 }
 
 
 /* Qwenimage__V1__RunRequest methods */
