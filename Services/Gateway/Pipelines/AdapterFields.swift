@@ -66,7 +66,7 @@ extension GenerationRequest {
         }
         return [
           "name": .string(adapter.name), "sha256": .string(digest),
-          "scale": .number(JSONNumber(text: "\(adapter.scale)")),
+          "scale": .number(JSONNumber(adapter.scale)),
         ]
       })
   }
