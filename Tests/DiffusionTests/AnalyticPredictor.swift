@@ -90,8 +90,9 @@ func normal(_ seed: UInt64, tokens: Int = 4) -> Tensor {
   return generator.normal([tokens, 8])
 }
 
-/// ‖a − b‖ / ‖b‖.
+/// ‖a − b‖ / ‖b‖; 0 for equal tensors, also of zeros.
 func relativeDistance(_ a: [Float], _ b: [Float]) -> Double {
   func norm(_ values: [Double]) -> Double { values.reduce(0) { $0 + $1 * $1 }.squareRoot() }
-  return norm(zip(a, b).map { Double($0) - Double($1) }) / norm(b.map { Double($0) })
+  let distance = norm(zip(a, b).map { Double($0) - Double($1) })
+  return distance == 0 ? 0 : distance / norm(b.map { Double($0) })
 }

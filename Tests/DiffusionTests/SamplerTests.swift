@@ -109,7 +109,7 @@ import Testing
       let (limit, near) = (try end(name, steps: steps, noise), try end(name, steps: steps, from: 0.99999, noise))
       #expect(limit.allSatisfy { $0.isFinite })
       // The weight of the first step falls with the logarithm of 1 − σ alone.
-      #expect(relativeDistance(near, limit) < 0.2, "\(steps) steps")
+      #expect(relativeDistance(near, limit) < 0.1, "\(steps) steps")
     }
   }
 

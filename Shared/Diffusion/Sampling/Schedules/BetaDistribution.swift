@@ -26,6 +26,8 @@ package enum BetaDistribution {
   /// The number up to which there is the probability `p`, from 0 to 1.
   package static func quantile(_ p: Double) -> Double {
     if p > 0.5 { return 1 - quantile(1 - p) }
+    // By symmetry; a rounding error here would decide which level of a grid is the middle one.
+    if p == 0.5 { return 0.5 }
     guard p > 0 else { return 0 }
     // The first term of the series alone is below the probability, so its root is above the quantile.
     var x = min(PortableMath.pow(p * shape * normalisation, 1 / shape), 0.5)
