@@ -50,7 +50,8 @@ extension Scheduler {
   private mutating func keep(_ latents: Payload, after completedSteps: Int, of id: TaskID, by worker: WorkerID) {
     // After the last step there is nothing to resume: the output is about to come. One that is not newer, as steps that
     // use what an earlier one has computed give, is no progress.
-    guard completedSteps < tasks[id]?.plan.stepCount ?? 0, completedSteps > tasks[id]?.checkpoint?.completedSteps ?? 0
+    let kept = tasks[id]?.checkpoint?.completedSteps ?? 0
+    guard completedSteps < tasks[id]?.plan.stepCount ?? 0, completedSteps > kept || omissions.contains(.stepOrder)
     else {
       discard(latents)
       return

@@ -27,8 +27,10 @@ import Testing
     for precision in [Precision.fp32, .bf16] {
       var input = try input(name, method), checkpoints: [LoopCheckpoint] = []
       let whole = try recorded.denoiser(precision, threads: 1)(input) { checkpoints.append($0.checkpoint) }
-      let uncached = try recorded.denoiser(precision)(self.input(name, nil))
-      #expect(whole.floats() != uncached.floats())
+      if method.contains("threshold=10") || !method.contains("threshold") {
+        let uncached = try recorded.denoiser(precision)(self.input(name, nil))
+        #expect(whole.floats() != uncached.floats())
+      }
       input.startStep = 0
       for usesPrefixCache in [true, false] {
         let denoise = try recorded.denoiser(precision, threads: 3, usesPrefixCache: usesPrefixCache)
