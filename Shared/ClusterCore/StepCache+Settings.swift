@@ -74,7 +74,7 @@ extension StepCache {
   ///
   /// - Parameters:
   ///   - method: its name.
-  ///   - values: the other settings by name; those that are absent have the values of ``settings(of:)``.
+  ///   - values: the other settings by name; those that are absent have the method's standard values.
   /// - Throws: for an unknown name, a missing or wrong value.
   public init(method name: String, _ values: [String: Value]) throws(StepCacheError) {
     guard let method = Method(rawValue: name) else {

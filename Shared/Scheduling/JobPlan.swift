@@ -21,6 +21,9 @@ public struct TaskPlan: Hashable, Sendable {
   public var adapters: [String] = []
   /// The request field that the task works on: a failure that blames the task's own input blames this field; nil: none.
   public var field: String?
+  /// Whether some steps may take far less time than others: the slowest ones then tell how fast a worker is, and what a
+  /// step may take.
+  public var hasUnevenSteps = false
 
   /// A task for `stage`; adapters are set afterwards.
   public init(

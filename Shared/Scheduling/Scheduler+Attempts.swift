@@ -26,7 +26,9 @@ extension Scheduler {
     attempt.slowestStepSeconds = max(attempt.slowestStepSeconds, stepSeconds)
     workers[worker]?.attempts[id] = attempt
     if assistants[id] == nil {
-      workers[worker]?.measure(cost: task.plan.cost / Double(task.plan.stepCount), seconds: stepSeconds)
+      workers[worker]?.measure(
+        cost: task.plan.cost / Double(task.plan.stepCount),
+        seconds: task.plan.hasUnevenSteps ? attempt.slowestStepSeconds : stepSeconds)
     }
     if let latents = report.checkpoint { keep(latents, after: report.checkpointSteps, of: id.task, by: worker) }
     let left = Double(task.plan.stepCount - report.completedSteps) * attempt.ownStepSeconds / Double(attempt.ownSteps)
@@ -103,7 +105,9 @@ extension Scheduler {
       workers[worker]?.measure(cost: task.plan.cost, seconds: seconds)
     } else if attempt.ownSteps > 0 {
       let cost = task.plan.cost * Double(attempt.ownSteps) / Double(task.plan.stepCount)
-      pace.record(task.plan.stage, cost: cost, seconds: attempt.ownStepSeconds)
+      let seconds =
+        task.plan.hasUnevenSteps ? attempt.slowestStepSeconds * Double(attempt.ownSteps) : attempt.ownStepSeconds
+      pace.record(task.plan.stage, cost: cost, seconds: seconds)
     }
   }
 

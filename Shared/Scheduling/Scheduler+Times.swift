@@ -60,9 +60,13 @@ extension Scheduler {
   /// How long the step that runs now may take, by the measure of the attempt's own steps, or else of the worker's
   /// earlier work.
   private func stepLimit(of attempt: Attempt, _ task: ImageTask?, at worker: WorkerSession) -> Duration {
-    if attempt.ownSteps > 0 {
-      return max(configuration.stepLimit, .seconds(attempt.slowestStepSeconds * configuration.stepSlowdown))
-    }
+    let own = max(configuration.stepLimit, .seconds(attempt.slowestStepSeconds * configuration.stepSlowdown))
+    guard attempt.ownSteps > 0 else { return firstStepLimit(of: task, at: worker) }
+    // A resumed attempt may begin with steps that take no time.
+    return task?.plan.hasUnevenSteps == true ? max(own, firstStepLimit(of: task, at: worker)) : own
+  }
+
+  private func firstStepLimit(of task: ImageTask?, at worker: WorkerSession) -> Duration {
     guard let pace = worker.pace, let plan = task?.plan else { return configuration.firstStepLimit }
     let seconds = pace * plan.cost / Double(max(1, plan.stepCount)) * configuration.stepSlowdown
     guard seconds < configuration.firstStepLimit.seconds else { return configuration.firstStepLimit }

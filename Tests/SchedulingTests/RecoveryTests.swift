@@ -64,6 +64,28 @@ struct RecoveryTests {
     #expect(kept == [3, 4])
   }
 
+  /// With a step cache an attempt may begin with steps that take no time: they do not say how long others may take.
+  @Test(arguments: [false, true]) func stepsMayBeUneven(_ isUneven: Bool) throws {
+    var bench = Bench {
+      $0.lease = .seconds(10_000)
+      $0.stepLimit = .seconds(60)
+    }
+    _ = bench.joinAll()
+    var job = bench.submission("a", steps: 9)
+    var tasks = job.plan.tasks
+    for index in tasks.indices where tasks[index].stepCount > 0 { tasks[index].hasUnevenSteps = isUneven }
+    job.plan = ImageJobPlan(tasks)
+    let encode = offers(bench.send(.imagesSubmitted([job]))).first
+    let denoise = try #require(offers(try bench.complete(encode)).first)
+    bench.send(.taskAccepted(denoise.offer.attempt, by: denoise.worker))
+    let report = StepReport(completedSteps: 1, stepSeconds: 0.001)
+    bench.send(.taskProgressed(denoise.offer.attempt, by: denoise.worker, report), after: .milliseconds(1))
+    let isRevoked = bench.send(.tick, after: .seconds(100)).contains {
+      if case .cancel(denoise.offer.attempt, at: _, reason: _) = $0 { true } else { false }
+    }
+    #expect(isRevoked != isUneven)
+  }
+
   @Test func aSilentWorkerIsLostWhenItsLeaseEnds() throws {
     var bench = Bench { $0.lease = .seconds(20) }
     _ = bench.joinAll()

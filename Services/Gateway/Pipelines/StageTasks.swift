@@ -111,6 +111,7 @@ extension PipelineTask {
       guidedStepCount: spec.guidedStepCount(branches: prompts.count),
       pipeline: spec.pipeline == .textToImage ? nil : spec.pipeline)
     plan.adapters = spec.adapters.map(\.digest)
+    plan.hasUnevenSteps = spec.cache != nil
     let encodedNames = image == nil ? references.indices.map { TensorName.reference($0) } : [TensorName.imageLatents]
     let names =
       [TensorName.promptEmbeds, TensorName.negativePromptEmbeds].prefix(prompts.count) + encodedNames
