@@ -32,14 +32,14 @@ extension Compute {
   /// ``Precision/q4``: with fewer it is a small
   /// part of the work, and bf16 is more exact.
   public static let attentionInt8Keys = 4096
-  /// The same without ``InstructionSet/multipliesBF16``, where bf16 takes fp32 arithmetic and 8 bits are up to 2.9 times
-  /// as fast: what an image of 512×512 has.
+  /// The same without ``InstructionSet/multipliesBF16``, where bf16 takes fp32 arithmetic and 8 bits are up to 2.9
+  /// times as fast: what an image of 512×512 has.
   public static let attentionInt8KeysWithoutBF16 = 1024
 
   /// Whether attention without causality to `keys` keys has 8-bit products: queries and keys have one scale per row and
   /// head, values one per channel of a tile of keys, and weights have 8 bits. Depends on nothing but the mode and the
-  /// instruction set, so that all workers of a numerics class agree. Causal attention never has them, because what is taken off the keys of a row would depend
-  /// on keys that it does not see.
+  /// instruction set, so that all workers of a numerics class agree. Causal attention never has them, because what is
+  /// taken off the keys of a row would depend on keys that it does not see.
   public func hasAttentionInt8(keys: Int, headDim: Int) -> Bool {
     let least = functions.has_bf16_dot != 0 ? Self.attentionInt8Keys : Self.attentionInt8KeysWithoutBF16
     return [.int8, .q4].contains(precision) && keys >= least && headDim <= Int(CK_INT8_HEAD_DIM)

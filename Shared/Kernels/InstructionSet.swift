@@ -87,7 +87,7 @@ public enum InstructionSet: String, Sendable, CaseIterable {
     ck_table_for(index).map { answer($0.pointee) != 0 } ?? false
   }
 
-  /// What whoever relies on this set should know; nil: nothing.
+  /// What users of this set should know; nil: nothing.
   public var caution: String? {
     switch self {
     case .amx:

@@ -10,8 +10,8 @@ public enum PrecisionChoice: String, Sendable, CaseIterable {
   case int8
   case q4
 
-  /// The mode of ``auto`` for weights in plain numbers: bf16; but int8 on a processor that has instructions for products
-  /// of 8-bit numbers and none for bf16, where bf16 takes three to four times as long.
+  /// The mode of ``auto`` for weights in plain numbers: bf16; but int8 on a processor that has instructions for
+  /// products of 8-bit numbers and none for bf16, where bf16 takes three to four times as long.
   public static func precisionOfPlainWeights(on set: InstructionSet) -> Precision {
     set.multipliesInt8 && !set.multipliesBF16 ? .int8 : .bf16
   }
