@@ -160,7 +160,8 @@ private struct Values: Codable {
   var cut: [String]?
 
   enum CodingKeys: String, CodingKey {
-    case software, model, fingerprint, prompt, steps, size, seed, sigmas, sampler, schedule, background, cache, loras, cut
+    case software, model, fingerprint, prompt, steps, size, seed, sigmas, sampler, schedule, background, cache, loras,
+      cut
     case cfgSteps = "cfg_steps"
     case softwareVersion = "software_version"
     case negativePrompt = "negative_prompt"

@@ -46,15 +46,12 @@ import Testing
   }
 
   /// Short jobs one after the other, by far more threads than processors: none may wait for a thread that looks for
-  /// work while others have it. A time slice of the kernel for each job would make this minutes.
+  /// work while others have it. A time slice of the kernel for each of those who look would be minutes.
   @Test(.timeLimit(.minutes(1))) func manyThreadsOnFewProcessors() {
     let pool = ThreadPool(threads: 8 * AvailableProcessors.current.threadCount), jobs = 5000, count = 40
     let sums = Mutex([Int](repeating: 0, count: jobs))
-    let start = ContinuousClock.now
     for job in 0..<jobs { pool.parallel(count) { index in sums.withLock { $0[job] += index } } }
-    let seconds = (ContinuousClock.now - start) / .seconds(1)
     #expect(sums.withLock { $0.allSatisfy { $0 == count * (count - 1) / 2 } })
-    #expect(seconds < 20, "\(seconds) s for \(jobs) jobs")
   }
 
   /// Jobs that come when the threads look, sleep, or are about to sleep.

@@ -101,15 +101,17 @@ import Testing
     #expect(kernels.count == 4 * 6 + 3 * 2 && kernels.allSatisfy { $0["operations_per_second"] as? Double ?? 0 > 1e8 })
   }
 
-  /// More threads than processors cost little: nothing waits for a thread that has no processor.
+  /// More threads than processors cost little: nothing waits for a thread that has no processor. Threads that wait for
+  /// one another without leaving their processor would be a hundred times slower; other tests that run meanwhile make
+  /// the ratios uncertain.
   @Test func manyThreadsDoNotFallOff() async throws {
     let report = try await Self.tune(["--seconds", "8", "--threads", "1,2,4,8,16", "--model", CommandLineTool.model])
     let threads = try #require(report["threads"] as? [[String: Any]])
     #expect(threads.compactMap { $0["threads"] as? Int } == [1, 2, 4, 8, 16])
     #expect(threads.compactMap { $0["of_best"] as? Double }.max() == 1)
     for row in threads where row["threads"] as? Int ?? 0 >= AvailableProcessors.current.threadCount {
-      #expect(row["of_best"] as? Double ?? 0 > 0.5, "\(row)")
-      #expect(row["short_of_best"] as? Double ?? 0 > 0.1, "\(row)")
+      #expect(row["of_best"] as? Double ?? 0 > 0.2, "\(row)")
+      #expect(row["short_of_best"] as? Double ?? 0 > 0.02, "\(row)")
     }
     #expect((report["models"] as? [[String: Any]])?.count == 1)
   }

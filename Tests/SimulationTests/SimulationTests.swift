@@ -24,7 +24,8 @@ struct SimulationTests {
   /// The run is worth something only if the faults really happened.
   private func expectCoverage(_ coverage: Coverage) {
     let expected = [
-      "adoptions": 1000, "assistances": 1000, "lost assistants": 100, "answers of closed sessions": 200, "client retries": 10_000, "crashes": 1000,
+      "adoptions": 1000, "assistances": 1000, "lost assistants": 100, "answers of closed sessions": 200,
+      "client retries": 10_000, "crashes": 1000,
       "disk stalls": 100,
       "drains": 100, "drops": 1000, "drops by partitions": 1000, "duplicates": 1000, "entries refused": 1000,
       "failures": 100,

@@ -82,7 +82,8 @@ extension WorkersRoutes.Worker {
     running = status.running.map { attempt in
       let activity = heartbeat?.running.first { $0.task.attemptID == attempt }
       return .init(
-        job: attempt.task.job.text, attempt: attempt.number, assists: attempt.assistance > 0, step: activity?.completedSteps ?? 0,
+        job: attempt.task.job.text, attempt: attempt.number, assists: attempt.assistance > 0,
+        step: activity?.completedSteps ?? 0,
         steps: activity?.steps ?? 0)
     }
     host = register.host

@@ -87,7 +87,8 @@ extension Simulation {
         WorkerRegistration(
           id: session, name: "p\(worker.process)", stage: worker.stage, model: worker.model, standby: standby(worker),
           numericsClass: worker.numericsClass,
-          credits: worker.credits, assists: worker.stage == .denoiser, running: running, keepsConnection: keepsConnection)))
+          credits: worker.credits, assists: worker.stage == .denoiser, running: running,
+          keepsConnection: keepsConnection)))
   }
 
   private func standby(_ worker: ToyWorker) -> [ModelIdentity: [PipelineName]] {
