@@ -113,7 +113,7 @@ extension Template.Brand {
 }
 
 extension Template {
-  private enum FieldKind { case text, integer, number, flag, list }
+  private enum FieldKind { case text, integer, number, flag, list, adapters }
 
   /// The fields of the API that a template may fix. Others are its own (prompt, size, seed, images, tags), one client's
   /// (keys, webhooks), or about answers (streams).
@@ -124,7 +124,7 @@ extension Template {
     ("output_format", .text), ("output_compression", .integer), ("background", .text), ("output_resolution", .integer),
     ("control_scale", .number), ("control_start", .number), ("control_end", .number), ("layers", .integer),
     ("padding_mask_crop", .integer), ("mask_blur", .number), ("paste_back", .flag), ("priority", .text),
-    ("timeout_seconds", .number), ("cache", .text),
+    ("timeout_seconds", .number), ("cache", .text), ("loras", .adapters),
   ]
 
   /// Reads `request`: fields of the API, which checks their values.
@@ -146,6 +146,7 @@ extension Template {
     case .number: "a number"
     case .flag: "true or false"
     case .list: "a list of numbers"
+    case .adapters: "a list of mappings with name and scale"
     }
   }
 
@@ -165,7 +166,21 @@ extension Template {
     case (.list, .sequence(let elements)) where elements.count <= 1000:
       return .array(
         try elements.map { (element) throws(TemplateError) in try Self.value(element, .number, failure) })
+    case (.adapters, .sequence(let elements)) where elements.count <= 16:
+      return .array(
+        try elements.map { (element) throws(TemplateError) in
+          guard case .mapping(let members) = element.value else { throw failure }
+          var adapter: JSONObject = [:]
+          for member in members {
+            guard let kind = adapterKinds[member.key] else { throw failure }
+            adapter[member.key] = try value(member.value, kind, failure)
+          }
+          return .object(adapter)
+        })
     default: throw failure
     }
   }
+
+  /// The members of an adapter.
+  private static let adapterKinds: [String: FieldKind] = ["name": .text, "scale": .number, "sha256": .text]
 }

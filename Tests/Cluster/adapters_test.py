@@ -27,6 +27,7 @@ BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/rel
 NANO = ROOT / "compose/models/nano-qwen-image"
 WIDTH = 160  # of the nano model's blocks
 PROMPT = "a red heart"
+LONG = {"steps": 200, "true_cfg_scale": 3, "negative_prompt": "blue"}  # seconds, at 256 x 256
 
 
 def safetensors(tensors):
@@ -190,12 +191,11 @@ def test_files_come_and_go():
 
 
 def test_a_killed_denoiser_is_replaced_in_the_middle_of_an_image():
-    with Cluster(BINARIES, NANO, stage_settings={"denoiser": {}}) as cluster:
+    with Cluster(BINARIES, NANO) as cluster:
         folder = directory(cluster, style=1)
         holder = cluster.start("denoiser", settings={"adapters-directory": folder})
         cluster.wait(lambda: names(cluster) == ["style"], "the adapter listed")
-        request = {"prompt": PROMPT, "seed": 5, "steps": 600, "true_cfg_scale": 3, "negative_prompt": "blue",
-                   "loras": [{"name": "style", "scale": 1.5}]}
+        request = {"prompt": PROMPT, "seed": 5, "size": "256x256", **LONG, "loras": [{"name": "style", "scale": 1.5}]}
         status, job = post(cluster, "/v1/jobs", request)
         assert status == 202, job
         address = f"/v1/jobs/{job['id']}"
@@ -205,7 +205,7 @@ def test_a_killed_denoiser_is_replaced_in_the_middle_of_an_image():
         # The one that is left has no adapters: the job waits.
         time.sleep(1.5)
         waiting = cluster.get(address)[1]
-        assert waiting["status"] == "running" and waiting["step"] < 600, waiting
+        assert waiting["status"] == "running" and waiting["step"] < 200, waiting
         # Requests for it are taken all the same, as for any stage that is away.
         status, later = post(cluster, "/v1/jobs", {**request, "steps": 2})
         assert status == 202, later
@@ -214,7 +214,7 @@ def test_a_killed_denoiser_is_replaced_in_the_middle_of_an_image():
         cluster.wait(lambda: cluster.get(address)[1]["status"] == "succeeded", "the image made")
         with urllib.request.urlopen(f"{cluster.url}{address}/result", timeout=60) as response:
             made = response.read()
-        alone = local(cluster, f"{folder / 'style.safetensors'}:1.5", seed=5, steps=600, true_cfg_scale=3, negative_prompt="blue")
+        alone = local(cluster, f"{folder / 'style.safetensors'}:1.5", seed=5, width=256, height=256, **LONG)
         assert made == alone, (hashlib.sha256(made).hexdigest(), hashlib.sha256(alone).hexdigest())
         cluster.wait(lambda: cluster.get(f"/v1/jobs/{later['id']}")[1]["status"] == "succeeded", "the later one made")
 
@@ -224,7 +224,8 @@ def test_a_restarted_gateway_remembers():
         folder = directory(cluster, style=1)
         holder = cluster.start("denoiser", settings={"adapters-directory": folder})
         cluster.wait(lambda: names(cluster) == ["style"], "the adapter listed")
-        status, job = post(cluster, "/v1/jobs", {"prompt": PROMPT, "seed": 6, "steps": 400, "loras": [{"name": "style"}]})
+        request = {"prompt": PROMPT, "seed": 6, "size": "256x256", **LONG, "loras": [{"name": "style"}]}
+        status, job = post(cluster, "/v1/jobs", request)
         assert status == 202 and job["loras"][0]["name"] == "style", job
         address = f"/v1/jobs/{job['id']}"
         cluster.wait(lambda: cluster.get(address)[1]["step"] >= 20, "some steps made")
@@ -235,7 +236,7 @@ def test_a_restarted_gateway_remembers():
         cluster.wait(lambda: (cluster.get(address)[1] or {}).get("status") == "succeeded", "the image made")
         with urllib.request.urlopen(f"{cluster.url}{address}/result", timeout=60) as response:
             made = response.read()
-        assert made == local(cluster, folder / "style.safetensors", seed=6, steps=400)
+        assert made == local(cluster, folder / "style.safetensors", seed=6, width=256, height=256, **LONG)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,17 @@ import Testing
     #expect(template.inputs.map(\.field) == ["image"] && template.inputs[0].slots == ["photo"])
   }
 
+  @Test func adaptersAreFieldsOfTheRequest() throws {
+    let yaml = "name: a\nprompt: p\nrequest:\n  loras:\n    - { name: style, scale: 0.5 }\n    - name: poster\n"
+    #expect(try Template(yaml: yaml).fields["loras"] == [["name": "style", "scale": 0.5], ["name": "poster"]])
+    for list in ["style", "[style]", "[{ name: style, weight: 1 }]", "[{ name: style, scale: much }]"] {
+      let error = #expect(throws: TemplateError.self) {
+        try Template(yaml: "name: a\nprompt: p\nrequest: { loras: \(list) }")
+      }
+      #expect("\(String(describing: error))".contains("a list of mappings with name and scale"))
+    }
+  }
+
   @Test func jsonSaysTheSame() throws {
     let json = """
       {"name": "t", "prompt": "{a} {b}", "slots": {"a": {"max_length": 3, "required": true}, "b": {"default": 7}},
