@@ -32,6 +32,9 @@ BINARIES = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".build/rel
 NANO = ROOT / "compose/models/nano-qwen-image"
 INPUTS = TINY / "inputs"
 
+SAMPLERS = ["Euler", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "ER SDE", "RES Multistep", "UniPC"]
+SCHEDULERS = ["automatic", "simple", "beta", "sgm_uniform", "linear"]
+
 
 def call(cluster, method, path, body=None, auth=None, timeout=300):
     """An answer as JSON; the request must succeed."""
@@ -79,7 +82,7 @@ def test_what_sillytavern_sends():
         names = [entry["name"] for entry in get("upscalers")] + [entry["name"] for entry in get("latent-upscale-modes")]
         assert names == ["None"], names
         samplers, schedulers = [[entry["name"] for entry in get(path)] for path in ("samplers", "schedulers")]
-        assert samplers == ["Euler"] and schedulers == ["automatic"], (samplers, schedulers)
+        assert (samplers, schedulers) == (SAMPLERS, SCHEDULERS), (samplers, schedulers)
         assert [entry["model_name"] for entry in get("sd-vae")] == []
         assert requests.get(f"{cluster.url}/sdapi/v1/sd-modules", auth=auth, timeout=60).status_code == 404
         (model,) = [entry["title"] for entry in get("sd-models")]
@@ -156,7 +159,7 @@ def test_pypis_client():
     """webuiapi, unmodified, with what it sends when nothing is chosen."""
     with Cluster(BINARIES, NANO) as cluster:
         api = webuiapi.WebUIApi(baseurl=f"{cluster.url}/sdapi/v1")
-        assert api.util_get_sampler_names() == ["Euler"] and api.util_get_scheduler_names() == ["automatic"]
+        assert api.util_get_sampler_names() == SAMPLERS and api.util_get_scheduler_names() == SCHEDULERS
         name = api.util_get_model_names()[0]
         api.util_set_model(name)
         assert api.util_get_current_model() == name
