@@ -369,11 +369,11 @@ def test_previews_on_a_terminal():
 
 
 def test_a_denoiser_resumes_from_the_last_checkpoint():
-    """The only denoiser is killed; the next one computes the steps after the last checkpoint, and no others."""
+    """The only denoiser is killed; the next one computes the steps after the last checkpoint, with the sampler's history, and no others."""
     # Every step is a checkpoint, so that the last one shown is the last one kept.
     with Cluster(BINARIES, NANO, settings={"jobs-checkpoint-seconds": 0}) as cluster:
-        flags = ["--prompt", "a green star", "--seed", "11", "--width", "256", "--height", "256", "--steps", "200"]
-        job = jobs(cluster, "submit", *flags)
+        request = dict(prompt="a green star", seed=11, width=256, height=256, steps=200, sampler="unipc")
+        job = jobs(cluster, "submit", *(text for name, value in request.items() for text in (f"--{name}", f"{value}")))
         cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["step"] > 60, "at step 60")
         cluster.stop(cluster.names("denoiser")[0], signal.SIGKILL)
         cluster.wait(lambda: not cluster.workers("denoiser"), "without a denoiser")
@@ -382,6 +382,10 @@ def test_a_denoiser_resumes_from_the_last_checkpoint():
         cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["status"] == "succeeded", "finished")
         computed = int(stage_metrics(port)['qwenimage_worker_step_seconds_count{stage="denoiser"}'])
         assert computed == 200 - before, (before, computed)
+        path, alone = cluster.folder / "resumed.png", cluster.folder / "alone.png"
+        jobs(cluster, "fetch", job, "-o", path)
+        assert cluster.local(alone, **request).returncode == 0
+        assert path.read_bytes() == alone.read_bytes(), "the job was resumed with another image"
         print(f"    killed after step {before} of 200")
 
 

@@ -331,9 +331,10 @@ def requests_of_images(cluster):
     return [one(prompt, STEPS) for prompt in prompts] + [
         one("a blue circle", STEPS, cache="fast"), one("a green heart", STEPS, cache="taylor:interval=3,order=2"),
         one("make the star red", STEPS // 2, images=[star]),
-        one("make the background yellow", STEPS // 3, images=[heart, star]),
-        one("a red circle", STEPS, images=[star], mask=mask, strength=0.9),
-        one("a green star", STEPS, images=[star], strength=0.7, pipeline="img2img")]
+        # Checkpoints of these samplers have a history.
+        one("make the background yellow", STEPS // 3, images=[heart, star], sampler="er_sde"),
+        one("a red circle", STEPS, images=[star], mask=mask, strength=0.9, sampler="unipc"),
+        one("a green star", STEPS, images=[star], strength=0.7, pipeline="img2img", sampler="dpmpp_2m_sde")]
 
 
 def requests_of_layers(cluster):

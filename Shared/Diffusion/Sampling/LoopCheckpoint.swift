@@ -43,7 +43,8 @@ extension DenoisingInput {
     }
     let history = sampling.sampler.history(after: made), count = history + supportingSteps.count
     let found = shape.count == 3 ? shape[0] - 1 : 0
-    guard shape.count == 2 || shape.count == 3, found == count, count > 0 || shape.count == 2 else {
+    // What else may be wrong with the latents is for the network to say.
+    guard (shape.count == 3) == (count > 0), found == count else {
       throw .invalidRequest(
         field: "latents",
         reason: "are \(shape), with \(found) tensors of earlier steps; after \(made) steps there must be \(count), "
