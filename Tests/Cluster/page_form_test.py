@@ -235,6 +235,32 @@ def test_adapters_are_named_and_come_back(page, cluster):
     page.fill("[name=loras]", "")
 
 
+def test_samplers_are_chosen_and_come_back(page, cluster):
+    fresh(page)
+    page.locator("#sampling summary").click()
+    names = ["Euler", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "ER SDE", "RES Multistep", "UniPC"]
+    expect(page.locator("[name=sampler] option")).to_have_text(["the model's own", *names])
+    expect(page.locator("[name=schedule] option")).to_have_text(["the model's own", "Simple", "Beta", "SGM Uniform", "Linear"])
+    page.select_option("[name=sampler]", "unipc")
+    page.select_option("[name=schedule]", "beta")
+    page.fill("[name=cfg_steps]", "2")
+    job = ask(page, "a blue star", seed=5, steps=4, true_cfg_scale=3, negative_prompt="red")
+    path = cluster.folder / "sampled.png"
+    fields = dict(seed=5, steps=4, true_cfg_scale=3, negative_prompt="red", sampler="unipc", schedule="beta", cfg_steps=2)
+    assert cluster.local(path, prompt="a blue star", **fields).returncode == 0
+    assert images(job, 1)[0] == path.read_bytes()
+    expect(job.locator(".facts")).to_contain_text("UniPC · Beta · 2 of them guided")
+    fresh(page)
+    assert values(page, "sampler", "schedule", "cfg_steps") == ["", "", ""]
+    drop(page, path)
+    expect(page.locator("#restored")).to_be_visible()
+    assert values(page, "sampler", "schedule", "cfg_steps") == ["unipc", "beta", "2"]
+    fresh(page)
+    page.locator(".job .again").first.click()
+    assert values(page, "sampler", "schedule", "cfg_steps") == ["unipc", "beta", "2"]
+    fresh(page)
+
+
 def test_an_edit_brings_its_settings_back(page, cluster):
     noise(cluster.folder / "input.png", 64, 48)
     fresh(page, cluster.folder / "input.png")
