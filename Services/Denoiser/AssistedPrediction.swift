@@ -35,7 +35,8 @@ final class AssistedPrediction<Prepared: Sendable>: Sendable {
 
   /// The velocities of one step's branches.
   @Sendable func velocities(_ calls: [Call]) -> [Tensor] {
-    guard calls.count == 2, let call = ask(calls[1]) else { return alone(calls) }
+    // With a cache one branch decides for both, and each keeps what it has computed.
+    guard calls.count == 2, calls[1].cache == nil, let call = ask(calls[1]) else { return alone(calls) }
     let start = ContinuousClock.now
     let own = alone([calls[0]])
     // An assistant that is as fast has finished by now; made here, the prediction takes as long again.
