@@ -15,6 +15,9 @@
 #define TABLE_NAME "amx"
 #define TABLE_SYMBOL ck_table_amx
 #define WEIGHT_BYTES weight_bytes_amx
+#define ROUNDED_PRODUCT(a, b) (vs)_mm512_mulhrs_epi16((__m512i)(a), (__m512i)(b))
+#define SELECT_BYTES(bytes, indices) \
+  (vu)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(bytes))), (__m512i)(indices))
 #define PANEL_ROWS 8
 #define PASS_VECTORS 3
 #define DOT_INT8(acc, a, b) (vi)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(a), (__m512i)(b))

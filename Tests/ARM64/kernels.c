@@ -78,28 +78,35 @@ static void product_tile(void *context, size_t index) {
   const size_t row = index % row_tiles * TILE_ROWS_AT_A_TIME, panel = index / row_tiles * 2;
   const size_t left = c->gemm->m - row, rows = left < TILE_ROWS_AT_A_TIME ? left : TILE_ROWS_AT_A_TIME;
   const size_t all = (c->gemm->n + c->matmul->panel_columns - 1) / c->matmul->panel_columns, panels = all - panel < 2 ? all - panel : 2;
-  void *scratch = memory(c->matmul->tile_scratch_bytes(rows, panels, CK_PLAIN));
+  void *scratch = memory(c->matmul->tile_scratch_bytes(rows, panels, c->gemm->b_format));
   c->matmul->tile(c->gemm, row, rows, panel, panels, scratch);
   free(scratch);
 }
 
-enum { FP32, BF16, INT8 };
+enum { FP32, BF16, INT8, Q4 };
 
 // silu(x · wᵀ + bias).
 static void product(const ck_table *t, ck_pool *pool, int type, size_t m, size_t n, size_t k) {
   const ck_matmul *matmul = type == FP32 ? &t->fp32 : type == BF16 ? &t->bf16 : &t->int8;
+  const int is_quantized = type == INT8 || type == Q4;
   float *x = numbers(m * k, 1), *w = numbers(n * k, 0.3f), *bias = numbers(n, 1), *out = memory(m * n * sizeof(float));
   float *row_scales = memory(m * sizeof(float)), *scales = memory(n * sizeof(float));
   int8_t *quantized = memory(n * k);
   int32_t *offsets = memory(n * sizeof(int32_t));
-  void *a = memory(matmul->packed_a_bytes(m, k)), *b = memory(matmul->packed_b_bytes(n, k));
+  void *a = memory(matmul->packed_a_bytes(m, k)), *b = memory(type == Q4 ? t->q4_bytes(n, k) : matmul->packed_b_bytes(n, k));
   t->quantize_int8(quantized, scales, w, CK_FP32, n, k);
   t->int8_offsets(offsets, quantized, n, k);
   matmul->pack_a(a, row_scales, x, CK_FP32, k, m, k);
-  matmul->pack_b(b, type == INT8 ? (void *)quantized : w, CK_FP32, k, n, k);
-  ck_gemm gemm = {.m = m, .n = n, .k = k, .a = a, .b = b, .b_format = CK_PLAIN};
+  if (type == Q4)
+    for (size_t column = 0; column < n; column += matmul->panel_columns) {
+      const size_t columns = n - column < matmul->panel_columns ? n - column : matmul->panel_columns;
+      t->pack_q4((char *)b + t->q4_bytes(column, k), scales + column, offsets + column, w + column * k, CK_FP32, k, columns, k);
+    }
+  else
+    matmul->pack_b(b, type == INT8 ? (void *)quantized : w, CK_FP32, k, n, k);
+  ck_gemm gemm = {.m = m, .n = n, .k = k, .a = a, .b = b, .b_format = type == Q4 ? CK_Q4 : CK_PLAIN};
   gemm.epilogue = (ck_epilogue){.bias = bias, .activation = CK_SILU, .mode = CK_STORE, .out = out, .out_type = CK_FP32, .ldo = n};
-  if (type == INT8) {
+  if (is_quantized) {
     gemm.epilogue.row_scale = row_scales;
     gemm.epilogue.column_scale = scales;
     gemm.epilogue.column_offset = offsets;
@@ -119,8 +126,8 @@ static void product(const ck_table *t, ck_pool *pool, int type, size_t m, size_t
       expected[row * n + column] = sum / (1 + exp(-sum));
     }
   char name[80];
-  snprintf(name, sizeof name, "%s product %zux%zux%zu", type == FP32 ? "fp32" : type == BF16 ? "bf16" : "int8", m, n, k);
-  compare(t, name, out, expected, m * n, type == INT8 ? 0.02 : 2e-6);
+  snprintf(name, sizeof name, "%s product %zux%zux%zu", type == FP32 ? "fp32" : type == BF16 ? "bf16" : type == INT8 ? "int8" : "q4", m, n, k);
+  compare(t, name, out, expected, m * n, type == Q4 ? 0.08 : type == INT8 ? 0.02 : 2e-6);
   report(t, name, out, m * n * sizeof(float));
   void *blocks[] = {x, w, bias, out, row_scales, scales, quantized, offsets, a, b, expected};
   for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
@@ -238,14 +245,15 @@ int main(void) {
       ck_table_for(CK_NEON), ck_table_for(CK_NEONBF16),
 #endif
   };
-  ck_pool *pool = ck_pool_create(3);
+  ck_pool *pool = ck_pool_create(3, 1);
   for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
     const ck_table *t = tables[i];
     if (!t) return fprintf(stderr, "this processor lacks a table or cannot run a model\n"), 1;
     random_state = 42;
-    for (int type = FP32; type <= INT8; type++) {
+    for (int type = FP32; type <= Q4; type++) {
       const size_t shapes[][3] = {{1, 1, 1}, {7, 64, 64}, {13, 50, 63}, {33, 97, 130}, {37, 24, 48}, {2, 97, 3420}, {100, 145, 1100}};
       for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) product(t, pool, type, shapes[s][0], shapes[s][1], shapes[s][2]);
+      if (type == Q4) continue;
       attention(t, type, 5, 7, 16, 0);
       attention(t, type, 60, 500, 72, 0);
       if (type != INT8) attention(t, type, 37, 50, 13, 1);
