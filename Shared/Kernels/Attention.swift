@@ -28,9 +28,8 @@ extension Compute {
     }
   }
 
-  /// Keys from which on attention without causality has 8-bit products in ``Precision/int8`` and
-  /// ``Precision/q4``: with fewer it is a small
-  /// part of the work, and bf16 is more exact.
+  /// Keys from which on attention without causality has 8-bit products in ``Precision/int8`` and ``Precision/q4``: with
+  /// fewer it is a small part of the work, and bf16 is more exact.
   public static let attentionInt8Keys = 4096
   /// The same without ``InstructionSet/multipliesBF16``, where bf16 takes fp32 arithmetic and 8 bits are up to 2.9
   /// times as fast: what an image of 512×512 has.

@@ -73,11 +73,11 @@ struct Tuning {
     for mode in Precision.allCases {
       let compute = Compute(precision: mode, pool: pool)
       for layer in layers { rates.layers[mode, default: [:]][layer] = measurement.rate(of: layer, compute) }
-      // Attention of q4 is that of bf16.
+      // Attention of q4 is that of int8.
       guard mode != .q4 else { continue }
       for head in heads { rates.attention[mode, default: [:]][head] = measurement.rate(of: head, compute) }
     }
-    rates.attention[.q4] = rates.attention[.bf16]
+    rates.attention[.q4] = rates.attention[.int8]
   }
 
   private func estimate(
