@@ -235,6 +235,12 @@ private func names(in directory: URL) -> [String] {
         && rows[2].promptEmbeds < 0.25)
   }
 
+  @Test func layersInQ4RotateTheirInputs() {
+    let layers = QwenImageFamily.layers
+    #expect(layers.rotates(at: .q4, stored: nil) && layers.rotates(at: .q4, stored: .q4K))
+    #expect(!layers.rotates(at: .q4, stored: .q4_0) && !layers.rotates(at: .int8, stored: nil))
+  }
+
   @Test func theRuleKeepsEntrancesExitsAndFirstLayers() {
     for mode in [Precision.int8, .q4] {
       for name in [

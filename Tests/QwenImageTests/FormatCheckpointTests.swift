@@ -388,6 +388,9 @@ private func llamaName(_ published: String) -> String {
     #expect(try ModelDirectory(copy.url).weights(of: .transformer).storedPrecision == .int8)
     let (found, requantised) = (try draw(copy.url, .int8), try draw(plain.url, .int8))
     #expect(Self.difference(found, exact) < 1.5 * Self.difference(requantised, exact) + 0.5)
+    // Of 4 bits nothing is lost in q4 either.
+    let (taken, packed) = (try draw(copy.url, .q4), try draw(plain.url, .q4))
+    #expect(Self.difference(taken, exact) < (levels == 7 ? 1 : 1.5) * Self.difference(packed, exact) + 0.5)
   }
 
   // MARK: - model.json

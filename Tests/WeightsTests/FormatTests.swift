@@ -160,6 +160,10 @@ import Weights
     // A product in 8 bits has the same numbers and scales.
     #expect(compute.values(of: tensor.widenedToInt8()).floats() == found)
     #expect(tensor.widenedToInt8().rotation == 256 && tensor.rows(4..<6).widenedToInt8().scales.elementCount == 2)
+    // So has one in 4 bits.
+    let (layer, report) = compute.prepareLinear("a.weight", stored: weight, precision: .q4, rotates: false)
+    #expect(layer.precision == .q4 && layer.rotation == 256 && report.relativeError == nil)
+    #expect(compute.weight(of: layer).floats() == found)
     let error = weightsError { _ = try weights.tensor("a.weight", [12, 256]) }
     #expect(error?.description.contains("is quantised (I4/256) where plain numbers are needed") == true)
   }

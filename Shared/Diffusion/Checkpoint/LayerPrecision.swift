@@ -56,7 +56,7 @@ public struct LayerPrecision: Sendable {
   /// Whether a layer of `precision` rotates its inputs whose weight is stored in blocks of `format`, or nil: in plain
   /// numbers. What Q4_0 holds are q4's own groups and levels, which rotating would mix; only families whose inputs
   /// must be rotated do it all the same.
-  func rotates(at precision: Precision, stored format: BlockFormat?) -> Bool {
+  package func rotates(at precision: Precision, stored format: BlockFormat?) -> Bool {
     rotatesInputs || precision == .q4 && format != .q4_0
   }
 
