@@ -11,7 +11,7 @@ public final class SharedRows {
   private var forms: [Form: Packed] = [:]
 
   /// Larger forms are made again for every layer, a slab at a time.
-  static let maxFormBytes = 64 << 20
+  private let maxFormBytes: Int
 
   /// A form of the rows: what a product takes.
   struct Form: Hashable {
@@ -27,13 +27,16 @@ public final class SharedRows {
     let scales: Tensor?
   }
 
-  /// `rows` for several layers.
-  public init(_ rows: Tensor) { self.rows = rows }
+  /// `rows` for several layers, in forms of at most `maxFormBytes` each.
+  public init(_ rows: Tensor, maxFormBytes: Int = 64 << 20) {
+    self.rows = rows
+    self.maxFormBytes = maxFormBytes
+  }
 
   /// The rows in a form, which `make` makes the first time; nil: it is too large to be kept.
   func packed(_ form: Form, byteCount: Int, make: () -> Packed) -> Packed? {
     if let packed = forms[form] { return packed }
-    guard byteCount <= Self.maxFormBytes else { return nil }
+    guard byteCount <= maxFormBytes else { return nil }
     let packed = make()
     forms[form] = packed
     return packed

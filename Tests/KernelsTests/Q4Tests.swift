@@ -135,7 +135,7 @@ private struct Q4Weight {
     for start in stride(from: 0, to: values.count, by: 16) {
       let group = values[start..<start + 16], largest = group.reduce(0) { max($0, abs($1)) }
       best +=
-        (40...200).flatMap { [Double($0), -Double($0)] }.map { trial in
+        stride(from: 40.0, through: 200, by: 4).flatMap { [$0, -$0] }.map { trial in
           let step = trial / 100 * largest / 128
           return group.reduce(0) { sum, value in
             sum + levels.reduce(.infinity) { min($0, ($1 * step - value) * ($1 * step - value)) }
@@ -143,7 +143,7 @@ private struct Q4Weight {
         }.min() ?? 0
     }
     let error = zip(found.values, values).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
-    #expect(error >= best * 0.99 && error < best * 1.12, "\(error), the best \(best)")
+    #expect(error >= best * 0.97 && error < best * 1.12, "\(error), the best \(best)")
   }
 
   @Test func rowsThatAreNotFiniteStayAlone() {

@@ -28,10 +28,13 @@ import Testing
   }
 
   /// Rows whose forms are too large to be kept are packed for each layer.
-  @Test func manyRowsAreNotKept() {
-    let compute = Compute(precision: .int8, pool: testPool), rows = 1700, depth = 40_000
-    let x = Tensor((0..<rows * depth).map { Float($0 % 97) - 48 }, shape: [rows, depth])
-    let layer = compute.prepareLinear(weight: randomTensor([3, depth], seed: 1))
-    #expect(compute.linear(SharedRows(x), layer).isIdentical(to: compute.linear(x, layer)))
+  @Test(arguments: everyCompute([.bf16, .int8, .q4])) func manyRowsAreNotKept(_ compute: Compute) {
+    let x = randomTensor([1600, 80], .bf16, seed: 1), shared = SharedRows(x, maxFormBytes: 1600 * 80 - 1)
+    let low = LinearUpdate.Term.lowRank(
+      down: randomTensor([6, 80], scale: 0.2, seed: 6), up: randomTensor([70, 6], scale: 0.3, seed: 7), scale: 0.5)
+    let plain = compute.prepareLinear(weight: randomTensor([70, 80], seed: 2), rotates: true)
+    for layer in [plain, compute.updated(plain, by: [low])] {
+      #expect(compute.linear(shared, layer).isIdentical(to: compute.linear(x, layer)), "\(compute.numericsClass)")
+    }
   }
 }
