@@ -22,13 +22,15 @@ build() {
   for source in Shared/CKernels/*.c Tests/KernelModels/*.c Tests/ARM64/kernels.c; do
     "$clang" "$@" -Wall -Wextra -Werror -O2 -fno-math-errno -ffp-contract=off -pthread \
       -I Shared/CKernels -I Shared/CKernels/include -I Tests/KernelModels/include \
-      -c "$source" -o "$folder/${source//\//-}.o"
+      -c "$source" -o "$folder/${source//\//-}.o" || return 1
   done
 }
 [ "$(uname -m)" != aarch64 ] || { echo "SKIP kernels on ARM: this machine is one"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
 build here &
-build there --target=aarch64-linux-gnu -isystem /usr/aarch64-linux-gnu/include
-wait $!
+here=$! built=yes
+(build there --target=aarch64-linux-gnu -isystem /usr/aarch64-linux-gnu/include) || built=no
+wait $here || built=no
+[ $built = yes ] || { echo "FAIL the kernels do not compile"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 "$clang" "$output"/here/*.o -o "$output/kernels" -pthread -lm
 aarch64-linux-gnu-gcc -static "$output"/there/*.o -o "$output/kernels-arm64" -pthread -lm
 

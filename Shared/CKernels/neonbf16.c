@@ -8,9 +8,9 @@
 #define TABLE_SYMBOL ck_table_neonbf16
 #define DOT_BF16(acc, a, b) dot_bf16_neonbf16((acc), (vi)(a), (vi)(b))
 #define DOT_INT8(acc, a, b) dot_int8_neonbf16((vi)(acc), (vi)(a), (vi)(b))
-#define SELECT_BYTES select_bytes_neonbf16
 #define PANEL_ROWS 6
 #define PASS_VECTORS 1
+#define SELECT_BYTES select_bytes_neonbf16
 #include "vector.inc"
 // A vector's quarters, as registers hold them.
 typedef union {
@@ -34,16 +34,11 @@ CK_INLINE vi dot_int8_neonbf16(vi acc, vi a, vi b) {
   UNROLL for (int i = 0; i < 4; i++) result.words[i] = vusdotq_s32(result.words[i], x.bytes[i], y.signed_bytes[i]);
   return result.whole;
 }
-// One look-up for each quarter.
 CK_INLINE vu select_bytes_neonbf16(const uint8_t *bytes, vu indices) {
-  typedef union {
-    vu whole;
-    uint8x16_t quarters[4];
-  } split;
-  const split from = {indices};
-  split selected;
-  UNROLL for (int i = 0; i < 4; i++) selected.quarters[i] = vqtbl1q_u8(vld1q_u8(bytes), from.quarters[i]);
-  return selected.whole;
+  const quarters_neonbf16 from = {(vi)indices};
+  quarters_neonbf16 selected;
+  UNROLL for (int i = 0; i < 4; i++) selected.bytes[i] = vqtbl1q_u8(vld1q_u8(bytes), from.bytes[i]);
+  return (vu)selected.whole;
 }
 #include "table.inc"
 #pragma clang attribute pop
