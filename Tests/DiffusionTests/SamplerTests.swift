@@ -28,7 +28,7 @@ import Testing
       if isMasked { input.inpainting = inpainting(noise) }
       var checkpoints: [(steps: Int, tensor: Tensor)] = [], previews: [[Float]] = []
       let whole = try denoiser()(input) {
-        checkpoints.append(($0.completedSteps, $0.checkpoint.copied()))
+        checkpoints.append(($0.completedSteps, $0.checkpoint.state.copied()))
         previews.append($0.expectedLatents.floats())
       }
       #expect(checkpoints.map(\.steps) == Array(start + 1...8))

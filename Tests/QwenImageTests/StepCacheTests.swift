@@ -160,7 +160,7 @@ import Weights
     }
     #expect(try field { $0.cache = try StepCache.parse("dual_block:front=4,back=1") } == "cache.front")
     #expect(try field { $0.cache = try StepCache.parse("mask:skip=11") } == "cache.skip")
-    #expect(try field { $0.startStep = 1 } == "start_step")
+    #expect(try field { $0.startStep = 1 } == "first_step")
     // Its velocities are missing, too many, or of another shape.
     #expect(try field { ($0.firstStep, $0.startStep) = (5, 0) } == "latents")
     #expect(

@@ -34,7 +34,7 @@ struct AssistanceTests {
 
     /// The same, accepted.
     mutating func assisted() throws -> (offer: Offer, worker: WorkerID) {
-      let assist = try #require(self.assist())
+      let offer = assist(), assist = try #require(offer)
       bench.send(.taskAccepted(assist.offer.attempt, by: assist.worker))
       return assist
     }
