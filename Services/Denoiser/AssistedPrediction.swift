@@ -50,7 +50,7 @@ final class AssistedPrediction<Prepared: Sendable>: Sendable {
     return own + (other.map { [$0] } ?? alone([calls[1]]))
   }
 
-  /// Asks for a prediction; nil: there is nobody to ask.
+  /// Asks for a prediction; nil: there is no worker to ask.
   private func ask(_ call: Call) -> Int? {
     let number: Int? = state.withLock { state in
       if context.takeExchange(.lost) != nil { state.isThere = false }
@@ -77,7 +77,7 @@ final class AssistedPrediction<Prepared: Sendable>: Sendable {
 }
 
 /// The other side: predictions of one branch for a worker that makes the steps, until that needs them no more.
-struct Assistance {
+struct BranchServer {
   private let context: TaskContext
 
   /// A worker that asks for nothing for this long is gone.

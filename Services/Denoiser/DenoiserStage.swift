@@ -66,7 +66,7 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     let loop = loop(around: try networks.network(with: request.adapters))
     let input = try input(of: task, request), steps = request.steps - request.startStep
     guard request.branch == 0 else {
-      try Assistance(context).serve(steps: request.steps, like: input.latents) {
+      try BranchServer(context).serve(steps: request.steps, like: input.latents) {
         try reportingStatus { try loop.branch(request.branch, of: input) }
       }
     }

@@ -64,12 +64,8 @@ public struct StageConfiguration: SettingGroup {
   /// The defaults.
   public init() {}
 
-  /// Reads every setting; what is wrong is collected in `reader`.
-  public mutating func read(_ reader: inout SettingReader) async {
-    modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
-    standbyDirectories = await reader.list(
-      "model.standbyDirectories", standbyDirectories,
-      "checkpoints that the worker loads in place of model.directory when there is work for them, separated by commas")
+  /// Reads what only denoisers use.
+  private mutating func readDenoiser(_ reader: inout SettingReader) async {
     controlNetworks = await reader.list(
       "model.controlNetworks", controlNetworks,
       "directories of control networks in diffusers layout, separated by commas, for denoisers")
@@ -88,6 +84,15 @@ public struct StageConfiguration: SettingGroup {
     adapterBytesMax = await reader.integer(
       "adapters.bytesMax", adapterBytesMax, in: 0...(1 << 50),
       "most bytes of adapters that are kept in memory, ready for the next image")
+  }
+
+  /// Reads every setting; what is wrong is collected in `reader`.
+  public mutating func read(_ reader: inout SettingReader) async {
+    modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
+    standbyDirectories = await reader.list(
+      "model.standbyDirectories", standbyDirectories,
+      "checkpoints that the worker loads in place of model.directory when there is work for them, separated by commas")
+    await readDenoiser(&reader)
     precision = await reader.choice(
       "compute.precision", precision,
       "arithmetic of the models; auto: as the checkpoint is packed or quantised, else bf16, "

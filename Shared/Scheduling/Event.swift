@@ -227,7 +227,7 @@ public enum Effect: Hashable, Sendable {
   case offer(Offer, to: WorkerID)
   /// Ask the worker to stop the attempt; it answers with `taskFailed`.
   case cancel(AttemptID, at: WorkerID, reason: String)
-  /// The attempt has no assistant any more: its worker goes on alone.
+  /// The attempt has no assistant any more: its worker continues alone.
   case assistantLost(AttemptID, at: WorkerID, reason: String)
   /// Ask the worker to load this one of its standby models; it leaves, and registers again with it.
   case switchModel(WorkerID, to: ModelIdentity)

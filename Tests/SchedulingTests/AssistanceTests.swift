@@ -34,7 +34,7 @@ struct AssistanceTests {
 
     /// The same, accepted.
     mutating func assisted() throws -> (offer: Offer, worker: WorkerID) {
-      let offer = assist(), assist = try #require(offer)
+      let offered = self.assist(), assist = try #require(offered)
       bench.send(.taskAccepted(assist.offer.attempt, by: assist.worker))
       return assist
     }
@@ -56,7 +56,7 @@ struct AssistanceTests {
     #expect(assist.offer.resume == nil)
     #expect(pair.assist() == nil, "one assistant is enough")
 
-    // Each knows the other by its own name for the attempt; nobody else has a part in it.
+    // Each knows the other by its own name for the attempt; no other worker has a part in it.
     let scheduler = pair.bench.scheduler
     let toAssistant = try #require(scheduler.partner(of: pair.denoise.offer.attempt, at: pair.denoise.worker))
     #expect(toAssistant == (assist.offer.attempt, pair.other))
@@ -90,7 +90,7 @@ struct AssistanceTests {
   }
 
   @Test(arguments: ["unguided", "short", "class", "old", "off"])
-  func nobodyAssists(why: String) throws {
+  func noWorkerAssists(why: String) throws {
     var pair = try Pair(
       negativePrompt: why == "unguided" ? nil : "no", assists: why != "old",
       numericsClass: why == "class" ? "bf16" : "fp32"

@@ -216,11 +216,11 @@ struct  Qwenimage__V1__StepCache
 
 /*
  * With the tensors `prompt_embeds` [tokens, width]; with true CFG also `negative_prompt_embeds` [tokens, width]; where
- * the network puts the latents of a reference among the tokens of the prompt, a row of NaN marks the place. To
- * resume also `latents`, as the progress after step `first_step` gave them: [tokens, channels * patch^2], or, of samplers
- * and step caches that need h tensors more, [1 + h, tokens, channels * patch^2]; with an image that the latents begin with,
- * `image_latents`; and those that other fields name. With `preview_map`, as a VAE decoder has registered it, progress
- * carries the tensor `preview` U8 [height, width, 3].
+ * the network puts the latents of a reference among the tokens of the prompt, a row of NaN marks the place. To resume
+ * also `latents`, as the progress after step `first_step` gave them: [tokens, channels * patch^2], or, of samplers and
+ * step caches that need h tensors more, [1 + h, tokens, channels * patch^2]; with an image that the latents begin
+ * with, `image_latents`; and those that other fields name. With `preview_map`, as a VAE decoder has registered it,
+ * progress carries the tensor `preview` U8 [height, width, 3].
  */
 struct  Qwenimage__V1__DenoiseRequest
 {
