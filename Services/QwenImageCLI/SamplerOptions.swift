@@ -5,8 +5,8 @@ import ClusterCore
 struct SamplerOptions: ParsableArguments {
   @Option(
     help: """
-      How one step leads to the next: \(SamplerName.allCases.map(\.rawValue).joined(separator: ", ")). heun takes twice \
-      the time. Default: euler.
+      How one step leads to the next: \(SamplerName.allCases.map(\.rawValue).joined(separator: ", ")). heun takes \
+      twice the time. Default: euler.
       """)
   var sampler: SamplerName?
 

@@ -152,10 +152,11 @@ struct GoldenTests {
     let url = try #require(Bundle.module.url(forResource: name, withExtension: "bin", subdirectory: "Golden/v0.1"))
     let newName = name == "denoise_progress" ? "progress" : name
     var expected = try #require(Self.bodies.first { $0.name == newName })
-    // It has no pipelines but one, no images as input, and says its stage by number.
+    // It has no pipelines and samplers but one each, no images as input, and says its stage by number.
     switch expected {
     case .register(var register):
       register.card.pipelines = [.textToImage]
+      (register.card.samplers, register.card.schedules) = ([.euler], [])
       expected = .register(register)
     case .encodeRequest(var request):
       (request.template, request.images) = (.textToImage, [])
@@ -163,6 +164,7 @@ struct GoldenTests {
     case .denoiseRequest(var request):
       (request.references, request.mask, request.controls) = ([], nil, [])
       (request.startStep, request.precedingDraws, request.layers) = (0, 0, 0)
+      (request.sampling, request.noise) = (.standard, .torchCPU)
       expected = .denoiseRequest(request)
     case .decodeRequest(var request):
       (request.overlay, request.layers) = (nil, 0)

@@ -23,8 +23,8 @@ public struct ModelCatalog: Sendable {
   /// An empty catalog of models that serve `pipelines`.
   public init(pipelines: PipelineRegistry) { self.pipelines = pipelines }
 
-  /// A worker with this card has joined. The model serves and samples as any of its workers does; how many references it takes is
-  /// what the denoiser that came last says.
+  /// A worker with this card has joined. The model serves and samples as any of its workers does; how many references
+  /// it takes is what the denoiser that came last says.
   mutating func insert(_ card: ModelCard, nowUnix: Int) {
     var card = card
     let known = entries[card.model]?.card
