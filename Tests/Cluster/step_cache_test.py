@@ -95,7 +95,7 @@ def test_files_and_jobs_have_exact_settings():
         cluster.wait(lambda: cluster.get(f"/v1/jobs/{job['id']}")[1]["status"] == "succeeded", "finished")
         settings = cluster.get(f"/v1/jobs/{job['id']}")[1]["cache"]
         assert settings["method"] == "first_block" and settings["threshold"] > 0, settings
-        with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job['id']}/images/0") as response:
+        with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job['id']}/result") as response:
             image = response.read()
         # What the file says can be sent again.
         record = recorded(image)
@@ -136,17 +136,22 @@ def test_killed_denoisers_and_gateways_change_nothing():
             flags = [f"--{name}={value}" for name, value in asked.items()]
             command = [BINARIES / "qwen-image", "jobs", "submit", "--gateway", cluster.url, "--cache", text, *flags]
             job = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
-            step = lambda: cluster.get(f"/v1/jobs/{job}")[1]["step"]
-            cluster.wait(lambda: step() > 30, "at step 30")
+
+            def has(condition):
+                """Whether the gateway is there, and the job as it should be."""
+                status, body = cluster.get(f"/v1/jobs/{job}")
+                return status == 200 and condition(body)
+
+            cluster.wait(lambda: has(lambda body: body["step"] > 30), "at step 30")
             cluster.stop(cluster.names("denoiser")[0], signal.SIGKILL)
             cluster.start("denoiser")
-            cluster.wait(lambda: step() > 90, "at step 90")
+            cluster.wait(lambda: has(lambda body: body["step"] > 90), "at step 90")
             cluster.stop("gateway", signal.SIGKILL)
             cluster.stop(cluster.names("denoiser")[0], signal.SIGKILL)
             cluster.start_gateway()
             cluster.start("denoiser")
-            cluster.wait(lambda: cluster.get(f"/v1/jobs/{job}")[1]["status"] == "succeeded", "finished")
-            with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job}/images/0") as response:
+            cluster.wait(lambda: has(lambda body: body["status"] == "succeeded"), "finished")
+            with urllib.request.urlopen(f"{cluster.url}/v1/jobs/{job}/result") as response:
                 assert response.read() == local(cluster, text, **asked), f"{text} was resumed with another image"
 
 
