@@ -33,8 +33,8 @@ package struct MachineRates: Sendable {
 
   package init() {}
 
-  /// The time of what is no product (norms, rotations, gates, activations), as a part of that of the products. From
-  /// profiles of the blocks of both families; `Tests/Benchmarks/PERFORMANCE-LOG.md` compares estimates with steps.
+  /// An allowance for the time of what is no product (norms, rotations, gates, activations), as a part of that of the
+  /// products.
   package static let otherWork = 0.06
 
   /// Seconds of a step; nil: some product has not been measured. It is never less than reading the weights takes.
