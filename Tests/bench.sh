@@ -18,7 +18,9 @@ python3 "$compare" --check --binary - --products - --scratch - "$@"
 python=${QWEN_IMAGE_REFERENCE_PYTHON:-}
 if [ -z "$python" ]; then
   # There, torch comes without CUDA.
-  python=$(PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu Tests/Support/python.sh Tests/NanoModel/requirements.txt)
+  requirements=Tests/NanoModel/requirements.txt
+  case "$*" in *openvino*) requirements=Tests/Benchmarks/reference/requirements-openvino.txt ;; esac
+  python=$(PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu Tests/Support/python.sh "$requirements")
 fi
 swift build -c release
 swift build -c release --package-path Tests/Benchmarks

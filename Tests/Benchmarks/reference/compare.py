@@ -19,6 +19,7 @@ Groups:
     vae21, vae_encode21                 the autoencoder of Qwen-Image-2.1
     pipeline, pipeline21                whole images of small checkpoints
     http                                the cluster against one process
+    openvino                            a block of the MMDiT in OpenVINO; only where it is named by --only
 """
 import argparse
 import datetime
@@ -37,12 +38,15 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path.insert(0, str(HERE.parents[1] / "Cluster"))
+import beside  # noqa: E402
 import cluster as cluster_module  # noqa: E402
 from operations import decoder_operations, decoder_operations_21, encoder_operations, encoder_operations_21  # noqa: E402
 
 GROUPS = (
     "ceilings", "block", "edit", "attention", "layer", "vision", "prompts", "guidance", "vae", "vae_encode",
     "block21", "layer21", "vision21", "vae21", "vae_encode21", "pipeline", "pipeline21", "http")
+# Those that need more packages.
+FURTHER_GROUPS = ("openvino",)
 TEXT_TOKENS = 128
 # What the reference takes for an autoencoder, up to 512² and at 1024²; without that much it is left out.
 VAE_BYTES = ({"fp32": 3e9, "bf16": 2e9}, {"fp32": 9.6e9, "bf16": 4.9e9})
@@ -384,6 +388,9 @@ class Bench:
             subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
         return folder / "checkpoint"
 
+    def openvino(self):
+        beside.openvino(self, Side)
+
     def http(self):
         """A request to the cluster against the same work in one process, at about a second of compute."""
         model, size = ROOT / "compose/models/nano-qwen-image", 256
@@ -444,9 +451,10 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--check", action="store_true", help="check the arguments, and nothing else")
     options = parser.parse_args()
-    unknown = set(options.only.split(",")) - set(GROUPS)
+    groups = GROUPS + FURTHER_GROUPS
+    unknown = set(options.only.split(",")) - set(groups)
     if unknown:
-        parser.error(f"--only {','.join(sorted(unknown))}: the groups are {', '.join(GROUPS)}")
+        parser.error(f"--only {','.join(sorted(unknown))}: the groups are {', '.join(groups)}")
     if options.check:
         return
     bench = Bench(options)
@@ -458,7 +466,7 @@ def main():
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     print(f"{now}; {bench.facts['processor']}, {options.threads} threads; torch {bench.facts['torch']}, diffusers {bench.facts['diffusers']}, "
           f"transformers {bench.facts['transformers']}; load average {os.getloadavg()[0]:.1f} before")
-    for group in GROUPS:
+    for group in groups:
         if group in options.only.split(","):
             getattr(bench, group)()
     bench.facts["load_after"] = os.getloadavg()

@@ -64,24 +64,37 @@ def grid(tokens):
     return 1, side, tokens // side
 
 
-def first_block(model, **inputs):
-    """What a forward pass hands to the only block, and the block."""
+def first_call(model, **inputs):
+    """The only block, and what a forward pass hands to it."""
     block, calls = model.transformer_blocks[0], []
     hook = block.register_forward_pre_hook(lambda _, a, k: calls.append((a, k)), with_kwargs=True)
     model(**inputs, return_dict=False)
     hook.remove()
     (arguments, keywords), = calls
+    return block, arguments, keywords
+
+
+def first_block(model, **inputs):
+    block, arguments, keywords = first_call(model, **inputs)
     return lambda: block(*arguments, **keywords)
 
 
-def dual_stream_block(dtype, latents, text_tokens, shapes, zero_cond_t=False):
+def dual_stream_call(dtype, latents, text_tokens, shapes, zero_cond_t=False):
     from diffusers import QwenImageTransformer2DModel
     make = lambda: full.fill(QwenImageTransformer2DModel(num_layers=1, zero_cond_t=zero_cond_t), second)
-    run = first_block(
+    return first_call(
         WEIGHTS.get("transformer", make, dtype), hidden_states=latents.to(dtype),
         encoder_hidden_states=uniforms("input.prompt_embeds", 1, text_tokens, 3584).to(dtype),
         timestep=torch.tensor([0.7], dtype=dtype), img_shapes=[shapes])
-    return lambda: run()[1]
+
+
+def dual_stream_block(*arguments, **keywords):
+    block, arguments, keywords = dual_stream_call(*arguments, **keywords)
+    return lambda: block(*arguments, **keywords)[1]
+
+
+def block_call(size, dtype):
+    return dual_stream_call(dtype, uniforms("input.latents", 1, size, 64), TEXT_TOKENS, [grid(size)])
 
 
 def block(size, dtype):
