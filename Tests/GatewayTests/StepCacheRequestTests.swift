@@ -23,7 +23,7 @@ struct StepCacheRequestTests {
   @Test func presetsBecomeSettings() throws {
     #expect(try image(#""off""#).cache == nil)
     #expect(try image("null").cache == nil)
-    #expect(try image(#""""#).cache == nil)
+    #expect(try image("\"\"").cache == nil)
     for preset in [StepCache.Preset.balanced, .fast] {
       #expect(try image("\"\(preset.rawValue)\"").cache == preset.cache)
     }

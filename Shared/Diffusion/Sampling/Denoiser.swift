@@ -96,8 +96,8 @@ public struct Denoiser<Predictor: VelocityPredictor>: Sendable {
   /// Predicts velocities of one branch of guidance, for steps that are made elsewhere.
   ///
   /// - Parameter index: 1: the negative prompt's.
-  /// - Returns: packed latents before a step, and the step → their velocity, the bytes that ``callAsFunction(_:probe:afterStep:)``
-  ///   combines.
+  /// - Returns: packed latents before a step, and the step → their velocity: the bytes that
+  ///   ``callAsFunction(_:probe:afterStep:)`` combines.
   /// - Throws: ``PipelineError/invalidRequest(field:reason:)`` when the input does not fit the model.
   public func branch(_ index: Int, of input: DenoisingInput) throws(PipelineError) -> (Tensor, Int) -> Tensor {
     guard input.prompts.indices.contains(index) else {

@@ -104,11 +104,12 @@ package struct BranchStreams {
 extension BlockCache {
   /// Runs the blocks of a network for branches of which some have caches.
   ///
-  /// A branch's bytes are those that it has alone: which others are in a pass, and what they leave out, changes nothing.
+  /// A branch's bytes are those that it has alone: which others are in a pass, and what they leave out, changes
+  /// nothing.
   ///
   /// - Parameters:
-  ///   - streams: of each branch, before the first block; afterwards those behind the last one. Where no last blocks run
-  ///     only ``BranchStreams/image`` is then up to date.
+  ///   - streams: of each branch, before the first block; afterwards those behind the last one. Where no last blocks
+  ///     run only ``BranchStreams/image`` is then up to date.
   ///   - caches: of each branch; nil: all blocks run.
   ///   - run: runs some blocks for some branches, in one pass.
   package static func run(
