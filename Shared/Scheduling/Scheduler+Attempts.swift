@@ -25,10 +25,8 @@ extension Scheduler {
     attempt.ownStepSeconds += stepSeconds
     attempt.slowestStepSeconds = max(attempt.slowestStepSeconds, stepSeconds)
     workers[worker]?.attempts[id] = attempt
-    if assistants[id] == nil {
-      workers[worker]?.measure(
-        cost: task.plan.cost / Double(task.plan.stepCount),
-        seconds: task.plan.hasUnevenSteps ? attempt.slowestStepSeconds : stepSeconds)
+    if assistants[id] == nil, !task.plan.hasUnevenSteps {
+      workers[worker]?.measure(cost: task.plan.cost / Double(task.plan.stepCount), seconds: stepSeconds)
     }
     if let latents = report.checkpoint { keep(latents, after: report.checkpointSteps, of: id.task, by: worker) }
     let left = Double(task.plan.stepCount - report.completedSteps) * attempt.ownStepSeconds / Double(attempt.ownSteps)
@@ -104,10 +102,13 @@ extension Scheduler {
       pace.record(task.plan.stage, cost: task.plan.cost, seconds: seconds)
       workers[worker]?.measure(cost: task.plan.cost, seconds: seconds)
     } else if attempt.ownSteps > 0 {
-      let cost = task.plan.cost * Double(attempt.ownSteps) / Double(task.plan.stepCount)
-      let seconds =
-        task.plan.hasUnevenSteps ? attempt.slowestStepSeconds * Double(attempt.ownSteps) : attempt.ownStepSeconds
-      pace.record(task.plan.stage, cost: cost, seconds: seconds)
+      let stepCost = task.plan.cost / Double(task.plan.stepCount), steps = Double(attempt.ownSteps)
+      guard task.plan.hasUnevenSteps else {
+        pace.record(task.plan.stage, cost: stepCost * steps, seconds: attempt.ownStepSeconds)
+        return
+      }
+      pace.record(task.plan.stage, cost: stepCost * steps, seconds: attempt.slowestStepSeconds * steps)
+      workers[worker]?.measure(cost: stepCost, seconds: attempt.slowestStepSeconds)
     }
   }
 

@@ -44,7 +44,7 @@ extension StepCache {
     try self.init(method: method, values)
   }
 
-  /// The settings as the journal keeps them.
+  /// The settings as the journal keeps them: by their names in order, as it reads them.
   var option: JSON {
     var object: JSONObject = ["method": .string(method.rawValue)]
     for (name, value) in members {
@@ -54,6 +54,7 @@ extension StepCache {
         case .steps(let steps): .array(steps.map { .number(JSONNumber(text: "\($0)")) })
         }
     }
+    object.sort { $0.key < $1.key }
     return .object(object)
   }
 }
