@@ -69,6 +69,9 @@ extension Scheduler {
   mutating func finish(_ id: AttemptID, by worker: WorkerID, output: Payload, now: Instant) {
     let isCurrent = isCurrent(id, by: worker)
     let attempt = workers[worker]?.attempts.removeValue(forKey: id)
+    if id.assistance > 0, let name = workers[worker]?.registration.name {
+      loseAssistant(id, Status(.internal, "worker \(name) has ended its assistance with an output"), by: name)
+    }
     let places = places(of: id.task)
     guard isCurrent, let attempt, let numericsClass = workers[worker]?.registration.numericsClass,
       let task = tasks.removeValue(forKey: id.task)

@@ -64,9 +64,9 @@ extension GenerationRequest {
         guard let digest = adapter.digest else {
           throw APIError(.internalError, "the contents of \(adapter.name) are not known", param: RequestedAdapter.field)
         }
+        // By their names in order, as the journal reads them.
         return [
-          "name": .string(adapter.name), "sha256": .string(digest),
-          "scale": .number(JSONNumber(adapter.scale)),
+          "name": .string(adapter.name), "scale": .number(JSONNumber(adapter.scale)), "sha256": .string(digest),
         ]
       })
   }

@@ -82,7 +82,8 @@ extension ImageSpec {
   /// The shapes that checkpoints of the denoiser may have: the latents, and those that sampler and step cache need
   /// more.
   var checkpointShapes: [[Int]] {
-    let limit = sampling.sampler.historyLimit + (cache?.historyMax ?? 0)
-    return [latentsShape] + (limit == 0 ? [] : (2...limit + 1).map { [$0] + latentsShape })
+    let histories = Set((0...stepCount).map { sampling.sampler.history(after: $0) })
+    let counts = Set(histories.flatMap { history in (0...(cache?.historyMax ?? 0)).map { history + $0 } })
+    return counts.sorted().map { $0 == 0 ? latentsShape : [$0 + 1] + latentsShape }
   }
 }
