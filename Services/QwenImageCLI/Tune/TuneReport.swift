@@ -139,7 +139,7 @@ extension TuneReport {
         return String(format: "%.0f–%.0f", least, most)
       }
       guard let layers = range("layer") else { return nil }
-      return "  \(mode.padded(to: 6))\(layers.padded(to: 16))\(range("attention") ?? "as bf16")"
+      return "  \(mode.padded(to: 6))\(layers.padded(to: 16))\(range("attention") ?? "as int8")"
     }
     return ["memory: \(Self.gigabytes(Int(memoryBytesPerSecond))) a second", "threads, and rates of the best:"]
       + threads.map {
