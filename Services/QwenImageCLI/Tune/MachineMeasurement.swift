@@ -11,6 +11,8 @@ struct MachineMeasurement {
   private let deadline: ContinuousClock.Instant
   private var done = 0
   private let total: Int
+  /// Of the calls that counted: seconds by the clock, and of this process's processor time.
+  private var clockSeconds = 0.0, processorSeconds = 0.0
 
   init(seconds: Double, measurements: Int, progress: @escaping (_ done: Int, _ total: Int) -> Void) {
     self.progress = progress
@@ -23,20 +25,36 @@ struct MachineMeasurement {
   /// Queries of attention.
   private static let queries = 1024
 
-  /// The median of the seconds that `body` takes, behind a first call that warms up.
+  /// The seconds that `body` takes, behind a first call that warms up: of all calls the time that a quarter stays below,
+  /// because what other programs take makes some of them longer and none shorter.
   private mutating func seconds(_ body: () -> Void) -> Double {
     progress(done, total)
     body()
     let now = ContinuousClock.now, left = (deadline - now) / .seconds(1)
     let end = now + .seconds(left / Double(max(total - done, 1)))
     done += 1
+    let processor = Self.processorTime()
     var times: [Double] = []
     repeat {
       let start = ContinuousClock.now
       body()
       times.append((ContinuousClock.now - start) / .seconds(1))
     } while ContinuousClock.now < end && times.count < 200
-    return max(times.sorted()[times.count / 2], 1e-9)
+    clockSeconds += times.reduce(0, +)
+    processorSeconds += Self.processorTime() - processor
+    return max(times.sorted()[times.count / 4], 1e-9)
+  }
+
+  /// The part of the time of `processors` that this process had while it measured; forgets what it had before.
+  mutating func takeProcessorShare(processors: Double) -> Double {
+    defer { (clockSeconds, processorSeconds) = (0, 0) }
+    return processorSeconds / max(clockSeconds, 1e-9) / processors
+  }
+
+  private static func processorTime() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
   }
 
   /// Operations a second of a layer's products.
@@ -98,22 +116,5 @@ struct MachineMeasurement {
       }
     }
     return result.finish()
-  }
-}
-
-/// The processor time of this process, as a part of what its threads could have had.
-struct ProcessorShare {
-  private let start = ContinuousClock.now
-  private let processor = ProcessorShare.processorSeconds
-
-  private static var processorSeconds: Double {
-    var time = timespec()
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
-    return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
-  }
-
-  /// Since it was made, of `processors`.
-  func value(processors: Double) -> Double {
-    (Self.processorSeconds - processor) / ((ContinuousClock.now - start) / .seconds(1)) / processors
   }
 }

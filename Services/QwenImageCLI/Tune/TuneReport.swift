@@ -87,6 +87,9 @@ package struct TuneReport: Encodable, Equatable, Sendable {
   /// How long it took.
   package var seconds: Double
 
+  /// With less of the processors' time, what was measured is called too low.
+  package static let calmShare = 0.85
+
   /// Modes that are recommended, the most exact first.
   private static let preference: [Precision] = [.bf16, .int8, .q4]
 
@@ -173,7 +176,7 @@ extension TuneReport {
         + "\(recommendation.threads)",
       "Modes differ in accuracy as well: qwen-image accuracy --model DIRECTORY measures it.",
     ]
-    if processorShare < 0.85 {
+    if processorShare < Self.calmShare {
       lines.append(
         String(
           format: "Only %.0f %% of the processors' time was to be had: other programs ran, and the rates are too low.",

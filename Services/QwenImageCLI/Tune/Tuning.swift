@@ -52,9 +52,9 @@ struct Tuning {
     var machine = MachineRates()
     machine.memoryBytesPerSecond = measurement.memoryRate(
       threads: threads, byteCount: min(512 << 20, (memory ?? 4 << 30) / 8))
-    let share = ProcessorShare()
+    _ = measurement.takeProcessorShare(processors: 1)
     measure(&machine, layers, heads, ThreadPool(threads: threads), &measurement)
-    let processorShare = share.value(processors: max(limit, 0.01))
+    let processorShare = measurement.takeProcessorShare(processors: max(limit, 0.01))
 
     let estimates = models.map { estimate($0.name, $0.model, machine, memory) }
     return TuneReport(
@@ -62,7 +62,10 @@ struct Tuning {
       memoryBytesPerSecond: machine.memoryBytesPerSecond, threads: Self.threads(rates),
       kernels: Self.kernels(machine), models: estimates,
       recommendation: TuneReport.Recommendation(
-        mode: estimates.first?.bestMode ?? Precision.bf16.rawValue, threads: threads, denoisers: denoisers),
+        mode: estimates.first?.bestMode ?? Precision.bf16.rawValue,
+        // How threads scale does not show while others take the processors.
+        threads: threadCounts == nil && processorShare < TuneReport.calmShare ? counts[counts.count - 1] : threads,
+        denoisers: denoisers),
       processorShare: processorShare, seconds: (ContinuousClock.now - start) / .seconds(1))
   }
 
@@ -126,7 +129,7 @@ struct Tuning {
           mode: mode.rawValue, kind: "layer",
           shape: "\($0.inFeatures)×\($0.outFeatures)\($0.isRotated ? ", rotated" : "")", operationsPerSecond: $1)
       }
-      let attention = (mode == .q4 ? [:] : rates.attention[mode] ?? [:]).map {
+      let attention = (rates.attention[mode] ?? [:]).map {
         TuneReport.Kernel(
           mode: mode.rawValue, kind: "attention", shape: "\($0.keys)×\($0.count)×\($0.dim)", operationsPerSecond: $1)
       }
