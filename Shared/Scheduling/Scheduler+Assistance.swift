@@ -22,7 +22,7 @@ extension Scheduler {
       for (attempt, record) in worker.attempts where assistants[attempt] == nil && isAssistable(attempt, record) {
         guard let task = tasks[attempt.task], record.ownStepSeconds / Double(record.ownSteps) >= shortest.seconds,
           let index = idle.firstIndex(where: {
-            $0.registration.serves(task) && $0.registration.numericsClass == worker.registration.numericsClass
+            $0.takes(task) && $0.registration.numericsClass == worker.registration.numericsClass
               && !record.lostAssistants.contains($0.registration.name)
               && !task.failedOn.contains($0.registration.name)
           })
@@ -91,9 +91,9 @@ extension Scheduler {
   /// - Parameter releasing: workers that are about to be free, each for one of the tasks that wait.
   mutating func releaseAssistant(for task: ImageTask, _ releasing: inout Int) {
     let attempt = assistants.keys.last { attempt in
-      guard let worker = assistants[attempt].flatMap({ workers[$0.worker] })?.registration else { return false }
-      return worker.serves(task) && task.numericsClass.map { $0 == worker.numericsClass } ?? true
-        && !task.failedOn.contains(worker.name)
+      guard let worker = assistants[attempt].flatMap({ workers[$0.worker] }) else { return false }
+      return worker.takes(task) && task.numericsClass.map { $0 == worker.registration.numericsClass } ?? true
+        && !task.failedOn.contains(worker.registration.name)
     }
     guard let attempt, let assistance = assistants[attempt] else { return }
     guard releasing == 0 else {
