@@ -87,9 +87,9 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
           cacheBytes = max(cacheBytes, step.cacheBytes)
           let now = ContinuousClock.now, completed = step.completedSteps - request.startStep
           let isLast = completed == steps
-          // The last step's latents are the response.
-          // With a step cache it may be that of an earlier step.
+          // With a step cache, what can be resumed may be the state of an earlier step.
           let resumable = step.checkpoint.completedSteps - request.startStep
+          // The last step's latents are the response.
           let isCheckpoint = !isLast && resumable > kept && checkpoints.isDue(at: now)
           if isLast || isCheckpoint || reports.isDue(at: now) {
             let stepSeconds = (now - reported.at) / .seconds(1) / Double(completed - reported.steps)

@@ -261,6 +261,30 @@ def test_samplers_are_chosen_and_come_back(page, cluster):
     fresh(page)
 
 
+def test_step_caches_are_chosen_and_come_back(page, cluster):
+    fresh(page)
+    expect(page.locator("[name=cache] option")).to_have_text(["Off", "Balanced", "Fast"])
+    page.select_option("[name=cache]", "fast")
+    job = ask(page, "a blue star", seed=5, steps=10)
+    path = cluster.folder / "cached.png"
+    assert cluster.local(path, prompt="a blue star", seed=5, steps=10, cache="fast").returncode == 0
+    assert images(job, 1)[0] == path.read_bytes()
+    # What comes back are the exact settings, whatever the preset may be later.
+    fresh(page)
+    assert values(page, "cache") == [""]
+    drop(page, path)
+    expect(page.locator("#restored")).to_be_visible()
+    settings = json.loads(values(page, "cache")[0])
+    assert settings["method"] == "first_block" and settings["threshold"] > 0, settings
+    expect(page.locator("[name=cache] option")).to_have_count(4)
+    again = ask(page, "a blue star", seed=5, steps=10)
+    assert images(again, 1)[0] == path.read_bytes()
+    fresh(page)
+    page.locator(".job .again").first.click()
+    assert json.loads(values(page, "cache")[0]) == settings
+    fresh(page)
+
+
 def test_an_edit_brings_its_settings_back(page, cluster):
     noise(cluster.folder / "input.png", 64, 48)
     fresh(page, cluster.folder / "input.png")

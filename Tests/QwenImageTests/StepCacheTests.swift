@@ -64,6 +64,29 @@ import Weights
     }
   }
 
+  /// The state of samplers with history is taken before the same step as the latents.
+  @Test(arguments: SamplerName.allCases.filter(\.evaluatesOnce))
+  func samplersResumeAlike(_ sampler: SamplerName) throws {
+    let denoise = try Self.denoiser(.fp32, threads: 2)
+    for method in ["first_block:threshold=10,warmup=2", "dual_block:front=2,back=1,threshold=0.3", "taylor:interval=3"]
+    {
+      var input = try Self.input(method), checkpoints: [LoopCheckpoint] = []
+      (input.sampling, input.seed) = (SamplingChoice(sampler: sampler, cfgSteps: 6), 3)
+      let whole = try denoise(input) { checkpoints.append($0.checkpoint) }
+      for checkpoint in checkpoints {
+        input.resume(at: checkpoint.completedSteps, from: checkpoint.state)
+        #expect(try denoise(input).floats() == whole.floats(), "\(method) after step \(checkpoint.completedSteps)")
+      }
+    }
+  }
+
+  @Test func samplersThatEvaluateTwiceAreRefused() throws {
+    var input = try Self.input("taylor:interval=3")
+    input.sampling = SamplingChoice(sampler: .heun)
+    let error = #expect(throws: PipelineError.self) { try Self.denoiser(.fp32, threads: 1)(input) }
+    #expect("\(try #require(error))".contains("heun evaluates the network twice a step"))
+  }
+
   /// A job that begins late counts its own steps.
   @Test(arguments: ["first_block:threshold=10,warmup=2,max_consecutive=2", "taylor:interval=3,order=1,warmup=2"])
   func leftOutStepsDoNotCount(_ method: String) throws {

@@ -103,6 +103,10 @@ extension ImageTools {
       "type": "integer", "minimum": 0, "maximum": 10_000,
       "description": "Guidance acts in so many steps from the first only; later ones are faster. Default: in all.",
     ],
+    "cache": [
+      "type": "string", "enum": .array(StepCache.Preset.allCases.map { .string($0.rawValue) }),
+      "description": "Steps that change little use what others have computed: faster, not the same. Default: off.",
+    ],
     "loras": [
       "type": "array", "maxItems": 8,
       "items": [

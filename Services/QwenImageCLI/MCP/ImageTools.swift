@@ -76,7 +76,7 @@ struct ImageTools: ToolProvider {
   }
 
   private func add(_ arguments: JSONObject, to form: inout UploadForm) {
-    for name in ["prompt", "negative_prompt", "model", "background", "sampler", "schedule"] {
+    for name in ["prompt", "negative_prompt", "model", "background", "sampler", "schedule", "cache"] {
       form.add(name, arguments[name]?.text)
     }
     if let loras = arguments["loras"] { form.add("loras", loras) }
