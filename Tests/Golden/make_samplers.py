@@ -5,7 +5,7 @@
 
 Needs torch, diffusers and scipy. The model is a mixture of two normal distributions in every number, whose velocity is
 known exactly (`velocity`). Euler, Heun, DPM-Solver++ (2M, with and without noise) and UniPC are run by diffusers; er_sde and
-res_multistep, which no package on PyPI has, are the formulas of arXiv 2309.06169 and 2308.02157 in double precision,
+res_multistep, of which no package was found on PyPI, are the formulas of arXiv 2309.06169 and 2308.02157 in double precision,
 with the choices of ComfyUI: 200 points of integration, a noise scale of l (exp(l^0.3) + 10), -log sigma as time.
 The levels are ComfyUI's formulas before the shift, and the quantiles scipy's.
 """
