@@ -7,7 +7,7 @@ import SystemPackage
 import Testing
 
 /// `qwen-image tune`: what follows from rates, and what is measured on this machine.
-@Suite(.timeLimit(.minutes(5))) struct TuneTests {
+@Suite(.serialized, .timeLimit(.minutes(5))) struct TuneTests {
   private static let work = DenoisingWork(
     products: [.init(rows: 100, inFeatures: 10, outFeatures: 20, count: 5)],
     attention: [.init(queries: 100, keys: 110, heads: 2, headDim: 8, count: 5)], activationBytes: 7)
@@ -72,7 +72,7 @@ import Testing
   }
 
   @Test func estimatesThePublishedModels() async throws {
-    let report = try await Self.tune(["--seconds", "2"])
+    let report = try await Self.tune(["--seconds", "1"])
     let machine = try #require(report["machine"] as? [String: Any])
     #expect(machine["processors"] as? Int == AvailableProcessors.current.numbers.count)
     #expect(machine["instruction_set"] as? String == InstructionSet.best.rawValue)
@@ -105,7 +105,7 @@ import Testing
   /// one another without leaving their processor would be a hundred times slower; other tests that run meanwhile make
   /// the ratios uncertain.
   @Test func manyThreadsDoNotFallOff() async throws {
-    let report = try await Self.tune(["--seconds", "8", "--threads", "1,2,4,8,16", "--model", CommandLineTool.model])
+    let report = try await Self.tune(["--seconds", "4", "--threads", "1,2,4,8,16", "--model", CommandLineTool.model])
     let threads = try #require(report["threads"] as? [[String: Any]])
     #expect(threads.compactMap { $0["threads"] as? Int } == [1, 2, 4, 8, 16])
     #expect(threads.compactMap { $0["of_best"] as? Double }.max() == 1)

@@ -18,12 +18,14 @@ struct MachineMeasurement {
     self.progress = progress
     deadline = ContinuousClock.now + .seconds(seconds)
     total = measurements
+    // In a moment only a first impression is to be had.
+    (rows, queries) = seconds < 10 ? (96, 192) : (512, 1024)
   }
 
-  /// Tokens of a product: with more of them the rate hardly changes.
-  private static let rows = 512
+  /// Tokens of a product: with more than 512 of them the rate hardly changes.
+  private let rows: Int
   /// Queries of attention.
-  private static let queries = 1024
+  private let queries: Int
 
   /// The seconds that `body` takes, behind a first call that warms up: of all calls the time that a quarter stays below,
   /// because what other programs take makes some of them longer and none shorter.
@@ -60,7 +62,7 @@ struct MachineMeasurement {
   /// Operations a second of a layer's products.
   mutating func rate(of layer: MachineRates.Layer, _ compute: Compute) -> Double {
     rate(
-      inFeatures: layer.inFeatures, outFeatures: layer.outFeatures, rows: Self.rows, rotates: layer.isRotated, compute)
+      inFeatures: layer.inFeatures, outFeatures: layer.outFeatures, rows: rows, rotates: layer.isRotated, compute)
   }
 
   private mutating func rate(
@@ -75,20 +77,20 @@ struct MachineMeasurement {
   /// Operations a second of attention.
   mutating func rate(of heads: MachineRates.Heads, _ compute: Compute) -> Double {
     let width = heads.count * heads.dim
-    let q = Self.input([Self.queries, width], compute)
+    let q = Self.input([queries, width], compute)
     let k = Self.input([heads.keys, width], compute), v = Self.input([heads.keys, width], compute)
     let seconds = seconds {
       _ = compute.attention(
         q: q, k: k, v: v, heads: heads.count, kvHeads: heads.count, headDim: heads.dim, causal: false)
     }
-    return 4 * Double(Self.queries) * Double(heads.keys) * Double(width) / seconds
+    return 4 * Double(queries) * Double(heads.keys) * Double(width) / seconds
   }
 
   /// How `threads` threads fare: operations a second of a layer's products, and of products so short that what is
   /// between them counts.
   mutating func threadRates(_ threads: Int) -> (long: Double, short: Double) {
     let compute = Compute(precision: .bf16, pool: ThreadPool(threads: threads))
-    let long = rate(inFeatures: 3072, outFeatures: 3072, rows: Self.rows, rotates: false, compute)
+    let long = rate(inFeatures: 3072, outFeatures: 3072, rows: rows, rotates: false, compute)
     let short = rate(inFeatures: 512, outFeatures: 512, rows: 64, rotates: false, repeated: 50, compute)
     return (long, short)
   }
