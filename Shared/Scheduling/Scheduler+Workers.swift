@@ -74,6 +74,10 @@ extension Scheduler {
       if report.running.contains(attempt) {
         workers[id]?.attempts[attempt]?.missedReports = 0
         if record.state == .offered { workers[id]?.attempts[attempt]?.state = .running }
+        // Unlike a task it does not end by itself: the message may be lost.
+        if record.state == .revoked, attempt.assistance > 0 {
+          effects.append(.cancel(attempt, at: id, reason: "the attempt needs no assistant any more"))
+        }
         continue
       }
       // An offer may still be on its way; `acceptLimit` bounds that.

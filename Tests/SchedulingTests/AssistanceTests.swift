@@ -163,6 +163,17 @@ struct AssistanceTests {
     #expect(!(try pair.bench.complete(pair.denoise)).isEmpty)
   }
 
+  /// An assistance does not end by itself, so it is cancelled until the worker has let go of it.
+  @Test func aLostCancelIsRepeated() throws {
+    var pair = try Pair()
+    let assist = try pair.assisted()
+    #expect(cancels(try pair.bench.complete(pair.denoise)) == [assist.offer.attempt])
+    let report = WorkerReport(running: [assist.offer.attempt])
+    #expect(cancels(pair.bench.send(.workerReported(pair.other, report))) == [assist.offer.attempt])
+    pair.bench.send(.taskFailed(assist.offer.attempt, by: pair.other, Status(.cancelled, "over")))
+    #expect(cancels(pair.bench.send(.workerReported(pair.other, WorkerReport(running: [])))).isEmpty)
+  }
+
   @Test func aWorkerThatDrainsAssistsNoMore() throws {
     var pair = try Pair()
     let assist = try pair.assisted()

@@ -27,8 +27,8 @@ struct MachineMeasurement {
   /// Queries of attention.
   private let queries: Int
 
-  /// The seconds that `body` takes, behind a first call that warms up: of all calls the time that a quarter stays below,
-  /// because what other programs take makes some of them longer and none shorter.
+  /// The seconds that `body` takes, behind a first call that warms up: of all calls the time that a quarter stays
+  /// below, because what other programs take makes some of them longer and none shorter.
   private mutating func seconds(_ body: () -> Void) -> Double {
     progress(done, total)
     body()
