@@ -73,7 +73,7 @@ extension StepCache {
   /// Settings as a request has them.
   ///
   /// - Parameters:
-  ///   - method: its name.
+  ///   - name: the method's.
   ///   - values: the other settings by name; those that are absent have the method's standard values.
   /// - Throws: for an unknown name, a missing or wrong value.
   public init(method name: String, _ values: [String: Value]) throws(StepCacheError) {

@@ -13,7 +13,7 @@ public struct LayerPrecision: Sendable {
   private let repeated: [String]
   private let modulations: [String]
   /// Whether layers in int8 rotate groups of their inputs before: without it, single large inputs decide how coarsely
-  /// all others are seen. Layers in q4 always do, see ``rotates(at:stored:)``.
+  /// all others are seen. Layers in q4 always do, see `rotates(at:stored:)`.
   public let rotatesInputs: Bool
 
   /// The rules of a family.
