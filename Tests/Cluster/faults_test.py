@@ -329,7 +329,7 @@ def requests_of_images(cluster):
         image.save(mask)
     prompts = [f"a {color} {shape}" for color, shape in zip(("red", "blue", "green", "red", "blue"), ("star", "heart", "circle", "circle", "star"))]
     return [one(prompt, STEPS) for prompt in prompts] + [
-        one("a blue circle", STEPS, cache="fast"), one("a green heart", STEPS, cache="taylor:interval=3,order=2"),
+        one("a blue circle", STEPS, cache="fast"), one("a green heart", STEPS, cache={"method": "taylor", "interval": 3, "order": 2}),
         one("make the star red", STEPS // 2, images=[star]),
         # Checkpoints of these samplers have a history.
         one("make the background yellow", STEPS // 3, images=[heart, star], sampler="er_sde"),
@@ -355,6 +355,8 @@ def one(prompt, steps, images=(), mask=None, **fields):
     for image in images:
         flags += ["--image", image]
     for name, value in fields.items():
+        if isinstance(value, dict):  # the settings of a step cache
+            value = value["method"] + ":" + ",".join(f"{key}={item}" for key, item in value.items() if key != "method")
         flags += [f"--{name}", value]
     return request, flags
 
