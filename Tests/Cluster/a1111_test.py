@@ -159,7 +159,7 @@ def test_pypis_client():
     """webuiapi, unmodified, with what it sends when nothing is chosen."""
     with Cluster(BINARIES, NANO) as cluster:
         api = webuiapi.WebUIApi(baseurl=f"{cluster.url}/sdapi/v1")
-        assert api.util_get_sampler_names() == SAMPLERS and api.util_get_scheduler_names() == sorted(SCHEDULERS)
+        assert api.util_get_sampler_names() == sorted(SAMPLERS) and api.util_get_scheduler_names() == sorted(SCHEDULERS)
         name = api.util_get_model_names()[0]
         api.util_set_model(name)
         assert api.util_get_current_model() == name

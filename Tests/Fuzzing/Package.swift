@@ -42,7 +42,7 @@ let package = Package(
         "Wire",
       ]),
     module("Hashing", ["COpenSSL"]),
-    module("ImageCodec", ["CImageCodec", "Hashing"]),
+    module("ImageCodec", ["CImageCodec", "ClusterCore", "Hashing"]),
     module("Journal", ["ClusterCore"]),
     module("Provenance", ["COpenSSL", "CZlib", "Hashing", "ImageCodec"]),
     module("Scheduling", ["ClusterCore", .orderedCollections]),
