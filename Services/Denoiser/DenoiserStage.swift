@@ -67,7 +67,9 @@ struct DenoiserStage<Predictor: VelocityPredictor>: Stage {
     let input = try input(of: task, request), steps = request.steps - request.startStep
     guard request.branch == 0 else {
       try BranchServer(context).serve(steps: request.steps, like: input.latents) {
-        try reportingStatus { try loop.branch(request.branch, of: input) }
+        let predict = try reportingStatus { try loop.branch(request.branch, of: input) }
+        // It takes part in shared passes only while it is asked for something.
+        return { latents, step in passes.participating { predict(latents, step) } }
       }
     }
     let denoiser = loop.predicting(by: AssistedPrediction(context, alone: loop.predict).velocities)
