@@ -8,7 +8,6 @@ OpenVINO multiplies by activations that it quantises as they arrive, where it ca
 scale per 32 inputs, multiplied by such activations too).
 """
 import argparse
-import json
 import os
 import sys
 import time
@@ -111,13 +110,7 @@ def main():
     diffusers.utils.logging.disable_progress_bar()
     transformer_qwenimage.apply_rotary_emb_qwen = rotated
     worker = Worker(threads)
-    print(json.dumps({"openvino": openvino.__version__, "nncf": nncf.__version__, "threads": threads}), file=ANSWERS, flush=True)
-    for line in sys.stdin:
-        try:
-            answer = worker.obey(line.split())
-        except Exception as error:  # reported to compare.py, which stops
-            answer = {"failed": f"{line.strip()}: {error!r}"}
-        print(json.dumps(answer), file=ANSWERS, flush=True)
+    reference.serve(worker, {"openvino": openvino.__version__, "nncf": nncf.__version__, "threads": threads}, ANSWERS)
 
 
 if __name__ == "__main__":

@@ -353,6 +353,17 @@ class Worker:
         return {"peak": peak_resident_bytes()}
 
 
+def serve(worker, about, answers):
+    """Says `about` what it is, and answers the lines of standard input."""
+    print(json.dumps(about), file=answers, flush=True)
+    for line in sys.stdin:
+        try:
+            answer = worker.obey(line.split())
+        except Exception as error:  # reported to compare.py, which stops
+            answer = {"failed": f"{line.strip()}: {error!r}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -365,13 +376,7 @@ def main():
     answers, sys.stdout = sys.stdout, sys.stderr
     worker = Worker(threads)
     versions = dict(torch=torch.__version__, diffusers=diffusers.__version__, transformers=transformers.__version__, threads=threads)
-    print(json.dumps(versions), file=answers, flush=True)
-    for line in sys.stdin:
-        try:
-            answer = worker.obey(line.split())
-        except Exception as error:  # reported to compare.py, which stops
-            answer = {"failed": f"{line.strip()}: {error!r}"}
-        print(json.dumps(answer), file=answers, flush=True)
+    serve(worker, versions, answers)
 
 
 if __name__ == "__main__":
