@@ -12,7 +12,11 @@ public enum JournalError: Error, Hashable, Sendable, CustomStringConvertible {
   case tooLarge(what: String, value: Int, limit: Int)
   /// An idempotency key, a job or an image is there already.
   case duplicate(what: String)
-  /// SQLite or the file system failed.
+  /// The engine behind the journal cannot be reached now; what was asked may succeed later.
+  case unavailable(reason: String)
+  /// Another opening of the journal has taken over the jobs of this one, which must not write any more.
+  case fenced(epoch: Int64)
+  /// The engine behind the journal or the file system failed.
   case failed(operation: String, reason: String)
 
   /// For people: what is wrong, with the value and the limit.
@@ -24,6 +28,8 @@ public enum JournalError: Error, Hashable, Sendable, CustomStringConvertible {
     case .corrupt(let what): "the journal is damaged: \(what)"
     case .tooLarge(let what, let value, let limit): "\(what) has \(value) bytes, the journal's limit is \(limit)"
     case .duplicate(let what): "the journal has this \(what) already"
+    case .unavailable(let reason): "the journal cannot be reached: \(reason)"
+    case .fenced(let epoch): "the jobs of opening \(epoch) of the journal were taken over by another one"
     case .failed(let operation, let reason): "the journal failed to \(operation): \(reason)"
     }
   }

@@ -1,170 +1,114 @@
+import ClusterCore
 import Foundation
-import GRDB
 
-/// The durable memory of a gateway: jobs, how far they have got, results and idempotency keys, in one SQLite database
-/// (write-ahead log, every commit synced to the disk).
+/// The durable memory of a gateway: jobs, how far they have got, results, idempotency keys and notifications.
+///
+/// What every journal promises:
+/// * What ``apply(_:)`` has returned for is durable: neither the end of this process nor of the engine behind the
+///   journal takes it back.
+/// * The changes of one call are made together or not at all, and those of a later call never without those of an
+///   earlier one.
+/// * What comes late changes nothing: an image that has ended keeps its end, and an older checkpoint never takes the
+///   place of a newer one.
+/// * What was written is what is read, or the error is ``JournalError/corrupt(what:)``.
 ///
 /// Its methods block: do not call them on a thread that others wait for. `JournalWriter` calls the writing ones.
-public final class JournalStore: Sendable {
-  /// "QIMG", so that no other database is taken for a journal.
-  static let applicationID: Int32 = 0x5149_4D47
-
-  /// The file; nil: in memory, gone with the process.
-  public let path: String?
+public protocol JournalStore: AnyObject, Sendable {
+  /// Where it is, for people; never a secret.
+  var location: String { get }
+  /// Whether jobs outlive the process.
+  var isDurable: Bool { get }
   /// How much is kept, and for how long.
-  public let limits: JournalLimits
-  /// Grows with every opening of the file, from 1.
-  public let epoch: Int64
-  /// How often the file was opened before with jobs in it that have not ended.
-  public let run: Int64
+  var limits: JournalLimits { get }
+  /// Names this opening of the journal: grows with every opening, from 1.
+  var epoch: Int64 { get }
+  /// How often the journal was opened before with jobs in it that have not ended.
+  var run: Int64 { get }
 
-  package let database: any DatabaseWriter
-  let ballast: Ballast?
-  private let lock: FileLock?
+  /// Writes what is left and lets go of the journal.
+  func close()
 
-  /// Opens the journal, which is made if there is none.
+  // MARK: Changes
+
+  /// Makes all of `changes`, durably, or none.
+  ///
+  /// - Throws: `full` when there is no space left, `unavailable` when the engine cannot be reached, `fenced` when
+  ///   another opening has taken the jobs over; then nothing has changed.
+  func apply(_ changes: [JournalChange]) throws(JournalError)
+  /// Ends jobs that cannot be made any more: whatever is not finished of them fails.
   ///
   /// - Parameters:
-  ///   - path: the file; nil: in memory.
-  ///   - limits: how much is kept, and for how long.
-  /// - Throws: `foreign`, `inUse` or `failed`.
-  public init(path: String?, limits: JournalLimits = JournalLimits()) throws(JournalError) {
-    self.path = path
-    self.limits = limits
-    lock = try path.map { path throws(JournalError) in try FileLock(path + ".lock") }
-    if let path { try Self.prepareFile(path) }
-    ballast = path.map { Ballast($0 + ".reserve", byteCount: limits.reserveBytes) }
-    let opened: Opened
-    do throws(JournalError) {
-      opened = try Self.open(path, limits)
-    } catch {
-      // An earlier process may have left the disk full.
-      guard case .full = error, ballast?.release() ?? false else { throw error }
-      opened = try Self.open(path, limits)
-    }
-    (database, epoch, run) = (opened.database, opened.epoch, opened.run)
-  }
+  ///   - damaged: from ``openJobs()``.
+  ///   - code: the failure's code.
+  ///   - atMs: the end's time, in milliseconds since 1970.
+  func fail(_ damaged: [DamagedJob], code: StatusCode, atMs: Int64) throws(JournalError)
+  /// Removes jobs that ended too long ago, and the oldest ones while the results take more space than allowed.
+  ///
+  /// - Parameter nowMs: wall clock, in milliseconds since 1970.
+  /// - Returns: how many were removed; at most 100 at a time, so that other changes are not delayed.
+  @discardableResult
+  func forgetOldJobs(nowMs: Int64) throws(JournalError) -> Int
 
-  private struct Opened {
-    let database: any DatabaseWriter
-    let epoch: Int64
-    let run: Int64
-  }
+  // MARK: Reading
 
-  private static func open(_ path: String?, _ limits: JournalLimits) throws(JournalError) -> Opened {
-    try JournalError.wrap("open \(path ?? "memory")") {
-      let configuration = Self.configuration(limits)
-      let database: any DatabaseWriter
-      if let path {
-        database = try DatabasePool(path: path, configuration: configuration)
-      } else {
-        database = try DatabaseQueue(configuration: configuration)
-      }
-      try Schema.migrator.migrate(database)
-      let opening = try database.write { try Self.nextOpening($0) }
-      return Opened(database: database, epoch: opening.epoch, run: opening.run)
-    }
-  }
+  /// The greatest number that a payload has had; this opening may use those above it.
+  func lastPayloadID() throws(JournalError) -> UInt64
+  /// Jobs of this opening with unfinished images, in the order of their admission, and apart from them those whose own
+  /// rows are damaged, so that what was requested is lost: see ``fail(_:code:atMs:)``.
+  ///
+  /// A damaged checkpoint or output is left out: it is computed again.
+  func openJobs() throws(JournalError) -> OpenJobs
+  /// The job, if it is this tenant's; nil for `tenant`: any tenant's.
+  func record(of job: String, tenant: String?) throws(JournalError) -> StoredRecord?
+  /// The job that a tenant has sent under `key`, and the hash of what it asked for.
+  func job(ofKey key: String, tenant: String) throws(JournalError) -> (job: String, digest: Data)?
+  /// The image, if it is done.
+  ///
+  /// - Throws: `corrupt` when its bytes are not those that were written.
+  func result(of image: ImageReference) throws(JournalError) -> StoredPayload?
+  /// A page of a tenant's jobs, by the time of their submission.
+  ///
+  /// - Returns: nil when the query begins behind a job that the tenant does not have.
+  func page(_ query: JobQuery, tenant: String) throws(JournalError) -> JobPage?
+  /// Jobs that have not ended, and all.
+  func counts() throws(JournalError) -> (open: Int, all: Int)
+  /// How much space there is now.
+  func space() throws(JournalError) -> JournalSpace
+  /// Everything that the engine and the checksums find wrong; empty: the journal is sound. Reads all of it.
+  func problems() throws(JournalError) -> [String]
 
-  /// Writes what is left in the write-ahead log back and closes the files.
-  public func close() {
-    if path != nil { _ = try? database.writeWithoutTransaction { try $0.checkpoint(.truncate) } }
-    try? database.close()
-    lock?.release()
-  }
+  // MARK: Notifications
 
-  private static func configuration(_ limits: JournalLimits) -> Configuration {
-    var configuration = Configuration()
-    configuration.label = "journal"
-    configuration.maximumReaderCount = 4
-    configuration.prepareDatabase { db in
-      try db.execute(sql: "PRAGMA synchronous = FULL")
-      try db.execute(sql: "PRAGMA foreign_keys = ON")
-      try db.execute(sql: "PRAGMA cell_size_check = ON")
-      try db.execute(sql: "PRAGMA trusted_schema = OFF")
-      if limits.maxBytes > 0, !db.configuration.readonly {
-        let pageSize = try Int64.fetchOne(db, sql: "PRAGMA page_size") ?? 4096
-        _ = try Int64.fetchOne(db, sql: "PRAGMA max_page_count = \(max(16, limits.maxBytes / pageSize))")
-      }
-    }
-    return configuration
-  }
-
-  /// Makes an empty journal, or checks that the file is one, before anything is changed in it.
-  private static func prepareFile(_ path: String) throws(JournalError) {
-    let size = (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? NSNumber)?.intValue ?? 0
-    if size == 0 {
-      try JournalError.wrap("make \(path)") {
-        let folder = URL(filePath: path).deletingLastPathComponent()
-        try FileManager.default.createDirectory(
-          at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-        let database = try DatabaseQueue(path: path)
-        try database.writeWithoutTransaction { db in
-          // Before the first table; the file takes it over with it.
-          try db.execute(
-            sql: "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA synchronous = FULL; PRAGMA application_id = \(applicationID)"
-          )
-        }
-        try database.close()
-        // Prompts and images are private.
-        try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
-      }
-      return
-    }
-    let found: Int32
-    do {
-      var configuration = Configuration()
-      configuration.readonly = true
-      let database = try DatabaseQueue(path: path, configuration: configuration)
-      found = try database.read { try Int32.fetchOne($0, sql: "PRAGMA application_id") ?? 0 }
-      try database.close()
-    } catch {
-      throw .foreign(path: path, reason: "it is not a database, or damaged: \(error)")
-    }
-    guard found == applicationID else {
-      throw .foreign(path: path, reason: "its application id is \(found), not a journal's \(applicationID)")
-    }
-    try Schema.check(path)
-  }
-
-  private static func nextOpening(_ db: Database) throws -> (epoch: Int64, run: Int64) {
-    try db.execute(
-      sql: """
-        UPDATE facts SET epoch = epoch + 1,
-          run = CASE WHEN EXISTS (SELECT 1 FROM jobs WHERE ended_ms IS NULL) THEN run + 1 ELSE 0 END
-        """)
-    guard let row = try Row.fetchOne(db, sql: "SELECT epoch, run FROM facts") else {
-      throw JournalError.corrupt(what: "facts is empty")
-    }
-    return (try row.value("epoch"), try row.value("run"))
-  }
+  /// The deliveries that are due, the oldest first.
+  ///
+  /// - Parameters:
+  ///   - nowMs: in milliseconds since 1970.
+  ///   - hosts: those that get none now.
+  ///   - numbers: deliveries that are being attempted.
+  ///   - limit: at most so many.
+  func dueDeliveries(
+    nowMs: Int64, excludingHosts hosts: [String], excluding numbers: [Int64], limit: Int
+  ) throws(JournalError) -> [DueDelivery]
+  /// How many deliveries wait, and when the first one is due that is not due at `nowMs`; times in milliseconds since
+  /// 1970.
+  func pendingDeliveries(nowMs: Int64) throws(JournalError) -> (count: Int, nextAtMs: Int64?)
+  /// What is notified of a job, in order, and its deliveries, the oldest first.
+  func webhooks(of job: String) throws(JournalError) -> [(webhook: StoredWebhook, deliveries: [StoredDelivery])]
 }
 
-extension JournalError {
-  /// Runs `body`; what it throws becomes a `JournalError`.
-  static func wrap<Result>(_ operation: String, _ body: () throws -> Result) throws(JournalError) -> Result {
-    do {
-      return try body()
-    } catch let error as JournalError {
-      throw error
-    } catch let error as DatabaseError {
-      throw JournalError(error, operation)
-    } catch let error as RowDecodingError {
-      throw .corrupt(what: "\(operation): \(error)")
-    } catch {
-      throw .failed(operation: operation, reason: "\(error)")
-    }
-  }
+/// What ``JournalStore/openJobs()`` returns.
+public typealias OpenJobs = (jobs: [(record: StoredRecord, images: [OpenImage])], damaged: [DamagedJob])
 
-  private init(_ error: DatabaseError, _ operation: String) {
-    let reason = "\(error.message ?? "SQLite error \(error.extendedResultCode.rawValue)")"
-    switch error.resultCode {
-    case .SQLITE_FULL: self = .full(reason: reason)
-    // SQLite does not say why a write or sync failed; with nothing left on the disk the reason is plain.
-    case .SQLITE_IOERR where [ENOSPC, EDQUOT].contains(errno): self = .full(reason: "no space left on the disk")
-    case .SQLITE_CORRUPT, .SQLITE_NOTADB: self = .corrupt(what: "\(operation): \(reason)")
-    case .SQLITE_CONSTRAINT: self = .duplicate(what: reason)
-    default: self = .failed(operation: operation, reason: reason)
-    }
+/// How much space a journal takes and has left.
+public struct JournalSpace: Hashable, Sendable {
+  /// What it takes now, without what is free within it.
+  public var usedBytes: Int64
+  /// What may still be written, as far as that is known.
+  public var freeBytes: Int64
+
+  /// See the properties.
+  public init(usedBytes: Int64, freeBytes: Int64) {
+    self.usedBytes = usedBytes
+    self.freeBytes = freeBytes
   }
 }

@@ -43,7 +43,7 @@ public final class JournalWriter: Sendable {
   /// At most so many bytes in one transaction, which bounds the write-ahead log.
   private static let maxGroupBytes = 32 << 20
 
-  private let store: JournalStore
+  private let store: any JournalStore
   private let state = Mutex(State())
   private let wake = DispatchSemaphore(value: 0)
   private let stopped = DispatchSemaphore(value: 0)
@@ -54,7 +54,7 @@ public final class JournalWriter: Sendable {
   /// - Parameters:
   ///   - store: where to write; this writer must be the only one.
   ///   - report: called on the writer's thread.
-  public init(_ store: JournalStore, report: @escaping @Sendable (Outcome) -> Void) {
+  public init(_ store: any JournalStore, report: @escaping @Sendable (Outcome) -> Void) {
     self.store = store
     self.report = report
     let thread = Thread { [self] in run() }

@@ -127,7 +127,7 @@ struct BulkTests {
         }
       }
     }
-    #expect(try JournalStore(path: folder + "/j").problems() == [])
+    #expect(try SQLiteJournalStore(path: folder + "/j").problems() == [])
   }
 
   @Test(arguments: [

@@ -118,7 +118,7 @@ struct InputQuotaTests {
         #expect(results == Self.expected(shade, n: 3))
       }
     }
-    let store = try JournalStore(path: path)
+    let store = try SQLiteJournalStore(path: path)
     #expect(try store.problems() == [])
     #expect(try store.counts() == (0, 4))
   }
@@ -157,7 +157,7 @@ struct InputQuotaTests {
       #expect(steps < 24 + 50, "some of the steps were not made again")
       try await wait("the images have gone") { try await refusal(cluster, Self.job(3)) == nil }
     }
-    #expect(try JournalStore(path: path).problems() == [])
+    #expect(try SQLiteJournalStore(path: path).problems() == [])
   }
 
   private static func expected(_ shade: UInt8, n: Int, steps: Int = 4) -> [[UInt8]] {

@@ -347,7 +347,7 @@ struct JobsTests {
   @Test func aFullJournalRefusesJobsAndKeepsItsWord() async throws {
     let folder = NSTemporaryDirectory() + "journal-\(UInt64.random(in: 0 ... .max))"
     defer { try? FileManager.default.removeItem(atPath: folder) }
-    let empty = try JournalStore(path: folder + "/j")
+    let empty = try SQLiteJournalStore(path: folder + "/j")
     var limits = JournalLimits()
     limits.reserveBytes = 64 << 10
     // Space for a handful of jobs.
@@ -380,7 +380,7 @@ struct JobsTests {
         for id in accepted { #expect(try await client.waitForEnd(id)["status"]?.text == "succeeded") }
       }
     }
-    #expect(try JournalStore(path: folder + "/j").problems() == [])
+    #expect(try SQLiteJournalStore(path: folder + "/j").problems() == [])
   }
 }
 

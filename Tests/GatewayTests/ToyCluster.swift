@@ -55,7 +55,7 @@ struct ToyCluster: Sendable {
     var transport = RouterConfiguration(endpoints: [endpoint], security: .plaintext())
     transport.logger = Toy.logger
     let router = try await RouterSocket(transport)
-    let store = try JournalStore(path: journal, limits: limits)
+    let store = try SQLiteJournalStore(path: journal, limits: limits)
     defer { store.close() }
     let dispatcher = try await Dispatcher(
       configuration: configuration, pipelines: pipelines, provenance: provenance, reviewer: reviewer,

@@ -13,12 +13,12 @@ struct DeliveryTests {
     return job
   }
 
-  private static func events(_ store: JournalStore, _ job: String) throws -> [[String]] {
+  private static func events(_ store: SQLiteJournalStore, _ job: String) throws -> [[String]] {
     try store.webhooks(of: job).map { $0.deliveries.map { "\($0.event) \($0.percent)" } }
   }
 
   @Test func theEndOfAJobIsAnnouncedOnceWithIt() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     let all = ["job.started", "job.progress", "job.completed", "job.failed", "job.cancelled"]
     for id in ["done", "failed", "cancelled"] {
       try store.apply([.admit(Self.job(id, images: 2, [Sample.webhook(all), Sample.webhook(["job.failed"])]))])
@@ -49,7 +49,7 @@ struct DeliveryTests {
   }
 
   @Test func progressIsAnnouncedOnce() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Self.job("a", [Sample.webhook(["job.started", "job.progress"])]))])
     for (event, percent) in [("job.started", 0), ("job.started", 0), ("job.progress", 25), ("job.progress", 25)] {
       try store.apply([.announce(job: "a", event: event, percent: percent, atMs: 5)])
@@ -62,7 +62,7 @@ struct DeliveryTests {
 
   @Test func attemptsMoveADeliveryOn() throws {
     try withFolder { folder in
-      let store = try JournalStore(path: folder + "/j")
+      let store = try SQLiteJournalStore(path: folder + "/j")
       try store.apply([.admit(Self.job("a", [Sample.webhook()])), .admit(Self.job("b", [Sample.webhook()]))])
       try store.apply([Sample.fail("a", atMs: 100), Sample.fail("b", atMs: 101)])
       #expect(try store.dueDeliveries(nowMs: 99, limit: 10) == [])
@@ -78,7 +78,7 @@ struct DeliveryTests {
       #expect(try store.pendingDeliveries(nowMs: 110) == (1, 200))
       #expect(try store.pendingDeliveries(nowMs: 200) == (1, nil))
       store.close()
-      let again = try JournalStore(path: folder + "/j")
+      let again = try SQLiteJournalStore(path: folder + "/j")
       defer { again.close() }
       try again.apply([.attempted(DeliveryAttempt(delivery: 1, atMs: 210, status: 204))])
       // What is over stays as it is.
@@ -96,14 +96,14 @@ struct DeliveryTests {
   @Test func deliveriesGoWithTheirJob() throws {
     var limits = JournalLimits()
     limits.retentionSeconds = 1
-    let store = try JournalStore(path: nil, limits: limits)
+    let store = try SQLiteJournalStore(path: nil, limits: limits)
     try store.apply([.admit(Self.job("a", [Sample.webhook()])), Sample.fail("a", atMs: 1)])
     #expect(try store.forgetOldJobs(nowMs: 10_000) == 1)
     #expect(try store.pendingDeliveries().count == 0 && store.problems() == [])
   }
 
   @Test func aDamagedJobIsAnnouncedAsWell() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Self.job("a", [Sample.webhook()]))])
     try store.database.write { try $0.execute(sql: "UPDATE jobs SET request = x'00'") }
     try store.fail(store.openJobs().damaged, code: .dataLoss, atMs: 3)
@@ -111,7 +111,7 @@ struct DeliveryTests {
   }
 
   @Test func valuesAreBounded() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     var long = Sample.webhook()
     long.url = String(repeating: "x", count: 5000)
     for webhooks in [[long], Array(repeating: Sample.webhook(), count: 5)] {
@@ -122,7 +122,7 @@ struct DeliveryTests {
   }
 
   @Test func batchesWithAnOutcomeOfTheirOwn() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     let outcomes = Outcomes(), done = Counter(), refused = Counter()
     let writer = JournalWriter(store) { outcomes.append($0) }
     let note: @Sendable (JournalError?) -> Void = { _ = ($0 == nil ? done : refused).increment() }

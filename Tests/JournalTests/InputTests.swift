@@ -16,16 +16,16 @@ struct InputTests {
   }
 
   /// Digests of all images that are there.
-  private static func digests(_ store: JournalStore) throws -> [String] {
+  private static func digests(_ store: SQLiteJournalStore) throws -> [String] {
     try store.database.read { try String.fetchAll($0, sql: "SELECT digest FROM inputs ORDER BY digest") }
   }
 
-  private static func inputs(of id: String, _ store: JournalStore) throws -> [String]? {
+  private static func inputs(of id: String, _ store: SQLiteJournalStore) throws -> [String]? {
     try store.openJobs().jobs.first { $0.record.job.id == id }?.record.job.inputs.map(\.digest).sorted()
   }
 
   @Test func anImageStaysAsLongAsAJobHasIt() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Self.job("a", [1, 2], images: 2)), .admit(Self.job("b", [2, 3]))])
     #expect(try Self.digests(store) == ["input 1", "input 2", "input 3"])
     #expect(try store.openJobs().jobs[0].record.job.inputs == [Sample.input(1), Sample.input(2)])
@@ -47,7 +47,7 @@ struct InputTests {
   }
 
   @Test func aJobThatIsRefusedLeavesNoImages() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Self.job("a", [1]))])
     #expect(throws: JournalError.self) { try store.apply([.admit(Self.job("b", [2])), .admit(Self.job("a", [3]))]) }
     #expect(try Self.digests(store) == ["input 1"] && store.problems() == [])
@@ -65,7 +65,7 @@ struct InputTests {
     var limits = JournalLimits()
     limits.maxBytes = 4 << 20
     limits.reserveBytes = 1 << 20
-    let store = try JournalStore(path: nil, limits: limits)
+    let store = try SQLiteJournalStore(path: nil, limits: limits)
     try store.apply([.admit(Self.job("a", [1], bytes: 2 << 20))])
     #expect { try store.apply([.admit(Self.job("b", [2], bytes: 2 << 20))]) } throws: { error in
       guard case .some(.full(let reason)) = error as? JournalError else { return false }
@@ -84,7 +84,7 @@ struct InputTests {
     "UPDATE inputs SET crc = crc + 1 WHERE digest = 'input 2'",
   ])
   func aDamagedImageIsNoticed(damage: String) throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     for (id, inputs) in [("a", [1]), ("b", [1, 2]), ("c", [3])] as [(String, [UInt64])] {
       try store.apply([.admit(Self.job(id, inputs))])
     }
@@ -99,7 +99,7 @@ struct InputTests {
   }
 
   @Test func whatBelongsToNothingIsAProblem() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Self.job("a", [1]))])
     try store.database.write { try $0.execute(sql: "DELETE FROM job_inputs") }
     #expect(try store.problems() == ["input input 1 belongs to nothing"])
@@ -121,7 +121,7 @@ struct InputTests {
     var snapshot: Snapshot
     var digests: [String]
 
-    init(_ store: JournalStore) throws {
+    init(_ store: SQLiteJournalStore) throws {
       snapshot = try Snapshot(store)
       digests = try InputTests.digests(store)
     }
@@ -133,7 +133,7 @@ struct InputTests {
   @Test func everyBeginningOfTheLogIsAState() throws {
     try withFolder { folder in
       let path = folder + "/j"
-      let store = try JournalStore(path: path)
+      let store = try SQLiteJournalStore(path: path)
       var states = [try State(store)], complete = [try Self.size(path + "-wal")]
       let database = try Data(contentsOf: URL(filePath: path))
       for change in Self.changes {
@@ -155,7 +155,7 @@ struct InputTests {
         for suffix in ["", "-wal", "-shm", ".lock"] { try? FileManager.default.removeItem(atPath: copy + suffix) }
         try database.write(to: URL(filePath: copy))
         try log.prefix(cut).write(to: URL(filePath: copy + "-wal"))
-        let opened = try JournalStore(path: copy)
+        let opened = try SQLiteJournalStore(path: copy)
         let state = try State(opened)
         #expect(try opened.problems() == [], "cut at \(cut)")
         opened.close()
@@ -172,7 +172,7 @@ struct InputTests {
   @Test func everyPartOfACheckpointIsTheState() throws {
     try withFolder { folder in
       let path = folder + "/j"
-      let store = try JournalStore(path: path)
+      let store = try SQLiteJournalStore(path: path)
       for change in Self.changes.prefix(7) { try store.apply(change) }
       let state = try State(store)
       let (before, log) = (
@@ -193,7 +193,7 @@ struct InputTests {
         for suffix in ["", "-wal", "-shm", ".lock"] { try? FileManager.default.removeItem(atPath: copy + suffix) }
         try database.write(to: URL(filePath: copy))
         try log.write(to: URL(filePath: copy + "-wal"))
-        let opened = try JournalStore(path: copy)
+        let opened = try SQLiteJournalStore(path: copy)
         #expect(try State(opened) == state)
         #expect(try opened.problems() == [])
         opened.close()

@@ -10,7 +10,7 @@ struct JournalStoreTests {
   @Test func aJobIsThereAfterAReopening() throws {
     try withFolder { folder in
       let path = "\(folder)/state/journal"
-      let store = try JournalStore(path: path)
+      let store = try SQLiteJournalStore(path: path)
       try store.apply([.admit(Sample.job("a", images: 2, key: "k"))])
       try store.apply([
         Sample.progress("a", task: 0, steps: nil, Sample.payload(1)), Sample.progress("a", steps: 3, Sample.payload(2)),
@@ -21,7 +21,7 @@ struct JournalStoreTests {
       }
       let before = try Snapshot(store)
       store.close()
-      let again = try JournalStore(path: path)
+      let again = try SQLiteJournalStore(path: path)
       #expect(try Snapshot(again) == before)
       #expect((store.epoch, again.epoch) == (1, 2))
       let job = try #require(try again.openJobs().jobs.first)
@@ -45,7 +45,7 @@ struct JournalStoreTests {
   }
 
   @Test func onlyTheNewestCheckpointIsKept() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Sample.job("a"))])
     for steps in [1, 2, 5, 4] { try store.apply([Sample.progress("a", steps: steps, Sample.payload(UInt64(steps)))]) }
     #expect(try store.openJobs().jobs[0].images[0].progress.map(\.payload) == [Sample.payload(5)])
@@ -60,7 +60,7 @@ struct JournalStoreTests {
   }
 
   @Test func whatComesAfterTheEndChangesNothing() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Sample.job("a")), Sample.finish("a", Sample.payload(1))])
     let before = try Snapshot(store)
     try store.apply([
@@ -72,7 +72,7 @@ struct JournalStoreTests {
   }
 
   @Test func aSharedOutputStaysUntilItsLastImageEnds() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Sample.job("a", images: 2))])
     try store.apply((0..<2).map { Sample.progress("a", $0, task: 0, steps: nil, Sample.payload(1)) })
     try store.apply([Sample.finish("a", 0, Sample.payload(2))])
@@ -83,7 +83,7 @@ struct JournalStoreTests {
   }
 
   @Test func changesAreMadeTogetherOrNotAtAll() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Sample.job("a", key: "k"))])
     for job in [Sample.job("a"), Sample.job("b", key: "k")] {
       #expect { try store.apply([.admit(Sample.job("c")), .admit(job)]) } throws: {
@@ -97,14 +97,14 @@ struct JournalStoreTests {
   }
 
   @Test func jobsAreOfTheirTenantOnly() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     for number in 0..<2 { try store.apply([.admit(Sample.job("\(number)", tenant: number % 2 == 0 ? "t" : "u"))]) }
     #expect(try store.record(of: "1", tenant: "t") == nil)
     #expect(try store.record(of: "1", tenant: nil) != nil)
   }
 
   @Test func valuesAreBounded() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     for job in [
       Sample.job("a", request: String(repeating: "x", count: (4 << 20) + 1)),
       Sample.job(String(repeating: "x", count: 300)),
@@ -130,7 +130,7 @@ struct JournalStoreTests {
       try database.close()
       for path in [text, other] {
         let before = try Data(contentsOf: URL(filePath: path))
-        #expect { try JournalStore(path: path) } throws: {
+        #expect { try SQLiteJournalStore(path: path) } throws: {
           if case .some(.foreign) = $0 as? JournalError { true } else { false }
         }
         #expect(try Data(contentsOf: URL(filePath: path)) == before)
@@ -140,33 +140,33 @@ struct JournalStoreTests {
 
   @Test func aLaterVersionIsRefused() throws {
     try withFolder { folder in
-      let store = try JournalStore(path: folder + "/j")
+      let store = try SQLiteJournalStore(path: folder + "/j")
       try store.database.write { try $0.execute(sql: "INSERT INTO grdb_migrations VALUES ('99')") }
       store.close()
       withExtendedLifetime(store) {}
     }
     try withFolder { folder in
       try Self.makeLaterVersion(folder + "/j")
-      #expect { try JournalStore(path: folder + "/j") } throws: { "\($0)".contains("version 99") }
+      #expect { try SQLiteJournalStore(path: folder + "/j") } throws: { "\($0)".contains("version 99") }
     }
   }
 
   private static func makeLaterVersion(_ path: String) throws {
-    let store = try JournalStore(path: path)
+    let store = try SQLiteJournalStore(path: path)
     try store.database.write { try $0.execute(sql: "INSERT INTO grdb_migrations VALUES ('99')") }
     store.close()
   }
 
   @Test func oneProcessAtATime() throws {
     try withFolder { folder in
-      let store = try JournalStore(path: folder + "/j")
-      #expect(throws: JournalError.inUse(path: folder + "/j")) { try JournalStore(path: folder + "/j") }
+      let store = try SQLiteJournalStore(path: folder + "/j")
+      #expect(throws: JournalError.inUse(path: folder + "/j")) { try SQLiteJournalStore(path: folder + "/j") }
       try store.apply([.admit(Sample.job("a"))])
     }
   }
 
   @Test func damagedBytesAreNoticed() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     try store.apply([.admit(Sample.job("a", images: 2)), Sample.finish("a", 0, Sample.payload(1))])
     try store.apply([
       Sample.progress("a", 1, task: 0, steps: nil, Sample.payload(2)),
@@ -188,7 +188,7 @@ struct JournalStoreTests {
     ("UPDATE jobs SET request = x'00' WHERE id = 'b'", false), ("DELETE FROM pictures WHERE picture = 1", false),
     ("UPDATE pictures SET state = 7 WHERE picture = 1", true), ("UPDATE attempts SET task = -1", true),
   ]) func aDamagedJobFailsAndTheOthersStay(damage: String, isReadable: Bool) throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     for (job, count) in [("a", 1), ("b", 2), ("c", 1)] {
       try store.apply([.admit(Sample.job(job, images: count))])
     }
@@ -221,7 +221,7 @@ struct JournalStoreTests {
     try withFolder { folder in
       let path = folder + "/j"
       do {
-        let store = try JournalStore(path: path)
+        let store = try SQLiteJournalStore(path: path)
         for number in 0..<6 { try store.apply([.admit(Sample.job("\(number)", images: 2, key: "\(number)"))]) }
         for number in 0..<6 {
           try store.apply([Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 3000))])
@@ -240,7 +240,7 @@ struct JournalStoreTests {
         for suffix in ["-wal", "-shm"] { try? FileManager.default.removeItem(atPath: path + suffix) }
         try bytes.write(to: URL(filePath: path))
         do {
-          let store = try JournalStore(path: path)
+          let store = try SQLiteJournalStore(path: path)
           defer { store.close() }
           if try !store.problems().isEmpty { noticed += 1 }
           try store.fail(store.openJobs().damaged, code: .dataLoss, atMs: 3_000)

@@ -22,7 +22,7 @@ struct ListingTests {
   }
 
   /// All pages of a query, each with the jobs' numbers.
-  private static func pages(_ store: JournalStore, _ query: JobQuery) throws -> [[Int]] {
+  private static func pages(_ store: SQLiteJournalStore, _ query: JobQuery) throws -> [[Int]] {
     var query = query, pages: [[Int]] = []
     repeat {
       let page = try #require(try store.page(query, tenant: "t"))
@@ -33,7 +33,7 @@ struct ListingTests {
   }
 
   @Test func conditionsAreCombined() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     var random = TestRandom("lists of jobs")
     var states: [Int: StoredState] = [:], jobs: [StoredJob] = []
     for number in 0..<200 {
@@ -77,7 +77,7 @@ struct ListingTests {
   }
 
   @Test func theOrderIsThatOfTimeAndThenOfAdmission() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     for (number, ms) in [(0, 5), (1, 5), (2, 3), (3, 5)] { try store.apply([.admit(Self.job(number, ms: Int64(ms)))]) }
     var query = JobQuery()
     query.limit = 1
@@ -89,7 +89,7 @@ struct ListingTests {
   @Test func pagesAreStableWhileJobsComeAndGo() throws {
     var limits = JournalLimits()
     limits.retentionSeconds = 1
-    let store = try JournalStore(path: nil, limits: limits)
+    let store = try SQLiteJournalStore(path: nil, limits: limits)
     for number in 0..<6 { try store.apply([.admit(Self.job(number, tags: ["a"]))]) }
     var gone: [Int] = []
     for tags in [[], ["a"]] as [[String]] {
@@ -118,8 +118,8 @@ struct ListingTests {
 
   /// An index serves one condition; what the others leave out is looked at in portions.
   @Test func theWorkForAPageIsBounded() throws {
-    let store = try JournalStore(path: nil)
-    let count = JournalStore.maxListed * 2 + 10
+    let store = try SQLiteJournalStore(path: nil)
+    let count = SQLiteJournalStore.maxListed * 2 + 10
     try store.apply((0..<count).map { .admit(Self.job($0, model: $0 < 5 ? "rare" : "m", tags: ["a"])) })
     var query = JobQuery()
     (query.tags, query.model) = (["a"], "rare")
@@ -129,7 +129,7 @@ struct ListingTests {
   }
 
   @Test func tablesAreReadByTheirIndexes() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     let queries = [
       ("jobs INDEXED BY jobs_by_time", "jobs", ""), ("jobs INDEXED BY jobs_by_state", "jobs", "AND jobs.state = 1"),
       ("jobs INDEXED BY jobs_by_model", "jobs", "AND jobs.model = 'm'"),
@@ -155,7 +155,7 @@ struct ListingTests {
     try withFolder { folder in
       let path = folder + "/j"
       do {
-        let store = try JournalStore(path: path)
+        let store = try SQLiteJournalStore(path: path)
         let request = #"{"card":{"modelID":"toy/model"}}"#
         for id in ["open", "done", "failed", "cancelled", "mixed"] {
           try store.apply([.admit(Sample.job(id, images: 2, request: id == "mixed" ? "no JSON" : request))])
@@ -184,7 +184,7 @@ struct ListingTests {
         }
         store.close()
       }
-      let store = try JournalStore(path: path)
+      let store = try SQLiteJournalStore(path: path)
       defer { store.close() }
       var query = JobQuery()
       for (state, ids) in [

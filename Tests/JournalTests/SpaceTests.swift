@@ -13,7 +13,7 @@ struct SpaceTests {
       var limits = JournalLimits()
       limits.retentionSeconds = 100
       let path = folder + "/j"
-      let store = try JournalStore(path: path, limits: limits)
+      let store = try SQLiteJournalStore(path: path, limits: limits)
       for number in 0..<20 {
         try store.apply([.admit(Sample.job("\(number)", key: "\(number)"))])
         try store.apply([
@@ -34,14 +34,14 @@ struct SpaceTests {
       store.close()
       let size = try #require(try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int)
       #expect(size < 4_000_000, "the file has shrunk to \(size)")
-      #expect(try JournalStore(path: path).problems() == [])
+      #expect(try SQLiteJournalStore(path: path).problems() == [])
     }
   }
 
   @Test func theOldestResultsGoFirst() throws {
     var limits = JournalLimits()
     limits.retentionBytes = 5_000
-    let store = try JournalStore(path: nil, limits: limits)
+    let store = try SQLiteJournalStore(path: nil, limits: limits)
     for number in 0..<10 {
       try store.apply([
         .admit(Sample.job("\(number)")),
@@ -57,7 +57,7 @@ struct SpaceTests {
       var limits = JournalLimits()
       limits.maxBytes = 4 << 20
       limits.reserveBytes = 2 << 20
-      let store = try JournalStore(path: folder + "/j", limits: limits)
+      let store = try SQLiteJournalStore(path: folder + "/j", limits: limits)
       var number = 0
       var refusal: (any Error)?
       while refusal == nil, number < 100 {
@@ -79,7 +79,7 @@ struct SpaceTests {
   }
 
   /// More than fits is refused as a whole; nothing is damaged, and once something is removed there is space again.
-  private func fill(_ store: JournalStore) throws {
+  private func fill(_ store: SQLiteJournalStore) throws {
     try store.apply([.admit(Sample.job("a", images: 100))])
     var payload: UInt64 = 1
     var image = 0
@@ -105,7 +105,7 @@ struct SpaceTests {
       var limits = JournalLimits()
       limits.maxBytes = 3 << 20
       limits.reserveBytes = 0
-      try fill(JournalStore(path: folder + "/j", limits: limits))
+      try fill(SQLiteJournalStore(path: folder + "/j", limits: limits))
     }
   }
 
@@ -119,12 +119,12 @@ struct SpaceTests {
       defer { _ = Self.run("/bin/umount", "-l", disk) }
       var limits = JournalLimits()
       limits.reserveBytes = 6 << 20
-      let store = try JournalStore(path: disk + "/j", limits: limits)
+      let store = try SQLiteJournalStore(path: disk + "/j", limits: limits)
       try fill(store)
       // What was set aside lets the jobs end.
       for index in 4..<8 { try store.apply([Sample.finish("a", index, Sample.payload(UInt64(1000 + index), 150_000))]) }
       store.close()
-      #expect(try JournalStore(path: disk + "/j", limits: limits).problems() == [])
+      #expect(try SQLiteJournalStore(path: disk + "/j", limits: limits).problems() == [])
     }
   }
 

@@ -61,7 +61,7 @@ enum Sample {
   }
 }
 
-extension JournalStore {
+extension SQLiteJournalStore {
   /// The newest jobs of a tenant, or of all, without those whose rows are damaged.
   func records(tenant: String?, before number: Int64?, limit: Int) throws -> [StoredRecord] {
     let ids = try database.read {
@@ -86,7 +86,7 @@ struct Snapshot: Equatable {
   var deliveries: [[StoredDelivery]]
 
   /// The newest `limit` jobs.
-  init(_ store: JournalStore, limit: Int = .max) throws {
+  init(_ store: SQLiteJournalStore, limit: Int = .max) throws {
     records = try store.records(tenant: nil, before: nil, limit: limit)
     let jobs = try store.openJobs().jobs
     open = jobs.flatMap(\.images)

@@ -7,7 +7,7 @@ import Testing
 struct WriterTests {
   @Test func everythingIsWrittenInOrderAndInFewTransactions() throws {
     try withFolder { folder in
-      let store = try JournalStore(path: folder + "/j")
+      let store = try SQLiteJournalStore(path: folder + "/j")
       let outcomes = Outcomes()
       let writer = JournalWriter(store) { outcomes.append($0) }
       for number in 1...500 {
@@ -21,7 +21,7 @@ struct WriterTests {
   }
 
   @Test func aRefusedBatchDoesNotTakeOthersWithIt() throws {
-    let store = try JournalStore(path: nil)
+    let store = try SQLiteJournalStore(path: nil)
     let outcomes = Outcomes()
     let writer = JournalWriter(store) { outcomes.append($0) }
     for number in 1...20 {
@@ -69,7 +69,7 @@ struct WriterTests {
     let file = open(acknowledgements, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
     var limits = JournalLimits()
     limits.retentionSeconds = 1 << 40
-    let store = try JournalStore(path: path, limits: limits)
+    let store = try SQLiteJournalStore(path: path, limits: limits)
     let killer = Thread {
       usleep(killAfterMicroseconds)
       kill(getpid(), SIGKILL)
@@ -94,7 +94,7 @@ struct WriterTests {
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let (path, acknowledgements) = (folder + "/j", folder + "/acknowledged")
-    let mirror = try JournalStore(path: nil)
+    let mirror = try SQLiteJournalStore(path: nil)
     var (written, kills) = (0, 0)
     var random = TestRandom("killed writers")
     for _ in 0..<60 {
@@ -111,7 +111,7 @@ struct WriterTests {
       kills += 1
       let text = (try? String(contentsOfFile: acknowledgements, encoding: .utf8)) ?? ""
       let acknowledged = Int(text.trimmingCharacters(in: .whitespaces)) ?? start
-      let store = try JournalStore(path: path)
+      let store = try SQLiteJournalStore(path: path)
       let found = try Snapshot(store, limit: 4)
       #expect(try store.problems() == [])
       store.close()

@@ -54,7 +54,7 @@ import Testing
 
   @Test("an allowance is for its words only")
   func oneWord() {
-    let file = SourceFile("Shared/Journal/Schema.swift", "SELECT picture\n/// no room\n/// See the type.\n")
+    let file = SourceFile("Shared/Journal/SQLite/Schema.swift", "SELECT picture\n/// no room\n/// See the type.\n")
     #expect(BannedWords.findings(in: [file]).map(\.line) == [2, 3])
   }
 }

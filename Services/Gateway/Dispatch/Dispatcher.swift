@@ -54,7 +54,7 @@ public actor Dispatcher: Service {
   public init(
     configuration: DispatcherConfiguration, pipelines: PipelineRegistry = .standard,
     provenance: ResultProvenance = .none, reviewer: (any ContentReviewer)? = nil,
-    enhancer: (any PromptEnhancer)? = nil, journal: JournalStore, router: RouterSocket,
+    enhancer: (any PromptEnhancer)? = nil, journal: any JournalStore, router: RouterSocket,
     time: any TimeSource = SystemTime(), logger: Logger
   ) async throws(Status) {
     self.configuration = configuration
@@ -67,7 +67,7 @@ public actor Dispatcher: Service {
     self.journal = JournalLink(journal)
     scheduler = Scheduler(
       configuration: configuration.scheduling, run: UInt32(min(journal.run, Int64(Scheduler.maxRun))))
-    jobs = JobRegistry(epoch: journal.epoch, isDurable: journal.path != nil)
+    jobs = JobRegistry(epoch: journal.epoch, isDurable: journal.isDurable)
     workers = WorkerDirectory(instance: RandomName.make(), catalog: ModelCatalog(pipelines: pipelines))
     payloads = PayloadStore(
       lastID: try await self.journal.read { store throws(JournalError) in try store.lastPayloadID() })

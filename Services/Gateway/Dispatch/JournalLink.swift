@@ -9,13 +9,13 @@ import Wire
 /// The gateway's way to its journal: reads on threads that may block, writes on the journal's own thread, outcomes as a
 /// stream.
 final class JournalLink: Sendable {
-  let store: JournalStore
+  let store: any JournalStore
   private let writer: JournalWriter
   /// What became of the entries, in order; ends after ``stop()``.
   let outcomes: AsyncStream<JournalWriter.Outcome>
   private let report: AsyncStream<JournalWriter.Outcome>.Continuation
 
-  init(_ store: JournalStore) {
+  init(_ store: any JournalStore) {
     self.store = store
     let (outcomes, report) = AsyncStream<JournalWriter.Outcome>.makeStream()
     (self.outcomes, self.report) = (outcomes, report)
@@ -23,7 +23,7 @@ final class JournalLink: Sendable {
   }
 
   /// Whether jobs outlive the process.
-  var isDurable: Bool { store.path != nil }
+  var isDurable: Bool { store.isDurable }
 
   /// Hands changes to the journal's thread.
   func write(_ changes: [JournalChange], as sequence: JournalSequence) {
@@ -40,7 +40,7 @@ final class JournalLink: Sendable {
 
   /// Runs `body` on a thread that may block.
   func read<Result: Sendable>(
-    _ body: @escaping @Sendable (JournalStore) throws(JournalError) -> Result
+    _ body: @escaping @Sendable (any JournalStore) throws(JournalError) -> Result
   ) async throws(Status) -> Result {
     let result: Swift.Result<Result, JournalError> = await withCheckedContinuation { continuation in
       DispatchQueue.global(qos: .userInitiated).async { [store] in
@@ -93,6 +93,7 @@ extension Status {
     case .duplicate: self.init(.alreadyExists, "\(error)")
     case .tooLarge: self.init(.invalidArgument, "\(error)")
     case .corrupt: self.init(.dataLoss, "\(error)")
+    case .unavailable, .fenced: self.init(.unavailable, "\(error)", retryAfterSeconds: 5)
     case .foreign, .inUse, .failed: self.init(.internal, "\(error)")
     }
   }

@@ -33,7 +33,7 @@ public enum GatewayProcess {
     let router = try await RouterSocket(transport)
     let journal = try configuration.openJournal()
     defer { journal.close() }
-    if journal.path == nil { logger.warning("there is no journal: jobs and results are lost when this process ends") }
+    if !journal.isDurable { logger.warning("there is no journal: jobs and results are lost when this process ends") }
     let dispatcher = try await Dispatcher(
       configuration: configuration.dispatcher, provenance: provenance,
       reviewer: configuration.filter.filter(logger: logger), enhancer: enhancer, journal: journal, router: router,
@@ -54,7 +54,7 @@ public enum GatewayProcess {
         "serving",
         metadata: [
           "http": "\(configuration.host):\(port)", "workers": "\(endpoints.joined(separator: " "))",
-          "journal": "\(journal.path ?? "off")",
+          "journal": "\(journal.location)",
           "keys": "\(keyring == nil ? "none: every client may connect" : configuration.apiKeysFile)",
         ])
       await onRunning(port)

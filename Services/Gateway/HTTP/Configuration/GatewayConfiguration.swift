@@ -289,8 +289,8 @@ extension GatewayConfiguration {
   }
 
   /// Opens the journal.
-  func openJournal() throws(JournalError) -> JournalStore {
-    try JournalStore(path: journalPath == "off" ? nil : journalPath, limits: journal)
+  func openJournal() throws(JournalError) -> any JournalStore {
+    try SQLiteJournalStore(path: journalPath == "off" ? nil : journalPath, limits: journal)
   }
 
   /// Reads the API's keys; nil: requests need none.

@@ -1,13 +1,7 @@
 import GRDB
 
-extension JournalStore {
-  /// The deliveries that are due, the oldest first.
-  ///
-  /// - Parameters:
-  ///   - nowMs: in milliseconds since 1970.
-  ///   - hosts: those that get none now.
-  ///   - numbers: deliveries that are being attempted.
-  ///   - limit: at most so many.
+extension SQLiteJournalStore {
+  /// As ``JournalStore`` says.
   public func dueDeliveries(
     nowMs: Int64, excludingHosts hosts: [String] = [], excluding numbers: [Int64] = [], limit: Int
   ) throws(JournalError) -> [DueDelivery] {
@@ -34,8 +28,7 @@ extension JournalStore {
     }
   }
 
-  /// How many deliveries wait, and when the first one is due that is not due at `nowMs`; times in milliseconds since
-  /// 1970.
+  /// As ``JournalStore`` says.
   public func pendingDeliveries(nowMs: Int64 = .min) throws(JournalError) -> (count: Int, nextAtMs: Int64?) {
     try JournalError.wrap("count deliveries") {
       try database.read { db in
@@ -47,7 +40,7 @@ extension JournalStore {
     }
   }
 
-  /// What is notified of a job, in order, and its deliveries, the oldest first.
+  /// As ``JournalStore`` says.
   public func webhooks(of job: String) throws(JournalError) -> [(webhook: StoredWebhook, deliveries: [StoredDelivery])]
   {
     try JournalError.wrap("read webhooks") {

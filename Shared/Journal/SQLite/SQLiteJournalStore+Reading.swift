@@ -2,8 +2,8 @@ import ClusterCore
 import Foundation
 import GRDB
 
-extension JournalStore {
-  /// The greatest number that a payload has had; numbers above it are free.
+extension SQLiteJournalStore {
+  /// As ``JournalStore`` says.
   public func lastPayloadID() throws(JournalError) -> UInt64 {
     try JournalError.wrap("read its payloads") {
       try database.read { db in
@@ -12,13 +12,8 @@ extension JournalStore {
     }
   }
 
-  /// Jobs with unfinished images, in the order of their admission, and apart from them those whose own rows are
-  /// damaged, so that what was requested is lost: see ``fail(_:code:atMs:)``.
-  ///
-  /// A damaged checkpoint or output is left out: it is computed again.
-  public func openJobs() throws(JournalError) -> (
-    jobs: [(record: StoredRecord, images: [OpenImage])], damaged: [DamagedJob]
-  ) {
+  /// As ``JournalStore`` says.
+  public func openJobs() throws(JournalError) -> OpenJobs {
     try JournalError.wrap("read open jobs") {
       try database.read { db in
         var jobs: [(record: StoredRecord, images: [OpenImage])] = [], damaged: [DamagedJob] = []
@@ -37,7 +32,7 @@ extension JournalStore {
     }
   }
 
-  /// The job, if it is this tenant's; nil for `tenant`: any tenant's.
+  /// As ``JournalStore`` says.
   public func record(of job: String, tenant: String?) throws(JournalError) -> StoredRecord? {
     try JournalError.wrap("read a job") {
       try database.read { db in
@@ -50,7 +45,7 @@ extension JournalStore {
     }
   }
 
-  /// The job that a tenant has sent under `key`, and the hash of what it asked for.
+  /// As ``JournalStore`` says.
   public func job(ofKey key: String, tenant: String) throws(JournalError) -> (job: String, digest: Data)? {
     try JournalError.wrap("look a key up") {
       try database.read { db in
@@ -63,9 +58,7 @@ extension JournalStore {
     }
   }
 
-  /// The image, if it is done.
-  ///
-  /// - Throws: `corrupt` when its bytes are not those that were written.
+  /// As ``JournalStore`` says.
   public func result(of image: ImageReference) throws(JournalError) -> StoredPayload? {
     try JournalError.wrap("read a result") {
       try database.read { db in
@@ -81,7 +74,7 @@ extension JournalStore {
     }
   }
 
-  /// Jobs that have not ended, and all.
+  /// As ``JournalStore`` says.
   public func counts() throws(JournalError) -> (open: Int, all: Int) {
     try JournalError.wrap("count jobs") {
       try database.read { db in
@@ -92,7 +85,7 @@ extension JournalStore {
     }
   }
 
-  /// Everything that SQLite and the checksums find wrong; empty: the journal is sound. Reads the whole file.
+  /// As ``JournalStore`` says.
   public func problems() throws(JournalError) -> [String] {
     try JournalError.wrap("check itself") {
       try database.read { db in

@@ -1,16 +1,8 @@
 import Foundation
 import GRDB
 
-/// How much space a journal takes and has left.
-public struct JournalSpace: Hashable, Sendable {
-  /// Size of the database file that is in use.
-  public var usedBytes: Int64
-  /// What may still be written, by the configuration and by the disk.
-  public var freeBytes: Int64
-}
-
-extension JournalStore {
-  /// How much space there is now.
+extension SQLiteJournalStore {
+  /// As ``JournalStore`` says.
   public func space() throws(JournalError) -> JournalSpace {
     try JournalError.wrap("measure its space") { try database.read { try measure($0) } }
   }
@@ -50,10 +42,7 @@ extension JournalStore {
     return JournalSpace(usedBytes: used, freeBytes: max(0, free))
   }
 
-  /// Removes jobs that ended too long ago, and the oldest ones while the results take more space than allowed.
-  ///
-  /// - Parameter nowMs: wall clock, in milliseconds since 1970.
-  /// - Returns: how many were removed; at most 100 at a time, so that other changes are not delayed.
+  /// As ``JournalStore`` says.
   @discardableResult
   public func forgetOldJobs(nowMs: Int64) throws(JournalError) -> Int {
     try JournalError.wrap("forget old jobs") {

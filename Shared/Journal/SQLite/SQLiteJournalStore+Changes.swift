@@ -3,10 +3,8 @@ import ClusterCore
 import Foundation
 import GRDB
 
-extension JournalStore {
-  /// Makes all of `changes`, durably, or none.
-  ///
-  /// - Throws: `full` when there is no space left; then nothing has changed.
+extension SQLiteJournalStore {
+  /// As ``JournalStore`` says.
   public func apply(_ changes: [JournalChange]) throws(JournalError) {
     for change in changes { try Self.check(change) }
     do throws(JournalError) {
@@ -31,12 +29,7 @@ extension JournalStore {
     }
   }
 
-  /// Ends jobs that cannot be made any more: whatever is not finished of them fails.
-  ///
-  /// - Parameters:
-  ///   - damaged: from ``openJobs()``.
-  ///   - code: the failure's code.
-  ///   - atMs: the end's time, in milliseconds since 1970.
+  /// As ``JournalStore`` says.
   public func fail(_ damaged: [DamagedJob], code: StatusCode, atMs: Int64) throws(JournalError) {
     try JournalError.wrap("fail damaged jobs") {
       try database.write { db in

@@ -1,12 +1,10 @@
 import GRDB
 
-extension JournalStore {
+extension SQLiteJournalStore {
   /// Jobs that one query looks at, at most: with several conditions, an index serves one of them.
   package static let maxListed = 2000
 
-  /// A page of a tenant's jobs, by the time of their submission.
-  ///
-  /// - Returns: nil when the query begins behind a job that the tenant does not have.
+  /// As ``JournalStore`` says.
   public func page(_ query: JobQuery, tenant: String) throws(JournalError) -> JobPage? {
     try JournalError.wrap("list jobs") {
       try database.read { db in
