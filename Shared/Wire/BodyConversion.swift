@@ -9,6 +9,7 @@ extension Body {
     case .heartbeat(let message): try message.check(fields)
     case .heartbeatReply, .accepted: break
     case .switchModel(let model): try model.check(fields)
+    case .claim(let tasks): try Claim(tasks: tasks).check(fields)
     case .servedAdapters(let message): try message.check(fields)
     case .cancel(let reason), .draining(let reason), .goodbye(let reason): try fields.reason("reason", reason)
     case .failed(let status): try status.check(fields.inside("status"))
@@ -41,6 +42,9 @@ extension Body {
     case .switchModel(let model):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_SWITCH_MODEL
       envelope.switch_model = model.pointer(arena)
+    case .claim(let tasks):
+      envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_CLAIM
+      envelope.claim = Claim(tasks: tasks).pointer(arena)
     case .servedAdapters(let message):
       envelope.body_case = QWENIMAGE__V1__ENVELOPE__BODY_SERVED_ADAPTERS
       envelope.served_adapters = message.pointer(arena)
@@ -131,6 +135,9 @@ extension Body {
       self = .failed(try .required(envelope.failed.pointee.status, "status", of: fields.inside("failed")))
     case QWENIMAGE__V1__ENVELOPE__BODY_SWITCH_MODEL:
       self = .switchModel(try .required(envelope.switch_model, "switch_model", of: fields))
+    case QWENIMAGE__V1__ENVELOPE__BODY_CLAIM:
+      let claim: Claim = try .required(envelope.claim, "claim", of: fields)
+      self = .claim(claim.tasks)
     case QWENIMAGE__V1__ENVELOPE__BODY_SERVED_ADAPTERS:
       self = .servedAdapters(try .required(envelope.served_adapters, "served_adapters", of: fields))
     case QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_REQUEST:

@@ -76,6 +76,8 @@ public enum Body: Sendable, Equatable {
   case cancel(reason: String)
   /// Gateway → worker: drain, and load this one of your standby models.
   case switchModel(ModelIdentity)
+  /// Gateway → worker: what runs of these tasks is this gateway's from now on.
+  case claim([TaskReference])
   /// Worker → gateway: the adapters that it has now.
   case servedAdapters(AdapterAnnouncement)
   /// Worker → gateway: send no more tasks.
@@ -119,6 +121,7 @@ public enum Body: Sendable, Equatable {
     case .accepted: "accepted"
     case .cancel: "cancel"
     case .switchModel: "switch_model"
+    case .claim: "claim"
     case .servedAdapters: "served_adapters"
     case .draining: "draining"
     case .goodbye: "goodbye"

@@ -58,7 +58,7 @@ public enum WireCodec {
     let envelope: Envelope = try first.withUnsafeBytes { bytes throws(WireError) in
       // The version comes first: the rest may mean something else in another one. A broken message is left to the
       // scanner.
-      let (header, isComplete) = scanHeader(bytes)
+      let (header, isComplete, body) = scanHeader(bytes)
       guard header.protocolVersion == Envelope.protocolVersion || header.protocolVersion == 0 && !isComplete else {
         throw .unsupportedVersion(found: header.protocolVersion, supported: Envelope.protocolVersion)
       }
@@ -69,6 +69,9 @@ public enum WireCodec {
         throw .malformed(field: "envelope", reason: "protobuf-c cannot unpack it")
       }
       defer { qwenimage__v1__envelope__free_unpacked(message, nil) }
+      if message.pointee.body_case == QWENIMAGE__V1__ENVELOPE__BODY__NOT_SET, let body {
+        throw .unknownBody(number: body)
+      }
       return try read(message.pointee, frames: frames, limits: limits)
     }
     try check(envelope, limits)
@@ -198,9 +201,16 @@ extension WireCodec {
     return tensor
   }
 
-  /// Walks the outermost fields only, as far as they can be read.
-  private static func scanHeader(_ bytes: UnsafeRawBufferPointer) -> (header: Header, isComplete: Bool) {
+  /// Bodies have numbers from this on.
+  private static let firstBody: UInt32 = 16
+
+  /// Walks the outermost fields only, as far as they can be read. `body` is the number of the last one that may be a
+  /// body, known or not.
+  private static func scanHeader(
+    _ bytes: UnsafeRawBufferPointer
+  ) -> (header: Header, isComplete: Bool, body: UInt32?) {
     var header = Header()
+    var body: UInt32?
     var reader = ProtobufReader(bytes)
     do {
       while !reader.isAtEnd {
@@ -208,12 +218,14 @@ extension WireCodec {
         case (1, .varint): header.protocolVersion = UInt32(clamping: try reader.varint(""))
         case (2, .varint): header.messageID = try reader.varint("")
         case (4, .lengthDelimited): header.task = taskReference(try reader.lengthDelimited(""))
-        case (_, let wireType): _ = try reader.skip(wireType, "")
+        case (let number, let wireType):
+          if number >= firstBody, wireType == .lengthDelimited { body = number }
+          _ = try reader.skip(wireType, "")
         }
       }
-      return (header, true)
+      return (header, true, body)
     } catch {
-      return (header, false)
+      return (header, false, body)
     }
   }
 

@@ -18,6 +18,8 @@ public enum WireError: Error, Sendable, Equatable {
   case notAName(field: String, value: String)
   /// A required field is absent.
   case missing(field: String)
+  /// A message of a later version: the field of the envelope that holds it.
+  case unknownBody(number: UInt32)
   /// A value outside what the field allows.
   case outOfRange(field: String, value: String, allowed: String)
   /// A tensor's bytes are not those that its sender described.
@@ -43,6 +45,7 @@ extension WireError: CustomStringConvertible {
     case .notAName(let field, let value):
       "\(field): \(value.prefix(80)), but a name of a–z, 0–9 and hyphens is required"
     case .missing(let field): "\(field): missing"
+    case .unknownBody(let number): "body: field \(number), which is not known"
     case .outOfRange(let field, let value, let allowed): "\(field): \(value), but \(allowed) is required"
     case .checksumMismatch(let tensor, let described, let computed):
       "tensor \(tensor): CRC-32 \(described) described, \(computed) computed"
@@ -60,6 +63,7 @@ extension WireError: CustomStringConvertible {
       .unknownValue(let field, _), .notAName(let field, _), .missing(let field), .outOfRange(let field, _, _):
       field
     case .unsupportedVersion: "protocol_version"
+    case .unknownBody: "body"
     case .checksumMismatch(let tensor, _, _), .sizeMismatch(let tensor, _, _): tensor
     case .frameCount, .brokenSeal: "message"
     }
@@ -69,7 +73,7 @@ extension WireError: CustomStringConvertible {
   public var status: Status {
     let code: StatusCode =
       switch self {
-      case .unsupportedVersion: .unimplemented
+      case .unsupportedVersion, .unknownBody: .unimplemented
       case .checksumMismatch, .brokenSeal: .dataLoss
       default: .invalidArgument
       }

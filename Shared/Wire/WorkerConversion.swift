@@ -56,6 +56,7 @@ extension Register: WireMessage {
     message.n_standby_cards = standbyCards.count
     message.standby_cards = arena.array(standbyCards.map { $0.pointer(arena) })
     message.assists = assists ? 1 : 0
+    message.takes_claims = takesClaims ? 1 : 0
   }
 
   init(_ message: Qwenimage__V1__Register, _ fields: FieldCheck) throws(WireError) {
@@ -69,6 +70,7 @@ extension Register: WireMessage {
       running: try TaskReference.list(message.running, message.n_running, "running", of: fields),
       standbyCards: try ModelCard.list(message.standby_cards, message.n_standby_cards, "standby_cards", of: fields))
     assists = message.assists != 0
+    takesClaims = message.takes_claims != 0
   }
 
   /// The stages that 0.1 knows by number.

@@ -26,6 +26,8 @@ public struct Register: Sendable, Equatable {
   public var standbyCards: [ModelCard]
   /// Whether the worker takes part in ``Exchange``: as an assistant, and with one.
   public var assists = false
+  /// Whether the worker understands `Body.claim`.
+  public var takesClaims = false
 
   /// See the properties.
   public init(

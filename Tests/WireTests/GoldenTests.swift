@@ -84,6 +84,9 @@ struct GoldenTests {
     .accepted,
     .cancel(reason: "client went away"),
     .switchModel(ModelIdentity(id: "m", fingerprint: "f")),
+    .claim([
+      TaskReference(jobID: "j", taskID: "1", attempt: 3), TaskReference(jobID: "k", taskID: "2.1", attempt: .max),
+    ]),
     .servedAdapters(
       AdapterAnnouncement(
         sessionID: "s-9", total: 300, offset: 256,

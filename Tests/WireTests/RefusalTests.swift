@@ -230,6 +230,18 @@ struct RefusalTests {
     #expect(some.error == .tooMany(field: "unknown fields", count: 65, limit: 64))
   }
 
+  @Test("a message of a later version is told apart from one without a body, and still names its task")
+  func unknownBody() {
+    let task = Bytes().text(1, "job").text(2, "1").number(3, 2)
+    let later = Bytes.envelope.nested(4, task).nested(99, Bytes().text(1, "x"))
+    #expect(later.error == .unknownBody(number: 99))
+    #expect(later.error?.status == Status(.unimplemented, "body: field 99, which is not known", field: "body"))
+    #expect(WireCodec.header(of: FrameBuffer(copying: later.bytes)).task?.jobID == "job")
+    // Fields that are no messages, or that a known body has come with, are skipped.
+    #expect(Bytes.envelope.number(99, 1).error == .missing(field: "body"))
+    #expect(accepted.nested(99, Bytes()).error == nil)
+  }
+
   @Test("lists and envelopes beyond the limits")
   func lists() {
     let descriptors = Bytes(bytes: accepted.bytes + Array(repeating: [0x3A, 0x00], count: 100_000).flatMap { $0 })
@@ -285,6 +297,9 @@ struct RefusalTests {
       (.denoiseResponse(DenoiseResponse(steps: 4, computeSeconds: .infinity)), "denoise_response.compute_seconds"),
       (.cancel(reason: String(repeating: "r", count: 5000)), "cancel.reason"),
       (.switchModel(ModelIdentity(id: "", fingerprint: "f")), "switch_model.model_id"),
+      (.claim([]), "claim.tasks"),
+      (.claim([TaskReference(jobID: "j", taskID: "t", attempt: 0)]), "claim.tasks[0].attempt"),
+      (.claim(Array(repeating: GoldenTests.task, count: 257)), "claim.tasks"),
       (.registered(Registered(sessionID: "s", heartbeatIntervalMs: 1000, leaseMs: 10)), "registered.lease_ms"),
     ]
     for (body, field) in refused {

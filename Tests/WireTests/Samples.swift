@@ -23,7 +23,7 @@ extension FrameBuffer {
 
 /// Draws envelopes of every kind, with values from the whole range that each field allows.
 struct EnvelopeGenerator {
-  static let bodyKinds = 23
+  static let bodyKinds = 24
   var random: SeededGenerator
 
   init(seed: UInt64) { random = SeededGenerator(seed: seed) }
@@ -76,6 +76,7 @@ struct EnvelopeGenerator {
           precedingDraws: integer(0...64), mask: maybe { $0.preparedImage() }))
     case 18: .encodeImageResponse(EncodeImageResponse(size: size(), computeSeconds: seconds()))
     case 21: .exchange(exchange())
+    case 22: .claim([task()] + many(5) { $0.task() })
     case 19: .switchModel(ModelIdentity(id: identifier(), fingerprint: identifier()))
     case 20: .servedAdapters(announcement())
     default: .runResponse(RunResponse(parameters: parameters(), computeSeconds: seconds()))
@@ -110,6 +111,7 @@ struct EnvelopeGenerator {
       softwareVersion: text(100),
       running: many(5) { $0.task() }, standbyCards: many(2) { $0.card() })
     register.assists = flag()
+    register.takesClaims = flag()
     return register
   }
 

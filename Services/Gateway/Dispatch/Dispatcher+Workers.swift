@@ -57,7 +57,7 @@ extension Dispatcher {
     send(Envelope(body: .switchModel(model)), to: worker)
   }
 
-  private func send(_ envelope: Envelope, to worker: WorkerID) {
+  func send(_ envelope: Envelope, to worker: WorkerID) {
     guard let session = workers.session(worker) else { return }
     outbox.append(envelope, worker: worker, peer: session.peer)
   }
@@ -132,9 +132,8 @@ extension Dispatcher {
       .runResponse:
       takeAnswer(envelope, session)
     case .exchange(let message): passOn(message, envelope, from: session)
-    case .register, .registered, .heartbeatReply, .cancel, .switchModel, .encodeRequest, .denoiseRequest,
-      .decodeRequest,
-      .encodeImageRequest, .runRequest:
+    case .register, .registered, .heartbeatReply, .cancel, .claim, .switchModel, .encodeRequest, .denoiseRequest,
+      .decodeRequest, .encodeImageRequest, .runRequest:
       answer(.failed(Status(.unimplemented, "a gateway takes no \(envelope.body.name)")), to: envelope, at: peer)
     }
   }
@@ -173,6 +172,7 @@ extension Dispatcher {
           running: running,
           foreignCount: register.running.count - running.count, keepsConnection: earlier == register.workerID)))
     workers.update(scheduler.status(now: now))
+    repeatClaims(to: session)
   }
 
   private func take(_ heartbeat: Heartbeat, _ envelope: Envelope, _ session: WorkerDirectory.Session) {
@@ -338,6 +338,8 @@ extension Dispatcher {
     let envelope = Envelope(
       inReplyTo: id == 0 ? nil : id, task: malformed.header.task, body: .failed(malformed.error.status))
     outbox.append(envelope, worker: session?.id, peer: peer)
+    // What a later version says besides is no reason to give the attempt up.
+    if case .unknownBody = malformed.error { return }
     guard let session, let attempt = malformed.header.task?.attemptID else { return }
     let name = session.register.workerID
     process(

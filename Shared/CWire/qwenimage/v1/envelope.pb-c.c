@@ -52,7 +52,7 @@ void   qwenimage__v1__envelope__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__envelope__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[30] =
+static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors[31] =
 {
   {
     "protocol_version",
@@ -271,6 +271,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "claim",
+    28,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__Envelope, body_case),
+    offsetof(Qwenimage__V1__Envelope, claim),
+    &qwenimage__v1__claim__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "encode_request",
     32,
     PROTOBUF_C_LABEL_NONE,
@@ -418,29 +430,30 @@ static const ProtobufCFieldDescriptor qwenimage__v1__envelope__field_descriptors
 static const unsigned qwenimage__v1__envelope__field_indices_by_name[] = {
   11,   /* field[11] = accepted */
   12,   /* field[12] = cancel */
+  18,   /* field[18] = claim */
   4,   /* field[4] = deadline_unix_ms */
-  24,   /* field[24] = decode_request */
-  25,   /* field[25] = decode_response */
-  20,   /* field[20] = denoise_request */
-  22,   /* field[22] = denoise_response */
+  25,   /* field[25] = decode_request */
+  26,   /* field[26] = decode_response */
+  21,   /* field[21] = denoise_request */
+  23,   /* field[23] = denoise_response */
   13,   /* field[13] = draining */
-  26,   /* field[26] = encode_image_request */
-  27,   /* field[27] = encode_image_response */
-  18,   /* field[18] = encode_request */
-  19,   /* field[19] = encode_response */
-  23,   /* field[23] = exchange */
+  27,   /* field[27] = encode_image_request */
+  28,   /* field[28] = encode_image_response */
+  19,   /* field[19] = encode_request */
+  20,   /* field[20] = encode_response */
+  24,   /* field[24] = exchange */
   15,   /* field[15] = failed */
   14,   /* field[14] = goodbye */
   9,   /* field[9] = heartbeat */
   10,   /* field[10] = heartbeat_reply */
   2,   /* field[2] = in_reply_to */
   1,   /* field[1] = message_id */
-  21,   /* field[21] = progress */
+  22,   /* field[22] = progress */
   0,   /* field[0] = protocol_version */
   8,   /* field[8] = registered */
   7,   /* field[7] = registration */
-  28,   /* field[28] = run_request */
-  29,   /* field[29] = run_response */
+  29,   /* field[29] = run_request */
+  30,   /* field[30] = run_response */
   17,   /* field[17] = served_adapters */
   16,   /* field[16] = switch_model */
   3,   /* field[3] = task */
@@ -452,12 +465,12 @@ static const ProtobufCIntRange qwenimage__v1__envelope__number_ranges[8 + 1] =
   { 1, 0 },
   { 16, 7 },
   { 23, 13 },
-  { 32, 18 },
-  { 48, 20 },
-  { 64, 24 },
-  { 72, 26 },
-  { 80, 28 },
-  { 0, 30 }
+  { 32, 19 },
+  { 48, 21 },
+  { 64, 25 },
+  { 72, 27 },
+  { 80, 29 },
+  { 0, 31 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
 {
@@ -467,7 +480,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__envelope__descriptor =
   "Qwenimage__V1__Envelope",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Envelope),
-  30,
+  31,
   qwenimage__v1__envelope__field_descriptors,
   qwenimage__v1__envelope__field_indices_by_name,
   8,  qwenimage__v1__envelope__number_ranges,

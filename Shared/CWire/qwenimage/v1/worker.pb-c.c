@@ -412,6 +412,51 @@ void   qwenimage__v1__cancel__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__cancel__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   qwenimage__v1__claim__init
+                     (Qwenimage__V1__Claim         *message)
+{
+  static const Qwenimage__V1__Claim init_value = QWENIMAGE__V1__CLAIM__INIT;
+  *message = init_value;
+}
+size_t qwenimage__v1__claim__get_packed_size
+                     (const Qwenimage__V1__Claim *message)
+{
+  assert(message->base.descriptor == &qwenimage__v1__claim__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t qwenimage__v1__claim__pack
+                     (const Qwenimage__V1__Claim *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &qwenimage__v1__claim__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t qwenimage__v1__claim__pack_to_buffer
+                     (const Qwenimage__V1__Claim *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &qwenimage__v1__claim__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Qwenimage__V1__Claim *
+       qwenimage__v1__claim__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Qwenimage__V1__Claim *)
+     protobuf_c_message_unpack (&qwenimage__v1__claim__descriptor,
+                                allocator, len, data);
+}
+void   qwenimage__v1__claim__free_unpacked
+                     (Qwenimage__V1__Claim *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &qwenimage__v1__claim__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   qwenimage__v1__switch_model__init
                      (Qwenimage__V1__SwitchModel         *message)
 {
@@ -592,7 +637,7 @@ void   qwenimage__v1__failed__free_unpacked
   assert(message->base.descriptor == &qwenimage__v1__failed__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors[13] =
+static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors[14] =
 {
   {
     "worker_id",
@@ -750,6 +795,18 @@ static const ProtobufCFieldDescriptor qwenimage__v1__register__field_descriptors
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "takes_claims",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Register, takes_claims),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__register__field_indices_by_name[] = {
   12,   /* field[12] = assists */
@@ -764,12 +821,13 @@ static const unsigned qwenimage__v1__register__field_indices_by_name[] = {
   1,   /* field[1] = stage */
   10,   /* field[10] = stage_name */
   11,   /* field[11] = standby_cards */
+  13,   /* field[13] = takes_claims */
   0,   /* field[0] = worker_id */
 };
 static const ProtobufCIntRange qwenimage__v1__register__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 13 }
+  { 0, 14 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
 {
@@ -779,7 +837,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
   "Qwenimage__V1__Register",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Register),
-  13,
+  14,
   qwenimage__v1__register__field_descriptors,
   qwenimage__v1__register__field_indices_by_name,
   1,  qwenimage__v1__register__number_ranges,
@@ -1282,6 +1340,44 @@ const ProtobufCMessageDescriptor qwenimage__v1__cancel__descriptor =
   qwenimage__v1__cancel__field_indices_by_name,
   1,  qwenimage__v1__cancel__number_ranges,
   (ProtobufCMessageInit) qwenimage__v1__cancel__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor qwenimage__v1__claim__field_descriptors[1] =
+{
+  {
+    "tasks",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Qwenimage__V1__Claim, n_tasks),
+    offsetof(Qwenimage__V1__Claim, tasks),
+    &qwenimage__v1__task_reference__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned qwenimage__v1__claim__field_indices_by_name[] = {
+  0,   /* field[0] = tasks */
+};
+static const ProtobufCIntRange qwenimage__v1__claim__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor qwenimage__v1__claim__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "qwenimage.v1.Claim",
+  "Claim",
+  "Qwenimage__V1__Claim",
+  "qwenimage.v1",
+  sizeof(Qwenimage__V1__Claim),
+  1,
+  qwenimage__v1__claim__field_descriptors,
+  qwenimage__v1__claim__field_indices_by_name,
+  1,  qwenimage__v1__claim__number_ranges,
+  (ProtobufCMessageInit) qwenimage__v1__claim__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor qwenimage__v1__switch_model__field_descriptors[2] =

@@ -44,6 +44,7 @@ typedef enum {
   QWENIMAGE__V1__ENVELOPE__BODY_FAILED = 25,
   QWENIMAGE__V1__ENVELOPE__BODY_SWITCH_MODEL = 26,
   QWENIMAGE__V1__ENVELOPE__BODY_SERVED_ADAPTERS = 27,
+  QWENIMAGE__V1__ENVELOPE__BODY_CLAIM = 28,
   QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_REQUEST = 32,
   QWENIMAGE__V1__ENVELOPE__BODY_ENCODE_RESPONSE = 33,
   QWENIMAGE__V1__ENVELOPE__BODY_DENOISE_REQUEST = 48,
@@ -104,6 +105,7 @@ struct  Qwenimage__V1__Envelope
     Qwenimage__V1__Failed *failed;
     Qwenimage__V1__SwitchModel *switch_model;
     Qwenimage__V1__ServedAdapters *served_adapters;
+    Qwenimage__V1__Claim *claim;
     Qwenimage__V1__EncodeRequest *encode_request;
     Qwenimage__V1__EncodeResponse *encode_response;
     Qwenimage__V1__DenoiseRequest *denoise_request;

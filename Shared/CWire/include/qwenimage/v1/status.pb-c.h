@@ -61,7 +61,8 @@ struct  Qwenimage__V1__Status
    */
   char *message;
   /*
-   * The request field, parameter or tensor at fault ("steps", "latents"); empty when none is.
+   * The request field, parameter or tensor at fault ("steps", "latents"), or with RESOURCE_EXHAUSTED what there is not
+   * enough of ("credits"); empty when none is.
    */
   char *field;
 };

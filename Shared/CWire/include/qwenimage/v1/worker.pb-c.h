@@ -27,6 +27,7 @@ typedef struct Qwenimage__V1__Heartbeat Qwenimage__V1__Heartbeat;
 typedef struct Qwenimage__V1__HeartbeatReply Qwenimage__V1__HeartbeatReply;
 typedef struct Qwenimage__V1__Accepted Qwenimage__V1__Accepted;
 typedef struct Qwenimage__V1__Cancel Qwenimage__V1__Cancel;
+typedef struct Qwenimage__V1__Claim Qwenimage__V1__Claim;
 typedef struct Qwenimage__V1__SwitchModel Qwenimage__V1__SwitchModel;
 typedef struct Qwenimage__V1__Draining Qwenimage__V1__Draining;
 typedef struct Qwenimage__V1__Goodbye Qwenimage__V1__Goodbye;
@@ -99,10 +100,14 @@ struct  Qwenimage__V1__Register
    * Whether the worker takes part in Exchange: as an assistant, and with one.
    */
   protobuf_c_boolean assists;
+  /*
+   * Whether the worker understands Claim; others are not sent it.
+   */
+  protobuf_c_boolean takes_claims;
 };
 #define QWENIMAGE__V1__REGISTER__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__register__descriptor) \
-    , (char *)protobuf_c_empty_string, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0,NULL, (char *)protobuf_c_empty_string, 0,NULL, 0 }
+    , (char *)protobuf_c_empty_string, QWENIMAGE__V1__STAGE_KIND__STAGE_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0,NULL, (char *)protobuf_c_empty_string, 0,NULL, 0, 0 }
 
 
 /*
@@ -198,7 +203,8 @@ struct  Qwenimage__V1__TaskActivity
 
 
 /*
- * Worker to gateway, every heartbeat interval.
+ * Worker to gateway, every heartbeat interval; and at once when its free credits change by what it does for another
+ * gateway. `running` names what it does for this gateway.
  */
 struct  Qwenimage__V1__Heartbeat
 {
@@ -256,6 +262,22 @@ struct  Qwenimage__V1__Cancel
 
 
 /*
+ * Gateway to worker: it has taken over the jobs of another gateway, with these attempts among them. Those that the
+ * worker runs, or has an answer of that is not sent yet, are this gateway's from now on, whichever it has them from: a
+ * Cancel of the other one is not obeyed any more. If there are any, the worker sends Register again, which names them.
+ */
+struct  Qwenimage__V1__Claim
+{
+  ProtobufCMessage base;
+  size_t n_tasks;
+  Qwenimage__V1__TaskReference **tasks;
+};
+#define QWENIMAGE__V1__CLAIM__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__claim__descriptor) \
+    , 0,NULL }
+
+
+/*
  * Gateway to worker: one of its standby models.
  */
 struct  Qwenimage__V1__SwitchModel
@@ -296,7 +318,8 @@ struct  Qwenimage__V1__Goodbye
 
 
 /*
- * Either way: the end of what `in_reply_to` or the task names.
+ * Either way: the end of what `in_reply_to` or the task names. A worker answers a task for which it has no free credit
+ * with RESOURCE_EXHAUSTED and the field "credits": that is no fault of its own, and no attempt at the task.
  */
 struct  Qwenimage__V1__Failed
 {
@@ -479,6 +502,25 @@ Qwenimage__V1__Cancel *
 void   qwenimage__v1__cancel__free_unpacked
                      (Qwenimage__V1__Cancel *message,
                       ProtobufCAllocator *allocator);
+/* Qwenimage__V1__Claim methods */
+void   qwenimage__v1__claim__init
+                     (Qwenimage__V1__Claim         *message);
+size_t qwenimage__v1__claim__get_packed_size
+                     (const Qwenimage__V1__Claim   *message);
+size_t qwenimage__v1__claim__pack
+                     (const Qwenimage__V1__Claim   *message,
+                      uint8_t             *out);
+size_t qwenimage__v1__claim__pack_to_buffer
+                     (const Qwenimage__V1__Claim   *message,
+                      ProtobufCBuffer     *buffer);
+Qwenimage__V1__Claim *
+       qwenimage__v1__claim__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   qwenimage__v1__claim__free_unpacked
+                     (Qwenimage__V1__Claim *message,
+                      ProtobufCAllocator *allocator);
 /* Qwenimage__V1__SwitchModel methods */
 void   qwenimage__v1__switch_model__init
                      (Qwenimage__V1__SwitchModel         *message);
@@ -584,6 +626,9 @@ typedef void (*Qwenimage__V1__Accepted_Closure)
 typedef void (*Qwenimage__V1__Cancel_Closure)
                  (const Qwenimage__V1__Cancel *message,
                   void *closure_data);
+typedef void (*Qwenimage__V1__Claim_Closure)
+                 (const Qwenimage__V1__Claim *message,
+                  void *closure_data);
 typedef void (*Qwenimage__V1__SwitchModel_Closure)
                  (const Qwenimage__V1__SwitchModel *message,
                   void *closure_data);
@@ -612,6 +657,7 @@ extern const ProtobufCMessageDescriptor qwenimage__v1__heartbeat__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__heartbeat_reply__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__accepted__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__cancel__descriptor;
+extern const ProtobufCMessageDescriptor qwenimage__v1__claim__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__switch_model__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__draining__descriptor;
 extern const ProtobufCMessageDescriptor qwenimage__v1__goodbye__descriptor;
