@@ -11,7 +11,10 @@ import Wire
 /// All that happens goes through one mailbox and is handled in order. Computing happens on threads of its own.
 public actor Worker: Service {
   enum Event: Sendable {
-    case link(Int, DealerEvent)
+    case link(LinkID, DealerEvent)
+    /// The addresses of a gateway's name.
+    case resolved(Int, Result<[String], NameResolutionError>)
+    case tellCredits
     case progress(TaskReference, Body, [WireTensor])
     case finished(TaskReference, Result<StageOutput, Status>)
     case tick
@@ -33,7 +36,14 @@ public actor Worker: Service {
   private let events: AsyncStream<Event>
   let metrics: WorkerMetrics
   var logger: Logger
-  var links: [WorkerLink] = []
+  var links: [LinkID: WorkerLink] = [:]
+  var lastLink = 0
+  /// Of links that are open and not read yet.
+  var newReaders: [LinkReader] = []
+  var names = GatewayNames([], every: .zero)
+  /// Shared by all links.
+  var context: TransportContext?
+  var isTellingCreditsLater = false
   var running: [TaskReference: RunningTask] = [:]
   var pending: [TaskReference: PendingAnswer] = [:]
   var phase = Phase.serving
@@ -81,18 +91,8 @@ public actor Worker: Service {
   public nonisolated func drain(reason: String) { mailbox.yield(.drain(reason: reason)) }
 
   private func serve() async throws {
-    var acknowledgements: [AsyncStream<Void>] = []
     do {
-      for endpoint in configuration.gateways {
-        var dealer = DealerConfiguration(endpoint: endpoint, security: configuration.security)
-        dealer.options = configuration.transport
-        dealer.time = time
-        dealer.logger = logger
-        let (stream, handled) = AsyncStream.makeStream(of: Void.self)
-        acknowledgements.append(stream)
-        let socket = try await DealerSocket(dealer)
-        links.append(WorkerLink(endpoint: endpoint, socket: socket, handled: handled, heardAt: time.elapsed))
-      }
+      try await openLinks()
     } catch {
       await leave()
       throw error
@@ -100,17 +100,7 @@ public actor Worker: Service {
     compute = ComputeThreads(count: configuration.credits, name: stage.name.text)
     logger.info(
       "worker started", metadata: ["gateways": "\(configuration.gateways)", "credits": "\(configuration.credits)"])
-    await withTaskGroup(of: Void.self) { group in
-      for (index, acknowledgement) in acknowledgements.enumerated() {
-        let socket = links[index].socket
-        group.addTask { [mailbox] in
-          var handled = acknowledgement.makeAsyncIterator()
-          for await event in socket.events {
-            mailbox.yield(.link(index, event))
-            guard await handled.next() != nil else { return }
-          }
-        }
-      }
+    await withDiscardingTaskGroup { group in
       let (ticks, tickHandled) = AsyncStream.makeStream(of: Void.self)
       self.tickHandled = tickHandled
       group.addTask { [mailbox, configuration, time] in
@@ -120,26 +110,38 @@ public actor Worker: Service {
           guard await handled.next() != nil else { return }
         }
       }
+      startReaders(in: &group)
       for await event in events {
         await handle(event)
         if phase == .left { break }
+        startReaders(in: &group)
       }
       group.cancelAll()
     }
     await leave()
   }
 
+  private func startReaders(in group: inout DiscardingTaskGroup) {
+    for reader in newReaders { group.addTask { [mailbox] in await reader.run(mailbox) } }
+    newReaders = []
+  }
+
   private func handle(_ event: Event) async {
     switch event {
-    case .link(let index, let event):
-      await handle(event, link: index)
-      links[index].handled.yield()
+    case .link(let id, let event):
+      // Of a link that is closed, nothing counts.
+      guard links[id] != nil else { return }
+      await handle(event, link: id)
+      links[id]?.handled.yield()
+    case .resolved(let index, let result): await take(result, of: index)
+    case .tellCredits: isTellingCreditsLater = false
     case .progress(let reference, let body, let tensors): await report(reference, body, tensors)
     case .finished(let reference, let result): await finish(reference, result)
     case .tick: await tick()
     case .drain(let reason): await startDraining(reason: reason)
     }
     await continueDraining()
+    await tellCredits()
     if case .tick = event { tickHandled?.yield() }
   }
 
@@ -149,71 +151,69 @@ public actor Worker: Service {
     for task in running.values { task.context.cancel(Status(.unavailable, "the worker is leaving")) }
     compute?.stop()
     mailbox.finish()
-    for link in links {
-      link.handled.finish()
-      await link.socket.close()
+    for id in linkIDs {
+      links[id]?.handled.finish()
+      await links[id]?.socket.close()
     }
+    context = nil
     configuration.healthFile.map { HealthFile(path: $0).remove() }
     logger.info("worker left", metadata: ["tasks_done": "\(tasksDone)", "tasks_failed": "\(tasksFailed)"])
   }
 
   // MARK: - Time
 
+  /// In the order in which they were opened.
+  var linkIDs: [LinkID] { links.keys.sorted() }
+
   private func tick() async {
     let now = time.elapsed
-    for index in links.indices { await lookAfter(link: index, now) }
+    askForNames()
+    for id in linkIDs { await lookAfter(link: id, now) }
+    await closeUnwantedLinks()
     for reference in pending.keys.sorted(by: { $0.description < $1.description }) { await deliver(reference) }
-    let registered = links.count { $0.registered != nil }
+    let registered = links.values.count { $0.registered != nil }
     metrics.registeredGateways(registered)
     metrics.running(running.count)
     writeHealth(registered, now)
   }
 
-  private func lookAfter(link index: Int, _ now: Duration) async {
-    let silence = now - links[index].heardAt
-    switch links[index].session {
+  private func lookAfter(link id: LinkID, _ now: Duration) async {
+    guard let link = links[id] else { return }
+    let silence = now - link.heardAt
+    switch link.session {
     case .disconnected: break
-    case .unregistered(let retryAt): if now >= retryAt { await register(link: index) }
+    case .unregistered(let retryAt): if now >= retryAt { await register(link: id) }
     case .registering(let since):
-      if now - since >= .milliseconds(configuration.registrationRetryMs) { await register(link: index) }
+      if now - since >= .milliseconds(configuration.registrationRetryMs) { await register(link: id) }
     case .open(let registered):
       if silence >= .milliseconds(registered.leaseMs) {
         // The gateway has no session of ours any more, whether it is there or not.
-        logger.warning("the gateway is silent, registering again", metadata: ["gateway": "\(links[index].endpoint)"])
-        await register(link: index)
-      } else if now >= links[index].heartbeatAt {
-        links[index].heartbeatAt = now + .milliseconds(registered.heartbeatIntervalMs)
-        await send(Envelope(body: .heartbeat(heartbeat(registered, now))), link: index)
+        logger.warning("the gateway is silent, registering again", metadata: ["gateway": "\(link.endpoint)"])
+        names.askSoon(now: now)
+        await register(link: id)
+      } else if link.saidAssists != assists {
+        await register(link: id)
+      } else if now >= link.heartbeatAt {
+        links[id]?.heartbeatAt = now + .milliseconds(registered.heartbeatIntervalMs)
+        await sendHeartbeat(registered, link: id, now)
       }
-      await announceAdapters(link: index)
+      await announceAdapters(link: id)
     }
-    if links[index].needsRenewal(now, retryMs: configuration.registrationRetryMs) {
-      let endpoint = links[index].endpoint
-      logger.warning("nothing is heard from the gateway, connecting anew", metadata: ["gateway": "\(endpoint)"])
-      links[index].renewed = (now, (links[index].renewed?.count ?? 0) + 1)
-      await links[index].socket.reconnect()
+    if let link = links[id], link.needsRenewal(now, retryMs: configuration.registrationRetryMs) {
+      logger.warning("nothing is heard from the gateway, connecting anew", metadata: ["gateway": "\(link.endpoint)"])
+      links[id]?.renewed = (now, (link.renewed?.count ?? 0) + 1)
+      await link.socket.reconnect()
     }
-    if silence > .milliseconds(links[index].leaseMs + configuration.orphanTimeoutMs) { abandonTasks(of: index) }
+    if silence > .milliseconds(link.leaseMs + configuration.orphanTimeoutMs) { abandonTasks(of: id) }
   }
 
-  private func abandonTasks(of link: Int) {
+  private func abandonTasks(of link: LinkID) {
     for task in running.values where task.link == link && !task.context.isCancelled {
       logger.warning("giving a task up: its gateway is gone", metadata: ["task": "\(task.reference)"])
       task.context.cancel(Status(.unavailable, "the gateway is gone"))
     }
     pending = pending.filter { $0.value.link != link }
   }
-
-  private func heartbeat(_ registered: Registered, _ now: Duration) -> Heartbeat {
-    let process = ProcessStatistics.current()
-    let tasks = running.values.sorted { $0.reference.description < $1.reference.description }
-    return Heartbeat(
-      sessionID: registered.sessionID, freeCredits: freeCredits, residentBytes: process.residentBytes,
-      peakResidentBytes: process.peakResidentBytes, tasksDone: tasksDone, tasksFailed: tasksFailed,
-      running: tasks.map { $0.activity(now) }, draining: phase != .serving)
-  }
-
-  var freeCredits: Int { phase == .serving ? max(0, configuration.credits - running.count) : 0 }
 
   private func writeHealth(_ registered: Int, _ now: Duration) {
     guard let path = configuration.healthFile else { return }
@@ -238,8 +238,8 @@ public actor Worker: Service {
     let stopAt = model == nil ? time.elapsed + .milliseconds(configuration.drainGraceMs) : Self.never
     phase = .draining(reason: reason, stopAt: stopAt, leaveAt: stopAt + .milliseconds(configuration.stopWaitMs))
     logger.info("draining", metadata: ["reason": "\(reason)", "running": "\(running.count)"])
-    for index in links.indices where links[index].registered != nil {
-      await send(Envelope(body: .draining(reason: reason)), link: index)
+    for id in linkIDs where links[id]?.registered != nil {
+      await send(Envelope(body: .draining(reason: reason)), link: id)
     }
   }
 
@@ -261,8 +261,8 @@ public actor Worker: Service {
           body: .failed(status)),
         link: task.link)
     }
-    for index in links.indices where links[index].registered != nil {
-      await send(Envelope(body: .goodbye(reason: reason)), link: index)
+    for id in linkIDs where links[id]?.registered != nil {
+      await send(Envelope(body: .goodbye(reason: reason)), link: id)
     }
     phase = .left
   }

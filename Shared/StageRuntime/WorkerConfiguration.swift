@@ -5,7 +5,11 @@ import Transport
 
 /// How a worker presents itself and whom it serves.
 public struct WorkerConfiguration: Sendable {
-  /// The gateways' addresses; the worker connects to each and serves all.
+  /// The most gateways that a worker connects to.
+  public static let maxLinks = 32
+
+  /// The gateways' addresses; the worker connects to each and serves all. A host name that has several addresses stands
+  /// for as many gateways, which have one CURVE key.
   public var gateways: [String]
   /// Whom to trust.
   public var security: DealerSecurity
@@ -27,8 +31,14 @@ public struct WorkerConfiguration: Sendable {
   public var stopWaitMs = 10_000
   /// An unanswered registration is repeated after this; a refused one too.
   public var registrationRetryMs = 3000
-  /// Tasks of a gateway that has been silent for longer than its lease and this are given up.
+  /// Tasks of a gateway that has been silent for longer than the lease that it gave the worker and this are given up.
+  /// Until then it, or another gateway that takes its jobs over, may claim them: longer than the lease that gateways
+  /// have on their jobs in a shared journal, and the time it takes to read them.
   public var orphanTimeoutMs = 60_000
+  /// How often the addresses of gateways' names are looked at; besides, when a connection is lost.
+  public var resolveIntervalMs = 10_000
+  /// Finds them.
+  public var resolver: any NameResolver = SystemNameResolver()
   /// Where the worker's state is written for `--health`; nil: nowhere.
   public var healthFile: String?
   /// How often time-dependent matters are looked after.
@@ -50,12 +60,16 @@ public struct WorkerConfiguration: Sendable {
     guard Set(gateways).count == gateways.count else {
       throw WorkerConfigurationError(setting: "gateways", reason: "an address is listed twice")
     }
+    guard gateways.count <= Self.maxLinks else {
+      throw WorkerConfigurationError(
+        setting: "gateways", reason: "\(gateways.count) addresses, but at most \(Self.maxLinks) are possible")
+    }
     let ranges: [(String, Int, ClosedRange<Int>)] = [
       ("credits", credits, 1...1024), ("drainGraceMs", drainGraceMs, 0...86_400_000),
       ("stopWaitMs", stopWaitMs, 0...3_600_000),
       ("registrationRetryMs", registrationRetryMs, 10...3_600_000),
       ("orphanTimeoutMs", orphanTimeoutMs, 0...86_400_000),
-      ("tickMs", tickMs, 1...10_000),
+      ("resolveIntervalMs", resolveIntervalMs, 1000...3_600_000), ("tickMs", tickMs, 1...10_000),
     ]
     for (setting, value, range) in ranges where !range.contains(value) {
       throw WorkerConfigurationError(

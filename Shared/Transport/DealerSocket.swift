@@ -31,7 +31,7 @@ public actor DealerSocket {
   private var log: RateLimitedLog
   private var lastMessageID: UInt64 = 0
   private var isConnected = false
-  private let endpoint: String
+  private var endpoint: String
   /// inproc has no handshake and tells of no connections.
   private var isInproc: Bool { endpoint.hasPrefix("inproc:") }
   private let time: any TimeSource
@@ -89,6 +89,19 @@ public actor DealerSocket {
     thread.wake()
   }
 
+  /// Connects to `endpoint` instead, where the same gateway is to be found now. What was sent and has not left is lost.
+  ///
+  /// - Throws: when it is no endpoint; then nothing has changed.
+  public func move(to endpoint: String) throws(TransportError) {
+    guard let core = thread.core else { throw .closed }
+    _ = try Endpoint(endpoint)
+    try core.disconnect(self.endpoint)
+    self.endpoint = endpoint
+    noteLoss()
+    connectAgain()
+    thread.wake()
+  }
+
   /// Disconnects, waits for the linger time at most until what was sent has left, and ends `events`.
   public func close() {
     retry?.cancel()
@@ -103,7 +116,9 @@ public actor DealerSocket {
       throw .plaintextRefused(endpoint: configuration.endpoint)
     }
     let context = try configuration.context.orNew(configuration.options)
-    let core = try SocketCore(type: ZMQ_DEALER, context: context, options: configuration.options)
+    var options = configuration.options
+    if configuration.endpoint.contains("[") { options.ipv6 = true }
+    let core = try SocketCore(type: ZMQ_DEALER, context: context, options: options)
     do throws(TransportError) {
       if case .curve(let keys, let server) = configuration.security {
         try core.set(ZMQ_CURVE_SERVERKEY, server.z85, "CURVE_SERVERKEY")

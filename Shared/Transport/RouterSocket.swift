@@ -101,7 +101,9 @@ public actor RouterSocket {
       throw .invalidEndpoint("", reason: "a router needs at least one endpoint")
     }
     let context = try configuration.context.orNew(configuration.options)
-    let core = try SocketCore(type: ZMQ_ROUTER, context: context, options: configuration.options)
+    var options = configuration.options
+    if configuration.endpoints.contains(where: { $0.contains("[") }) { options.ipv6 = true }
+    let core = try SocketCore(type: ZMQ_ROUTER, context: context, options: options)
     do throws(TransportError) {
       if case .curve(let keys, let allowList) = configuration.security {
         try ZAPHandler.start(

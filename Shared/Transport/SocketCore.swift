@@ -95,10 +95,15 @@ final class SocketCore {
   /// Connects again to an endpoint that ZeroMQ may have given up; one it has not given up is left first, so that there
   /// is one connection in the end.
   func reconnect(_ endpoint: String) throws(TransportError) {
+    try disconnect(endpoint)
+    try connect(endpoint)
+  }
+
+  /// Leaves an endpoint, which ZeroMQ may have given up before.
+  func disconnect(_ endpoint: String) throws(TransportError) {
     guard zmq_disconnect(socket, endpoint) == 0 || zmq_errno() == ENOENT else {
       throw .lastError("disconnect \(endpoint)")
     }
-    try connect(endpoint)
   }
 
   /// Closes the socket and, when nothing else uses it, ends the context, which waits for the linger time at most.

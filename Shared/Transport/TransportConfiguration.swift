@@ -27,7 +27,7 @@ public struct SocketOptions: Sendable {
   public var maxReconnectIntervalMs = 5000
   /// Threads that move bytes and encrypt; used when the socket makes its own context.
   public var ioThreads = 1
-  /// Whether to use IPv6 too.
+  /// Whether to use IPv6 too; endpoints with IPv6 addresses in brackets do so anyway.
   public var ipv6 = false
   /// What messages may hold; the largest frame is also ZeroMQ's MAXMSGSIZE.
   public var limits = WireLimits()
@@ -76,7 +76,7 @@ public struct RouterConfiguration: Sendable {
 
 /// How a worker connects.
 public struct DealerConfiguration: Sendable {
-  /// The gateway's address; a host name is resolved again on every reconnection.
+  /// The gateway's address; a host name is resolved again on every reconnection, to one of its addresses.
   public var endpoint: String
   /// Whom to trust.
   public var security: DealerSecurity
