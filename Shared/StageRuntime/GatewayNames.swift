@@ -3,7 +3,7 @@ import Transport
 
 /// What is known of the addresses of the configured gateways. It decides when names are asked for again, and asks
 /// nobody.
-struct GatewayNames {
+package struct GatewayNames {
   private struct Entry {
     let address: GatewayAddress
     /// As last resolved, each once; of an address that is no name, itself.
@@ -15,13 +15,13 @@ struct GatewayNames {
   }
 
   /// What a name's new addresses mean.
-  struct Change: Equatable {
+  package struct Change: Equatable {
     /// Those that it did not have before.
-    var added: [String]
+    package var added: [String]
     /// Those that it has no more.
-    var removed: [String]
+    package var removed: [String]
     /// Whether it had one address and has another one now: the gateway has moved.
-    var isMove: Bool
+    package var isMove: Bool
   }
 
   /// Names are not asked for more often than this, whatever happens to connections.
@@ -33,19 +33,19 @@ struct GatewayNames {
   /// - Parameters:
   ///   - addresses: as configured.
   ///   - interval: how often a name's addresses are looked at again.
-  init(_ addresses: [GatewayAddress], every interval: Duration) {
+  package init(_ addresses: [GatewayAddress], every interval: Duration) {
     self.interval = interval
     entries = addresses.map { Entry(address: $0, endpoints: $0.name == nil ? [$0.text] : []) }
   }
 
   /// All endpoints, each once, in the order of the configuration.
-  var endpoints: [String] {
+  package var endpoints: [String] {
     var seen: Set<String> = []
     return entries.flatMap(\.endpoints).filter { seen.insert($0).inserted }
   }
 
   /// The addresses whose names are to be resolved now. They are not due again before ``note(_:of:now:)``.
-  mutating func due(now: Duration) -> [(index: Int, name: String)] {
+  package mutating func due(now: Duration) -> [(index: Int, name: String)] {
     entries.indices.compactMap { index in
       let entry = entries[index]
       guard let name = entry.address.name, !entry.isAsked, now >= entry.askAt else { return nil }
@@ -56,7 +56,7 @@ struct GatewayNames {
   }
 
   /// Has names resolved soon: a gateway is lost, and may be found elsewhere.
-  mutating func askSoon(now: Duration) {
+  package mutating func askSoon(now: Duration) {
     for index in entries.indices where entries[index].address.name != nil {
       let soon = entries[index].askedAt.map { max(now, $0 + Self.shortestPause) } ?? now
       entries[index].askAt = min(entries[index].askAt, soon)
@@ -64,7 +64,7 @@ struct GatewayNames {
   }
 
   /// Takes the addresses of the name number `index`; nil: they are not known, and stay what they were.
-  mutating func note(_ found: [String]?, of index: Int, now: Duration) -> Change? {
+  package mutating func note(_ found: [String]?, of index: Int, now: Duration) -> Change? {
     entries[index].isAsked = false
     guard let found, !found.isEmpty else {
       let pause = Self.shortestPause * (1 << min(entries[index].failures, 10))

@@ -4,6 +4,13 @@ import Transport
 // Links come and go with the addresses of the gateways' names.
 
 extension Worker {
+  /// Where its links go, in the order of the text.
+  package var linkEndpoints: [String] { links.values.map(\.endpoint).sorted() }
+  /// Links whose gateways may send tasks.
+  package var registeredLinks: Int { links.values.count { $0.registered != nil } }
+  /// Answers that could not be sent yet.
+  package var unsentAnswers: Int { pending.count }
+
   /// Opens the links whose addresses are known from the start, and has the names resolved.
   ///
   /// - Throws: `TransportError` when an address or a key is no good.
@@ -81,7 +88,7 @@ extension Worker {
   /// Opens the links that are missing. Those that no name leads to any more are closed when they are of no use.
   private func followNames() async {
     let wanted = names.endpoints
-    for id in linkIDs { links[id]?.isWanted = links[id].map { wanted.contains($0.endpoint) } ?? false }
+    for (id, link) in links { links[id]?.isWanted = wanted.contains(link.endpoint) }
     await closeUnwantedLinks()
     let existing = Set(links.values.map(\.endpoint))
     var left = 0

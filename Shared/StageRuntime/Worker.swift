@@ -171,7 +171,7 @@ public actor Worker: Service {
     for id in linkIDs { await lookAfter(link: id, now) }
     await closeUnwantedLinks()
     for reference in pending.keys.sorted(by: { $0.description < $1.description }) { await deliver(reference) }
-    let registered = links.values.count { $0.registered != nil }
+    let registered = registeredLinks
     metrics.registeredGateways(registered)
     metrics.running(running.count)
     writeHealth(registered, now)

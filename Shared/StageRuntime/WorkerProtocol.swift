@@ -72,12 +72,13 @@ extension Worker {
       running: Array(tasks(of: id).prefix(WireLimits().maxListElements)), standbyCards: configuration.standbyCards)
     registration.assists = assists
     registration.takesClaims = true
-    links[id]?.saidAssists = assists
+    links[id]?.saidAssists = registration.assists
     let now = time.elapsed
     let envelope = Envelope(body: .register(registration), tensors: stage.registrationTensors)
     if let messageID = await send(envelope, link: id) {
       links[id]?.session = .registering(since: now)
-      links[id]?.registrations = (links[id]?.registrations?.lowerBound ?? messageID)...messageID
+      let first = links[id]?.registrations?.lowerBound ?? messageID
+      links[id]?.registrations = first...messageID
     } else {
       links[id]?.session = .unregistered(retryAt: now + .milliseconds(configuration.registrationRetryMs))
     }
