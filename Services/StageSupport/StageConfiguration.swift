@@ -49,6 +49,10 @@ public struct StageConfiguration: SettingGroup {
   public var batch = BatchLimits(maxItems: 8, maxWeight: 1024, wait: .milliseconds(3))
   /// How long running tasks may continue after SIGTERM.
   public var drainGrace = Duration.seconds(30)
+  /// How often the addresses of gateways' names are looked at.
+  public var resolveInterval = Duration.seconds(10)
+  /// How long tasks of a lost gateway are kept for whoever takes its jobs over.
+  public var orphanTimeout = Duration.seconds(60)
   /// Where `--health` finds the worker's state.
   public var healthFile = ""
   /// Where Prometheus finds the metrics, HOST:PORT; empty: nowhere.
@@ -109,7 +113,15 @@ public struct StageConfiguration: SettingGroup {
     threads = await reader.integer(
       "compute.threads", threads, in: 0...4096, "compute threads; 0: one per processor that the worker may use")
     gateways = await reader.list(
-      "worker.gateways", gateways, "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas")
+      "worker.gateways", gateways,
+      "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas; "
+        + "a name with several addresses is one gateway at each")
+    resolveInterval = await reader.seconds(
+      "worker.resolveSeconds", resolveInterval, in: 1...3600,
+      "how often the addresses of gateways' names are looked at, besides when a gateway is lost")
+    orphanTimeout = await reader.seconds(
+      "worker.orphanTimeoutSeconds", orphanTimeout, in: 0...86_400,
+      "how long tasks of a lost gateway are kept, beyond its lease, for it or for one that takes its jobs over")
     secretKeyFile = await reader.text("worker.secretKeyFile", secretKeyFile, "file with this worker's CURVE key pair")
     gatewayKeyFile = await reader.text(
       "worker.gatewayKeyFile", gatewayKeyFile, "file with the gateways' CURVE public key")
@@ -144,6 +156,10 @@ public struct StageConfiguration: SettingGroup {
         "model.standbyDirectories names \(standbyDirectories.count) directories; the limit is \(Self.standbyMax)")
     }
     if gateways.isEmpty { reader.complain("worker.gateways is empty: there would be no gateway to serve") }
+    if gateways.count > WorkerConfiguration.maxLinks {
+      reader.complain(
+        "worker.gateways has \(gateways.count) addresses; the limit is \(WorkerConfiguration.maxLinks)")
+    }
   }
 
   /// Compute threads to start.
@@ -174,6 +190,8 @@ public struct StageConfiguration: SettingGroup {
     if credits > 0 { worker.credits = credits }
     worker.softwareVersion = SoftwareVersion.current
     worker.drainGraceMs = Int(drainGrace / .milliseconds(1))
+    worker.resolveIntervalMs = Int(resolveInterval / .milliseconds(1))
+    worker.orphanTimeoutMs = Int(orphanTimeout / .milliseconds(1))
     worker.healthFile = healthFile.isEmpty ? nil : healthFile
     return worker
   }

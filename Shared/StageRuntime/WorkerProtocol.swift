@@ -194,6 +194,8 @@ extension Worker {
       throw Status(.deadlineExceeded, "the deadline passed \(nowMs - deadline) ms before the task arrived")
     }
     guard running.count < configuration.credits else {
+      // It believes otherwise.
+      links[id]?.owesCredits = true
       throw Status(.resourceExhausted, "all \(configuration.credits) credits are in use", field: "credits")
     }
     return reference

@@ -83,8 +83,13 @@ struct GatewaysTests {
         let status = try await gateway.refusal(of: Envelope(task: task("c"), body: denoise(steps: 1)), at: peer)
         #expect(status.code == .resourceExhausted && status.field == "credits")
       }
+      // It believed that there are credits, and learns how many there are.
+      try await time.untilAsleep(for: .milliseconds(8))
+      time.advance(by: .milliseconds(8))
+      for gateway in gateways { #expect(try await gateway.nextHeartbeat().freeCredits == 0) }
       gate.open("a")
       #expect(try await gateways[0].conversation(task("a")).last?.body == .denoiseResponse(DenoiseResponse(steps: 2)))
+      try await time.untilAsleep(for: .milliseconds(8))
       time.advance(by: .milliseconds(8))
       #expect(try await news(2) == 1)
       let half = try await gateways[1].nextHeartbeat()

@@ -172,7 +172,6 @@ extension Dispatcher {
           running: running,
           foreignCount: register.running.count - running.count, keepsConnection: earlier == register.workerID)))
     workers.update(scheduler.status(now: now))
-    repeatClaims(to: session)
   }
 
   private func take(_ heartbeat: Heartbeat, _ envelope: Envelope, _ session: WorkerDirectory.Session) {

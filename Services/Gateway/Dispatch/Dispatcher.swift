@@ -34,8 +34,6 @@ public actor Dispatcher: Service {
   /// Results that are being completed off this actor. Their workers are done with them and do not report them any
   /// more; to the scheduler they still run.
   var completions: [AttemptID: (worker: WorkerID, task: Task<Void, Never>)] = [:]
-  /// Attempts of other gateways' that workers were told to be this one's.
-  var claims = OpenClaims()
   private var metrics: DispatcherMetrics
   /// Why no more jobs are accepted; nil: they are.
   var closedReason: Status?
