@@ -67,6 +67,8 @@ struct TaskTests {
       let status = try #require(refused["d"])
       #expect(status.code == .resourceExhausted && status.message.contains("3"))
       #expect(started.value == 3 && refused.count == 1)
+      try await gateway.settle(peer)
+      #expect(await gateway.heartbeats.map(\.freeCredits) == [0], "who asks too much is told at once")
       try await time.pass(5)
       let busy = try await gateway.nextHeartbeat()
       #expect(busy.running.map(\.task) == ["a", "b", "c"].map { task($0) })
