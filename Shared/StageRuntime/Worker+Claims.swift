@@ -6,19 +6,19 @@ import Wire
 
 extension Worker {
   /// Gives a gateway the tasks that it claims, whether they run or their answers wait, and names them to it by
-  /// registering again.
-  func yield(_ references: [TaskReference], to id: LinkID, claim messageID: UInt64) async {
+  /// registering again. Without the number of a Claim it is the same gateway by another link.
+  func yield(_ references: [TaskReference], to id: LinkID, claim messageID: UInt64?) async {
     var moved: [TaskReference] = []
     var earlier: Set<LinkID> = []
     for reference in references {
       if let task = running[reference], task.link != id {
         earlier.insert(task.link)
         running[reference]?.link = id
-        running[reference]?.requestMessageID = messageID
+        if let messageID { running[reference]?.requestMessageID = messageID }
       } else if let answer = pending[reference], answer.link != id {
         earlier.insert(answer.link)
         pending[reference]?.link = id
-        pending[reference]?.envelope.inReplyTo = messageID
+        if let messageID { pending[reference]?.envelope.inReplyTo = messageID }
       } else {
         continue
       }

@@ -109,6 +109,23 @@ extension Worker {
       metadata: ["left": "\(left)", "limit": "\(WorkerConfiguration.maxLinks)"])
   }
 
+  // MARK: - Two ways to one gateway
+
+  /// Whether a link to the gateway of this name is open.
+  func hasSession(with gateway: String) -> Bool { links.values.contains { $0.registered?.gatewayID == gateway } }
+
+  /// A gateway that a worker registers with again, over another link, ends the earlier session. That link is not used
+  /// any more, or the two would end each other's sessions for ever.
+  func retireTwin(of id: LinkID, _ gateway: String) async {
+    let twins = linkIDs.filter { $0 != id && links[$0]?.registered?.gatewayID == gateway }
+    guard !gateway.isEmpty, let twin = twins.first, let endpoint = links[twin]?.endpoint else { return }
+    logger.warning(
+      "a gateway is reached by two addresses, one is enough",
+      metadata: ["gateway": "\(links[id]?.endpoint ?? "")", "unused": "\(endpoint)"])
+    links[twin]?.session = .redundant(gatewayID: gateway)
+    await yield(tasks(of: twin), to: id, claim: nil)
+  }
+
   /// Closes links that lead nowhere, as soon as they have neither a session nor tasks.
   func closeUnwantedLinks() async {
     for id in linkIDs {

@@ -183,6 +183,9 @@ public actor Worker: Service {
     switch link.session {
     case .disconnected: break
     case .unregistered(let retryAt): if now >= retryAt { await register(link: id) }
+    case .redundant(let gateway):
+      // Its other link is gone.
+      if !hasSession(with: gateway) { await register(link: id) }
     case .registering(let since):
       if now - since >= .milliseconds(configuration.registrationRetryMs) { await register(link: id) }
     case .open(let registered):

@@ -20,6 +20,8 @@ struct WorkerLink {
     case registering(since: Duration)
     /// The gateway may send tasks.
     case open(Registered)
+    /// The gateway of this name has a session by another link, which has ended the one by this link.
+    case redundant(gatewayID: String)
   }
 
   /// Where the gateway is.
@@ -59,6 +61,7 @@ struct WorkerLink {
   /// Whether the connection is to be made anew: without a session, nothing was heard for as long as four registrations
   /// take, then twice as long each time, up to sixteen.
   func needsRenewal(_ now: Duration, retryMs: Int) -> Bool {
+    if case .redundant = session { return false }
     let quiet = now - max(heardAt, renewed?.at ?? heardAt)
     return registered == nil && quiet >= .milliseconds(retryMs * (4 << min(renewed?.count ?? 0, 2)))
   }

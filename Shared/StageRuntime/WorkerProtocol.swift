@@ -97,6 +97,7 @@ extension Worker {
   private func open(_ registered: Registered, inReplyTo: UInt64?, link id: LinkID) async {
     guard let inReplyTo, links[id]?.registrations?.contains(inReplyTo) == true else { return }
     links[id]?.session = .open(registered)
+    await retireTwin(of: id, registered.gatewayID)
     links[id]?.renewed = nil
     links[id]?.leaseMs = registered.leaseMs
     links[id]?.announcedRevision = ServedAdapters.none.revision

@@ -121,6 +121,7 @@ extension Registered: WireMessage {
     try fields.identifier("session_id", sessionID)
     try fields.range("heartbeat_interval_ms", heartbeatIntervalMs, 1...3_600_000)
     try fields.range("lease_ms", leaseMs, heartbeatIntervalMs...86_400_000)
+    try fields.label("gateway_id", gatewayID)
   }
 
   func fill(_ message: inout Qwenimage__V1__Registered, _ arena: CArena) {
@@ -128,12 +129,14 @@ extension Registered: WireMessage {
     message.heartbeat_interval_ms = UInt32(heartbeatIntervalMs)
     message.lease_ms = UInt32(leaseMs)
     message.takes_adapters = takesAdapters ? 1 : 0
+    message.gateway_id = arena.text(gatewayID)
   }
 
   init(_ message: Qwenimage__V1__Registered, _ fields: FieldCheck) {
     self.init(
       sessionID: String(field: message.session_id), heartbeatIntervalMs: Int(message.heartbeat_interval_ms),
-      leaseMs: Int(message.lease_ms), takesAdapters: message.takes_adapters != 0)
+      leaseMs: Int(message.lease_ms), takesAdapters: message.takes_adapters != 0,
+      gatewayID: String(field: message.gateway_id))
   }
 }
 

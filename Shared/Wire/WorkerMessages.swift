@@ -59,9 +59,14 @@ public struct Registered: Sendable, Equatable {
   public var leaseMs: Int
   /// Whether the gateway understands `AdapterAnnouncement`.
   public var takesAdapters: Bool
+  /// Names this run of the gateway, which may be reached by several addresses; empty: it does not say.
+  public var gatewayID: String
 
   /// See the properties.
-  public init(sessionID: String, heartbeatIntervalMs: Int, leaseMs: Int, takesAdapters: Bool = false) {
+  public init(
+    sessionID: String, heartbeatIntervalMs: Int, leaseMs: Int, takesAdapters: Bool = false, gatewayID: String = ""
+  ) {
+    self.gatewayID = gatewayID
     self.sessionID = sessionID
     self.heartbeatIntervalMs = heartbeatIntervalMs
     self.leaseMs = leaseMs

@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.request
 
-from cluster import PATIENCE_SECONDS, Cluster, Terminal, free_port, wait_until
+from cluster import PATIENCE_SECONDS, STAGES, Cluster, Terminal, free_port, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "Tests/Support"))
@@ -104,11 +104,46 @@ def test_openai_client():
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 
-def request(cluster, seed, steps=8):
+def request(cluster, seed, steps=8, url=None):
     body = json.dumps({"prompt": f"a blue star {seed % 7}", "seed": seed, "num_inference_steps": steps}).encode()
-    call = urllib.request.Request(f"{cluster.url}/v1/images/generations", body, {"Content-Type": "application/json"})
+    call = urllib.request.Request(f"{url or cluster.url}/v1/images/generations", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(call, timeout=120) as response:
         return base64.b64decode(json.load(response)["data"][0]["b64_json"])
+
+
+def test_gateways_that_share_workers():
+    """Two gateways, each with a journal of its own, and workers that serve both: neither disturbs the other's tasks, and a worker that
+    leaves tells both."""
+    cluster = Cluster(BINARIES, NANO)
+    ports, http = [cluster.worker_port, free_port()], [cluster.http_port, free_port()]
+    addresses = ",".join(f"tcp://127.0.0.1:{port}" for port in ports)
+    cluster.stage_settings = {stage: {"worker-gateways": addresses} for stage in STAGES}
+    with cluster:
+        cluster.settings = {
+            "http-port": http[1], "cluster-endpoints": f"tcp://127.0.0.1:{ports[1]}", "journal-path": cluster.folder / "other.journal"}
+        first = cluster.processes.pop("gateway")
+        cluster.start_gateway()
+        cluster.processes["other"], cluster.processes["gateway"] = cluster.processes["gateway"], first
+        second = cluster.start("denoiser")
+        cluster.url = f"http://127.0.0.1:{http[1]}"
+        cluster.wait(lambda: len(cluster.workers("denoiser")) == 2, "both denoisers there")
+
+        def draw(index):
+            return request(cluster, index // 2, 30, f"http://127.0.0.1:{http[index % 2]}")
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            images = list(pool.map(draw, range(80)))
+            assert images[::2] == images[1::2]
+            jobs = [pool.submit(draw, index) for index in range(40)]
+            assert cluster.stop(second, signal.SIGTERM) == 0
+            assert [job.result() for job in jobs] == images[:40]
+        workers = [name for name in cluster.processes if name not in ("gateway", "other")] + [second]
+        for name in workers:
+            assert cluster.log(name).count('"registered"') == 2, cluster.log(name)
+            assert "cancelling a task" not in cluster.log(name), cluster.log(name)
+        # The gateways write to one log.
+        log = cluster.log("gateway")
+        assert log.count("worker draining") == 2 and "quarantined" not in log, log
 
 
 def test_jobs_that_share_a_denoiser():

@@ -207,6 +207,36 @@ struct GatewaysTests {
     await left.close()
   }
 
+  @Test("a gateway that is reached by two addresses has one session, which has the tasks of both")
+  func twoWays() async throws {
+    let (first, second) = (try await ScriptedGateway(), try await ScriptedGateway())
+    let (time, gate) = (ManualTime(), Gate("a"))
+    let session = Registered(
+      sessionID: "s", heartbeatIntervalMs: 3_000_000, leaseMs: 4_000_000, gatewayID: "the same")
+    try await withWorker(gate.stage, quickConfiguration([first.endpoint, second.endpoint]), time: time) { worker, _ in
+      let earlier = try await first.nextRegistration()
+      try await first.reply(.registered(session), to: earlier)
+      try await first.startAndStep("a", on: earlier.peer)
+      try await second.reply(.registered(session), to: try await second.nextRegistration())
+      // It names the task by this link now.
+      let (peer, registration) = try await second.admitWorker(
+        heartbeatIntervalMs: 3_000_000, leaseMs: 4_000_000, gatewayID: session.gatewayID)
+      #expect(registration.running == [task("a")])
+      try await second.settle(peer)
+      #expect(await worker.registeredLinks == 1)
+      // It does not fight for the session.
+      try await time.pass(500)
+      try await first.settle(earlier.peer)
+      try await second.settle(peer)
+      await second.close()
+      try await until("the gateway is lost by this way") { await worker.registeredLinks == 0 }
+      try await time.pass(1)
+      let again = try await first.nextRegistration()
+      #expect(again.peer == earlier.peer)
+    }
+    await first.close()
+  }
+
   @Test("all gateways are told that it drains and leaves, each task's own one gets the answer")
   func drain() async throws {
     let gateways = [try await ScriptedGateway(), try await ScriptedGateway()]

@@ -99,14 +99,15 @@ actor ScriptedGateway {
   }
 
   /// Waits for a worker and lets it in.
-  func admitWorker(heartbeatIntervalMs: Int = 50, leaseMs: Int = 60_000) async throws -> (
-    peer: PeerID, registration: Register
-  ) {
+  func admitWorker(
+    heartbeatIntervalMs: Int = 50, leaseMs: Int = 60_000, gatewayID: String = ""
+  ) async throws -> (peer: PeerID, registration: Register) {
     admitted = [:]
     while true {
       let inbound = try await nextMessage()
       guard case .register(let registration) = inbound.envelope.body else { continue }
-      let registered = Registered(sessionID: "session", heartbeatIntervalMs: heartbeatIntervalMs, leaseMs: leaseMs)
+      let registered = Registered(
+        sessionID: "session", heartbeatIntervalMs: heartbeatIntervalMs, leaseMs: leaseMs, gatewayID: gatewayID)
       admitted[inbound.peer] = registered
       try await reply(.registered(registered), to: inbound)
       return (inbound.peer, registration)

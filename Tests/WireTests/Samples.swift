@@ -42,8 +42,9 @@ struct EnvelopeGenerator {
     case 0: .register(register())
     case 1:
       .registered(
-        Registered(sessionID: identifier(), heartbeatIntervalMs: integer(1...1000), leaseMs: integer(1000...86_400_000))
-      )
+        Registered(
+          sessionID: identifier(), heartbeatIntervalMs: integer(1...1000), leaseMs: integer(1000...86_400_000),
+          takesAdapters: flag(), gatewayID: text(200)))
     case 2: .heartbeat(heartbeat())
     case 3: .heartbeatReply
     case 4: .accepted

@@ -159,7 +159,8 @@ extension Dispatcher {
     let registered = Registered(
       sessionID: workers.sessionName(of: session.id),
       heartbeatIntervalMs: Int(configuration.heartbeatInterval / .milliseconds(1)),
-      leaseMs: Int(configuration.scheduling.lease / .milliseconds(1)), takesAdapters: true)
+      leaseMs: Int(configuration.scheduling.lease / .milliseconds(1)), takesAdapters: true,
+      gatewayID: workers.instance)
     answer(.registered(registered), to: envelope, at: peer)
     let running = register.running.compactMap(\.attemptID)
     process(

@@ -24,7 +24,7 @@ struct WorkerDirectory {
     var cards: [ModelCard] { [register.card] + register.standbyCards }
   }
 
-  private let instance: String
+  let instance: String
   private var lastID: UInt64 = 0
   private(set) var sessions: OrderedDictionary<WorkerID, Session> = [:]
   private var ids: [PeerID: WorkerID] = [:]

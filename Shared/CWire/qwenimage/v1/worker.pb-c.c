@@ -844,7 +844,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__register__descriptor =
   (ProtobufCMessageInit) qwenimage__v1__register__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor qwenimage__v1__registered__field_descriptors[4] =
+static const ProtobufCFieldDescriptor qwenimage__v1__registered__field_descriptors[5] =
 {
   {
     "session_id",
@@ -894,8 +894,21 @@ static const ProtobufCFieldDescriptor qwenimage__v1__registered__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "gateway_id",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Qwenimage__V1__Registered, gateway_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned qwenimage__v1__registered__field_indices_by_name[] = {
+  4,   /* field[4] = gateway_id */
   1,   /* field[1] = heartbeat_interval_ms */
   2,   /* field[2] = lease_ms */
   0,   /* field[0] = session_id */
@@ -904,7 +917,7 @@ static const unsigned qwenimage__v1__registered__field_indices_by_name[] = {
 static const ProtobufCIntRange qwenimage__v1__registered__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor qwenimage__v1__registered__descriptor =
 {
@@ -914,7 +927,7 @@ const ProtobufCMessageDescriptor qwenimage__v1__registered__descriptor =
   "Qwenimage__V1__Registered",
   "qwenimage.v1",
   sizeof(Qwenimage__V1__Registered),
-  4,
+  5,
   qwenimage__v1__registered__field_descriptors,
   qwenimage__v1__registered__field_indices_by_name,
   1,  qwenimage__v1__registered__number_ranges,

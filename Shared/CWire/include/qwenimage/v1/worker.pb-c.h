@@ -126,10 +126,15 @@ struct  Qwenimage__V1__Registered
    * Whether the gateway understands ServedAdapters.
    */
   protobuf_c_boolean takes_adapters;
+  /*
+   * Names this run of the gateway, so that a worker that reaches it by two addresses uses one. Empty in gateways that do
+   * not say it.
+   */
+  char *gateway_id;
 };
 #define QWENIMAGE__V1__REGISTERED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&qwenimage__v1__registered__descriptor) \
-    , (char *)protobuf_c_empty_string, 0, 0, 0 }
+    , (char *)protobuf_c_empty_string, 0, 0, 0, (char *)protobuf_c_empty_string }
 
 
 /*
