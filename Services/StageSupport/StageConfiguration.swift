@@ -51,7 +51,7 @@ public struct StageConfiguration: SettingGroup {
   public var drainGrace = Duration.seconds(30)
   /// How often the addresses of gateways' names are looked at.
   public var resolveInterval = Duration.seconds(10)
-  /// How long tasks of a lost gateway are kept for whoever takes its jobs over.
+  /// How long tasks of a lost gateway are kept for it, or for the one that takes its jobs over.
   public var orphanTimeout = Duration.seconds(60)
   /// Where `--health` finds the worker's state.
   public var healthFile = ""

@@ -1,11 +1,11 @@
 import ClusterCore
 import Transport
 
-/// What is known of the addresses of the configured gateways. It decides when names are asked for again, and asks
-/// nobody.
+/// What is known of the addresses of the configured gateways. It decides when names are asked for again, but
+/// does not ask.
 package struct GatewayNames {
   private struct Entry {
-    let address: GatewayAddress
+    let address: GatewayEndpoint
     /// As last resolved, each once; of an address that is no name, itself.
     var endpoints: [String]
     var isAsked = false
@@ -33,7 +33,7 @@ package struct GatewayNames {
   /// - Parameters:
   ///   - addresses: as configured.
   ///   - interval: how often a name's addresses are looked at again.
-  package init(_ addresses: [GatewayAddress], every interval: Duration) {
+  package init(_ addresses: [GatewayEndpoint], every interval: Duration) {
     self.interval = interval
     entries = addresses.map { Entry(address: $0, endpoints: $0.name == nil ? [$0.text] : []) }
   }

@@ -13,18 +13,18 @@ extension Worker {
     for id in links.keys where id != link { links[id]?.owesCredits = true }
   }
 
-  /// Tells the gateways that are to learn of free credits, each of them once in a while; what happens in between is
-  /// told together.
+  /// Tells the gateways that are to learn of free credits, each of them once in a while; one message says
+  /// all that has happened in between.
   func tellCredits() async {
     let now = time.elapsed
     var isEarly = false
     for id in linkIDs {
       guard let link = links[id], link.owesCredits, let registered = link.registered else { continue }
-      if let last = link.creditsToldAt, now - last < Self.creditPause {
+      if let last = link.creditsSentAt, now - last < Self.creditPause {
         isEarly = true
         continue
       }
-      links[id]?.creditsToldAt = now
+      links[id]?.creditsSentAt = now
       await sendHeartbeat(registered, link: id, now)
     }
     guard isEarly, !isTellingCreditsLater else { return }

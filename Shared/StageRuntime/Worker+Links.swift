@@ -15,7 +15,7 @@ extension Worker {
   ///
   /// - Throws: `TransportError` when an address or a key is no good.
   func openLinks() async throws {
-    let addresses = try configuration.gateways.map { text throws(TransportError) in try GatewayAddress(text) }
+    let addresses = try configuration.gateways.map { text throws(TransportError) in try GatewayEndpoint(text) }
     for address in addresses { try address.check(configuration.security) }
     names = GatewayNames(addresses, every: .milliseconds(configuration.resolveIntervalMs))
     context = try TransportContext(ioThreads: configuration.transport.ioThreads)

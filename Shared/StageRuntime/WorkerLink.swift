@@ -43,8 +43,8 @@ struct WorkerLink {
   var heartbeatAt = Duration.zero
   /// Whether free credits have changed since the gateway last learnt of them.
   var owesCredits = false
-  /// When the gateway was last told out of turn.
-  var creditsToldAt: Duration?
+  /// When they were last sent out of turn.
+  var creditsSentAt: Duration?
   /// The last lease that it granted.
   var leaseMs = 0
   var refusalLoggedAt: Duration?

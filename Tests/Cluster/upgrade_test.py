@@ -4,7 +4,7 @@ every accepted job has exactly one result, with the bytes that one process of ei
 
     upgrade_test.py OLD NEW [--jobs N] [--seed X] [--only TEST]
 
-OLD and NEW are directories of executables. Each test goes on until so many jobs are done and the upgrade is over.
+OLD and NEW are directories of executables. Each test ends when so many jobs are done and the upgrade is over.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def both(old, new):
 
 
 def run(cluster, requests, expected, upgrade, count):
-    """Clients go on until `upgrade` is over and `count` jobs are done; then all they have asked for must be there."""
+    """Clients continue until `upgrade` is over and `count` jobs are done; then all they have asked for must be there."""
     stop, over = threading.Event(), threading.Event()
     clients, done = Client(cluster.url, collections.Counter()), []
     start = time.monotonic()

@@ -74,7 +74,7 @@ struct GatewaysTests {
       try await gateways[1].startAndStep("b", on: peers[1])
       let busy = try await gateways[0].nextHeartbeat()
       #expect(busy.freeCredits == 0 && busy.running.map(\.task) == [task("a")])
-      // The third one was told a moment ago.
+      // The third one had a message a moment ago.
       try await gateways[2].settle(peers[2])
       try await time.untilAsleep(for: .milliseconds(8))
       time.advance(by: .milliseconds(8))
@@ -99,7 +99,7 @@ struct GatewaysTests {
     for gateway in gateways { await gateway.close() }
   }
 
-  @Test("many changes are told together")
+  @Test("one message says many changes")
   func coalescing() async throws {
     let (busy, idle) = (try await ScriptedGateway(), try await ScriptedGateway())
     let time = ManualTime()
@@ -237,7 +237,7 @@ struct GatewaysTests {
     await first.close()
   }
 
-  @Test("all gateways are told that it drains and leaves, each task's own one gets the answer")
+  @Test("all gateways learn that it drains and leaves, each task's own one gets the answer")
   func drain() async throws {
     let gateways = [try await ScriptedGateway(), try await ScriptedGateway()]
     let gate = Gate("a")

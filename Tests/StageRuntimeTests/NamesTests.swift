@@ -186,7 +186,7 @@ private struct Replicas {
   private let name = "tcp://gateways:5555"
 
   private func names(_ texts: [String]) throws -> GatewayNames {
-    GatewayNames(try texts.map { text throws(TransportError) in try GatewayAddress(text) }, every: .seconds(10))
+    GatewayNames(try texts.map { text throws(TransportError) in try GatewayEndpoint(text) }, every: .seconds(10))
   }
 
   @Test("addresses are places, names are asked for until they are known, and no place comes twice")

@@ -68,7 +68,7 @@ struct TaskTests {
       #expect(status.code == .resourceExhausted && status.message.contains("3"))
       #expect(started.value == 3 && refused.count == 1)
       try await gateway.settle(peer)
-      #expect(await gateway.heartbeats.map(\.freeCredits) == [0], "who asks too much is told at once")
+      #expect(await gateway.heartbeats.map(\.freeCredits) == [0], "who asks too much learns it at once")
       try await time.pass(5)
       let busy = try await gateway.nextHeartbeat()
       #expect(busy.running.map(\.task) == ["a", "b", "c"].map { task($0) })

@@ -22,19 +22,19 @@ struct NameResolverTests {
       ("tcp://localhost:5555", "localhost"), ("tcp://10.0.0.1:5555", nil), ("tcp://[::1]:5555", nil),
       ("tcp://10.0.0.2:0;10.0.0.1:5555", nil), ("ipc:///run/gateway.sock", nil), ("inproc://gateway", nil),
     ])
-  func names(text: String, name: String?) throws { #expect(try GatewayAddress(text).name == name) }
+  func names(text: String, name: String?) throws { #expect(try GatewayEndpoint(text).name == name) }
 
   @Test("a name's endpoints keep its port; plaintext beyond this machine is refused by the name")
   func endpoints() throws {
-    let address = try GatewayAddress("tcp://gateway:5555")
+    let address = try GatewayEndpoint("tcp://gateway:5555")
     #expect(address.endpoint(at: "10.0.0.1") == "tcp://10.0.0.1:5555")
     #expect(address.endpoint(at: "fe80::1%eth0") == "tcp://[fe80::1%eth0]:5555")
     #expect(throws: TransportError.plaintextRefused(endpoint: "tcp://gateway:5555")) {
       try address.check(.plaintext())
     }
     try address.check(.plaintext(allowRemote: true))
-    try GatewayAddress("tcp://localhost:5555").check(.plaintext())
-    #expect(throws: TransportError.self) { try GatewayAddress("tcp://gateway") }
+    try GatewayEndpoint("tcp://localhost:5555").check(.plaintext())
+    #expect(throws: TransportError.self) { try GatewayEndpoint("tcp://gateway") }
   }
 
   @Test("a dealer moves to where its gateway is now")

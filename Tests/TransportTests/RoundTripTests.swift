@@ -147,6 +147,8 @@ struct MessagingTests {
     peer.send([frame0] + Array(repeating: [], count: 100))
     peer.send([[UInt8](repeating: 0, count: 300_000)])
     peer.send([[]])
+    // The empty body, field 20, under a number that is not known yet.
+    peer.send([Array(frame0.dropLast(3)) + [0x9A, 0x06, 0x00]])
     peer.sendUnsealed([frame0])
     var flipped = frame0
     flipped[frame0.count - 1] ^= 1
@@ -163,6 +165,7 @@ struct MessagingTests {
       (.tooMany(field: "message: frames", count: maxFrames + 1, limit: maxFrames), 9),
       (.tooLarge(field: "envelope", bytes: 300_000, limit: 262_144), 0),
       (.unsupportedVersion(found: 0, supported: 1), 0),
+      (.unknownBody(number: 99), 9),
       (.brokenSeal(reason: "the last of 1 frames is no seal"), 9),
     ]
     for (error, messageID) in expected {

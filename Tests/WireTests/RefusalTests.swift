@@ -230,7 +230,7 @@ struct RefusalTests {
     #expect(some.error == .tooMany(field: "unknown fields", count: 65, limit: 64))
   }
 
-  @Test("a message of a later version is told apart from one without a body, and still names its task")
+  @Test("a message of a later version is not taken for one without a body, and still names its task")
   func unknownBody() {
     let task = Bytes().text(1, "job").text(2, "1").number(3, 2)
     let later = Bytes.envelope.nested(4, task).nested(99, Bytes().text(1, "x"))

@@ -127,8 +127,8 @@ struct  Qwenimage__V1__Registered
    */
   protobuf_c_boolean takes_adapters;
   /*
-   * Names this run of the gateway, so that a worker that reaches it by two addresses uses one. Empty in gateways that do
-   * not say it.
+   * Names this run of the gateway, so that a worker that reaches it by two addresses uses one. Empty: it does not
+   * say.
    */
   char *gateway_id;
 };

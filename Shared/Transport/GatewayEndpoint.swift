@@ -1,5 +1,5 @@
 /// Where gateways are found: one place, or a name that may stand for several.
-public struct GatewayAddress: Sendable, Hashable, CustomStringConvertible {
+public struct GatewayEndpoint: Sendable, Hashable, CustomStringConvertible {
   /// As it was configured, such as `tcp://gateways:5555`.
   public let text: String
   /// The host name to be resolved; nil: ``text`` is one place, as an IP address or a path is.
