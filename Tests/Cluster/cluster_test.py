@@ -126,17 +126,18 @@ def test_gateways_that_share_workers():
         cluster.processes["other"], cluster.processes["gateway"] = cluster.processes["gateway"], first
         second = cluster.start("denoiser")
         cluster.url = f"http://127.0.0.1:{http[1]}"
+        cluster.wait_until_ready()
         cluster.wait(lambda: len(cluster.workers("denoiser")) == 2, "both denoisers there")
 
         def draw(index):
             return request(cluster, index // 2, 30, f"http://127.0.0.1:{http[index % 2]}")
 
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            images = list(pool.map(draw, range(80)))
+            images = list(pool.map(draw, range(40)))
             assert images[::2] == images[1::2]
-            jobs = [pool.submit(draw, index) for index in range(40)]
+            jobs = [pool.submit(draw, index) for index in range(20)]
             assert cluster.stop(second, signal.SIGTERM) == 0
-            assert [job.result() for job in jobs] == images[:40]
+            assert [job.result() for job in jobs] == images[:20]
         workers = [name for name in cluster.processes if name not in ("gateway", "other")] + [second]
         for name in workers:
             assert cluster.log(name).count('"registered"') == 2, cluster.log(name)
