@@ -16,6 +16,8 @@ extension Worker {
   /// Tells the gateways that are to learn of free credits, each of them once in a while; one message says
   /// all that has happened in between.
   func tellCredits() async {
+    // One that drains has none, which its gateways know.
+    guard phase == .serving else { return }
     let now = time.elapsed
     var isEarly = false
     for id in linkIDs {
