@@ -1,6 +1,7 @@
 /// Limits and times that the state machine obeys.
 public struct SchedulingConfiguration: Hashable, Sendable {
-  /// Jobs that are admitted and not finished; more are refused with RESOURCE_EXHAUSTED.
+  /// Jobs that are admitted and not finished, those of the journal's other owners included, so that each owner can
+  /// adopt them all; more are refused with RESOURCE_EXHAUSTED.
   public var maxJobs = 256
   /// For tenants that the operator has not named.
   public var defaultTenant = TenantPolicy()
@@ -52,8 +53,19 @@ public struct SchedulingConfiguration: Hashable, Sendable {
   public var journalRetryDelay = Duration.milliseconds(500)
   /// The longest such pause.
   public var maxJournalRetryDelay = Duration.seconds(15)
-  /// After a restart a task whose attempt may still run waits this long for its worker before it goes to another one.
+  /// After a restart or an adoption a task whose attempt may still run waits this long for its worker before it goes to
+  /// another one.
   public var adoptionGrace = Duration.seconds(5)
+  /// An attempt that a worker runs and that is of no job here is left alone for this long, since its job may be about
+  /// to be adopted, here or by another owner of the journal; then the worker is asked to stop it. Zero for a journal of
+  /// its own.
+  public var strayGrace = Duration.zero
+  /// Pause after the fourth refusal in a row of workers without a free credit; doubles with each further one.
+  public var refusalDelay = Duration.milliseconds(50)
+  /// The longest such pause.
+  public var maxRefusalDelay = Duration.seconds(1)
+  /// How long a worker that has become free is left to other owners whose jobs come before those of this one.
+  public var yieldTime = Duration.milliseconds(250)
 
   /// The defaults.
   public init() {}

@@ -133,6 +133,16 @@ public enum Event: Hashable, Sendable {
   case journalRefused(JournalSequence, Status)
   /// What the journal knows of unfinished jobs, in the order in which they were admitted. Only as the first event.
   case restored([RestoredImageJob])
+  /// Jobs of an owner of the journal that has ended, which belong to this one now, in the order in which they were
+  /// admitted; they come after those that are here. Attempts that may still run are claimed, see ``Effect/claim``: a
+  /// worker that runs one registers again and names it.
+  case adopted([RestoredImageJob])
+  /// What the other owners of the journal whose leases hold said of themselves last, by their epochs, instead of what
+  /// was known of them.
+  case othersChanged([Int64: OwnerLoad])
+  /// The jobs are no longer this one's: the lease was given back, or another owner has ended it. Everything that is
+  /// known of them is dropped, without an entry of the journal; no job is accepted any more.
+  case disowned(Status)
   /// The tenants that the operator has named, instead of those named before. Others are treated as `defaultTenant`
   /// says.
   case tenantsChanged([Tenant])
@@ -239,6 +249,12 @@ public enum Effect: Hashable, Sendable {
   case image(ImageJobID, ImageJobEvent)
   /// The submission was refused; the job does not exist.
   case rejected(ImageJobID, Status)
+  /// The job, admitted or about to be, is no longer this owner's: no further event is about it. Whether it exists, and
+  /// what becomes of it, the journal knows.
+  case disowned(ImageJobID)
+  /// Ask the worker, in a Claim, whether it runs one of these attempts that another gateway has offered, or holds its
+  /// answer: then it registers again on this connection, and names them. At most ``Scheduler/maxClaims``.
+  case claim([AttemptID], at: WorkerID)
   /// Report what happened to a worker.
   case worker(WorkerID, WorkerEvent)
   /// The payload is not needed any more.

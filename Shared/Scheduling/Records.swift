@@ -33,6 +33,9 @@ struct WorkerSession: Hashable, Sendable {
 
   var freeCredits: Int { max(0, registration.credits - attempts.count - foreignCount) }
 
+  /// It has refused an offer: whatever is free was taken by another gateway, until it reports.
+  mutating func haveNoFreeCredits() { foreignCount = max(foreignCount, registration.credits - attempts.count) }
+
   /// Whether it gets no more tasks.
   var isLeaving: Bool { isDraining || switchAskedAt != nil }
 
@@ -74,6 +77,8 @@ struct Attempt: Hashable, Sendable {
   var missedReports = 0
   /// When a report missed it, or else when there could have been the first; reports that come all at once count once.
   var missedAt: Instant
+  /// Since when it is known as one of no job of this run, which the worker was not asked to stop yet.
+  var strayAt: Instant?
 
   init(offeredAt now: Instant, completedSteps: Int) {
     self.init(offeredAt: now, completedSteps: completedSteps, firstStep: completedSteps)
@@ -98,9 +103,11 @@ struct Attempt: Hashable, Sendable {
     self.state = .running
   }
 
-  init(revokedAt now: Instant) {
+  /// - Parameter isStray: whether its job may be adopted yet.
+  init(revokedAt now: Instant, isStray: Bool = false) {
     self.init(offeredAt: now, completedSteps: 0, firstStep: nil)
     self.state = .revoked
+    self.strayAt = isStray ? now : nil
   }
 }
 
@@ -119,6 +126,12 @@ struct ImageTask: Hashable, Sendable {
   var waiters: OrderedSet<ImageJobID>
   /// Number of the last attempt.
   var attemptNumber: UInt32 = 0
+  /// Of its next attempts, here.
+  var numbers = AttemptNumbers()
+  /// The number that the journal has, or is about to have, before it is offered.
+  var reservedNumber: UInt32?
+  /// Times in a row that a worker had no credit for it.
+  var refusals = 0
   /// Since the last new checkpoint.
   var failures: [Status] = []
   /// Names of the workers behind them.

@@ -16,6 +16,7 @@ extension Scheduler {
         guard let taskID, let task = tasks[taskID], case .ready(let notBefore) = task.state, notBefore <= now
         else { continue }
         if let worker = worker(for: task, now: now) {
+          guard reserveNumber(of: taskID) else { continue }
           offer(taskID, task, number: index, of: id, to: worker, now: now)
         } else {
           releaseAssistant(for: task, &releasing)
@@ -53,9 +54,11 @@ extension Scheduler {
     _ id: TaskID, _ task: ImageTask, number index: Int, of owner: ImageJobID, to worker: WorkerID, now: Instant
   ) {
     guard let job = jobs[owner] else { return }
-    let attempt = AttemptID(task: id, number: max(task.attemptNumber + 1, firstAttemptNumber))
+    var numbers = task.numbers
+    let attempt = AttemptID(task: id, number: numbers.next(after: task.attemptNumber))
     let deadlines = task.waiters.map { jobs[$0]?.submission.deadline }
     tasks[id]?.attemptNumber = attempt.number
+    if !claimable.isEmpty { claimable.remove(id) }
     tasks[id]?.state = .running(worker)
     workers[worker]?.attempts[attempt] = Attempt(offeredAt: now, completedSteps: task.checkpoint?.completedSteps ?? 0)
     let offer = Offer(

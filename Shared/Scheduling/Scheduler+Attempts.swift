@@ -124,8 +124,8 @@ extension Scheduler {
     if attempt.state == .offered, failure.code == .resourceExhausted || failure.code == .unavailable {
       // It has no capacity for the task, whatever its credits here say: not counted as a fault. Its next report brings
       // the credits up to date.
-      workers[worker]?.foreignCount += 1
-      retry(id, failure, by: name, isBlameless: true, now: now)
+      workers[worker]?.haveNoFreeCredits()
+      refuse(id, failure, by: name, now: now)
       return
     }
     workers[worker]?.tasksFailed += 1
@@ -137,6 +137,22 @@ extension Scheduler {
     if !record.isLeaving { countFault(of: worker, failure, now: now) }
     retry(id, failure, by: name, isBlameless: record.isLeaving, now: now)
   }
+
+  /// A worker had no credit for an offer. The others are tried at once, but after some refusals in a row not all at a
+  /// time: an offer may carry much, and they may all work for another gateway.
+  private mutating func refuse(_ id: AttemptID, _ failure: Status, by name: String, now: Instant) {
+    retry(id, failure, by: name, isBlameless: true, now: now)
+    guard let task = tasks[id.task], case .ready = task.state else { return }
+    tasks[id.task]?.refusals += 1
+    guard task.refusals >= Self.refusalsWithoutPause else { return }
+    let pause = doubled(
+      configuration.refusalDelay, times: task.refusals - Self.refusalsWithoutPause,
+      atMost: configuration.maxRefusalDelay)
+    tasks[id.task]?.state = .ready(notBefore: now + pause)
+  }
+
+  /// Refusals in a row after which a task waits before it is offered again.
+  private static let refusalsWithoutPause = 4
 
   /// Fails every job that waits for the task. A failure that blames a field of the stage's request blames the field of
   /// the client's request that it was made of: the same prompt may be the negative prompt of another job.
@@ -155,8 +171,7 @@ extension Scheduler {
     guard let task = tasks[id.task], task.attemptNumber == id.number else { return }
     var failures = task.failures
     if !isBlameless { failures.append(failure) }
-    let attemptsMade = max(task.attemptNumber, firstAttemptNumber) - firstAttemptNumber + 1
-    guard failures.count < configuration.maxAttempts, attemptsMade < Self.maxAttemptsPerRun - 1 else {
+    guard failures.count < configuration.maxAttempts, !AttemptNumbers.areUsedUp(after: task.attemptNumber) else {
       let reasons = failures.map(\.message).joined(separator: "; ")
       let message = "the \(task.plan.stage.text) failed \(failures.count) times in a row: \(reasons)"
       // The attempt is over: nothing is left to revoke.

@@ -12,6 +12,7 @@ extension Scheduler {
   }
 
   private func refusal(of submissions: [ImageJobSubmission], now: Instant) -> Status? {
+    if let disownedReason { return disownedReason }
     let isKnown = { (id: ImageJobID) in jobs[id] != nil || admissions[id] != nil || endings[id] != nil }
     if Set(submissions.map(\.id)).count < submissions.count || submissions.contains(where: { isKnown($0.id) }) {
       return Status(.alreadyExists, "a job with this id exists already")
@@ -26,10 +27,11 @@ extension Scheduler {
           + "the limit is \(configuration.maxJournalEntries)",
         retryAfterSeconds: 5)
     }
-    guard submissions.count <= configuration.maxJobs - placesTaken else {
+    let present = placesTaken + others.openJobs
+    guard submissions.count <= configuration.maxJobs - present else {
       return Status(
         .resourceExhausted,
-        "the queue is full: \(placesTaken) of \(configuration.maxJobs) jobs are waiting or running, "
+        "the queue is full: \(present) of \(configuration.maxJobs) jobs are waiting or running, "
           + "and \(submissions.count) more were asked for",
         retryAfterSeconds: secondsToNextFreePlace(), resource: .queue)
     }
@@ -43,7 +45,7 @@ extension Scheduler {
       let present =
         jobs.values.count { $0.submission.tenant == tenant }
         + admissions.values.count { $0.submission.tenant == tenant }
-        + endings.values.count { $0.tenant == tenant }
+        + endings.values.count { $0.tenant == tenant } + others.openJobs(of: tenant)
       guard wanted > limit - present else { continue }
       return Status(
         .resourceExhausted,
@@ -53,8 +55,18 @@ extension Scheduler {
     return nil
   }
 
-  /// Takes a job in that is durable: a new one, or what is left of one from an earlier run.
-  mutating func admit(_ restored: RestoredImageJob, now: Instant) {
+  /// Where a job comes from.
+  enum JobOrigin {
+    /// It was admitted here.
+    case admitted
+    /// It is from an earlier run.
+    case restored
+    /// It is another owner's.
+    case adopted
+  }
+
+  /// Takes a job in that is durable: a new one, or what is left of one from an earlier run or of another owner.
+  mutating func admit(_ restored: RestoredImageJob, from origin: JobOrigin, now: Instant) {
     let submission = restored.submission
     var job = ImageJob(submission, admittedAt: now)
     for task in restored.tasks where job.outputs.indices.contains(task.index) {
@@ -64,7 +76,7 @@ extension Scheduler {
     }
     let isDue = dueTasks(of: job)
     for index in job.plan.tasks.indices {
-      job.tasks.append(isDue[index] ? place(TaskID(job: submission.id, index: index), of: &job, restored) : nil)
+      job.tasks.append(isDue[index] ? place(TaskID(job: submission.id, index: index), of: &job, restored, origin) : nil)
     }
     let principal = job.plan.principal
     job.isStarted =
@@ -93,7 +105,9 @@ extension Scheduler {
   }
 
   /// Finds out who does a task of a new job; nil: it is done, and the job has the output.
-  private mutating func place(_ id: TaskID, of job: inout ImageJob, _ restored: RestoredImageJob) -> TaskID? {
+  private mutating func place(
+    _ id: TaskID, of job: inout ImageJob, _ restored: RestoredImageJob, _ origin: JobOrigin
+  ) -> TaskID? {
     let plan = job.plan.tasks[id.index]
     let key = plan.content.map { ContentKey(model: job.submission.model, stage: plan.stage, content: $0) }
     if let key, let output = cache.output(for: key) {
@@ -106,11 +120,17 @@ extension Scheduler {
       return sharedID
     }
     var task = ImageTask(plan: plan, model: job.submission.model, key: key, waiters: [id.job])
+    let record = restored.tasks.first { $0.index == id.index }
+    let lastNumber = record?.attemptNumber ?? 0
+    switch origin {
+    case .admitted: break
+    case .restored: task.numbers = AttemptNumbers(run: run, after: lastNumber)
+    case .adopted where omissions.contains(.adoptedNumbers): break
+    case .adopted: task.numbers = AttemptNumbers(after: lastNumber)
+    }
     // Without the inputs that led to them, an attempt and its checkpoint are worth nothing.
-    if let record = restored.tasks.first(where: { $0.index == id.index }),
-      plan.inputs.allSatisfy({ job.outputs[$0]?.isJournalled ?? false })
-    {
-      task.attemptNumber = record.attemptNumber < firstAttemptNumber ? record.attemptNumber : 0
+    if let record, plan.inputs.allSatisfy({ job.outputs[$0]?.isJournalled ?? false }) {
+      task.attemptNumber = record.attemptNumber < task.numbers.first ? record.attemptNumber : 0
       if let checkpoint = record.checkpoint, (1..<max(1, plan.stepCount)).contains(checkpoint.completedSteps),
         let numericsClass = record.numericsClass
       {
@@ -179,6 +199,7 @@ extension Scheduler {
   /// Lets go of what a job held that is not among the jobs any more.
   private mutating func drop(_ job: ImageJob) {
     isOrderNew = true
+    noteEnd(of: job.submission.id)
     for case .some(let taskID) in job.tasks {
       tasks[taskID]?.waiters.remove(job.submission.id)
       if tasks[taskID]?.waiters.isEmpty == true { abandon(taskID) }
@@ -190,6 +211,7 @@ extension Scheduler {
   private mutating func abandon(_ id: TaskID) {
     guard let task = tasks.removeValue(forKey: id) else { return }
     if let key = task.key { shared[key] = nil }
+    if !claimable.isEmpty { claimable.remove(id) }
     if let checkpoint = task.checkpoint { release(checkpoint.latents) }
     if case .running(let worker) = task.state {
       revoke(AttemptID(task: id, number: task.attemptNumber), at: worker, reason: "no job waits for the task any more")

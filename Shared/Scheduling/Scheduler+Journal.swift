@@ -5,6 +5,7 @@ import OrderedCollections
 enum PendingEntry: Hashable, Sendable {
   case admission([ImageJobID])
   case attempt
+  case reservation(TaskID)
   case output(places: [TaskID])
   case checkpoint(TaskID, completedSteps: Int)
   case end(ImageJobID)
@@ -34,9 +35,9 @@ extension Scheduler {
   /// Jobs of any state that count towards `maxJobs`.
   var placesTaken: Int { jobs.count + admissions.count + endings.count }
 
-  private var isJournalBusy: Bool { pending.count >= configuration.maxJournalEntries }
+  var isJournalBusy: Bool { pending.count >= configuration.maxJournalEntries }
 
-  private mutating func journal(_ entry: JournalEntry, _ consequence: PendingEntry) {
+  mutating func journal(_ entry: JournalEntry, _ consequence: PendingEntry) {
     lastEntry = JournalSequence(lastEntry.number + 1)
     pending[lastEntry] = consequence
     effects.append(.journal(lastEntry, entry))
@@ -50,7 +51,7 @@ extension Scheduler {
   }
 
   mutating func journalAttempt(_ id: AttemptID) {
-    guard !isJournalBusy else { return }
+    guard !isJournalBusy, tasks[id.task]?.reservedNumber != id.number else { return }
     journal(.attemptStarted(id, places: places(of: id.task)), .attempt)
   }
 
@@ -113,20 +114,22 @@ extension Scheduler {
   mutating func settle(through last: JournalSequence, now: Instant) {
     while let (sequence, entry) = pending.elements.first, sequence <= last {
       pending.removeFirst()
-      settle(entry, now: now)
+      settle(entry, sequence, now: now)
     }
   }
 
-  private mutating func settle(_ entry: PendingEntry, now: Instant) {
+  private mutating func settle(_ entry: PendingEntry, _ sequence: JournalSequence, now: Instant) {
     switch entry {
     case .admission(let ids):
       for id in ids {
         guard let admission = admissions.removeValue(forKey: id) else { continue }
         effects.append(.admitted(id))
-        admit(RestoredImageJob(submission: admission.submission), now: now)
+        admit(RestoredImageJob(submission: admission.submission), from: .admitted, now: now)
         if let reason = admission.cancelReason { failJob(id, reason) }
       }
     case .attempt, .output: break
+    case .reservation(let id):
+      if tasks[id]?.numbers.reservation == .pending(sequence) { tasks[id]?.numbers.reservation = .done }
     case .checkpoint(let id, let completedSteps):
       tasks[id]?.isCheckpointPending = false
       tasks[id]?.journalledSteps = completedSteps
@@ -151,6 +154,10 @@ extension Scheduler {
     case .admission(let ids):
       for id in ids where admissions.removeValue(forKey: id) != nil { effects.append(.rejected(id, failure)) }
     case .attempt, nil: break
+    case .reservation(let id):
+      guard let task = tasks[id], task.numbers.reservation == .pending(sequence) else { return }
+      tasks[id]?.numbers.reservation = .needed
+      if case .ready = task.state { tasks[id]?.state = .ready(notBefore: now + configuration.journalRetryDelay) }
     case .output(let places):
       for place in places { jobs[place.job]?.outputs[place.index]?.isJournalled = false }
     case .checkpoint(let id, _):
@@ -174,14 +181,14 @@ extension Scheduler {
     let payloads = OrderedSet(restored.flatMap(\.payloads))
     for payload in payloads { ledger.retain(payload) }
     for job in restored where jobs[job.submission.id] == nil {
-      admit(job, now: now)
+      admit(job, from: .restored, now: now)
       delayAdoptable(job, now: now)
     }
     for payload in payloads { release(payload) }
   }
 
   /// A task whose attempt may still run waits for its worker.
-  private mutating func delayAdoptable(_ restored: RestoredImageJob, now: Instant) {
+  mutating func delayAdoptable(_ restored: RestoredImageJob, now: Instant) {
     for record in restored.tasks where record.attemptNumber > 0 {
       let id = TaskID(job: restored.submission.id, index: record.index)
       if case .ready = tasks[id]?.state { tasks[id]?.state = .ready(notBefore: now + configuration.adoptionGrace) }

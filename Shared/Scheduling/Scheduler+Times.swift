@@ -10,6 +10,7 @@ extension Scheduler {
     for (id, worker) in workers where now - worker.lastHeardAt > configuration.lease {
       loseWorker(id, reason: "no message for \(Int((now - worker.lastHeardAt).seconds)) s", now: now)
     }
+    stopStrays(now: now)
     for (id, worker) in workers {
       for attempt in worker.attempts.keys {
         // Read afresh: an earlier round may have revoked it.

@@ -11,11 +11,14 @@ extension Scheduler {
         adopted.append(id)
         worker.attempts[id] = attempt
       } else {
-        worker.attempts[id] = Attempt(revokedAt: now)
         unwanted.append(id)
       }
     }
     let earlier = workers.values.filter { $0.registration.name == registration.name }
+    for id in unwanted {
+      worker.attempts[id] = stray(id, of: earlier, now: now) ?? Attempt(revokedAt: now)
+      if worker.attempts[id]?.strayAt != nil { unwanted.remove(id) }
+    }
     worker.faults = earlier.map(\.faults).max() ?? 0
     worker.pace = earlier.compactMap(\.pace).last
     worker.quarantinedUntil = earlier.compactMap(\.quarantinedUntil).max()
@@ -31,6 +34,7 @@ extension Scheduler {
     for id in adopted {
       for session in earlier { workers[session.registration.id]?.attempts[id] = nil }
       tasks[id.task]?.state = .running(registration.id)
+      noteTakeover(of: id)
     }
     for session in earlier {
       // The process lives, so whatever was lost is not the task's fault.
@@ -43,11 +47,12 @@ extension Scheduler {
     for id in unwanted.subtracting(adopted) {
       effects.append(.cancel(id, at: registration.id, reason: "the attempt is not the task's current one"))
     }
+    claim(claimable, at: registration.id, now: now)
   }
 
   /// The attempt, if a new session can adopt it: it must be its task's newest, held by no other worker, and fit the
   /// checkpoint.
-  private func adoptableAttempt(_ id: AttemptID, for registration: WorkerRegistration, now: Instant) -> Attempt? {
+  func adoptableAttempt(_ id: AttemptID, for registration: WorkerRegistration, now: Instant) -> Attempt? {
     guard id.assistance == 0, let task = tasks[id.task], task.attemptNumber == id.number, registration.serves(task),
       task.numericsClass.map({ $0 == registration.numericsClass }) ?? true
     else { return nil }
@@ -93,8 +98,11 @@ extension Scheduler {
       }
     }
     for attempt in report.running where worker.attempts[attempt] == nil {
-      workers[id]?.attempts[attempt] = Attempt(revokedAt: now)
-      effects.append(.cancel(attempt, at: id, reason: "the attempt is not the task's current one"))
+      let stray = stray(attempt, of: [], now: now)
+      workers[id]?.attempts[attempt] = stray ?? Attempt(revokedAt: now)
+      if stray == nil {
+        effects.append(.cancel(attempt, at: id, reason: "the attempt is not the task's current one"))
+      }
     }
   }
 

@@ -45,8 +45,18 @@ public struct Scheduler: Sendable {
   var lastEntry = JournalSequence(0)
   /// They may be more than `maxJobs`.
   var restoredJobCount = 0
-  /// Attempts of this run have numbers from here on: larger than those of earlier runs.
-  let firstAttemptNumber: UInt32
+  /// Tells attempts of this run from those of earlier ones.
+  let run: UInt32
+  /// The epoch under which it owns jobs of a shared journal; 0: no other owner has a part in the journal.
+  public let owner: Int64
+  /// What is known of the journal's other owners.
+  var others = OtherOwners()
+  /// Tasks of adopted jobs whose last attempt may still run at a worker.
+  var claimable: OrderedSet<TaskID> = []
+  /// Jobs that ended here lately, the oldest first: what still runs for them is no stray.
+  var recentlyEnded: OrderedSet<ImageJobID> = []
+  /// Why it has no jobs any more; nil: it may.
+  var disownedReason: Status?
   var lastTickAt: Instant?
   /// Of the event that is being handled.
   var lastStepAt = Instant.zero
@@ -71,13 +81,19 @@ public struct Scheduler: Sendable {
     package static let model = Omissions(rawValue: 16)
     /// Assistants stay when their attempt is over.
     package static let assistance = Omissions(rawValue: 32)
+    /// Attempts of adopted jobs are numbered like those of their earlier owner.
+    package static let adoptedNumbers = Omissions(rawValue: 64)
+    /// Attempts of adopted jobs are offered before the journal knows their numbers.
+    package static let reservation = Omissions(rawValue: 128)
+    /// Nobody asks workers for the attempts of adopted jobs.
+    package static let claims = Omissions(rawValue: 256)
   }
   package var omissions: Omissions = []
 
-  /// Attempts that one run may make at a task; more are a reason to give the task up.
-  static let maxAttemptsPerRun: UInt32 = 1 << 12
   /// The largest number of a run.
-  public static let maxRun: UInt32 = (1 << 20) - 1
+  public static let maxRun = AttemptNumbers.maxBlock
+  /// Attempts that one ``Effect/claim`` names.
+  public static let maxClaims = 256
 
   /// An empty cluster.
   ///
@@ -85,12 +101,14 @@ public struct Scheduler: Sendable {
   ///   - configuration: the limits.
   ///   - run: how often the journal was opened before with jobs that are unfinished now, durable before the first
   ///     event; it tells attempts of this run from those of earlier ones. At most `maxRun`.
-  public init(configuration: SchedulingConfiguration = SchedulingConfiguration(), run: UInt32 = 0) {
+  ///   - owner: the epoch of this opening of a journal that has several owners; 0: it has one.
+  public init(configuration: SchedulingConfiguration = SchedulingConfiguration(), run: UInt32 = 0, owner: Int64 = 0) {
     precondition(run <= Self.maxRun, "run \(run) is above \(Self.maxRun)")
     self.configuration = configuration
     self.cache = OutputCache(maxBytes: configuration.maxCacheBytes)
-    self.lastAssistance = UInt64(run) << 40
-    self.firstAttemptNumber = run * Self.maxAttemptsPerRun + 1
+    self.lastAssistance = (owner == 0 ? UInt64(run) : UInt64(truncatingIfNeeded: owner) & 0xff_ffff) << 40
+    self.run = run
+    self.owner = owner
   }
 
   /// Takes note of what happened and says what is to be done about it.
@@ -137,6 +155,9 @@ public struct Scheduler: Sendable {
     case .journalled(let last): settle(through: last, now: now)
     case .journalRefused(let sequence, let failure): refuse(sequence, failure, now: now)
     case .restored(let jobs): restore(jobs, now: now)
+    case .adopted(let jobs): adopt(jobs, now: now)
+    case .othersChanged(let loads): takeLoads(loads)
+    case .disowned(let reason): disown(reason)
     case .tenantsChanged(let tenants): changeTenants(tenants)
     case .tick: checkTimes(now: now)
     }

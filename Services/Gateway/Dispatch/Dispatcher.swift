@@ -128,6 +128,10 @@ public actor Dispatcher: Service {
     case .journal(let sequence, let entry): return write(entry, sequence)
     case .admitted(let id): jobs.admit(id)
     case .rejected(let id, let status): jobs.reject(id, status)
+    case .disowned(let id):
+      jobs.reject(id, Status(.unavailable, "another gateway has taken the job over", retryAfterSeconds: 1))
+    // Of journals with several owners only.
+    case .claim: break
     case .image(let id, let event): notify(id, event)
     case .worker(let id, let event): note(id, event)
     case .release(let payload): payloads.remove(payload)

@@ -50,7 +50,7 @@ extension Simulation {
       case .worker(let worker, .gone): judge.holders = judge.holders.filter { $0.value.worker != worker }
       case .journal(_, let entry): examineEntry(entry)
       case .admitted(let id): examineAdmission(of: id)
-      case .image, .rejected, .worker, .switchModel, .assistantLost, .release: break
+      case .image, .rejected, .disowned, .claim, .worker, .switchModel, .assistantLost, .release: break
       }
     }
     if case .workerRegistered(let registration) = event { noteAdoptions(of: registration) }

@@ -188,7 +188,7 @@ extension Simulation {
     case .image(let id, .failed(let failure)): tell(id, .failed(failure), gateway)
     case .image(_, .retrying): count("retries")
     case .image(_, .held): count("held ends")
-    case .image: break
+    case .image, .disowned, .claim: break
     case .rejected(let id, let failure): refuse(id, failure, gateway)
     case .worker(let worker, .gone(let reason)): close(worker, reason, gateway)
     case .worker(_, .quarantined): count("quarantines")
