@@ -5,6 +5,11 @@ import OrderedCollections
 struct WorkerSession: Hashable, Sendable {
   let registration: WorkerRegistration
   let joinedAt: Instant
+  /// Among equals, the smallest is first; owners of a journal have different ones, so that they do not all begin with the
+  /// same workers.
+  let precedence: UInt64
+  /// When it got a free credit after it had none; nil: not since it joined.
+  var freeSince: Instant?
   var lastHeardAt: Instant
   /// It said that it wants no more tasks.
   var isDraining = false
@@ -24,11 +29,21 @@ struct WorkerSession: Hashable, Sendable {
   var tasksFinished = 0
   var tasksFailed = 0
 
-  init(_ registration: WorkerRegistration, now: Instant) {
+  init(_ registration: WorkerRegistration, owner: Int64, now: Instant) {
+    self.precedence = owner == 0 ? registration.id.number : Self.mix(owner, registration.name)
     self.registration = registration
     self.joinedAt = now
     self.lastHeardAt = now
     self.foreignCount = registration.foreignCount
+  }
+
+  /// FNV-1a over both.
+  private static func mix(_ owner: Int64, _ name: String) -> UInt64 {
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    for byte in Array("\(owner) \(name)".utf8) { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+    // The last bytes of a name, in which workers differ, must reach the highest bits.
+    hash ^= hash >> 32
+    return hash &* 0x9e37_79b9_7f4a_7c15
   }
 
   var freeCredits: Int { max(0, registration.credits - attempts.count - foreignCount) }

@@ -5,6 +5,7 @@ extension Scheduler {
   mutating func assignTasks(now: Instant) {
     guard workers.values.contains(where: { $0.freeCredits > 0 && !$0.isLeaving }) || !assistants.isEmpty else { return }
     if isOrderNew { refreshOrder() }
+    let othersFirst = firstWaitingElsewhere()
     var waiting = 0
     var releasing = assistants.isEmpty ? 0 : releasingCount
     for id in order {
@@ -15,10 +16,12 @@ extension Scheduler {
       for (index, taskID) in job.tasks.enumerated() where index == principal || mayEncode {
         guard let taskID, let task = tasks[taskID], case .ready(let notBefore) = task.state, notBefore <= now
         else { continue }
-        if let worker = worker(for: task, now: now) {
+        let yields =
+          !job.isStarted && index == principal && othersFirst.map { $0.isBefore(place(of: job, now: now)) } ?? false
+        if let worker = worker(for: task, yields: yields, now: now) {
           guard reserveNumber(of: taskID) else { continue }
           offer(taskID, task, number: index, of: id, to: worker, now: now)
-        } else {
+        } else if !yields {
           releaseAssistant(for: task, &releasing)
         }
       }
@@ -26,10 +29,12 @@ extension Scheduler {
   }
 
   /// The worker to offer a task to: of those that may do it the one with most free credits or with its adapters in
-  /// memory, and among equals the oldest. One that has failed with the task gets it again only when there is no other,
-  /// free or not.
-  private func worker(for task: ImageTask, now: Instant) -> WorkerID? {
-    var best: (worker: WorkerID, preference: Int)?
+  /// memory, and among equals the oldest, or with several owners the one with the smallest precedence. One that has
+  /// failed with the task gets it again only when there is no other, free or not.
+  ///
+  /// - Parameter yields: whether workers that have just become free are left to other owners.
+  private func worker(for task: ImageTask, yields: Bool, now: Instant) -> WorkerID? {
+    var best: (worker: WorkerID, preference: Int, precedence: UInt64)?
     var isAnotherThere = false
     for worker in workers.values {
       let registration = worker.registration
@@ -43,9 +48,12 @@ extension Scheduler {
         best = nil
       }
       let freeCredits = omissions.contains(.credits) ? registration.credits : worker.freeCredits
-      guard freeCredits > 0, !(hasFailed && isAnotherThere) else { continue }
+      guard freeCredits > 0, !(hasFailed && isAnotherThere), !(yields && isLeftToOthers(worker, now: now))
+      else { continue }
       let preference = worker.preference(for: task, freeCredits: worker.freeCredits)
-      if best.map({ preference > $0.preference }) ?? true { best = (registration.id, preference) }
+      let isBetter =
+        best.map { ($0.preference, worker.precedence) < (preference, $0.precedence) } ?? true
+      if isBetter { best = (registration.id, preference, worker.precedence) }
     }
     return best?.worker
   }

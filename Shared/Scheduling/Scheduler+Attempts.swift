@@ -68,7 +68,9 @@ extension Scheduler {
 
   mutating func finish(_ id: AttemptID, by worker: WorkerID, output: Payload, now: Instant) {
     let isCurrent = isCurrent(id, by: worker)
+    let freeCredits = workers[worker]?.freeCredits ?? 0
     let attempt = workers[worker]?.attempts.removeValue(forKey: id)
+    noteFree(worker, before: freeCredits, now: now)
     if id.assistance > 0, let name = workers[worker]?.registration.name {
       loseAssistant(id, Status(.internal, "worker \(name) has ended its assistance with an output"), by: name)
     }
@@ -117,7 +119,9 @@ extension Scheduler {
 
   mutating func fail(_ id: AttemptID, by worker: WorkerID, _ failure: Status, now: Instant) {
     let isCurrent = isCurrent(id, by: worker)
+    let freeCredits = workers[worker]?.freeCredits ?? 0
     guard let attempt = workers[worker]?.attempts.removeValue(forKey: id), let record = workers[worker] else { return }
+    noteFree(worker, before: freeCredits, now: now)
     if id.assistance > 0 { loseAssistant(id, failure, by: record.registration.name) }
     guard isCurrent else { return }
     let name = record.registration.name

@@ -123,8 +123,8 @@ extension Scheduler {
     let record = restored.tasks.first { $0.index == id.index }
     let lastNumber = record?.attemptNumber ?? 0
     switch origin {
-    case .admitted: break
-    case .restored: task.numbers = AttemptNumbers(run: run, after: lastNumber)
+    case .admitted where owner != 0: break
+    case .admitted, .restored: task.numbers = AttemptNumbers(run: run, after: lastNumber)
     case .adopted where omissions.contains(.adoptedNumbers): break
     case .adopted: task.numbers = AttemptNumbers(after: lastNumber)
     }

@@ -3,7 +3,7 @@ import OrderedCollections
 
 extension Scheduler {
   mutating func register(_ registration: WorkerRegistration, now: Instant) {
-    var worker = WorkerSession(registration, now: now)
+    var worker = WorkerSession(registration, owner: owner, now: now)
     var adopted: OrderedSet<AttemptID> = []
     var unwanted: OrderedSet<AttemptID> = []
     for id in registration.running {
@@ -74,6 +74,7 @@ extension Scheduler {
     hear(id, now: now)
     guard let worker = workers[id] else { return }
     workers[id]?.foreignCount = report.foreignCount
+    defer { noteFree(id, before: worker.freeCredits, now: now) }
     if report.isDraining { workers[id]?.isDraining = true } else { repeatModelSwitch(of: id, now: now) }
     for (attempt, record) in worker.attempts {
       if report.running.contains(attempt) {

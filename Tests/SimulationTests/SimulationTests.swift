@@ -41,6 +41,32 @@ struct SimulationTests {
     for (name, atLeast) in expected { #expect(coverage[name] >= atLeast, "\(name)") }
   }
 
+  /// The same with up to four gateways over one journal, whose owners are stalled, cut off, ended and come back.
+  @Test(.timeLimit(.minutes(5))) func promisesHoldWithSeveralGateways() async {
+    let campaign = await Campaign.runReplicas(first: 0, count: 400)
+    print(campaign.coverage.line)
+    for finding in campaign.findings {
+      Issue.record(
+        "\(finding.problem); to see it again: Tests/Simulation/run.sh --replicas --seed \(finding.seed) --trace")
+    }
+    let expected = [
+      "adopted images": 500, "claims": 400, "claims answered": 60, "crashes": 100, "fenced gateways": 100,
+      "finished": 2000, "forwarded cancels": 100, "gateway freezes": 100, "gateway kills": 100, "gateway stops": 50,
+      "gateways cut off from the journal": 100, "gateways cut off from workers": 50, "handovers": 50,
+      "journal outages": 50, "keys taken by another gateway": 10, "offers without a credit": 100,
+      "requests known by their key": 500, "resumes": 100, "takeovers": 100, "worker freezes": 100,
+      "writes that had to wait": 1000,
+    ]
+    for (name, atLeast) in expected { #expect(campaign.coverage[name] >= atLeast, "\(name)") }
+  }
+
+  @Test(arguments: ReplicaMutation.allCases) func everyRuleOfSeveralGatewaysIsNeeded(mutation: ReplicaMutation) async {
+    let campaign = await Campaign.runReplicas(first: 0, count: 1000, mutation: mutation, maxFindings: 1)
+    let first = campaign.findings.first
+    print("without \(mutation.rawValue): seed \(first?.seed ?? 0): \(first?.problem ?? "not noticed")")
+    #expect(first != nil, "no seed notices that \(mutation.rawValue) is left out")
+  }
+
   @Test(arguments: [3, 17, 99]) func theSameSeedGivesTheSameRun(seed: UInt64) {
     let lines = (0..<2).map { _ in
       let trace = Mutex<[String]>([])

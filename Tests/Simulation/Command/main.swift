@@ -2,17 +2,20 @@ import Foundation
 import Simulation
 
 let usage = """
-  simulate [--seeds N] [--first S] [--mutation NAME]      many seeds
-  simulate --seed S [--trace] [--mutation NAME]           one seed again, with every event and effect
+  simulate [--replicas] [--seeds N] [--first S] [--mutation NAME]   many seeds
+  simulate [--replicas] --seed S [--trace] [--mutation NAME]        one seed again, with every event and effect
 
-  Mutations, rules to leave out: \(Mutation.allCases.map(\.rawValue).joined(separator: " "))
+  --replicas: several gateways share a journal.
+  Mutations, rules to leave out: \(Mutation.allCases.map(\.rawValue).joined(separator: " "));
+  with --replicas: \(ReplicaMutation.allCases.map(\.rawValue).joined(separator: " "))
   """
 
 var seeds = 2000
 var first: UInt64 = 0
 var single: UInt64?
 var isTraced = false
-var mutation: Mutation?
+var mutation: String?
+var hasReplicas = false
 
 func fail(_ message: String) -> Never {
   FileHandle.standardError.write(Data((message + "\n").utf8))
@@ -30,17 +33,25 @@ while let option = arguments.popFirst() {
   case "--seeds": seeds = value(option) { Int($0).flatMap { $0 > 0 ? $0 : nil } }
   case "--first": first = value(option) { UInt64($0) }
   case "--seed": single = value(option) { UInt64($0) }
-  case "--mutation": mutation = value(option) { Mutation(rawValue: $0) }
+  case "--mutation": mutation = value(option) { $0 }
+  case "--replicas": hasReplicas = true
   case "--trace": isTraced = true
   case "-h", "--help":
     print(usage)
     exit(0)
-  default: fail("unknown option \(option); there are --seeds, --first, --seed, --mutation, --trace")
+  default: fail("unknown option \(option); there are --replicas, --seeds, --first, --seed, --mutation, --trace")
   }
+}
+let clusterMutation = mutation.flatMap { Mutation(rawValue: $0) }
+let replicaMutation = mutation.flatMap { ReplicaMutation(rawValue: $0) }
+if let mutation, hasReplicas ? replicaMutation == nil : clusterMutation == nil {
+  fail("there is no mutation \(mutation), see Tests/Simulation/README.md")
 }
 
 if let single {
-  let simulation = Simulation(seed: single, mutation: mutation)
+  let simulation: any SeededRun =
+    hasReplicas
+    ? ReplicaSimulation(seed: single, mutation: replicaMutation) : Simulation(seed: single, mutation: clusterMutation)
   if isTraced { simulation.traceLines { print($0) } }
   simulation.run()
   print(simulation.coverage.line)
@@ -50,15 +61,19 @@ if let single {
 
 let clock = ContinuousClock()
 let start = clock.now
-let campaign = await Campaign.run(first: first, count: seeds, mutation: mutation) { done in
+let progress: @Sendable (Int) -> Void = { done in
   if done.isMultiple(of: 5000) { FileHandle.standardError.write(Data("\(done) seeds\n".utf8)) }
 }
+let campaign =
+  hasReplicas
+  ? await Campaign.runReplicas(first: first, count: seeds, mutation: replicaMutation, progress: progress)
+  : await Campaign.run(first: first, count: seeds, mutation: clusterMutation, progress: progress)
 let realSeconds = (clock.now - start) / .seconds(1)
 print(campaign.coverage.line)
 let speed = Int(campaign.coverage.virtualSeconds / realSeconds)
 print("\(String(format: "%.1f", realSeconds)) s, \(speed) times as fast as real time")
 for finding in campaign.findings { print("seed \(finding.seed): \(finding.problem)") }
 if let worst = campaign.findings.first {
-  print("to see it again: Tests/Simulation/run.sh --seed \(worst.seed) --trace")
+  print("to see it again: Tests/Simulation/run.sh \(hasReplicas ? "--replicas " : "")--seed \(worst.seed) --trace")
 }
 exit(campaign.findings.isEmpty ? 0 : 1)

@@ -8,7 +8,7 @@ import Scheduling
 /// follows from the seed.
 ///
 /// First faults happen; then everything heals, and every job must end.
-package final class Simulation {
+package final class Simulation: SeededRun {
   let scenario: Scenario
   let mutation: Mutation?
   /// Called with every line of the trace.
@@ -50,7 +50,7 @@ package final class Simulation {
   var isChaos: Bool { now < scenario.chaosMs }
 
   /// Runs until all is quiet, the first problem is found, or the time is up.
-  package func run(limitSeconds: Int = 3600) {
+  package func run(limitSeconds: Int) {
     prepare()
     while problems.isEmpty, let next = queue.popMin() {
       now = next.time
