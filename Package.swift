@@ -133,7 +133,7 @@ let package = Package(
     shared("Observability", [.logging, .coreMetrics]),
     shared("Settings", [.configuration, .systemPackage]),
     shared("HTTPClient", ["CCurl"]),
-    shared("Scheduling", ["ClusterCore", .orderedCollections]),
+    shared("Scheduling", ["ClusterCore", .heap, .orderedCollections]),
     shared("Journal", ["ClusterCore", "CZlib", .grdb]),
     shared("AccessKeys", ["Hashing"]),
     shared("Provenance", ["COpenSSL", "CZlib", "Hashing", "ImageCodec"]),

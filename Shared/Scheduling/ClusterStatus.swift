@@ -68,7 +68,7 @@ extension Scheduler {
 
   /// The cluster as it is at `now`.
   public func status(now: Instant) -> ClusterStatus {
-    let startedImages = jobs.values.count { $0.isStarted }
+    let startedImages = queues.begun.count
     return ClusterStatus(
       workers: workers.values.map { status(of: $0, now: now) }, queuedImages: jobs.count - startedImages,
       startedImages: startedImages,

@@ -55,7 +55,58 @@ extension Scheduler {
         "\(assistance.id) at \(assistance.worker) is of no use")
     }
     checkLedger(&broken)
+    // Takes longer than all others together: at one of eight times.
+    if Int(lastStepAt.sinceZero / .milliseconds(1)).isMultiple(of: 8) { checkQueues(&broken) }
     return broken
+  }
+
+  /// What is kept for speed says the same as what it was made of.
+  private func checkQueues(_ broken: inout [String]) {
+    let begun = jobs.filter { $0.value.isStarted }.map(\.key)
+    if queues.begun.all.map(\.id) != begun { broken.append("\(begun) are begun, not \(queues.begun.all)") }
+    let waiting = slowWaitingOrder()
+    if waitingOrder(limit: .max) != waiting || queues.waitingCount != waiting.count {
+      broken.append("\(waitingOrder(limit: .max)) is not the order \(waiting)")
+    }
+    for (id, job) in jobs {
+      let ready = job.tasks.indices.filter {
+        if let id = job.tasks[$0], case .ready = tasks[id]?.state { true } else { false }
+      }
+      if job.isStarted
+        ? !ready.isEmpty && !queues.readyBegun.contains(job.ranked)
+        : ready.contains(job.plan.principal) != queues.ready.contains(job.ranked)
+      {
+        broken.append("tasks \(ready) of \(id) are ready, which is not known")
+      }
+    }
+    var counts: [TenantID: Int] = [:]
+    for job in jobs.values { counts[job.submission.tenant, default: 0] += 1 }
+    for admission in admissions.values { counts[admission.submission.tenant, default: 0] += 1 }
+    for ending in endings.values { counts[ending.tenant, default: 0] += 1 }
+    let known = Dictionary(uniqueKeysWithValues: queues.tenants.map { ($0.key, $0.value.jobCount) })
+    if known != counts { broken.append("tenants have \(counts) jobs, not \(known)") }
+    for (id, worker) in workers where free.contains(id) != (worker.freeCredits > 0 && !worker.isLeaving) {
+      broken.append("\(id) has \(worker.freeCredits) free credits, which is not known")
+    }
+  }
+
+  /// The order of service of the jobs that were not begun, by what it means.
+  private func slowWaitingOrder() -> [ImageJobID] {
+    var clocks: [TenantID: Double] = [:], order: [ImageJobID] = []
+    for isUrgent in [true, false] {
+      var left = jobs.values.filter { !$0.isStarted && $0.isUrgent == isUrgent }
+      while !left.isEmpty {
+        let places = left.indices.map { index in
+          let tenant = left[index].submission.tenant
+          return (clock: clocks[tenant] ?? shares.clock(of: tenant), index: index)
+        }
+        guard let next = places.min(by: { ($0.clock, $0.index) < ($1.clock, $1.index) }) else { break }
+        let job = left.remove(at: next.index), tenant = job.submission.tenant
+        clocks[tenant] = next.clock + job.plan.tasks[job.plan.principal].cost / policy(of: tenant).weight
+        order.append(job.submission.id)
+      }
+    }
+    return order
   }
 
   /// No worker has a task of a job that is not durable, or that has ended; what waits for the journal is bounded.

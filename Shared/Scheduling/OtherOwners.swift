@@ -52,7 +52,7 @@ extension Scheduler {
 
   /// Tenants with an open job here or elsewhere.
   private func openTenants() -> Set<TenantID> {
-    var tenants = Set(jobs.values.map(\.submission.tenant))
+    var tenants = Set(queues.tenants.keys)
     for load in others.loads.values {
       for tenant in load.tenants where tenant.openJobs > 0 { tenants.insert(tenant.tenant) }
     }
@@ -62,20 +62,15 @@ extension Scheduler {
   /// What this owner tells the others in the note of its lease.
   public func load(now: Instant) -> OwnerLoad {
     var loads: [TenantID: TenantLoad] = [:]
-    func add(_ tenant: TenantID, _ change: (inout TenantLoad) -> Void) {
-      change(&loads[tenant, default: TenantLoad(tenant: tenant, openJobs: 0, served: shares.served(of: tenant))])
+    for (tenant, queue) in queues.tenants {
+      let first = [queue.urgent.all.first, queue.batch.all.first].compactMap { $0.flatMap { jobs[$0.id]?.admittedAt } }
+      loads[tenant] = TenantLoad(
+        tenant: tenant, openJobs: queue.jobCount, waitingJobs: queue.urgent.count,
+        waitingBatchJobs: queue.batch.count, waitSeconds: first.min().map { (now - $0).seconds } ?? 0)
     }
-    for job in jobs.values {
-      add(job.submission.tenant) {
-        $0.openJobs += 1
-        guard !job.isStarted else { return }
-        if job.isUrgent { $0.waitingJobs += 1 } else { $0.waitingBatchJobs += 1 }
-        $0.waitSeconds = max($0.waitSeconds, (now - job.admittedAt).seconds)
-      }
+    for tenant in shares.servedTenants {
+      loads[tenant, default: TenantLoad(tenant: tenant, openJobs: 0)].served = shares.served(of: tenant)
     }
-    for admission in admissions.values { add(admission.submission.tenant) { $0.openJobs += 1 } }
-    for ending in endings.values { add(ending.tenant) { $0.openJobs += 1 } }
-    for tenant in shares.servedTenants { add(tenant) { _ in } }
     let sorted = loads.values.sorted {
       ($1.openJobs, $1.served, $0.tenant.text) < ($0.openJobs, $0.served, $1.tenant.text)
     }

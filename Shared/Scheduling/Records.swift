@@ -29,8 +29,9 @@ struct WorkerSession: Hashable, Sendable {
   var tasksFinished = 0
   var tasksFailed = 0
 
-  init(_ registration: WorkerRegistration, owner: Int64, now: Instant) {
-    self.precedence = owner == 0 ? registration.id.number : Self.mix(owner, registration.name)
+  /// - Parameter number: of registrations here, this one included.
+  init(_ registration: WorkerRegistration, owner: Int64, number: UInt64, now: Instant) {
+    self.precedence = owner == 0 ? number : Self.mix(owner, registration.name)
     self.registration = registration
     self.joinedAt = now
     self.lastHeardAt = now
@@ -172,6 +173,8 @@ struct Output: Hashable, Sendable {
 struct ImageJob: Hashable, Sendable {
   let submission: ImageJobSubmission
   let admittedAt: Instant
+  /// Its place in the order of admission.
+  let rank: UInt64
   /// Who does each task of the plan; nil once it is done.
   var tasks: [TaskID?] = []
   /// What those tasks gave, while the job still needs it.
@@ -183,7 +186,8 @@ struct ImageJob: Hashable, Sendable {
   /// The position that clients were last notified of.
   var position: Int?
 
-  init(_ submission: ImageJobSubmission, admittedAt now: Instant) {
+  init(_ submission: ImageJobSubmission, rank: UInt64, admittedAt now: Instant) {
+    self.rank = rank
     self.submission = submission
     self.admittedAt = now
     self.isUrgent = submission.priority == .interactive
@@ -191,4 +195,5 @@ struct ImageJob: Hashable, Sendable {
   }
 
   var plan: ImageJobPlan { submission.plan }
+  var ranked: RankedJob { RankedJob(rank: rank, id: submission.id) }
 }

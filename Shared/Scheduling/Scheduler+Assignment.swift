@@ -3,27 +3,66 @@ import OrderedCollections
 extension Scheduler {
   /// Offers ready tasks to workers with free credits, in the order of the jobs.
   mutating func assignTasks(now: Instant) {
-    guard workers.values.contains(where: { $0.freeCredits > 0 && !$0.isLeaving }) || !assistants.isEmpty else { return }
-    if isOrderNew { refreshOrder() }
-    let othersFirst = firstWaitingElsewhere()
-    var waiting = 0
-    var releasing = assistants.isEmpty ? 0 : releasingCount
-    for id in order {
-      guard let job = jobs[id] else { continue }
-      let principal = job.plan.principal
-      let mayEncode = job.isStarted || waiting < configuration.encodeAheadJobs
-      if !job.isStarted { waiting += 1 }
-      for (index, taskID) in job.tasks.enumerated() where index == principal || mayEncode {
-        guard let taskID, let task = tasks[taskID], case .ready(let notBefore) = task.state, notBefore <= now
-        else { continue }
-        let yields =
-          !job.isStarted && index == principal && othersFirst.map { $0.isBefore(place(of: job, now: now)) } ?? false
-        if let worker = worker(for: task, yields: yields, now: now) {
-          guard reserveNumber(of: taskID) else { continue }
-          offer(taskID, task, number: index, of: id, to: worker, now: now)
-        } else if !yields {
-          releaseAssistant(for: task, &releasing)
-        }
+    guard !free.isEmpty || !assistants.isEmpty || omissions.contains(.credits) else { return }
+    var round = Round(othersFirst: firstWaitingElsewhere(), releasing: assistants.isEmpty ? 0 : releasingCount)
+    for ranked in Array(queues.readyBegun.all) {
+      assign(ranked.id, mayEncode: true, &round, now: now)
+      if !hasReadyTask(ranked.id) { queues.readyBegun.remove(ranked) }
+    }
+    for (number, id) in candidates().enumerated() {
+      assign(id, mayEncode: number < configuration.encodeAheadJobs, &round, now: now)
+    }
+  }
+
+  /// What a round of offers keeps in mind.
+  private struct Round {
+    let othersFirst: QueuePlace?
+    /// Workers that are about to be free.
+    var releasing: Int
+  }
+
+  /// Jobs that wait and of which a task may be offered: the first ones, whose prompts may be encoded ahead, and those
+  /// after them whose main task is ready and could have a worker.
+  private func candidates() -> [ImageJobID] {
+    var order = waiting, ids: [ImageJobID] = []
+    while ids.count < configuration.encodeAheadJobs, let id = order.next() { ids.append(id) }
+    var left = queues.ready.count - ids.count { jobs[$0].map { queues.ready.contains($0.ranked) } ?? false }
+    let isAnyWanted =
+      !assistants.isEmpty || queues.ready.all.prefix(256).contains { hasFreeWorker(forMainTaskOf: $0.id) }
+    guard left > 0, isAnyWanted || queues.ready.count > 256 else { return ids }
+    while left > 0, ids.count < Self.maxCandidates, let id = order.next() {
+      guard let job = jobs[id], queues.ready.contains(job.ranked) else { continue }
+      left -= 1
+      if !assistants.isEmpty || hasFreeWorker(forMainTaskOf: id) { ids.append(id) }
+    }
+    return ids
+  }
+
+  /// Jobs that one round looks at; more than workers that become free at a time.
+  private static let maxCandidates = 4096
+
+  private func hasFreeWorker(forMainTaskOf id: ImageJobID) -> Bool {
+    guard let job = jobs[id] else { return false }
+    return !free.workers(of: job.plan.tasks[job.plan.principal].stage).isEmpty || omissions.contains(.credits)
+  }
+
+  private func hasReadyTask(_ id: ImageJobID) -> Bool {
+    jobs[id]?.tasks.contains { id in if let id, case .ready = tasks[id]?.state { true } else { false } } ?? false
+  }
+
+  private mutating func assign(_ id: ImageJobID, mayEncode: Bool, _ round: inout Round, now: Instant) {
+    guard let job = jobs[id] else { return }
+    let principal = job.plan.principal
+    for (index, taskID) in job.tasks.enumerated() where index == principal || mayEncode {
+      guard let taskID, let task = tasks[taskID], case .ready(let notBefore) = task.state, notBefore <= now
+      else { continue }
+      let yields =
+        !job.isStarted && index == principal && round.othersFirst?.isBefore(place(of: job, now: now)) ?? false
+      if let worker = worker(for: task, yields: yields, now: now) {
+        guard reserveNumber(of: taskID) else { continue }
+        offer(taskID, task, number: index, of: id, to: worker, now: now)
+      } else if !yields {
+        releaseAssistant(for: task, &round.releasing)
       }
     }
   }
@@ -34,6 +73,25 @@ extension Scheduler {
   ///
   /// - Parameter yields: whether workers that have just become free are left to other owners.
   private func worker(for task: ImageTask, yields: Bool, now: Instant) -> WorkerID? {
+    guard task.failedOn.isEmpty, omissions.isDisjoint(with: [.credits, .model, .numericsClass]) else {
+      return anyWorker(for: task, yields: yields, now: now)
+    }
+    var best: (worker: WorkerID, preference: Int)?
+    let greatest = 2 * free.mostCredits(of: task.plan.stage) + (task.plan.adapters.isEmpty ? 0 : 3)
+    for entry in free.workers(of: task.plan.stage) {
+      guard let worker = workers[entry.id], worker.takes(task), !worker.isQuarantined(now: now),
+        task.numericsClass.map({ $0 == worker.registration.numericsClass }) ?? true,
+        !(yields && isLeftToOthers(worker, now: now))
+      else { continue }
+      let preference = worker.preference(for: task, freeCredits: worker.freeCredits)
+      if best.map({ preference > $0.preference }) ?? true { best = (entry.id, preference) }
+      if preference >= greatest { break }
+    }
+    return best?.worker
+  }
+
+  /// The same for a task that workers have failed with, of which also those count that are not free.
+  private func anyWorker(for task: ImageTask, yields: Bool, now: Instant) -> WorkerID? {
     var best: (worker: WorkerID, preference: Int, precedence: UInt64)?
     var isAnotherThere = false
     for worker in workers.values {
@@ -69,6 +127,7 @@ extension Scheduler {
     if !claimable.isEmpty { claimable.remove(id) }
     tasks[id]?.state = .running(worker)
     workers[worker]?.attempts[attempt] = Attempt(offeredAt: now, completedSteps: task.checkpoint?.completedSteps ?? 0)
+    free.update(worker, workers[worker])
     let offer = Offer(
       attempt: attempt, job: owner, index: index, inputs: task.plan.inputs.compactMap { job.outputs[$0]?.payload },
       resume: task.checkpoint,
@@ -80,29 +139,6 @@ extension Scheduler {
       let isMain = waiting.tasks[waiting.plan.principal] == id
       if isMain { start(waiter) }
       effects.append(.image(waiter, .started(task.plan.stage, isMain: isMain, attempt: attempt.number)))
-    }
-  }
-
-  /// Tells each job that no stage has begun the main work of how many such jobs come before it, when that has changed.
-  mutating func tellPositions() {
-    guard isOrderNew else { return }
-    refreshOrder()
-    isOrderNew = false
-    var position = 0
-    var estimates: [ImageJobID: JobEstimate]?
-    for id in order {
-      guard let job = jobs[id], !job.isStarted else { continue }
-      position += 1
-      guard job.position != position else { continue }
-      jobs[id]?.position = position
-      let known = estimates ?? self.estimates(now: lastStepAt)
-      estimates = known
-      let estimate = known[id]
-      effects.append(
-        .image(
-          id,
-          .queued(
-            position: position, secondsLeft: estimate?.secondsToEnd, secondsToStart: estimate?.secondsToStart)))
     }
   }
 
@@ -133,8 +169,9 @@ extension Scheduler {
   /// When to ask again while the queue of all or of one tenant is full: the time the job takes that ends next; nil when
   /// that is not known.
   func secondsToNextFreePlace(of tenant: TenantID? = nil) -> Double? {
-    jobs.values.compactMap { job in
-      if let tenant, job.submission.tenant != tenant { return nil }
+    let candidates = jobs.count <= Self.maxCandidates ? Array(jobs.keys) : queues.begun.all.prefix(1000).map(\.id)
+    return candidates.compactMap { id in
+      guard let job = jobs[id], tenant == nil || job.submission.tenant == tenant else { return nil }
       return remainingSeconds(of: job, job.plan.tasks[job.plan.principal]).map {
         $0 + secondsAfterPrincipal(of: job.submission.id)
       }

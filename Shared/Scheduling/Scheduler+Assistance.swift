@@ -47,6 +47,7 @@ extension Scheduler {
     lastAssistance += 1
     let id = AttemptID(task: attempt.task, number: attempt.number, assistance: lastAssistance)
     workers[assistant]?.attempts[id] = Attempt(offeredAt: now, completedSteps: 0)
+    free.update(assistant, workers[assistant])
     assistants[attempt] = Assistance(id: id, worker: assistant)
     let offer = Offer(
       attempt: id, job: waiter.job, index: waiter.index,

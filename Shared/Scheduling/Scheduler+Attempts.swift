@@ -129,6 +129,7 @@ extension Scheduler {
       // It has no capacity for the task, whatever its credits here say: not counted as a fault. Its next report brings
       // the credits up to date.
       workers[worker]?.haveNoFreeCredits()
+      free.update(worker, workers[worker])
       refuse(id, failure, by: name, now: now)
       return
     }
@@ -189,6 +190,7 @@ extension Scheduler {
     tasks[id.task]?.failures = failures
     if !isBlameless { tasks[id.task]?.failedOn.append(workerName) }
     tasks[id.task]?.state = .ready(notBefore: now + delay)
+    noteReady(id.task)
     effects += task.waiters.map { .image($0, .retrying(task.plan.stage, failure)) }
   }
 

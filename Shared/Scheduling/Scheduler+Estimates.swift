@@ -9,8 +9,12 @@ public struct JobEstimate: Hashable, Sendable {
 }
 
 extension Scheduler {
-  /// Jobs that estimates are made for, the first ones in the order of service.
-  private static let maxEstimates = 2000
+  /// Jobs that estimates are made for, the first ones in the order of service: fewer with many workers, each of which is
+  /// looked at for every job.
+  private var maxEstimates: Int { max(64, min(2000, 400_000 / max(1, workers.count))) }
+
+  /// Whether estimates take longer than an event may.
+  var isEstimatingSlow: Bool { min(jobs.count, maxEstimates) * workers.count > 10_000 }
 
   /// What is to be expected if nothing fails and no other job comes: one job after the other, in the order of service,
   /// gets the worker that is free first for each of its tasks, which takes as long as such tasks took there lately.
@@ -18,7 +22,7 @@ extension Scheduler {
   /// Jobs are left out whose main stage has no worker for them, or was never measured.
   public func estimates(now: Instant) -> [ImageJobID: JobEstimate] {
     var timetable = Timetable(self, now: now)
-    var entries = order.prefix(Self.maxEstimates).compactMap { id in jobs[id].flatMap { timetable.enter($0) } }
+    var entries = order(limit: maxEstimates).compactMap { id in jobs[id].flatMap { timetable.enter($0) } }
     // What follows a job's main work is done in the order in which that ends.
     entries.sort { $0.mainEndsAt < $1.mainEndsAt }
     return entries.reduce(into: [:]) { estimates, entry in

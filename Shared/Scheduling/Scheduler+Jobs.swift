@@ -42,10 +42,7 @@ extension Scheduler {
     for tenant in OrderedSet(submissions.map(\.tenant)) {
       guard let limit = policy(of: tenant).maxJobs else { continue }
       let wanted = submissions.count { $0.tenant == tenant }
-      let present =
-        jobs.values.count { $0.submission.tenant == tenant }
-        + admissions.values.count { $0.submission.tenant == tenant }
-        + endings.values.count { $0.tenant == tenant } + others.openJobs(of: tenant)
+      let present = (queues.tenants[tenant]?.jobCount ?? 0) + others.openJobs(of: tenant)
       guard wanted > limit - present else { continue }
       return Status(
         .resourceExhausted,
@@ -68,7 +65,9 @@ extension Scheduler {
   /// Takes a job in that is durable: a new one, or what is left of one from an earlier run or of another owner.
   mutating func admit(_ restored: RestoredImageJob, from origin: JobOrigin, now: Instant) {
     let submission = restored.submission
-    var job = ImageJob(submission, admittedAt: now)
+    lastRank += 1
+    var job = ImageJob(submission, rank: lastRank, admittedAt: now)
+    if origin != .admitted { queues.count(1, of: submission.tenant) }
     for task in restored.tasks where job.outputs.indices.contains(task.index) {
       guard let payload = task.output, let numericsClass = task.numericsClass else { continue }
       ledger.retain(payload)
@@ -83,6 +82,13 @@ extension Scheduler {
       !isDue[principal]
       || restored.tasks.contains { $0.index == principal && ($0.attemptNumber > 0 || $0.checkpoint != nil) }
     jobs[submission.id] = job
+    if job.isStarted {
+      queues.insertBegun(job.ranked)
+    } else {
+      queues.insert(job.ranked, of: submission.tenant, isUrgent: job.isUrgent)
+      if let id = job.tasks[principal], case .ready = tasks[id]?.state { queues.ready.insert(job.ranked) }
+    }
+    if let deadline = submission.deadline { deadlines.insert(job.ranked, at: deadline) }
     isOrderNew = true
     if job.tasks[job.plan.tasks.count - 1] == nil {
       finishJob(submission.id)
@@ -150,7 +156,10 @@ extension Scheduler {
     guard let job = jobs[id] else { return }
     for case .some(let taskID) in job.tasks {
       guard let task = tasks[taskID], task.state == .blocked else { continue }
-      if task.plan.inputs.allSatisfy({ job.outputs[$0] != nil }) { tasks[taskID]?.state = .ready(notBefore: now) }
+      if task.plan.inputs.allSatisfy({ job.outputs[$0] != nil }) {
+        tasks[taskID]?.state = .ready(notBefore: now)
+        noteReady(taskID)
+      }
     }
     for (index, output) in job.outputs.enumerated() {
       guard let output else { continue }
@@ -199,6 +208,11 @@ extension Scheduler {
   /// Lets go of what a job held that is not among the jobs any more.
   private mutating func drop(_ job: ImageJob) {
     isOrderNew = true
+    if job.isStarted {
+      queues.removeBegun(job.ranked)
+    } else {
+      queues.remove(job.ranked, of: job.submission.tenant, isUrgent: job.isUrgent)
+    }
     noteEnd(of: job.submission.id)
     for case .some(let taskID) in job.tasks {
       tasks[taskID]?.waiters.remove(job.submission.id)

@@ -46,7 +46,10 @@ extension Scheduler {
   // MARK: Entries
 
   mutating func journalAdmission(of submissions: [ImageJobSubmission]) {
-    for submission in submissions { admissions[submission.id] = Admission(submission: submission) }
+    for submission in submissions {
+      admissions[submission.id] = Admission(submission: submission)
+      queues.count(1, of: submission.tenant)
+    }
     journal(.imagesAdmitted(submissions), .admission(submissions.map(\.id)))
   }
 
@@ -112,8 +115,8 @@ extension Scheduler {
   // MARK: Answers
 
   mutating func settle(through last: JournalSequence, now: Instant) {
-    while let (sequence, entry) = pending.elements.first, sequence <= last {
-      pending.removeFirst()
+    while let (sequence, entry) = pending.first, sequence <= last {
+      pending.removeValue(forKey: sequence)
       settle(entry, sequence, now: now)
     }
   }
@@ -140,6 +143,7 @@ extension Scheduler {
 
   private mutating func tellEnd(of id: ImageJobID) {
     guard let ending = endings.removeValue(forKey: id) else { return }
+    queues.count(-1, of: ending.tenant)
     isOrderNew = true
     switch ending.outcome {
     case .finished(let output):
@@ -152,7 +156,11 @@ extension Scheduler {
   mutating func refuse(_ sequence: JournalSequence, _ failure: Status, now: Instant) {
     switch pending.removeValue(forKey: sequence) {
     case .admission(let ids):
-      for id in ids where admissions.removeValue(forKey: id) != nil { effects.append(.rejected(id, failure)) }
+      for id in ids {
+        guard let admission = admissions.removeValue(forKey: id) else { continue }
+        queues.count(-1, of: admission.submission.tenant)
+        effects.append(.rejected(id, failure))
+      }
     case .attempt, nil: break
     case .reservation(let id):
       guard let task = tasks[id], task.numbers.reservation == .pending(sequence) else { return }

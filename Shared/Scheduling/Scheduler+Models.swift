@@ -34,6 +34,9 @@ extension Scheduler {
   /// least that time.
   mutating func switchModels(now: Instant) {
     guard workers.values.contains(where: { !$0.registration.standby.isEmpty }) else { return }
+    // To walk through a long queue takes longer than a tick may.
+    if jobs.count > 4096, let needsSeenAt, now - needsSeenAt < .seconds(2) { return }
+    needsSeenAt = now
     let needs = modelNeeds()
     for (need, wanted) in needs {
       if let earlier = modelSwitches[need], now - earlier.at < configuration.modelSwitchLimit { continue }
@@ -45,6 +48,7 @@ extension Scheduler {
       else { continue }
       modelSwitches[need] = (name, now)
       workers[worker]?.switchAskedAt = now
+      free.update(worker, workers[worker])
       effects.append(.switchModel(worker, to: need.model))
     }
   }

@@ -1,5 +1,3 @@
-import OrderedCollections
-
 extension Scheduler {
   func policy(of tenant: TenantID) -> TenantPolicy { shares.policy(of: tenant) ?? configuration.defaultTenant }
 
@@ -14,57 +12,56 @@ extension Scheduler {
     jobs[id]?.isStarted = true
     isOrderNew = true
     let tenant = job.submission.tenant
+    queues.remove(job.ranked, of: tenant, isUrgent: job.isUrgent)
+    queues.insertBegun(job.ranked)
     shares.charge(tenant, cost: job.plan.tasks[job.plan.principal].cost, weight: policy(of: tenant).weight)
+  }
+
+  /// A task may be offered to a worker.
+  mutating func noteReady(_ id: TaskID) {
+    for waiter in tasks[id]?.waiters ?? [] {
+      guard let job = jobs[waiter] else { continue }
+      if job.isStarted {
+        queues.readyBegun.insert(job.ranked)
+      } else if job.tasks[job.plan.principal] == id {
+        queues.ready.insert(job.ranked)
+      }
+    }
   }
 
   /// Batch jobs that have waited long enough count as interactive from now on.
   mutating func promoteOldJobs(now: Instant) {
-    for (id, job) in jobs where !job.isUrgent && now - job.admittedAt >= configuration.batchPatience {
-      jobs[id]?.isUrgent = true
-      isOrderNew = true
+    for (tenant, queue) in queues.tenants {
+      for ranked in queue.batch.all {
+        guard let job = jobs[ranked.id], now - job.admittedAt >= configuration.batchPatience else { break }
+        let isReady = queues.ready.contains(ranked)
+        queues.remove(ranked, of: tenant, isUrgent: false)
+        queues.insert(ranked, of: tenant, isUrgent: true)
+        if isReady { queues.ready.insert(ranked) }
+        jobs[ranked.id]?.isUrgent = true
+        isOrderNew = true
+      }
     }
   }
 
   /// Jobs that were begun first, in the order of their admission; then the others, interactive ones first, and among
   /// equals always one of the tenant that has had the least of its share.
-  mutating func refreshOrder() {
-    var waiting: OrderedDictionary<TenantID, [ImageJobID]> = [:]
-    order = []
-    for (id, job) in jobs {
-      if job.isStarted { order.append(id) } else { waiting[job.submission.tenant, default: []].append(id) }
-    }
-    var clocks = waiting.keys.map { shares.clock(of: $0) }
-    for isUrgent in [true, false] {
-      let queues = waiting.values.map { queue in queue.filter { jobs[$0]?.isUrgent == isUrgent } }
-      merge(queues, &clocks, tenants: waiting.keys)
-    }
+  ///
+  /// - Parameter limit: at most so many.
+  func order(limit: Int) -> [ImageJobID] {
+    let begun = queues.begun.all.prefix(limit).map(\.id)
+    return begun + waitingOrder(limit: limit - begun.count)
   }
 
-  /// Appends the jobs of several tenants' queues to the order as `charge` would let them follow each other.
-  private mutating func merge(_ queues: [[ImageJobID]], _ clocks: inout [Double], tenants: OrderedSet<TenantID>) {
-    var next = queues.map { _ in 0 }
-    for _ in 0..<queues.reduce(0, { $0 + $1.count }) {
-      var best: Int?
-      for tenant in queues.indices where next[tenant] < queues[tenant].count {
-        guard let other = best else {
-          best = tenant
-          continue
-        }
-        let isEarlier =
-          (clocks[tenant], rank(of: queues[tenant][next[tenant]])) < (
-            clocks[other], rank(of: queues[other][next[other]])
-          )
-        if isEarlier { best = tenant }
-      }
-      guard let best else { return }
-      let id = queues[best][next[best]]
-      next[best] += 1
-      order.append(id)
-      guard let plan = jobs[id]?.plan else { continue }
-      clocks[best] += plan.tasks[plan.principal].cost / policy(of: tenants[best]).weight
-    }
+  /// Those that were not begun, at most `limit`.
+  func waitingOrder(limit: Int) -> [ImageJobID] {
+    var order = waiting, ids: [ImageJobID] = []
+    while ids.count < limit, let id = order.next() { ids.append(id) }
+    return ids
   }
 
-  /// The job's place in the order of admission.
-  private func rank(of id: ImageJobID) -> Int { jobs.index(forKey: id) ?? 0 }
+  /// Goes through the jobs that wait.
+  var waiting: WaitingOrder {
+    WaitingOrder(self) { id in jobs[id].map { $0.plan.tasks[$0.plan.principal].cost } ?? 0 }
+  }
 }

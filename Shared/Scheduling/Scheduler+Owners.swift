@@ -57,7 +57,8 @@ extension Scheduler {
     pending = [:]
     assistants = [:]
     claimable = []
-    order = []
+    queues = JobQueues()
+    deadlines = Deadlines()
     for (id, worker) in workers {
       for attempt in worker.attempts.keys { workers[id]?.attempts[attempt]?.state = .revoked }
     }

@@ -25,10 +25,12 @@ extension Scheduler {
     moveFromSlowWorkers(now: now)
     assignAssistants(now: now)
     switchModels(now: now)
-    for (id, job) in jobs {
-      guard let deadline = job.submission.deadline, deadline <= now else { continue }
+    tellFarPositions(now: now)
+    for id in deadlines.removePassed(now) {
+      guard let job = jobs[id] else { continue }
       failJob(id, Status(.deadlineExceeded, "the deadline passed \(whereabouts(of: job))"))
     }
+    deadlines.compact(jobs.count) { jobs[$0] != nil }
   }
 
   /// After a long time without a tick, this process was suspended, not the workers: what they sent is still to be read.

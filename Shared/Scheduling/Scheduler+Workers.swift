@@ -3,7 +3,8 @@ import OrderedCollections
 
 extension Scheduler {
   mutating func register(_ registration: WorkerRegistration, now: Instant) {
-    var worker = WorkerSession(registration, owner: owner, now: now)
+    lastPrecedence += 1
+    var worker = WorkerSession(registration, owner: owner, number: lastPrecedence, now: now)
     var adopted: OrderedSet<AttemptID> = []
     var unwanted: OrderedSet<AttemptID> = []
     for id in registration.running {
@@ -42,6 +43,7 @@ extension Scheduler {
         session.registration.id, reason: "worker \(registration.name) registered again", isBlameless: true, now: now)
     }
     workers[registration.id] = worker
+    free.update(registration.id, worker)
     endModelSwitches(with: registration)
     effects.append(.worker(registration.id, .joined))
     for id in unwanted.subtracting(adopted) {
@@ -110,6 +112,7 @@ extension Scheduler {
   /// Ends a session; its attempts are made again elsewhere.
   mutating func loseWorker(_ id: WorkerID, reason: String, isBlameless: Bool = false, now: Instant) {
     guard let worker = workers.removeValue(forKey: id) else { return }
+    free.update(id, nil)
     effects.append(.worker(id, .gone(reason: reason)))
     for (attempt, record) in worker.attempts where record.state != .revoked {
       let name = worker.registration.name

@@ -52,10 +52,11 @@ extension Scheduler {
     worker.freeSince.map { now - $0 < configuration.yieldTime } ?? false
   }
 
-  /// Takes note of a worker that may have a credit free now.
+  /// Takes note of a worker whose free credits may have changed.
   ///
   /// - Parameter freeCredits: those that it had before.
   mutating func noteFree(_ id: WorkerID, before freeCredits: Int, now: Instant) {
+    free.update(id, workers[id])
     if owner != 0, freeCredits == 0, workers[id]?.freeCredits ?? 0 > 0 { workers[id]?.freeSince = now }
   }
 }

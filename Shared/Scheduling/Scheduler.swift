@@ -18,8 +18,8 @@ public struct Scheduler: Sendable {
   /// In the order of their registration.
   var workers: OrderedDictionary<WorkerID, WorkerSession> = [:]
   /// In the order of their submission, which is the order of service.
-  var jobs: OrderedDictionary<ImageJobID, ImageJob> = [:]
-  var tasks: OrderedDictionary<TaskID, ImageTask> = [:]
+  var jobs: OrderedTable<ImageJobID, ImageJob> = [:]
+  var tasks: OrderedTable<TaskID, ImageTask> = [:]
   /// Shared tasks that are not done. Looked up, never iterated.
   var shared: [ContentKey: TaskID] = [:]
   /// What workers were asked to load and have not registered with yet.
@@ -34,14 +34,26 @@ public struct Scheduler: Sendable {
   /// For how long tasks have held workers of each stage.
   var occupancies: [StageName: PaceWindow] = [:]
   var shares = TenantShares()
-  /// The jobs in the order of service; made anew when `isOrderNew`.
-  var order: [ImageJobID] = []
+  /// The jobs by what they wait for.
+  var queues = JobQueues()
+  var deadlines = Deadlines()
+  var lastRank: UInt64 = 0
+  var lastPrecedence: UInt64 = 0
+  var free = FreeWorkers()
+  /// What was expected last, while that takes long to find out.
+  var lastEstimates: (at: Instant, jobs: [ImageJobID: JobEstimate])?
+  /// When clients far behind in the queue were notified of their positions.
+  var positionsToldAt = Instant.zero
+  /// Whether it has changed since.
+  var areFarPositionsNew = false
+  /// When it was last looked for models that jobs need.
+  var needsSeenAt: Instant?
   /// Jobs that must be durable before a worker gets one of their tasks.
-  var admissions: OrderedDictionary<ImageJobID, Admission> = [:]
+  var admissions: OrderedTable<ImageJobID, Admission> = [:]
   /// Jobs whose end must be durable before clients are notified.
-  var endings: OrderedDictionary<ImageJobID, Ending> = [:]
+  var endings: OrderedTable<ImageJobID, Ending> = [:]
   /// Entries that the journal has not answered.
-  var pending: OrderedDictionary<JournalSequence, PendingEntry> = [:]
+  var pending: OrderedTable<JournalSequence, PendingEntry> = [:]
   var lastEntry = JournalSequence(0)
   /// They may be more than `maxJobs`.
   var restoredJobCount = 0
@@ -137,6 +149,7 @@ public struct Scheduler: Sendable {
     case .workerDraining(let worker):
       hear(worker, now: now)
       workers[worker]?.isDraining = true
+      free.update(worker, workers[worker])
     case .workerLeft(let worker, let reason): loseWorker(worker, reason: reason, now: now)
     case .imagesSubmitted(let submissions): submit(submissions, now: now)
     case .imageCancelled(let job, let reason): failJob(job, reason)

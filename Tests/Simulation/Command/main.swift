@@ -4,6 +4,7 @@ import Simulation
 let usage = """
   simulate [--replicas] [--seeds N] [--first S] [--mutation NAME]   many seeds
   simulate [--replicas] --seed S [--trace] [--mutation NAME]        one seed again, with every event and effect
+  simulate --load JOBS [--workers N] [--answers N]                  times of the scheduler's events
 
   --replicas: several gateways share a journal.
   Mutations, rules to leave out: \(Mutation.allCases.map(\.rawValue).joined(separator: " "));
@@ -16,6 +17,9 @@ var single: UInt64?
 var isTraced = false
 var mutation: String?
 var hasReplicas = false
+var loadJobs: Int?
+var loadWorkers = 2000
+var loadAnswers = 5000
 
 func fail(_ message: String) -> Never {
   FileHandle.standardError.write(Data((message + "\n").utf8))
@@ -35,17 +39,39 @@ while let option = arguments.popFirst() {
   case "--seed": single = value(option) { UInt64($0) }
   case "--mutation": mutation = value(option) { $0 }
   case "--replicas": hasReplicas = true
+  case "--load": loadJobs = value(option) { Int($0).flatMap { $0 > 0 ? $0 : nil } }
+  case "--workers": loadWorkers = value(option) { Int($0).flatMap { $0 > 0 ? $0 : nil } }
+  case "--answers": loadAnswers = value(option) { Int($0).flatMap { $0 > 0 ? $0 : nil } }
   case "--trace": isTraced = true
   case "-h", "--help":
     print(usage)
     exit(0)
-  default: fail("unknown option \(option); there are --replicas, --seeds, --first, --seed, --mutation, --trace")
+  default:
+    fail(
+      "unknown option \(option); there are --replicas, --load, --workers, --answers, --seeds, --first, --seed, --mutation, --trace"
+    )
   }
 }
 let clusterMutation = mutation.flatMap { Mutation(rawValue: $0) }
 let replicaMutation = mutation.flatMap { ReplicaMutation(rawValue: $0) }
 if let mutation, hasReplicas ? replicaMutation == nil : clusterMutation == nil {
   fail("there is no mutation \(mutation), see Tests/Simulation/README.md")
+}
+
+if let loadJobs {
+  func residentKilobytes() -> Int {
+    let fields = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8))?.split(separator: " ") ?? []
+    return fields.count > 1 ? (Int(fields[1]) ?? 0) * 4 : 0
+  }
+  let before = residentKilobytes()
+  var load = SchedulerLoad(workers: loadWorkers, jobs: loadJobs)
+  let held = residentKilobytes() - before
+  print(
+    "\(loadJobs) jobs taken in within \(String(format: "%.2f", load.recoverySeconds)) s, with \(loadWorkers) workers "
+      + "\(held * 1024 / loadJobs) bytes for each job")
+  load.answer(loadAnswers)
+  for line in load.lines { print(line) }
+  exit(0)
 }
 
 if let single {

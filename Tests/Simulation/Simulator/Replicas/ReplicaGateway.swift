@@ -191,7 +191,7 @@ extension ReplicaSimulation {
   /// Tells the other gateways something, perhaps.
   func notify(_ call: OwnerCall, but index: Int? = nil, only epoch: Int64? = nil) {
     for case .some(let gateway) in gateways where gateway.index != index && epoch.map({ $0 == gateway.epoch }) ?? true {
-      guard !random.chance(scenario.messageLoss), reachesJournal(gateway.index) else { continue }
+      guard !(isChaos && random.chance(scenario.messageLoss)), reachesJournal(gateway.index) else { continue }
       schedule(.ownerMessage(gateway.index, life: gateway.life, call), in: random.pick(1...scenario.maxDelayMs))
     }
   }

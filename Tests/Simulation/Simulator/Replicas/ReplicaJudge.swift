@@ -11,8 +11,8 @@ struct ReplicaJudge {
   var lastSteps: [Int64: [AttemptID: Int]] = [:]
   /// Ends of images.
   var outcomes: [ImageJobID: Outcome] = [:]
-  /// How often a client has asked for the end of its job since the faults ended.
-  var cancels: [Int: Int] = [:]
+  /// Since when a client asks these owners for the end of its job, without any fault.
+  var cancels: [Int: (at: Int, owners: Set<Int64>)] = [:]
 }
 
 extension ReplicaSimulation {
@@ -129,9 +129,11 @@ extension ReplicaSimulation {
     case .status(let name): respond(state(of: name, client), client)
     case .cancel(let name):
       let ids = journal.images(of: name, clients[client].job).filter { $0.outcome == nil }
-      if !isChaos, !ids.isEmpty {
-        judge.cancels[client, default: 0] += 1
-        if judge.cancels[client] == 12 { report("request \(client) was cancelled 12 times and goes on") }
+      let owners = Set(ids.map(\.owner)), known = judge.cancels[client]
+      if isChaos || known?.owners != owners {
+        judge.cancels[client] = (now, owners)
+      } else if let known, !owners.isEmpty, now - known.at > 6000 {
+        report("request \(client) was cancelled \(now - known.at) ms ago, and goes on")
       }
       for entry in ids where entry.owner == gateway.epoch {
         process(.imageCancelled(entry.image.id, reason: Status(.cancelled, "not wanted any more")), gateway)
