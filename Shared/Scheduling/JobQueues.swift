@@ -5,6 +5,8 @@ import OrderedCollections
 struct RankedJob: Hashable, Sendable, Comparable {
   let rank: UInt64
   let id: ImageJobID
+  /// Of its main work.
+  let cost: Double
 
   static func < (left: RankedJob, right: RankedJob) -> Bool { left.rank < right.rank }
 }
@@ -139,8 +141,8 @@ struct Deadlines: Sendable {
 
 /// Goes through the jobs that wait in the order of service, as far as that is asked for: interactive ones first, and
 /// among equals always one of the tenant that has had the least of its share.
-struct WaitingOrder: IteratorProtocol {
-  private struct Place {
+struct WaitingOrder: IteratorProtocol, Sendable {
+  private struct Place: Sendable {
     let weight: Double
     let tenant: JobQueues.Tenant
     var clock: Double
@@ -148,15 +150,12 @@ struct WaitingOrder: IteratorProtocol {
   }
   private var places: [Place]
   private var isUrgent = true
-  private let cost: (ImageJobID) -> Double
 
-  /// - Parameter cost: of a job's main task.
-  init(_ scheduler: Scheduler, cost: @escaping (ImageJobID) -> Double) {
+  init(_ scheduler: Scheduler) {
     places = scheduler.queues.tenants.compactMap { id, tenant in
       guard !tenant.urgent.isEmpty || !tenant.batch.isEmpty else { return nil }
       return Place(weight: scheduler.policy(of: id).weight, tenant: tenant, clock: scheduler.shares.clock(of: id))
     }
-    self.cost = cost
   }
 
   mutating func next() -> ImageJobID? {
@@ -177,7 +176,7 @@ struct WaitingOrder: IteratorProtocol {
     }
     guard let best else { return nil }
     places[best.index].next += 1
-    places[best.index].clock += cost(best.job.id) / places[best.index].weight
+    places[best.index].clock += best.job.cost / places[best.index].weight
     return best.job.id
   }
 }

@@ -195,5 +195,5 @@ struct ImageJob: Hashable, Sendable {
   }
 
   var plan: ImageJobPlan { submission.plan }
-  var ranked: RankedJob { RankedJob(rank: rank, id: submission.id) }
+  var ranked: RankedJob { RankedJob(rank: rank, id: submission.id, cost: plan.tasks[plan.principal].cost) }
 }

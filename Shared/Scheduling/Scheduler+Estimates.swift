@@ -11,7 +11,7 @@ public struct JobEstimate: Hashable, Sendable {
 extension Scheduler {
   /// Jobs that estimates are made for, the first ones in the order of service: fewer with many workers, each of which is
   /// looked at for every job.
-  private var maxEstimates: Int { max(64, min(2000, 400_000 / max(1, workers.count))) }
+  private var maxEstimates: Int { max(64, min(2000, 100_000 / max(1, workers.count))) }
 
   /// Whether estimates take longer than an event may.
   var isEstimatingSlow: Bool { min(jobs.count, maxEstimates) * workers.count > 10_000 }

@@ -61,7 +61,5 @@ extension Scheduler {
   }
 
   /// Goes through the jobs that wait.
-  var waiting: WaitingOrder {
-    WaitingOrder(self) { id in jobs[id].map { $0.plan.tasks[$0.plan.principal].cost } ?? 0 }
-  }
+  var waiting: WaitingOrder { WaitingOrder(self) }
 }

@@ -59,6 +59,7 @@ extension Scheduler {
     claimable = []
     queues = JobQueues()
     deadlines = Deadlines()
+    farPositions = nil
     for (id, worker) in workers {
       for attempt in worker.attempts.keys { workers[id]?.attempts[attempt]?.state = .revoked }
     }

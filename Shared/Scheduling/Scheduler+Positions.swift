@@ -1,12 +1,10 @@
 /// Each job that no stage has begun the main work of knows how many such jobs come before it. With every job that begins,
-/// all of them move on: only the first ones are notified at once, those behind them now and then.
+/// all of them move on: only the first ones are notified at once, those behind them some at each tick.
 extension Scheduler {
   /// Jobs that are notified at once.
   private static let promptPositions = 100
-  /// Jobs that are notified at the next tick.
-  private static let nearPositions = 2000
-  /// How often those behind them are.
-  private static let farInterval = Duration.seconds(2)
+  /// Jobs that are looked at in one tick.
+  private static let positionsPerTick = 4000
   /// A job behind the first ones is notified when its position has changed by this part of it.
   private static let farShare = 16
 
@@ -15,37 +13,41 @@ extension Scheduler {
     guard isOrderNew else { return }
     isOrderNew = false
     areFarPositionsNew = true
-    tellPositions(limit: Self.promptPositions)
-  }
-
-  /// Notifies the others.
-  mutating func tellFarPositions(now: Instant) {
-    guard areFarPositionsNew, queues.waitingCount > Self.promptPositions else { return }
-    let isDue = now - positionsToldAt >= Self.farInterval || queues.waitingCount <= Self.nearPositions
-    tellPositions(limit: isDue ? .max : Self.nearPositions)
-    guard isDue else { return }
-    areFarPositionsNew = false
-    positionsToldAt = now
-  }
-
-  private mutating func tellPositions(limit: Int) {
-    var known: [ImageJobID: JobEstimate]?
-    for (index, id) in waitingOrder(limit: limit).enumerated() {
-      let position = index + 1
-      guard let job = jobs[id], job.position != position else { continue }
-      if let told = job.position, index >= Self.promptPositions, abs(told - position) < position / Self.farShare {
-        continue
-      }
-      jobs[id]?.position = position
-      let estimates = known ?? recentEstimates(now: lastStepAt)
-      known = estimates
-      let estimate = estimates[id]
-      effects.append(
-        .image(
-          id,
-          .queued(
-            position: position, secondsLeft: estimate?.secondsToEnd, secondsToStart: estimate?.secondsToStart)))
+    var estimates: [ImageJobID: JobEstimate]?
+    for (index, id) in waitingOrder(limit: Self.promptPositions).enumerated() {
+      guard let job = jobs[id], job.position != index + 1 else { continue }
+      tell(id, position: index + 1, &estimates)
     }
+  }
+
+  /// Notifies others.
+  mutating func tellFarPositions() {
+    guard queues.waitingCount > Self.promptPositions, farPositions != nil || areFarPositionsNew else { return }
+    if farPositions == nil { areFarPositionsNew = false }
+    var (order, last) = farPositions ?? (waiting, 0)
+    // Others are not to be copied while this is held.
+    farPositions = nil
+    var estimates: [ImageJobID: JobEstimate]?
+    for _ in 0..<Self.positionsPerTick {
+      guard let id = order.next() else { return }
+      guard let job = jobs[id], !job.isStarted else { continue }
+      last += 1
+      guard last > Self.promptPositions else { continue }
+      if let told = job.position, abs(told - last) <= last / Self.farShare { continue }
+      tell(id, position: last, &estimates)
+    }
+    farPositions = (order, last)
+  }
+
+  private mutating func tell(_ id: ImageJobID, position: Int, _ estimates: inout [ImageJobID: JobEstimate]?) {
+    jobs[id]?.position = position
+    let known = estimates ?? recentEstimates(now: lastStepAt)
+    estimates = known
+    let estimate = known[id]
+    effects.append(
+      .image(
+        id,
+        .queued(position: position, secondsLeft: estimate?.secondsToEnd, secondsToStart: estimate?.secondsToStart)))
   }
 
   /// What is to be expected, which may be a second old if it takes long to find out.

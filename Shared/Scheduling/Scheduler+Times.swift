@@ -25,7 +25,7 @@ extension Scheduler {
     moveFromSlowWorkers(now: now)
     assignAssistants(now: now)
     switchModels(now: now)
-    tellFarPositions(now: now)
+    tellFarPositions()
     for id in deadlines.removePassed(now) {
       guard let job = jobs[id] else { continue }
       failJob(id, Status(.deadlineExceeded, "the deadline passed \(whereabouts(of: job))"))

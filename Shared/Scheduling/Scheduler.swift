@@ -42,9 +42,9 @@ public struct Scheduler: Sendable {
   var free = FreeWorkers()
   /// What was expected last, while that takes long to find out.
   var lastEstimates: (at: Instant, jobs: [ImageJobID: JobEstimate])?
-  /// When clients far behind in the queue were notified of their positions.
-  var positionsToldAt = Instant.zero
-  /// Whether it has changed since.
+  /// How far the clients behind the first ones of the queue are notified of their positions; nil: none is to be.
+  var farPositions: (order: WaitingOrder, last: Int)?
+  /// Whether those have changed since that was begun.
   var areFarPositionsNew = false
   /// When it was last looked for models that jobs need.
   var needsSeenAt: Instant?

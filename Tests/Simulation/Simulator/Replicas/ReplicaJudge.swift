@@ -11,7 +11,7 @@ struct ReplicaJudge {
   var lastSteps: [Int64: [AttemptID: Int]] = [:]
   /// Ends of images.
   var outcomes: [ImageJobID: Outcome] = [:]
-  /// Since when a client asks these owners for the end of its job, without any fault.
+  /// Since when a client asks these owners for the end of its job, while they hear it.
   var cancels: [Int: (at: Int, owners: Set<Int64>)] = [:]
 }
 
@@ -130,9 +130,9 @@ extension ReplicaSimulation {
     case .cancel(let name):
       let ids = journal.images(of: name, clients[client].job).filter { $0.outcome == nil }
       let owners = Set(ids.map(\.owner)), known = judge.cancels[client]
-      if isChaos || known?.owners != owners {
+      if known?.owners != owners || !areHealthy(owners, since: known?.at ?? now) {
         judge.cancels[client] = (now, owners)
-      } else if let known, !owners.isEmpty, now - known.at > 6000 {
+      } else if let known, !owners.isEmpty, now - known.at > 9000 {
         report("request \(client) was cancelled \(now - known.at) ms ago, and goes on")
       }
       for entry in ids where entry.owner == gateway.epoch {
@@ -143,6 +143,16 @@ extension ReplicaSimulation {
         notify(.cancel(ids.filter { $0.owner == owner }.map(\.image.id)), only: owner)
       }
       respond(state(of: name, client), client)
+    }
+  }
+
+  /// Whether owners have heard for some time what others have to say, and could write.
+  private func areHealthy(_ owners: Set<Int64>, since: Int) -> Bool {
+    guard !isChaos || scenario.messageLoss == 0, now >= journalDownUntil else { return false }
+    return owners.allSatisfy { epoch in
+      gateways.contains { gateway in
+        gateway.map { $0.epoch == epoch && healthySince[$0.index].map { $0 <= since } ?? false } ?? false
+      }
     }
   }
 
