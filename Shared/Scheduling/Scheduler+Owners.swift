@@ -41,7 +41,7 @@ extension Scheduler {
 
   func isKnown(_ id: ImageJobID) -> Bool { jobs[id] != nil || admissions[id] != nil || endings[id] != nil }
 
-  /// The jobs are another owner's now, or nobody's: what their workers do goes on there.
+  /// The jobs are another owner's now, or no owner's: what their workers do continues there.
   mutating func disown(_ reason: Status) {
     guard disownedReason == nil else { return }
     disownedReason = reason
@@ -96,7 +96,7 @@ extension Scheduler {
     }
   }
 
-  /// An attempt of an earlier owner goes on here: should this owner end, the next one is to know its number, and then
+  /// An attempt of an earlier owner continues here: should this owner end, the next one is to know its number, and then
   /// not that of a later attempt of this one.
   mutating func noteTakeover(of id: AttemptID) {
     claimable.remove(id.task)
@@ -141,7 +141,7 @@ extension Scheduler {
     return known.first ?? Attempt(revokedAt: now, isStray: true)
   }
 
-  /// Asks workers to stop what nobody has adopted.
+  /// Asks workers to stop what no owner has adopted.
   mutating func stopStrays(now: Instant) {
     guard configuration.strayGrace > .zero else { return }
     for (id, worker) in workers {

@@ -33,7 +33,7 @@ extension Scheduler {
       guard let job = jobs[id], !job.isStarted else { continue }
       last += 1
       guard last > Self.promptPositions else { continue }
-      if let told = job.position, abs(told - last) <= last / Self.farShare { continue }
+      if let known = job.position, abs(known - last) <= last / Self.farShare { continue }
       tell(id, position: last, &estimates)
     }
     farPositions = (order, last)

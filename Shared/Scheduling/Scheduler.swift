@@ -97,7 +97,7 @@ public struct Scheduler: Sendable {
     package static let adoptedNumbers = Omissions(rawValue: 64)
     /// Attempts of adopted jobs are offered before the journal knows their numbers.
     package static let reservation = Omissions(rawValue: 128)
-    /// Nobody asks workers for the attempts of adopted jobs.
+    /// No worker is asked for the attempts of adopted jobs.
     package static let claims = Omissions(rawValue: 256)
   }
   package var omissions: Omissions = []

@@ -54,7 +54,7 @@ struct AdoptionTests {
     #expect(decode?.offer.attempt == attempt("a", 2, 4097) || decode == nil)
   }
 
-  @Test func whatNobodyClaimsIsOfferedAgainFromItsCheckpoint() throws {
+  @Test func whatNoWorkerClaimsIsOfferedAgainFromItsCheckpoint() throws {
     var bench = Bench(owner: 2)
     _ = bench.joinAll()
     let job = bench.orphan("a")
@@ -245,7 +245,7 @@ struct YieldingTests {
     OwnerLoad(tenants: [TenantLoad(tenant: tenant, openJobs: 1, waitingJobs: 1, waitSeconds: waitSeconds)])
   }
 
-  @Test func aWorkerThatIsFreeAgainIsLeftToWhoeverHasWaitedLonger() throws {
+  @Test func aWorkerThatIsFreeAgainIsLeftToTheOwnerThatHasWaitedLonger() throws {
     var (bench, offered) = try freed(waiting(100))
     #expect(offered.isEmpty)
     #expect(offers(bench.send(.tick, after: .milliseconds(200))).filter { $0.offer.index == 1 }.isEmpty)
@@ -360,7 +360,7 @@ struct OwnerLoadTests {
     #expect(served == Double(9 * 4 * 16))
   }
 
-  /// What a tenant had while nobody else waited is not held against it.
+  /// What a tenant had while no other one waited is not held against it.
   @Test func idleTimeIsNotSavedUpAcrossOwners() throws {
     var bench = Bench(owner: 1) { $0.encodeAheadJobs = 100 }
     bench.send(.othersChanged([2: load("a", openJobs: 1)]))

@@ -72,7 +72,7 @@ extension ReplicaSimulation {
     for (id, entry) in journal.images {
       guard let orphanedAt = entry.orphanedAt, now - max(orphanedAt, healthy) > ReplicaScenario.adoptionLimitMs
       else { continue }
-      report("nobody has adopted \(id), which has had no owner since \(orphanedAt) ms")
+      report("no gateway has adopted \(id), which has had no owner since \(orphanedAt) ms")
     }
   }
 }

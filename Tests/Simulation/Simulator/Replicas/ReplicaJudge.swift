@@ -133,7 +133,7 @@ extension ReplicaSimulation {
       if known?.owners != owners || !areHealthy(owners, since: known?.at ?? now) {
         judge.cancels[client] = (now, owners)
       } else if let known, !owners.isEmpty, now - known.at > 9000 {
-        report("request \(client) was cancelled \(now - known.at) ms ago, and goes on")
+        report("request \(client) was cancelled \(now - known.at) ms ago, and continues")
       }
       for entry in ids where entry.owner == gateway.epoch {
         process(.imageCancelled(entry.image.id, reason: Status(.cancelled, "not wanted any more")), gateway)

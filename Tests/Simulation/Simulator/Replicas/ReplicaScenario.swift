@@ -16,7 +16,7 @@ package enum ReplicaMutation: String, CaseIterable, Sendable {
   case adoption
   /// The journal takes one key from two owners.
   case uniqueKeys = "unique-keys"
-  /// A cancelled job's owner is not told by the gateway that was asked to cancel it.
+  /// A cancelled job's owner is not notified by the gateway that was asked to cancel it.
   case forwardedCancel = "forwarded-cancel"
   /// The worker takes more tasks than it has credits, as long as each gateway keeps to them.
   case workerCredits = "worker-credits"

@@ -87,7 +87,7 @@ struct SharedToyJournal {
     for (id, entry) in images where entry.owner == epoch && entry.outcome == nil { images[id]?.orphanedAt = now }
   }
 
-  /// Notes since when leases are over that nobody has ended yet.
+  /// Notes since when leases are over that no owner has ended yet.
   mutating func noteOverdue(now: Int) {
     for (epoch, end) in leases where end <= now {
       for (id, entry) in images where entry.owner == epoch && entry.outcome == nil && entry.orphanedAt == nil {
