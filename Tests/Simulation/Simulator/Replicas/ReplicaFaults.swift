@@ -35,7 +35,7 @@ extension ReplicaSimulation {
     case 30..<55:
       count("gateway freezes")
       log("g\(index) stands still until \(end)")
-      frozenUntil[index] = end
+      frozenUntil[index] = max(frozenUntil[index], end)
     case 55..<75:
       count("gateways cut off from the journal")
       log("g\(index) does not reach the journal until \(end)")

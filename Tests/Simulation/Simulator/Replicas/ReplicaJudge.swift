@@ -148,7 +148,7 @@ extension ReplicaSimulation {
 
   /// Whether owners have heard for some time what others have to say, and could write.
   private func areHealthy(_ owners: Set<Int64>, since: Int) -> Bool {
-    guard !isChaos || scenario.messageLoss == 0, now >= journalDownUntil else { return false }
+    guard since >= scenario.chaosMs || scenario.messageLoss == 0, now >= journalDownUntil else { return false }
     return owners.allSatisfy { epoch in
       gateways.contains { gateway in
         gateway.map { $0.epoch == epoch && healthySince[$0.index].map { $0 <= since } ?? false } ?? false
