@@ -262,23 +262,6 @@ struct YieldingTests {
     #expect(try freed(OwnerLoad(tenants: [batch])).offers.map(\.job.text) == ["b"])
   }
 
-  @Test func aTenantThatHasHadLessComesFirst() throws {
-    // The anonymous tenant has had two jobs here.
-    #expect(try freed(waiting(0, tenant: TenantID("u"))).offers.isEmpty == false)
-    var bench = Bench(owner: 1)
-    _ = bench.joinAll()
-    bench.send(.othersChanged([2: waiting(0, tenant: TenantID("u"))]))
-    var denoise = try bench.bringToDenoiser("a")
-    for id in ["b", "c"] {
-      try bench.complete(offers(bench.submit(id)).first)
-      var next = offers(try bench.complete(denoise))
-      if !next.contains(where: { $0.offer.index == 1 }) { next = offers(bench.send(.tick, after: .seconds(1))) }
-      denoise = try #require(next.first { $0.offer.index == 1 })
-    }
-    try bench.complete(offers(bench.submit("d")).first)
-    #expect(offers(try bench.complete(denoise)).filter { $0.offer.index == 1 }.isEmpty)
-  }
-
   @Test func ownersBeginWithDifferentWorkers() {
     var chosen: Set<WorkerID> = []
     for owner in Int64(1)...8 {
