@@ -7,7 +7,8 @@
 set -euo pipefail
 packages=(
   'libcurl4-openssl-dev|libcurl4-gnutls-dev' 'libjpeg62-turbo-dev|libjpeg-turbo8-dev' libopenblas-dev libpng-dev
-  libprotobuf-c-dev libsqlite3-dev libssl-dev libwebp-dev libzmq3-dev protobuf-c-compiler protobuf-compiler zlib1g-dev
+  libpq-dev libprotobuf-c-dev libsqlite3-dev libssl-dev libwebp-dev libzmq3-dev protobuf-c-compiler protobuf-compiler
+  zlib1g-dev
 )
 if [ "${1:-}" = --only ]; then packages=(); shift; fi
 packages+=("$@")

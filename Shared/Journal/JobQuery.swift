@@ -52,4 +52,9 @@ public struct JobPage: Hashable, Sendable {
   /// Where the rest begins; nil: there is none. The rest may turn out to be empty: a page ends, even without a record,
   /// when as many jobs were looked at as one query may look at.
   public var next: JobCursor?
+
+  /// See the properties.
+  public init(records: [StoredRecord], next: JobCursor? = nil) {
+    (self.records, self.next) = (records, next)
+  }
 }

@@ -167,6 +167,11 @@ public struct StoredRecord: Hashable, Sendable {
   public var outcomes: [StoredOutcome]
   /// When its last image ended, in milliseconds since 1970.
   public var endedAtMs: Int64?
+
+  /// See the properties.
+  public init(number: Int64, job: StoredJob, outcomes: [StoredOutcome], endedAtMs: Int64?) {
+    (self.number, self.job, self.outcomes, self.endedAtMs) = (number, job, outcomes, endedAtMs)
+  }
 }
 
 /// An image that is still to be made.
@@ -177,6 +182,11 @@ public struct OpenImage: Hashable, Sendable {
   public var progress: [StoredProgress]
   /// Number of each task's last attempt.
   public var attempts: [Int: UInt32]
+
+  /// See the properties.
+  public init(reference: ImageReference, progress: [StoredProgress], attempts: [Int: UInt32]) {
+    (self.reference, self.progress, self.attempts) = (reference, progress, attempts)
+  }
 }
 
 /// An open job whose own rows are not those that were written.
@@ -210,17 +220,17 @@ public struct JournalLimits: Hashable, Sendable {
 }
 
 /// Bounds of single values.
-enum ValueLimits {
-  static let maxRequestBytes = 4 << 20
-  static let maxPayloadBytes = 900 << 20
-  static let maxNameBytes = 256
-  static let maxMessageBytes = 16 << 10
-  static let maxRank = 8
-  static let maxImages = 1000
-  static let maxInputs = 64
-  static let maxTags = 16
-  static let maxWebhooks = 4
-  static let maxURLBytes = 4096
-  static let maxTasks = 64
-  static let maxSteps = 1_000_000
+package enum ValueLimits {
+  package static let maxRequestBytes = 4 << 20
+  package static let maxPayloadBytes = 900 << 20
+  package static let maxNameBytes = 256
+  package static let maxMessageBytes = 16 << 10
+  package static let maxRank = 8
+  package static let maxImages = 1000
+  package static let maxInputs = 64
+  package static let maxTags = 16
+  package static let maxWebhooks = 4
+  package static let maxURLBytes = 4096
+  package static let maxTasks = 64
+  package static let maxSteps = 1_000_000
 }

@@ -67,6 +67,12 @@ public struct StoredDelivery: Hashable, Sendable {
   /// When the next one is due, in milliseconds since 1970.
   public var nextAttemptAtMs: Int64?
 
+  /// One that no attempt was made at yet.
+  public init(number: Int64, job: String, position: Int, event: String, percent: Int, createdAtMs: Int64) {
+    (self.number, self.job, self.position) = (number, job, position)
+    (self.event, self.percent, self.createdAtMs) = (event, percent, createdAtMs)
+  }
+
   /// Names the event for its receiver: the same for every attempt. Without a full stop, which separates what is signed.
   public var messageID: String {
     let event = event.split(separator: ".").last ?? ""
@@ -105,4 +111,9 @@ public struct DueDelivery: Hashable, Sendable {
   public var tenant: String
   /// Where it goes.
   public var webhook: StoredWebhook
+
+  /// See the properties.
+  public init(delivery: StoredDelivery, tenant: String, webhook: StoredWebhook) {
+    (self.delivery, self.tenant, self.webhook) = (delivery, tenant, webhook)
+  }
 }

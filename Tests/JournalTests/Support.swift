@@ -2,6 +2,7 @@ import ClusterCore
 import Foundation
 import GRDB
 import Journal
+import PostgreSQLJournal
 import Synchronization
 import Testing
 
@@ -61,13 +62,21 @@ enum Sample {
   }
 }
 
-extension SQLiteJournalStore {
+extension JournalStore {
   /// The newest jobs of a tenant, or of all, without those whose rows are damaged.
   func records(tenant: String?, before number: Int64?, limit: Int) throws -> [StoredRecord] {
-    let ids = try database.read {
-      try String.fetchAll(
-        $0, sql: "SELECT id FROM jobs WHERE number < ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY number DESC LIMIT ?3",
-        arguments: [number ?? Int64.max, tenant, limit])
+    let ids: [String]
+    switch self {
+    case let store as SQLiteJournalStore:
+      ids = try store.database.read {
+        try String.fetchAll(
+          $0,
+          sql: "SELECT id FROM jobs WHERE number < ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY number DESC LIMIT ?3",
+          arguments: [number ?? Int64.max, tenant, limit])
+      }
+    case let store as PostgreSQLJournalStore:
+      ids = try store.jobs(tenant: tenant, before: number ?? Int64.max, limit: limit)
+    default: ids = []
     }
     return try ids.compactMap { id in
       do { return try record(of: id, tenant: nil) } catch JournalError.corrupt { return nil }
@@ -86,7 +95,7 @@ struct Snapshot: Equatable {
   var deliveries: [[StoredDelivery]]
 
   /// The newest `limit` jobs.
-  init(_ store: SQLiteJournalStore, limit: Int = .max) throws {
+  init(_ store: any JournalStore, limit: Int = .max) throws {
     records = try store.records(tenant: nil, before: nil, limit: limit)
     let jobs = try store.openJobs().jobs
     open = jobs.flatMap(\.images)

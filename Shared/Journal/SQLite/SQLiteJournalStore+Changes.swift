@@ -1,4 +1,3 @@
-import CZlib
 import ClusterCore
 import Foundation
 import GRDB
@@ -6,7 +5,7 @@ import GRDB
 extension SQLiteJournalStore {
   /// As ``JournalStore`` says.
   public func apply(_ changes: [JournalChange]) throws(JournalError) {
-    for change in changes { try Self.check(change) }
+    for change in changes { try change.check() }
     do throws(JournalError) {
       try write(changes)
     } catch {
@@ -97,7 +96,7 @@ extension SQLiteJournalStore {
         """,
       arguments: [
         job.id, job.tenant, job.submittedAtMs, job.deadlineAtMs, job.imageCount, job.request,
-        Int64(checksum(job.request)), job.model,
+        Int64(Checksum.of(job.request)), job.model,
       ])
     let number = db.lastInsertedRowID
     for tag in job.tags {
@@ -112,7 +111,7 @@ extension SQLiteJournalStore {
     for input in job.inputs {
       try db.execute(
         sql: "INSERT INTO inputs (digest, crc, bytes) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
-        arguments: [input.digest, Int64(checksum(input.bytes)), input.bytes])
+        arguments: [input.digest, Int64(Checksum.of(input.bytes)), input.bytes])
       try db.execute(
         sql: "INSERT OR IGNORE INTO job_inputs (job, digest) VALUES (?, ?)", arguments: [number, input.digest])
     }
@@ -141,7 +140,7 @@ extension SQLiteJournalStore {
       arguments: [
         Int64(bitPattern: payload.id), payload.name, payload.dtype,
         payload.shape.map(String.init).joined(separator: ","),
-        Int64(checksum(payload.bytes)), payload.bytes,
+        Int64(Checksum.of(payload.bytes)), payload.bytes,
       ])
   }
 
@@ -242,65 +241,6 @@ extension SQLiteJournalStore {
       } catch let error as DatabaseError where error.resultCode == .SQLITE_CORRUPT {
         continue
       }
-    }
-  }
-
-  // MARK: Bounds
-
-  static func checksum(_ data: Data) -> UInt32 {
-    data.withUnsafeBytes {
-      UInt32(truncatingIfNeeded: crc32_z(0, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count))
-    }
-  }
-
-  private static func check(_ change: JournalChange) throws(JournalError) {
-    switch change {
-    case .admit(let job):
-      try check("the request", job.request.count, ValueLimits.maxRequestBytes)
-      try check("the job's name", job.id.utf8.count, ValueLimits.maxNameBytes)
-      try check("the tenant's name", job.tenant.utf8.count, ValueLimits.maxNameBytes)
-      try check("the model's name", job.model.utf8.count, ValueLimits.maxMessageBytes)
-      try check("the number of tags", job.tags.count, ValueLimits.maxTags)
-      for tag in job.tags { try check("a tag", tag.utf8.count, ValueLimits.maxNameBytes) }
-      try check("the number of webhooks", job.webhooks.count, ValueLimits.maxWebhooks)
-      for webhook in job.webhooks {
-        try check("the address of a webhook", webhook.url.utf8.count, ValueLimits.maxURLBytes)
-        try check("the host of a webhook", webhook.host.utf8.count, ValueLimits.maxNameBytes)
-        try check("the secret of a webhook", webhook.secret?.utf8.count ?? 0, ValueLimits.maxNameBytes)
-      }
-      try check("the number of images", job.imageCount, ValueLimits.maxImages)
-      try check("the number of images to begin with", job.inputs.count, ValueLimits.maxInputs)
-      for input in job.inputs {
-        try check("an image to begin with", input.bytes.count, ValueLimits.maxPayloadBytes)
-        try check("an image's digest", input.digest.utf8.count, ValueLimits.maxNameBytes)
-      }
-      if let key = job.key { try check("the idempotency key", key.text.utf8.count, ValueLimits.maxNameBytes) }
-    case .progress(_, let progress):
-      try check(progress.payload)
-      try check("the numerics class", progress.numericsClass.utf8.count, ValueLimits.maxNameBytes)
-    case .finish(_, let result, _, _): try check(result)
-    case .fail, .attempt, .announce, .attempted: break
-    }
-  }
-
-  private static func check(_ payload: StoredPayload) throws(JournalError) {
-    try check("the payload \(payload.name.prefix(40))", payload.bytes.count, ValueLimits.maxPayloadBytes)
-    try check("the payload's name", payload.name.utf8.count, ValueLimits.maxNameBytes)
-    try check("the payload's shape", payload.shape.count, ValueLimits.maxRank)
-  }
-
-  private static func check(_ what: String, _ value: Int, _ limit: Int) throws(JournalError) {
-    if value > limit { throw .tooLarge(what: what, value: value, limit: limit) }
-  }
-}
-
-extension JournalChange {
-  fileprivate var admitsJob: Bool { if case .admit = self { true } else { false } }
-
-  fileprivate var endsImage: Bool {
-    switch self {
-    case .finish, .fail: true
-    case .admit, .attempt, .progress, .announce, .attempted: false
     }
   }
 }

@@ -150,7 +150,7 @@ extension SQLiteJournalStore {
 
   private static func input(_ row: Row) throws -> StoredInput {
     let input = StoredInput(digest: try row.value("digest"), bytes: try row.value("bytes"))
-    guard try Int64(checksum(input.bytes)) == row.value("crc") else {
+    guard try Int64(Checksum.of(input.bytes)) == row.value("crc") else {
       throw JournalError.corrupt(what: "the \(input.bytes.count) bytes of input \(input.digest.prefix(80))")
     }
     return input
@@ -161,7 +161,7 @@ extension SQLiteJournalStore {
     let id: String = try row.value("id")
     let request: Data = try row.value("request")
     let imageCount: Int = try row.value("picture_count")
-    guard try Int64(checksum(request)) == row.value("request_crc") else {
+    guard try Int64(Checksum.of(request)) == row.value("request_crc") else {
       throw JournalError.corrupt(what: "the request of job \(id)")
     }
     let number: Int64 = try row.value("number")
@@ -241,7 +241,7 @@ extension SQLiteJournalStore {
     guard shape.count <= ValueLimits.maxRank, shape.allSatisfy({ ($0 ?? -1) >= 0 }),
       let dtype = Int32(exactly: try row.value("dtype") as Int64)
     else { throw JournalError.corrupt(what: "payload \(id) has the shape \(text.prefix(80))") }
-    guard try Int64(checksum(bytes)) == row.value("crc") else {
+    guard try Int64(Checksum.of(bytes)) == row.value("crc") else {
       throw JournalError.corrupt(what: "the \(bytes.count) bytes of payload \(id)")
     }
     return StoredPayload(
