@@ -165,8 +165,8 @@ let package = Package(
       name: "Gateway",
       dependencies: [
         "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "HTTPClient", "Hashing",
-        "ImageCodec", "Journal", "Observability", "Provenance", "Scheduling", "Settings", "StrictJSON", "Templates",
-        "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore,
+        "ImageCodec", "Journal", "Observability", "PostgreSQLJournal", "Provenance", "Scheduling", "Settings",
+        "StrictJSON", "Templates", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore,
         .nioHTTP1,
         .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .unixSignals,
       ],

@@ -22,21 +22,29 @@ public struct PostgreSQLSettings: Hashable, Sendable {
   /// The defaults.
   public init(url: String) { self.url = url }
 
-  func check() throws(JournalError) {
-    func complain(_ reason: String) -> JournalError { .failed(operation: "open", reason: reason) }
+  /// What is wrong with the settings, for people, without secrets.
+  public var complaints: [String] {
+    var complaints: [String] = []
     let name = schema.utf8
     let isName =
       (1...40).contains(name.count)
       && name.allSatisfy { (97...122).contains($0) || (48...57).contains($0) || $0 == 95 }
       && name.first.map { $0 > 57 } == true && !schema.hasPrefix("pg_")
-    guard isName else {
-      throw complain("journal.schema is \"\(schema)\", but must be 1 to 40 of a-z, 0-9 and _, and begin with a letter")
+    if !isName {
+      complaints.append(
+        "journal.schema is \"\(schema)\", but must be 1 to 40 of a-z, 0-9 and _, and begin with a letter")
     }
-    guard (1...3600).contains(leaseSeconds) else {
-      throw complain("journal.leaseSeconds is \(leaseSeconds), but must be from 1 to 3600")
+    if !(1...3600).contains(leaseSeconds) {
+      complaints.append("journal.leaseSeconds is \(leaseSeconds), but must be from 1 to 3600")
     }
-    guard (1...64).contains(maxReaders) else {
-      throw complain("the connections for reading are \(maxReaders), but must be from 1 to 64")
+    if !(1...64).contains(maxReaders) {
+      complaints.append("the connections for reading are \(maxReaders), but must be from 1 to 64")
     }
+    if (try? PostgresServer.parse(url)) == nil { complaints.append(PostgresServer.badAddress) }
+    return complaints
+  }
+
+  func check() throws(JournalError) {
+    if let complaint = complaints.first { throw .failed(operation: "open", reason: complaint) }
   }
 }

@@ -83,7 +83,9 @@ enum Layers {
   /// Models and their arithmetic.
   static let compute: Set = ["CKernels", "COpenBLAS", "Kernels", "Weights", "QwenImage"]
   /// The cluster.
-  static let cluster: Set = ["CWire", "CZeroMQ", "Wire", "Transport", "StageRuntime", "Scheduling", "Journal"]
+  static let cluster: Set = [
+    "CWire", "CZeroMQ", "Wire", "Transport", "StageRuntime", "Scheduling", "Journal", "PostgreSQLJournal",
+  ]
   static let gateway: Set = ["GatewayAPI", "GatewayPipelines", "GatewayDispatch", "Gateway", "GatewayMain"]
 
   static let rules: [Rule] = [

@@ -7,6 +7,7 @@ import Hummingbird
 import Journal
 import Logging
 import Observability
+import PostgreSQLJournal
 import Scheduling
 import ServiceLifecycle
 import Transport
@@ -33,6 +34,7 @@ public enum GatewayProcess {
     let router = try await RouterSocket(transport)
     let journal = try configuration.openJournal()
     defer { journal.close() }
+    for warning in (journal as? PostgreSQLJournalStore)?.warnings ?? [] { logger.warning("\(warning)") }
     if !journal.isDurable { logger.warning("there is no journal: jobs and results are lost when this process ends") }
     let dispatcher = try await Dispatcher(
       configuration: configuration.dispatcher, provenance: provenance,

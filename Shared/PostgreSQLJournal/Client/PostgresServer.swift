@@ -34,11 +34,12 @@ final class PostgresServer: Sendable {
     "tcp_user_timeout": "10000",
   ]
 
-  private static func parse(_ url: String) throws(JournalError) -> [String: String] {
+  static let badAddress = "journal.url is neither postgresql://... nor a list such as \"host=... dbname=...\""
+
+  static func parse(_ url: String) throws(JournalError) -> [String: String] {
     // libpq's message may repeat a part of the address, in which there may be a password.
     guard let options = PQconninfoParse(url, nil) else {
-      throw .failed(
-        operation: "open", reason: "journal.url is neither postgresql://... nor a list such as \"host=... dbname=...\"")
+      throw .failed(operation: "open", reason: badAddress)
     }
     defer { PQconninfoFree(options) }
     var values: [String: String] = [:]

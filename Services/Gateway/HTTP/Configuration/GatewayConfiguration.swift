@@ -5,6 +5,7 @@ import GatewayPipelines
 import Journal
 import Logging
 import Observability
+import PostgreSQLJournal
 import Settings
 import Transport
 
@@ -28,6 +29,8 @@ public struct GatewayConfiguration: SettingGroup {
   public var allowsPlaintext = false
   /// The journal's file; "off": none, jobs are lost when the process ends.
   public var journalPath = GatewayConfiguration.defaultJournalPath
+  /// The database with the journal, in place of the file; an empty `url`: none.
+  public var sharedJournal = PostgreSQLSettings(url: "")
   /// How much the journal keeps, and for how long.
   public var journal = JournalLimits()
   /// The file with the API's keys; empty: requests need none.
@@ -203,6 +206,7 @@ public struct GatewayConfiguration: SettingGroup {
   private mutating func readJournal(_ reader: inout SettingReader) async {
     journalPath = await reader.text(
       "journal.path", journalPath, "file in which jobs and results outlive the process; \"off\" keeps them in memory")
+    await sharedJournal.read(&reader)
     journal.maxBytes = Int64(
       await reader.integer(
         "journal.maxBytes", Int(journal.maxBytes), in: 0...(1 << 50), "size that the file must not exceed; 0: any"))
@@ -290,7 +294,8 @@ extension GatewayConfiguration {
 
   /// Opens the journal.
   func openJournal() throws(JournalError) -> any JournalStore {
-    try SQLiteJournalStore(path: journalPath == "off" ? nil : journalPath, limits: journal)
+    if !sharedJournal.url.isEmpty { return try PostgreSQLJournalStore(sharedJournal, limits: journal) }
+    return try SQLiteJournalStore(path: journalPath == "off" ? nil : journalPath, limits: journal)
   }
 
   /// Reads the API's keys; nil: requests need none.
