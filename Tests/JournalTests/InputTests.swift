@@ -16,41 +16,45 @@ struct InputTests {
   }
 
   /// Digests of all images that are there.
-  private static func digests(_ store: SQLiteJournalStore) throws -> [String] {
-    try store.database.read { try String.fetchAll($0, sql: "SELECT digest FROM inputs ORDER BY digest") }
+  private static func digests(_ journal: TestJournal) throws -> [String] {
+    try journal.column("SELECT digest FROM inputs ORDER BY digest")
   }
 
-  private static func inputs(of id: String, _ store: SQLiteJournalStore) throws -> [String]? {
+  private static func inputs(of id: String, _ store: any JournalStore) throws -> [String]? {
     try store.openJobs().jobs.first { $0.record.job.id == id }?.record.job.inputs.map(\.digest).sorted()
   }
 
-  @Test func anImageStaysAsLongAsAJobHasIt() throws {
-    let store = try SQLiteJournalStore(path: nil)
+  @Test(arguments: Engine.all) func anImageStaysAsLongAsAJobHasIt(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    let store = try journal.open()
     try store.apply([.admit(Self.job("a", [1, 2], images: 2)), .admit(Self.job("b", [2, 3]))])
-    #expect(try Self.digests(store) == ["input 1", "input 2", "input 3"])
+    #expect(try Self.digests(journal) == ["input 1", "input 2", "input 3"])
     #expect(try store.openJobs().jobs[0].record.job.inputs == [Sample.input(1), Sample.input(2)])
     // The end of one of two images changes nothing.
     try store.apply([Sample.finish("a", 0, Sample.payload(1))])
     #expect(try Self.inputs(of: "a", store) == ["input 1", "input 2"])
     try store.apply([Sample.fail("a", 1)])
-    #expect(try Self.digests(store) == ["input 2", "input 3"])
+    #expect(try Self.digests(journal) == ["input 2", "input 3"])
     #expect(try store.problems() == [])
     // What comes late changes nothing either.
     try store.apply([Sample.fail("a", 1), Sample.finish("a", 0, Sample.payload(2))])
     #expect(try Self.inputs(of: "b", store) == ["input 2", "input 3"])
     try store.apply([Sample.finish("b", Sample.payload(3))])
-    #expect(try Self.digests(store) == [] && store.problems() == [])
+    #expect(try Self.digests(journal) == [] && store.problems() == [])
     // The job itself is still known, and its images may come again.
     #expect(try store.record(of: "a", tenant: nil)?.endedAtMs == 2_000)
     try store.apply([.admit(Self.job("c", [1]))])
     #expect(try Self.inputs(of: "c", store) == ["input 1"])
   }
 
-  @Test func aJobThatIsRefusedLeavesNoImages() throws {
-    let store = try SQLiteJournalStore(path: nil)
+  @Test(arguments: Engine.all) func aJobThatIsRefusedLeavesNoImages(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    let store = try journal.open()
     try store.apply([.admit(Self.job("a", [1]))])
     #expect(throws: JournalError.self) { try store.apply([.admit(Self.job("b", [2])), .admit(Self.job("a", [3]))]) }
-    #expect(try Self.digests(store) == ["input 1"] && store.problems() == [])
+    #expect(try Self.digests(journal) == ["input 1"] && store.problems() == [])
     var many = Self.job("c", [])
     many.inputs = (0..<100).map { Sample.input($0, 1) }
     for job in [many, Self.job(String(repeating: "x", count: 300), [4])] {
@@ -58,14 +62,16 @@ struct InputTests {
         if case .some(.tooLarge) = $0 as? JournalError { true } else { false }
       }
     }
-    #expect(try Self.digests(store) == ["input 1"])
+    #expect(try Self.digests(journal) == ["input 1"])
   }
 
-  @Test func aJobIsAdmittedOnlyWithSpaceForItsImages() throws {
+  @Test(arguments: Engine.all) func aJobIsAdmittedOnlyWithSpaceForItsImages(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
     var limits = JournalLimits()
     limits.maxBytes = 4 << 20
     limits.reserveBytes = 1 << 20
-    let store = try SQLiteJournalStore(path: nil, limits: limits)
+    let store = try journal.open(limits: limits)
     try store.apply([.admit(Self.job("a", [1], bytes: 2 << 20))])
     #expect { try store.apply([.admit(Self.job("b", [2], bytes: 2 << 20))]) } throws: { error in
       guard case .some(.full(let reason)) = error as? JournalError else { return false }
@@ -79,29 +85,34 @@ struct InputTests {
   }
 
   /// A job whose image is damaged fails, and takes no other with it.
-  @Test(arguments: [
-    "UPDATE inputs SET bytes = zeroblob(5000) WHERE digest = 'input 2'",
-    "UPDATE inputs SET crc = crc + 1 WHERE digest = 'input 2'",
-  ])
-  func aDamagedImageIsNoticed(damage: String) throws {
-    let store = try SQLiteJournalStore(path: nil)
+  @Test(
+    arguments: [
+      "UPDATE inputs SET bytes = zeroblob(5000) WHERE digest = 'input 2'",
+      "UPDATE inputs SET crc = crc + 1 WHERE digest = 'input 2'",
+    ], Engine.all)
+  func aDamagedImageIsNoticed(damage: String, engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    let store = try journal.open()
     for (id, inputs) in [("a", [1]), ("b", [1, 2]), ("c", [3])] as [(String, [UInt64])] {
       try store.apply([.admit(Self.job(id, inputs))])
     }
-    try store.database.write { try $0.execute(sql: damage) }
+    try journal.damage(damage)
     #expect(try store.problems().count == 1)
     let found = try store.openJobs()
     #expect(found.jobs.map(\.record.job.id) == ["a", "c"])
     #expect(found.damaged.map(\.damage) == ["an image that job b begins with"])
     try store.fail(found.damaged, code: .dataLoss, atMs: 3_000)
-    #expect(try Self.digests(store) == ["input 1", "input 3"] && store.problems() == [])
+    #expect(try Self.digests(journal) == ["input 1", "input 3"] && store.problems() == [])
     #expect(try store.openJobs().damaged.isEmpty)
   }
 
-  @Test func whatBelongsToNothingIsAProblem() throws {
-    let store = try SQLiteJournalStore(path: nil)
+  @Test(arguments: Engine.all) func whatBelongsToNothingIsAProblem(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    let store = try journal.open()
     try store.apply([.admit(Self.job("a", [1]))])
-    try store.database.write { try $0.execute(sql: "DELETE FROM job_inputs") }
+    try journal.damage("DELETE FROM job_inputs")
     #expect(try store.problems() == ["input input 1 belongs to nothing"])
   }
 
@@ -123,7 +134,9 @@ struct InputTests {
 
     init(_ store: SQLiteJournalStore) throws {
       snapshot = try Snapshot(store)
-      digests = try InputTests.digests(store)
+      digests = try store.database.read {
+        try String.fetchAll($0, sql: "SELECT digest FROM inputs ORDER BY digest")
+      }
     }
   }
 

@@ -22,7 +22,7 @@ struct ListingTests {
   }
 
   /// All pages of a query, each with the jobs' numbers.
-  private static func pages(_ store: SQLiteJournalStore, _ query: JobQuery) throws -> [[Int]] {
+  private static func pages(_ store: any JournalStore, _ query: JobQuery) throws -> [[Int]] {
     var query = query, pages: [[Int]] = []
     repeat {
       let page = try #require(try store.page(query, tenant: "t"))
@@ -32,8 +32,10 @@ struct ListingTests {
     return pages
   }
 
-  @Test func conditionsAreCombined() throws {
-    let store = try SQLiteJournalStore(path: nil)
+  @Test(arguments: Engine.all) func conditionsAreCombined(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    let store = try journal.open()
     var random = TestRandom("lists of jobs")
     var states: [Int: StoredState] = [:], jobs: [StoredJob] = []
     for number in 0..<200 {
@@ -76,8 +78,10 @@ struct ListingTests {
     }
   }
 
-  @Test func theOrderIsThatOfTimeAndThenOfAdmission() throws {
-    let store = try SQLiteJournalStore(path: nil)
+  @Test(arguments: Engine.all) func theOrderIsThatOfTimeAndThenOfAdmission(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    let store = try journal.open()
     for (number, ms) in [(0, 5), (1, 5), (2, 3), (3, 5)] { try store.apply([.admit(Self.job(number, ms: Int64(ms)))]) }
     var query = JobQuery()
     query.limit = 1
@@ -86,10 +90,12 @@ struct ListingTests {
     #expect(try Self.pages(store, query) == [[2], [0], [1], [3]])
   }
 
-  @Test func pagesAreStableWhileJobsComeAndGo() throws {
+  @Test(arguments: Engine.all) func pagesAreStableWhileJobsComeAndGo(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
     var limits = JournalLimits()
     limits.retentionSeconds = 1
-    let store = try SQLiteJournalStore(path: nil, limits: limits)
+    let store = try journal.open(limits: limits)
     for number in 0..<6 { try store.apply([.admit(Self.job(number, tags: ["a"]))]) }
     var gone: [Int] = []
     for tags in [[], ["a"]] as [[String]] {
@@ -117,8 +123,10 @@ struct ListingTests {
   }
 
   /// An index serves one condition; what the others leave out is looked at in portions.
-  @Test func theWorkForAPageIsBounded() throws {
-    let store = try SQLiteJournalStore(path: nil)
+  @Test(arguments: Engine.all) func theWorkForAPageIsBounded(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    let store = try journal.open()
     let count = SQLiteJournalStore.maxListed * 2 + 10
     try store.apply((0..<count).map { .admit(Self.job($0, model: $0 < 5 ? "rare" : "m", tags: ["a"])) })
     var query = JobQuery()

@@ -8,40 +8,44 @@ struct SpaceTests {
     if case .some(.full) = error as? JournalError { true } else { false }
   }
 
-  @Test func oldJobsAreRemovedAndTheirSpaceIsFreed() throws {
-    try withFolder { folder in
-      var limits = JournalLimits()
-      limits.retentionSeconds = 100
-      let path = folder + "/j"
-      let store = try SQLiteJournalStore(path: path, limits: limits)
-      for number in 0..<20 {
-        try store.apply([.admit(Sample.job("\(number)", key: "\(number)"))])
-        try store.apply([
-          Sample.finish("\(number)", Sample.payload(UInt64(number + 1), 300_000), atMs: Int64(number) * 1000)
-        ])
-      }
-      try store.apply([.admit(Sample.job("open"))])
-      let before = try store.space().usedBytes
-      // 110.5 s after the first: those that ended before 10.5 s.
-      #expect(try store.forgetOldJobs(nowMs: 110_500) == 11)
-      #expect(
-        try store.records(tenant: "t", before: nil, limit: 100).map(\.job.id) == ["open"]
-          + (11..<20).reversed().map { "\($0)" })
-      #expect(try store.job(ofKey: "3", tenant: "t") == nil, "a key lives as long as its job")
-      #expect(try store.job(ofKey: "15", tenant: "t")?.job == "15")
-      #expect(try store.space().usedBytes < before - 10 * 300_000)
-      #expect(try store.forgetOldJobs(nowMs: 110_500) == 0)
-      store.close()
+  @Test(arguments: Engine.all) func oldJobsAreRemovedAndTheirSpaceIsFreed(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    var limits = JournalLimits()
+    limits.retentionSeconds = 100
+    let store = try journal.open(limits: limits)
+    for number in 0..<20 {
+      try store.apply([.admit(Sample.job("\(number)", key: "\(number)"))])
+      try store.apply([
+        Sample.finish("\(number)", Sample.payload(UInt64(number + 1), 300_000), atMs: Int64(number) * 1000)
+      ])
+    }
+    try store.apply([.admit(Sample.job("open"))])
+    let before = try store.space().usedBytes
+    // 110.5 s after the first: those that ended before 10.5 s.
+    #expect(try store.forgetOldJobs(nowMs: 110_500) == 11)
+    #expect(
+      try store.records(tenant: "t", before: nil, limit: 100).map(\.job.id) == ["open"]
+        + (11..<20).reversed().map { "\($0)" })
+    #expect(try store.job(ofKey: "3", tenant: "t") == nil, "a key lives as long as its job")
+    #expect(try store.job(ofKey: "15", tenant: "t")?.job == "15")
+    #expect(try store.space().usedBytes < before - 10 * 300_000)
+    #expect(try store.forgetOldJobs(nowMs: 110_500) == 0)
+    let again = try journal.reopen(store)
+    #expect(try again.problems() == [])
+    if let path = (again as? SQLiteJournalStore)?.path {
+      again.close()
       let size = try #require(try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int)
       #expect(size < 4_000_000, "the file has shrunk to \(size)")
-      #expect(try SQLiteJournalStore(path: path).problems() == [])
     }
   }
 
-  @Test func theOldestResultsGoFirst() throws {
+  @Test(arguments: Engine.all) func theOldestResultsGoFirst(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
     var limits = JournalLimits()
     limits.retentionBytes = 5_000
-    let store = try SQLiteJournalStore(path: nil, limits: limits)
+    let store = try journal.open(limits: limits)
     for number in 0..<10 {
       try store.apply([
         .admit(Sample.job("\(number)")),
@@ -52,34 +56,34 @@ struct SpaceTests {
     #expect(try store.records(tenant: nil, before: nil, limit: 100).map(\.job.id) == ["9", "8", "7", "6", "5"])
   }
 
-  @Test func jobsAreRefusedWhileThereIsSpaceForThoseThatRun() throws {
-    try withFolder { folder in
-      var limits = JournalLimits()
-      limits.maxBytes = 4 << 20
-      limits.reserveBytes = 2 << 20
-      let store = try SQLiteJournalStore(path: folder + "/j", limits: limits)
-      var number = 0
-      var refusal: (any Error)?
-      while refusal == nil, number < 100 {
-        do {
-          try store.apply([
-            .admit(Sample.job("\(number)")),
-            Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 200_000)),
-          ])
-          number += 1
-        } catch { refusal = error }
-      }
-      #expect(Self.isFull(try #require(refusal)))
-      #expect((5..<12).contains(number), "\(number) jobs were admitted")
-      // Those that run still end.
-      for job in 0..<number { try store.apply([Sample.finish("\(job)", Sample.payload(UInt64(job + 1000), 200_000))]) }
-      #expect(try store.counts() == (0, number))
-      #expect(try store.problems() == [])
+  @Test(arguments: Engine.all) func jobsAreRefusedWhileThereIsSpaceForThoseThatRun(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    var limits = JournalLimits()
+    limits.maxBytes = 4 << 20
+    limits.reserveBytes = 2 << 20
+    let store = try journal.open(limits: limits)
+    var number = 0
+    var refusal: (any Error)?
+    while refusal == nil, number < 100 {
+      do {
+        try store.apply([
+          .admit(Sample.job("\(number)")),
+          Sample.progress("\(number)", steps: 1, Sample.payload(UInt64(number + 1), 200_000)),
+        ])
+        number += 1
+      } catch { refusal = error }
     }
+    #expect(Self.isFull(try #require(refusal)))
+    #expect((5..<12).contains(number), "\(number) jobs were admitted")
+    // Those that run still end.
+    for job in 0..<number { try store.apply([Sample.finish("\(job)", Sample.payload(UInt64(job + 1000), 200_000))]) }
+    #expect(try store.counts() == (0, number))
+    #expect(try store.problems() == [])
   }
 
   /// More than fits is refused as a whole; nothing is damaged, and once something is removed there is space again.
-  private func fill(_ store: SQLiteJournalStore) throws {
+  private func fill(_ store: any JournalStore) throws {
     try store.apply([.admit(Sample.job("a", images: 100))])
     var payload: UInt64 = 1
     var image = 0

@@ -105,6 +105,16 @@ struct Snapshot: Equatable {
     }
     deliveries = try records.flatMap { try store.webhooks(of: $0.job.id).map(\.deliveries) }
   }
+
+  /// Without the numbers of jobs and deliveries, of which an engine may leave some out.
+  var unnumbered: Snapshot {
+    var snapshot = self
+    for index in records.indices { snapshot.records[index].number = 0 }
+    for index in deliveries.indices {
+      for place in deliveries[index].indices { snapshot.deliveries[index][place].number = 0 }
+    }
+    return snapshot
+  }
 }
 
 /// What a writer has reported.

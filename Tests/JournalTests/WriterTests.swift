@@ -5,23 +5,25 @@ import Testing
 
 @Suite("Writing in groups", .timeLimit(.minutes(5)))
 struct WriterTests {
-  @Test func everythingIsWrittenInOrderAndInFewTransactions() throws {
-    try withFolder { folder in
-      let store = try SQLiteJournalStore(path: folder + "/j")
-      let outcomes = Outcomes()
-      let writer = JournalWriter(store) { outcomes.append($0) }
-      for number in 1...500 {
-        writer.enqueue(.init(sequence: UInt64(number), changes: [.admit(Sample.job("\(number)"))]))
-      }
-      writer.stop()
-      #expect(outcomes.all.last == .durable(through: 500))
-      #expect(outcomes.all.count < 250, "\(outcomes.all.count) transactions for 500 batches")
-      #expect(try store.openJobs().jobs.map(\.record.job.id) == (1...500).map { "\($0)" })
+  @Test(arguments: Engine.all) func everythingIsWrittenInOrderAndInFewTransactions(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    let store = try journal.open()
+    let outcomes = Outcomes()
+    let writer = JournalWriter(store) { outcomes.append($0) }
+    for number in 1...500 {
+      writer.enqueue(.init(sequence: UInt64(number), changes: [.admit(Sample.job("\(number)"))]))
     }
+    writer.stop()
+    #expect(outcomes.all.last == .durable(through: 500))
+    #expect(outcomes.all.count < 250, "\(outcomes.all.count) transactions for 500 batches")
+    #expect(try store.openJobs().jobs.map(\.record.job.id) == (1...500).map { "\($0)" })
   }
 
-  @Test func aRefusedBatchDoesNotTakeOthersWithIt() throws {
-    let store = try SQLiteJournalStore(path: nil)
+  @Test(arguments: Engine.all) func aRefusedBatchDoesNotTakeOthersWithIt(_ engine: Engine) throws {
+    let journal = try engine.journal()
+    defer { journal.close() }
+    let store = try journal.open()
     let outcomes = Outcomes()
     let writer = JournalWriter(store) { outcomes.append($0) }
     for number in 1...20 {
@@ -66,10 +68,17 @@ struct WriterTests {
   static func writeUntilKilled(_ path: String, from start: Int, killAfterMicroseconds: UInt32, acknowledgements: String)
     throws
   {
-    let file = open(acknowledgements, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
     var limits = JournalLimits()
     limits.retentionSeconds = 1 << 40
-    let store = try SQLiteJournalStore(path: path, limits: limits)
+    try writeUntilKilled(
+      SQLiteJournalStore(path: path, limits: limits), from: start, killAfterMicroseconds: killAfterMicroseconds,
+      acknowledgements: acknowledgements)
+  }
+
+  static func writeUntilKilled(
+    _ store: any JournalStore, from start: Int, killAfterMicroseconds: UInt32, acknowledgements: String
+  ) throws {
+    let file = Foundation.open(acknowledgements, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
     let killer = Thread {
       usleep(killAfterMicroseconds)
       kill(getpid(), SIGKILL)

@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import Synchronization
 
 /// A journal in one SQLite database (write-ahead log, every commit synced to the disk), which one process has open at a
 /// time.
@@ -23,6 +24,7 @@ public final class SQLiteJournalStore: JournalStore {
   package let database: any DatabaseWriter
   let ballast: Ballast?
   private let lock: FileLock?
+  private let isClosed = Mutex(false)
 
   /// Opens the journal, which is made if there is none.
   ///
@@ -70,6 +72,12 @@ public final class SQLiteJournalStore: JournalStore {
 
   /// As ``JournalStore`` says.
   public func close() {
+    // A second time the engine would follow a pointer that is not there any more.
+    let wasClosed = isClosed.withLock { isClosed in
+      defer { isClosed = true }
+      return isClosed
+    }
+    if wasClosed { return }
     if path != nil { _ = try? database.writeWithoutTransaction { try $0.checkpoint(.truncate) } }
     try? database.close()
     lock?.release()
