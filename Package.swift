@@ -166,7 +166,8 @@ let package = Package(
       dependencies: [
         "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "HTTPClient", "Hashing",
         "ImageCodec", "Journal", "Observability", "PostgreSQLJournal", "Provenance", "Scheduling", "Settings",
-        "StrictJSON", "Templates", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore,
+        "StrictJSON", "Templates", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore,
+        .logging, .metrics, .nioCore,
         .nioHTTP1,
         .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .unixSignals,
       ],
@@ -209,8 +210,9 @@ let package = Package(
     service(
       "QwenImageCLI",
       [
-        "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "Hashing", "ImageCodec", "Kernels", "MCP",
-        "ModelRegistry", "Provenance", "Settings", "StrictJSON", "Templates", "TensorCore", "Transport", "Weights",
+        "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "Hashing", "ImageCodec", "Journal", "Kernels", "MCP",
+        "ModelRegistry", "PostgreSQLJournal", "Provenance", "Settings", "StrictJSON", "Templates", "TensorCore",
+        "Transport", "Weights",
         .argumentParser, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle,
       ]),
 

@@ -177,8 +177,11 @@ enum PostgresReading {
   typealias Found = (number: Int64, record: Result<StoredRecord, JournalError>)
 
   /// Jobs by their numbers, in order of these; those that are not there are left out.
-  static func records(_ numbers: [Int64], _ connection: PostgresConnection) throws -> [Found] {
+  ///
+  /// - Parameter isReading: whether a transaction is open, of whose instant they are.
+  static func records(_ numbers: [Int64], _ connection: PostgresConnection, isReading: Bool = false) throws -> [Found] {
     let list = [PostgresValue.list(numbers)]
+    if isReading { return try records(connection.run(recordStatements(list))[...]) }
     return try records(connection.run([.beginReading] + recordStatements(list) + [.commit])[1...3])
   }
 
@@ -192,7 +195,8 @@ enum PostgresReading {
   }
 
   private static func records(_ results: ArraySlice<PostgresResult>) throws -> [Found] {
-    let (jobs, imageRows, keyRows) = (results[1], results[2], results[3])
+    let first = results.startIndex
+    let (jobs, imageRows, keyRows) = (results[first], results[first + 1], results[first + 2])
     var images: [Int64: [PostgresRow]] = [:], keys: [Int64: PostgresRow] = [:]
     for row in imageRows.rows { images[try row.integer("job"), default: []].append(row) }
     for row in keyRows.rows { keys[try row.integer("job")] = row }

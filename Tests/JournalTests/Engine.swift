@@ -59,6 +59,22 @@ final class TestJournal {
     return again
   }
 
+  /// What takes rows in, while no gateway has the journal open.
+  func emptyArchive() throws -> any JournalArchive {
+    if database != nil { return try postgresArchive() }
+    return try #require(try open() as? SQLiteJournalStore)
+  }
+
+  func postgresArchive() throws -> any JournalArchive { try PostgreSQLArchive(#require(database).settings) }
+
+  /// The journal after rows were taken in, with its open jobs.
+  func openAgain() throws -> any JournalStore {
+    guard database != nil else { return try #require(stores.last) }
+    let store = try open()
+    if let store = store as? any SharedJournalStore { _ = try store.adoptJobs(limit: .max) }
+    return store
+  }
+
   /// Changes tables in a way that no journal does; `sql` is as SQLite takes it.
   func damage(_ sql: String) throws {
     if let database {

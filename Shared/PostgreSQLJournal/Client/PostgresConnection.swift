@@ -50,7 +50,7 @@ final class PostgresConnection: @unchecked Sendable {
   {
     warningCount = 0
     guard !isBroken else { throw lost() }
-    let deadline = ContinuousClock.now + .seconds(statementSeconds + 5)
+    let deadline = ContinuousClock.now + .seconds(statementSeconds * 1.2 + 1)
     do throws(PostgresFailure) {
       let results = try exchange(statements, deadline)
       warnings?.pointee = warningCount
@@ -170,7 +170,7 @@ final class PostgresConnection: @unchecked Sendable {
       guard try wait(for: events, until: deadline) else {
         // What the server does with the rest of it is not known any more.
         isBroken = true
-        throw PostgresFailure(kind: .lost, message: "no answer within \(Int(statementSeconds) + 5) s")
+        throw PostgresFailure(kind: .lost, message: "no answer within \(Int(statementSeconds * 1.2 + 1)) s")
       }
       guard PQconsumeInput(pointer) == 1 else { throw lost() }
     }

@@ -78,6 +78,16 @@ struct PostgresRow {
     return Data(bytes)
   }
 
+  /// The column's value, of whatever type.
+  func archived(_ name: String) throws(JournalError) -> ArchivedValue {
+    guard let bytes = try bytes(name) else { return .null }
+    switch result.type(try result.column(name)) {
+    case 17: return .bytes(Data(bytes))
+    case 20, 21, 23: return .integer(try integer(name))
+    default: return .text(String(decoding: bytes, as: UTF8.self))
+    }
+  }
+
   private func bytes(_ name: String) throws(JournalError) -> UnsafeRawBufferPointer? {
     result.bytes(index, try result.column(name))
   }
