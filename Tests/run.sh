@@ -85,7 +85,12 @@ part() {
   echo "-- $name: ${counts[0]} passed, ${counts[1]} failed, ${counts[2]} skipped"
 }
 
-./compose/install-packages.sh curl jq openssl python3 python3-venv
+# Tests start servers of their own: the one that the package would make is not wanted.
+if [ ! -e /etc/postgresql-common/createcluster.conf ] && [ "$(id -u)" -eq 0 ]; then
+  mkdir -p /etc/postgresql-common
+  echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+fi
+./compose/install-packages.sh curl jq openssl postgresql python3 python3-venv
 needs_python=no
 for name in GatewayTests "${scripts[@]}"; do if is_chosen "$name"; then needs_python=yes; fi; done
 if [ -n "$filter" ] || [ $needs_python = yes ]; then

@@ -93,7 +93,11 @@ public final class PostgreSQLServer: Sendable {
     try guardServer(server.processIdentifier)
     let deadline = Date().addingTimeInterval(60)
     while Date() < deadline, server.isRunning {
-      if (try? Self.run(["\(programs)/pg_isready", "--quiet", "--host=\(folder)", "--port=\(port)"])) != nil { return }
+      if (try? Self.run([
+        "\(programs)/pg_isready", "--quiet", "--username=journal", "--host=\(folder)", "--port=\(port)",
+      ])) != nil {
+        return
+      }
       usleep(50_000)
     }
     throw Failure(
@@ -104,7 +108,13 @@ public final class PostgreSQLServer: Sendable {
   private func guardServer(_ pid: Int32) throws {
     let shell = Process(), input = Pipe()
     shell.executableURL = URL(filePath: "/bin/sh")
-    shell.arguments = ["-c", "cat >/dev/null; kill -QUIT $0; sleep 1; rm -rf \"$1\"", "\(pid)", folder]
+    // Without a child of its own, which would keep this process from noticing its end.
+    let script = """
+      while read -r line; do :; done; kill -QUIT $0
+      for second in 1 2 3 4 5; do kill -0 $0 || break; sleep 1; done
+      rm -rf "$1"
+      """
+    shell.arguments = ["-c", script, "\(pid)", folder]
     shell.standardInput = input
     shell.standardOutput = FileHandle.nullDevice
     shell.standardError = FileHandle.nullDevice
@@ -204,9 +214,17 @@ public final class PostgreSQLServer: Sendable {
     return text.trimmingCharacters(in: .whitespacesAndNewlines)
   }
 
+  /// Not every kernel lists them.
   private static func children(of pid: Int32) -> [Int32] {
-    let text = try? String(contentsOfFile: "/proc/\(pid)/task/\(pid)/children", encoding: .utf8)
-    return (text ?? "").split(separator: " ").compactMap { Int32($0) }
+    let all = ((try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []).compactMap { Int32($0) }
+    return all.filter { parent(of: $0) == pid }
+  }
+
+  private static func parent(of pid: Int32) -> Int32? {
+    let text = (try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)) ?? ""
+    // The name before it may have any character.
+    let fields = text.split(separator: ")").last?.split(separator: " ") ?? []
+    return fields.count > 1 ? Int32(fields[1]) : nil
   }
 
   private static func isZombie(_ pid: Int32) -> Bool {
