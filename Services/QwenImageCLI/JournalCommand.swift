@@ -43,7 +43,7 @@ struct JournalCommand: ParsableCommand {
     private var settings: PostgreSQLSettings? {
       guard let journalURL else { return nil }
       var settings = PostgreSQLSettings(url: journalURL)
-      // The work of these commands may take long, and nobody waits.
+      // The work of these commands may take long, and no client waits.
       (settings.passwordFile, settings.schema, settings.statementSeconds) = (passwordFile, schema, 3600)
       return settings
     }

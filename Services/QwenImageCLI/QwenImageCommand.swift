@@ -12,8 +12,8 @@ struct QwenImageCommand: AsyncParsableCommand {
       LocalCommand.self, GenerateCommand.self, EditCommand.self, InpaintCommand.self, OutpaintCommand.self,
       ControlCommand.self, LayersCommand.self, BatchCommand.self, TemplateCommand.self, JobsCommand.self,
       ModelsCommand.self, WorkersCommand.self, BenchCommand.self, MCPCommand.self, KeygenCommand.self,
-      APIKeyCommand.self, JournalCommand.self, SynthCommand.self, QuantizeCommand.self, AccuracyCommand.self, TuneCommand.self,
-      InspectCommand.self,
+      APIKeyCommand.self, JournalCommand.self, SynthCommand.self, QuantizeCommand.self, AccuracyCommand.self,
+      TuneCommand.self, InspectCommand.self,
     ])
 }
 

@@ -62,7 +62,7 @@ public final class PostgreSQLArchive: JournalArchive {
     try JournalError.wrapPostgres("take rows in") {
       try schema.bringUpToDate(connection, location)
       do {
-        // Nobody can open the journal until the end.
+        // No gateway can open the journal until the end.
         try connection.run([.begin, PostgresStatement("LOCK TABLE owners IN EXCLUSIVE MODE")])
         try refuseOwners()
         let count = try takeRows(next)

@@ -26,7 +26,7 @@ extension PostgreSQLJournalStore {
           """
           SELECT epoch, note FROM owners WHERE ended IS NULL AND lease_until > clock_timestamp() ORDER BY epoch
           """),
-        // A lease that is over has nobody else to tell of it.
+        // Its owner does not say that a lease is over.
         PostgresStatement(
           """
           SELECT EXISTS (SELECT 1 FROM owners WHERE ended IS NULL AND lease_until < clock_timestamp()) AS work

@@ -30,7 +30,7 @@ extension PostgreSQLJournalStore {
     var count = 0
     try write("forget old jobs", []) {
       count = numbers.count
-      // Whoever has the lock removes them; the others find them gone.
+      // The opening that has the lock removes them; the others find them gone.
       return [
         PostgresStatement(
           """

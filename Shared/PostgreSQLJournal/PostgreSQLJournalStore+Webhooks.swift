@@ -2,7 +2,7 @@ import Foundation
 import Journal
 
 extension PostgreSQLJournalStore {
-  /// So long nobody else attempts a delivery that an owner was given. Longer than an attempt may take.
+  /// So long no other owner attempts a delivery that an owner was given. Longer than an attempt may take.
   static let claimSeconds: Int64 = 60
 
   /// As ``JournalStore`` says. What is returned is this opening's to attempt, for a minute; when its lease ends before

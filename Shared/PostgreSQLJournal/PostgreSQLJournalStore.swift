@@ -48,7 +48,7 @@ public final class PostgreSQLJournalStore: SharedJournalStore {
     self.token = token
     pool = PostgresPool(server)
     control = PostgresSlot(server)
-    // Whoever takes the jobs over ends a write that hangs on the server.
+    // The opening that takes the jobs over ends a write that hangs on the server.
     writer = PostgresSlot(server) { connection in
       try connection.run([
         PostgresStatement(

@@ -8,7 +8,7 @@ final class PostgresListener: Sendable {
   let messages: AsyncStream<OwnerMessage>
 
   private struct State {
-    /// Whether a message was lost since the consumer was told so.
+    /// Whether a message was lost that the consumer does not know of.
     var hasLost = false
     var isClosed = false
   }

@@ -49,7 +49,7 @@ struct ArchiveTests {
     }
   }
 
-  /// From each engine to each: what is told of jobs, results, tags and deliveries is the same, and so is the next dump.
+  /// From each engine to each: what is known of jobs, results, tags and deliveries is the same, and so is the next dump.
   @Test(arguments: Engine.all, Engine.all) func nothingIsLostOnTheWay(_ from: Engine, _ to: Engine) throws {
     let (source, target) = (try from.journal(), try to.journal())
     defer { for journal in [source, target] { journal.close() } }
@@ -67,7 +67,7 @@ struct ArchiveTests {
     query.tags = ["ä\u{1F600}"]
     #expect(try again.page(query, tenant: "u")?.records.map(\.job.model) == ["toy/model"])
     #expect(try again.job(ofKey: "k", tenant: "u")?.job == "tagged")
-    // It goes on: new payloads have other numbers than those that came.
+    // It continues: new payloads have other numbers than those that came.
     #expect(try again.lastPayloadID() >= 901)
     try again.apply([.admit(Sample.job("new")), Sample.finish("new", Sample.payload(again.lastPayloadID() + 1))])
     #expect(try again.record(of: "new", tenant: nil)?.number ?? 0 > before.records[0].number)

@@ -20,7 +20,7 @@ struct SharedJournalTests {
     #expect(try second.renewLease(note: Data([2])).map(\.epoch) == [1, 2])
     #expect(try first.renewLease(note: Data([1])).map(\.note) == [Data([1]), Data([2])])
     try await Task.sleep(for: .seconds(1.2))
-    // Whoever renews notices that a lease is over.
+    // An owner that renews its own notices that a lease is over.
     #expect(try second.renewLease(note: Data()).map(\.epoch) == [2])
     var messages = second.messages.makeAsyncIterator()
     #expect(await messages.next() == .lookForJobs)
@@ -42,7 +42,7 @@ struct SharedJournalTests {
     #expect(try second.problems() == [])
   }
 
-  @Test func aLeaseThatIsReleasedIsToldOf() async throws {
+  @Test func aLeaseThatIsReleasedIsAnnounced() async throws {
     let database = try TestDatabase()
     let (first, second) = (try database.open(), try database.open())
     defer { for store in [first, second] { store.close() } }

@@ -104,7 +104,7 @@ public final class PostgreSQLServer: Sendable {
       description: "PostgreSQL has not started: \((try? String(contentsOfFile: log, encoding: .utf8)) ?? "")")
   }
 
-  /// When the test process ends in any way, so does the server: whoever waits for the end of a pipe sees to it.
+  /// When the test process ends in any way, so does the server: a shell that waits for the end of a pipe sees to it.
   private func guardServer(_ pid: Int32) throws {
     let shell = Process(), input = Pipe()
     shell.executableURL = URL(filePath: "/bin/sh")
@@ -152,11 +152,6 @@ public final class PostgreSQLServer: Sendable {
     process.withLock { $0 = nil }
   }
 
-  /// Suspends all of its processes, or lets them run again.
-  public func pause(_ isPaused: Bool) {
-    for pid in [pid] + Self.children(of: pid) where pid > 0 { _ = Foundation.kill(pid, isPaused ? SIGSTOP : SIGCONT) }
-  }
-
   /// Makes a replica a server of its own.
   public func promote() throws {
     guard let programs = Self.programs else { return }
@@ -183,9 +178,7 @@ public final class PostgreSQLServer: Sendable {
   }()
 
   private static let account: (uid: uid_t, gid: gid_t) = {
-    for name in ["postgres", "nobody"] {
-      if let entry = getpwnam(name) { return (entry.pointee.pw_uid, entry.pointee.pw_gid) }
-    }
+    if let entry = getpwnam("postgres") { return (entry.pointee.pw_uid, entry.pointee.pw_gid) }
     return (65_534, 65_534)
   }()
 

@@ -5,7 +5,7 @@ import Foundation
 ///
 /// * Header: `QWENJRNL`, then the format's version.
 /// * Record: kind (1 byte; 0 ends the dump, else the table's number), length of the body (8 bytes), body, CRC-32 (4
-///   bytes) of everything before it in the stream. So a record that is changed, left out, or in another place is noticed.
+///   bytes) of everything before it in the stream: a record that is changed, left out or in another place is noticed.
 /// * Body of a row: each value as 0 (none), 1 (a number of 8 bytes), 2 (text) or 3 (bytes), the last two with their
 ///   length in 8 bytes before them. Body of the end: how many rows and jobs there were.
 ///

@@ -3,7 +3,7 @@ import Foundation
 
 /// One connection to a server, in pipeline mode: all statements of a call travel in one round trip.
 ///
-/// It is used by one thread at a time: whoever has it from a pool, or holds the lock of the slot that it is in.
+/// It is used by one thread at a time: the one that took it from a pool, or holds the lock of its slot.
 final class PostgresConnection: @unchecked Sendable {
   private let pointer: OpaquePointer
   private var prepared: [String: String] = [:]

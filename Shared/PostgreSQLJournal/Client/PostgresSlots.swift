@@ -40,7 +40,7 @@ final class PostgresSlot: Sendable {
     return try outcome.get()
   }
 
-  /// Lets go of the connection; waits for whoever uses it.
+  /// Lets go of the connection; waits for the thread that uses it.
   func close() {
     isClosed.withLock { $0 = true }
     connection.withLock { $0 = nil }

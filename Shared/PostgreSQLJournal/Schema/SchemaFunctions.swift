@@ -18,7 +18,7 @@ enum SchemaFunctions {
   private static let writing = """
     CREATE FUNCTION fence(p_epoch bigint, p_token bigint) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
-      -- Whoever ends a lease locks its row FOR UPDATE, so it waits for this transaction; renewals do not.
+      -- The end of a lease locks its row FOR UPDATE, so it waits for this transaction; renewals do not.
       PERFORM 1 FROM owners WHERE epoch = p_epoch AND token = p_token AND ended IS NULL FOR KEY SHARE;
       IF NOT FOUND THEN RAISE EXCEPTION 'opening % has ended', p_epoch USING ERRCODE = 'QI001'; END IF;
     END $$;
@@ -42,7 +42,8 @@ enum SchemaFunctions {
       WHERE NOT EXISTS (SELECT 1 FROM inputs WHERE inputs.digest = given.digest);
       IF v_free < greatest(p_reserve, 65536) + v_new THEN
         IF v_new > 0 THEN v_images := '; the images of the job have ' || v_new; END IF;
-        RAISE EXCEPTION '% bytes are left, and % are kept for the jobs that run%', greatest(v_free, 0), p_reserve, v_images
+        RAISE EXCEPTION '% bytes are left, and % are kept for the jobs that run%',
+          greatest(v_free, 0), p_reserve, v_images
         USING ERRCODE = 'QI002';
       END IF;
     END $$;
@@ -186,7 +187,8 @@ enum SchemaFunctions {
     CREATE FUNCTION keep_attempt(p_epoch bigint, p_id text, p_image bigint, p_task bigint, p_number bigint)
     RETURNS void LANGUAGE sql AS $$
       INSERT INTO attempts (job, image, task, number)
-      SELECT number, p_image, p_task, p_number FROM open_image(p_epoch, p_id, p_image) AS number WHERE number IS NOT NULL
+      SELECT number, p_image, p_task, p_number FROM open_image(p_epoch, p_id, p_image) AS number
+      WHERE number IS NOT NULL
       ON CONFLICT (job, image, task) DO UPDATE SET number = excluded.number
     $$;
     CREATE FUNCTION keep_progress(

@@ -3,8 +3,8 @@
 /// * `owners`: every opening, by its epoch. `token` tells an opening from another of the same number that a server made
 ///   which had lost the first one; `version` is the newest schema that it can serve.
 /// * `writes`: of each opening the number of its last write, by which an unknown outcome is resolved; those up to
-///   `given_up` will not be made any more; and the bytes that its writes have added or removed. The row of 0 holds those
-///   of openings that are forgotten.
+///   `given_up` will not be made any more; and the bytes that its writes have added or removed. The row of 0 holds
+///   those of openings that are forgotten.
 /// * `jobs`: what was accepted, in order; `owner` is the opening that makes it.
 /// * `images`: how each image of a job ended; state 0 is open, 1 finished, 2 failed.
 /// * The others are as in the embedded journal.
