@@ -157,7 +157,7 @@ struct ConfigurationTests {
       let texts = [
         "http.host", "http.apiKeysFile", "http.allowedHosts", "cluster.endpoints", "cluster.secretKeyFile",
         "cluster.allowedKeysDirectory",
-        "journal.path", "webhooks.allowedHosts",
+        "journal.path", "journal.passwordFile", "webhooks.allowedHosts",
       ]
       if texts.contains(setting.key) { continue }
       #expect(await Self.problems([setting.flag, value]).contains { $0.hasPrefix(setting.key) }, "\(setting.flag)")

@@ -18,7 +18,8 @@ struct SchemaVersion: Sendable {
 /// The tables of a shared journal, and how versions of them become others.
 ///
 /// Several gateways start at a time, so all is done in one transaction under an advisory lock. A newer gateway takes
-/// the schema forward while older ones run, if they can serve the newer version as well; else it says which must end first.
+/// the schema forward while older ones run, if they can serve the newer version as well; else it says which must end
+/// first.
 struct PostgresSchema: Sendable {
   static let versions = [
     SchemaVersion(
