@@ -49,7 +49,7 @@ struct ArchiveTests {
     }
   }
 
-  /// From each engine to each: jobs, results, tags and deliveries is the same, and so is the next dump.
+  /// From each engine to each: jobs, results, tags and deliveries are the same, and so is the next dump.
   @Test(arguments: Engine.all, Engine.all) func nothingIsLostOnTheWay(_ from: Engine, _ to: Engine) throws {
     let (source, target) = (try from.journal(), try to.journal())
     defer { for journal in [source, target] { journal.close() } }
