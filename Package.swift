@@ -192,7 +192,7 @@ let package = Package(
         .logging, .metrics, .nioCore, .serviceLifecycle,
       ],
       path: "Services/StageSupport"),
-    service("GatewayMain", ["Gateway", "Observability", "Settings", .logging, .metrics]),
+    service("GatewayMain", ["Gateway", "Journal", "Observability", "Settings", .logging, .metrics]),
     service(
       "TextEncoder", ["ClusterCore", "Diffusion", "Kernels", "StageRuntime", "StageSupport", "TensorCore", "Wire"]),
     service(

@@ -1,5 +1,6 @@
 import Foundation
 import Gateway
+import Journal
 import Logging
 import Metrics
 import Observability
@@ -24,6 +25,10 @@ struct GatewayMain {
       }
     } catch let error as SettingError {
       fail("gateway: the configuration is wrong:\n\(error)", status: 78)
+    } catch let error as JournalError {
+      // EX_TEMPFAIL: another gateway has taken over; who supervises this one is to start it again.
+      if case .fenced = error { fail("gateway: \(error)", status: 75) }
+      fail("gateway: \(error)", status: 1)
     } catch {
       fail("gateway: \(error)", status: 1)
     }

@@ -15,9 +15,17 @@ extension Dispatcher {
   ///   RESOURCE_EXHAUSTED when the queue or the disk is full, UNAVAILABLE when no more jobs are accepted or the prompt
   ///   cannot be rewritten, ALREADY_EXISTS when the key was used for another request.
   public func submit(_ request: JobRequest) async throws(Status) -> JobTicket {
-    if let closedReason { throw closedReason }
+    do throws(Status) { return try await submitOnce(request) } catch {
+      // Another gateway was first with the key.
+      guard isRace(error), let earlier = try await earlierJob(of: request) else { throw error }
+      return earlier
+    }
+  }
+
+  private func submitOnce(_ request: JobRequest) async throws(Status) -> JobTicket {
+    if let admissionRefusal { throw admissionRefusal }
     if let earlier = try await earlierJob(of: request) { return earlier }
-    if let closedReason { throw closedReason }
+    if let admissionRefusal { throw admissionRefusal }
     try checkInputs(request.inputs, of: request.tenant)
     let id = Self.newID
     var request = request
@@ -25,7 +33,7 @@ extension Dispatcher {
       request = try await considered(request, id)
       // In the meantime another request may have used the same key.
       if let earlier = try await earlierJob(of: request) { return earlier }
-      if let closedReason { throw closedReason }
+      if let admissionRefusal { throw admissionRefusal }
       try checkInputs(request.inputs, of: request.tenant)
     }
     return try await admit([prepared(request, id)])[0]
@@ -36,7 +44,19 @@ extension Dispatcher {
   /// - Parameter requests: of one tenant, with different keys.
   /// - Throws: as ``submit(_:)`` does.
   public func submit(_ requests: [JobRequest]) async throws(Status) -> [JobTicket] {
-    if let closedReason { throw closedReason }
+    do throws(Status) { return try await submitOnce(requests) } catch {
+      guard isRace(error) else { throw error }
+      return try await submitOnce(requests)
+    }
+  }
+
+  /// Whether the journal has a job's key from another gateway, which this one did not see before it wrote.
+  private func isRace(_ error: Status) -> Bool {
+    replicas != nil && error.code == .alreadyExists && error.field == nil
+  }
+
+  private func submitOnce(_ requests: [JobRequest]) async throws(Status) -> [JobTicket] {
+    if let admissionRefusal { throw admissionRefusal }
     var tickets: [Int: JobTicket] = [:]
     for (index, request) in requests.enumerated() { tickets[index] = try await earlierJob(of: request) }
     let ids = requests.map { _ in Self.newID }
@@ -44,7 +64,7 @@ extension Dispatcher {
     for index in requests.indices where tickets[index] == nil {
       requests[index] = try await considered(requests[index], ids[index])
     }
-    if let closedReason { throw closedReason }
+    if let admissionRefusal { throw admissionRefusal }
     let new = requests.indices.filter { tickets[$0] == nil }
     if let first = new.first {
       // In the meantime one of them may have come another way.
@@ -146,8 +166,11 @@ extension Dispatcher {
     let newBytes = jobs.inputs.newByteCount(of: inputs)
     // The tenant's own limit first: it is what the client can do something about.
     for (name, bytes, used, limit) in [
-      ("this tenant", bytes, jobs.inputs.byteCount(of: tenant), configuration.maxTenantInputBytes),
-      ("all tenants", newBytes, jobs.inputs.byteCount, configuration.maxInputBytes),
+      (
+        "this tenant", bytes, jobs.inputs.byteCount(of: tenant) + inputBytesElsewhere(of: tenant),
+        configuration.maxTenantInputBytes
+      ),
+      ("all tenants", newBytes, jobs.inputs.byteCount + inputBytesElsewhere(of: nil), configuration.maxInputBytes),
     ] {
       // What earlier runs have accepted may be above a limit that was lowered.
       guard bytes == 0 || bytes <= limit - used else {
@@ -194,13 +217,14 @@ extension Dispatcher {
 
   // MARK: Events
 
-  private func listen(to id: String, after last: String?) -> AsyncStream<JobEventRecord> {
+  func listen(to id: String, after last: String?) -> AsyncStream<JobEventRecord> {
     jobs.listen(to: id, after: last) { [weak self] listener in
       Task { await self?.leave(id, listener) }
     }
   }
 
-  private func leave(_ id: String, _ listener: UInt64) {
+  func leave(_ id: String, _ listener: UInt64) {
+    leaveRemotely(id, listener)
     if jobs.leave(id, listener) { cancel(id, reason: Status(.cancelled, "no client waits for the job any more")) }
   }
 
@@ -211,26 +235,17 @@ extension Dispatcher {
     JobEventRecord
   >? {
     if jobs.jobs[id] != nil { return jobs.job(id, of: tenant).map { listen(to: $0.id, after: last) } }
-    let outcomes: [(StoredOutcome, StoredPayload?)]? = try await journal.read { store throws(JournalError) in
-      guard let record = try store.record(of: id, tenant: tenant.text) else { return nil }
-      var outcomes: [(StoredOutcome, StoredPayload?)] = []
-      for (index, outcome) in record.outcomes.enumerated() {
-        outcomes.append((outcome, try store.result(of: ImageReference(job: id, index: index))))
-      }
-      return outcomes
+    if let job = replicas?.remote[id] {
+      return job.request.tenant == tenant ? listenRemotely(to: id, after: last) : nil
     }
-    guard let outcomes else { return nil }
+    let record = try await journal.read { store throws(JournalError) in try store.record(of: id, tenant: tenant.text) }
+    guard let record else { return nil }
+    let ends = try await ends(of: record)
+    // In the meantime it may have become this gateway's.
+    if jobs.jobs[id] != nil { return jobs.job(id, of: tenant).map { listen(to: $0.id, after: last) } }
+    if replicas != nil, ends.count < record.outcomes.count { return try follow(record, ends: ends, after: last) }
     let (events, continuation) = AsyncStream<JobEventRecord>.makeStream()
-    for (index, (outcome, payload)) in outcomes.enumerated() {
-      let update: ImageUpdate =
-        switch (outcome, payload?.tensor) {
-        case (.finished(_, let promptTokens), let tensor?):
-          .finished(EncodedImage(bytes: tensor.bytes, promptTokens: promptTokens))
-        case (.failed(let status), _): .failed(status)
-        default: .failed(Status(.dataLoss, "the result of job \(id) cannot be read"))
-        }
-      continuation.yield(JobEventRecord(id: "end-\(index)", index: index, update: update))
-    }
+    for end in ends { continuation.yield(end) }
     continuation.finish()
     return events
   }
@@ -241,7 +256,8 @@ extension Dispatcher {
   public func snapshot(of id: String, tenant: TenantID) async throws(Status) -> JobSnapshot? {
     if jobs.jobs[id] != nil { return jobs.job(id, of: tenant).map { snapshot(of: $0) } }
     let record = try await journal.read { store throws(JournalError) in try store.record(of: id, tenant: tenant.text) }
-    return try record.map { record throws(Status) in try JobSnapshot(record) }
+    guard let record else { return nil }
+    return try await snapshots(of: [record])[0]
   }
 
   /// What an image of an open job looks like; nil: that is not known, or the tenant has no such job.
@@ -253,7 +269,7 @@ extension Dispatcher {
   private static let estimateAge = Duration.milliseconds(500)
 
   /// An open job, with what is to be expected of it by now.
-  private func snapshot(of job: OpenJob) -> JobSnapshot {
+  func snapshot(of job: OpenJob) -> JobSnapshot {
     let now = now
     var estimates = lastEstimates
     if estimates.map({ now - $0.at > Self.estimateAge || $0.at > now }) ?? true {
@@ -291,13 +307,7 @@ extension Dispatcher {
       let asked = query
       let page = try await journal.read { store throws(JournalError) in try store.page(asked, tenant: tenant.text) }
       guard let page else { return nil }
-      for (index, record) in page.records.enumerated() {
-        let snapshot: JobSnapshot
-        if let open = jobs.jobs[record.job.id] {
-          snapshot = self.snapshot(of: open)
-        } else {
-          snapshot = try JobSnapshot(record)
-        }
+      for (index, (record, snapshot)) in zip(page.records, try await snapshots(of: page.records)).enumerated() {
         guard matches(snapshot) else { continue }
         found.append(snapshot)
         guard found.count == query.limit, index < page.records.count - 1 else { continue }
@@ -320,11 +330,21 @@ extension Dispatcher {
   // MARK: The end
 
   /// How long a caller waits for the journal to have what was just decided.
-  private static let journalPatience = Duration.seconds(5)
+  static let journalPatience = Duration.seconds(5)
 
   /// Cancels a tenant's job, and waits until the journal has that, five seconds at most; a job that has ended is left
   /// alone.
-  public func cancel(_ id: String, tenant: TenantID, reason: Status) async {
+  ///
+  /// - Throws: UNAVAILABLE when it is another gateway's, which does not answer.
+  public func cancel(_ id: String, tenant: TenantID, reason: Status) async throws(Status) {
+    if replicas != nil, jobs.jobs[id] == nil {
+      return try await cancelRemotely(id, image: nil, tenant: tenant, reason: reason)
+    }
+    await cancelLocally(id, tenant: tenant, reason: reason)
+  }
+
+  /// The same for a job of this gateway's.
+  func cancelLocally(_ id: String, tenant: TenantID, reason: Status) async {
     guard jobs.job(id, of: tenant) != nil else { return }
     cancel(id, reason: reason)
     await wait(atMost: Self.journalPatience) { $0.awaitEnd(of: id, $1) }
@@ -333,20 +353,53 @@ extension Dispatcher {
   /// Waits until a tenant's job has ended, `limit` at most; returns earlier when the task is cancelled, or when no more
   /// jobs are accepted. Nothing happens to the job.
   public func waitForEnd(of id: String, tenant: TenantID, atMost limit: Duration) async {
-    guard closedReason == nil, jobs.job(id, of: tenant) != nil else { return }
+    guard closedReason == nil else { return }
+    let remote = jobs.jobs[id] == nil ? await remoteEvents(of: id, tenant: tenant) : nil
+    guard closedReason == nil, remote != nil || jobs.job(id, of: tenant) != nil else { return }
     let timer = Task { [time] in _ = try? await time.sleep(for: limit) }
     lastPoll += 1
     let poll = lastPoll
     polls[poll] = timer
-    await wait(until: timer) { $0.awaitEnd(of: id, $1) }
+    if let remote {
+      let listener = Task {
+        for await _ in remote {}
+        timer.cancel()
+      }
+      await withTaskCancellationHandler {
+        await timer.value
+      } onCancel: {
+        timer.cancel()
+      }
+      listener.cancel()
+    } else {
+      await wait(until: timer) { $0.awaitEnd(of: id, $1) }
+    }
     polls[poll] = nil
+  }
+
+  /// The events of a job that another gateway has; nil: there is no such open job.
+  private func remoteEvents(of id: String, tenant: TenantID) async -> AsyncStream<JobEventRecord>? {
+    guard replicas != nil else { return nil }
+    let record = try? await journal.read { store throws(JournalError) in try store.record(of: id, tenant: tenant.text) }
+    guard let record, record.outcomes.contains(.open) else { return nil }
+    return try? await events(of: id, tenant: tenant, after: nil)
   }
 
   /// Calls of ``waitForEnd(of:tenant:atMost:)`` that have not returned.
   package var pollCount: Int { polls.count }
 
   /// Cancels one image of a tenant's job; the others are made. One that has ended is left alone.
-  public func cancel(_ id: String, image index: Int, tenant: TenantID, reason: Status) {
+  ///
+  /// - Throws: UNAVAILABLE when it is another gateway's, which does not answer.
+  public func cancel(_ id: String, image index: Int, tenant: TenantID, reason: Status) async throws(Status) {
+    if replicas != nil, jobs.jobs[id] == nil {
+      return try await cancelRemotely(id, image: index, tenant: tenant, reason: reason)
+    }
+    cancelLocally(id, image: index, tenant: tenant, reason: reason)
+  }
+
+  /// The same for a job of this gateway's.
+  func cancelLocally(_ id: String, image index: Int, tenant: TenantID, reason: Status) {
     guard let job = jobs.job(id, of: tenant), job.images.indices.contains(index), !job.images[index].isTerminal else {
       return
     }
@@ -409,11 +462,16 @@ extension Dispatcher {
 
 extension JobSnapshot {
   /// A job as the journal has it.
-  init(_ record: StoredRecord) throws(Status) {
+  ///
+  /// - Parameter states: what its owner knows of its images; empty: nothing.
+  init(_ record: StoredRecord, _ states: [RemoteProgress] = []) throws(Status) {
     let request = try JobRequest(record.job)
+    var images = zip(request.images, record.outcomes).map { ImageProgress(steps: $0.stepCount, $1) }
+    for (index, state) in zip(images.indices, states) where !images[index].isTerminal && !state.hasEnded {
+      images[index].take(state)
+    }
     self.init(
       id: record.job.id, request: request, submittedAtMs: record.job.submittedAtMs,
-      deadlineAtMs: record.job.deadlineAtMs, endedAtMs: record.endedAtMs,
-      images: zip(request.images, record.outcomes).map { ImageProgress(steps: $0.stepCount, $1) })
+      deadlineAtMs: record.job.deadlineAtMs, endedAtMs: record.endedAtMs, images: images)
   }
 }

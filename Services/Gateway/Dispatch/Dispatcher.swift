@@ -34,6 +34,10 @@ public actor Dispatcher: Service {
   /// Results that are being completed off this actor. Their workers are done with them and do not report them any
   /// more; to the scheduler they still run.
   var completions: [AttemptID: (worker: WorkerID, task: Task<Void, Never>)] = [:]
+  /// The other owners of the journal; nil: it is this gateway's alone.
+  var replicas: Replicas?
+  /// Counts the requests that tenants may send; nil: they may send any number.
+  var requestRates: (any RequestRates)?
   private var metrics: DispatcherMetrics
   /// Why no more jobs are accepted; nil: they are.
   var closedReason: Status?
@@ -72,6 +76,7 @@ public actor Dispatcher: Service {
     payloads = PayloadStore(
       lastID: try await self.journal.read { store throws(JournalError) in try store.lastPayloadID() })
     outbox = Outbox(router)
+    replicas = (journal as? any SharedJournalStore).map { Replicas($0, logger: logger) }
     metrics = DispatcherMetrics(stages: pipelines.pipelines.flatMap(\.stages))
     try await restore()
   }
@@ -80,27 +85,38 @@ public actor Dispatcher: Service {
 
   /// Serves until cancelled, or until a graceful shutdown begins. The next run resumes unfinished jobs if the journal
   /// is a file; those that a client waits for on a connection fail.
+  ///
+  /// - Throws: `JournalError.fenced` when the jobs of a shared journal were taken over by another gateway.
   public func run() async throws {
     // Unstructured: they keep running while the rest is cancelled, until the last message is sent.
     let sender = Task { for await message in outbox.messages { await send(message) } }
     let listener = Task { for await outcome in journal.outcomes { note(outcome) } }
+    let messages = Task { await takeOwnerMessages() }
     await cancelWhenGracefulShutdown {
       await withTaskGroup(of: Void.self) { group in
         group.addTask { for await event in self.outbox.router.events { await self.receive(event) } }
         group.addTask {
           while (try? await self.time.sleep(for: self.configuration.tickInterval)) != nil { await self.tick() }
         }
-        await group.waitForAll()
+        guard await self.replicas != nil else { return await group.waitForAll() }
+        group.addTask { await self.keepLease() }
+        group.addTask { await self.tendReplicas() }
+        await self.waitForFence()
+        group.cancelAll()
       }
     }
     await end(because: Status(.unavailable, "the gateway is shutting down"))
+    messages.cancel()
     await listener.value
     outbox.finish()
     await sender.value
     await outbox.router.close()
+    if replicas?.fate == .fenced { throw JournalError.fenced(epoch: jobs.epoch) }
   }
 
   private func tick() {
+    checkLease()
+    if let replicas, replicas.tendedAt.map({ now - $0 >= .seconds(1) }) ?? true { replicas.kick.yield() }
     process(.tick)
     let status = scheduler.status(now: now)
     workers.update(status)
@@ -111,6 +127,7 @@ public actor Dispatcher: Service {
 
   /// Hands an event to the scheduler and carries out what follows, before anything else happens.
   func process(_ event: Event) {
+    guard !hasRetired else { return }
     var events = [event]
     while !events.isEmpty {
       for effect in scheduler.step(events.removeFirst(), now: now) {
@@ -121,8 +138,14 @@ public actor Dispatcher: Service {
 
   private func carryOut(_ effect: Effect) -> Event? {
     switch effect {
-    case .offer(let offer, let worker): return send(offer, to: worker)
-    case .cancel(let attempt, let worker, let reason): cancel(attempt, at: worker, reason: reason)
+    case .offer(let offer, let worker):
+      guard isSuspended else { return send(offer, to: worker) }
+      replicas?.heldOffers[offer.attempt] = (offer, worker)
+    case .cancel(let attempt, let worker, let reason):
+      guard replicas?.heldOffers.removeValue(forKey: attempt) == nil else {
+        return .taskFailed(attempt, by: worker, Status(.cancelled, reason))
+      }
+      cancel(attempt, at: worker, reason: reason)
     case .assistantLost(let attempt, let worker, let reason): tellLoss(of: attempt, at: worker, reason: reason)
     case .switchModel(let worker, let model): switchModel(of: worker, to: model)
     case .journal(let sequence, let entry): return write(entry, sequence)
@@ -153,6 +176,7 @@ public actor Dispatcher: Service {
   private func note(_ outcome: JournalWriter.Outcome) {
     switch outcome {
     case .durable(let number): process(.journalled(through: JournalSequence(number)))
+    case .refused(_, .fenced): fence()
     case .refused(let number, let error):
       logger.error("the journal refused an entry", metadata: ["reason": "\(error)"])
       process(.journalRefused(JournalSequence(number), Status(error)))
@@ -219,7 +243,7 @@ public actor Dispatcher: Service {
     process(.restored(submissions))
   }
 
-  private func fail(_ damaged: [DamagedJob]) async throws(Status) {
+  func fail(_ damaged: [DamagedJob]) async throws(Status) {
     let atMs = time.unixMs
     for job in damaged {
       logger.error("a job of an earlier run is damaged and fails", metadata: ["reason": "\(job.damage)"])
@@ -237,7 +261,12 @@ public actor Dispatcher: Service {
     for (id, job) in jobs.jobs {
       if job.isAdmitted, !jobs.isAttached(job) { jobs.finishListeners(of: id) } else { cancel(id, reason: reason) }
     }
+    finishRemoteListeners()
     await journal.stop()
+    if let link = replicas?.link, !hasRetired {
+      // The next run, or another gateway, need not wait for the lease to be over.
+      _ = await link.call { store throws(JournalError) in try store.releaseLease() }
+    }
   }
 
   // MARK: The cluster as it is

@@ -19,6 +19,9 @@ public struct DispatcherConfiguration: Sendable {
   /// Of them, those of one tenant.
   public var maxTenantInputBytes = 1 << 30
 
+  /// How long the lease on a journal that several gateways share holds, as the journal has it.
+  public var journalLease = Duration.seconds(10)
+
   /// The defaults.
   public init() {}
 }

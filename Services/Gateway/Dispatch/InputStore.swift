@@ -12,6 +12,9 @@ struct InputStore {
   /// Bytes of the images of a tenant's open jobs; one that several jobs have counts for each.
   func byteCount(of tenant: TenantID) -> Int { tenants[tenant] ?? 0 }
 
+  /// The same of all tenants that have any.
+  var byteCounts: [TenantID: Int] { tenants }
+
   subscript(_ digest: String) -> WireTensor? { images[digest]?.tensor }
 
   /// Bytes of those of `inputs` that no job has yet.

@@ -116,6 +116,21 @@ struct JobRegistry {
     jobs[reference.job]?.notify(reference.index, preview: preview, origin: origin, epoch: epoch)
   }
 
+  /// Lets go of a job that another owner takes over, with its listeners; of one that the journal does not have, the
+  /// submission is refused with `refusal`.
+  mutating func handOver(_ id: String, refusal: Status) -> OpenJob? {
+    guard var job = jobs[id] else { return nil }
+    for image in imageIDs(of: id) { images[image] = nil }
+    forget(job)
+    endings[id]?.resume(returning: ())
+    endings[id] = nil
+    guard !job.isAdmitted else { return job }
+    job.finishListeners()
+    admissions[id]?.resume(returning: refusal)
+    admissions[id] = nil
+    return nil
+  }
+
   private mutating func forget(_ job: OpenJob) {
     jobs[job.id] = nil
     inputs.release(job.request.inputs, of: job.request.tenant)
@@ -142,14 +157,29 @@ struct JobRegistry {
   mutating func listen(to id: String, after last: String?, onLeave: @escaping @Sendable (UInt64) -> Void)
     -> AsyncStream<JobEventRecord>
   {
+    let (events, continuation, listener) = makeListener(onLeave: onLeave)
+    attach(continuation, as: listener, to: id, after: last)
+    return events
+  }
+
+  /// A listener of no job yet, with its number.
+  mutating func makeListener(onLeave: @escaping @Sendable (UInt64) -> Void) -> (
+    events: AsyncStream<JobEventRecord>, continuation: AsyncStream<JobEventRecord>.Continuation, number: UInt64
+  ) {
     lastListener += 1
     let listener = lastListener
     let (events, continuation) = AsyncStream<JobEventRecord>.makeStream()
     continuation.onTermination = { termination in
       if case .cancelled = termination { onLeave(listener) }
     }
+    return (events, continuation, listener)
+  }
+
+  /// Sends the events of an open job to a listener, from now on and those that it has missed since `last`.
+  mutating func attach(
+    _ continuation: AsyncStream<JobEventRecord>.Continuation, as listener: UInt64, to id: String, after last: String?
+  ) {
     jobs[id]?.attach(continuation, as: listener, after: last, epoch: epoch)
-    return events
   }
 
   /// A listener has left. Returns whether the job has lost its last one and was to be made only while a client waits.

@@ -42,7 +42,14 @@ final class JournalLink: Sendable {
   func read<Result: Sendable>(
     _ body: @escaping @Sendable (any JournalStore) throws(JournalError) -> Result
   ) async throws(Status) -> Result {
-    let result: Swift.Result<Result, JournalError> = await withCheckedContinuation { continuation in
+    do throws(JournalError) { return try await attempt(body).get() } catch { throw Status(error) }
+  }
+
+  /// The same with the journal's own error.
+  func attempt<Result: Sendable>(
+    _ body: @escaping @Sendable (any JournalStore) throws(JournalError) -> Result
+  ) async -> Swift.Result<Result, JournalError> {
+    await withCheckedContinuation { continuation in
       DispatchQueue.global(qos: .userInitiated).async { [store] in
         do throws(JournalError) {
           continuation.resume(returning: .success(try body(store)))
@@ -51,7 +58,6 @@ final class JournalLink: Sendable {
         }
       }
     }
-    do throws(JournalError) { return try result.get() } catch { throw Status(error) }
   }
 
   /// Writes what waits, then ends the outcomes.

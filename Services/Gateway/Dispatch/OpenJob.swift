@@ -96,6 +96,15 @@ public struct ImageProgress: Sendable {
     }
   }
 
+  /// Takes over what another owner knows of an image that has not ended.
+  mutating func take(_ remote: RemoteProgress) {
+    stage = remote.stage.flatMap { StageName($0) }
+    step = min(max(remote.step, 0), steps)
+    (secondsLeft, queuePosition) = (remote.secondsLeft, remote.queuePosition.map { max($0, 1) })
+    (estimatedStartAtMs, estimatedEndAtMs) = (remote.estimatedStartAtMs, remote.estimatedEndAtMs)
+    retryReason = remote.retryReason
+  }
+
   private mutating func end(_ outcome: Outcome) {
     self.outcome = outcome
     (secondsLeft, queuePosition) = (nil, nil)
@@ -133,7 +142,8 @@ struct OpenJob {
   private(set) var listeners: OrderedDictionary<UInt64, AsyncStream<JobEventRecord>.Continuation> = [:]
   private let previews: [NewestPreview]
   private var events: Deque<(number: UInt64, record: JobEventRecord)> = []
-  private var lastEvent: UInt64 = 0
+  /// The number of the newest event.
+  private(set) var lastEvent: UInt64 = 0
 
   init(id: String, request: JobRequest, submittedAtMs: Int64, deadlineAtMs: Int64?) {
     self.id = id
@@ -142,6 +152,14 @@ struct OpenJob {
     self.deadlineAtMs = deadlineAtMs
     images = request.images.map { ImageProgress(steps: $0.stepCount) }
     previews = request.images.map { _ in NewestPreview() }
+  }
+
+  /// The events that are kept.
+  var records: [JobEventRecord] { events.map(\.record) }
+
+  /// Whether everything after an event is kept.
+  func keepsEvents(after number: UInt64) -> Bool {
+    number + 1 >= events.first?.number ?? lastEvent + 1 && number <= lastEvent
   }
 
   /// Images that have not ended.
@@ -188,8 +206,7 @@ struct OpenJob {
       }
     }
     let number = last.flatMap { $0.hasPrefix("\(epoch)-") ? UInt64($0.dropFirst("\(epoch)-".count)) : nil }
-    let first = events.first?.number ?? lastEvent + 1
-    if let number, number + 1 >= first, number <= lastEvent {
+    if let number, keepsEvents(after: number) {
       for event in events where event.number > number { continuation.yield(event.record) }
       return
     }

@@ -87,6 +87,8 @@ public actor WebhookSender: Service {
   /// The deliveries that are due and within the limits. They count as running from now on.
   private func takeDue() async -> [DueDelivery] {
     var taken: [DueDelivery] = []
+    // What is delivered could not be noted any more.
+    if await dispatcher.hasRetired { return [] }
     while running.count < configuration.maxConcurrent {
       let counts = running.values.reduce(into: [:]) { $0[$1, default: 0] += 1 }
       let busy = counts.filter { $0.value >= configuration.maxPerHost }.map(\.key)

@@ -16,12 +16,14 @@ import UnixSignals
 /// A gateway from start to end.
 public enum GatewayProcess {
   /// Serves until SIGTERM or SIGINT; then takes no more jobs, lets running ones end within the grace time, and returns.
+  /// With a journal that other gateways share, it hands them over instead.
   ///
   /// - Parameters:
   ///   - configuration: where and how.
   ///   - metrics: what `/metrics` shows.
   ///   - logger: receives what happens, such as the addresses that it serves at.
   ///   - onRunning: called when requests are served, with the port.
+  /// - Throws: `JournalError.fenced` when another gateway has taken the jobs over; a new start continues.
   public static func run(
     _ configuration: GatewayConfiguration, metrics: PrometheusRegistry, logger: Logger,
     onRunning: @escaping @Sendable (Int) async -> Void = { _ in }
@@ -43,6 +45,7 @@ public enum GatewayProcess {
     provenance.log(to: logger)
     let keyring = try configuration.readKeys(logger: logger)
     keyring?.follow { tenants in Task { await dispatcher.setTenants(tenants) } }
+    if let keyring { await dispatcher.share(keyring) }
     // From here on, and to the end: without it SIGHUP would end the process.
     let hangups = await UnixSignalsSequence(trapping: .sighup)
     defer { withExtendedLifetime(hangups) {} }
@@ -98,7 +101,8 @@ private struct KeyReload: Service {
 }
 
 /// Ends the jobs that a client waits for before the server ends: waits for them within the grace time, then cancels
-/// them. The next run resumes the others.
+/// them. The next run resumes the others. Where other gateways share the journal, all jobs are theirs at once, and the
+/// clients that wait on a connection of this one get what the new owners make, within the grace time.
 package struct Drain: Service {
   private let dispatcher: Dispatcher
   private let grace: Duration
@@ -114,6 +118,7 @@ package struct Drain: Service {
     try await gracefulShutdown()
     let reason = Status(.unavailable, "the gateway is shutting down")
     await dispatcher.close(because: reason)
+    if await dispatcher.handOver() { return await serveHandedOver() }
     let images = await dispatcher.attachedImageCount
     if images > 0 {
       logger.info("waiting for images to finish", metadata: ["images": "\(images)", "grace": "\(grace)"])
@@ -122,5 +127,15 @@ package struct Drain: Service {
     let left = await dispatcher.attachedImageCount
     if left > 0 { logger.warning("cancelling images that have not finished", metadata: ["images": "\(left)"]) }
     await dispatcher.cancelAttachedJobs(reason: reason)
+  }
+
+  private func serveHandedOver() async {
+    let images = await dispatcher.attachedRemoteImageCount
+    if images > 0 {
+      logger.info(
+        "waiting for images of other gateways that clients wait for here",
+        metadata: ["images": "\(images)", "grace": "\(grace)"])
+    }
+    await dispatcher.waitUntilUnwatched(atMost: grace)
   }
 }

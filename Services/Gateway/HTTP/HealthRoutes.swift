@@ -49,6 +49,8 @@ struct HealthRoutes: Sendable {
     let reason: String? =
       if await !dispatcher.isOpen {
         "the gateway is shutting down"
+      } else if await dispatcher.isSuspended {
+        "the journal cannot be reached"
       } else if !isReady {
         cards.isEmpty ? catalog.missing(nil, status) : cards.map { catalog.missing($0, status) }.joined(separator: "; ")
       } else {

@@ -64,8 +64,10 @@ struct JobsRoutes: Sendable {
   @Sendable private func cancel(_ request: Request, _ context: GatewayContext) async throws -> Response {
     try request.checkQuery([])
     let id = try await snapshot(context.jobID, context).id
-    await dispatcher.cancel(
-      id, tenant: context.caller.tenant, reason: Status(.cancelled, "the job was cancelled by its owner"))
+    try await APIError.wrap { () async throws(Status) in
+      try await dispatcher.cancel(
+        id, tenant: context.caller.tenant, reason: Status(.cancelled, "the job was cancelled by its owner"))
+    }
     return try .json(try await body(id, context))
   }
 

@@ -1,6 +1,7 @@
 import AccessKeys
 import Foundation
 import GatewayAPI
+import GatewayDispatch
 import Logging
 import Scheduling
 import Synchronization
@@ -16,7 +17,7 @@ struct Caller: Sendable, Equatable {
 /// The keys of a file, read again when the file has changed.
 ///
 /// A file that has become wrong changes nothing: the keys read before stay, and the log says what is wrong.
-public final class Keyring: Sendable {
+public final class Keyring: RequestRates {
   private struct Bucket {
     var tokens: Double
     var filledAt: ContinuousClock.Instant
@@ -26,6 +27,16 @@ public final class Keyring: Sendable {
     var stamp: Stamp?
     var lookedAt = ContinuousClock.now
     var buckets: [String: Bucket] = [:]
+    /// Requests of each tenant with a limit, since the beginning.
+    var spent: [String: UInt64] = [:]
+
+    func filledBucket(of tenant: String, perMinute: Double) -> Bucket {
+      let now = ContinuousClock.now
+      var bucket = buckets[tenant] ?? Bucket(tokens: perMinute, filledAt: now)
+      bucket.tokens = min(perMinute, bucket.tokens + (now - bucket.filledAt) / .seconds(60) * perMinute)
+      bucket.filledAt = now
+      return bucket
+    }
   }
   private struct Stamp: Equatable {
     var seconds: Int
@@ -157,19 +168,34 @@ public final class Keyring: Sendable {
   private func spend(_ entry: AccessEntry, count: Double = 1) throws(APIError) {
     guard let perMinute = entry.limits.requestsPerMinute.map(Double.init) else { return }
     let wait: Double? = state.withLock { state in
-      let now = ContinuousClock.now
-      var bucket = state.buckets[entry.tenant] ?? Bucket(tokens: perMinute, filledAt: now)
-      bucket.tokens = min(perMinute, bucket.tokens + (now - bucket.filledAt) / .seconds(60) * perMinute)
-      bucket.filledAt = now
+      var bucket = state.filledBucket(of: entry.tenant, perMinute: perMinute)
       defer { state.buckets[entry.tenant] = bucket }
       guard bucket.tokens >= count else { return (count - bucket.tokens) / perMinute * 60 }
       bucket.tokens -= count
+      state.spent[entry.tenant, default: 0] += UInt64(count)
       return nil
     }
     if let wait {
       throw APIError(
         .rateLimited, "the tenant \(entry.tenant) has sent more than \(Int(perMinute)) requests in a minute",
         retryAfterSeconds: Int(max(1, wait.rounded(.up))))
+    }
+  }
+
+  /// Requests of each tenant with a limit that were counted here, since the beginning.
+  public var spent: [String: UInt64] { state.withLock(\.spent) }
+
+  /// Takes requests that other gateways have counted from the tenants' buckets, down to a minute's below zero: what is
+  /// admitted here meanwhile is made up for.
+  public func noteSpentElsewhere(_ counts: [String: UInt64]) {
+    state.withLock { state in
+      for (tenant, count) in counts {
+        let limit = state.entries.values.first { $0.tenant == tenant }?.limits.requestsPerMinute
+        guard let perMinute = limit.map(Double.init) else { continue }
+        var bucket = state.filledBucket(of: tenant, perMinute: perMinute)
+        bucket.tokens = max(-perMinute, bucket.tokens - Double(count))
+        state.buckets[tenant] = bucket
+      }
     }
   }
 

@@ -150,7 +150,10 @@ struct WebUIRoutes: Sendable {
     try checkOrigin(of: request, context)
     let tenant = context.caller.tenant
     if let id = try await progress(tenant).job?.snapshot.id {
-      await dispatcher.cancel(id, tenant: tenant, reason: Status(.cancelled, "the job was interrupted by its owner"))
+      try await APIError.wrap { () async throws(Status) in
+        try await dispatcher.cancel(
+          id, tenant: tenant, reason: Status(.cancelled, "the job was interrupted by its owner"))
+      }
     }
     return .document([:])
   }
@@ -161,8 +164,10 @@ struct WebUIRoutes: Sendable {
     let tenant = context.caller.tenant
     let progress = try await progress(tenant)
     if let id = progress.job?.snapshot.id, let index = progress.index {
-      await dispatcher.cancel(
-        id, image: index, tenant: tenant, reason: Status(.cancelled, "the image was skipped by its owner"))
+      try await APIError.wrap { () async throws(Status) in
+        try await dispatcher.cancel(
+          id, image: index, tenant: tenant, reason: Status(.cancelled, "the image was skipped by its owner"))
+      }
     }
     return .document(.null)
   }
