@@ -50,7 +50,7 @@ extension Dispatcher {
   }
 
   /// Bytes of images that the open jobs of other owners begin with; nil: of all tenants.
-  func inputBytesElsewhere(of tenant: TenantID?) -> Int {
+  package func inputBytesElsewhere(of tenant: TenantID?) -> Int {
     (replicas?.notes ?? [:]).values.reduce(0) { sum, note in
       sum + (tenant.map { note.tenants[$0.text]?.inputBytes ?? 0 } ?? note.inputBytes)
     }

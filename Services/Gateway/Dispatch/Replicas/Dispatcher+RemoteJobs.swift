@@ -142,8 +142,9 @@ extension Dispatcher {
         await closeIfEnded(id)
         continue
       }
-      // This one's own: it is being adopted, or was handed over and has no new owner yet.
-      guard owner != jobs.epoch else { continue }
+      // This one's own: it is being adopted, or was handed over and has no new owner yet. One that has ended: its jobs
+      // are adopted soon.
+      guard owner != jobs.epoch, hasRetired || replicas?.others.contains(owner) == true else { continue }
       replicas?.remote[id]?.owner = owner
       replicas?.remote[id]?.askedAt = self.now
       link.send(.watch(job: id, after: job.position), to: owner)

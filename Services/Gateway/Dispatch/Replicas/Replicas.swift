@@ -94,6 +94,11 @@ extension Dispatcher {
   /// Whether the journal has not answered for so long that the jobs may be another gateway's by now.
   public var isSuspended: Bool { replicas?.isSuspended ?? false }
 
+  /// The other owners of the journal whose leases hold.
+  package var otherOwners: Set<Int64> { replicas?.others ?? [] }
+  /// Jobs of others that clients of this gateway follow.
+  package var followedJobCount: Int { replicas?.remote.count ?? 0 }
+
   /// Whether nothing that happens is of consequence any more: the jobs are others'.
   var hasRetired: Bool { replicas?.fate != nil }
 
