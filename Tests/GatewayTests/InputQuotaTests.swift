@@ -60,9 +60,9 @@ struct InputQuotaTests {
       #expect(all.message.contains("have 12288 bytes, and those of the jobs of all tenants 36864; the limit is 36864"))
       // An image that is there already takes no more memory, though it counts for its tenant.
       let shared = try await dispatcher.submit(Self.job(1, tenant: "v"))
-      await dispatcher.cancel(first.id, tenant: TenantID("t"), reason: Status(.cancelled, "enough"))
+      try await dispatcher.cancel(first.id, tenant: TenantID("t"), reason: Status(.cancelled, "enough"))
       #expect(try await refusal(cluster, Self.job(5))?.resource == .queue, "the other job still has it")
-      await dispatcher.cancel(shared.id, tenant: TenantID("v"), reason: Status(.cancelled, "enough"))
+      try await dispatcher.cancel(shared.id, tenant: TenantID("v"), reason: Status(.cancelled, "enough"))
       #expect(try await refusal(cluster, Self.job(5)) == nil)
       #expect(try await refusal(cluster, Self.job(6))?.resource == .tenantQueue)
     }

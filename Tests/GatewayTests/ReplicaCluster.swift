@@ -10,6 +10,7 @@ import Journal
 import Observability
 import Scheduling
 import Synchronization
+import Testing
 import Transport
 
 /// Several dispatchers of one journal in one process, each with toy workers of its own.

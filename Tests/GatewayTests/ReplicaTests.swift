@@ -204,7 +204,7 @@ struct ReplicaTests {
       do {
         _ = try await replica.dispatcher.submit(ReplicaCluster.request("fox"))
         Issue.record("a job was accepted")
-      } catch {
+      } catch let error as Status {
         #expect(error.code == .unavailable && error.retryAfterSeconds != nil)
       }
       try await cluster.app(replica).test(.router) { client in

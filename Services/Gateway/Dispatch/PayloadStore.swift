@@ -17,7 +17,8 @@ struct PayloadStore {
     if tensors[id] == nil {
       tensors[id] = tensor
       byteCount += tensor.bytes.count
-      lastID = max(lastID, id)
+      // Other openings of a shared journal number theirs apart; see `JournalStore.lastPayloadID()`.
+      if id >> 36 == lastID >> 36 { lastID = max(lastID, id) }
     }
     return Payload(id: id, byteCount: tensor.bytes.count)
   }

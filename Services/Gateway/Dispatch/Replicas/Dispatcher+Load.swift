@@ -18,6 +18,7 @@ extension Dispatcher {
   /// What the other owners are told of this one.
   func ownNote() -> OwnerNote {
     var note = OwnerNote()
+    note.isLeaving = closedReason != nil
     for job in jobs.jobs.values {
       let count = job.openCount
       note.images += count

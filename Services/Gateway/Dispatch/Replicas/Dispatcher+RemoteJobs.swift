@@ -58,8 +58,9 @@ extension Dispatcher {
       guard let job = replicas?.remote[id], job.owner == sender else { return }
       replicas?.remote[id]?.answeredAt = now
       var ends: [JobEventRecord] = []
-      if zip(job.images, images).contains(where: { $1.hasEnded && !$0.isTerminal }) {
-        guard let found = try? await self.ends(of: id) else { return askAgain(id) }
+      let ended = zip(job.images, images).enumerated().filter { $1.1.hasEnded && !$1.0.isTerminal }.map(\.offset)
+      if !ended.isEmpty {
+        guard let found = try? await self.ends(of: id, Set(ended)) else { return askAgain(id) }
         ends = found
       }
       replicas?.remote[id]?.reset(to: images, at: at, ends: ends)
@@ -87,7 +88,7 @@ extension Dispatcher {
     if let update = update.update {
       record = JobEventRecord(id: at.text, index: index, update: update, atMs: atMs)
     } else if case .ended = update {
-      record = try? await ends(of: id).first { $0.index == index }
+      record = try? await ends(of: id, [index]).first
       record?.id = at.text
       record?.atMs = atMs
     }
@@ -111,9 +112,10 @@ extension Dispatcher {
 
   /// Ends a followed job if the journal has the ends of all its images.
   private func closeIfEnded(_ id: String) async {
-    guard let ends = try? await ends(of: id), let job = replicas?.remote[id] else { return }
+    guard let job = replicas?.remote[id] else { return }
+    let open = job.images.indices.filter { !job.images[$0].isTerminal }
+    guard let ends = try? await ends(of: id, Set(open)) else { return }
     replicas?.remote[id]?.end(ends)
-    guard ends.count == job.images.count else { return }
     endIfOver(id)
   }
 
@@ -253,19 +255,19 @@ extension Dispatcher {
 
   // MARK: The journal
 
-  /// How the images of a job have ended, those that have.
-  func ends(of id: String) async throws(Status) -> [JobEventRecord] {
+  /// How images of a job have ended, those of `wanted` that have; nil: of all.
+  private func ends(of id: String, _ wanted: Set<Int>? = nil) async throws(Status) -> [JobEventRecord] {
     let found = try await journal.read { store throws(JournalError) in try store.record(of: id, tenant: nil) }
     guard let found else { throw Status(.notFound, "job \(id) is not kept any more") }
-    return try await ends(of: found)
+    return try await ends(of: found, wanted)
   }
 
   /// The same of a job that was read.
-  func ends(of record: StoredRecord) async throws(Status) -> [JobEventRecord] {
+  func ends(of record: StoredRecord, _ wanted: Set<Int>? = nil) async throws(Status) -> [JobEventRecord] {
     let id = record.job.id, outcomes = record.outcomes
     return try await journal.read { store throws(JournalError) in
       var ends: [JobEventRecord] = []
-      for (index, outcome) in outcomes.enumerated() where outcome != .open {
+      for (index, outcome) in outcomes.enumerated() where outcome != .open && wanted?.contains(index) ?? true {
         let payload = try store.result(of: ImageReference(job: id, index: index))
         ends.append(JobEventRecord(endOf: id, index: index, outcome, payload))
       }

@@ -22,6 +22,8 @@ struct OwnerNote: Hashable, Sendable, Codable {
   static let maxBytes = 64 << 10
 
   var version = 1
+  /// Whether it takes no more jobs.
+  var isLeaving = false
   var tenants: [String: TenantLoad] = [:]
   /// Images of all tenants.
   var images = 0

@@ -108,6 +108,7 @@ extension Dispatcher {
   func keepLease() async {
     guard let link = replicas?.link else { return }
     let interval = min(configuration.journalLease / 3, .seconds(1))
+    replicas?.renewedAt = now
     while !Task.isCancelled, !hasRetired {
       let began = now
       let note = ownNote().encoded()
@@ -125,7 +126,9 @@ extension Dispatcher {
   private func noteRenewal(_ owners: [JournalOwner], at began: Instant) {
     guard !hasRetired else { return }
     let epoch = jobs.epoch
-    let others = Set(owners.lazy.map(\.epoch).filter { $0 != epoch })
+    // One that ends adopts nothing any more.
+    let others = Set(
+      owners.lazy.filter { $0.epoch != epoch && OwnerNote($0.note)?.isLeaving != true }.map(\.epoch))
     if others != replicas?.others {
       logger.info(
         "gateways of this journal", metadata: ["others": "\(others.sorted())", "own": "\(epoch)"])
