@@ -69,8 +69,13 @@ public actor Dispatcher: Service {
     self.logger = logger
     self.time = time
     self.journal = JournalLink(journal)
+    let isShared = journal is any SharedJournalStore
+    var scheduling = configuration.scheduling
+    // A job may be adopted as long after its owner's end.
+    if isShared { scheduling.strayGrace = configuration.journalLease + scheduling.adoptionGrace }
     scheduler = Scheduler(
-      configuration: configuration.scheduling, run: UInt32(min(journal.run, Int64(Scheduler.maxRun))))
+      configuration: scheduling, run: UInt32(min(journal.run, Int64(Scheduler.maxRun))),
+      owner: isShared ? journal.epoch : 0)
     jobs = JobRegistry(epoch: journal.epoch, isDurable: journal.isDurable)
     workers = WorkerDirectory(instance: RandomName.make(), catalog: ModelCatalog(pipelines: pipelines))
     payloads = PayloadStore(
@@ -153,8 +158,7 @@ public actor Dispatcher: Service {
     case .rejected(let id, let status): jobs.reject(id, status)
     case .disowned(let id):
       jobs.reject(id, Status(.unavailable, "another gateway has taken the job over", retryAfterSeconds: 1))
-    // Of journals with several owners only.
-    case .claim: break
+    case .claim(let attempts, let worker): claim(attempts, at: worker)
     case .image(let id, let event): notify(id, event)
     case .worker(let id, let event): note(id, event)
     case .release(let payload): payloads.remove(payload)

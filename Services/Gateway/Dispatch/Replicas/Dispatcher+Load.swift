@@ -19,11 +19,7 @@ extension Dispatcher {
   func ownNote() -> OwnerNote {
     var note = OwnerNote()
     note.isLeaving = closedReason != nil
-    for job in jobs.jobs.values {
-      let count = job.openCount
-      note.images += count
-      note.tenants[job.request.tenant.text, default: .init()].images += count
-    }
+    note.take(scheduler.load(now: now))
     note.inputBytes = jobs.inputs.byteCount
     for (tenant, bytes) in jobs.inputs.byteCounts { note.tenants[tenant.text, default: .init()].inputBytes = bytes }
     for (tenant, count) in requestRates?.spent ?? [:] { note.tenants[tenant, default: .init()].requests = count }
@@ -47,6 +43,7 @@ extension Dispatcher {
       }
     }
     replicas?.notes = notes
+    process(.othersChanged(notes.mapValues(\.load)))
     if !spent.isEmpty { requestRates?.noteSpentElsewhere(spent) }
   }
 

@@ -2,59 +2,85 @@ import Foundation
 import Journal
 import Scheduling
 
-/// What an owner of a shared journal says of itself with every extension of its lease.
+/// What an owner of a shared journal says of itself with every extension of its lease: JSON with a version.
 struct OwnerNote: Hashable, Sendable, Codable {
-  /// What one tenant has in use, and has used.
-  struct TenantLoad: Hashable, Sendable, Codable {
-    /// Images that have not ended.
-    var images = 0
+  /// What one tenant has at the owner.
+  struct Entry: Hashable, Sendable, Codable {
+    /// Images that have not ended; those of them that wait, and those of these that are batch work.
+    var open = 0
+    var waiting = 0
+    var waitingBatch = 0
+    /// How long the first of those that wait has waited, in seconds.
+    var wait = 0.0
+    /// As the scheduler counts it, see `TenantLoad`.
+    var served = 0.0
     /// Bytes of the images that open jobs begin with.
     var inputBytes = 0
-    /// Work begun, in the scheduler's unit of cost, since the owner has begun.
-    var cost = 0.0
-    /// Requests since the owner has begun.
+    /// Requests since the owner has begun, of a tenant that may send so many.
     var requests: UInt64 = 0
   }
 
-  /// Tenants in one note; of more, those with the least in use are left out.
-  static let maxTenants = 400
-  /// The most that a note may take.
+  /// The most that a note may take, in bytes.
   static let maxBytes = 64 << 10
+  /// Tenants in one note; of more, those with the least are left out.
+  static let maxTenants = 256
 
   var version = 1
   /// Whether it takes no more jobs.
   var isLeaving = false
-  var tenants: [String: TenantLoad] = [:]
-  /// Images of all tenants.
-  var images = 0
+  var tenants: [String: Entry] = [:]
+  /// Open images of tenants that are left out.
+  var otherImages = 0
   /// Bytes of the images of all open jobs, once each.
   var inputBytes = 0
+
+  init() {}
+
+  /// nil: it is none, or makes no sense.
+  init?(_ data: Data) {
+    guard data.count <= Self.maxBytes, let note = try? JSONDecoder().decode(Self.self, from: data), note.version == 1,
+      note.inputBytes >= 0, note.tenants.values.allSatisfy({ (0...1 << 50).contains($0.inputBytes) })
+    else { return nil }
+    self = note
+  }
+
+  /// What the scheduler takes note of.
+  var load: OwnerLoad {
+    let loads = tenants.sorted { ($1.value.open, $0.key) < ($0.value.open, $1.key) }.map { name, entry in
+      TenantLoad(
+        tenant: TenantID(name), openJobs: entry.open, waitingJobs: entry.waiting, waitingBatchJobs: entry.waitingBatch,
+        waitSeconds: entry.wait, served: entry.served)
+    }
+    return OwnerLoad(tenants: loads, otherJobs: otherImages)
+  }
+
+  /// Takes over what the scheduler says.
+  mutating func take(_ load: OwnerLoad) {
+    otherImages = load.otherJobs
+    for tenant in load.tenants {
+      tenants[tenant.tenant.text, default: Entry()].open = tenant.openJobs
+      tenants[tenant.tenant.text]?.waiting = tenant.waitingJobs
+      tenants[tenant.tenant.text]?.waitingBatch = tenant.waitingBatchJobs
+      tenants[tenant.tenant.text]?.wait = tenant.waitSeconds
+      tenants[tenant.tenant.text]?.served = tenant.served
+    }
+  }
 
   /// JSON within the bounds.
   func encoded() -> Data {
     var note = self
     var limit = Self.maxTenants
-    while limit > 0 {
-      if note.tenants.count > limit {
-        let kept = note.tenants.sorted {
-          ($0.value.images, $0.value.requests, $1.key) > ($1.value.images, $1.value.requests, $0.key)
-        }
-        note.tenants = Dictionary(uniqueKeysWithValues: kept.prefix(limit).map { ($0.key, $0.value) })
+    while true {
+      let sorted = note.tenants.sorted {
+        ($1.value.open, $1.value.requests, $0.key) < ($0.value.open, $0.value.requests, $1.key)
       }
-      if let data = try? JSONEncoder().encode(note), data.count <= Self.maxBytes { return data }
+      for (name, entry) in sorted.dropFirst(limit) {
+        note.otherImages += entry.open
+        note.tenants[name] = nil
+      }
+      if let data = try? JSONEncoder().encode(note), data.count <= Self.maxBytes || limit == 0 { return data }
+      guard limit > 0 else { return Data() }
       limit /= 2
     }
-    return Data()
   }
-
-  /// nil: it is none, or makes no sense.
-  init?(_ data: Data) {
-    guard data.count <= Self.maxBytes, let note = try? JSONDecoder().decode(Self.self, from: data), note.version == 1,
-      note.images >= 0, note.inputBytes >= 0,
-      note.tenants.values.allSatisfy({ $0.images >= 0 && $0.inputBytes >= 0 && $0.cost >= 0 && $0.cost.isFinite })
-    else { return nil }
-    self = note
-  }
-
-  init() {}
 }

@@ -249,23 +249,7 @@ extension Dispatcher {
     guard !adopted.isEmpty, !hasRetired else { return }
     logger.info(
       "adopted jobs of another gateway", metadata: ["jobs": "\(found.jobs.count)", "images": "\(adopted.count)"])
-    process(.restored(adopted))
-    claimTasks(of: adopted)
-  }
-
-  /// Asks the workers for the attempts that may still run.
-  private func claimTasks(of adopted: [RestoredImageJob]) {
-    var attempts: [StageName: [AttemptID]] = [:]
-    for job in adopted {
-      for task in job.tasks where task.attemptNumber > 0 && task.output == nil {
-        let id = TaskID(job: job.submission.id, index: task.index)
-        let stage = job.submission.plan.tasks[task.index].stage
-        attempts[stage, default: []].append(AttemptID(task: id, number: task.attemptNumber))
-      }
-    }
-    for (stage, attempts) in attempts {
-      claim(attempts, of: stage, for: configuration.scheduling.adoptionGrace)
-    }
+    process(.adopted(adopted))
   }
 
   // MARK: Handing over
