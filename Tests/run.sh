@@ -17,7 +17,7 @@ suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
   scripts reader quickstart cluster jobs templates images adapters families step-caches provenance content-filter enhancement assistance
-  openapi a1111 mcp prompts docs page page-families page-images page-form page-gallery page-access docc arm64 faults containers
+  openapi a1111 mcp prompts docs page page-families page-images page-form page-gallery page-access docc arm64 faults replicas containers
 )
 fuzz_seconds=
 chosen=()
@@ -139,6 +139,10 @@ part page-form 3600 "$python" Tests/Cluster/page_form_test.py "$bin"
 part page-gallery 3600 "$python" Tests/Cluster/page_gallery_test.py "$bin"
 part page-access 3600 "$python" Tests/Cluster/page_access_test.py "$bin"
 part faults 3600 "$python" Tests/Cluster/faults_test.py "$bin"
+if is_chosen replicas; then
+  ./compose/install-packages.sh --only postgresql
+  part replicas 600 "$python" Tests/Cluster/replicas_test.py "$bin"
+fi
 part containers 7200 Tests/Cluster/containers.sh "$bin"
 if [ -n "$fuzz_seconds" ] || [[ " ${chosen[*]} " == *" fuzz "* ]]; then
   part fuzz 7200 Tests/Fuzzing/run.sh --seconds "${fuzz_seconds:-15}" --seed "$QWEN_IMAGE_TEST_SEED"

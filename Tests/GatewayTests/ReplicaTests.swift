@@ -207,7 +207,7 @@ struct ReplicaTests {
       } catch let error as Status {
         #expect(error.code == .unavailable && error.retryAfterSeconds != nil)
       }
-      try await cluster.app(replica).test(.router) { client in
+      try await cluster.app(replica).test(.live) { client in
         let (status, _) = try await client.get("/readyz")
         #expect(status == .serviceUnavailable)
       }
