@@ -166,8 +166,7 @@ let package = Package(
       dependencies: [
         "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "HTTPClient", "Hashing",
         "ImageCodec", "Journal", "Observability", "PostgreSQLJournal", "Provenance", "Scheduling", "Settings",
-        "StrictJSON", "Templates", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore,
-        .logging, .metrics, .nioCore,
+        "StrictJSON", "Templates", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore,
         .nioHTTP1,
         .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .unixSignals,
       ],

@@ -122,8 +122,8 @@ public final class JournalWriter: Sendable {
     }
   }
 
-  /// Applies changes, again and again while the engine cannot be reached: what has happened must not be lost, and no
-  /// client knows of it yet. Gives up when the writer is to stop.
+  /// Applies changes, again and again while the engine cannot be reached: what has happened must not be lost, and nobody
+  /// has been told of it. Gives up when the writer is to stop.
   private func persist(_ changes: [JournalChange]) throws(JournalError) {
     var pause = 0.1
     while true {

@@ -18,7 +18,8 @@ public protocol SharedJournalStore: JournalStore {
   ///
   /// - Parameter limit: at most so many, so that other owners get some as well.
   func adoptJobs(limit: Int) throws(JournalError) -> OpenJobs
-  /// Ends this opening's own lease, so that others can adopt its open jobs at once; further writes are fenced.
+  /// Ends this opening's own lease, so that others can adopt its open jobs at once; further writes are fenced, messages
+  /// can still be sent.
   func releaseLease() throws(JournalError)
   /// The owner of an open job; nil: there is no such open job.
   func owner(of job: String) throws(JournalError) -> Int64?

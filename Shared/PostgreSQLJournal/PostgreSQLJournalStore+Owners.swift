@@ -80,6 +80,7 @@ extension PostgreSQLJournalStore {
 
   /// As ``SharedJournalStore`` says.
   public func releaseLease() throws(JournalError) {
+    hasReleased.store(true, ordering: .relaxed)
     try control("release the lease") { connection in
       _ = try connection.run([
         .begin,
@@ -114,8 +115,12 @@ extension PostgreSQLJournalStore {
       // Without a lock of the owner's row, so that there is nothing to be synced to the disk.
       try connection.run([
         PostgresStatement(
-          "SELECT pg_notify($1, $2) FROM owners WHERE epoch = $3 AND token = $4 AND ended IS NULL",
-          [.text(channel), .text("\(epoch):\(message.base64EncodedString())"), .integer(epoch), .integer(token)])
+          "SELECT pg_notify($1, $2) FROM owners WHERE epoch = $3 AND token = $4 AND (ended IS NULL OR $5 = 1)",
+          [
+            .text(channel), .text("\(epoch):\(message.base64EncodedString())"), .integer(epoch), .integer(token),
+            // One that has handed its jobs over still follows them for its clients.
+            .integer(hasReleased.load(ordering: .relaxed) ? 1 : 0),
+          ])
       ])[0].count
     }
     if sent == 0 { throw .fenced(epoch: epoch) }

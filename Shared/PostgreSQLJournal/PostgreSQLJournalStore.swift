@@ -30,6 +30,8 @@ public final class PostgreSQLJournalStore: SharedJournalStore {
   let control: PostgresSlot
   let writes = Mutex(WriteState())
   let listener: PostgresListener
+  /// Whether the lease was given back.
+  let hasReleased = Atomic(false)
 
   /// Opens the journal, which is made if there is none, and takes a lease.
   ///

@@ -283,13 +283,28 @@ extension Dispatcher {
       guard let job = jobs.handOver(id, refusal: reason), !job.listeners.isEmpty else { continue }
       replicas?.remote[id] = RemoteJob(handedOver: job, epoch: jobs.epoch)
     }
-    try? await journal.write([])
+    await settleWrites()
     if case .failure(let error) = await link.call({ store throws(JournalError) in try store.releaseLease() }) {
       logger.warning("the lease could not be ended: others adopt when it is over", metadata: ["reason": "\(error)"])
     }
     logger.info("handed jobs over", metadata: ["jobs": "\(count)", "followed": "\(replicas?.remote.count ?? 0)"])
     replicas?.kick.yield()
     return true
+  }
+
+  /// Waits until what was handed to the journal is written, two seconds at most.
+  private func settleWrites() async {
+    let (settled, signal) = AsyncStream<Never>.makeStream()
+    Task { [journal] in
+      try? await journal.write([])
+      signal.finish()
+    }
+    let timer = Task { [time] in
+      _ = try? await time.sleep(for: .seconds(2))
+      signal.finish()
+    }
+    for await _ in settled {}
+    timer.cancel()
   }
 
   /// Waits until no client waits for an image of a job that was handed over, `limit` at most.

@@ -207,6 +207,7 @@ public struct GatewayConfiguration: SettingGroup {
     journalPath = await reader.text(
       "journal.path", journalPath, "file in which jobs and results outlive the process; \"off\" keeps them in memory")
     await sharedJournal.read(&reader)
+    dispatcher.journalLease = .seconds(sharedJournal.leaseSeconds)
     journal.maxBytes = Int64(
       await reader.integer(
         "journal.maxBytes", Int(journal.maxBytes), in: 0...(1 << 50), "size that the file must not exceed; 0: any"))
