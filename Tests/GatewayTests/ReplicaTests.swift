@@ -53,9 +53,10 @@ struct ReplicaTests {
       let ticket = try await replicas[0].dispatcher.submit(ReplicaCluster.request("fox", steps: 30))
       var last: String?
       var numbers: [UInt64] = []
-      var isOver = false
-      for turn in 0... where !isOver {
+      var isOver = false, turn = 0
+      while !isOver {
         let dispatcher = replicas[turn % 3].dispatcher
+        turn += 1
         guard let events = try await dispatcher.events(of: ticket.id, tenant: .anonymous, after: last) else { break }
         var count = 0
         for await event in events {

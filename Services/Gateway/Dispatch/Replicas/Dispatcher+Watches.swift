@@ -11,10 +11,7 @@ extension Dispatcher {
     for await message in link.store.messages {
       switch message {
       case .lookForJobs:
-        for (id, job) in replicas?.remote ?? [:] where job.owner.map({ replicas?.others.contains($0) != true }) ?? true
-        {
-          replicas?.remote[id]?.loseOwner()
-        }
+        lookAgain()
         replicas?.kick.yield()
       case .message(let sender, let data):
         guard sender != jobs.epoch, replicas?.fate != .fenced else { continue }
@@ -25,6 +22,17 @@ extension Dispatcher {
           continue
         }
         for message in messages { await take(message, from: sender, link) }
+      }
+    }
+  }
+
+  /// Owners may have changed, and messages may have been lost.
+  private func lookAgain() {
+    for (id, job) in replicas?.remote ?? [:] {
+      if let owner = job.owner, replicas?.others.contains(owner) == true {
+        replicas?.remote[id]?.askedAt = nil
+      } else {
+        replicas?.remote[id]?.loseOwner()
       }
     }
   }

@@ -8,7 +8,7 @@ struct Replicas {
   /// Jobs that one owner may watch for its clients.
   static let maxWatches = 8192
   /// How often an owner that watches a job says so again.
-  static let watchInterval = Duration.seconds(10)
+  static let watchInterval = Duration.seconds(5)
   /// An owner that has not said so for this long does not watch the job any more.
   static let watchLimit = Duration.seconds(30)
   /// An owner that has not answered for this long is looked up again.
