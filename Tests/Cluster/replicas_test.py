@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Three gateways over one PostgreSQL, on real processes with faults: any of them answers for any job, and images go on.
+"""Three gateways over one PostgreSQL, on real processes with faults: any of them answers for any job, and images continue.
 
     replicas_test.py [DIRECTORY OF THE EXECUTABLES] [--rounds N] [--seed X]
 
@@ -233,7 +233,7 @@ class Events:
     def finish(self):
         self.thread.join(90)
         assert self.status == "succeeded", f"{self.status} after {self.ids[-5:]}"
-        # The end of the image is told once, whoever owned it.
+        # The end of the image comes once, with any owner.
         assert self.ends == 1, f"{self.ends} ends"
 
 
@@ -279,7 +279,7 @@ class Tests:
             jobs = list(pool.map(lambda url: submit(url, body, "race"), urls))
         assert len(set(jobs)) == 1, jobs
 
-    def test_images_go_on_when_their_gateway_is_killed(self):
+    def test_images_continue_when_their_gateway_is_killed(self):
         victim = GATEWAYS[0]
         before = self.cluster.steps()
         job = submit(self.cluster.address(victim))

@@ -39,7 +39,7 @@ struct ReplicaTests {
       }
       #expect(image?.array == Self.expected("fox", steps: 20))
       #expect(steps == steps.sorted() && Set(steps).count == steps.count && steps.count > 10)
-      // The owner's own numbers: a client may go on at either gateway.
+      // The owner's own numbers: a client may continue at either gateway.
       #expect(ids.allSatisfy { $0.hasPrefix("\(replicas[0].journal.epoch)-") })
       #expect(await denoiser.log.steps == 20)
       #expect(await other.followedJobCount == 0)
@@ -161,7 +161,7 @@ struct ReplicaTests {
 
   // MARK: Adoption
 
-  @Test func jobsOfAnEndedOwnerGoOnElsewhere() async throws {
+  @Test func jobsOfAnEndedOwnerContinueElsewhere() async throws {
     try await ReplicaCluster.run { cluster in
       let replicas = try await cluster.start(count: 2)
       try await cluster.join(replicas[0], stepTime: .milliseconds(40))

@@ -15,7 +15,7 @@ extension Dispatcher {
   /// Has the limits of `rates` hold for all gateways together.
   public func share(_ rates: any RequestRates) { requestRates = rates }
 
-  /// What the other owners are told of this one.
+  /// What this owner says of itself.
   func ownNote() -> OwnerNote {
     var note = OwnerNote()
     note.isLeaving = closedReason != nil

@@ -106,7 +106,7 @@ extension Dispatcher {
       for await event in events { await self?.forward(event, key, number, link) }
       await self?.forget(key, number)
     }
-    // The new listener first: a job that ends with its last one is to go on.
+    // The new listener first: a job that ends with its last one must not end here.
     let earlier = replicas?.watches[key]
     replicas?.watches[key] = Replicas.Watch(
       number: number, task: task, expiresAt: now + Replicas.watchLimit, sentNumber: start)

@@ -5,21 +5,21 @@ import Journal
 import OrderedCollections
 import Scheduling
 
-/// An open job of another owner that clients of this one follow: its state as far as the owner has told, and those who
+/// An open job of another owner that clients of this one follow: its state as far as the owner has sent it, and those who
 /// listen.
 ///
 /// Events keep the numbers of their owner, so that a client that reconnects to any gateway misses nothing and gets
-/// nothing twice. An image's end is told each listener once, whoever owned the job when it ended.
+/// nothing twice. Each listener gets an image's end once, with any owner of the job.
 struct RemoteJob {
   typealias Continuation = AsyncStream<JobEventRecord>.Continuation
 
   private struct Listener {
     let continuation: Continuation
     /// Images whose end it has.
-    var told: Set<Int> = []
+    var notified: Set<Int> = []
 
     mutating func yield(_ record: JobEventRecord) {
-      guard !record.update.isTerminal || told.insert(record.index).inserted else { return }
+      guard !record.update.isTerminal || notified.insert(record.index).inserted else { return }
       continuation.yield(record)
     }
   }
@@ -39,7 +39,7 @@ struct RemoteJob {
   var answeredAt: Instant?
   /// The last event that is known; nil: not even the state is.
   private(set) var position: EventPosition?
-  /// Whether the state is what the owner has told.
+  /// Whether the state is what the owner has sent.
   private(set) var isCurrent = false
   private var listeners: OrderedDictionary<UInt64, Listener> = [:]
   private var events: Deque<JobEventRecord> = []
@@ -63,9 +63,9 @@ struct RemoteJob {
     images = job.images
     for record in job.records where record.update.isTerminal { ends[record.index] = record }
     position = EventPosition(epoch: epoch, number: job.lastEvent)
-    let told = Set(images.indices.filter { images[$0].isTerminal })
+    let notified = Set(images.indices.filter { images[$0].isTerminal })
     for (number, continuation) in job.listeners {
-      listeners[number] = Listener(continuation: continuation, told: told)
+      listeners[number] = Listener(continuation: continuation, notified: notified)
     }
   }
 

@@ -87,7 +87,7 @@ struct RemoteProgress: Hashable, Sendable, Codable {
   }
 }
 
-/// What the owners of a shared journal's jobs tell one another. Messages may be lost: whoever waits for one asks again.
+/// What the owners of a shared journal's jobs tell one another. Messages may be lost: who waits for one asks again.
 enum ReplicaMessage: Hashable, Sendable, Codable {
   /// Send me what happens to the job after this event, from now on and until I have not said so for a while; nil: and
   /// how far it has got.
