@@ -28,7 +28,7 @@ final class SharedMemory: Sendable {
   fileprivate let store: SQLiteJournalStore
   fileprivate let state = Mutex(State())
   fileprivate let lease: Duration
-  private let start = ContinuousClock.now
+  private let time = SystemTime()
 
   init(lease: Duration = .seconds(60)) throws {
     store = try SQLiteJournalStore(path: nil)
@@ -68,7 +68,7 @@ final class SharedMemory: Sendable {
 
   func owner(of job: String) -> Int64? { state.withLock { $0.ownerOfJob[job] } }
 
-  fileprivate func now(_ state: State) -> Duration { (ContinuousClock.now - start) + state.clock }
+  fileprivate func now(_ state: State) -> Duration { time.elapsed + state.clock }
 }
 
 /// One owner's opening of a ``SharedMemory``.

@@ -5,8 +5,8 @@ import Journal
 import OrderedCollections
 import Scheduling
 
-/// An open job of another owner that clients of this one follow: its state as far as the owner has sent it, and those who
-/// listen.
+/// An open job of another owner that clients of this one follow: its state as far as the owner has sent it, and those
+/// who listen.
 ///
 /// Events keep the numbers of their owner, so that a client that reconnects to any gateway misses nothing and gets
 /// nothing twice. Each listener gets an image's end once, with any owner of the job.
