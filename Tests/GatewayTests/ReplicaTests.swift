@@ -2,7 +2,6 @@ import ClusterCore
 import Foundation
 import Gateway
 import GatewayAPI
-import GatewayDispatch
 import GatewayPipelines
 import HTTPTesting
 import Hummingbird
@@ -11,6 +10,8 @@ import Journal
 import Scheduling
 import TestSupport
 import Testing
+
+@testable import GatewayDispatch
 
 /// Several gateways of one journal.
 @Suite(.timeLimit(.minutes(1)))
@@ -63,13 +64,13 @@ struct ReplicaTests {
           if event.update.isTerminal { isOver = true }
           if case .previewed = event.update { continue }
           last = event.id
-          if let number = event.id.split(separator: "-").last.flatMap({ UInt64($0) }) { numbers.append(number) }
+          if let position = EventPosition(event.id) { numbers.append(position.number) }
           count += 1
           if count == 5 { break }
         }
       }
       // The first state has the number of the event before.
-      #expect(Array(numbers.dropFirst()) == Array((numbers[0] + 1)...).prefix(numbers.count - 1).map { $0 })
+      #expect(numbers == (0..<UInt64(numbers.count)).map { numbers[0] + $0 })
     }
   }
 
