@@ -44,6 +44,7 @@ public final class JournalWriter: Sendable {
   private static let maxGroupBytes = 32 << 20
 
   private let store: any JournalStore
+  private let preparing: (any PreparingJournalStore)?
   private let state = Mutex(State())
   private let wake = DispatchSemaphore(value: 0)
   private let stopped = DispatchSemaphore(value: 0)
@@ -57,6 +58,7 @@ public final class JournalWriter: Sendable {
   public init(_ store: any JournalStore, report: @escaping @Sendable (Outcome) -> Void) {
     self.store = store
     self.report = report
+    preparing = store as? any PreparingJournalStore
     let thread = Thread { [self] in run() }
     thread.name = "journal"
     thread.stackSize = 4 << 20
@@ -67,6 +69,8 @@ public final class JournalWriter: Sendable {
   public func enqueue(_ batch: Batch) {
     let isTooLate = state.withLock { state in
       if state.isStopping, batch.completion != nil { return true }
+      // In the order of the batches; it does not block.
+      preparing?.prepare(batch.changes)
       state.waiting.append(batch)
       return false
     }
@@ -110,6 +114,7 @@ public final class JournalWriter: Sendable {
       for batch in group { batch.completion?(nil) }
     } catch {
       if group.count == 1 {
+        preparing?.discard(last.changes)
         if let sequence = last.sequence {
           report(.refused(sequence, error))
           report(.durable(through: sequence))

@@ -11,17 +11,23 @@ public struct StoredPayload: Hashable, Sendable {
   public var dtype: Int32
   /// Its dimensions, outermost first.
   public var shape: [Int]
-  /// Its elements.
+  /// Its elements; empty while they are in an object.
   public var bytes: Data
+  /// Where its elements are; nil: in ``bytes``.
+  public var object: StoredObject?
 
   /// See the properties.
-  public init(id: UInt64, name: String, dtype: Int32, shape: [Int], bytes: Data) {
+  public init(id: UInt64, name: String, dtype: Int32, shape: [Int], bytes: Data, object: StoredObject? = nil) {
     self.id = id
     self.name = name
     self.dtype = dtype
     self.shape = shape
     self.bytes = bytes
+    self.object = object
   }
+
+  /// The size of its elements, wherever they are.
+  public var byteCount: Int { object?.byteCount ?? bytes.count }
 }
 
 /// Makes a repeated request the same request.
@@ -42,14 +48,20 @@ public struct IdempotencyKey: Hashable, Sendable {
 public struct StoredInput: Hashable, Sendable {
   /// Identifies the content.
   public var digest: String
-  /// Its pixels.
+  /// Its pixels; empty while they are in an object.
   public var bytes: Data
+  /// Where its pixels are; nil: in ``bytes``.
+  public var object: StoredObject?
 
   /// See the properties.
-  public init(digest: String, bytes: Data) {
+  public init(digest: String, bytes: Data, object: StoredObject? = nil) {
     self.digest = digest
     self.bytes = bytes
+    self.object = object
   }
+
+  /// The size of its pixels, wherever they are.
+  public var byteCount: Int { object?.byteCount ?? bytes.count }
 }
 
 /// A job as it was accepted.
@@ -205,7 +217,7 @@ public struct DamagedJob: Hashable, Sendable {
 
 /// How much is kept, and for how long.
 public struct JournalLimits: Hashable, Sendable {
-  /// The most that the database file may take; 0: as much as there is.
+  /// The most that the database file, and objects in files, may take; 0: as much as there is.
   public var maxBytes: Int64 = 0
   /// Set aside, on the disk and within `maxBytes`, so that jobs which run can end; none is admitted while that cannot
   /// be done.

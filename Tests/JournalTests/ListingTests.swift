@@ -181,6 +181,16 @@ struct ListingTests {
           for index in ["jobs_by_time", "jobs_by_state", "jobs_by_model"] { try db.execute(sql: "DROP INDEX \(index)") }
           try db.execute(
             sql: """
+              DROP TRIGGER payload_object_dies;
+              DROP TRIGGER input_object_dies;
+              DROP TABLE dead_objects;
+              DROP INDEX payloads_by_object;
+              DROP INDEX inputs_by_object;
+              ALTER TABLE facts DROP COLUMN objects;
+              ALTER TABLE payloads DROP COLUMN object;
+              ALTER TABLE payloads DROP COLUMN object_bytes;
+              ALTER TABLE inputs DROP COLUMN object;
+              ALTER TABLE inputs DROP COLUMN object_bytes;
               DROP TABLE deliveries;
               DROP TABLE webhooks;
               DROP TABLE job_tags;

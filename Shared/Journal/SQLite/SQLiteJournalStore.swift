@@ -16,6 +16,8 @@ public final class SQLiteJournalStore: JournalStore {
   public let epoch: Int64
   /// As ``JournalStore`` says.
   public let run: Int64
+  /// As ``ObjectNamingJournalStore`` says.
+  public let objectSpace: String
   /// As ``JournalStore`` says.
   public var location: String { path ?? "memory" }
   /// As ``JournalStore`` says.
@@ -46,13 +48,14 @@ public final class SQLiteJournalStore: JournalStore {
       guard case .full = error, ballast?.release() ?? false else { throw error }
       opened = try Self.open(path, limits)
     }
-    (database, epoch, run) = (opened.database, opened.epoch, opened.run)
+    (database, epoch, run, objectSpace) = (opened.database, opened.epoch, opened.run, opened.objectSpace)
   }
 
   private struct Opened {
     let database: any DatabaseWriter
     let epoch: Int64
     let run: Int64
+    let objectSpace: String
   }
 
   private static func open(_ path: String?, _ limits: JournalLimits) throws(JournalError) -> Opened {
@@ -66,7 +69,7 @@ public final class SQLiteJournalStore: JournalStore {
       }
       try Schema.migrator.migrate(database)
       let opening = try database.write { try Self.nextOpening($0) }
-      return Opened(database: database, epoch: opening.epoch, run: opening.run)
+      return Opened(database: database, epoch: opening.0, run: opening.1, objectSpace: opening.2)
     }
   }
 
@@ -137,16 +140,16 @@ public final class SQLiteJournalStore: JournalStore {
     try Schema.check(path)
   }
 
-  private static func nextOpening(_ db: Database) throws -> (epoch: Int64, run: Int64) {
+  private static func nextOpening(_ db: Database) throws -> (Int64, Int64, objectSpace: String) {
     try db.execute(
       sql: """
         UPDATE facts SET epoch = epoch + 1,
           run = CASE WHEN EXISTS (SELECT 1 FROM jobs WHERE ended_ms IS NULL) THEN run + 1 ELSE 0 END
         """)
-    guard let row = try Row.fetchOne(db, sql: "SELECT epoch, run FROM facts") else {
+    guard let row = try Row.fetchOne(db, sql: "SELECT epoch, run, objects FROM facts") else {
       throw JournalError.corrupt(what: "facts is empty")
     }
-    return (try row.value("epoch"), try row.value("run"))
+    return (try row.value("epoch"), try row.value("run"), try row.value("objects"))
   }
 }
 

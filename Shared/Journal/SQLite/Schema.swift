@@ -2,7 +2,7 @@ import GRDB
 
 /// The tables, and how earlier versions of them become today's.
 enum Schema {
-  static let versions = ["1", "2", "3", "4"]
+  static let versions = ["1", "2", "3", "4", "5"]
 
   static var migrator: DatabaseMigrator {
     var migrator = DatabaseMigrator()
@@ -10,6 +10,7 @@ enum Schema {
     migrator.registerMigration("2") { try $0.execute(sql: second) }
     migrator.registerMigration("3") { try $0.execute(sql: third) }
     migrator.registerMigration("4") { try $0.execute(sql: fourth) }
+    migrator.registerMigration("5") { try $0.execute(sql: fifth) }
     return migrator
   }
 
@@ -185,5 +186,28 @@ enum Schema {
       FOREIGN KEY (job, position) REFERENCES webhooks (job, position) ON DELETE CASCADE
     ) STRICT;
     CREATE INDEX deliveries_due ON deliveries (next_ms) WHERE state = 0;
+    """
+  /// * `object`, `object_bytes`: where the bytes are when they are not in the row, which then has none.
+  /// * `dead_objects`: objects that no row names any more and that are still to be deleted.
+  /// * `facts.objects`: names the journal among those that keep their objects at one place.
+  private static let fifth = """
+    ALTER TABLE payloads ADD COLUMN object TEXT;
+    ALTER TABLE payloads ADD COLUMN object_bytes INTEGER NOT NULL DEFAULT 0;
+    CREATE UNIQUE INDEX payloads_by_object ON payloads (object, object_bytes) WHERE object IS NOT NULL;
+    ALTER TABLE inputs ADD COLUMN object TEXT;
+    ALTER TABLE inputs ADD COLUMN object_bytes INTEGER NOT NULL DEFAULT 0;
+    CREATE UNIQUE INDEX inputs_by_object ON inputs (object, object_bytes) WHERE object IS NOT NULL;
+    CREATE TABLE dead_objects (
+      object TEXT PRIMARY KEY,
+      object_bytes INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER payload_object_dies AFTER DELETE ON payloads WHEN OLD.object IS NOT NULL BEGIN
+      INSERT OR IGNORE INTO dead_objects VALUES (OLD.object, OLD.object_bytes);
+    END;
+    CREATE TRIGGER input_object_dies AFTER DELETE ON inputs WHEN OLD.object IS NOT NULL BEGIN
+      INSERT OR IGNORE INTO dead_objects VALUES (OLD.object, OLD.object_bytes);
+    END;
+    ALTER TABLE facts ADD COLUMN objects TEXT NOT NULL DEFAULT '';
+    UPDATE facts SET objects = lower(hex(randomblob(8)));
     """
 }
