@@ -4,7 +4,7 @@ import PackageDescription
 // The modules, bottom to top. Dependencies point one way, and are what the sources import (Tests/TidyTests checks
 // both):
 //   compute:  TensorCore → Kernels → Weights → Diffusion → QwenImage → ModelRegistry
-//   cluster:  Wire → Transport → StageRuntime; Scheduling, Journal
+//   cluster:  Wire → Transport → StageRuntime; Scheduling, Journal → Objects
 // The two meet only in Services/. See Shared/Documentation/ARCHITECTURE.md.
 
 /// Kernels are unusable at -O0 (about 19 times slower), so C is optimised in debug builds too.
@@ -136,7 +136,7 @@ let package = Package(
     shared("HTTPClient", ["CCurl"]),
     shared("Scheduling", ["ClusterCore", .heap, .orderedCollections]),
     shared("Journal", ["ClusterCore", "CZlib", .grdb]),
-    shared("PostgreSQLJournal", ["ClusterCore", "CPostgreSQL", "Journal"]),
+    shared("Objects", ["HTTPClient", "Hashing", "ClusterCore", "Journal"]),
     shared("AccessKeys", ["Hashing"]),
     shared("Provenance", ["COpenSSL", "CZlib", "Hashing", "ImageCodec"]),
     shared("MCP", ["StrictJSON"]),
@@ -165,8 +165,9 @@ let package = Package(
       name: "Gateway",
       dependencies: [
         "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "HTTPClient", "Hashing",
-        "ImageCodec", "Journal", "Observability", "PostgreSQLJournal", "Provenance", "Scheduling", "Settings",
-        "StrictJSON", "Templates", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore,
+        "ImageCodec", "Journal", "Objects", "Observability", "Provenance", "Scheduling", "Settings", "StrictJSON",
+        "Templates", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging,
+        .metrics, .nioCore,
         .nioHTTP1,
         .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .unixSignals,
       ],
@@ -258,6 +259,7 @@ let package = Package(
     test("Journal", ["ClusterCore", "Journal", "PostgreSQLJournal", "TestSupport", .grdb]),
     test("Kernels", ["CKernelModels", "Kernels", "TensorCore"]),
     test("MCP", ["MCP", "StrictJSON", "TestSupport"]),
+    test("Objects", ["ClusterCore", "HTTPClient", "Hashing", "Journal", "Objects", "TestSupport", .grdb]),
     test("Provenance", ["Hashing", "ImageCodec", "Provenance", .subprocess]),
     test("Observability", ["Observability", .logging, .coreMetrics]),
     test("Diffusion", ["ClusterCore", "Diffusion", "Kernels", "TensorCore", "Weights"]),
