@@ -44,7 +44,7 @@ final class ObjectPuts: Sendable {
   private let base: any ObjectNamingJournalStore
   private let objects: any ObjectStore
   private let breaker: PutBreaker
-  private let queue = OperationQueue()
+  private let threads: WorkerThreads
   private let puts = Mutex<[Identity: Put]>([:])
   /// Bytes of objects that were written.
   private let wrote: @Sendable (Int) -> Void
@@ -57,8 +57,7 @@ final class ObjectPuts: Sendable {
     self.objects = objects
     self.breaker = breaker
     self.wrote = wrote
-    queue.maxConcurrentOperationCount = maxTransfers
-    queue.qualityOfService = .userInitiated
+    threads = WorkerThreads("object-writer", count: maxTransfers)
   }
 
   /// Begins writing what is not being written yet.
@@ -77,10 +76,13 @@ final class ObjectPuts: Sendable {
       return all
     }
     for (put, identity, bytes) in begun {
-      queue.addOperation { [self] in put.end(write(bytes, identity)) }
+      threads.submit { [self] in put.end(write(bytes, identity)) }
     }
     return all
   }
+
+  /// Ends the threads. Nothing may begin any more.
+  func stop() { threads.stop() }
 
   /// Forgets writings, so that the next one of the same bytes makes an object of its own.
   func remove(_ all: [Identity: Put]) {

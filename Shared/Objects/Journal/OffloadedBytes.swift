@@ -9,7 +9,7 @@ final class OffloadedBytes: Sendable {
   let rules: ObjectRules
   private let puts: ObjectPuts
   private let sweeper: ObjectSweeper
-  private let readers = OperationQueue()
+  private let readers: WorkerThreads
   /// Of all objects of the journal, in bytes.
   private let used: UsedBytes
   private let tidied = Mutex(ContinuousClock.now)
@@ -25,12 +25,13 @@ final class OffloadedBytes: Sendable {
     self.used = used
     puts = ObjectPuts(base, objects, maxTransfers: rules.maxTransfers, PutBreaker(report: report)) { used.add($0) }
     sweeper = ObjectSweeper(base, objects, report: report) { used.add(-$0) }
-    readers.maxConcurrentOperationCount = rules.maxTransfers
-    readers.qualityOfService = .userInitiated
+    readers = WorkerThreads("object-reader", count: rules.maxTransfers)
   }
 
   func close() {
     sweeper.stop()
+    puts.stop()
+    readers.stop()
     objects.close()
     base.close()
   }
@@ -214,23 +215,25 @@ final class OffloadedBytes: Sendable {
   ///
   /// - Throws: `unavailable`.
   private func read(_ wanted: [StoredObject]) throws(JournalError) -> [String: Data] {
-    let state = Mutex<(bytes: [String: Data], problem: JournalError?)>(([:], nil))
-    let operations = Set(wanted).map { object in
-      BlockOperation { [self] in
-        guard state.withLock({ $0.problem == nil }) else { return }
+    let state = Collected()
+    let group = DispatchGroup()
+    for object in Set(wanted) {
+      group.enter()
+      readers.submit { [self] in
+        defer { group.leave() }
+        guard state.value.withLock({ $0.problem == nil }) else { return }
         do throws(JournalError) {
           let bytes = try read(object)
-          state.withLock { $0.bytes[object.name] = bytes }
+          state.value.withLock { $0.bytes[object.name] = bytes }
         } catch {
           if case .corrupt = error { return }
-          state.withLock { $0.problem = error }
+          state.value.withLock { $0.problem = error }
         }
       }
     }
-    readers.addOperations(operations, waitUntilFinished: true)
-    let (bytes, problem) = state.withLock { $0 }
-    if let problem { throw problem }
-    return bytes
+    group.wait()
+    if let problem = state.value.withLock({ $0.problem }) { throw problem }
+    return state.value.withLock { $0.bytes }
   }
 
   private func resolved(_ payload: StoredPayload) throws(JournalError) -> StoredPayload {
@@ -292,6 +295,11 @@ final class OffloadedBytes: Sendable {
     } while place != nil && found.count < limit
     return Array(found.prefix(max(0, limit)))
   }
+}
+
+/// What several threads have read, and the first reason to read no more.
+private final class Collected: Sendable {
+  let value = Mutex<(bytes: [String: Data], problem: JournalError?)>(([:], nil))
 }
 
 /// A number of bytes that several threads change.

@@ -10,6 +10,7 @@ import Synchronization
 public final class S3ObjectStore: ObjectStore {
   private let client: S3Client
   private let maxRequests: Int
+  private let executor = ThreadExecutor()
 
   /// A store of what is in the bucket below the prefix. Does not ask it yet: see ``check()``.
   ///
@@ -117,7 +118,10 @@ public final class S3ObjectStore: ObjectStore {
   public func freeBytes() -> Int64? { nil }
 
   /// As ``ObjectStore`` says.
-  public func close() { client.close() }
+  public func close() {
+    client.close()
+    executor.threads.stop()
+  }
 
   // MARK: Requests
 
@@ -129,10 +133,20 @@ public final class S3ObjectStore: ObjectStore {
     _ body: @escaping @Sendable (S3Client) async throws(ObjectError) -> Result
   ) throws(ObjectError) -> Result {
     let outcome = Outcome<Result>()
-    Task.detached { [client] in
+    Task.detached(executorPreference: executor) { [client] in
       do throws(ObjectError) { outcome.end(.success(try await body(client))) } catch { outcome.end(.failure(error)) }
     }
     return try outcome.wait().get()
+  }
+}
+
+/// Runs tasks on threads of its own: others may all wait for them.
+private final class ThreadExecutor: TaskExecutor {
+  let threads = WorkerThreads("s3", count: 4)
+
+  func enqueue(_ job: consuming ExecutorJob) {
+    let job = UnownedJob(job)
+    threads.submit { [self] in job.runSynchronously(on: asUnownedTaskExecutor()) }
   }
 }
 

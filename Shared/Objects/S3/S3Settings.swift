@@ -21,6 +21,9 @@ public struct S3Settings: Hashable, Sendable {
   /// The defaults.
   public init() {}
 
+  /// - Throws: `settings`, naming what is wrong.
+  public func checked() throws(ObjectError) { _ = try address() }
+
   /// Where requests go.
   struct Address: Hashable, Sendable {
     /// `https` or `http`.
