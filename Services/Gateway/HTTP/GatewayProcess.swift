@@ -34,7 +34,7 @@ public enum GatewayProcess {
       endpoints: configuration.endpoints, security: try configuration.routerSecurity())
     transport.logger = logger
     let router = try await RouterSocket(transport)
-    let journal = try configuration.openJournal()
+    let journal = try configuration.openJournal(logger: logger)
     defer { journal.close() }
     for warning in (journal as? PostgreSQLJournalStore)?.warnings ?? [] { logger.warning("\(warning)") }
     if !journal.isDurable { logger.warning("there is no journal: jobs and results are lost when this process ends") }

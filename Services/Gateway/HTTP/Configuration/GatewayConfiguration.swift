@@ -33,6 +33,8 @@ public struct GatewayConfiguration: SettingGroup {
   public var sharedJournal = PostgreSQLSettings(url: "")
   /// How much the journal keeps, and for how long.
   public var journal = JournalLimits()
+  /// Where the journal's large bytes are.
+  public var objects = ObjectSettings()
   /// The file with the API's keys; empty: requests need none.
   public var apiKeysFile = ""
   /// How workers and jobs are treated.
@@ -62,6 +64,7 @@ public struct GatewayConfiguration: SettingGroup {
     await readCluster(&reader)
     await readJobs(&reader)
     await readJournal(&reader)
+    await objects.read(&reader)
     await provenance.read(&reader)
     await filter.read(&reader)
     await enhancement.read(&reader)
@@ -210,7 +213,8 @@ public struct GatewayConfiguration: SettingGroup {
     dispatcher.journalLease = .seconds(sharedJournal.leaseSeconds)
     journal.maxBytes = Int64(
       await reader.integer(
-        "journal.maxBytes", Int(journal.maxBytes), in: 0...(1 << 50), "size that the file must not exceed; 0: any"))
+        "journal.maxBytes", Int(journal.maxBytes), in: 0...(1 << 50),
+        "size that the file, with objects that are files, must not exceed; 0: any"))
     journal.reserveBytes = Int64(
       await reader.integer(
         "journal.reserveBytes", Int(journal.reserveBytes), in: 0...(1 << 40),
@@ -293,10 +297,10 @@ extension GatewayConfiguration {
     return "\(environment["XDG_STATE_HOME"] ?? "\(home)/.local/state")/qwen-image/gateway.journal"
   }
 
-  /// Opens the journal.
-  func openJournal() throws(JournalError) -> any JournalStore {
-    if !sharedJournal.url.isEmpty { return try PostgreSQLJournalStore(sharedJournal, limits: journal) }
-    return try SQLiteJournalStore(path: journalPath == "off" ? nil : journalPath, limits: journal)
+  /// Opens the journal with its objects.
+  func openJournal(logger: Logger) throws(JournalError) -> any JournalStore {
+    let path = journalPath == "off" ? nil : journalPath
+    return try objects.opened(SQLiteJournalStore(path: path, limits: journal), path: path, logger: logger)
   }
 
   /// Reads the API's keys; nil: requests need none.
