@@ -17,7 +17,7 @@ suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
   scripts reader quickstart cluster jobs templates images adapters families step-caches provenance content-filter enhancement assistance
-  openapi a1111 mcp prompts docs page page-families page-images page-form page-gallery page-access docc arm64 faults replicas containers
+  openapi a1111 mcp prompts objects docs page page-families page-images page-form page-gallery page-access docc arm64 faults containers
 )
 fuzz_seconds=
 chosen=()
@@ -98,6 +98,11 @@ if [ -n "$filter" ] || [ $needs_python = yes ]; then
   QWEN_IMAGE_TEST_PYTHON=$(Tests/Support/python.sh)
   export QWEN_IMAGE_TEST_PYTHON
 fi
+if [ -n "$filter" ] || is_chosen ObjectsTests || is_chosen objects; then
+  # A server of S3.
+  QWEN_IMAGE_TEST_S3_PYTHON=$(Tests/Support/python.sh Tests/Objects/requirements.txt)
+  export QWEN_IMAGE_TEST_S3_PYTHON
+fi
 if [[ " ${chosen[*]:-page} " == *" page"* ]]; then
   CHROMIUM=$(Tests/Support/chromium.sh "$QWEN_IMAGE_TEST_PYTHON")
   export CHROMIUM
@@ -129,6 +134,7 @@ fi
 part a1111 3600 "$python" Tests/Cluster/a1111_test.py "$bin"
 part mcp 3600 "$python" Tests/Cluster/mcp_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
+if is_chosen objects; then part objects 1200 "$python" Tests/Cluster/objects_test.py "$bin" "$QWEN_IMAGE_TEST_S3_PYTHON"; fi
 part docs 1800 "$python" Tests/Cluster/docs_test.py "$bin"
 part docc 900 Tests/docc.sh
 part arm64 600 Tests/check-arm64.sh

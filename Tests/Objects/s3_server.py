@@ -210,6 +210,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.note(0, fault)
         self.cut()
 
+    def fault_late_answer(self, fault, body):
+        answer = self.forward(body)
+        self.note(0, fault)
+        time.sleep(fault.fields["seconds"])
+        self.answer(answer, fault)
+
     def fault_cut_download(self, fault, body):
         answer = self.forward(body)
         self.answer(answer, fault, cut_after=len(answer[2]) // 2)
