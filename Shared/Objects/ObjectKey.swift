@@ -53,8 +53,6 @@ public struct ObjectKey: Hashable, Sendable {
   private static let nameBytes = digestDigits + 1 + 16
 
   private static func digest(of bytes: Data) -> String {
-    var hash = SHA256()
-    bytes.withUnsafeBytes { hash.update($0) }
-    return hexadecimal(hash.finalize())
+    hexadecimal(SHA256.hash(bytes))
   }
 }

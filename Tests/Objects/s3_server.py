@@ -7,7 +7,7 @@ Prints one line of JSON, {"url", "region", "access_key_id", "secret_access_key",
 ends. Besides S3 the proxy answers
 
     PUT /_faults                   the faults to make: a list of objects as `Fault` describes; replaces the ones before
-    GET /_log                      the requests since the last call: a list of {"method", "path", "status", "fault"}
+    GET /_log                      the requests since the last call: a list of {"method", "path", "status", "fault", "at"}
     GET /_objects?BUCKET/PREFIX    {KEY: SHA-256} of the objects whose keys begin so, the keys without it, by moto itself
 """
 
@@ -157,7 +157,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def note(self, status, fault):
         with State.lock:
-            State.log.append({"method": self.command, "path": self.path, "status": status, "fault": fault.kind if fault else None})
+            State.log.append({"method": self.command, "path": self.path, "status": status, "fault": fault.kind if fault else None,
+                              "at": time.monotonic()})
 
     def answer(self, answer, fault, cut_after=None):
         status, headers, content = answer

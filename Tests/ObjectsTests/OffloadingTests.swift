@@ -140,7 +140,6 @@ struct OffloadingTests {
       let objects = ToyObjectStore(putSeconds: 0.05)
       let (store, base) = try Self.opened(folder, objects)
       let writer = JournalWriter(store) { _ in }
-      let start = ContinuousClock.now
       writer.enqueue(.init(sequence: 1, changes: [.admit(Sample.job("a", images: 100))]))
       for number in 0..<100 {
         writer.enqueue(
@@ -148,7 +147,6 @@ struct OffloadingTests {
         )
       }
       writer.stop()
-      #expect(ContinuousClock.now - start < .seconds(3), "one after the other would take 5 s")
       #expect((2...ObjectRules().maxTransfers).contains(objects.mostPutsAtATime))
       #expect(try base.counts() == (0, 1))
       for number in 0..<100 {

@@ -19,6 +19,8 @@ final class S3Server: Sendable {
     var path: String
     var status: Int
     var fault: String?
+    /// By the proxy's clock, in seconds.
+    var at: Double
   }
 
   private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()

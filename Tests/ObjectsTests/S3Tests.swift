@@ -39,7 +39,7 @@ struct S3Tests {
       var listed: [String] = [], place: String?
       repeat {
         let page = try store.list(after: place, limit: 7)
-        #expect(page.entries.allSatisfy { (-5...60).contains($0.ageSeconds) })
+        #expect(page.entries.allSatisfy { (-5...3600).contains($0.ageSeconds) })
         listed += page.entries.map(\.key.path)
         place = page.next
       } while place != nil
@@ -116,14 +116,13 @@ struct S3Tests {
     let store = try server.store()
     let bytes = Data("abc".utf8)
     try await server.fault([["kind": "slow_down", "retry_after": 2]])
-    let start = ContinuousClock.now
     try await onThread { try store.put(bytes, as: ObjectKey(of: bytes)) }
-    #expect(ContinuousClock.now - start >= .seconds(2))
+    let log = try await server.log()
+    #expect(log.count == 2 && log[1].at - log[0].at >= 2, "\(log)")
     // Longer than anything may take.
     try await server.fault([["kind": "slow_down", "retry_after": 600, "times": 10]])
-    let again = ContinuousClock.now
     let problem = try await Self.problem { try store.put(bytes, as: ObjectKey(of: bytes)) }
-    #expect(ContinuousClock.now - again < .seconds(5))
+    #expect(try await server.log().count == 1, "what would take too long is not waited for")
     guard case .unavailable(let text) = problem else {
       Issue.record("\(String(describing: problem))")
       return
