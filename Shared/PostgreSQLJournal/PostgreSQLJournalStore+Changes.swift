@@ -131,7 +131,7 @@ extension PostgreSQLJournalStore {
     let admitted = changes.compactMap { if case .admit(let job) = $0 { job } else { nil } }
     if !admitted.isEmpty, limits.maxBytes > 0 { statements.append(try spaceCheck(admitted)) }
     for change in changes { statements += try self.statements(change) }
-    return statements
+    return statements + Self.settling(changes)
   }
 
   /// Refuses jobs while there is still space left for those that run.
@@ -158,7 +158,7 @@ extension PostgreSQLJournalStore {
     case .progress(let image, let progress):
       return [
         PostgresStatement(
-          "SELECT keep_progress($1, $2, $3, $4, $5::bigint, $6, $7, $8, $9, $10, $11, $12)",
+          "SELECT keep_progress($1, $2, $3, $4, $5::bigint, $6, $7, $8, $9, $10, $11, $12, $13::text, $14)",
           image.values(epoch)
             + [
               .integer(Int64(progress.task)), .optional(progress.completedSteps.map { Int64($0) }),
@@ -168,7 +168,7 @@ extension PostgreSQLJournalStore {
     case .finish(let image, let result, let promptTokens, let atMs):
       return [
         PostgresStatement(
-          "SELECT finish_image($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+          "SELECT finish_image($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text, $13)",
           image.values(epoch) + [.integer(Int64(promptTokens)), .integer(atMs)] + result.values)
       ]
     case .fail(let image, let failure, let atMs):
@@ -204,10 +204,10 @@ extension PostgreSQLJournalStore {
       """, values)
     let inputs = job.inputs.sorted { $0.digest < $1.digest }.map { input in
       PostgresStatement(
-        "SELECT add_input($1, $2, $3, $4, $5)",
+        "SELECT add_input($1, $2, $3, $4, $5, $6::text, $7)",
         [
           .integer(epoch), .text(job.id), .text(input.digest), .integer(Int64(Checksum.of(input.bytes))),
-          .bytes(input.bytes),
+          .bytes(input.bytes), .name(of: input.object), .integer(Int64(input.object?.byteCount ?? 0)),
         ])
     }
     return [admit] + inputs
@@ -229,6 +229,9 @@ extension PostgresValue {
     .text(String(text.prefix(limit)).replacing("\0", with: "\u{FFFD}"))
   }
 
+  /// The name of an object, if there is one.
+  static func name(of object: StoredObject?) -> PostgresValue { object.map { .text($0.name) } ?? .null }
+
   static func json(_ value: some Encodable) throws -> PostgresValue {
     .text(String(decoding: try JSONEncoder().encode(value), as: UTF8.self))
   }
@@ -246,6 +249,7 @@ extension StoredPayload {
     [
       .integer(Int64(bitPattern: id)), .text(name), .integer(Int64(dtype)),
       .text(shape.map(String.init).joined(separator: ",")), .integer(Int64(Checksum.of(bytes))), .bytes(bytes),
+      .name(of: object), .integer(Int64(object?.byteCount ?? 0)),
     ]
   }
 }

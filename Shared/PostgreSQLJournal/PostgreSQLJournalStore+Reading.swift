@@ -262,12 +262,13 @@ enum PostgresReading {
       throw .corrupt(what: "the \(bytes.count) bytes of payload \(id)")
     }
     return StoredPayload(
-      id: UInt64(bitPattern: id), name: try row.text("name"), dtype: dtype, shape: shape.compactMap { $0 }, bytes: bytes
-    )
+      id: UInt64(bitPattern: id), name: try row.text("name"), dtype: dtype, shape: shape.compactMap { $0 },
+      bytes: bytes,
+      object: try object(row))
   }
 
   static func input(_ row: PostgresRow) throws(JournalError) -> StoredInput {
-    let input = StoredInput(digest: try row.text("digest"), bytes: try row.data("bytes"))
+    let input = StoredInput(digest: try row.text("digest"), bytes: try row.data("bytes"), object: try object(row))
     guard try Int64(Checksum.of(input.bytes)) == row.integer("crc") else {
       throw .corrupt(what: "the \(input.bytes.count) bytes of input \(input.digest.prefix(80))")
     }

@@ -12,6 +12,8 @@ public final class PostgreSQLJournalStore: SharedJournalStore {
   public let epoch: Int64
   /// As ``JournalStore`` says.
   public let run: Int64
+  /// As ``ObjectNamingJournalStore`` says.
+  public let objectSpace: String
   /// As ``SharedJournalStore`` says.
   public let messages: AsyncStream<OwnerMessage>
   /// What an operator should know about the server, such as that its settings make it lose what it has confirmed.
@@ -66,9 +68,9 @@ public final class PostgreSQLJournalStore: SharedJournalStore {
       let warnings = try Self.checkServer(connection, server.location)
       try schema.bringUpToDate(connection, server.location)
       let opening = try Self.nextOpening(connection, schema, settings, token)
-      return (warnings: warnings, epoch: opening.epoch, run: opening.run)
+      return (warnings: warnings, epoch: opening.epoch, run: opening.run, objects: opening.objects)
     }
-    (warnings, epoch, run) = opened
+    (warnings, epoch, run, objectSpace) = opened
     listener = PostgresListener(server, epoch: opened.epoch)
     messages = listener.messages
   }
@@ -105,7 +107,7 @@ public final class PostgreSQLJournalStore: SharedJournalStore {
 
   private static func nextOpening(
     _ connection: PostgresConnection, _ schema: PostgresSchema, _ settings: PostgreSQLSettings, _ token: Int64
-  ) throws -> (epoch: Int64, run: Int64) {
+  ) throws -> (epoch: Int64, run: Int64, objects: String) {
     let lease = Int64(settings.leaseSeconds * 1000)
     let results = try connection.run([
       .begin, PostgresStatement("SELECT first_run FROM facts FOR UPDATE"),
@@ -122,11 +124,12 @@ public final class PostgreSQLJournalStore: SharedJournalStore {
         VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond') RETURNING epoch
         """, [.integer(token), .integer(schema.newest), .integer(lease)]),
       PostgresStatement("INSERT INTO writes (epoch) SELECT epoch FROM owners WHERE token = $1", [.integer(token)]),
-      PostgresStatement("SELECT first_run FROM facts"), .commit,
+      PostgresStatement("SELECT first_run, objects FROM facts"), .commit,
     ])
-    guard let epoch = try results[3].first?.integer("epoch"), let first = try results[5].first?.integer("first_run")
+    guard let epoch = try results[3].first?.integer("epoch"), let first = try results[5].first?.integer("first_run"),
+      let objects = try results[5].first?.text("objects")
     else { throw JournalError.corrupt(what: "the table facts is empty") }
-    return (epoch, max(0, epoch - first))
+    return (epoch, max(0, epoch - first), objects)
   }
 }
 

@@ -23,12 +23,12 @@ struct SchemaVersion: Sendable {
 struct PostgresSchema: Sendable {
   static let versions = [
     SchemaVersion(
-      number: 1, minimumReader: 1, up: SchemaTables.first + SchemaFunctions.first,
+      number: 1, minimumReader: 1, up: SchemaTables.first + SchemaFunctions.first + SchemaObjects.first,
       down: """
         DROP TABLE owners, writes, facts, jobs, payloads, images, outputs, checkpoints, attempts, idempotency_keys,
-          inputs, job_inputs, job_tags, webhooks, deliveries CASCADE;
+          inputs, job_inputs, job_tags, webhooks, deliveries, dead_objects CASCADE;
         """
-          + SchemaFunctions.names.map { "DROP FUNCTION \($0) CASCADE;" }.joined(),
+          + (SchemaFunctions.names + SchemaObjects.names).map { "DROP FUNCTION \($0) CASCADE;" }.joined(),
       losses: "SELECT count(*) || ' jobs' AS loss FROM jobs HAVING count(*) > 0")
   ]
 

@@ -51,21 +51,24 @@ enum SchemaFunctions {
 
   private static let payloads = """
     CREATE FUNCTION insert_payload(
-      p_epoch bigint, p_id bigint, p_name text, p_dtype bigint, p_shape text, p_crc bigint, p_bytes bytea
+      p_epoch bigint, p_id bigint, p_name text, p_dtype bigint, p_shape text, p_crc bigint, p_bytes bytea,
+      p_object text, p_object_bytes bigint
     ) RETURNS void LANGUAGE plpgsql AS $$
-    DECLARE v_crc bigint; v_size bigint;
+    DECLARE v_crc bigint; v_size bigint; v_object text;
     BEGIN
       LOOP
         -- One encoded prompt may serve several images.
-        SELECT crc, octet_length(bytes) INTO v_crc, v_size FROM payloads WHERE id = p_id FOR KEY SHARE;
+        SELECT crc, octet_length(bytes), object INTO v_crc, v_size, v_object FROM payloads
+        WHERE id = p_id FOR KEY SHARE;
         IF FOUND THEN
-          IF v_crc <> p_crc OR v_size <> octet_length(p_bytes) THEN
+          -- Of what is an object in one of them and bytes in the other nothing can be said.
+          IF v_object IS NULL AND p_object IS NULL AND (v_crc <> p_crc OR v_size <> octet_length(p_bytes)) THEN
             RAISE EXCEPTION 'payload % is there with other bytes', p_id USING ERRCODE = 'unique_violation';
           END IF;
           RETURN;
         END IF;
-        INSERT INTO payloads (id, name, dtype, shape, crc, bytes)
-        VALUES (p_id, p_name, p_dtype, p_shape, p_crc, p_bytes) ON CONFLICT (id) DO NOTHING;
+        INSERT INTO payloads (id, name, dtype, shape, crc, bytes, object, object_bytes)
+        VALUES (p_id, p_name, p_dtype, p_shape, p_crc, p_bytes, p_object, p_object_bytes) ON CONFLICT (id) DO NOTHING;
         IF FOUND THEN
           PERFORM count_bytes(p_epoch, octet_length(p_bytes));
           RETURN;
@@ -170,13 +173,15 @@ enum SchemaFunctions {
       END IF;
       PERFORM count_bytes(p_epoch, octet_length(p_request));
     END $$;
-    CREATE FUNCTION add_input(p_epoch bigint, p_id text, p_digest text, p_crc bigint, p_bytes bytea)
-    RETURNS void LANGUAGE plpgsql AS $$
+    CREATE FUNCTION add_input(
+      p_epoch bigint, p_id text, p_digest text, p_crc bigint, p_bytes bytea, p_object text, p_object_bytes bigint
+    ) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
       LOOP
         PERFORM 1 FROM inputs WHERE digest = p_digest FOR KEY SHARE;
         EXIT WHEN FOUND;
-        INSERT INTO inputs (digest, crc, bytes) VALUES (p_digest, p_crc, p_bytes) ON CONFLICT (digest) DO NOTHING;
+        INSERT INTO inputs (digest, crc, bytes, object, object_bytes)
+        VALUES (p_digest, p_crc, p_bytes, p_object, p_object_bytes) ON CONFLICT (digest) DO NOTHING;
         IF FOUND THEN
           PERFORM count_bytes(p_epoch, octet_length(p_bytes));
           EXIT;
@@ -193,7 +198,7 @@ enum SchemaFunctions {
     $$;
     CREATE FUNCTION keep_progress(
       p_epoch bigint, p_id text, p_image bigint, p_task bigint, p_steps bigint, p_class text, p_payload bigint,
-      p_name text, p_dtype bigint, p_shape text, p_crc bigint, p_bytes bytea
+      p_name text, p_dtype bigint, p_shape text, p_crc bigint, p_bytes bytea, p_object text, p_object_bytes bigint
     ) RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
       v_job bigint := open_image(p_epoch, p_id, p_image);
@@ -206,7 +211,8 @@ enum SchemaFunctions {
       WHERE job = v_job AND image = p_image AND task = p_task;
       -- An older checkpoint never takes a newer one's place.
       IF p_steps <= v_steps THEN RETURN; END IF;
-      PERFORM insert_payload(p_epoch, p_payload, p_name, p_dtype, p_shape, p_crc, p_bytes);
+      PERFORM insert_payload(
+        p_epoch, p_payload, p_name, p_dtype, p_shape, p_crc, p_bytes, p_object, p_object_bytes);
       IF p_steps IS NOT NULL THEN
         INSERT INTO checkpoints (job, image, task, steps, payload, numerics_class)
         VALUES (v_job, p_image, p_task, p_steps, p_payload, p_class)
@@ -224,13 +230,15 @@ enum SchemaFunctions {
     END $$;
     CREATE FUNCTION finish_image(
       p_epoch bigint, p_id text, p_image bigint, p_tokens bigint, p_at bigint, p_payload bigint, p_name text,
-      p_dtype bigint, p_shape text, p_crc bigint, p_bytes bytea
+      p_dtype bigint, p_shape text, p_crc bigint, p_bytes bytea, p_object text, p_object_bytes bigint
     ) RETURNS void LANGUAGE plpgsql AS $$
     DECLARE v_job bigint := open_image(p_epoch, p_id, p_image);
     BEGIN
       IF v_job IS NULL THEN RETURN; END IF;
-      PERFORM insert_payload(p_epoch, p_payload, p_name, p_dtype, p_shape, p_crc, p_bytes);
-      UPDATE images SET state = 1, result = p_payload, result_bytes = octet_length(p_bytes), prompt_tokens = p_tokens
+      PERFORM insert_payload(
+        p_epoch, p_payload, p_name, p_dtype, p_shape, p_crc, p_bytes, p_object, p_object_bytes);
+      UPDATE images SET state = 1, result = p_payload, result_bytes = octet_length(p_bytes) + p_object_bytes,
+        prompt_tokens = p_tokens
       WHERE job = v_job AND image = p_image;
       PERFORM end_image(p_epoch, v_job, p_image, p_at);
     END $$;
