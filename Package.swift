@@ -211,7 +211,7 @@ let package = Package(
       "QwenImageCLI",
       [
         "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "Hashing", "ImageCodec", "Journal", "Kernels", "MCP",
-        "ModelRegistry", "PostgreSQLJournal", "Provenance", "Settings", "StrictJSON", "Templates", "TensorCore",
+        "ModelRegistry", "Objects", "PostgreSQLJournal", "Provenance", "Settings", "StrictJSON", "Templates", "TensorCore",
         "Transport", "Weights",
         .argumentParser, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle,
       ]),

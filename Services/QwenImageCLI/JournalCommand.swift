@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Journal
+import Objects
 import PostgreSQLJournal
 
 /// `qwen-image journal`: a gateway's journal, moved and looked after while no gateway writes to it.
@@ -65,6 +66,7 @@ struct JournalCommand: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Write a dump of all that is in a journal.")
 
     @OptionGroup var options: Options
+    @OptionGroup var objects: JournalObjects
 
     @Argument(help: "The dump's file, which must not be there yet; - for standard output.")
     var file: String
@@ -72,12 +74,15 @@ struct JournalCommand: ParsableCommand {
     func run() throws {
       let journal = try options.open()
       defer { (journal as? SQLiteJournalStore)?.close() }
+      let reading = try objects.store(of: journal, options).map { store in
+        { (object: StoredObject) in try JournalObjects.read(object, from: store) }
+      }
       let isOutput = file == "-"
       let descriptor = isOutput ? STDOUT_FILENO : Foundation.open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
       guard descriptor >= 0 else { throw ValidationError("\(file): \(String(cString: strerror(errno)))") }
       let output = FileHandle(fileDescriptor: descriptor, closeOnDealloc: !isOutput)
       do {
-        let count = try JournalDump.write(journal) { try output.write(contentsOf: $0) }
+        let count = try JournalDump.write(journal, objects: reading) { try output.write(contentsOf: $0) }
         if !isOutput, fsync(descriptor) != 0 { throw ValidationError("\(file): \(String(cString: strerror(errno)))") }
         Terminal.note("\(count) jobs of \(journal.location)")
       } catch {
@@ -117,11 +122,12 @@ struct JournalCommand: ParsableCommand {
       abstract: "Read all of a journal and print what is wrong with it; exit status 1 when something is.")
 
     @OptionGroup var options: Options
+    @OptionGroup var objects: JournalObjects
 
     func run() throws {
       let journal = try options.open()
       defer { (journal as? SQLiteJournalStore)?.close() }
-      let problems = try journal.problems()
+      let problems = try journal.problems() + objects.problems(of: journal, options)
       for problem in problems { try Terminal.print(problem) }
       if !problems.isEmpty { throw ExitCode(1) }
       Terminal.note("\(journal.location) is sound")

@@ -24,7 +24,9 @@ public final class PostgreSQLArchive: JournalArchive {
   }
 
   /// As ``JournalArchive`` says.
-  public func exportRows(_ body: (ArchivedRow) throws -> Void) throws(JournalError) {
+  public func exportRows(
+    objects: ObjectReading?, _ body: (ArchivedRow) throws -> Void
+  ) throws(JournalError) {
     try reading("read all rows") {
       var last = Int64.min
       while true {
@@ -33,17 +35,19 @@ public final class PostgreSQLArchive: JournalArchive {
         ])[0].rows.map { try $0.integer("number") }
         guard let end = numbers.last else { return }
         last = end
-        for number in numbers { try exportJob(number, body) }
+        for number in numbers { try exportJob(number, objects, body) }
       }
     }
   }
 
-  private func exportJob(_ number: Int64, _ body: (ArchivedRow) throws -> Void) throws {
+  private func exportJob(
+    _ number: Int64, _ objects: ObjectReading?, _ body: (ArchivedRow) throws -> Void
+  ) throws {
     let tables = ArchivedRow.Table.allCases
     let results = try connection.run(tables.map { PostgresStatement($0.postgresSelection, [.integer(number)]) })
     for (table, result) in zip(tables, results) {
       for row in result.rows {
-        guard table == .payload || table == .input else {
+        guard table.canNameObjects else {
           try body(ArchivedRow(table, try table.columns.map { try row.archived($0) }))
           continue
         }
@@ -52,9 +56,24 @@ public final class PostgreSQLArchive: JournalArchive {
         let whole = try connection.run([
           PostgresStatement("SELECT * FROM \(table.name) WHERE \(table.columns[0]) = $1", [key])
         ])[0].first
-        if let whole { try body(ArchivedRow(table, try table.columns.map { try whole.archived($0) })) }
+        guard let whole else { continue }
+        let archived = ArchivedRow(table, try table.columns.map { try whole.archived($0) })
+        try body(archived.resolved(try PostgresReading.object(whole), objects))
       }
     }
+  }
+
+  /// As ``JournalArchive`` says.
+  public func namedObjectSpace() throws(JournalError) -> String? {
+    try JournalError.wrapPostgres("read its name") {
+      guard try schema.version(connection) != nil else { return nil }
+      return try connection.run([PostgresStatement("SELECT objects FROM facts")])[0].first?.text("objects")
+    }
+  }
+
+  /// As ``JournalArchive`` says.
+  public func objects(after name: String?, limit: Int) throws(JournalError) -> [StoredObject] {
+    try reading("read objects") { try PostgresReading.objects(after: name, limit: limit, connection) }
   }
 
   /// As ``JournalArchive`` says.
@@ -110,7 +129,9 @@ public final class PostgreSQLArchive: JournalArchive {
 
   private func statements(_ row: ArchivedRow, _ job: Int64, keepsNumbers: Bool) throws -> [PostgresStatement] {
     if row.table == .payload {
-      return [PostgresStatement("SELECT insert_payload(0, $1, $2, $3, $4, $5, $6)", row.values.map(\.postgres))]
+      return [
+        PostgresStatement("SELECT insert_payload(0, $1, $2, $3, $4, $5, $6, NULL, 0)", row.values.map(\.postgres))
+      ]
     }
     var columns = row.table.columns, values = row.values.map(\.postgres)
     if row.table == .job { values[0] = .integer(job) }

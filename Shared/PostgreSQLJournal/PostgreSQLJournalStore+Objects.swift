@@ -4,7 +4,12 @@ import Journal
 extension PostgreSQLJournalStore: ObjectNamingJournalStore {
   /// As ``ObjectNamingJournalStore`` says.
   public func deadObjects(limit: Int) throws(JournalError) -> [StoredObject] {
-    try objects("SELECT object, object_bytes FROM dead_objects ORDER BY object LIMIT $1", [.integer(Int64(limit))])
+    try read("read objects") { connection in
+      try PostgresReading.objects(
+        PostgresStatement(
+          "SELECT object, object_bytes FROM dead_objects ORDER BY object LIMIT $1", [.integer(Int64(limit))]),
+        connection)
+    }
   }
 
   /// As ``ObjectNamingJournalStore`` says.
@@ -35,13 +40,7 @@ extension PostgreSQLJournalStore: ObjectNamingJournalStore {
 
   /// As ``ObjectNamingJournalStore`` says.
   public func objects(after name: String?, limit: Int) throws(JournalError) -> [StoredObject] {
-    try objects(
-      """
-      SELECT object, object_bytes FROM (
-        (SELECT object, object_bytes FROM payloads WHERE object > $1 ORDER BY object LIMIT $2)
-        UNION ALL (SELECT object, object_bytes FROM inputs WHERE object > $1 ORDER BY object LIMIT $2)) AS both_tables
-      ORDER BY object LIMIT $2
-      """, [.text(name ?? ""), .integer(Int64(limit))])
+    try read("read objects") { try PostgresReading.objects(after: name, limit: limit, $0) }
   }
 
   /// As ``ObjectNamingJournalStore`` says.
@@ -72,14 +71,6 @@ extension PostgreSQLJournalStore: ObjectNamingJournalStore {
     try read("look bytes up") { try $0.run([PostgresStatement(sql, [value])])[0].count > 0 }
   }
 
-  private func objects(_ sql: String, _ values: [PostgresValue]) throws(JournalError) -> [StoredObject] {
-    try read("read objects") { connection in
-      try connection.run([PostgresStatement(sql, values)])[0].rows.map {
-        StoredObject(name: try $0.text("object"), byteCount: try $0.int("object_bytes"))
-      }
-    }
-  }
-
   /// Of the objects that came with `changes`: those that a row names live, the others are dead.
   static func settling(_ changes: [JournalChange]) -> [PostgresStatement] {
     changes.flatMap(\.objects).map {
@@ -89,6 +80,23 @@ extension PostgreSQLJournalStore: ObjectNamingJournalStore {
 }
 
 extension PostgresReading {
+  static func objects(after name: String?, limit: Int, _ connection: PostgresConnection) throws -> [StoredObject] {
+    try objects(
+      PostgresStatement(
+        """
+        SELECT object, object_bytes FROM (
+          (SELECT object, object_bytes FROM payloads WHERE object > $1 ORDER BY object LIMIT $2)
+          UNION ALL (SELECT object, object_bytes FROM inputs WHERE object > $1 ORDER BY object LIMIT $2)) AS both_tables
+        ORDER BY object LIMIT $2
+        """, [.text(name ?? ""), .integer(Int64(limit))]), connection)
+  }
+
+  static func objects(_ statement: PostgresStatement, _ connection: PostgresConnection) throws -> [StoredObject] {
+    try connection.run([statement])[0].rows.map {
+      StoredObject(name: try $0.text("object"), byteCount: try $0.int("object_bytes"))
+    }
+  }
+
   /// Where the bytes of a row are; nil: in it.
   static func object(_ row: PostgresRow) throws(JournalError) -> StoredObject? {
     guard let name = try row.optionalText("object") else { return nil }

@@ -85,6 +85,8 @@ public struct ArchivedRow: Hashable, Sendable {
       }
     }
 
+    /// Whether its rows may name an object in place of having bytes.
+    package var canNameObjects: Bool { self == .payload || self == .input }
     /// Whether its rows belong to one job and say which.
     public var hasJob: Bool { ![.job, .payload, .input].contains(self) }
   }
@@ -106,13 +108,45 @@ public struct ArchivedRow: Hashable, Sendable {
   public var jobID: String? { if table == .job, case .text(let id)? = value("id") { id } else { nil } }
 }
 
+/// Reads the bytes of an object, or throws.
+public typealias ObjectReading = (StoredObject) throws -> Data
+
+extension ArchivedRow {
+  /// This row of a payload or an input, with its bytes in place of the object that it names.
+  ///
+  /// - Parameters:
+  ///   - object: that object; nil: the row has its bytes.
+  ///   - objects: reads it.
+  package func resolved(_ object: StoredObject?, _ objects: ObjectReading?) throws -> ArchivedRow {
+    guard let object else { return self }
+    guard let objects else {
+      throw JournalError.failed(
+        operation: "read all rows",
+        reason: "\(object.byteCount) bytes are the object \(object.name): where objects are was not said")
+    }
+    let bytes = try objects(object)
+    var row = self
+    for (index, column) in table.columns.enumerated() {
+      if column == "bytes" { row.values[index] = .bytes(bytes) }
+      if column == "crc" { row.values[index] = .integer(Int64(Checksum.of(bytes))) }
+    }
+    return row
+  }
+}
+
 /// A journal whose rows are taken out and put in, while no gateway writes to it.
 public protocol JournalArchive: AnyObject {
   /// Where it is, for people.
   var location: String { get }
   /// Hands all rows over, as they are at one instant: the jobs in the order of their admission, each followed by what
   /// belongs to it. One row at a time is in memory.
-  func exportRows(_ body: (ArchivedRow) throws -> Void) throws(JournalError)
+  ///
+  /// - Parameter objects: reads the bytes that rows name; nil: a row that has not got its bytes is an error.
+  func exportRows(objects: ObjectReading?, _ body: (ArchivedRow) throws -> Void) throws(JournalError)
+  /// Names the journal among those that keep their objects at one place; nil: there is no journal.
+  func namedObjectSpace() throws(JournalError) -> String?
+  /// The objects that rows name, in the order of their names: see ``ObjectNamingJournalStore/objects(after:limit:)``.
+  func objects(after name: String?, limit: Int) throws(JournalError) -> [StoredObject]
   /// Takes the rows that `next` returns until it returns nil: all of them, or none when it throws.
   ///
   /// - Returns: how many jobs they are of.

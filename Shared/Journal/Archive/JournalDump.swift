@@ -18,14 +18,16 @@ public enum JournalDump {
 
   /// Writes all of `journal`.
   ///
-  /// - Parameter write: takes the bytes, in order.
+  /// - Parameters:
+  ///   - objects: reads the bytes that are objects, which go into the dump; nil: there are none.
+  ///   - write: takes the bytes, in order.
   /// - Returns: how many jobs there were.
-  public static func write(_ journal: any JournalArchive, _ write: @escaping (Data) throws -> Void) throws(JournalError)
-    -> Int
-  {
+  public static func write(
+    _ journal: any JournalArchive, objects: ObjectReading? = nil, _ write: @escaping (Data) throws -> Void
+  ) throws(JournalError) -> Int {
     var writer = DumpWriter(write: write)
     try JournalError.wrap("write a dump") { try writer.begin() }
-    try journal.exportRows { try writer.add($0) }
+    try journal.exportRows(objects: objects) { try writer.add($0) }
     try JournalError.wrap("write a dump") { try writer.end() }
     return writer.jobs
   }

@@ -3,20 +3,27 @@ import GRDB
 
 extension SQLiteJournalStore: JournalArchive {
   /// As ``JournalArchive`` says.
-  public func exportRows(_ body: (ArchivedRow) throws -> Void) throws(JournalError) {
+  public func exportRows(
+    objects: ObjectReading?, _ body: (ArchivedRow) throws -> Void
+  ) throws(JournalError) {
     try JournalError.wrap("read all rows") {
       try database.read { db in
         for number in try Int64.fetchAll(db, sql: "SELECT number FROM jobs ORDER BY number") {
           for table in ArchivedRow.Table.allCases {
             let rows = try Row.fetchCursor(db, sql: table.sqliteSelection, arguments: ["job": number])
             while let row = try rows.next() {
-              try body(ArchivedRow(table, row.databaseValues.map { ArchivedValue($0) }))
+              let values = row.databaseValues.prefix(table.columns.count).map { ArchivedValue($0) }
+              let object = table.canNameObjects ? try Self.object(row) : nil
+              try body(ArchivedRow(table, values).resolved(object, objects))
             }
           }
         }
       }
     }
   }
+
+  /// As ``JournalArchive`` says.
+  public func namedObjectSpace() throws(JournalError) -> String? { objectSpace }
 
   /// As ``JournalArchive`` says.
   public func importRows(_ next: () throws -> ArchivedRow?) throws(JournalError) -> Int {
@@ -118,7 +125,8 @@ extension ArchivedRow.Table {
       case .input: "digest IN (SELECT digest FROM job_inputs WHERE job = :job)"
       default: "job = :job"
       }
-    return "SELECT \(sqliteColumns.joined(separator: ", ")) FROM \(sqliteName) WHERE \(condition) ORDER BY 1, 2"
+    let selected = sqliteColumns + (canNameObjects ? ["object", "object_bytes"] : [])
+    return "SELECT \(selected.joined(separator: ", ")) FROM \(sqliteName) WHERE \(condition) ORDER BY 1, 2"
   }
 }
 
@@ -153,6 +161,26 @@ extension Schema {
 
   /// The newest first.
   static let backwards = [
+    // Objects that are still to be deleted are found by listing them, should this version be back.
+    Backwards(
+      version: 5,
+      losses: """
+        SELECT count(*) || ' results, inputs and checkpoints that are objects' FROM (
+          SELECT object FROM payloads WHERE object IS NOT NULL UNION ALL
+          SELECT object FROM inputs WHERE object IS NOT NULL) HAVING count(*) > 0
+        """,
+      sql: """
+        DROP TRIGGER payload_object_dies;
+        DROP TRIGGER input_object_dies;
+        DROP TABLE dead_objects;
+        DROP INDEX payloads_by_object;
+        DROP INDEX inputs_by_object;
+        ALTER TABLE payloads DROP COLUMN object;
+        ALTER TABLE payloads DROP COLUMN object_bytes;
+        ALTER TABLE inputs DROP COLUMN object;
+        ALTER TABLE inputs DROP COLUMN object_bytes;
+        ALTER TABLE facts DROP COLUMN objects;
+        """),
     Backwards(
       version: 4,
       losses: """
