@@ -49,6 +49,7 @@ extension Target.Dependency {
   static let serviceLifecycle = product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
   static let subprocess = product(name: "Subprocess", package: "swift-subprocess")
   static let systemPackage = product(name: "SystemPackage", package: "swift-system")
+  static let tracing = product(name: "Tracing", package: "swift-distributed-tracing")
   static let unixSignals = product(name: "UnixSignals", package: "swift-service-lifecycle")
 }
 
@@ -82,6 +83,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-async-algorithms", exact: "1.1.4"),
     .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
     .package(url: "https://github.com/apple/swift-configuration", exact: "1.4.0"),
+    .package(url: "https://github.com/apple/swift-distributed-tracing", exact: "1.7.3"),
     .package(url: "https://github.com/apple/swift-http-types", exact: "1.8.0"),
     .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
     .package(url: "https://github.com/apple/swift-metrics", exact: "2.13.0"),
@@ -131,10 +133,13 @@ let package = Package(
       cSettings: [.headerSearchPath("include")], linkerSettings: [.linkedLibrary("protobuf-c")]),
     shared("Wire", ["ClusterCore", "CWire", "CZlib", "TensorCore"]),
     shared("Transport", ["ClusterCore", "Wire", "CZeroMQ", .logging, .metrics]),
-    shared("Observability", [.logging, .coreMetrics]),
+    shared("Observability", [.logging, .coreMetrics, .tracing]),
     shared("Settings", [.configuration, .systemPackage]),
     shared("HTTPClient", ["CCurl"]),
-    shared("Scheduling", ["ClusterCore", .heap, .orderedCollections]),
+    shared(
+      "TraceExport",
+      ["HTTPClient", "Observability", "Settings", .logging, .metrics, .serviceLifecycle, .tracing]),
+    shared("Scheduling", ["ClusterCore", .orderedCollections]),
     shared("Journal", ["ClusterCore", "CZlib", .grdb]),
     shared("Objects", ["HTTPClient", "Hashing", "ClusterCore", "Journal"]),
     shared("AccessKeys", ["Hashing"]),
@@ -142,7 +147,10 @@ let package = Package(
     shared("MCP", ["StrictJSON"]),
     shared("Templates", ["StrictJSON"]),
     shared(
-      "StageRuntime", ["ClusterCore", "Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle]),
+      "StageRuntime",
+      [
+        "ClusterCore", "Wire", "Transport", "Observability", .logging, .metrics, .serviceLifecycle, .tracing,
+      ]),
 
     // Services
     .target(name: "GatewayAPI", dependencies: ["ClusterCore", "StrictJSON", .httpTypes], path: "Services/Gateway/API"),
@@ -158,18 +166,16 @@ let package = Package(
       dependencies: [
         "ClusterCore", "GatewayAPI", "GatewayPipelines", "HTTPClient", "Hashing", "ImageCodec", "Journal",
         "Observability", "Provenance", "Scheduling", "TensorCore", "Transport", "Wire", .deque, .logging, .metrics,
-        .orderedCollections, .serviceLifecycle,
+        .orderedCollections, .serviceLifecycle, .tracing,
       ],
       path: "Services/Gateway/Dispatch"),
     .target(
       name: "Gateway",
       dependencies: [
         "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "HTTPClient", "Hashing",
-        "ImageCodec", "Journal", "Objects", "Observability", "Provenance", "Scheduling", "Settings", "StrictJSON",
-        "Templates", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging,
-        .metrics, .nioCore,
-        .nioHTTP1,
-        .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .unixSignals,
+        "ImageCodec", "Journal", "Observability", "Provenance", "Scheduling", "Settings", "StrictJSON", "Templates",
+        "TraceExport", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging,
+        .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .tracing, .unixSignals,
       ],
       path: "Services/Gateway/HTTP",
       resources: (["openapi.yaml"]
@@ -186,7 +192,7 @@ let package = Package(
       dependencies: [
         "ClusterCore", "Diffusion", "ImageCodec", "Kernels", "ModelRegistry", "Observability", "Settings",
         "StageRuntime",
-        "TensorCore", "Transport",
+        "TensorCore", "TraceExport", "Transport",
         "Wire", .hummingbird,
         .hummingbirdCore,
         .logging, .metrics, .nioCore, .serviceLifecycle,
@@ -261,7 +267,7 @@ let package = Package(
     test("MCP", ["MCP", "StrictJSON", "TestSupport"]),
     test("Objects", ["ClusterCore", "HTTPClient", "Hashing", "Journal", "Objects", "TestSupport", .grdb]),
     test("Provenance", ["Hashing", "ImageCodec", "Provenance", .subprocess]),
-    test("Observability", ["Observability", .logging, .coreMetrics]),
+    test("Observability", ["Observability", .logging, .coreMetrics, .tracing]),
     test("Diffusion", ["ClusterCore", "Diffusion", "Kernels", "TensorCore", "Weights"]),
     test(
       "QwenImage21",
@@ -285,6 +291,12 @@ let package = Package(
     test("Templates", ["StrictJSON", "Templates"]),
     test("StageSupport", ["ClusterCore", "StageSupport", "TestSupport"]),
     test("Tidy", ["Settings"]),
+    test(
+      "TraceExport",
+      [
+        "HTTPTesting", "Observability", "StrictJSON", "TestSupport", "TraceExport", .hummingbird, .httpTypes, .logging,
+        .tracing,
+      ]),
     test("Transport", ["ClusterCore", "TensorCore", "TestSupport", "Transport", "Wire", "CZeroMQ", .logging]),
     test("Weights", ["GoldenSupport", "Weights", "Kernels", "TensorCore"]),
     test("Wire", ["ClusterCore", "TensorCore", "Wire"], resources: [.copy("Golden")]),

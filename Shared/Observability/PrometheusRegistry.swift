@@ -2,11 +2,12 @@ import CoreMetrics
 import Foundation
 import Synchronization
 
-/// Keeps the metrics of a process and writes them in Prometheus' text format (version 0.0.4).
+/// Keeps the metrics of a process and writes them in Prometheus' text format (version 0.0.4) or as OpenMetrics (1.0.0).
 ///
 /// Use it through swift-metrics: `MetricsSystem.bootstrap(registry)`, then `Counter`, `Gauge`, `Meter`, `Timer` and
 /// `Recorder` anywhere. Timers and aggregating recorders become histograms (timers in seconds). Labels are the
-/// dimensions.
+/// dimensions. What a histogram observes within a sampled trace (`ServiceContext.traceContext`)
+/// is kept as its bucket's exemplar, which only OpenMetrics can show.
 public final class PrometheusRegistry: MetricsFactory {
   /// Bucket bounds of histograms, in seconds for timers, that have no bounds of their own.
   public static let defaultBuckets: [Double] = [
@@ -33,6 +34,9 @@ public final class PrometheusRegistry: MetricsFactory {
   }
 
   private let state = Mutex(State())
+  /// Counts what was dropped.
+  static let droppedSeriesName = "qwenimage_metrics_dropped_series_total"
+
   private let collectors = Mutex<[@Sendable () -> Void]>([])
   private let maxSeries: Int
 
@@ -68,22 +72,29 @@ public final class PrometheusRegistry: MetricsFactory {
     }
   }
 
-  /// The exposition, sorted by name and labels. Its media type is `text/plain; version=0.0.4; charset=utf-8`.
-  public func exposition() -> String {
+  /// The exposition, sorted by name and labels. ``ExpositionFormat/mediaType`` is its media type.
+  public func exposition(_ format: ExpositionFormat = .text) -> String {
     for collect in collectors.withLock({ $0 }) { collect() }
     return state.withLock { state in
       var text = ""
       for (name, family) in state.families.sorted(by: { $0.key < $1.key }) {
-        if let help = state.help[name] { text += "# HELP \(name) \(Self.escaped(help, quotes: false))\n" }
-        text += "# TYPE \(name) \(family.kind.rawValue)\n"
-        for (labels, series) in family.series.sorted(by: { $0.key < $1.key }) { series.write(name, labels, to: &text) }
+        text += format.head(name, family.kind, help: state.help[name])
+        for (labels, series) in family.series.sorted(by: { $0.key < $1.key }) {
+          series.write(name, labels, format, to: &text)
+        }
       }
       if state.droppedSeries > 0 {
-        text +=
-          "# TYPE prometheus_dropped_series_total counter\nprometheus_dropped_series_total \(state.droppedSeries)\n"
+        let help = "Series that were not kept because there were too many, or because their name had another kind."
+        text += format.head(Self.droppedSeriesName, .counter, help: help)
+        text += "\(Self.droppedSeriesName) \(state.droppedSeries)\n"
       }
-      return text
+      return text + format.end
     }
+  }
+
+  /// Names of the metrics that are shown now and were never described.
+  public var undescribedNames: [String] {
+    state.withLock { state in state.families.keys.filter { state.help[$0] == nil }.sorted() }
   }
 
   /// The series of a metric with the given labels, made when it is new.
@@ -189,7 +200,7 @@ extension PrometheusRegistry {
     return result.isEmpty ? "_" : result
   }
 
-  private static func escaped(_ text: String, quotes: Bool) -> String {
+  static func escaped(_ text: String, quotes: Bool) -> String {
     var result = ""
     for scalar in text.unicodeScalars {
       switch scalar {

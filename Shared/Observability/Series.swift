@@ -1,5 +1,7 @@
 import CoreMetrics
+import Foundation
 import Synchronization
+import Tracing
 
 /// One time series: a number, or a histogram.
 final class Series: Sendable {
@@ -8,6 +10,8 @@ final class Series: Sendable {
     var counts: [UInt64]
     var count: UInt64 = 0
     var sum = 0.0
+    /// The newest of each bucket, of the one without a bound last; empty until there is one.
+    var exemplars: [Exemplar?] = []
   }
 
   private let bounds: [Double]
@@ -24,31 +28,40 @@ final class Series: Sendable {
   func add(_ amount: Double) { state.withLock { $0.value += amount } }
 
   func observe(_ value: Double) {
+    let exemplar = bounds.isEmpty ? nil : Exemplar(value)
     state.withLock { state in
       guard !bounds.isEmpty else {
         state.value = value
         return
       }
-      if let bucket = bounds.firstIndex(where: { value <= $0 }) { state.counts[bucket] += 1 }
+      let bucket = bounds.firstIndex { value <= $0 }
+      if let bucket { state.counts[bucket] += 1 }
       state.count += 1
       state.sum += value
+      if let exemplar {
+        if state.exemplars.isEmpty { state.exemplars = Array(repeating: nil, count: bounds.count + 1) }
+        state.exemplars[bucket ?? bounds.count] = exemplar
+      }
     }
   }
 
   func clear() { state.withLock { $0 = State(counts: Array(repeating: 0, count: bounds.count)) } }
 
-  func write(_ name: String, _ labels: String, to text: inout String) {
+  func write(_ name: String, _ labels: String, _ format: ExpositionFormat, to text: inout String) {
     let state = state.withLock { $0 }
     guard !bounds.isEmpty else {
       text += "\(name)\(Self.braces(labels)) \(Self.number(state.value))\n"
       return
     }
     var cumulative: UInt64 = 0
-    for (bound, count) in zip(bounds, state.counts) {
-      cumulative += count
-      text += "\(name)_bucket\(Self.braces(labels, "le=\"\(Self.number(bound))\"")) \(cumulative)\n"
+    for (index, bound) in (bounds + [.infinity]).enumerated() {
+      cumulative = index < bounds.count ? cumulative + state.counts[index] : state.count
+      text += "\(name)_bucket\(Self.braces(labels, "le=\"\(format.bound(bound))\"")) \(cumulative)"
+      if format == .openMetrics, let exemplar = state.exemplars.isEmpty ? nil : state.exemplars[index] {
+        text += exemplar.text
+      }
+      text += "\n"
     }
-    text += "\(name)_bucket\(Self.braces(labels, "le=\"+Inf\"")) \(state.count)\n"
     text += "\(name)_sum\(Self.braces(labels)) \(Self.number(state.sum))\n"
     text += "\(name)_count\(Self.braces(labels)) \(state.count)\n"
   }
@@ -58,7 +71,7 @@ final class Series: Sendable {
     return all.isEmpty ? "" : "{\(all)}"
   }
 
-  private static func number(_ value: Double) -> String {
+  static func number(_ value: Double) -> String {
     if value.isNaN { return "NaN" }
     if value.isInfinite { return value > 0 ? "+Inf" : "-Inf" }
     return value == value.rounded() && abs(value) < 1e15 ? String(Int64(value)) : "\(value)"

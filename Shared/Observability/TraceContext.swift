@@ -1,3 +1,5 @@
+import Tracing
+
 /// The identity of a request across processes: the `traceparent` header of W3C Trace Context, version 00.
 public struct TraceContext: Sendable, Hashable {
   /// 16 bytes, not all zero: the whole request.
@@ -18,7 +20,7 @@ public struct TraceContext: Sendable, Hashable {
     TraceContext(traceID: randomID(16, &generator), parentID: randomID(8, &generator), flags: sampled ? 1 : 0)
   }
 
-  private init(traceID: [UInt8], parentID: [UInt8], flags: UInt8) {
+  package init(traceID: [UInt8], parentID: [UInt8], flags: UInt8) {
     self.traceID = traceID
     self.parentID = parentID
     self.flags = flags
@@ -41,6 +43,12 @@ public struct TraceContext: Sendable, Hashable {
 
   /// The trace id in hexadecimal, for logs.
   public var traceIDText: String { Self.hex(traceID) }
+
+  /// The parent id in hexadecimal.
+  package var parentIDText: String { Self.hex(parentID) }
+
+  /// Whether some process may keep what it records of the trace.
+  public var isSampled: Bool { flags & 1 == 1 }
 
   /// The same request, seen by the next process.
   public func child() -> TraceContext {
@@ -79,5 +87,31 @@ public struct TraceContext: Sendable, Hashable {
 
   private static func hex(_ bytes: [UInt8]) -> String {
     bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
+  }
+}
+
+extension ServiceContext {
+  private enum TraceContextKey: ServiceContextKey {
+    typealias Value = TraceContext
+    static let nameOverride: String? = "trace"
+  }
+
+  /// The trace that work belongs to, with the span that causes it as the parent.
+  public var traceContext: TraceContext? {
+    get { self[TraceContextKey.self] }
+    set { self[TraceContextKey.self] = newValue }
+  }
+
+  /// A context of `trace` and nothing else.
+  public static func tracing(_ trace: TraceContext?) -> ServiceContext {
+    var context = ServiceContext.topLevel
+    context.traceContext = trace
+    return context
+  }
+
+  /// Runs `body` so that what histograms observe in it points to this trace, if that is sampled.
+  public func measuring(_ body: () -> Void) {
+    guard traceContext?.isSampled == true else { return body() }
+    ServiceContext.$current.withValue(self, operation: body)
   }
 }

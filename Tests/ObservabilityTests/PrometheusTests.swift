@@ -1,6 +1,7 @@
 import CoreMetrics
 import Observability
 import Testing
+import Tracing
 
 @Suite("Prometheus exposition")
 struct PrometheusTests {
@@ -62,7 +63,7 @@ struct PrometheusTests {
     Meter(label: "n", factory: registry).set(5)
     let text = registry.exposition()
     #expect(text.contains("n{i=\"2\"} 1\n") && !text.contains("n{i=\"3\"}"))
-    #expect(text.hasSuffix("prometheus_dropped_series_total 8\n"))
+    #expect(text.hasSuffix("qwenimage_metrics_dropped_series_total 8\n"))
   }
 
   @Test("destroyed series are gone and free their places; NaN never enters a sum")
@@ -74,6 +75,72 @@ struct PrometheusTests {
     other.increment(by: Double.nan)
     other.increment(by: 2.0)
     #expect(registry.exposition().hasSuffix("# TYPE b counter\nb 2\n"))
+  }
+
+  @Test("OpenMetrics names families without _total, bounds as floating-point numbers, and ends with EOF")
+  func openMetrics() {
+    let registry = PrometheusRegistry()
+    registry.describe("jobs_total", "Jobs, \"all\".")
+    registry.describe("step_seconds", "Time of a step.", buckets: [1, 0.5])
+    Counter(label: "jobs_total", factory: registry).increment()
+    Counter(label: "odd", factory: registry).increment()
+    Timer(label: "step_seconds", factory: registry).recordSeconds(0.75)
+    #expect(
+      registry.exposition(.openMetrics) == """
+        # HELP jobs Jobs, \\"all\\".
+        # TYPE jobs counter
+        jobs_total 1
+        # TYPE odd unknown
+        odd 1
+        # HELP step_seconds Time of a step.
+        # TYPE step_seconds histogram
+        step_seconds_bucket{le="0.5"} 0
+        step_seconds_bucket{le="1.0"} 1
+        step_seconds_bucket{le="+Inf"} 1
+        step_seconds_sum 0.75
+        step_seconds_count 1
+        # EOF
+
+        """)
+    #expect(registry.undescribedNames == ["odd"])
+  }
+
+  @Test("a bucket has the newest trace that was sampled as its exemplar, in OpenMetrics only")
+  func exemplars() throws {
+    let registry = PrometheusRegistry()
+    registry.describe("s", "Time.", buckets: [1])
+    let timer = Timer(label: "s", factory: registry)
+    let counter = Counter(label: "c_total", factory: registry)
+    let traces = try ["a", "b", "c", "d"].map { digit in
+      try #require(TraceContext(traceparent: "00-\(String(repeating: digit, count: 32))-b7ad6b7169203331-01"))
+    }
+    for (trace, seconds) in zip(traces, [0.25, 0.5, 30]) {
+      ServiceContext.tracing(trace).measuring {
+        timer.recordSeconds(seconds)
+        counter.increment()
+      }
+    }
+    let unsampled = try #require(TraceContext(traceparent: "00-\(traces[3].traceIDText)-b7ad6b7169203331-00"))
+    ServiceContext.tracing(unsampled).measuring { timer.recordSeconds(0.125) }
+    timer.recordSeconds(40.0)
+    let lines = registry.exposition(.openMetrics).split(separator: "\n")
+    let first = try #require(lines.first { $0.hasPrefix("s_bucket{le=\"1.0\"}") })
+    #expect(first.hasPrefix("s_bucket{le=\"1.0\"} 3 # {trace_id=\"\(traces[1].traceIDText)\"} 0.5 1"))
+    let last = try #require(lines.first { $0.hasPrefix("s_bucket{le=\"+Inf\"}") })
+    #expect(last.hasPrefix("s_bucket{le=\"+Inf\"} 5 # {trace_id=\"\(traces[2].traceIDText)\"} 30.0 1"))
+    #expect(!registry.exposition().contains("trace_id"))
+  }
+
+  @Test(
+    "scrapers that name OpenMetrics get it",
+    arguments: [
+      ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", true),
+      ("text/plain, Application/OpenMetrics-Text; q=0.2", true), ("application/openmetrics-text;q=0,*/*", false),
+      ("*/*", false), ("", false),
+    ])
+  func negotiation(accept: String, isOpenMetrics: Bool) {
+    #expect(ExpositionFormat(accept: accept) == (isOpenMetrics ? .openMetrics : .text))
+    #expect(ExpositionFormat(accept: nil) == .text)
   }
 
   @Test("the process is measured")
