@@ -26,6 +26,18 @@ public final class JournalWriter: Sendable {
     }
   }
 
+  /// A transaction that has been tried.
+  public struct Transaction: Hashable, Sendable {
+    /// How long it took, until it was on the disk or refused.
+    public var duration: Duration
+    /// What it was to change.
+    public var changeCount: Int
+    /// Of payloads and requests in it.
+    public var byteCount: Int
+    /// Why nothing was written; nil: it was.
+    public var failure: JournalError?
+  }
+
   /// What became of batches, reported in the order of their numbers.
   public enum Outcome: Hashable, Sendable {
     /// The batches up to this number are on the disk, but for those that were refused.
@@ -49,14 +61,20 @@ public final class JournalWriter: Sendable {
   private let wake = DispatchSemaphore(value: 0)
   private let stopped = DispatchSemaphore(value: 0)
   private let report: @Sendable (Outcome) -> Void
+  private let observe: @Sendable (Transaction) -> Void
 
   /// Starts the thread.
   ///
   /// - Parameters:
   ///   - store: where to write; this writer must be the only one.
   ///   - report: called on the writer's thread.
-  public init(_ store: any JournalStore, report: @escaping @Sendable (Outcome) -> Void) {
+  ///   - observe: called there after every transaction.
+  public init(
+    _ store: any JournalStore, report: @escaping @Sendable (Outcome) -> Void,
+    observe: @escaping @Sendable (Transaction) -> Void = { _ in }
+  ) {
     self.store = store
+    self.observe = observe
     self.report = report
     preparing = store as? any PreparingJournalStore
     let thread = Thread { [self] in run() }
@@ -109,7 +127,7 @@ public final class JournalWriter: Sendable {
   private func write(_ group: ArraySlice<Batch>) {
     guard let last = group.last else { return }
     do throws(JournalError) {
-      try persist(group.flatMap(\.changes))
+      try apply(group.flatMap(\.changes))
       if let sequence = group.last(where: { $0.sequence != nil })?.sequence { report(.durable(through: sequence)) }
       for batch in group { batch.completion?(nil) }
     } catch {
@@ -127,18 +145,17 @@ public final class JournalWriter: Sendable {
     }
   }
 
-  /// Applies changes, again and again while the engine cannot be reached: what has happened must not be lost, and nobody
-  /// has been told of it. Gives up when the writer is to stop.
-  private func persist(_ changes: [JournalChange]) throws(JournalError) {
-    var pause = 0.1
-    while true {
-      do throws(JournalError) {
-        return try store.apply(changes)
-      } catch {
-        guard case .unavailable = error, !state.withLock({ $0.isStopping }) else { throw error }
-        Thread.sleep(forTimeInterval: pause)
-        pause = min(pause * 2, 2)
-      }
+  private func apply(_ changes: [JournalChange]) throws(JournalError) {
+    let start = ContinuousClock.now
+    var transaction = Transaction(
+      duration: .zero, changeCount: changes.count, byteCount: changes.reduce(0) { $0 + $1.byteCount })
+    defer {
+      transaction.duration = ContinuousClock.now - start
+      observe(transaction)
+    }
+    do throws(JournalError) { try store.apply(changes) } catch {
+      transaction.failure = error
+      throw error
     }
   }
 

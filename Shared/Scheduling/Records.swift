@@ -79,6 +79,8 @@ struct Attempt: Hashable, Sendable {
   }
   var state: State = .offered
   private(set) var offeredAt: Instant
+  /// How long the task was ready before it was offered.
+  var waited = Duration.zero
   /// Steps that were done when it was offered; nil: it was offered to an earlier session.
   let firstStep: Int?
   /// Start of the step that runs now.

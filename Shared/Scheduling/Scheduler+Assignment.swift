@@ -127,7 +127,7 @@ extension Scheduler {
     if !claimable.isEmpty { claimable.remove(id) }
     tasks[id]?.state = .running(worker)
     workers[worker]?.attempts[attempt] = Attempt(offeredAt: now, completedSteps: task.checkpoint?.completedSteps ?? 0)
-    free.update(worker, workers[worker])
+    if case .ready(let readyAt) = task.state { workers[worker]?.attempts[attempt]?.waited = max(.zero, now - readyAt) }
     let offer = Offer(
       attempt: attempt, job: owner, index: index, inputs: task.plan.inputs.compactMap { job.outputs[$0]?.payload },
       resume: task.checkpoint,

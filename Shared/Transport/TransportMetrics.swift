@@ -1,5 +1,15 @@
 import Metrics
 
+/// What the metrics of this module mean, by name.
+public let transportMetricDescriptions: KeyValuePairs = [
+  "qwenimage_transport_received_messages_total": "Messages received between gateway and workers.",
+  "qwenimage_transport_sent_messages_total": "Messages sent between gateway and workers.",
+  "qwenimage_transport_received_bytes_total": "Bytes of the messages received.",
+  "qwenimage_transport_sent_bytes_total": "Bytes of the messages sent.",
+  "qwenimage_transport_malformed_messages_total": "Messages that could not be decoded.",
+  "qwenimage_transport_refused_connections_total": "Connections refused for their key or their protocol.",
+]
+
 /// What a socket counts.
 struct TransportMetrics {
   let messagesIn: Counter

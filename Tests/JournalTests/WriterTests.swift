@@ -1,5 +1,6 @@
 import Foundation
 import Journal
+import Synchronization
 import TestSupport
 import Testing
 
@@ -36,6 +37,23 @@ struct WriterTests {
     #expect(refused == [8, 15])
     #expect(outcomes.all.last == .durable(through: 20))
     #expect(try store.counts() == (18, 18))
+  }
+
+  @Test func everyTransactionIsObservedWithWhatItWrote() throws {
+    let store = try SQLiteJournalStore(path: nil)
+    let outcomes = Outcomes(), transactions = Mutex<[JournalWriter.Transaction]>([])
+    let writer = JournalWriter(
+      store, report: { outcomes.append($0) },
+      observe: { transaction in transactions.withLock { $0.append(transaction) } })
+    for number in 1...20 {
+      writer.enqueue(.init(sequence: UInt64(number), changes: [.admit(Sample.job("\(min(number, 19))"))]))
+    }
+    writer.stop()
+    let observed = transactions.withLock { $0 }
+    let written = observed.filter { $0.failure == nil }
+    #expect(written.reduce(0) { $0 + $1.changeCount } == 19 && written.allSatisfy { $0.byteCount > 0 })
+    #expect(observed.contains { if case .duplicate = $0.failure { true } else { false } })
+    #expect(observed.allSatisfy { $0.duration > .zero })
   }
 
   // MARK: Killed at any instant

@@ -36,8 +36,8 @@ extension Dispatcher {
     }
     send(
       Envelope(
-        task: TaskReference(offer.attempt), deadlineUnixMs: offer.deadline.map(unixMs), traceparent: image.traceparent,
-        body: message.body,
+        task: TaskReference(offer.attempt), deadlineUnixMs: offer.deadline.map(unixMs),
+        traceparent: observer.traceparent(of: offer.attempt) ?? image.traceparent, body: message.body,
         tensors: message.tensors),
       to: worker)
     return nil

@@ -3,8 +3,10 @@ import GatewayAPI
 import GatewayPipelines
 import Journal
 import Logging
+import Observability
 import Scheduling
 import ServiceLifecycle
+import Tracing
 import Transport
 import Wire
 
@@ -34,11 +36,8 @@ public actor Dispatcher: Service {
   /// Results that are being completed off this actor. Their workers are done with them and do not report them any
   /// more; to the scheduler they still run.
   var completions: [AttemptID: (worker: WorkerID, task: Task<Void, Never>)] = [:]
-  /// The other owners of the journal; nil: it is this gateway's alone.
-  var replicas: Replicas?
-  /// Counts the requests that tenants may send; nil: they may send any number.
-  var requestRates: (any RequestRates)?
-  private var metrics: DispatcherMetrics
+  /// For metrics and traces.
+  var observer: DispatchObserver
   /// Why no more jobs are accepted; nil: they are.
   var closedReason: Status?
   /// What ends each wait for the end of a job.
@@ -81,8 +80,9 @@ public actor Dispatcher: Service {
     payloads = PayloadStore(
       lastID: try await self.journal.read { store throws(JournalError) in try store.lastPayloadID() })
     outbox = Outbox(router)
-    replicas = (journal as? any SharedJournalStore).map { Replicas($0, logger: logger) }
-    metrics = DispatcherMetrics(stages: pipelines.pipelines.flatMap(\.stages))
+    observer = DispatchObserver(
+      stages: pipelines.pipelines.flatMap(\.stages), drainSeconds: configuration.drainTarget.seconds,
+      tracer: InstrumentationSystem.activeTracer)
     try await restore()
   }
 
@@ -125,7 +125,7 @@ public actor Dispatcher: Service {
     process(.tick)
     let status = scheduler.status(now: now)
     workers.update(status)
-    metrics.record(status, payloadBytes: payloads.byteCount)
+    recordMetrics(status)
   }
 
   // MARK: Effects
@@ -135,7 +135,9 @@ public actor Dispatcher: Service {
     guard !hasRetired else { return }
     var events = [event]
     while !events.isEmpty {
+      observe(events[0])
       for effect in scheduler.step(events.removeFirst(), now: now) {
+        observe(effect)
         if let consequence = carryOut(effect) { events.append(consequence) }
       }
     }
@@ -207,14 +209,12 @@ public actor Dispatcher: Service {
     case .held(let status):
       logger.error("the end of a job cannot be written", metadata: ["job": "\(id)", "reason": "\(status.message)"])
     case .finished(let output):
-      DispatcherMetrics.jobsFinished.increment()
       if let tensor = payloads[output] {
         notify(.finished(EncodedImage(bytes: tensor.bytes, promptTokens: image.promptTokens)))
       } else {
         notify(.failed(Status(.internal, "the result of job \(id) is lost")))
       }
     case .failed(let status):
-      DispatcherMetrics.jobsFailed.increment()
       logger.info(
         "job failed", metadata: ["job": "\(id)", "code": "\(status.code.name)", "reason": "\(status.message)"])
       notify(.failed(status))

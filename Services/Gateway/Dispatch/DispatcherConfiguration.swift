@@ -13,6 +13,8 @@ public struct DispatcherConfiguration: Sendable {
   public var checkpointInterval = Duration.milliseconds(100)
   /// A job that takes longer fails.
   public var jobTimeout = Duration.seconds(24 * 3600)
+  /// The time in which a backlog shall be gone, which decides how many workers metrics ask for: see ``StageDemand``.
+  public var drainTarget = Duration.seconds(300)
 
   /// Bytes of the decoded images that open jobs begin with; more are refused.
   public var maxInputBytes = 2 << 30

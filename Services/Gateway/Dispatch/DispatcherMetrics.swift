@@ -2,48 +2,91 @@ import ClusterCore
 import Metrics
 import Observability
 import Scheduling
+import Transport
 
-/// What the dispatcher counts.
-public struct DispatcherMetrics {
-  static let jobsFinished = Counter(label: "qwenimage_gateway_jobs_total", dimensions: [("outcome", "finished")])
-  static let jobsFailed = Counter(label: "qwenimage_gateway_jobs_total", dimensions: [("outcome", "failed")])
+/// What the dispatcher counts of jobs. What it counts of stages is in ``StageMeters``.
+public enum DispatcherMetrics {
+  static let jobsAdmitted = Counter(label: "qwenimage_gateway_jobs_admitted_total")
+  static let jobsRestored = Counter(label: "qwenimage_gateway_jobs_restored_total")
+  static let cacheHits = Counter(label: "qwenimage_gateway_prompt_cache_hits_total")
+  static let cacheMisses = Counter(label: "qwenimage_gateway_prompt_cache_misses_total")
 
-  /// Says what the gateway's metrics mean.
-  public static func describe(in registry: PrometheusRegistry) {
-    registry.describe("qwenimage_gateway_jobs_total", "Images that ended, by outcome.")
-    registry.describe("qwenimage_gateway_queued_jobs", "Images that no denoiser has started.")
-    registry.describe("qwenimage_gateway_started_jobs", "Images that a denoiser has started.")
-    registry.describe("qwenimage_gateway_cached_prompt_bytes", "Bytes of encoded prompts kept for later requests.")
-    registry.describe("qwenimage_gateway_payload_bytes", "Bytes of tensors and images held.")
-    registry.describe("qwenimage_gateway_workers", "Workers that are connected, by stage.")
-    registry.describe("qwenimage_gateway_free_credits", "Tasks that workers could take now, by stage.")
-    registry.describe("qwenimage_gateway_webhook_attempts_total", "Attempts to notify webhooks, by outcome.")
-    registry.describe("qwenimage_gateway_webhook_attempt_seconds", "Time that attempts to notify webhooks took.")
-    registry.describe("qwenimage_gateway_prompt_enhancements_total", "Prompts to be rewritten, by outcome.")
-    registry.describe("qwenimage_gateway_webhook_pending", "Notifications of webhooks that are to be delivered.")
-    registry.describe("qwenimage_http_requests_total", "HTTP requests, by endpoint and status.")
-    registry.describe(
-      "qwenimage_http_request_seconds", "Time to answer HTTP requests, without the streaming of events.")
+  /// How images end.
+  enum Outcome: String, CaseIterable {
+    case finished
+    case failed
+    case cancelled
+
+    init(_ failure: Status?) { self = failure.map { $0.code == .cancelled ? .cancelled : .failed } ?? .finished }
+
+    var count: Counter { Counter(label: "qwenimage_gateway_jobs_total", dimensions: [("outcome", rawValue)]) }
+
+    var time: Timer { Timer(label: "qwenimage_gateway_job_seconds", dimensions: [("outcome", rawValue)]) }
   }
 
-  /// Stages that gauges exist for: a stage whose last worker has left is shown with 0.
-  private var stages: Set<StageName>
+  static func queueWait(_ priority: JobPriority) -> Timer {
+    Timer(label: "qwenimage_gateway_queue_wait_seconds", dimensions: [("priority", priority.rawValue)])
+  }
 
-  /// Gauges for `stages`, and for every stage that a worker brings.
-  init(stages: some Sequence<StageName>) { self.stages = Set(stages) }
+  /// Why requests do not become jobs: a name for each that an operator would do something else about.
+  enum Refusal: String, CaseIterable {
+    case queueFull = "queue_full"
+    case tenantQueueFull = "tenant_queue_full"
+    case storageFull = "storage_full"
+    case contentPolicy = "content_policy"
+    case keyReused = "key_reused"
+    case unavailable
+    case invalid
+    case other
 
-  mutating func record(_ status: ClusterStatus, payloadBytes: Int) {
-    Gauge(label: "qwenimage_gateway_queued_jobs").record(status.queuedImages)
+    init(_ status: Status) {
+      switch (status.code, status.resource) {
+      case (.resourceExhausted, .queue): self = .queueFull
+      case (.resourceExhausted, .tenantQueue): self = .tenantQueueFull
+      case (.resourceExhausted, .storage): self = .storageFull
+      case (.permissionDenied, _): self = .contentPolicy
+      case (.alreadyExists, _), (.aborted, _): self = .keyReused
+      case (.unavailable, _): self = .unavailable
+      case (.invalidArgument, _), (.deadlineExceeded, _), (.notFound, _), (.unimplemented, _): self = .invalid
+      default: self = .other
+      }
+    }
+
+    var counter: Counter {
+      Counter(label: "qwenimage_gateway_jobs_rejected_total", dimensions: [("reason", rawValue)])
+    }
+  }
+
+  /// Submits `images` images by `body`, and counts them if they are refused.
+  public static func counting<Ticket>(
+    images: Int, _ body: () async throws(Status) -> Ticket
+  ) async throws(Status) -> Ticket {
+    do throws(Status) { return try await body() } catch {
+      Refusal(error).counter.increment(by: Int64(images))
+      throw error
+    }
+  }
+
+  /// Shows everything from the beginning on: what has never happened is 0, not absent.
+  static func prepare() {
+    for counter in [jobsAdmitted, jobsRestored, cacheHits, cacheMisses] { counter.increment(by: 0) }
+    for reason in Refusal.allCases { reason.counter.increment(by: 0) }
+    for outcome in Outcome.allCases {
+      outcome.count.increment(by: 0)
+      _ = outcome.time
+    }
+    for priority in JobPriority.allCases { _ = queueWait(priority) }
+  }
+
+  static func record(_ status: ClusterStatus, payloadBytes: Int) {
     Gauge(label: "qwenimage_gateway_started_jobs").record(status.startedImages)
     Gauge(label: "qwenimage_gateway_cached_prompt_bytes").record(status.cacheBytes)
     Gauge(label: "qwenimage_gateway_payload_bytes").record(payloadBytes)
-    stages.formUnion(status.stages)
-    for stage in stages {
-      let workers = status.workers.filter { $0.registration.stage == stage }
-      let dimensions = [("stage", stage.text)]
-      Gauge(label: "qwenimage_gateway_workers", dimensions: dimensions).record(workers.count)
-      Gauge(label: "qwenimage_gateway_free_credits", dimensions: dimensions).record(
-        workers.reduce(0) { $0 + $1.freeCredits })
-    }
+    Gauge(label: "qwenimage_journal_pending_entries").record(status.pendingEntries)
+  }
+
+  static func record(_ group: QueueCensus.Group, count: Int, oldestSeconds: Double) {
+    Gauge(label: "qwenimage_gateway_queued_jobs", dimensions: group.dimensions).record(count)
+    Gauge(label: "qwenimage_gateway_oldest_queued_job_seconds", dimensions: group.dimensions).record(oldestSeconds)
   }
 }

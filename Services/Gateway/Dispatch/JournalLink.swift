@@ -19,7 +19,7 @@ final class JournalLink: Sendable {
     self.store = store
     let (outcomes, report) = AsyncStream<JournalWriter.Outcome>.makeStream()
     (self.outcomes, self.report) = (outcomes, report)
-    writer = JournalWriter(store) { report.yield($0) }
+    writer = JournalWriter(store, report: { report.yield($0) }, observe: JournalMetrics().record)
   }
 
   /// Whether jobs outlive the process.

@@ -51,7 +51,11 @@ struct BulkRoutes: Sendable {
     for (index, item) in items.enumerated() {
       do {
         let job = try await submission.job(of: item, context)
-        let ticket = try await APIError.wrap { () async throws(Status) in try await dispatcher.submit(job) }
+        let ticket = try await APIError.wrap { () async throws(Status) in
+          try await DispatcherMetrics.counting(images: job.images.count) { () async throws(Status) in
+            try await dispatcher.submit(job)
+          }
+        }
         results.append(try await result(index, ticket, context))
       } catch let error as APIError {
         results.append(BulkResult(index: index, status: error.code.row.status.code, error: ErrorEnvelope(error).error))
@@ -90,7 +94,11 @@ struct BulkRoutes: Sendable {
       }
     }
     let all = jobs
-    let tickets = try await APIError.wrap { () async throws(Status) in try await dispatcher.submit(all) }
+    let tickets = try await APIError.wrap { () async throws(Status) in
+      try await DispatcherMetrics.counting(images: all.reduce(0) { $0 + $1.images.count }) { () async throws(Status) in
+        try await dispatcher.submit(all)
+      }
+    }
     var results: [BulkResult] = []
     for (index, ticket) in tickets.enumerated() { results.append(try await result(index, ticket, context)) }
     return results
