@@ -4,8 +4,8 @@ import Logging
 import NIOCore
 import Observability
 
-/// Serves `GET /metrics` of a stage, in Prometheus' text format; everything else is 404. It knows no secrets and takes
-/// no input.
+/// Serves `GET /metrics` of a stage, in Prometheus' text format or as OpenMetrics; everything else is 404. It knows no
+/// secrets and takes no input.
 enum MetricsServer {
   /// Open connections; more wait until one is closed.
   private static let maxConnections = 16
@@ -18,10 +18,11 @@ enum MetricsServer {
   static func make(_ registry: PrometheusRegistry, address: MetricsAddress, logger: Logger) -> some ApplicationProtocol
   {
     let router = Router()
-    router.get("/metrics") { _, _ in
-      Response(
-        status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
-        body: ResponseBody(byteBuffer: ByteBuffer(string: registry.exposition())))
+    router.get("/metrics") { request, _ in
+      let format = ExpositionFormat(accept: request.headers[.accept])
+      return Response(
+        status: .ok, headers: [.contentType: format.mediaType],
+        body: ResponseBody(byteBuffer: ByteBuffer(string: registry.exposition(format))))
     }
     return Application(
       router: router, server: .http1(configuration: .init(idleTimeout: .seconds(30))),

@@ -5,6 +5,7 @@ import Logging
 import Observability
 import Settings
 import StageRuntime
+import TraceExport
 import Transport
 
 /// Everything that can be set about a stage executable.
@@ -57,6 +58,8 @@ public struct StageConfiguration: SettingGroup {
   public var healthFile = ""
   /// Where Prometheus finds the metrics, HOST:PORT; empty: nowhere.
   public var metricsAddress = ""
+  /// Where spans go.
+  public var tracing = TracingSettings()
   /// The least important level that is logged.
   public var logLevel = Logger.Level.info
   /// How log lines look.
@@ -140,6 +143,7 @@ public struct StageConfiguration: SettingGroup {
     healthFile = await reader.text("worker.healthFile", healthFile, "where --health finds the worker's state")
     metricsAddress = await reader.text(
       "metrics.address", metricsAddress, "HOST:PORT of GET /metrics for Prometheus; empty: none")
+    await tracing.read(&reader)
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
     logFormat = await reader.choice("log.format", logFormat, "how log lines look")
     if secretKeyFile.isEmpty != gatewayKeyFile.isEmpty {

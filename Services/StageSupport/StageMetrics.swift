@@ -1,5 +1,6 @@
 import Metrics
 import Observability
+import Transport
 
 /// What a stage says of itself besides what its worker counts.
 enum StageMetrics {
@@ -25,6 +26,9 @@ enum StageMetrics {
     registry.describe("qwenimage_worker_step_seconds", "Time of denoising steps.")
     registry.describe("qwenimage_worker_task_seconds", "Time of tasks, whatever their outcome.")
     registry.describe("qwenimage_worker_tasks_total", "Tasks that ended, by outcome.")
+    registry.describe("qwenimage_worker_credits", "Tasks that the worker runs at a time.")
+    registry.describe("qwenimage_trace_spans_total", "Spans that ended, by what became of them.")
+    for (name, help) in transportMetricDescriptions { registry.describe(name, help) }
   }
 
   /// The model is loaded.

@@ -9,6 +9,7 @@ import Observability
 import ServiceLifecycle
 import Settings
 import StageRuntime
+import TraceExport
 
 /// What a stage needs to load itself.
 public struct StageLoading: Sendable {
@@ -87,25 +88,29 @@ public enum StageProcess {
     metrics.collectProcessStatistics()
     StageMetrics.describe(in: metrics)
     MetricsSystem.bootstrap(metrics)
+    let spans = configuration.tracing.bootstrap(service: program, logger: logger)
     if let caution = InstructionSet.best.caution { logger.notice("\(caution)") }
     let pool = ThreadPool(threads: configuration.threadCount)
     var models = try ServableModels(configuration)
     var next: ModelIdentity?
     repeat {
       // The stage and its memory go with the call: there may not be enough for two.
-      next = try await serveOne(&models, load, configuration, pool, metrics, logger)
+      next = try await serveOne(&models, load, configuration, pool, (metrics, spans), logger)
     } while models.choose(next)
   }
+
+  /// What operators see of the process.
+  private typealias Watching = (metrics: PrometheusRegistry, spans: SpanExporter?)
 
   /// Loads a stage and serves it until SIGTERM, or until a gateway wants another model, which is returned.
   private static func serveOne(
     _ models: inout ServableModels, _ load: @escaping @Sendable (StageLoading) throws -> any Stage,
-    _ configuration: StageConfiguration, _ pool: ThreadPool, _ metrics: PrometheusRegistry, _ logger: Logger
+    _ configuration: StageConfiguration, _ pool: ThreadPool, _ watching: Watching, _ logger: Logger
   ) async throws -> ModelIdentity? {
     let stage = try await self.load(models.directory, configuration, pool, logger, load)
     models.loaded(stage.card)
     let worker = try worker(stage, standby: models.standbyCards, configuration, logger)
-    try await serve(worker, metrics, configuration, logger)
+    try await serve(worker, watching, configuration, logger)
     return await worker.nextModel
   }
 
@@ -153,12 +158,15 @@ public enum StageProcess {
 
   /// Runs the worker until SIGTERM, or until it is to load another model.
   private static func serve(
-    _ worker: Worker, _ metrics: PrometheusRegistry, _ configuration: StageConfiguration, _ logger: Logger
+    _ worker: Worker, _ watching: Watching, _ configuration: StageConfiguration, _ logger: Logger
   ) async throws {
     typealias ServiceConfiguration = ServiceGroupConfiguration.ServiceConfiguration
-    var services = [ServiceConfiguration(service: worker, successTerminationBehavior: .gracefullyShutdownGroup)]
+    // Shut down from the last to the first: the last tasks' spans are sent too.
+    var services = watching.spans.map { [ServiceConfiguration(service: $0)] } ?? []
+    services.append(ServiceConfiguration(service: worker, successTerminationBehavior: .gracefullyShutdownGroup))
     if let address = MetricsAddress(configuration.metricsAddress) {
-      services.append(ServiceConfiguration(service: MetricsServer.make(metrics, address: address, logger: logger)))
+      services.append(
+        ServiceConfiguration(service: MetricsServer.make(watching.metrics, address: address, logger: logger)))
     }
     var group = ServiceGroupConfiguration(
       services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)

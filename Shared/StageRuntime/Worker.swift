@@ -66,7 +66,7 @@ public actor Worker: Service {
     self.configuration = configuration
     self.time = time
     (events, mailbox) = AsyncStream.makeStream(of: Event.self)
-    metrics = WorkerMetrics(stage: stage.name)
+    metrics = WorkerMetrics(stage: stage.name, credits: configuration.credits)
     logger = configuration.logger
     logger[metadataKey: "worker"] = "\(configuration.workerID)"
     logger[metadataKey: "stage"] = "\(stage.name.text)"

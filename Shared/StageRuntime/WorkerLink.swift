@@ -80,6 +80,7 @@ struct RunningTask {
   var requestMessageID: UInt64
   let context: TaskContext
   let startedAt: Duration
+  var trace = TaskTrace.none
   var stepAt: Duration
   var completedSteps = 0
   var steps = 0

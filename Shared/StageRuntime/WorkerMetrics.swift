@@ -9,8 +9,15 @@ struct WorkerMetrics {
   private let registered: Meter
   private let steps: Timer
 
-  init(stage: StageName) {
+  init(stage: StageName, credits: Int) {
     self.stage = stage.text
+    Gauge(label: "qwenimage_worker_credits", dimensions: [("stage", stage.text)]).record(credits)
+    _ = Timer(label: "qwenimage_worker_task_seconds", dimensions: [("stage", stage.text)])
+    // What has never happened is 0, not absent.
+    for outcome in [StatusCode.ok, .internal, .unavailable, .cancelled] {
+      Counter(label: "qwenimage_worker_tasks_total", dimensions: [("stage", stage.text), ("outcome", outcome.name)])
+        .increment(by: 0)
+    }
     busy = Meter(label: "qwenimage_worker_running_tasks", dimensions: [("stage", stage.text)])
     registered = Meter(label: "qwenimage_worker_registered_gateways", dimensions: [("stage", stage.text)])
     steps = Timer(label: "qwenimage_worker_step_seconds", dimensions: [("stage", stage.text)])

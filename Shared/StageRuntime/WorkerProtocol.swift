@@ -212,6 +212,8 @@ extension Worker {
     var task = RunningTask(
       reference: reference, link: id, requestMessageID: envelope.messageID, context: context, startedAt: now,
       stepAt: now)
+    task.trace = TaskTrace(
+      reference, stage.name, worker: configuration.workerID, traceparent: envelope.traceparent)
     if let request = envelope.body.request {
       task.steps = request.steps
       task.completedSteps = request.firstStep
@@ -271,7 +273,10 @@ extension Worker {
   func report(_ reference: TaskReference, _ body: Body, _ tensors: [WireTensor]) async {
     guard let task = running[reference] else { return }
     if case .progress(let progress) = body {
-      metrics.stepped(progress.completedSteps - task.completedSteps, seconds: progress.stepSeconds)
+      task.trace.step(progress.completedSteps, seconds: progress.stepSeconds)
+      task.trace.context.measuring {
+        metrics.stepped(progress.completedSteps - task.completedSteps, seconds: progress.stepSeconds)
+      }
       running[reference]?.completedSteps = progress.completedSteps
       running[reference]?.steps = progress.steps
       running[reference]?.stepAt = time.elapsed
@@ -300,8 +305,8 @@ extension Worker {
         Status(outcome, Self.bounded(status.message, 4000), field: status.field.map { Self.bounded($0, 250) }))
     }
     if outcome == .ok { tasksDone += 1 } else { tasksFailed += 1 }
-    creditsChanged(by: task.link)
-    metrics.finished(outcome.name, seconds: seconds)
+    task.trace.context.measuring { metrics.finished(outcome.name, seconds: seconds) }
+    task.trace.end(result)
     metrics.running(running.count)
     logger.info(
       "task ended", metadata: ["task": "\(reference)", "outcome": "\(outcome.name)", "seconds": "\(seconds)"])

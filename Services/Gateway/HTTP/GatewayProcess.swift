@@ -10,6 +10,7 @@ import Observability
 import PostgreSQLJournal
 import Scheduling
 import ServiceLifecycle
+import TraceExport
 import Transport
 import UnixSignals
 
@@ -29,6 +30,7 @@ public enum GatewayProcess {
     onRunning: @escaping @Sendable (Int) async -> Void = { _ in }
   ) async throws {
     let provenance = try configuration.provenance.checked()
+    let spans = configuration.tracing.bootstrap(service: "gateway", logger: logger)
     let enhancer = try configuration.enhancement.enhancer(logger: logger)
     var transport = RouterConfiguration(
       endpoints: configuration.endpoints, security: try configuration.routerSecurity())
@@ -69,7 +71,8 @@ public enum GatewayProcess {
     let sender = WebhookSender(
       dispatcher: dispatcher, configuration: configuration.webhooks, settings: configuration.server, logger: logger)
     // Shut down from the last to the first: no more jobs, no more requests, no more notifications, no more workers.
-    let services: [any Service] = [dispatcher, sender, http, drain, KeyReload(hangups: hangups, keyring: keyring)]
+    let services: [any Service] =
+      (spans.map { [$0] } ?? []) + [dispatcher, sender, http, drain, KeyReload(hangups: hangups, keyring: keyring)]
     var group = ServiceGroupConfiguration(
       services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     // The last resort, should something hang.

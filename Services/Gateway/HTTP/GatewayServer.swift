@@ -5,6 +5,7 @@ import HummingbirdCore
 import Logging
 import NIOCore
 import Observability
+import Tracing
 
 /// The HTTP server of a gateway.
 public enum GatewayServer {
@@ -57,7 +58,8 @@ public enum GatewayServer {
   private static func router(
     dispatcher: Dispatcher, keyring: Keyring?, limits: HTTPLimits, settings: HTTPSettings, metrics: PrometheusRegistry
   ) -> Router<GatewayContext> {
-    DispatcherMetrics.describe(in: metrics)
+    GatewayMetrics.describe(in: metrics)
+    GatewayMetrics.noteVersion()
     let submission = Submission(
       dispatcher: dispatcher, limits: limits, aliases: settings.aliases, webhooks: settings.webhooks)
     let webUI = WebUIRoutes(dispatcher: dispatcher, submission: submission, origins: settings.origins)
@@ -79,6 +81,7 @@ public enum GatewayServer {
     let bare = Router(context: GatewayContext.self)
     addRoutes(bare)
     let router = Router(context: GatewayContext.self)
+    router.add(middleware: TracingMiddleware(tracer: InstrumentationSystem.activeTracer))
     router.add(middleware: CrossOriginMiddleware(policy: settings.origins))
     router.add(middleware: LinksMiddleware(settings: settings))
     router.add(middleware: ErrorMiddleware(hints: RouteHints(bare.routes.map { $0.path.description })))

@@ -3,7 +3,7 @@ import Hummingbird
 import NIOCore
 import Observability
 
-/// `GET /metrics`, in Prometheus' text format.
+/// `GET /metrics`, in Prometheus' text format, or as OpenMetrics for those that accept it.
 struct MetricsRoutes: Sendable {
   let registry: PrometheusRegistry
 
@@ -13,10 +13,11 @@ struct MetricsRoutes: Sendable {
       [
         (
           .get,
-          { _, _ in
-            Response(
-              status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
-              body: ResponseBody(byteBuffer: ByteBuffer(string: registry.exposition())))
+          { request, _ in
+            let format = ExpositionFormat(accept: request.headers[.accept])
+            return Response(
+              status: .ok, headers: [.contentType: format.mediaType],
+              body: ResponseBody(byteBuffer: ByteBuffer(string: registry.exposition(format))))
           }
         )
       ])

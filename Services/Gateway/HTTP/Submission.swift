@@ -10,6 +10,7 @@ import Journal
 import Observability
 import Scheduling
 import StrictJSON
+import Tracing
 import Wire
 
 /// Makes a job of an HTTP request, for both `/v1/images/generations` and `/v1/jobs`.
@@ -76,7 +77,11 @@ struct Submission: Sendable {
     // Who sends a key may come back with it.
     job.isDetached = detachment ?? (isDetached || text != nil)
     let ticket: JobTicket
-    do throws(Status) { ticket = try await dispatcher.submit(job) } catch { throw APIError(error) }
+    do throws(Status) {
+      ticket = try await DispatcherMetrics.counting(images: job.images.count) { [job] () async throws(Status) in
+        try await dispatcher.submit(job)
+      }
+    } catch { throw APIError(error) }
     context.logger.info(ticket.isNew ? "job accepted" : "job known already", metadata: ["job": "\(ticket.id)"])
     return Accepted(
       ticket: ticket, isStreamed: imageRequest.isStreamed, resultFormat: imageRequest.resultFormat,
@@ -312,6 +317,7 @@ extension Request {
 
   /// The trace that the job belongs to: the client's, or a new one.
   fileprivate var traceparent: String {
+    if let span = ServiceContext.current?.traceContext { return span.traceparent }
     let client = headers[.traceparent].flatMap { TraceContext(traceparent: $0) }
     return (client?.child() ?? .random()).traceparent
   }

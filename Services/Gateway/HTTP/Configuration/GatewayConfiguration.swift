@@ -7,6 +7,7 @@ import Logging
 import Observability
 import PostgreSQLJournal
 import Settings
+import TraceExport
 import Transport
 
 /// Everything that can be set about a gateway.
@@ -47,6 +48,8 @@ public struct GatewayConfiguration: SettingGroup {
   public var enhancement = EnhancementSettings()
   /// How webhooks are notified.
   public var webhooks = WebhookConfiguration()
+  /// Where spans go.
+  public var tracing = TracingSettings()
   /// How long jobs may keep running after SIGTERM.
   public var shutdownGrace = Duration.seconds(30)
   /// The least important level that is logged.
@@ -69,6 +72,7 @@ public struct GatewayConfiguration: SettingGroup {
     await filter.read(&reader)
     await enhancement.read(&reader)
     await readWebhooks(&reader)
+    await tracing.read(&reader)
     shutdownGrace = await reader.seconds(
       "shutdown.graceSeconds", shutdownGrace, in: 0...86_400, "how long jobs may keep running after SIGTERM")
     logLevel = await reader.choice("log.level", logLevel, "the least important level that is logged")
@@ -272,6 +276,9 @@ public struct GatewayConfiguration: SettingGroup {
       "jobs.modelSwitchSeconds", scheduling.modelSwitchLimit, in: 1...1e6,
       "loading a model may take a worker this long until another one is asked")
     dispatcher.scheduling = scheduling
+    dispatcher.drainTarget = await reader.seconds(
+      "metrics.drainTargetSeconds", dispatcher.drainTarget, in: 1...1e6,
+      "qwenimage_stage_workers_wanted asks for enough workers to have what waits done within this time")
     dispatcher.maxInputBytes = await reader.integer(
       "jobs.maxInputBytes", dispatcher.maxInputBytes, in: 0...(1 << 40),
       "bytes of the decoded images that open jobs begin with")
