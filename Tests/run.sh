@@ -16,8 +16,8 @@ cd "$(dirname "$0")/.."
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
-  scripts reader quickstart cluster jobs templates images adapters families step-caches provenance content-filter enhancement assistance
-  openapi a1111 mcp prompts objects docs page page-families page-images page-form page-gallery page-access docc arm64 faults containers
+  scripts reader quickstart cluster jobs templates images adapters families step-caches provenance content-filter enhancement assistance monitoring
+  openapi a1111 mcp prompts docs page page-families page-images page-form page-gallery page-access docc arm64 faults containers
 )
 fuzz_seconds=
 chosen=()
@@ -128,6 +128,7 @@ part provenance 3600 "$python" Tests/Cluster/provenance_test.py "$bin"
 part content-filter 1200 "$python" Tests/Cluster/filter_test.py "$bin"
 part enhancement 1200 "$python" Tests/Cluster/enhancement_test.py "$bin"
 part assistance 1200 "$python" Tests/Cluster/assistance_test.py "$bin"
+part monitoring 600 "$python" Tests/Cluster/monitoring_test.py "$bin"
 if is_chosen openapi; then
   part openapi 600 "$(Tests/Support/python.sh Tests/OpenAPI/requirements.txt)" Tests/OpenAPI/openapi_test.py "$bin"
 fi
