@@ -56,6 +56,7 @@ extension Target.Dependency {
 /// What Tests/Benchmarks, a package of its own, imports.
 extension Product {
   static var kernels: Product { library(name: "Kernels", targets: ["TensorCore", "Kernels"]) }
+  static var wire: Product { library(name: "Wire", targets: ["ClusterCore", "TensorCore", "Wire"]) }
   static var qwenImage: Product {
     library(
       name: "QwenImage",
@@ -76,7 +77,7 @@ let package = Package(
     .executable(name: "vae-decoder", targets: ["VAEDecoder"]),
     .executable(name: "vae-encoder", targets: ["VAEEncoder"]),
     .executable(name: "qwen-image", targets: ["QwenImageCLI"]),
-    .kernels, .qwenImage,
+    .kernels, .qwenImage, .wire,
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),

@@ -14,5 +14,9 @@ let package = Package(
       name: "KernelBenchmark", dependencies: ["Measuring", .product(name: "Kernels", package: "qwen-image-cluster")]),
     .executableTarget(
       name: "ModelBenchmark", dependencies: ["Measuring", .product(name: "QwenImage", package: "qwen-image-cluster")]),
+    .target(name: "CLoad", linkerSettings: [.linkedLibrary("zmq")]),
+    // Reads /proc and waits with epoll: on Linux alone.
+    .executableTarget(
+      name: "CapacityBenchmark", dependencies: ["CLoad", .product(name: "Wire", package: "qwen-image-cluster")]),
   ]
 )
