@@ -172,7 +172,7 @@ extension Dispatcher {
           numericsClass: register.numericsClass, credits: register.credits, assists: register.assists,
           running: running,
           foreignCount: register.running.count - running.count, keepsConnection: earlier == register.workerID)))
-    workers.update(scheduler.status(now: now))
+    updateCatalog()
   }
 
   private func take(_ heartbeat: Heartbeat, _ envelope: Envelope, _ session: WorkerDirectory.Session) {

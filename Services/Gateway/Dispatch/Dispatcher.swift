@@ -280,9 +280,13 @@ public actor Dispatcher: Service {
 
   /// The card to check a request against.
   public func card(named name: String?) throws(APIError) -> ModelCard {
-    let status = status
-    workers.update(status)
+    updateCatalog()
     return try workers.catalog.servedCard(named: name, status: status)
+  }
+
+  /// Takes note of which models are complete now. What every worker does is asked for only when it can matter.
+  func updateCatalog() {
+    if workers.mayComplete { workers.update(status) }
   }
 
   /// Pipelines of the model that ``card(named:)`` leaves out, since a stage of them has never had a ready worker.

@@ -47,6 +47,16 @@ public struct ModelCatalog: Sendable {
     }
   }
 
+  /// Whether a pipeline for which `condition` holds has not been complete yet.
+  func hasIncomplete(where condition: (ModelIdentity, Pipeline) -> Bool) -> Bool {
+    entries.contains { model, entry in
+      entry.completePipelines.count < entry.card.pipelines.count
+        && pipelines.pipelines(of: entry.card).contains {
+          !entry.completePipelines.contains($0.name) && condition(model, $0)
+        }
+    }
+  }
+
   /// The card that workers of this model have; nil: none came yet.
   public func card(of model: ModelIdentity) -> ModelCard? { entries[model]?.card }
 
@@ -76,34 +86,42 @@ public struct ModelCatalog: Sendable {
   /// - Parameters:
   ///   - name: the model asked for; nil: the first that came.
   ///   - status: which workers are there now.
-  public func card(named name: String?, status: ClusterStatus) throws(APIError) -> ModelCard {
-    guard let name = name ?? modelIDs.first else { throw notReady(entries.values.first?.card, status) }
+  public func card(named name: String?, status: @autoclosure () -> ClusterStatus) throws(APIError) -> ModelCard {
+    guard let name = name ?? modelIDs.first else { throw notReady(entries.values.first?.card, status()) }
     let candidates = entries.values.filter { $0.card.model.id == name }
     guard !candidates.isEmpty else {
-      if entries.isEmpty { throw notReady(nil, status) }
+      if entries.isEmpty { throw notReady(nil, status()) }
       let known = modelIDs.map { "\"\($0)\"" }.joined(separator: ", ")
       throw APIError(
         .modelNotFound,
         "the model \"\(name.prefix(80))\" does not exist; there is \(known.isEmpty ? "none yet" : known)",
         param: "model")
     }
-    let best = candidates.filter { $0.completedAt > 0 }
+    let complete = candidates.filter { $0.completedAt > 0 }
+    // Most models have one checkpoint: no worker has to be asked then.
+    if complete.count == 1 { return complete[0].card }
+    let status = status()
+    let best =
+      complete
       .max { (isReady($0.card, status) ? 1 : 0, $0.completedAt) < (isReady($1.card, status) ? 1 : 0, $1.completedAt) }
     guard let best else { throw notReady(candidates.last?.card, status) }
     return best.card
   }
 
   /// ``card(named:status:)`` with those of its pipelines whose stages were all there once.
-  public func servedCard(named name: String?, status: ClusterStatus) throws(APIError) -> ModelCard {
-    var card = try card(named: name, status: status)
+  public func servedCard(
+    named name: String?, status: @autoclosure () -> ClusterStatus
+  ) throws(APIError) -> ModelCard {
+    var card = try card(named: name, status: status())
     card.pipelines.removeAll { entries[card.model]?.completePipelines.contains($0) != true }
     return card
   }
 
   /// The model's pipelines that some workers serve, and for which a stage has no worker at all yet. Workers of a stage
   /// that serve other pipelines say that this one is not to come: a denoiser without a control network.
-  func pendingPipelines(of model: ModelIdentity, _ status: ClusterStatus) -> [PipelineName] {
-    guard let entry = entries[model] else { return [] }
+  func pendingPipelines(of model: ModelIdentity, _ status: @autoclosure () -> ClusterStatus) -> [PipelineName] {
+    guard let entry = entries[model], entry.completePipelines.count < entry.card.pipelines.count else { return [] }
+    let status = status()
     let present = Set(status.workers.filter { $0.registration.model == model }.map(\.registration.stage))
     return pipelines.pipelines(of: entry.card).filter { pipeline in
       !entry.completePipelines.contains(pipeline.name)

@@ -7,7 +7,8 @@ import Wire
 /// Which connection belongs to which session of which worker, which workers may register, and which models they have
 /// brought.
 struct WorkerDirectory {
-  struct Session {
+  /// A class: it is looked up with every message, and has a card.
+  final class Session {
     let id: WorkerID
     let peer: PeerID
     let register: Register
@@ -18,6 +19,10 @@ struct WorkerDirectory {
     var adapters: [ServedAdapter] = []
     /// The beginning of its next list.
     var adapterParts: [ServedAdapter] = []
+
+    init(id: WorkerID, peer: PeerID, register: Register, previewMap: WireTensor?) {
+      (self.id, self.peer, self.register, self.previewMap) = (id, peer, register, previewMap)
+    }
 
     var model: ModelIdentity { register.card.model }
     /// Of the model that it has loaded, and of those that it can load.
@@ -30,6 +35,8 @@ struct WorkerDirectory {
   private var ids: [PeerID: WorkerID] = [:]
   /// The models that workers have brought.
   private(set) var catalog: ModelCatalog
+  /// What the sessions have in common, so that none of them has to be asked.
+  private var census = WorkerCensus()
   /// The adapters of workers that have left, of models without a worker that has any.
   private var departedAdapters: [ModelIdentity: [ServedAdapter]] = [:]
 
@@ -55,6 +62,20 @@ struct WorkerDirectory {
   ) throws(Status) -> Session {
     try previewMap.map { map throws(Status) in try register.card.check(previewMap: map) }
     let session = Session(id: WorkerID(lastID + 1), peer: peer, register: register, previewMap: previewMap)
+    if !census.agrees(with: session) { try check(session) }
+    lastID += 1
+    // A peer that registers again has given up its earlier session.
+    if let earlier = ids[peer] { remove(earlier) }
+    sessions[session.id] = session
+    ids[peer] = session.id
+    census.insert(session)
+    for card in session.cards { catalog.insert(card, nowUnix: nowUnix) }
+    return session
+  }
+
+  /// Compares the session with those of other workers.
+  private func check(_ session: Session) throws(Status) {
+    let register = session.register
     let others = sessions.values.filter { $0.register.workerID != register.workerID }
     for (card, field) in [(register.card, "card")] + register.standbyCards.map({ ($0, "standby_cards") }) {
       let other = others.first { other in
@@ -78,18 +99,11 @@ struct WorkerDirectory {
           + "of the same stage and model has \(twin.register.componentFingerprint)",
         field: "component_fingerprint")
     }
-    lastID += 1
-    // A peer that registers again has given up its earlier session.
-    if let earlier = ids[peer] { remove(earlier) }
-    sessions[session.id] = session
-    ids[peer] = session.id
-    for card in session.cards { catalog.insert(card, nowUnix: nowUnix) }
-    return session
   }
 
   /// What latents of a model look like; nil: no worker that is there has said so.
   func previewMap(of model: ModelIdentity) -> WireTensor? {
-    sessions.values.first { $0.previewMap != nil && $0.model == model }?.previewMap
+    census.previewMap(of: model)
   }
 
   mutating func note(_ heartbeat: Heartbeat, of id: WorkerID) {
@@ -98,13 +112,12 @@ struct WorkerDirectory {
 
   /// Takes a part of a worker's list of adapters; returns the list when it is complete.
   mutating func note(_ announcement: AdapterAnnouncement, of id: WorkerID) -> [ServedAdapter]? {
-    guard var session = sessions[id] else { return nil }
+    guard let session = sessions[id] else { return nil }
     let adapters = announcement.added(to: &session.adapterParts)
     if let adapters {
       session.adapters = adapters
       departedAdapters[session.model] = nil
     }
-    sessions[id] = session
     return adapters
   }
 
@@ -117,12 +130,20 @@ struct WorkerDirectory {
 
   mutating func remove(_ id: WorkerID) {
     guard let session = sessions.removeValue(forKey: id) else { return }
+    census.remove(session)
     if !session.adapters.isEmpty { departedAdapters[session.model] = session.adapters }
     if ids[session.peer] == id { ids[session.peer] = nil }
   }
 
   /// Takes note of which models are complete now.
   mutating func update(_ status: ClusterStatus) { catalog.update(status) }
+
+  /// Whether ``update(_:)`` may find a pipeline complete that was not: every stage of one has a session.
+  var mayComplete: Bool {
+    catalog.hasIncomplete { model, pipeline in
+      pipeline.stages.allSatisfy { census.serves(model, pipeline.name, $0) }
+    }
+  }
 }
 
 extension ModelCard {
