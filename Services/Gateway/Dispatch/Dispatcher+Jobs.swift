@@ -122,12 +122,12 @@ extension Dispatcher {
       job: OpenJob(id: id, request: request, submittedAtMs: lastSubmittedAtMs, deadlineAtMs: deadlineAtMs))
     for (index, spec) in request.images.enumerated() {
       let image = JobRegistry.Image(
-        reference: ImageReference(job: prepared.job.id, index: index), spec: spec, tasks: pipeline.tasks(spec),
+        reference: ImageReference(job: prepared.job.id, index: index), spec: spec, pipeline: pipeline,
         traceparent: request.traceparent)
       prepared.images[ImageJobID(image.reference)] = image
       prepared.submissions.append(
         ImageJobSubmission(
-          id: ImageJobID(image.reference), model: spec.card.model, plan: image.plan,
+          id: ImageJobID(image.reference), model: spec.card.model, plan: pipeline.plan(spec),
           deadline: now + .milliseconds(deadlineAtMs - nowMs), tenant: request.tenant, priority: request.priority))
     }
     return prepared

@@ -10,7 +10,7 @@ extension Dispatcher {
   // MARK: Sending
 
   func send(_ offer: Offer, to worker: WorkerID) -> Event? {
-    guard let image = jobs.images[offer.job] else {
+    guard let image = jobs.imageAtWork(offer.job) else {
       return .taskFailed(offer.attempt, by: worker, Status(.internal, "image \(offer.job) is not known"))
     }
     let task = image.tasks[offer.index]

@@ -14,15 +14,21 @@ struct JobRegistry {
   struct Image {
     let reference: ImageReference
     let spec: ImageSpec
-    /// From the pipeline, made once.
-    let tasks: [PipelineTask]
+    let pipeline: Pipeline
     let traceparent: String?
+    /// From the pipeline; kept from the first offer on. Images that wait have none: they take more memory than all else
+    /// of an image.
+    fileprivate var keptTasks: [PipelineTask]?
     /// Of each task that encodes a prompt, by its place in the plan.
     var promptTokensOfTasks: [Int: Int] = [:]
 
+    init(reference: ImageReference, spec: ImageSpec, pipeline: Pipeline, traceparent: String?) {
+      (self.reference, self.spec, self.pipeline, self.traceparent) = (reference, spec, pipeline, traceparent)
+    }
+
     var promptTokens: Int { promptTokensOfTasks.values.reduce(0, +) }
 
-    var plan: ImageJobPlan { ImageJobPlan(tasks.map(\.plan)) }
+    var tasks: [PipelineTask] { keptTasks ?? pipeline.tasks(spec) }
   }
 
   private struct TenantKey: Hashable {
@@ -107,7 +113,7 @@ struct JobRegistry {
       endings[job.id]?.resume(returning: ())
       endings[job.id] = nil
     }
-    if attachedImageCount == 0 { idle.resume(returning: ()) }
+    if !idle.isEmpty, attachedImageCount == 0 { idle.resume(returning: ()) }
   }
 
   /// Shows the listeners of the image's job what it looks like so far.
@@ -139,6 +145,13 @@ struct JobRegistry {
 
   /// Webhooks are notified of this part of a job's steps.
   mutating func noteAnnounced(_ percent: Int, of id: String) { jobs[id]?.announcedPercent = percent }
+
+  /// An image of which a task is offered: it keeps what its tasks are from now on.
+  mutating func imageAtWork(_ id: ImageJobID) -> Image? {
+    guard let image = images[id], image.keptTasks == nil else { return images[id] }
+    images[id]?.keptTasks = image.pipeline.tasks(image.spec)
+    return images[id]
+  }
 
   /// Counts an image's prompt tokens.
   mutating func setPromptTokens(_ count: Int, ofTask index: Int, of id: ImageJobID) {
@@ -241,6 +254,8 @@ struct JobRegistry {
 private struct Waiters<Value: Sendable> {
   private var continuations: [Int: CheckedContinuation<Value, Never>] = [:]
   private var last = 0
+
+  var isEmpty: Bool { continuations.isEmpty }
 
   @discardableResult
   mutating func append(_ continuation: CheckedContinuation<Value, Never>) -> Int {

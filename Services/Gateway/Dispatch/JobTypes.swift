@@ -36,6 +36,9 @@ public enum ImageUpdate: Sendable {
     case .queued, .started, .progressed, .previewed, .retrying: false
     }
   }
+
+  /// Whether it only tells the image's place in the queue.
+  var isPlace: Bool { if case .queued = self { true } else { false } }
 }
 
 /// What happened to one of a job's images.

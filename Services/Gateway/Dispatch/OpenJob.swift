@@ -142,8 +142,9 @@ struct OpenJob {
   private(set) var listeners: OrderedDictionary<UInt64, AsyncStream<JobEventRecord>.Continuation> = [:]
   private let previews: [NewestPreview]
   private var events: Deque<(number: UInt64, record: JobEventRecord)> = []
-  /// The number of the newest event.
-  private(set) var lastEvent: UInt64 = 0
+  private var lastEvent: UInt64 = 0
+  /// From here on, `events` tell all that matters.
+  private var firstEvent: UInt64 = 1
 
   init(id: String, request: JobRequest, submittedAtMs: Int64, deadlineAtMs: Int64?) {
     self.id = id
@@ -175,10 +176,29 @@ struct OpenJob {
     images[index].apply(update, atMs: atMs)
     lastEvent += 1
     let record = JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: update, atMs: atMs)
-    events.append((lastEvent, record))
-    if events.count > Self.maxEvents { events.removeFirst() }
+    keep(record)
     for listener in listeners.values { listener.yield(record) }
     if update.isTerminal { previews[index].preview = nil }
+  }
+
+  private mutating func keep(_ record: JobEventRecord) {
+    // A job that waits long is told of many places: who has missed several needs the last one.
+    if record.update.isPlace, let index = lastPlace(of: record.index) {
+      events.remove(at: index)
+    } else if events.count == Self.maxEvents {
+      firstEvent = events.removeFirst().number + 1
+    }
+    events.append((lastEvent, record))
+  }
+
+  /// Where an image's last place in the queue stands, if nothing but places follows.
+  private func lastPlace(of image: Int) -> Int? {
+    var index = events.count - 1
+    while index >= 0, events[index].record.update.isPlace {
+      if events[index].record.index == image { return index }
+      index -= 1
+    }
+    return nil
   }
 
   /// What an image looks like; nil: that is not known yet.
@@ -206,7 +226,7 @@ struct OpenJob {
       }
     }
     let number = last.flatMap { $0.hasPrefix("\(epoch)-") ? UInt64($0.dropFirst("\(epoch)-".count)) : nil }
-    if let number, keepsEvents(after: number) {
+    if let number, number + 1 >= firstEvent, number <= lastEvent {
       for event in events where event.number > number { continuation.yield(event.record) }
       return
     }

@@ -54,14 +54,15 @@ struct RestoredJob {
   ) {
     let spec = job.request.images[open.reference.index]
     let id = ImageJobID(open.reference)
+    let tasks = pipeline.tasks(spec)
     var image = JobRegistry.Image(
-      reference: open.reference, spec: spec, tasks: pipeline.tasks(spec), traceparent: job.request.traceparent)
+      reference: open.reference, spec: spec, pipeline: pipeline, traceparent: job.request.traceparent)
     var restored: [Int: RestoredTask] = [:]
-    for (index, number) in open.attempts where image.tasks.indices.contains(index) {
+    for (index, number) in open.attempts where tasks.indices.contains(index) {
       restored[index] = RestoredTask(index: index, attemptNumber: number)
     }
-    for progress in open.progress where image.tasks.indices.contains(progress.task) {
-      let task = image.tasks[progress.task]
+    for progress in open.progress where tasks.indices.contains(progress.task) {
+      let task = tasks[progress.task]
       let rule = progress.completedSteps == nil ? task.output : task.checkpoint
       guard let tensor = progress.payload.tensor, rule?.accepts(tensor) ?? false else { continue }
       let payload = payloads.restore(tensor, id: progress.payload.id)
@@ -77,7 +78,8 @@ struct RestoredJob {
     }
     images[id] = image
     let submission = ImageJobSubmission(
-      id: id, model: spec.card.model, plan: image.plan, deadline: deadline, tenant: job.request.tenant,
+      id: id, model: spec.card.model, plan: ImageJobPlan(tasks.map(\.plan)), deadline: deadline,
+      tenant: job.request.tenant,
       priority: job.request.priority)
     submissions.append(
       RestoredImageJob(submission: submission, tasks: restored.keys.sorted().compactMap { restored[$0] }))

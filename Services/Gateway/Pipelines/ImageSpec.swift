@@ -12,8 +12,12 @@ public struct ImageSpec: Hashable, Sendable {
   /// Most control images of a request.
   public static let maxControlCount = 4
 
+  private var shared: SharedCard
   /// The model, with what it allows.
-  public var card: ModelCard
+  public var card: ModelCard {
+    get { shared.card }
+    set { shared = .of(newValue) }
+  }
   /// What is done with the fields below.
   public var pipeline: PipelineName
   /// What to draw.
@@ -47,7 +51,7 @@ public struct ImageSpec: Hashable, Sendable {
     steps: Int,
     trueCFGScale: Double, seed: UInt64, options: [String: JSON] = [:], inputs: [InputReference] = []
   ) {
-    self.card = card
+    shared = .of(card)
     self.pipeline = pipeline
     self.prompt = prompt
     self.negativePrompt = negativePrompt
