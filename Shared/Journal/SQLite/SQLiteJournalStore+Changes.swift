@@ -40,7 +40,7 @@ extension SQLiteJournalStore {
           {
             try Self.fail(job.number, index, failure, atMs, db)
           }
-          try db.execute(
+          try db.run(
             sql: "UPDATE jobs SET ended_ms = ?, state = 2 WHERE number = ?", arguments: [atMs, job.number])
           try Self.announceEnd(of: job.number, atMs, db)
           try Self.releaseInputs(of: job.number, db)
@@ -55,13 +55,13 @@ extension SQLiteJournalStore {
     case .progress(let image, let progress): try keep(progress, of: image, db)
     case .attempt(let image, let task, let number):
       guard let job = try openImage(image, db) else { return }
-      try db.execute(
+      try db.run(
         sql: "INSERT OR REPLACE INTO attempts (job, picture, task, number) VALUES (?, ?, ?, ?)",
         arguments: [job, image.index, task, number])
     case .finish(let image, let result, let promptTokens, let atMs):
       guard let number = try openImage(image, db) else { return }
       try insert(result, db)
-      try db.execute(
+      try db.run(
         sql: """
           UPDATE pictures SET state = 1, result = ?, result_bytes = ?, prompt_tokens = ?
           WHERE job = ? AND picture = ?
@@ -73,14 +73,14 @@ extension SQLiteJournalStore {
       try fail(number, image.index, failure, atMs, db)
     case .announce(let job, let event, let percent, let atMs):
       let number = try Int64.fetchOne(
-        db, sql: "SELECT number FROM jobs WHERE id = ? AND ended_ms IS NULL", arguments: [job])
+        db.cachedStatement(sql: "SELECT number FROM jobs WHERE id = ? AND ended_ms IS NULL"), arguments: [job])
       if let number { try announce(event, percent: percent, of: number, atMs, db) }
     case .attempted(let attempt): try keep(attempt, db)
     }
   }
 
   private static func fail(_ number: Int64, _ index: Int, _ failure: Status, _ atMs: Int64, _ db: Database) throws {
-    try db.execute(
+    try db.run(
       sql: """
         UPDATE pictures SET state = 2, failure_code = ?, failure_message = ?, failure_field = ?
         WHERE job = ? AND picture = ?
@@ -90,7 +90,7 @@ extension SQLiteJournalStore {
   }
 
   private static func insert(_ job: StoredJob, _ db: Database) throws {
-    try db.execute(
+    try db.run(
       sql: """
         INSERT INTO jobs (id, tenant, submitted_ms, deadline_ms, picture_count, request, request_crc, model)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -101,28 +101,23 @@ extension SQLiteJournalStore {
       ])
     let number = db.lastInsertedRowID
     for tag in job.tags {
-      try db.execute(
+      try db.run(
         sql: "INSERT OR IGNORE INTO job_tags (tenant, tag, submitted_ms, job) VALUES (?, ?, ?, ?)",
         arguments: [job.tenant, tag, job.submittedAtMs, number])
     }
     for index in 0..<job.imageCount {
-      try db.execute(sql: "INSERT INTO pictures (job, picture) VALUES (?, ?)", arguments: [number, index])
+      try db.run(sql: "INSERT INTO pictures (job, picture) VALUES (?, ?)", arguments: [number, index])
     }
     try insert(job.webhooks, of: number, db)
     for input in job.inputs {
-      try db.execute(
-        sql: """
-          INSERT INTO inputs (digest, crc, bytes, object, object_bytes) VALUES (?, ?, ?, ?, ?)
-          ON CONFLICT (digest) DO NOTHING
-          """,
-        arguments: [
-          input.digest, Int64(checksum(input.bytes)), input.bytes, input.object?.name, input.object?.byteCount ?? 0,
-        ])
-      try db.execute(
+      try db.run(
+        sql: "INSERT INTO inputs (digest, crc, bytes) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
+        arguments: [input.digest, Int64(checksum(input.bytes)), input.bytes])
+      try db.run(
         sql: "INSERT OR IGNORE INTO job_inputs (job, digest) VALUES (?, ?)", arguments: [number, input.digest])
     }
     if let key = job.key {
-      try db.execute(
+      try db.run(
         sql: "INSERT INTO idempotency_keys (tenant, key, digest, job) VALUES (?, ?, ?, ?)",
         arguments: [job.tenant, key.text, key.digest, number])
     }
@@ -130,15 +125,14 @@ extension SQLiteJournalStore {
 
   /// The number of the job, if the image has not ended: what comes late changes nothing.
   private static func openImage(_ image: ImageReference, _ db: Database) throws -> Int64? {
-    try Int64.fetchOne(
-      db,
-      sql: "SELECT number FROM jobs JOIN pictures ON job = number WHERE id = ? AND picture = ? AND pictures.state = 0",
-      arguments: [image.job, image.index])
+    let sql =
+      "SELECT number FROM jobs JOIN pictures ON job = number WHERE id = ? AND picture = ? AND pictures.state = 0"
+    return try Int64.fetchOne(db.cachedStatement(sql: sql), arguments: [image.job, image.index])
   }
 
   private static func insert(_ payload: StoredPayload, _ db: Database) throws {
     // One encoded prompt may serve several images.
-    try db.execute(
+    try db.run(
       sql: """
         INSERT INTO payloads (id, name, dtype, shape, crc, bytes, object, object_bytes)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -155,12 +149,13 @@ extension SQLiteJournalStore {
     guard let number = try openImage(image, db) else { return }
     let key: StatementArguments = [number, image.index, progress.task]
     let earlier = try Row.fetchOne(
-      db, sql: "SELECT payload, steps FROM checkpoints WHERE job = ? AND picture = ? AND task = ?", arguments: key)
+      db.cachedStatement(sql: "SELECT payload, steps FROM checkpoints WHERE job = ? AND picture = ? AND task = ?"),
+      arguments: key)
     if let steps = progress.completedSteps {
       // An older checkpoint never takes a newer one's place.
       if let earlier, try steps <= earlier.value("steps") { return }
       try insert(progress.payload, db)
-      try db.execute(
+      try db.run(
         sql: """
           INSERT OR REPLACE INTO checkpoints (job, picture, task, steps, payload, numerics_class)
           VALUES (?, ?, ?, ?, ?, ?)
@@ -168,10 +163,10 @@ extension SQLiteJournalStore {
         arguments: key + [steps, Int64(bitPattern: progress.payload.id), progress.numericsClass])
     } else {
       try insert(progress.payload, db)
-      try db.execute(
+      try db.run(
         sql: "INSERT OR REPLACE INTO outputs (job, picture, task, payload, numerics_class) VALUES (?, ?, ?, ?, ?)",
         arguments: key + [Int64(bitPattern: progress.payload.id), progress.numericsClass])
-      try db.execute(sql: "DELETE FROM checkpoints WHERE job = ? AND picture = ? AND task = ?", arguments: key)
+      try db.run(sql: "DELETE FROM checkpoints WHERE job = ? AND picture = ? AND task = ?", arguments: key)
     }
     if let earlier { try deleteUnused([earlier.value("payload")], db) }
   }
@@ -182,12 +177,12 @@ extension SQLiteJournalStore {
     var payloads: [Int64] = []
     for table in ["outputs", "checkpoints"] {
       payloads += try Int64.fetchAll(
-        db, sql: "SELECT payload FROM \(table) WHERE job = ? AND picture = ?", arguments: key)
-      try db.execute(sql: "DELETE FROM \(table) WHERE job = ? AND picture = ?", arguments: key)
+        db.cachedStatement(sql: "SELECT payload FROM \(table) WHERE job = ? AND picture = ?"), arguments: key)
+      try db.run(sql: "DELETE FROM \(table) WHERE job = ? AND picture = ?", arguments: key)
     }
-    try db.execute(sql: "DELETE FROM attempts WHERE job = ? AND picture = ?", arguments: key)
+    try db.run(sql: "DELETE FROM attempts WHERE job = ? AND picture = ?", arguments: key)
     try deleteUnused(payloads, db)
-    try db.execute(
+    try db.run(
       sql: """
         UPDATE jobs SET ended_ms = ?1, state = CASE
           WHEN EXISTS (SELECT 1 FROM pictures p WHERE p.job = ?2 AND p.state = 2 AND p.failure_code <> ?3) THEN 2
@@ -203,9 +198,10 @@ extension SQLiteJournalStore {
 
   /// Deletes the images that a job begins with, unless other jobs have them.
   private static func releaseInputs(of number: Int64, _ db: Database) throws {
-    let digests = try String.fetchAll(db, sql: "SELECT digest FROM job_inputs WHERE job = ?", arguments: [number])
+    let digests = try String.fetchAll(
+      db.cachedStatement(sql: "SELECT digest FROM job_inputs WHERE job = ?"), arguments: [number])
     guard !digests.isEmpty else { return }
-    try db.execute(sql: "DELETE FROM job_inputs WHERE job = ?", arguments: [number])
+    try db.run(sql: "DELETE FROM job_inputs WHERE job = ?", arguments: [number])
     try deleteUnusedInputs(digests, db)
   }
 
@@ -215,7 +211,7 @@ extension SQLiteJournalStore {
     for case .admit(let job) in changes {
       for input in job.inputs where known.insert(input.digest).inserted {
         let isThere = try Bool.fetchOne(
-          db, sql: "SELECT EXISTS (SELECT 1 FROM inputs WHERE digest = ?)", arguments: [input.digest])
+          db.cachedStatement(sql: "SELECT EXISTS (SELECT 1 FROM inputs WHERE digest = ?)"), arguments: [input.digest])
         if isThere != true { bytes += Int64(input.bytes.count) }
       }
     }
@@ -225,7 +221,7 @@ extension SQLiteJournalStore {
   /// Deletes those payloads that nothing refers to any more.
   static func deleteUnused(_ payloads: [Int64], _ db: Database) throws {
     for payload in payloads {
-      try db.execute(
+      try db.run(
         sql: """
           DELETE FROM payloads WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM outputs WHERE payload = ?1)
             AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE payload = ?1)
@@ -240,7 +236,7 @@ extension SQLiteJournalStore {
     for digest in digests {
       do {
         try db.inSavepoint {
-          try db.execute(
+          try db.run(
             sql: "DELETE FROM inputs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM job_inputs WHERE digest = ?1)",
             arguments: [digest])
           return .commit
@@ -310,5 +306,12 @@ extension JournalChange {
     case .finish, .fail: true
     case .admit, .attempt, .progress, .announce, .attempted: false
     }
+  }
+}
+
+extension Database {
+  /// Runs a statement that is compiled once: what is written for every job would be compiled again each time otherwise.
+  func run(sql: String, arguments: StatementArguments) throws {
+    try cachedStatement(sql: sql).execute(arguments: arguments)
   }
 }

@@ -17,9 +17,10 @@ extension SQLiteJournalStore {
     try JournalError.wrap("read open jobs") {
       try database.read { db in
         var jobs: [(record: StoredRecord, images: [OpenImage])] = [], damaged: [DamagedJob] = []
+        let holders = OpenHolders(db)
         for row in try Row.fetchAll(db, sql: "SELECT * FROM jobs WHERE ended_ms IS NULL ORDER BY number") {
           do {
-            jobs.append(try Self.openJob(row, db))
+            jobs.append(try Self.openJob(row, holders, db))
           } catch JournalError.corrupt(let what) {
             damaged.append(DamagedJob(number: try row.value("number"), damage: what))
           } catch let error as DatabaseError where error.resultCode == .SQLITE_CORRUPT {
@@ -125,15 +126,20 @@ extension SQLiteJournalStore {
   // MARK: Rows
 
   /// - Throws: `corrupt` when the job's own rows are not those that were written.
-  private static func openJob(_ row: Row, _ db: Database) throws -> (record: StoredRecord, images: [OpenImage]) {
-    var record = try record(row, db)
+  private static func openJob(
+    _ row: Row, _ holders: OpenHolders, _ db: Database
+  ) throws -> (record: StoredRecord, images: [OpenImage]) {
+    let number: Int64 = try row.value("number")
+    var record = try record(row, hasKey: holders.mayHold(number, .keys), db)
     let images = try record.outcomes.indices.filter { record.outcomes[$0] == .open }.map { index in
       OpenImage(
         reference: ImageReference(job: record.job.id, index: index),
-        progress: try progress(record.number, index, db), attempts: try attempts(record.number, index, db))
+        progress: holders.mayHold(number, .outputs) || holders.mayHold(number, .checkpoints)
+          ? try progress(number, index, db) : [],
+        attempts: holders.mayHold(number, .attempts) ? try attempts(number, index, db) : [:])
     }
-    record.job.inputs = try inputs(record, db)
-    record.job.webhooks = try webhooks(of: record.number, db)
+    if holders.mayHold(number, .inputs) { record.job.inputs = try inputs(record, db) }
+    if holders.mayHold(number, .webhooks) { record.job.webhooks = try webhooks(of: number, db) }
     return (record, images)
   }
 
@@ -157,7 +163,7 @@ extension SQLiteJournalStore {
   }
 
   /// - Throws: `corrupt` when the rows are not those that were written.
-  static func record(_ row: Row, _ db: Database) throws -> StoredRecord {
+  static func record(_ row: Row, hasKey: Bool = true, _ db: Database) throws -> StoredRecord {
     let id: String = try row.value("id")
     let request: Data = try row.value("request")
     let imageCount: Int = try row.value("picture_count")
@@ -165,22 +171,27 @@ extension SQLiteJournalStore {
       throw JournalError.corrupt(what: "the request of job \(id)")
     }
     let number: Int64 = try row.value("number")
-    let rows = try Row.fetchAll(db, sql: "SELECT * FROM pictures WHERE job = ? ORDER BY picture", arguments: [number])
+    let pictures = try db.cachedStatement(sql: "SELECT * FROM pictures WHERE job = ? ORDER BY picture")
+    let rows = try Row.fetchAll(pictures, arguments: [number])
     guard (1...ValueLimits.maxImages).contains(imageCount),
       try rows.map({ try $0.value("picture") as Int }) == Array(0..<imageCount)
     else {
       throw JournalError.corrupt(what: "the images of job \(id)")
     }
-    let key = try Row.fetchOne(db, sql: "SELECT key, digest FROM idempotency_keys WHERE job = ?", arguments: [number])
-      .map {
-        IdempotencyKey(text: try $0.value("key"), digest: try $0.value("digest"))
-      }
+    let key = hasKey ? try key(of: number, db) : nil
     let job = StoredJob(
       id: id, tenant: try row.value("tenant"), submittedAtMs: try row.value("submitted_ms"),
       deadlineAtMs: try row.optional("deadline_ms"),
       request: request, imageCount: imageCount, key: key, model: try row.value("model"))
     return StoredRecord(
       number: number, job: job, outcomes: try rows.map { try outcome($0, id) }, endedAtMs: try row.optional("ended_ms"))
+  }
+
+  private static func key(of number: Int64, _ db: Database) throws -> IdempotencyKey? {
+    let statement = try db.cachedStatement(sql: "SELECT key, digest FROM idempotency_keys WHERE job = ?")
+    return try Row.fetchOne(statement, arguments: [number]).map {
+      IdempotencyKey(text: try $0.value("key"), digest: try $0.value("digest"))
+    }
   }
 
   private static func outcome(_ row: Row, _ id: String) throws -> StoredOutcome {
@@ -248,6 +259,29 @@ extension SQLiteJournalStore {
       id: UInt64(bitPattern: id), name: try row.value("name"), dtype: dtype, shape: shape.compactMap { $0 },
       bytes: bytes, object: try object(row))
   }
+}
+
+/// Open jobs with rows in tables of which most jobs have none: the others need not be asked for them one by one.
+private struct OpenHolders {
+  enum Table: String, CaseIterable {
+    case keys = "idempotency_keys"
+    case outputs, checkpoints, attempts
+    case inputs = "job_inputs"
+    case webhooks
+  }
+
+  private let jobs: [Table: Set<Int64>]
+
+  /// A table that is damaged is left out: every job is asked, and fails alone.
+  init(_ db: Database) {
+    jobs = Table.allCases.reduce(into: [:]) { jobs, table in
+      jobs[table] = try? Set(
+        Int64.fetchAll(
+          db, sql: "SELECT DISTINCT job FROM \(table.rawValue) JOIN jobs ON job = jobs.number WHERE ended_ms IS NULL"))
+    }
+  }
+
+  func mayHold(_ job: Int64, _ table: Table) -> Bool { jobs[table]?.contains(job) ?? true }
 }
 
 extension Row {

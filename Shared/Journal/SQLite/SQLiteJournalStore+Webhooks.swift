@@ -94,7 +94,8 @@ extension SQLiteJournalStore {
   // MARK: Changes
 
   static func webhooks(of number: Int64, _ db: Database) throws -> [StoredWebhook] {
-    try Row.fetchAll(db, sql: "SELECT * FROM webhooks WHERE job = ? ORDER BY position", arguments: [number]).map {
+    let statement = try db.cachedStatement(sql: "SELECT * FROM webhooks WHERE job = ? ORDER BY position")
+    return try Row.fetchAll(statement, arguments: [number]).map {
       try webhook($0)
     }
   }
@@ -111,7 +112,8 @@ extension SQLiteJournalStore {
 
   /// Makes a delivery for each webhook of the job that wants the event, unless there is one.
   static func announce(_ event: String, percent: Int = 0, of number: Int64, _ atMs: Int64, _ db: Database) throws {
-    for row in try Row.fetchAll(db, sql: "SELECT * FROM webhooks WHERE job = ?", arguments: [number]) {
+    let statement = try db.cachedStatement(sql: "SELECT * FROM webhooks WHERE job = ?")
+    for row in try Row.fetchAll(statement, arguments: [number]) {
       guard try webhook(row).events.contains(event) else { continue }
       let (position, host): (Int, String) = (try row.value("position"), try row.value("host"))
       try db.execute(
@@ -125,7 +127,8 @@ extension SQLiteJournalStore {
 
   /// Announces the end of a job that has ended.
   static func announceEnd(of number: Int64, _ atMs: Int64, _ db: Database) throws {
-    let state = try Int.fetchOne(db, sql: "SELECT state FROM jobs WHERE number = ?", arguments: [number])
+    let statement = try db.cachedStatement(sql: "SELECT state FROM jobs WHERE number = ?")
+    let state = try Int.fetchOne(statement, arguments: [number])
     guard let event = state.flatMap({ StoredState(rawValue: $0)?.event }) else { return }
     try announce(event, of: number, atMs, db)
   }
