@@ -280,7 +280,8 @@ extension Dispatcher {
   public func webhooks(
     of id: String
   ) async throws(Status) -> [(webhook: StoredWebhook, deliveries: [StoredDelivery])] {
-    try await journal.read { store throws(JournalError) in try store.webhooks(of: id) }
+    if let job = jobs.jobs[id], job.request.webhooks.isEmpty { return [] }
+    return try await journal.read { store throws(JournalError) in try store.webhooks(of: id) }
   }
 
   /// A denoiser has begun with an image of a job.

@@ -98,11 +98,13 @@ struct Submission: Sendable {
     let pending = await dispatcher.pendingPipelines(of: card)
     // Below 2^53, so that every client can read it back exactly.
     let randomSeed = UInt64.random(in: 0..<1 << 52)
-    let (images, inputs) = try await Self.decoding { [dispatcher, limits] () throws(APIError) in
+    let makeImages = { @Sendable [dispatcher, limits] () throws(APIError) in
       try ImageSpec.images(
         of: imageRequest, card: card, pending: pending, pipelines: dispatcher.pipelines, intake: limits.images,
         randomSeed: randomSeed)
     }
+    let (images, inputs) =
+      imageRequest.uploads.isEmpty ? try makeImages() : try await Self.decoding(makeImages)
     try context.caller.check(images)
     var job = JobRequest(images)
     job.enhancement = try enhancement(of: imageRequest, images[0])
