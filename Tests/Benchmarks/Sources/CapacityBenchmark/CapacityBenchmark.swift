@@ -12,6 +12,17 @@ struct CapacityBenchmark {
     limit.rlim_cur = limit.rlim_max
     setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     signal(SIGPIPE, SIG_IGN)
+    let interruptions = [SIGINT, SIGTERM].map { number in
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      source.setEventHandler {
+        GatewayProcess.killAll()
+        exit(128 + number)
+      }
+      source.resume()
+      return source
+    }
+    defer { withExtendedLifetime(interruptions) {} }
     do {
       let run = try Run(options)
       defer { run.end() }

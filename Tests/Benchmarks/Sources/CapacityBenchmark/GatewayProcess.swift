@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 
 /// What the kernel says of a process.
 struct Usage {
@@ -92,6 +93,7 @@ final class GatewayProcess {
     let began = nowNs()
     try process.run()
     self.process = process
+    Self.running.withLock { _ = $0.insert(process.processIdentifier) }
     while SimpleHTTP.status(port: httpPort, path: "/healthz") != 200 {
       guard process.isRunning, Double(nowNs() - began) / 1e9 < patienceSeconds else {
         let text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
@@ -107,6 +109,14 @@ final class GatewayProcess {
     guard let process, process.isRunning else { return }
     kill(process.processIdentifier, number)
     process.waitUntilExit()
+    Self.running.withLock { _ = $0.remove(process.processIdentifier) }
+  }
+
+  private static let running = Mutex<Set<Int32>>([])
+
+  /// Ends those that run: this program is about to end in the middle.
+  static func killAll() {
+    for id in running.withLock({ $0 }) { kill(id, SIGKILL) }
   }
 
   /// Bytes of the journal's files.
