@@ -182,7 +182,7 @@ struct OpenJob {
   }
 
   private mutating func keep(_ record: JobEventRecord) {
-    // A job that waits long is told of many places: who has missed several needs the last one.
+    // Many places are reported of a job that waits long: who has missed several needs the last one.
     if record.update.isPlace, let index = lastPlace(of: record.index) {
       events.remove(at: index)
     } else if events.count == Self.maxEvents {

@@ -38,8 +38,8 @@ final class ClientControl: Sendable {
   }
 }
 
-/// All clients, on one thread. Requests are due at the times of a Poisson process; what they wait for a connection or an
-/// answer counts, and delays no other request.
+/// All clients, on one thread. Requests are due at the times of a Poisson process; what they wait for a connection or
+/// an answer counts, and delays no other request.
 final class LoadClient {
   private enum Phase {
     case idle
@@ -82,7 +82,7 @@ final class LoadClient {
     padding = String(repeating: "x", count: max(0, options.promptBytes - 20))
   }
 
-  /// Runs until it is told to stop.
+  /// Runs until it is to stop.
   func run() {
     var events = [epoll_event](repeating: epoll_event(), count: 512)
     while true {

@@ -23,15 +23,20 @@ final class Run {
     gateways = (0..<options.gateways).map { [folder] in GatewayProcess($0, options, folder: folder, keys: keys) }
     _ = try gateways.map { try $0.start() }
     let endpoints = gateways.map(\.endpoint), ports = gateways.map(\.httpPort)
-    let pool = try WorkerPool(options, endpoints: endpoints, keys: keys, recorder, workers)
-    let client = LoadClient(options, ports: ports, recorder, clients)
-    Self.thread("workers") { pool.run() }
-    Self.thread("clients") { client.run() }
+    Self.thread("workers") { [recorder, workers] in
+      try WorkerPool(options, endpoints: endpoints, keys: keys, recorder, workers).run()
+    }
+    Self.thread("clients") { [recorder, clients] in LoadClient(options, ports: ports, recorder, clients).run() }
   }
 
-  private static func thread(_ name: String, _ body: @escaping () -> Void) {
-    nonisolated(unsafe) let body = body
-    let thread = Thread { body() }
+  private static func thread(_ name: String, _ body: @escaping @Sendable () throws -> Void) {
+    let thread = Thread {
+      do { try body() } catch {
+        FileHandle.standardError.write(Data("\(error)\n".utf8))
+        GatewayProcess.killAll()
+        exit(1)
+      }
+    }
     thread.name = name
     thread.stackSize = 8 << 20
     thread.start()

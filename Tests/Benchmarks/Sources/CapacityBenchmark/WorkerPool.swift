@@ -69,7 +69,7 @@ final class WorkerPool {
     }
   }
 
-  /// Runs until it is told to stop.
+  /// Runs until it is to stop.
   func run() {
     var events = [epoll_event](repeating: epoll_event(), count: 512)
     while true {
