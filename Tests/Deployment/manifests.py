@@ -1,7 +1,9 @@
 """Kubernetes objects as kustomize renders them, by the kubectl of Debian, and what they must have in common."""
 
 import copy
+import functools
 import ipaddress
+import json
 import pathlib
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "compose/kubernetes"
 VERSION = "1.37"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Objects that make-secrets.sh makes: (kind, name) and their keys.
 MADE = {
     ("Secret", "gateway-keys"): {"gateway.secret"}, ("Secret", "worker-keys"): {"worker.secret", "gateway.public"},
@@ -21,7 +24,13 @@ MADE = {
 
 
 def render(overlay):
-    """The objects of compose/kubernetes/OVERLAY. Debian's kubectl has kustomize 2.0, so today's words are written as those of then."""
+    """The objects of compose/kubernetes/OVERLAY, of which the caller may change what it gets."""
+    return [item for item in yaml.load_all(rendered(overlay), Loader=LOADER) if item]
+
+
+@functools.cache
+def rendered(overlay):
+    """What kustomize writes. Debian's kubectl has version 2.0 of it, so today's words are written as those of then."""
     with tempfile.TemporaryDirectory() as name:
         copied = pathlib.Path(name, "kubernetes")
         shutil.copytree(FOLDER, copied)
@@ -29,7 +38,7 @@ def render(overlay):
             path.write_text(yaml.safe_dump(in_old_words(yaml.safe_load(path.read_text()), path.parent)))
         result = subprocess.run(["kubectl", "kustomize", copied / overlay], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    return [item for item in yaml.safe_load_all(result.stdout) if item]
+    return result.stdout
 
 
 def in_old_words(text, folder):
@@ -84,10 +93,17 @@ def schema_problems(objects):
         if item["apiVersion"].startswith("keda.sh/"):
             yield from scaled_object_problems(item, objects)
             continue
-        try:
-            kubernetes_validate.validate(item, VERSION, strict=True)
-        except kubernetes_validate.ValidationError as error:
-            yield f"{title(item)}: {'.'.join(map(str, error.path))}: {error.message}"
+        if problem := schema_problem(json.dumps(item)):
+            yield f"{title(item)}: {problem}"
+
+
+@functools.cache
+def schema_problem(text):
+    """What is wrong with an object, by the schema of its kind; a second look at the same one takes no time."""
+    try:
+        kubernetes_validate.validate(json.loads(text), VERSION, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return f"{'.'.join(map(str, error.path))}: {error.message}"
 
 
 def scaled_object_problems(item, _):
@@ -107,10 +123,8 @@ def scaled_object_problems(item, _):
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     autoscaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"}, "spec": {
         "scaleTargetRef": {"kind": "Deployment", "name": "x"}, "maxReplicas": 1, "behavior": behavior}}
-    try:
-        kubernetes_validate.validate(autoscaler, VERSION, strict=True)
-    except kubernetes_validate.ValidationError as error:
-        yield f"{title(item)}: {error.message}"
+    if problem := schema_problem(json.dumps(autoscaler)):
+        yield f"{title(item)}: {problem}"
 
 
 def service_problems(objects):
