@@ -3,8 +3,9 @@
 #
 #   Tests/Deployment/swarm.sh [DIRECTORY]
 #
-# DIRECTORY holds executables built on Debian 12; by default they are built here. Always in a private engine, which takes root and Debian 12;
-# elsewhere the test is skipped. It takes some minutes, so Tests/run.sh does not run it.
+# DIRECTORY holds executables built on Debian 12; by default they are built here. In a private engine, which takes root and Debian 12, unless
+# CONTAINERS_PRIVATE_ENGINE is set and empty: the engine that `docker` reaches then becomes a swarm, and leaves it in the end. Elsewhere the
+# test is skipped. It takes some minutes, so Tests/run.sh does not run it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source Tests/Cluster/containers-engine.sh
@@ -57,7 +58,7 @@ stop() {
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("0.0.0.0", 0)); print(s.getsockname()[1])'; }
 nothing_runs() { test -z "$(docker ps --quiet --filter "label=com.docker.stack.namespace=$stack")"; }
-deploy() { docker stack deploy --detach=false --compose-file compose/swarm/stack.yaml "$stack" >>"$work/deploy.log" 2>&1; }
+deploy() { timeout 500 docker stack deploy --detach=false --compose-file compose/swarm/stack.yaml "$stack" >>"$work/deploy.log" 2>&1; }
 # The containers of a service that are healthy.
 healthy() {
   docker ps --quiet --filter "label=com.docker.swarm.service.name=${stack}_$1" --filter health=healthy
@@ -90,7 +91,7 @@ build_image() {
     >"$work/image.log" 2>&1 || { tail -n 40 "$work/image.log" >&2; exit 1; }
 }
 
-make_secrets() { PATH=$bin:$PATH ./compose/swarm/make-secrets.sh "$work/keys$1" "$1" >"$work/secrets$1.log" 2>&1; }
+make_secrets() { PATH=$bin:$PATH ./compose/swarm/make-secrets.sh "$work/keys$1" "$1" >>"$work/secrets$1.log" 2>&1; }
 key_of() { grep -o 'qwk-[0-9a-z-]*' "$work/secrets$1.log" | head -n 1; }
 
 test_start() {
@@ -99,8 +100,7 @@ test_start() {
   docker node update --label-add qwen-image.journal=true "$(docker node ls --quiet)" >/dev/null
   check "secrets and configs are made" make_secrets ""
   check "a second run keeps them" make_secrets ""
-  check "the stack is deployed, and all its services converge" timeout 300 docker stack deploy --detach=false \
-    --compose-file compose/swarm/stack.yaml "$stack" >>"$work/deploy.log"
+  check "the stack is deployed, and all its services converge" deploy
   for service in gateway text-encoder vae-encoder denoiser vae-decoder; do check "$service is healthy" within 60 has_healthy "$service" 1; done
   check "the gateway is ready" within 60 ready
   QWEN_IMAGE_API_KEY=$(key_of "")
@@ -161,8 +161,7 @@ test_rotation() {
   export QWEN_IMAGE_WORKER_SECRET=qwen-image-worker-secret-2 QWEN_IMAGE_WORKER_PUBLIC=qwen-image-worker-public-2
   export QWEN_IMAGE_API_KEYS=qwen-image-api-keys-2
   QWEN_IMAGE_API_KEY=$(key_of -2)
-  check "new keys are deployed" timeout 500 docker stack deploy --detach=false --compose-file compose/swarm/stack.yaml "$stack" \
-    >>"$work/deploy.log"
+  check "new keys are deployed" deploy
   check "the gateway is ready with them" within 120 ready
   check "requests are served with them" draws_the_same 5 --prompt "a purple square"
 }
@@ -176,7 +175,7 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 ended=skipped
-export CONTAINERS_PRIVATE_ENGINE=1
+export CONTAINERS_PRIVATE_ENGINE=${CONTAINERS_PRIVATE_ENGINE-1}
 require_engine
 ended=
 QWEN_IMAGE_PORT=$(free_port)
