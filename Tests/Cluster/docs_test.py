@@ -29,7 +29,7 @@ NANO = ROOT / "compose/models/nano-qwen-image"
 # What a document must have at least, so that no marker or fence hides it: blocks that run, and those that do not.
 DOCUMENTS = {
     "Shared/Documentation/user-guide.md": (9, 2), "Shared/Documentation/api-guide.md": (11, 0),
-    "Shared/Documentation/templates.md": (2, 0), "README.md": (8, 5)}
+    "Shared/Documentation/templates.md": (2, 0), "Shared/Documentation/operating.md": (5, 2), "README.md": (8, 5)}
 SETTINGS = {"webhooks-allow-http": "true", "webhooks-allowed-hosts": "127.0.0.0/8"}
 BLOCK = re.compile(r"^```(\S*)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
