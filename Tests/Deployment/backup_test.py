@@ -76,6 +76,17 @@ class Workload:
         assert result(cluster, self.long) == self.bytes
 
 
+def copy_objects(source, target):
+    """Copies the directory of objects, which may change meanwhile, after the database. Without objects there is none."""
+    name = "gateway.journal.objects"
+    for path in pathlib.Path(source, name).rglob("*"):
+        copied = pathlib.Path(target, name, path.relative_to(pathlib.Path(source, name)))
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # deleted in between
+            if path.is_file():
+                shutil.copy(path, copied)
+
+
 @contextlib.contextmanager
 def restored(place):
     """A cluster that begins with what `place` puts into its folder."""
@@ -91,9 +102,14 @@ def test_a_copy_by_sqlite_while_the_gateway_runs():
         with Cluster(BINARIES, NANO) as cluster:
             workload = Workload(cluster)
             subprocess.run(["sqlite3", cluster.folder / "gateway.journal", f".backup '{backup}'"], check=True, timeout=60)
+            copy_objects(cluster.folder, folder)
             assert job(cluster, workload.long)["status"] == "running", "the backup took longer than the job"
             workload.finish(cluster)
-        with restored(lambda cluster: shutil.copy(backup, cluster.folder / "gateway.journal")) as cluster:
+        def place(cluster):
+            shutil.copy(backup, cluster.folder / "gateway.journal")
+            copy_objects(folder, cluster.folder)
+
+        with restored(place) as cluster:
             workload.check(cluster)
 
 
@@ -106,7 +122,9 @@ def test_a_snapshot_of_the_volume():
             files = list(cluster.folder.glob("gateway.journal*"))
             assert len(files) > 1, "the log of the database is a part of it"
             for path in files:
-                shutil.copy(path, folder)
+                if path.is_file():
+                    shutil.copy(path, folder)
+            copy_objects(cluster.folder, folder)
             cluster.processes["gateway"].send_signal(signal.SIGCONT)
             workload.finish(cluster)
         with restored(lambda cluster: shutil.copytree(folder, cluster.folder, dirs_exist_ok=True)) as cluster:
