@@ -74,6 +74,13 @@ def test_settings_are_those_of_the_executables():
         check_settings(program, {key: re.sub("%[tSC]", "/run", value) for key, value in values.items()}, path.name)
 
 
+def test_the_migration_is_a_command():
+    command = pod(of_kind(render("replicas"), "Job")[0])["containers"][0]["command"]
+    assert command[0] == "qwen-image" and command[-1] == "$(QWEN_IMAGE_JOURNAL_URL)"
+    result = run(BINARIES / command[0], *command[1:-1], "--help")
+    assert result.returncode == 0 and f"USAGE: {' '.join(command[:-1])} " in result.stdout, f"{command}: {result.stdout[:200]}"
+
+
 def filled(text):
     """A compose file with its variables replaced by their defaults, or by a word where they have none."""
     return re.sub(r"\$\{\w+(:-([^}]*)|:\?[^}]*)\}", lambda match: match[2] if match[2] is not None else "something", text)
@@ -227,7 +234,8 @@ MISTAKES = {
     "its selector does not match": lambda o: labels(first(o, "Deployment", "denoiser")).update({"app.kubernetes.io/component": "x"}),
     "but mounts": lambda o: main_container(o, "denoiser")["volumeMounts"].append({"name": "x", "mountPath": "/x"}),
     "there is no PersistentVolumeClaim": lambda o: o.remove(first(o, "PersistentVolumeClaim", "model")),
-    "no key passwort": lambda o: main_container(o, "gateway")["env"][0]["valueFrom"]["secretKeyRef"].update(key="passwort"),
+    "no key passwort": lambda o: pod(first(o, "Job", "journal-migration"))["containers"][0]["env"][0]["valueFrom"]["secretKeyRef"].update(
+        key="passwort"),
     "no node can be drained": lambda o: first(o, "PodDisruptionBudget", "gateway")["spec"].update(minAvailable=3),
     "readOnlyRootFilesystem": lambda o: main_container(o, "vae-decoder")["securityContext"].update(readOnlyRootFilesystem=False),
     "has a token": lambda o: pod(first(o, "Deployment", "gateway")).pop("automountServiceAccountToken"),
