@@ -102,6 +102,8 @@ build_image() {
 
 test_start() {
   check "the compose file is right" compose config --quiet
+  check "so is that of several gateways" \
+    docker compose -f compose/compose.yaml -f compose/replicas.yaml --profile postgres config --quiet
   check "all services start" up
   for service in gateway text-encoder vae-encoder denoiser vae-decoder; do check "$service is healthy" is_healthy "$service"; done
   check "a request gives the bytes that one process gives" draws_the_same 1 --prompt "a red star on a white background"

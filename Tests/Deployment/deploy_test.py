@@ -4,7 +4,7 @@ those of the executables, and a mistake in any of it is found.
 
     deploy_test.py [DIRECTORY OF THE EXECUTABLES]
 
-Needs kubectl (Debian's kubernetes-client) and systemd-analyze.
+Needs kubectl (Debian's kubernetes-client), systemd-analyze and haproxy.
 """
 
 import copy
@@ -72,6 +72,24 @@ def test_settings_are_those_of_the_executables():
         program = re.search(r"^ExecStart=/usr/local/bin/(\S+)$", path.read_text(), re.MULTILINE)[1]
         values = dict(re.findall(r"^Environment=(\w+)=(.*)$", path.read_text(), re.MULTILINE))
         check_settings(program, {key: re.sub("%[tSC]", "/run", value) for key, value in values.items()}, path.name)
+
+
+class ComposeLoader(yaml.SafeLoader):
+    """Reads compose files, whose tags say how one changes another."""
+
+
+ComposeLoader.add_constructor("!reset", lambda *_: None)
+ComposeLoader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+
+
+def test_compose_and_its_load_balancer():
+    base, over = (yaml.load(filled((ROOT / "compose" / name).read_text()), ComposeLoader)["services"] for name in ("compose.yaml", "replicas.yaml"))
+    for name in ("gateway", *STAGES):
+        check_settings(name, {key: str(value) for key, value in base[name]["environment"].items()}, f"compose.yaml: {name}")
+    values = {**base["gateway"]["environment"], **over["gateway"]["environment"]}
+    check_settings("gateway", {key: str(value) for key, value in values.items() if value is not None}, "replicas.yaml: gateway")
+    result = run("haproxy", "-c", "-f", ROOT / "compose/haproxy.cfg")
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_migration_is_a_command():
