@@ -147,9 +147,9 @@ class Database:
 
     def __enter__(self):
         data = self.folder / "data"
-        self.command("initdb", "--auth=trust", "--username=qwen_image", "--no-sync", data)
+        self.command("initdb", "--auth=trust", "--encoding=UTF8", "--username=qwen_image", "--no-sync", data)
         self.command("pg_ctl", "start", "--wait", "--pgdata", data, "--log", self.folder / "log",
-                     "--options", f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync=off")
+                     "--options", f"-c listen_addresses= -c unix_socket_directories={self.folder}")
         return self
 
     def __exit__(self, *_):

@@ -94,9 +94,12 @@ def test_compose_and_its_load_balancer():
 
 def test_the_migration_is_a_command():
     command = pod(of_kind(render("replicas"), "Job")[0])["containers"][0]["command"]
-    assert command[0] == "qwen-image" and command[-1] == "$(QWEN_IMAGE_JOURNAL_URL)"
-    result = run(BINARIES / command[0], *command[1:-1], "--help")
-    assert result.returncode == 0 and f"USAGE: {' '.join(command[:-1])} " in result.stdout, f"{command}: {result.stdout[:200]}"
+    result = run(BINARIES / command[0], *command[1:3], "--help")
+    assert result.returncode == 0 and f"USAGE: {' '.join(command[:3])} " in result.stdout, f"{command}: {result.stdout[:200]}"
+    values = settings(render("replicas"), of_kind(render("replicas"), "Job")[0])
+    for option, value in zip(command[3::2], command[4::2], strict=True):
+        assert option in result.stdout, option
+        assert value.startswith("$(") and value[2:-1] in values, value
 
 
 def filled(text):
@@ -252,8 +255,8 @@ MISTAKES = {
     "its selector does not match": lambda o: labels(first(o, "Deployment", "denoiser")).update({"app.kubernetes.io/component": "x"}),
     "but mounts": lambda o: main_container(o, "denoiser")["volumeMounts"].append({"name": "x", "mountPath": "/x"}),
     "there is no PersistentVolumeClaim": lambda o: o.remove(first(o, "PersistentVolumeClaim", "model")),
-    "no key passwort": lambda o: pod(first(o, "Job", "journal-migration"))["containers"][0]["env"][0]["valueFrom"]["secretKeyRef"].update(
-        key="passwort"),
+    "no key passwort": lambda o: main_container(o, "gateway").update(
+        env=[{"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": {"name": "postgresql", "key": "passwort"}}}]),
     "no node can be drained": lambda o: first(o, "PodDisruptionBudget", "gateway")["spec"].update(minAvailable=3),
     "readOnlyRootFilesystem": lambda o: main_container(o, "vae-decoder")["securityContext"].update(readOnlyRootFilesystem=False),
     "has a token": lambda o: pod(first(o, "Deployment", "gateway")).pop("automountServiceAccountToken"),
