@@ -74,4 +74,7 @@ public enum ScheduleName: String, Sendable, Hashable, Codable, CaseIterable {
   case sgmUniform = "sgm_uniform"
   /// Evenly spaced.
   case linear
+  /// Evenly spaced, by the shift that the Lightning distillations of the model were trained with, and not stretched to
+  /// a terminal level.
+  case lightning
 }

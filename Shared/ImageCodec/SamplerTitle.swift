@@ -7,7 +7,7 @@ public enum SamplerTitle {
   ]
   /// Titles of schedules.
   public static let schedules = [
-    "simple": "Simple", "beta": "Beta", "sgm_uniform": "SGM Uniform", "linear": "Linear",
+    "simple": "Simple", "beta": "Beta", "sgm_uniform": "SGM Uniform", "linear": "Linear", "lightning": "Lightning",
   ]
 
   /// The title of a sampler; nil is Euler's method.

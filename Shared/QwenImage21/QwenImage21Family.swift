@@ -30,6 +30,8 @@ public struct QwenImage21Family: ModelFamily {
 
   /// The velocities are combined as they come, and only where a request asks for guidance.
   public var guidance: Guidance { .plain }
+  /// Lightning distillations of it were trained with its own shift.
+  public var lightningShift: Double? { nil }
 
   /// Reads the configurations.
   public init(contentsOf url: URL, index: ModelIndex) throws(ConfigurationError) {

@@ -33,7 +33,7 @@ NANO = ROOT / "compose/models/nano-qwen-image"
 INPUTS = TINY / "inputs"
 
 SAMPLERS = ["Euler", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "ER SDE", "RES Multistep", "UniPC"]
-SCHEDULERS = ["automatic", "simple", "beta", "sgm_uniform", "linear"]
+SCHEDULERS = ["automatic", "simple", "beta", "sgm_uniform", "linear", "lightning"]
 
 
 def call(cluster, method, path, body=None, auth=None, timeout=300):

@@ -89,6 +89,27 @@ import Testing
     }
   }
 
+  /// The shift of 3 and no terminal level, whatever the image's size: as the scheduler that the Lightning distillations
+  /// are published with, whose levels for 4 steps are 3s / (1 + 2s).
+  @Test func levelsOfLightning() throws {
+    let choice = SamplingChoice(schedule: .lightning)
+    #expect(choice.levels(steps: 4) == nil)
+    for tokens in [16, 4096, 20_000] {
+      let schedule = try FlowMatchSchedule(
+        configuration: choice.configuration(.published), steps: 4, imageTokens: tokens)
+      for (found, expected) in zip(schedule.sigmas, [1, 0.9, 0.75, 0.5, 0] as [Float]) {
+        #expect(abs(found - expected) < 1e-6)
+      }
+    }
+    var own = SchedulerConfiguration.published
+    (own.lightningShift, own.sampleSigmas) = (nil, [1, 0.5])
+    let schedule = try FlowMatchSchedule(configuration: choice.configuration(own), steps: 4, imageTokens: 4096)
+    var unstretched = SchedulerConfiguration.published
+    unstretched.shiftTerminal = nil
+    #expect(try schedule == FlowMatchSchedule(configuration: unstretched, steps: 4, imageTokens: 4096))
+    #expect(SamplingChoice(schedule: .linear).configuration(own) == own)
+  }
+
   /// Any number of steps gives as many levels, which fall.
   @Test(arguments: ScheduleName.allCases) func levelsFall(_ name: ScheduleName) throws {
     for steps in [1, 2, 9, 137, 150, 200, 999, 1000] {

@@ -51,6 +51,7 @@ struct DenoisingCase: CustomTestStringConvertible {
     var scheduler = try SchedulerConfiguration(
       contentsOf: checkpoint.appending(path: "scheduler/scheduler_config.json"))
     scheduler.sampleSigmas = try ModelIndex(contentsOf: checkpoint.appending(path: "model_index.json")).sampleSigmas()
+    scheduler.lightningShift = nil
     return scheduler
   }
 

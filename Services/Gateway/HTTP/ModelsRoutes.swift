@@ -49,6 +49,8 @@ struct ModelsRoutes: Sendable {
     var enhancePrompt: Bool
     /// The adapters that requests may name, by their names.
     var loras: [AdapterItem] = []
+    /// Values that belong together, for distilled models and adapters.
+    var presets: [ModelPreset] = []
     /// Whether the denoisers serve step caches.
     var stepCaches: Bool
     /// The steps of a distilled model's schedule, whatever a request asks for.
@@ -96,6 +98,7 @@ struct ModelsRoutes: Sendable {
         card, created: catalog.createdUnix(id), ready: catalog.readyPipelines(of: card, status),
         enhancesPrompts: dispatcher.enhancesPrompts)
       model.loras = await dispatcher.adapters(of: card.model).entries.map { AdapterItem($0) }
+      model.presets = ModelPreset.presets(of: card, adapters: model.loras.map(\.name))
       models.append(model)
     }
     // Clients look there for the name that they are going to use.

@@ -33,6 +33,7 @@ public struct ModelDirectory: Sendable {
     var scheduler = try SchedulerConfiguration(contentsOf: base.appending(path: "scheduler/scheduler_config.json"))
     scheduler.shiftRule = self.family.shiftRule
     scheduler.sampleSigmas = self.family.sampleSigmas
+    scheduler.lightningShift = self.family.lightningShift
     self.scheduler = scheduler
   }
 

@@ -41,6 +41,13 @@ public struct SchedulerConfiguration: Sendable, Equatable, Codable {
   /// distilled model was trained for. `model_index.json` has them; nil: the levels are evenly spaced.
   public var sampleSigmas: [Double]?
 
+  /// The constant shift `mu` that Lightning distillations were trained with; nil: the model's own. No file says it: the
+  /// family does.
+  public var lightningShift: Double? = Self.publishedLightningShift
+
+  /// ln 3, in the distillations of Qwen-Image.
+  static let publishedLightningShift = 1.0986122886681098
+
   /// What a file says: the fields of the fingerprint.
   private enum CodingKeys: CodingKey {
     case baseImageSeqLen, maxImageSeqLen, baseShift, maxShift, shift, shiftTerminal, numTrainTimesteps, timeShiftType
@@ -53,13 +60,15 @@ public struct SchedulerConfiguration: Sendable, Equatable, Codable {
     numTrainTimesteps: 1000,
     timeShiftType: .exponential, useDynamicShifting: true)
 
-  /// This schedule as the 4- and 8-step Lightning distillations are sampled: a constant shift of ln 3 and no terminal
-  /// stretch.
+  /// This schedule as the 4- and 8-step Lightning distillations are sampled: with ``lightningShift``, evenly spaced,
+  /// and without a terminal stretch.
   public var lightning: SchedulerConfiguration {
     var configuration = self
-    configuration.baseShift = 1.0986122886681098
-    configuration.maxShift = configuration.baseShift
-    configuration.shiftTerminal = nil
+    if let shift = lightningShift {
+      (configuration.baseShift, configuration.maxShift) = (shift, shift)
+      (configuration.shiftRule, configuration.useDynamicShifting) = (.line, true)
+    }
+    (configuration.shiftTerminal, configuration.sampleSigmas) = (nil, nil)
     return configuration
   }
 

@@ -32,6 +32,8 @@ public protocol ModelFamily: Sendable {
   var guidance: Guidance { get }
   /// How the shift of the noise schedule follows from the image size.
   var shiftRule: SchedulerConfiguration.ShiftRule { get }
+  /// The constant shift that Lightning distillations of the model were trained with; nil: the model's own.
+  var lightningShift: Double? { get }
   /// Noise levels that fix the schedule of a distilled model; nil: they are evenly spaced.
   var sampleSigmas: [Double]? { get }
   /// What the model takes and what it does when a request leaves something open, as documented by the family's authors.
@@ -78,6 +80,8 @@ extension ModelFamily {
   public static var tokenizerFolder: String { ModelComponent.tokenizer.rawValue }
   /// The line that the scheduler's configuration describes.
   public var shiftRule: SchedulerConfiguration.ShiftRule { .line }
+  /// That of the distillations of Qwen-Image.
+  public var lightningShift: Double? { SchedulerConfiguration.publishedLightningShift }
   /// None.
   public static var syntheticReleases: [String] { [] }
   /// Those of the first release.

@@ -184,7 +184,8 @@ struct PipelineRun {
   func schedule() throws(PipelineError) -> FlowMatchSchedule {
     do {
       return try FlowMatchSchedule(
-        configuration: model.scheduler, steps: request.steps, imageTokens: grid.tokenCount,
+        configuration: request.sampling.configuration(model.scheduler), steps: request.steps,
+        imageTokens: grid.tokenCount,
         levels: request.sigmas ?? request.sampling.levels(steps: request.steps))
     } catch {
       throw .invalidRequest(field: "steps", reason: "cannot be scheduled: \(error)")

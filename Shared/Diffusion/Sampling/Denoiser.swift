@@ -157,7 +157,8 @@ extension FlowMatchSchedule {
     try input.sampling.check(steps: input.steps, hasLevels: input.sigmas != nil)
     do {
       try self.init(
-        configuration: configuration, steps: input.steps, imageTokens: input.grid.tokenCount,
+        configuration: input.sampling.configuration(configuration), steps: input.steps,
+        imageTokens: input.grid.tokenCount,
         levels: input.sigmas ?? input.sampling.levels(steps: input.steps))
     } catch {
       let field = if case .levelOutOfRange = error { "sigmas" } else { "steps" }

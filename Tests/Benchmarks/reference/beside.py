@@ -7,6 +7,8 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 # A torch process holds the module in fp32, for the errors and its times; bf16 is measured there too.
 BLOCK_MODES = {"own": ["bf16", "int8", "q4", "fp32"], "openvino": ["bf16", "int8", "int4", "fp32"], "torch": ["bf16", "fp32"]}
+DECODER_MODES = {"own": ["fp32"], "openvino": ["bf16", "fp32"], "torch": ["bf16", "fp32"]}
+DECODER_SIDES = 256, 512
 NAMES = {"own": "this project", "openvino": "OpenVINO", "torch": "torch"}
 # What a mode is compared with: OpenVINO's of the same kind.
 COUNTERPARTS = {"bf16": "bf16", "int8": "int8", "q4": "int4", "fp32": "fp32"}
@@ -14,13 +16,20 @@ SAMPLE_SECONDS = 0.2
 
 
 def openvino(bench, side_type):
-    """A block of the first family, in OpenVINO, torch and this project."""
+    """A block and the decoder of the first family, in OpenVINO, torch and this project."""
+    run(bench, side_type, "MMDiT block, 1024 image + 128 text tokens", "block", 1024, BLOCK_MODES)
+    for size in DECODER_SIDES:
+        run(bench, side_type, f"VAE decode {size}²", "vae", size, DECODER_MODES)
+
+
+def run(bench, side_type, title, kind, size, modes):
+    """Processes of their own for each case: the memory of those before does not count."""
     sides = {"own": bench.own()}
     try:
         for name, script in (("openvino", "openvino_worker.py"), ("torch", "worker.py")):
             sides[name] = side_type(NAMES[name], [sys.executable, HERE / script], bench.options.threads)
         bench.facts.update(sides["openvino"].about)
-        measure(bench, "MMDiT block, 1024 image + 128 text tokens", "block", 1024, sides, BLOCK_MODES)
+        measure(bench, title, kind, size, sides, modes)
     finally:
         for side in sides.values():
             side.__exit__()

@@ -19,7 +19,7 @@ Groups:
     vae21, vae_encode21                 the autoencoder of Qwen-Image-2.1
     pipeline, pipeline21                whole images of small checkpoints
     http                                the cluster against one process
-    openvino                            a block of the MMDiT in OpenVINO; only where it is named by --only
+    openvino                            a block of the MMDiT and the VAE's decoder in OpenVINO; only where it is named by --only
 """
 import argparse
 import datetime

@@ -3,7 +3,7 @@
 
     openvino_worker.py [--threads N]        needs the packages of requirements-openvino.txt
 
-Kind: block. Precisions: fp32; bf16 (the inference precision hint); int8 (8-bit weights by NNCF, one scale per row, which
+Kinds: block, vae. Precisions: fp32; bf16 (the inference precision hint); int8 (8-bit weights by NNCF, one scale per row, which
 OpenVINO multiplies by activations that it quantises as they arrive, where it can); int4 (4-bit weights by NNCF, symmetric, one
 scale per 32 inputs, multiplied by such activations too).
 """
@@ -40,7 +40,24 @@ class Block(torch.nn.Module):
         return self.block(**{**self.keywords, "hidden_states": image, "encoder_hidden_states": text})[1]
 
 
-MODULES = {"block": Block}
+class Decoder(torch.nn.Module):
+    """The decoder of the autoencoder as a function of latents."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.vae = reference.make_vae()
+        for module in self.vae.modules():
+            # Twice the size, both give the same; converters know this one only.
+            if getattr(module, "mode", None) == "nearest-exact":
+                module.mode = "nearest"
+        self.inputs = (reference.latents_of(self.vae, size, 8),)
+
+    def forward(self, latents):
+        # [1, 3, 1, H, W] → [H, W, 3], as this project has it.
+        return self.vae.decode(latents, return_dict=False)[0][0, :, 0].permute(1, 2, 0)
+
+
+MODULES = {"block": Block, "vae": Decoder}
 
 
 def rotated(x, frequencies, use_real=True, use_real_unbind_dim=-1):

@@ -145,11 +145,15 @@ def vision(size, dtype):
     return run
 
 
-def decoded(name, make, size, downscale, dtype):
-    model = WEIGHTS.get(name, make, dtype)
+def latents_of(model, size, downscale):
     mean, std = statistics(model)
     channels, side = mean.shape[1], size // downscale
-    z = (uniforms("input.latents", 1, channels, 1, side, side) * std + mean).to(dtype)
+    return uniforms("input.latents", 1, channels, 1, side, side) * std + mean
+
+
+def decoded(name, make, size, downscale, dtype):
+    model = WEIGHTS.get(name, make, dtype)
+    z = latents_of(model, size, downscale).to(dtype)
     # [1, 3 or 4, 1, H, W] → [H, W, 3 or 4], as this project has it.
     return lambda: model.decode(z, return_dict=False)[0][0, :, 0].permute(1, 2, 0)
 

@@ -1,7 +1,7 @@
 // Values that are filled in at once: sizes and speeds of the chosen model, and presets of one's own, kept in this browser.
 
 import { find, make, setText } from "./dom.js"
-import { fill, plainSize } from "./form.js"
+import { fill, lorasText, plainSize } from "./form.js"
 import { language, onLanguage, t } from "./i18n.js"
 import { keepSetting, recallSetting } from "./settings.js"
 
@@ -24,8 +24,21 @@ export function ratioOf({ width, height }) {
   return off(best) <= TOLERANCE ? best : undefined
 }
 
-// Steps and guidance that a model's card speaks for; empty texts stand for the model's own.
-export function speedsOf({ schedule_steps: fixed, defaults }) {
+// What a model's card speaks for; empty texts stand for the model's own.
+export function speedsOf(model) {
+  const speeds = ownSpeedsOf(model), distilled = (model.presets ?? []).filter(({ loras }) => loras.length)
+  if (!distilled.length) return speeds
+  return [
+    ...speeds.map((speed) => ({ ...speed, schedule: "", loras: "" })),
+    ...distilled.map(({ title, steps, true_cfg_scale: guidance, schedule = "", loras }) => ({
+      name: "preset.lightning", count: steps, detail: title.split(" · ").slice(2).join(" · "), steps: `${steps}`,
+      guidance: `${guidance}`, schedule, loras: lorasText(loras),
+    })),
+  ]
+}
+
+// Steps and guidance without adapters.
+function ownSpeedsOf({ schedule_steps: fixed, defaults }) {
   if (fixed) return [{ name: "preset.turbo", count: fixed, steps: "", guidance: "" }]
   // A model whose own values are a few steps without guidance was distilled.
   if (defaults.steps <= 8 && defaults.true_cfg_scale <= 1) {
@@ -74,8 +87,9 @@ export class Presets {
     return chip
   }
 
-  speedChip({ name, count, steps, guidance }) {
-    const chip = this.chip({ steps, true_cfg_scale: guidance }, t(name, { count }))
+  speedChip({ name, count, detail, steps, guidance, ...others }) {
+    const text = [t(name, { count }), detail].filter(Boolean).join(" · ")
+    const chip = this.chip({ steps, true_cfg_scale: guidance, ...others }, text)
     chip.title = t(`${name}.title`, { count })
     return chip
   }

@@ -8,7 +8,7 @@ const SAMPLERS = {
   euler: "Euler", heun: "Heun", dpmpp_2m: "DPM++ 2M", dpmpp_2m_sde: "DPM++ 2M SDE", er_sde: "ER SDE",
   res_multistep: "RES Multistep", unipc: "UniPC",
 }
-const SCHEDULES = { simple: "Simple", beta: "Beta", sgm_uniform: "SGM Uniform", linear: "Linear" }
+const SCHEDULES = { simple: "Simple", beta: "Beta", sgm_uniform: "SGM Uniform", linear: "Linear", lightning: "Lightning" }
 
 // What people call them; nothing when there is none.
 export const samplerTitle = (name) => (name ? (SAMPLERS[name] ?? name) : "")

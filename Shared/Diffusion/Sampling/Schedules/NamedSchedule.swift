@@ -13,7 +13,7 @@ extension ScheduleName {
   public func levels(steps: Int) -> [Double] {
     let count = Double(steps), grid = Self.trainingLevels
     switch self {
-    case .linear: return (0..<steps).map { 1 - Double($0) / count }
+    case .linear, .lightning: return (0..<steps).map { 1 - Double($0) / count }
     case .simple:
       let spacing = Double(grid) / count
       return (0..<steps).map { Double(grid - Int(Double($0) * spacing)) / Double(grid) }
@@ -31,9 +31,16 @@ extension ScheduleName {
 }
 
 extension SamplingChoice {
-  /// The levels of the schedule that is asked for by name; nil: none is, or there is no such number of steps.
-  func levels(steps: Int) -> [Double]? {
-    FlowMatchSchedule.stepLimit.contains(steps) ? schedule?.levels(steps: steps) : nil
+  /// The levels of the schedule that is asked for by name; nil: they are those of the configuration, or there is no
+  /// such number of steps.
+  package func levels(steps: Int) -> [Double]? {
+    guard FlowMatchSchedule.stepLimit.contains(steps), schedule != .lightning else { return nil }
+    return schedule?.levels(steps: steps)
+  }
+
+  /// The configuration by which the schedule is made.
+  package func configuration(_ model: SchedulerConfiguration) -> SchedulerConfiguration {
+    schedule == .lightning ? model.lightning : model
   }
 
   /// Checks what does not fit together.
