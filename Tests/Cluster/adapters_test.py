@@ -134,6 +134,21 @@ def test_same_bytes_as_one_process():
         assert result.returncode == 0 and through.read_bytes() == first, result.stderr
 
 
+def test_presets_of_distillations():
+    with Cluster(BINARIES, NANO) as cluster:
+        folder = directory(cluster, **{"style": 1, "Qwen-Image-Lightning-4steps-V2.0": 2})
+        cluster.start("denoiser", settings={"adapters-directory": folder})
+        cluster.wait(lambda: len(names(cluster)) == 2, "both adapters listed")
+        (preset,) = cluster.get("/v1/models")[1]["data"][0]["presets"]
+        assert (preset["name"], preset["title"]) == ("lightning-4-v2.0", "Lightning · 4 steps · V2.0"), preset
+        # Sent as it is, it is the image of one process with the same schedule, which is not the model's own.
+        fields = {name: preset[name] for name in ("steps", "true_cfg_scale", "schedule", "loras")}
+        file = folder / "Qwen-Image-Lightning-4steps-V2.0.safetensors"
+        found = image(cluster, seed=1, **fields)
+        assert found == local(cluster, file, seed=1, schedule="lightning", true_cfg_scale=1)
+        assert found != image(cluster, seed=1, **{**fields, "schedule": None})
+
+
 def test_what_there_is_not_is_refused():
     with Cluster(BINARIES, NANO) as cluster:
         status, answer = post(cluster, "/v1/jobs", {"prompt": "x", "loras": [{"name": "style"}]})

@@ -231,6 +231,15 @@ def test_adapters_are_named_and_come_back(page, cluster):
     expect(page.locator("#loras-about")).to_contain_text("There are style.")
     drop(page, alone)
     expect(page.locator("#restored")).to_contain_text("or are others now: style")
+    # A distillation is offered with all that belongs to it, and taken out again.
+    add(folder, "Qwen-Image-Lightning-4steps-V2.0", lora(3))
+    chip = page.locator("#speed-presets .chip", has_text="Lightning · 4 steps · V2.0")
+    chip.click()
+    filled = values(page, "loras", "schedule", "steps", "true_cfg_scale")
+    assert filled == ["Qwen-Image-Lightning-4steps-V2.0:1", "lightning", "4", "1"], filled
+    expect(chip).to_have_attribute("aria-pressed", "true")
+    chip.click()
+    assert values(page, "loras", "schedule", "steps", "true_cfg_scale") == ["", "", "", ""]
     cluster.stop(name)
     page.fill("[name=loras]", "")
 
@@ -240,7 +249,7 @@ def test_samplers_are_chosen_and_come_back(page, cluster):
     page.locator("#sampling summary").click()
     names = ["Euler", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "ER SDE", "RES Multistep", "UniPC"]
     expect(page.locator("[name=sampler] option")).to_have_text(["the model's own", *names])
-    expect(page.locator("[name=schedule] option")).to_have_text(["the model's own", "Simple", "Beta", "SGM Uniform", "Linear"])
+    expect(page.locator("[name=schedule] option")).to_have_text(["the model's own", "Simple", "Beta", "SGM Uniform", "Linear", "Lightning"])
     page.select_option("[name=sampler]", "unipc")
     page.select_option("[name=schedule]", "beta")
     page.fill("[name=cfg_steps]", "2")
