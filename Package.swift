@@ -140,8 +140,9 @@ let package = Package(
     shared(
       "TraceExport",
       ["HTTPClient", "Observability", "Settings", .logging, .metrics, .serviceLifecycle, .tracing]),
-    shared("Scheduling", ["ClusterCore", .orderedCollections]),
+    shared("Scheduling", ["ClusterCore", .heap, .orderedCollections]),
     shared("Journal", ["ClusterCore", "CZlib", .grdb]),
+    shared("PostgreSQLJournal", ["ClusterCore", "CPostgreSQL", "Journal"]),
     shared("Objects", ["HTTPClient", "Hashing", "ClusterCore", "Journal"]),
     shared("AccessKeys", ["Hashing"]),
     shared("Provenance", ["COpenSSL", "CZlib", "Hashing", "ImageCodec"]),
@@ -174,9 +175,10 @@ let package = Package(
       name: "Gateway",
       dependencies: [
         "AccessKeys", "ClusterCore", "GatewayAPI", "GatewayDispatch", "GatewayPipelines", "HTTPClient", "Hashing",
-        "ImageCodec", "Journal", "Observability", "Provenance", "Scheduling", "Settings", "StrictJSON", "Templates",
-        "TraceExport", "Transport", "Wire", .asyncAlgorithms, .httpTypes, .hummingbird, .hummingbirdCore, .logging,
-        .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioHTTPTypesHTTP1, .serviceLifecycle, .tracing, .unixSignals,
+        "ImageCodec", "Journal", "Objects", "Observability", "PostgreSQLJournal", "Provenance", "Scheduling",
+        "Settings", "StrictJSON", "Templates", "TraceExport", "Transport", "Wire", .asyncAlgorithms, .httpTypes,
+        .hummingbird, .hummingbirdCore, .logging, .metrics, .nioCore, .nioHTTP1, .nioHTTPTypes, .nioHTTPTypesHTTP1,
+        .serviceLifecycle, .tracing, .unixSignals,
       ],
       path: "Services/Gateway/HTTP",
       resources: (["openapi.yaml"]
@@ -218,8 +220,8 @@ let package = Package(
       "QwenImageCLI",
       [
         "AccessKeys", "ClusterCore", "Diffusion", "HTTPClient", "Hashing", "ImageCodec", "Journal", "Kernels", "MCP",
-        "ModelRegistry", "Objects", "PostgreSQLJournal", "Provenance", "Settings", "StrictJSON", "Templates", "TensorCore",
-        "Transport", "Weights",
+        "ModelRegistry", "Objects", "PostgreSQLJournal", "Provenance", "Settings", "StrictJSON", "Templates",
+        "TensorCore", "Transport", "Weights",
         .argumentParser, .httpTypes, .hummingbird, .hummingbirdCore, .logging, .nioCore, .serviceLifecycle,
       ]),
 
@@ -263,7 +265,7 @@ let package = Package(
     test("HTTPClient", ["HTTPClient"]),
     test(
       "ImageCodec", ["ImageCodec", "Hashing", "TensorCore", "Weights", "CZlib"], resources: [.copy("Golden")]),
-    test("Journal", ["ClusterCore", "Journal", "PostgreSQLJournal", "TestSupport", .grdb]),
+    test("Journal", ["ClusterCore", "Journal", "Objects", "PostgreSQLJournal", "TestSupport", .grdb]),
     test("Kernels", ["CKernelModels", "Kernels", "TensorCore"]),
     test("MCP", ["MCP", "StrictJSON", "TestSupport"]),
     test("Objects", ["ClusterCore", "HTTPClient", "Hashing", "Journal", "Objects", "TestSupport", .grdb]),

@@ -16,8 +16,9 @@ cd "$(dirname "$0")/.."
 suites=()
 for folder in Tests/*Tests; do suites+=("$(basename "$folder")"); done
 scripts=(
-  scripts reader quickstart cluster jobs templates images adapters families step-caches provenance content-filter enhancement assistance
-  openapi a1111 mcp prompts deploy backup docs page page-families page-images page-form page-gallery page-access docc arm64 faults containers
+  scripts reader quickstart cluster jobs templates images adapters families step-caches provenance content-filter enhancement assistance monitoring
+  openapi a1111 mcp prompts objects deploy backup docs page page-families page-images page-form page-gallery page-access docc arm64 faults replicas
+  containers
 )
 fuzz_seconds=
 chosen=()
@@ -135,8 +136,9 @@ fi
 part a1111 3600 "$python" Tests/Cluster/a1111_test.py "$bin"
 part mcp 3600 "$python" Tests/Cluster/mcp_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
+if is_chosen objects; then part objects 1200 "$python" Tests/Cluster/objects_test.py "$bin" "$QWEN_IMAGE_TEST_S3_PYTHON"; fi
 if is_chosen deploy; then
-  ./compose/install-packages.sh --only haproxy kubernetes-client systemd
+  ./compose/install-packages.sh --only haproxy 'kubernetes-client|kubectl' systemd
   part deploy 600 "$(Tests/Support/python.sh Tests/Deployment/requirements.txt)" Tests/Deployment/deploy_test.py "$bin"
 fi
 if is_chosen backup; then

@@ -93,6 +93,24 @@ public struct StageConfiguration: SettingGroup {
       "most bytes of adapters that are kept in memory, ready for the next image")
   }
 
+  private mutating func readGateways(_ reader: inout SettingReader) async {
+    gateways = await reader.list(
+      "worker.gateways", gateways,
+      "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas; "
+        + "a name with several addresses is one gateway at each")
+    resolveInterval = await reader.seconds(
+      "worker.resolveSeconds", resolveInterval, in: 1...3600,
+      "how often the addresses of gateways' names are looked at, besides when a gateway is lost")
+    orphanTimeout = await reader.seconds(
+      "worker.orphanTimeoutSeconds", orphanTimeout, in: 0...86_400,
+      "how long tasks of a lost gateway are kept, beyond its lease, for it or for one that takes its jobs over")
+    secretKeyFile = await reader.text("worker.secretKeyFile", secretKeyFile, "file with this worker's CURVE key pair")
+    gatewayKeyFile = await reader.text(
+      "worker.gatewayKeyFile", gatewayKeyFile, "file with the gateways' CURVE public key")
+    allowsPlaintext = await reader.flag(
+      "worker.allowPlaintext", allowsPlaintext, "talk to gateways on other machines without encryption")
+  }
+
   /// Reads every setting; what is wrong is collected in `reader`.
   public mutating func read(_ reader: inout SettingReader) async {
     modelDirectory = await reader.text("model.directory", modelDirectory, "checkpoint in diffusers layout")
@@ -115,21 +133,7 @@ public struct StageConfiguration: SettingGroup {
     )
     threads = await reader.integer(
       "compute.threads", threads, in: 0...4096, "compute threads; 0: one per processor that the worker may use")
-    gateways = await reader.list(
-      "worker.gateways", gateways,
-      "the gateways to serve: tcp://HOST:PORT or ipc://PATH, separated by commas; "
-        + "a name with several addresses is one gateway at each")
-    resolveInterval = await reader.seconds(
-      "worker.resolveSeconds", resolveInterval, in: 1...3600,
-      "how often the addresses of gateways' names are looked at, besides when a gateway is lost")
-    orphanTimeout = await reader.seconds(
-      "worker.orphanTimeoutSeconds", orphanTimeout, in: 0...86_400,
-      "how long tasks of a lost gateway are kept, beyond its lease, for it or for one that takes its jobs over")
-    secretKeyFile = await reader.text("worker.secretKeyFile", secretKeyFile, "file with this worker's CURVE key pair")
-    gatewayKeyFile = await reader.text(
-      "worker.gatewayKeyFile", gatewayKeyFile, "file with the gateways' CURVE public key")
-    allowsPlaintext = await reader.flag(
-      "worker.allowPlaintext", allowsPlaintext, "talk to gateways on other machines without encryption")
+    await readGateways(&reader)
     credits = await reader.integer(
       "worker.credits", credits, in: 0...1024, "tasks at a time; 0: as many as the stage computes together")
     batch.maxItems = await reader.integer(

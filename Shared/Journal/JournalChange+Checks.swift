@@ -44,7 +44,8 @@ extension JournalChange {
       try Self.check("the number of images", job.imageCount, ValueLimits.maxImages)
       try Self.check("the number of images to begin with", job.inputs.count, ValueLimits.maxInputs)
       for input in job.inputs {
-        try Self.check("an image to begin with", input.bytes.count, ValueLimits.maxPayloadBytes)
+        try Self.check("an image to begin with", input.byteCount, ValueLimits.maxPayloadBytes)
+        try Self.check("the name of an object", input.object?.name.utf8.count ?? 0, StoredObject.maxNameBytes)
         try Self.check("an image's digest", input.digest.utf8.count, ValueLimits.maxNameBytes)
       }
       if let key = job.key { try Self.check("the idempotency key", key.text.utf8.count, ValueLimits.maxNameBytes) }
@@ -57,7 +58,8 @@ extension JournalChange {
   }
 
   private static func check(_ payload: StoredPayload) throws(JournalError) {
-    try Self.check("the payload \(payload.name.prefix(40))", payload.bytes.count, ValueLimits.maxPayloadBytes)
+    try Self.check("the payload \(payload.name.prefix(40))", payload.byteCount, ValueLimits.maxPayloadBytes)
+    try Self.check("the name of an object", payload.object?.name.utf8.count ?? 0, StoredObject.maxNameBytes)
     try Self.check("the payload's name", payload.name.utf8.count, ValueLimits.maxNameBytes)
     try Self.check("the payload's shape", payload.shape.count, ValueLimits.maxRank)
   }

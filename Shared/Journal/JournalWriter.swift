@@ -127,7 +127,7 @@ public final class JournalWriter: Sendable {
   private func write(_ group: ArraySlice<Batch>) {
     guard let last = group.last else { return }
     do throws(JournalError) {
-      try apply(group.flatMap(\.changes))
+      try persist(group.flatMap(\.changes))
       if let sequence = group.last(where: { $0.sequence != nil })?.sequence { report(.durable(through: sequence)) }
       for batch in group { batch.completion?(nil) }
     } catch {
@@ -141,6 +141,21 @@ public final class JournalWriter: Sendable {
       } else {
         // One that is refused must not take the others with it.
         for index in group.indices { write(group[index...index]) }
+      }
+    }
+  }
+
+  /// Applies changes, again and again while the engine cannot be reached: what has happened must not be lost, and no
+  /// client knows of it yet. Gives up when the writer is to stop.
+  private func persist(_ changes: [JournalChange]) throws(JournalError) {
+    var pause = 0.1
+    while true {
+      do throws(JournalError) {
+        return try apply(changes)
+      } catch {
+        guard case .unavailable = error, !state.withLock({ $0.isStopping }) else { throw error }
+        Thread.sleep(forTimeInterval: pause)
+        pause = min(pause * 2, 2)
       }
     }
   }

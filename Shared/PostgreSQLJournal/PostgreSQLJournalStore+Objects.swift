@@ -30,8 +30,9 @@ extension PostgreSQLJournalStore: ObjectNamingJournalStore {
       let rows = try connection.run([
         PostgresStatement(
           """
-          WITH given (name) AS (SELECT jsonb_array_elements_text($1::text::jsonb))
-          SELECT object FROM payloads JOIN given ON object = name UNION ALL SELECT object FROM inputs JOIN given ON object = name
+          WITH given (wanted) AS (SELECT jsonb_array_elements_text($1::text::jsonb))
+          SELECT object FROM payloads JOIN given ON object = wanted
+          UNION ALL SELECT object FROM inputs JOIN given ON object = wanted
           """, [try .json(names)])
       ])[0].rows
       return try Set(rows.map { try $0.text("object") })

@@ -1,13 +1,13 @@
 import ClusterCore
 
 /// From where a task's attempts are numbered, so that no number is used twice and later attempts have larger ones,
-/// whoever makes them.
+/// also when another owner makes them.
 ///
-/// Numbers come in blocks. The attempts of a job that was admitted here are in block 0, those of one from an earlier run
-/// of a journal without other owners in the run's block. Who adopts a job from another owner cannot know which attempts
-/// of it the journal does not know yet; they are in the block of the last known one, since every first number of a
-/// block but the admission's was durable before it was offered. So the adopter takes the next block, and the same rule
-/// holds for it.
+/// Numbers come in blocks. The attempts of a job that was admitted here are in block 0, those of one from an earlier
+/// run of a journal without other owners in the run's block. Who adopts a job from another owner cannot know which
+/// attempts of it the journal does not know yet; they are in the block of the last known one, since every first number
+/// of a block but the admission's was durable before it was offered. So the adopter takes the next block, and the same
+/// rule holds for it.
 struct AttemptNumbers: Hashable, Sendable {
   enum Reservation: Hashable, Sendable {
     /// The journal knows a number of this block, or need not.
@@ -29,8 +29,8 @@ struct AttemptNumbers: Hashable, Sendable {
   /// Of a job that was admitted here.
   init() {}
 
-  /// Of a job from an earlier run, whose last attempt that the journal knows is `last`. A run that has used up its block
-  /// has begun the next.
+  /// Of a job from an earlier run, whose last attempt that the journal knows is `last`. A run that has used up its
+  /// block has begun the next.
   init(run: UInt32, after last: UInt32) {
     let block = Self.hasBlock(after: last) && last > 0 ? max(run, last / Self.blockSize + 1) : run
     first = block * Self.blockSize + 1

@@ -1,5 +1,5 @@
-/// A dictionary that keeps the order of insertion, like `OrderedDictionary`, but in which removal takes constant time on
-/// average: what was removed leaves a gap until there are as many gaps as values.
+/// A dictionary that keeps the order of insertion, like `OrderedDictionary`, but in which removal takes constant time
+/// on average: what was removed leaves a gap until there are as many gaps as values.
 struct OrderedTable<Key: Hashable & Sendable, Value: Sendable>: Sendable, ExpressibleByDictionaryLiteral {
   private var places: [Key: Int] = [:]
   private var keySlots: [Key?] = []

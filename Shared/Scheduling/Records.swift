@@ -5,8 +5,8 @@ import OrderedCollections
 struct WorkerSession: Hashable, Sendable {
   let registration: WorkerRegistration
   let joinedAt: Instant
-  /// Among equals, the smallest is first; owners of a journal have different ones, so that they do not all begin with the
-  /// same workers.
+  /// Among equals, the smallest is first; owners of a journal have different ones, so that they do not all begin with
+  /// the same workers.
   let precedence: UInt64
   /// When it got a free credit after it had none; nil: not since it joined.
   var freeSince: Instant?

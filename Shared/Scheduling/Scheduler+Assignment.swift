@@ -128,6 +128,7 @@ extension Scheduler {
     tasks[id]?.state = .running(worker)
     workers[worker]?.attempts[attempt] = Attempt(offeredAt: now, completedSteps: task.checkpoint?.completedSteps ?? 0)
     if case .ready(let readyAt) = task.state { workers[worker]?.attempts[attempt]?.waited = max(.zero, now - readyAt) }
+    free.update(worker, workers[worker])
     let offer = Offer(
       attempt: attempt, job: owner, index: index, inputs: task.plan.inputs.compactMap { job.outputs[$0]?.payload },
       resume: task.checkpoint,

@@ -146,7 +146,7 @@ extension Scheduler {
   /// A worker had no credit for an offer. The others are tried at once, but after some refusals in a row not all at a
   /// time: an offer may carry much, and they may all work for another gateway.
   private mutating func refuse(_ id: AttemptID, _ failure: Status, by name: String, now: Instant) {
-    retry(id, failure, by: name, isBlameless: true, now: now)
+    retry(id, failure, by: name, isBlameless: true, isOfInterest: false, now: now)
     guard let task = tasks[id.task], case .ready = task.state else { return }
     tasks[id.task]?.refusals += 1
     guard task.refusals >= Self.refusalsWithoutPause else { return }
@@ -169,8 +169,11 @@ extension Scheduler {
   }
 
   /// Makes the task ready for another attempt, or fails its jobs after too many.
+  ///
+  /// - Parameter isOfInterest: whether clients are notified.
   mutating func retry(
-    _ id: AttemptID, _ failure: Status, by workerName: String, isBlameless: Bool = false, now: Instant
+    _ id: AttemptID, _ failure: Status, by workerName: String, isBlameless: Bool = false, isOfInterest: Bool = true,
+    now: Instant
   ) {
     guard id.assistance == 0 else { return loseAssistant(id, failure, by: workerName) }
     guard let task = tasks[id.task], task.attemptNumber == id.number else { return }
@@ -191,7 +194,7 @@ extension Scheduler {
     if !isBlameless { tasks[id.task]?.failedOn.append(workerName) }
     tasks[id.task]?.state = .ready(notBefore: now + delay)
     noteReady(id.task)
-    effects += task.waiters.map { .image($0, .retrying(task.plan.stage, failure)) }
+    if isOfInterest { effects += task.waiters.map { .image($0, .retrying(task.plan.stage, failure)) } }
   }
 
   /// Stops an attempt. It keeps its credit until the worker lets go of it.

@@ -9,8 +9,8 @@ public struct JobEstimate: Hashable, Sendable {
 }
 
 extension Scheduler {
-  /// Jobs that estimates are made for, the first ones in the order of service: fewer with many workers, each of which is
-  /// looked at for every job.
+  /// Jobs that estimates are made for, the first ones in the order of service: fewer with many workers, each of which
+  /// is looked at for every job.
   private var maxEstimates: Int { max(64, min(2000, 100_000 / max(1, workers.count))) }
 
   /// Whether estimates take longer than an event may.

@@ -1,5 +1,5 @@
-/// Each job that no stage has begun the main work of knows how many such jobs come before it. With every job that begins,
-/// all of them move on: only the first ones are notified at once, those behind them some at each tick.
+/// Each job that no stage has begun the main work of knows how many such jobs come before it. With every job that
+/// begins, all of them move on: only the first ones are notified at once, those behind them some at each tick.
 extension Scheduler {
   /// Jobs that are notified at once.
   private static let promptPositions = 100

@@ -305,6 +305,7 @@ extension Worker {
         Status(outcome, Self.bounded(status.message, 4000), field: status.field.map { Self.bounded($0, 250) }))
     }
     if outcome == .ok { tasksDone += 1 } else { tasksFailed += 1 }
+    creditsChanged(by: task.link)
     task.trace.context.measuring { metrics.finished(outcome.name, seconds: seconds) }
     task.trace.end(result)
     metrics.running(running.count)

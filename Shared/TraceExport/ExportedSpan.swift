@@ -4,26 +4,26 @@ import Synchronization
 import Tracing
 
 /// What is known of a span that has ended.
-struct SpanRecord: Sendable {
-  struct Event: Sendable {
-    let name: String
-    let nanoseconds: UInt64
-    let attributes: [(key: String, value: SpanAttribute)]
+package struct SpanRecord: Sendable {
+  package struct Event: Sendable {
+    package let name: String
+    package let nanoseconds: UInt64
+    package let attributes: [(key: String, value: SpanAttribute)]
   }
 
-  let trace: TraceContext
+  package let trace: TraceContext
   /// The span that has caused it, in hexadecimal; nil: it is the trace's first.
-  let parentID: String?
-  var name: String
-  let kind: SpanKind
+  package let parentID: String?
+  package var name: String
+  package let kind: SpanKind
   /// Since 1970.
-  let startNanoseconds: UInt64
-  var endNanoseconds: UInt64
-  var attributes: [(key: String, value: SpanAttribute)] = []
-  var events: [Event] = []
-  var droppedAttributes = 0
-  var droppedEvents = 0
-  var status: SpanStatus?
+  package let startNanoseconds: UInt64
+  package var endNanoseconds: UInt64
+  package var attributes: [(key: String, value: SpanAttribute)] = []
+  package var events: [Event] = []
+  package var droppedAttributes = 0
+  package var droppedEvents = 0
+  package var status: SpanStatus?
 }
 
 /// A span that is handed to the exporter when it ends. Its times are those of the monotonic clock, counted from its
@@ -53,7 +53,7 @@ public final class ExportedSpan: Span {
   private let state: Mutex<State>
   private let finish: @Sendable (SpanRecord) -> Void
 
-  init(
+  package init(
     _ name: String, _ kind: SpanKind, in context: ServiceContext, trace: TraceContext, at start: some TracerInstant,
     finish: @escaping @Sendable (SpanRecord) -> Void
   ) {

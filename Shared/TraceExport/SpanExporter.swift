@@ -114,7 +114,7 @@ public final class SpanExporter: Service {
   private var hasSpans: Bool { queuedSpanCount > 0 }
 
   /// Spans that wait.
-  var queuedSpanCount: Int { state.withLock { $0.waiting.count } }
+  package var queuedSpanCount: Int { state.withLock { $0.waiting.count } }
 
   /// Returns when a batch is full, when the interval is over, or when all is to be sent.
   private func waitForSpans() async {

@@ -46,7 +46,7 @@ public struct TracingSettings: Hashable, Sendable {
   }
 
   /// How spans are sent; nil: not at all.
-  func exporter(service: String, environment: [String: String]) -> SpanExporter.Configuration? {
+  package func exporter(service: String, environment: [String: String]) -> SpanExporter.Configuration? {
     let value = { (name: String) in environment[name].flatMap { $0.isEmpty ? nil : $0 } }
     guard value("OTEL_SDK_DISABLED")?.lowercased() != "true" else { return nil }
     let base = endpoint.isEmpty ? value("OTEL_EXPORTER_OTLP_ENDPOINT") : endpoint
@@ -66,7 +66,7 @@ public struct TracingSettings: Hashable, Sendable {
   }
 
   /// The share of new traces: the setting, or OpenTelemetry's variable where that was left alone.
-  func effectiveRatio(_ environment: [String: String]) -> Double {
+  package func effectiveRatio(_ environment: [String: String]) -> Double {
     guard ratio == 1, let text = environment["OTEL_TRACES_SAMPLER_ARG"], let other = Double(text),
       (0...1).contains(other)
     else { return ratio }

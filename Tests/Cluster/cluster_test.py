@@ -144,7 +144,8 @@ def test_gateways_that_share_workers():
             assert "cancelling a task" not in cluster.log(name), cluster.log(name)
         # The gateways write to one log.
         log = cluster.log("gateway")
-        assert log.count("worker draining") == 2 and "quarantined" not in log, log
+        # A gateway whose offer finds the worker gone may notice that before it reads what the worker has said.
+        assert "worker draining" in log and log.count("worker disconnected") == 2 and "quarantined" not in log, log
 
 
 def test_jobs_that_share_a_denoiser():

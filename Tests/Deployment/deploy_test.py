@@ -85,7 +85,7 @@ ComposeLoader.add_constructor("!override", lambda loader, node: loader.construct
 def test_compose_and_its_load_balancer():
     base, over = (yaml.load(filled((ROOT / "compose" / name).read_text()), ComposeLoader)["services"] for name in ("compose.yaml", "replicas.yaml"))
     for name in ("gateway", *STAGES):
-        check_settings(name, {key: str(value) for key, value in base[name]["environment"].items()}, f"compose.yaml: {name}")
+        check_settings(name, {key: str(value) for key, value in base[name]["environment"].items() if value is not None}, f"compose.yaml: {name}")
     values = {**base["gateway"]["environment"], **over["gateway"]["environment"]}
     check_settings("gateway", {key: str(value) for key, value in values.items() if value is not None}, "replicas.yaml: gateway")
     result = run("haproxy", "-c", "-f", ROOT / "compose/haproxy.cfg")

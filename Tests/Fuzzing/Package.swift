@@ -5,6 +5,7 @@ import PackageDescription
 // the parsers need: with all of the gateway every build would take many minutes. Run with ./run.sh.
 
 extension Target.Dependency {
+  static let heap = product(name: "HeapModule", package: "swift-collections")
   static let httpTypes = product(name: "HTTPTypes", package: "swift-http-types")
   static let orderedCollections = product(name: "OrderedCollections", package: "swift-collections")
 }
@@ -45,7 +46,7 @@ let package = Package(
     module("ImageCodec", ["CImageCodec", "ClusterCore", "Hashing"]),
     module("Journal", ["ClusterCore"]),
     module("Provenance", ["COpenSSL", "CZlib", "Hashing", "ImageCodec"]),
-    module("Scheduling", ["ClusterCore", .orderedCollections]),
+    module("Scheduling", ["ClusterCore", .heap, .orderedCollections]),
     module("Settings"),
     module("StrictJSON", [.orderedCollections]),
     module("Templates", ["StrictJSON"]),

@@ -157,7 +157,8 @@ struct ConfigurationTests {
       let texts = [
         "http.host", "http.apiKeysFile", "http.allowedHosts", "cluster.endpoints", "cluster.secretKeyFile",
         "cluster.allowedKeysDirectory",
-        "journal.path", "journal.passwordFile", "webhooks.allowedHosts",
+        "journal.path", "journal.passwordFile", "webhooks.allowedHosts", "objects.directory", "objects.s3.endpoint",
+        "objects.s3.region", "objects.s3.prefix", "objects.s3.credentialsFile",
       ]
       if texts.contains(setting.key) { continue }
       #expect(await Self.problems([setting.flag, value]).contains { $0.hasPrefix(setting.key) }, "\(setting.flag)")

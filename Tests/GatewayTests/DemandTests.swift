@@ -1,8 +1,7 @@
 import ClusterCore
+import GatewayDispatch
 import Scheduling
 import Testing
-
-@testable import GatewayDispatch
 
 @Suite("Workers wanted of a stage")
 struct DemandTests {

@@ -1,7 +1,6 @@
 import ClusterCore
-import Testing
-
 import Gateway
+import Testing
 
 @Suite struct ModelPresetTests {
   private static func presets(_ adapters: [String], change: (inout ModelCard) -> Void = { _ in }) -> [ModelPreset] {

@@ -52,7 +52,7 @@ final class ReplicaCluster: Sendable {
     configuration.scheduling.lease = .seconds(60)
     configuration.scheduling.adoptionGrace = .milliseconds(100)
     configuration.tickInterval = .milliseconds(20)
-    configuration.journalLease = .milliseconds(300)
+    configuration.journalLease = .seconds(6)
     configure(&configuration)
     var transport = RouterConfiguration(endpoints: ["tcp://127.0.0.1:*"], security: .plaintext())
     transport.logger = Toy.logger

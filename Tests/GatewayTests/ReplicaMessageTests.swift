@@ -1,10 +1,9 @@
 import ClusterCore
 import Foundation
+import GatewayDispatch
 import GatewayPipelines
 import Scheduling
 import Testing
-
-@testable import GatewayDispatch
 
 /// What gateways tell one another is within its bounds, and nothing else is taken.
 @Suite struct ReplicaMessageTests {

@@ -157,7 +157,7 @@ struct ArchiveTests {
         let store = try SQLiteJournalStore(path: path)
         defer { store.close() }
         try store.apply([.admit(job)])
-        #expect(try store.schemaVersion() == (4, 4))
+        #expect(try store.schemaVersion() == (5, 5))
         #expect { try store.migrate(to: 2, acceptsLoss: false) } throws: { "\($0)".contains("no place for 1 webhooks") }
         #expect(try store.schemaVersion().found == 5)
         try store.migrate(to: 2, acceptsLoss: true)

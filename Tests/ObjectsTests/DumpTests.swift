@@ -17,7 +17,7 @@ import Testing
       let directory = "\(folder)/objects/\(base.objectSpace)"
       let store = try ObjectJournal.open(base, objects: FileObjectStore(directory: directory), rules: rules)
       try store.apply([.admit(Sample.job("a", inputs: [input])), .admit(Sample.job("b"))])
-      try store.apply([Sample.finish("b", result)])
+      try store.apply([Sample.finish("b", 0, result)])
       store.close()
       #expect(files(in: directory).count == 2)
 

@@ -8,9 +8,8 @@ import StrictJSON
 import Synchronization
 import TestSupport
 import Testing
+import TraceExport
 import Tracing
-
-@testable import TraceExport
 
 /// A collector that remembers what it was sent, and answers as it is asked to.
 private final class Collector: Sendable {

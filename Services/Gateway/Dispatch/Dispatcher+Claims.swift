@@ -4,8 +4,8 @@ import Wire
 /// Tasks that workers have from a gateway whose jobs are this one's now.
 extension Dispatcher {
   /// Asks a worker whether it runs any of `attempts`, or holds its answer: then it registers again, which names them,
-  /// and the scheduler adopts those that are still their tasks' current attempts; from then on nobody else can cancel
-  /// them. Workers of earlier versions are not asked: their tasks are made again.
+  /// and the scheduler adopts those that are still their tasks' current attempts; from then on no other gateway can
+  /// cancel them. Workers of earlier versions are not asked: their tasks are made again.
   func claim(_ attempts: [AttemptID], at worker: WorkerID) {
     guard let session = workers.session(worker), session.register.takesClaims else { return }
     logger.info(

@@ -38,6 +38,10 @@ public actor Dispatcher: Service {
   var completions: [AttemptID: (worker: WorkerID, task: Task<Void, Never>)] = [:]
   /// For metrics and traces.
   var observer: DispatchObserver
+  /// The other owners of the journal; nil: it is this gateway's alone.
+  var replicas: Replicas?
+  /// Counts the requests that tenants may send; nil: they may send any number.
+  var requestRates: (any RequestRates)?
   /// Why no more jobs are accepted; nil: they are.
   var closedReason: Status?
   /// What ends each wait for the end of a job.
@@ -83,6 +87,7 @@ public actor Dispatcher: Service {
     observer = DispatchObserver(
       stages: pipelines.pipelines.flatMap(\.stages), drainSeconds: configuration.drainTarget.seconds,
       tracer: InstrumentationSystem.activeTracer)
+    replicas = (journal as? any SharedJournalStore).map { Replicas($0, logger: logger) }
     try await restore()
   }
 

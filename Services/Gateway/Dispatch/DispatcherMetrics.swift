@@ -82,18 +82,11 @@ public enum DispatcherMetrics {
     Gauge(label: "qwenimage_gateway_started_jobs").record(status.startedImages)
     Gauge(label: "qwenimage_gateway_cached_prompt_bytes").record(status.cacheBytes)
     Gauge(label: "qwenimage_gateway_payload_bytes").record(payloadBytes)
-    var counts: [StageName: (workers: Int, freeCredits: Int)] = [:]
-    for worker in status.workers {
-      let stage = worker.registration.stage
-      counts[stage, default: (0, 0)].workers += 1
-      counts[stage, default: (0, 0)].freeCredits += worker.freeCredits
-    }
-    stages.formUnion(counts.keys)
-    for stage in stages {
-      let count = counts[stage] ?? (0, 0)
-      let dimensions = [("stage", stage.text)]
-      Gauge(label: "qwenimage_gateway_workers", dimensions: dimensions).record(count.workers)
-      Gauge(label: "qwenimage_gateway_free_credits", dimensions: dimensions).record(count.freeCredits)
-    }
+    Gauge(label: "qwenimage_journal_pending_entries").record(status.pendingEntries)
+  }
+
+  static func record(_ group: QueueCensus.Group, count: Int, oldestSeconds: Double) {
+    Gauge(label: "qwenimage_gateway_queued_jobs", dimensions: group.dimensions).record(count)
+    Gauge(label: "qwenimage_gateway_oldest_queued_job_seconds", dimensions: group.dimensions).record(oldestSeconds)
   }
 }

@@ -97,7 +97,7 @@ public struct ImageProgress: Sendable {
   }
 
   /// Takes over what another owner knows of an image that has not ended.
-  mutating func take(_ remote: RemoteProgress) {
+  package mutating func take(_ remote: RemoteProgress) {
     stage = remote.stage.flatMap { StageName($0) }
     step = min(max(remote.step, 0), steps)
     (secondsLeft, queuePosition) = (remote.secondsLeft, remote.queuePosition.map { max($0, 1) })
@@ -142,7 +142,8 @@ struct OpenJob {
   private(set) var listeners: OrderedDictionary<UInt64, AsyncStream<JobEventRecord>.Continuation> = [:]
   private let previews: [NewestPreview]
   private var events: Deque<(number: UInt64, record: JobEventRecord)> = []
-  private var lastEvent: UInt64 = 0
+  /// The number of the newest event.
+  private(set) var lastEvent: UInt64 = 0
   /// From here on, `events` tell all that matters.
   private var firstEvent: UInt64 = 1
 
@@ -158,9 +159,9 @@ struct OpenJob {
   /// The events that are kept.
   var records: [JobEventRecord] { events.map(\.record) }
 
-  /// Whether everything after an event is kept.
+  /// Whether everything after an event is kept, without gaps.
   func keepsEvents(after number: UInt64) -> Bool {
-    number + 1 >= events.first?.number ?? lastEvent + 1 && number <= lastEvent
+    number <= lastEvent && events.count { $0.number > number } == Int(lastEvent - number)
   }
 
   /// Images that have not ended.

@@ -2,20 +2,24 @@ import DequeModule
 import Scheduling
 
 /// How many jobs wait for their main work, by what they have in common, and since when the oldest does.
-struct QueueCensus {
+package struct QueueCensus {
   /// What the metrics tell apart. Names of tenants are no part of it: `/metrics` asks for no key, and there
   /// may be thousands.
-  struct Group: Hashable {
-    let priority: JobPriority
+  package struct Group: Hashable {
+    package let priority: JobPriority
     /// Whether the request came with a key.
-    let isNamed: Bool
+    package let isNamed: Bool
 
-    static let all = JobPriority.allCases.flatMap { priority in
+    package init(priority: JobPriority, isNamed: Bool) {
+      (self.priority, self.isNamed) = (priority, isNamed)
+    }
+
+    package static let all = JobPriority.allCases.flatMap { priority in
       [false, true].map { Group(priority: priority, isNamed: $0) }
     }
 
     /// As labels.
-    var dimensions: [(String, String)] {
+    package var dimensions: [(String, String)] {
       [("priority", priority.rawValue), ("tenant", isNamed ? "named" : "anonymous")]
     }
   }
@@ -37,26 +41,28 @@ struct QueueCensus {
 
   private var groups: [Group: Waiting] = [:]
 
+  package init() {}
+
   /// A job begins to wait.
-  mutating func join(_ id: ImageJobID, _ group: Group, now: Instant) {
+  package mutating func join(_ id: ImageJobID, _ group: Group, now: Instant) {
     groups[group, default: Waiting()].arrivals.append((id, now))
     groups[group]?.present.insert(id)
   }
 
   /// A job waits no more.
-  mutating func leave(_ id: ImageJobID, _ group: Group) {
+  package mutating func leave(_ id: ImageJobID, _ group: Group) {
     groups[group]?.present.remove(id)
     groups[group]?.tidy()
   }
 
   /// Jobs of the group that wait.
-  func count(_ group: Group) -> Int { groups[group]?.present.count ?? 0 }
+  package func count(_ group: Group) -> Int { groups[group]?.present.count ?? 0 }
 
   /// Entries kept of the group, those of jobs that have left among them.
-  func storedCount(_ group: Group) -> Int { groups[group]?.arrivals.count ?? 0 }
+  package func storedCount(_ group: Group) -> Int { groups[group]?.arrivals.count ?? 0 }
 
   /// For how long the oldest of the group has waited, in seconds; 0 when none waits.
-  func oldestSeconds(_ group: Group, now: Instant) -> Double {
+  package func oldestSeconds(_ group: Group, now: Instant) -> Double {
     groups[group]?.arrivals.first.map { (now - $0.at).seconds } ?? 0
   }
 }

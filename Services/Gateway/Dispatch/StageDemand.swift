@@ -12,11 +12,11 @@ import Scheduling
 ///
 /// It is at least 1 while any open job needs the stage, and 0 when there is none and none has arrived lately. A stage
 /// that was never measured needs the workers that it has, or one.
-struct StageDemand {
+package struct StageDemand {
   /// Over which arrivals are averaged: the time constant of an exponential average, in seconds.
-  static let windowSeconds = 60.0
+  package static let windowSeconds = 60.0
   /// ρ.
-  static let busyTarget = 0.8
+  package static let busyTarget = 0.8
   /// Arrivals of which less than this share of a worker is left count as none.
   private static let negligible = 0.01
 
@@ -37,13 +37,13 @@ struct StageDemand {
   private let drainSeconds: Double
 
   /// No demand. A backlog shall be gone after `drainSeconds`.
-  init(drainSeconds: Double) { self.drainSeconds = drainSeconds }
+  package init(drainSeconds: Double) { self.drainSeconds = drainSeconds }
 
   /// Stages that jobs have asked for.
-  var names: some Sequence<StageName> { stages.keys }
+  package var names: some Sequence<StageName> { stages.keys }
 
   /// A job is admitted.
-  mutating func arrive(_ costs: [StageName: Double], now: Instant) {
+  package mutating func arrive(_ costs: [StageName: Double], now: Instant) {
     for (name, cost) in costs {
       var stage = stages[name] ?? Stage()
       stage.arrived = Self.faded(stage, now) + cost
@@ -55,12 +55,12 @@ struct StageDemand {
   }
 
   /// A queued job's main work begins.
-  mutating func start(_ costs: [StageName: Double]) {
+  package mutating func start(_ costs: [StageName: Double]) {
     for (name, cost) in costs { stages[name]?.queuedCost -= cost }
   }
 
   /// A job ends; its work counts no more if it was still queued.
-  mutating func end(_ costs: [StageName: Double], wasQueued: Bool) {
+  package mutating func end(_ costs: [StageName: Double], wasQueued: Bool) {
     if wasQueued { start(costs) }
     for name in costs.keys {
       stages[name]?.openCount -= 1
@@ -76,7 +76,7 @@ struct StageDemand {
   ///   - workers: those that take its tasks now.
   ///   - credits: of these workers together.
   ///   - secondsPerCost: for which a unit of cost holds a credit; nil: never measured.
-  mutating func workersWanted(
+  package mutating func workersWanted(
     _ name: StageName, workers: Int, credits: Int, secondsPerCost: Double?, now: Instant
   ) -> Double {
     if workers > 0 { stages[name, default: Stage()].creditsPerWorker = max(1, Double(credits) / Double(workers)) }

@@ -26,8 +26,8 @@ package struct ModelPreset: Encodable, Equatable {
   /// The presets of a model: of its own schedule, and of the adapters that its denoisers have.
   ///
   /// - Parameter adapters: their names, as files of the Lightning distillations are called:
-  ///   `Qwen-Image-Lightning-8steps-V2.0-bf16`, `Qwen-Image-Edit-2509-Lightning-4steps-V1.0`. A name without a number of
-  ///   steps is of one with four.
+  ///   `Qwen-Image-Lightning-8steps-V2.0-bf16`, `Qwen-Image-Edit-2509-Lightning-4steps-V1.0`. A name without a number
+  ///   of steps is of one with four.
   package static func presets(of card: ModelCard, adapters: [String]) -> [ModelPreset] {
     var presets: [ModelPreset] = []
     if let steps = card.limits.scheduleSteps {

@@ -12,7 +12,7 @@ extension SQLiteJournalStore: JournalArchive {
           for table in ArchivedRow.Table.allCases {
             let rows = try Row.fetchCursor(db, sql: table.sqliteSelection, arguments: ["job": number])
             while let row = try rows.next() {
-              let values = row.databaseValues.prefix(table.columns.count).map { ArchivedValue($0) }
+              let values = Array(row.databaseValues.prefix(table.columns.count)).map { ArchivedValue($0) }
               let object = table.canNameObjects ? try Self.object(row) : nil
               try body(ArchivedRow(table, values).resolved(object, objects))
             }

@@ -111,8 +111,13 @@ extension SQLiteJournalStore {
     try insert(job.webhooks, of: number, db)
     for input in job.inputs {
       try db.run(
-        sql: "INSERT INTO inputs (digest, crc, bytes) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
-        arguments: [input.digest, Int64(checksum(input.bytes)), input.bytes])
+        sql: """
+          INSERT INTO inputs (digest, crc, bytes, object, object_bytes) VALUES (?, ?, ?, ?, ?)
+          ON CONFLICT (digest) DO NOTHING
+          """,
+        arguments: [
+          input.digest, Int64(Checksum.of(input.bytes)), input.bytes, input.object?.name, input.object?.byteCount ?? 0,
+        ])
       try db.run(
         sql: "INSERT OR IGNORE INTO job_inputs (job, digest) VALUES (?, ?)", arguments: [number, input.digest])
     }
@@ -141,7 +146,7 @@ extension SQLiteJournalStore {
       arguments: [
         Int64(bitPattern: payload.id), payload.name, payload.dtype,
         payload.shape.map(String.init).joined(separator: ","),
-        Int64(checksum(payload.bytes)), payload.bytes, payload.object?.name, payload.object?.byteCount ?? 0,
+        Int64(Checksum.of(payload.bytes)), payload.bytes, payload.object?.name, payload.object?.byteCount ?? 0,
       ])
   }
 
@@ -244,67 +249,6 @@ extension SQLiteJournalStore {
       } catch let error as DatabaseError where error.resultCode == .SQLITE_CORRUPT {
         continue
       }
-    }
-  }
-
-  // MARK: Bounds
-
-  static func checksum(_ data: Data) -> UInt32 {
-    data.withUnsafeBytes {
-      UInt32(truncatingIfNeeded: crc32_z(0, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count))
-    }
-  }
-
-  private static func check(_ change: JournalChange) throws(JournalError) {
-    switch change {
-    case .admit(let job):
-      try check("the request", job.request.count, ValueLimits.maxRequestBytes)
-      try check("the job's name", job.id.utf8.count, ValueLimits.maxNameBytes)
-      try check("the tenant's name", job.tenant.utf8.count, ValueLimits.maxNameBytes)
-      try check("the model's name", job.model.utf8.count, ValueLimits.maxMessageBytes)
-      try check("the number of tags", job.tags.count, ValueLimits.maxTags)
-      for tag in job.tags { try check("a tag", tag.utf8.count, ValueLimits.maxNameBytes) }
-      try check("the number of webhooks", job.webhooks.count, ValueLimits.maxWebhooks)
-      for webhook in job.webhooks {
-        try check("the address of a webhook", webhook.url.utf8.count, ValueLimits.maxURLBytes)
-        try check("the host of a webhook", webhook.host.utf8.count, ValueLimits.maxNameBytes)
-        try check("the secret of a webhook", webhook.secret?.utf8.count ?? 0, ValueLimits.maxNameBytes)
-      }
-      try check("the number of images", job.imageCount, ValueLimits.maxImages)
-      try check("the number of images to begin with", job.inputs.count, ValueLimits.maxInputs)
-      for input in job.inputs {
-        try check("an image to begin with", input.byteCount, ValueLimits.maxPayloadBytes)
-        try check("the name of an object", input.object?.name.utf8.count ?? 0, StoredObject.maxNameBytes)
-        try check("an image's digest", input.digest.utf8.count, ValueLimits.maxNameBytes)
-      }
-      if let key = job.key { try check("the idempotency key", key.text.utf8.count, ValueLimits.maxNameBytes) }
-    case .progress(_, let progress):
-      try check(progress.payload)
-      try check("the numerics class", progress.numericsClass.utf8.count, ValueLimits.maxNameBytes)
-    case .finish(_, let result, _, _): try check(result)
-    case .fail, .attempt, .announce, .attempted: break
-    }
-  }
-
-  private static func check(_ payload: StoredPayload) throws(JournalError) {
-    try check("the payload \(payload.name.prefix(40))", payload.byteCount, ValueLimits.maxPayloadBytes)
-    try check("the name of an object", payload.object?.name.utf8.count ?? 0, StoredObject.maxNameBytes)
-    try check("the payload's name", payload.name.utf8.count, ValueLimits.maxNameBytes)
-    try check("the payload's shape", payload.shape.count, ValueLimits.maxRank)
-  }
-
-  private static func check(_ what: String, _ value: Int, _ limit: Int) throws(JournalError) {
-    if value > limit { throw .tooLarge(what: what, value: value, limit: limit) }
-  }
-}
-
-extension JournalChange {
-  fileprivate var admitsJob: Bool { if case .admit = self { true } else { false } }
-
-  fileprivate var endsImage: Bool {
-    switch self {
-    case .finish, .fail: true
-    case .admit, .attempt, .progress, .announce, .attempted: false
     }
   }
 }

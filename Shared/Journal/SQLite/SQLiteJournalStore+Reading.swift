@@ -156,7 +156,7 @@ extension SQLiteJournalStore {
 
   private static func input(_ row: Row) throws -> StoredInput {
     let input = StoredInput(digest: try row.value("digest"), bytes: try row.value("bytes"), object: try object(row))
-    guard try Int64(checksum(input.bytes)) == row.value("crc") else {
+    guard try Int64(Checksum.of(input.bytes)) == row.value("crc") else {
       throw JournalError.corrupt(what: "the \(input.bytes.count) bytes of input \(input.digest.prefix(80))")
     }
     return input

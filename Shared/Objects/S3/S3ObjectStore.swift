@@ -4,9 +4,9 @@ import Synchronization
 /// Objects in a bucket of Amazon S3 or a server that speaks its protocol.
 ///
 /// Requests are signed (Signature Version 4) with the SHA-256 of their bodies, uploads carry the checksum that the
-/// server is to check, and what is read is checked against the key's digest. An object is one request, as none is larger than
-/// the 900 MiB of a payload: a single upload may have 5 GB, and leaves nothing half-made when it is cut. Objects are
-/// deleted one by one, which every server can.
+/// server is to check, and what is read is checked against the key's digest. An object is one request, as none is
+/// larger than the 900 MiB of a payload: a single upload may have 5 GB, and leaves nothing half-made when it is cut.
+/// Objects are deleted one by one, which every server can.
 public final class S3ObjectStore: ObjectStore {
   private let client: S3Client
   private let maxRequests: Int

@@ -43,7 +43,14 @@ struct PostgresSchema: Sendable {
   /// The version that is there; nil: none.
   func version(_ connection: PostgresConnection) throws -> (number: Int64, minimumReader: Int64)? {
     let isThere = try connection.run([
-      PostgresStatement("SELECT to_regclass($1) IS NOT NULL AS there", [.text("\(name).versions")])
+      // Not to_regclass: what it has not found once it may not find later in the transaction either, though another
+      // gateway has made it in the meantime.
+      PostgresStatement(
+        """
+        SELECT EXISTS (
+          SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+          WHERE nspname = $1 AND relname = 'versions') AS there
+        """, [.text(name)])
     ])[0].first?.integer("there")
     guard isThere == 1 else { return nil }
     let row = try connection.run([

@@ -20,7 +20,8 @@ enum SchemaObjects {
       FOR EACH ROW WHEN (OLD.object IS NOT NULL) EXECUTE FUNCTION object_dies();
     CREATE FUNCTION settle_object(p_object text, p_bytes bigint) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
-      IF EXISTS (SELECT 1 FROM payloads WHERE object = p_object) OR EXISTS (SELECT 1 FROM inputs WHERE object = p_object)
+      IF EXISTS (SELECT 1 FROM payloads WHERE object = p_object)
+        OR EXISTS (SELECT 1 FROM inputs WHERE object = p_object)
       THEN
         DELETE FROM dead_objects WHERE object = p_object;
       ELSE

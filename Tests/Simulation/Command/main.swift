@@ -48,7 +48,8 @@ while let option = arguments.popFirst() {
     exit(0)
   default:
     fail(
-      "unknown option \(option); there are --replicas, --load, --workers, --answers, --seeds, --first, --seed, --mutation, --trace"
+      "unknown option \(option); there are --replicas, --load, --workers, --answers, --seeds, --first, --seed, "
+        + "--mutation, --trace"
     )
   }
 }

@@ -38,8 +38,8 @@ package struct SchedulerLoad {
 
   private static let model = ModelIdentity(id: "toy", fingerprint: "f1")
 
-  /// Answers `count` offers, the oldest first, with four steps for each denoising task, a report of the worker and a new
-  /// job for each one that ends.
+  /// Answers `count` offers, the oldest first, with four steps for each denoising task, a report of the worker and a
+  /// new job for each one that ends.
   package mutating func answer(_ count: Int, tenants: Int = 10) {
     for number in 0..<count where head < offers.count {
       let (offer, worker) = offers[head]

@@ -3,41 +3,45 @@ import Journal
 import Scheduling
 
 /// What an owner of a shared journal says of itself with every extension of its lease: JSON with a version.
-struct OwnerNote: Hashable, Sendable, Codable {
+package struct OwnerNote: Hashable, Sendable, Codable {
   /// What one tenant has at the owner.
-  struct Entry: Hashable, Sendable, Codable {
+  package struct Entry: Hashable, Sendable, Codable {
     /// Images that have not ended; those of them that wait, and those of these that are batch work.
-    var open = 0
-    var waiting = 0
-    var waitingBatch = 0
+    package var open = 0
+    package var waiting = 0
+    package var waitingBatch = 0
     /// How long the first of those that wait has waited, in seconds.
-    var wait = 0.0
+    package var wait = 0.0
     /// As the scheduler counts it, see `TenantLoad`.
-    var served = 0.0
+    package var served = 0.0
     /// Bytes of the images that open jobs begin with.
-    var inputBytes = 0
+    package var inputBytes = 0
     /// Requests since the owner has begun, of a tenant that may send so many.
-    var requests: UInt64 = 0
+    package var requests: UInt64 = 0
+
+    package init(open: Int = 0, inputBytes: Int = 0, requests: UInt64 = 0) {
+      (self.open, self.inputBytes, self.requests) = (open, inputBytes, requests)
+    }
   }
 
   /// The most that a note may take, in bytes.
-  static let maxBytes = 64 << 10
+  package static let maxBytes = 64 << 10
   /// Tenants in one note; of more, those with the least are left out.
-  static let maxTenants = 256
+  package static let maxTenants = 256
 
-  var version = 1
+  package var version = 1
   /// Whether it takes no more jobs.
-  var isLeaving = false
-  var tenants: [String: Entry] = [:]
+  package var isLeaving = false
+  package var tenants: [String: Entry] = [:]
   /// Open images of tenants that are left out.
-  var otherImages = 0
+  package var otherImages = 0
   /// Bytes of the images of all open jobs, once each.
-  var inputBytes = 0
+  package var inputBytes = 0
 
-  init() {}
+  package init() {}
 
   /// nil: it is none, or makes no sense.
-  init?(_ data: Data) {
+  package init?(_ data: Data) {
     guard data.count <= Self.maxBytes, let note = try? JSONDecoder().decode(Self.self, from: data), note.version == 1,
       note.inputBytes >= 0, note.tenants.values.allSatisfy({ (0...1 << 50).contains($0.inputBytes) })
     else { return nil }
@@ -45,7 +49,7 @@ struct OwnerNote: Hashable, Sendable, Codable {
   }
 
   /// What the scheduler takes note of.
-  var load: OwnerLoad {
+  package var load: OwnerLoad {
     let loads = tenants.sorted { ($1.value.open, $0.key) < ($0.value.open, $1.key) }.map { name, entry in
       TenantLoad(
         tenant: TenantID(name), openJobs: entry.open, waitingJobs: entry.waiting, waitingBatchJobs: entry.waitingBatch,
@@ -55,7 +59,7 @@ struct OwnerNote: Hashable, Sendable, Codable {
   }
 
   /// Takes over what the scheduler says.
-  mutating func take(_ load: OwnerLoad) {
+  package mutating func take(_ load: OwnerLoad) {
     otherImages = load.otherJobs
     for tenant in load.tenants {
       tenants[tenant.tenant.text, default: Entry()].open = tenant.openJobs
@@ -67,7 +71,7 @@ struct OwnerNote: Hashable, Sendable, Codable {
   }
 
   /// JSON within the bounds.
-  func encoded() -> Data {
+  package func encoded() -> Data {
     var note = self
     var limit = Self.maxTenants
     while true {

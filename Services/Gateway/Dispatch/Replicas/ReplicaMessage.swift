@@ -4,27 +4,27 @@ import GatewayPipelines
 import Journal
 
 /// One of the events of a job: its owner, and its number among those that this owner has made of the job, from 1.
-struct EventPosition: Hashable, Sendable, Codable {
-  let epoch: Int64
-  let number: UInt64
+package struct EventPosition: Hashable, Sendable, Codable {
+  package let epoch: Int64
+  package let number: UInt64
 
-  init(epoch: Int64, number: UInt64) {
+  package init(epoch: Int64, number: UInt64) {
     (self.epoch, self.number) = (epoch, number)
   }
 
   /// Reads `EPOCH-NUMBER`; nil: it is something else.
-  init?(_ text: String) {
+  package init?(_ text: String) {
     let parts = text.split(separator: "-", omittingEmptySubsequences: false)
     guard parts.count == 2, let epoch = Int64(parts[0]), let number = UInt64(parts[1]) else { return nil }
     self.init(epoch: epoch, number: number)
   }
 
   /// As clients see it.
-  var text: String { "\(epoch)-\(number)" }
+  package var text: String { "\(epoch)-\(number)" }
 }
 
 /// What happened to an image, as owners tell one another; how it ended is in the journal.
-enum RemoteUpdate: Hashable, Sendable, Codable {
+package enum RemoteUpdate: Hashable, Sendable, Codable {
   case queued(position: Int, secondsLeft: Double?, secondsToStart: Double?)
   case started(stage: String, isMain: Bool)
   case progressed(step: Int, steps: Int, secondsLeft: Double)
@@ -32,7 +32,7 @@ enum RemoteUpdate: Hashable, Sendable, Codable {
   case ended
 
   /// nil: others do not get it.
-  init?(_ update: ImageUpdate) {
+  package init?(_ update: ImageUpdate) {
     switch update {
     case .queued(let position, let secondsLeft, let secondsToStart):
       self = .queued(
@@ -47,7 +47,7 @@ enum RemoteUpdate: Hashable, Sendable, Codable {
   }
 
   /// The update; nil: it is the end, or makes no sense.
-  var update: ImageUpdate? {
+  package var update: ImageUpdate? {
     let steps = 0...1_000_000
     switch self {
     case .queued(let position, let secondsLeft, let secondsToStart):
@@ -65,17 +65,17 @@ enum RemoteUpdate: Hashable, Sendable, Codable {
 }
 
 /// How far an image has got, as owners tell one another; how it ended is in the journal.
-struct RemoteProgress: Hashable, Sendable, Codable {
-  var stage: String?
-  var step: Int
-  var secondsLeft: Double?
-  var queuePosition: Int?
-  var estimatedStartAtMs: Int64?
-  var estimatedEndAtMs: Int64?
-  var retryReason: String?
-  var hasEnded: Bool
+package struct RemoteProgress: Hashable, Sendable, Codable {
+  package var stage: String?
+  package var step: Int
+  package var secondsLeft: Double?
+  package var queuePosition: Int?
+  package var estimatedStartAtMs: Int64?
+  package var estimatedEndAtMs: Int64?
+  package var retryReason: String?
+  package var hasEnded: Bool
 
-  init(_ image: ImageProgress) {
+  package init(_ image: ImageProgress) {
     stage = image.stage?.text
     step = image.step
     secondsLeft = image.secondsLeft?.finite
@@ -88,7 +88,7 @@ struct RemoteProgress: Hashable, Sendable, Codable {
 }
 
 /// What the owners of a shared journal's jobs tell one another. Messages may be lost: who waits for one asks again.
-enum ReplicaMessage: Hashable, Sendable, Codable {
+package enum ReplicaMessage: Hashable, Sendable, Codable {
   /// Send me what happens to the job after this event, from now on and until I have not said so for a while; nil: and
   /// how far it has got.
   case watch(job: String, after: EventPosition?)
@@ -110,10 +110,10 @@ enum ReplicaMessage: Hashable, Sendable, Codable {
   case cancelled(request: UInt64)
 
   /// Jobs of one question.
-  static let maxJobs = 100
+  package static let maxJobs = 100
 
   /// Whether everything is within its bounds.
-  var isValid: Bool {
+  package var isValid: Bool {
     func isName(_ job: String) -> Bool { (1...100).contains(job.utf8.count) }
     switch self {
     case .watch(let job, _), .unwatch(let job), .unchanged(let job), .notMine(let job): return isName(job)
@@ -132,9 +132,9 @@ enum ReplicaMessage: Hashable, Sendable, Codable {
 }
 
 /// Messages on their way: JSON with a version, as many as fit together.
-enum ReplicaFrame {
+package enum ReplicaFrame {
   /// Of the form; messages that a later program knows in addition are left out by an earlier one.
-  static let version = 1
+  package static let version = 1
 
   private struct Frame: Decodable {
     struct Item: Decodable {
@@ -150,7 +150,7 @@ enum ReplicaFrame {
   private static let tail = Data("]}".utf8)
 
   /// One message; nil: it has more than `maxBytes` with its frame.
-  static func encoded(_ message: ReplicaMessage, maxBytes: Int) -> Data? {
+  package static func encoded(_ message: ReplicaMessage, maxBytes: Int) -> Data? {
     guard let data = try? JSONEncoder().encode(message), data.count + head.count + tail.count <= maxBytes else {
       return nil
     }
@@ -158,7 +158,7 @@ enum ReplicaFrame {
   }
 
   /// Encoded messages, in order, in as few frames as `maxBytes` allows.
-  static func frames(_ messages: [Data], maxBytes: Int) -> [Data] {
+  package static func frames(_ messages: [Data], maxBytes: Int) -> [Data] {
     var frames: [Data] = []
     var frame = head
     for message in messages {
@@ -177,7 +177,7 @@ enum ReplicaFrame {
   }
 
   /// What a frame holds; nil: it is none of this version.
-  static func messages(in data: Data) -> [ReplicaMessage]? {
+  package static func messages(in data: Data) -> [ReplicaMessage]? {
     guard let frame = try? JSONDecoder().decode(Frame.self, from: data), frame.v == version else { return nil }
     return frame.m.compactMap(\.message).filter(\.isValid)
   }

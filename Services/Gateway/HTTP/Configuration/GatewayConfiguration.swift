@@ -306,6 +306,10 @@ extension GatewayConfiguration {
 
   /// Opens the journal with its objects.
   func openJournal(logger: Logger) throws(JournalError) -> any JournalStore {
+    if !sharedJournal.url.isEmpty {
+      let store = try PostgreSQLJournalStore(sharedJournal, limits: journal)
+      return try objects.opened(store, path: nil, logger: logger)
+    }
     let path = journalPath == "off" ? nil : journalPath
     return try objects.opened(SQLiteJournalStore(path: path, limits: journal), path: path, logger: logger)
   }

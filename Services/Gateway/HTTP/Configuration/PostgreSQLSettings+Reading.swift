@@ -14,6 +14,6 @@ extension PostgreSQLSettings {
     leaseSeconds = await reader.number(
       "journal.leaseSeconds", leaseSeconds, in: 1...3600,
       "a gateway that has not renewed its lease for so long may lose its jobs to others")
-    if !url.isEmpty { for complaint in complaints { reader.complain(complaint) } }
+    for complaint in complaints { reader.complain(complaint) }
   }
 }

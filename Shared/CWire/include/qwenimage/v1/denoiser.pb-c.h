@@ -129,8 +129,8 @@ struct  Qwenimage__V1__Sampling
    */
   char *sampler;
   /*
-   * Noise levels of the steps before the shift: "simple", "beta", "sgm_uniform" or "linear"; empty: the model's, or
-   * those of `sigmas`.
+   * Noise levels of the steps before the shift: "simple", "beta", "sgm_uniform", "linear" or "lightning", which has
+   * a shift of its own; empty: the model's, or those of `sigmas`.
    */
   char *schedule;
   /*

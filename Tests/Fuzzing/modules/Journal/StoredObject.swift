@@ -1,0 +1,1 @@
+../../../../Shared/Journal/StoredObject.swift
