@@ -134,8 +134,8 @@ public enum Event: Hashable, Sendable {
   /// What the journal knows of unfinished jobs, in the order in which they were admitted. Only as the first event.
   case restored([RestoredImageJob])
   /// Jobs of an owner of the journal that has ended, which belong to this one now, in the order in which they were
-  /// admitted; they come after those that are here. Attempts that may still run are claimed, see ``Effect/claim``: a
-  /// worker that runs one registers again and names it.
+  /// admitted; they come after those that are here. Attempts that may still run are claimed, see
+  /// ``Effect/claim(_:at:)``: a worker that runs one registers again and names it.
   case adopted([RestoredImageJob])
   /// What the other owners of the journal whose leases hold said of themselves last, by their epochs, instead of what
   /// was known of them.

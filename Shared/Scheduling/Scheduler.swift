@@ -104,7 +104,7 @@ public struct Scheduler: Sendable {
 
   /// The largest number of a run.
   public static let maxRun = AttemptNumbers.maxBlock
-  /// Attempts that one ``Effect/claim`` names.
+  /// Attempts that one ``Effect/claim(_:at:)`` names.
   public static let maxClaims = 256
 
   /// An empty cluster.

@@ -39,7 +39,7 @@ public struct ArchivedRow: Hashable, Sendable {
     /// A notification.
     case delivery = 11
 
-    /// The table's name; SQLite's has its first name still, see ``sqliteName(_:)``.
+    /// The table's name; SQLite's table of images has its first name still.
     public var name: String {
       switch self {
       case .job: "jobs"

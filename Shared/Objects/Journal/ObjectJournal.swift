@@ -35,7 +35,7 @@ public enum ObjectJournal {
   /// * Bytes whose object cannot be written stay in their row, so that no job waits or fails for want of the store.
   ///
   /// - Parameters:
-  ///   - base: keeps everything else. Its ``ObjectNamingJournalStore/objectSpace`` must be part of where `objects` are.
+  ///   - base: keeps everything else. Its `objectSpace` must be part of where `objects` are.
   ///   - objects: closed with the journal.
   ///   - report: called on any thread.
   /// - Returns: a `SharedJournalStore` if `base` is one.
