@@ -65,7 +65,7 @@ class Cluster:
     def __init__(self, binaries, model, precision="bf16", settings=None, secure=True, threads=1, stage_settings=None):
         self.stage_settings = stage_settings or {}
         self.binaries, self.model, self.precision = pathlib.Path(binaries), pathlib.Path(model), precision
-        self.settings, self.secure, self.threads = settings or {}, secure, threads
+        self.settings, self.secure, self.threads = dict(settings or {}), secure, threads
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="qwen-image-"))
         self.http_port, self.worker_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"

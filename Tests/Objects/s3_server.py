@@ -12,6 +12,7 @@ ends. Besides S3 the proxy answers
 """
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import http.server
@@ -111,8 +112,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         bucket, prefix = self.path.partition("?")[2].split("/", 1)
         for page in State.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", []):
-                content = State.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-                found[item["Key"][len(prefix):]] = hashlib.sha256(content).hexdigest()
+                # One may be deleted while the others are read.
+                with contextlib.suppress(State.client.exceptions.NoSuchKey):
+                    content = State.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+                    found[item["Key"][len(prefix):]] = hashlib.sha256(content).hexdigest()
         self.reply(200, json.dumps(found).encode())
 
     def problem_with_signature(self, body):
