@@ -70,7 +70,7 @@ struct SimulationTests {
   @Test(arguments: [3, 17, 99]) func theSameSeedGivesTheSameRun(seed: UInt64) {
     let lines = (0..<2).map { _ in
       let trace = Mutex<[String]>([])
-      let simulation = Simulation(seed: seed)
+      let simulation = Campaign.world(seed: seed)
       simulation.traceLines { line in trace.withLock { $0.append(line) } }
       simulation.run()
       return trace.withLock { $0 }

@@ -78,7 +78,8 @@ if let loadJobs {
 if let single {
   let simulation: any SeededRun =
     hasReplicas
-    ? ReplicaSimulation(seed: single, mutation: replicaMutation) : Simulation(seed: single, mutation: clusterMutation)
+    ? Campaign.replicaWorld(seed: single, mutation: replicaMutation)
+    : Campaign.world(seed: single, mutation: clusterMutation)
   if isTraced { simulation.traceLines { print($0) } }
   simulation.run()
   print(simulation.coverage.line)

@@ -33,8 +33,13 @@ package struct Campaign: Sendable {
     progress: @Sendable (Int) -> Void = { _ in }
   ) async -> Campaign {
     await run(first: first, count: count, maxFindings: maxFindings, progress: progress) {
-      Simulation(seed: $0, mutation: mutation)
+      world(seed: $0, mutation: mutation)
     }
+  }
+
+  /// A seed's cluster with one gateway.
+  package static func world(seed: UInt64, mutation: Mutation? = nil) -> any SeededRun {
+    Simulation(seed: seed, mutation: mutation)
   }
 
   /// The same with several gateways.
@@ -43,8 +48,13 @@ package struct Campaign: Sendable {
     progress: @Sendable (Int) -> Void = { _ in }
   ) async -> Campaign {
     await run(first: first, count: count, maxFindings: maxFindings, progress: progress) {
-      ReplicaSimulation(seed: $0, mutation: mutation)
+      replicaWorld(seed: $0, mutation: mutation)
     }
+  }
+
+  /// A seed's cluster with several gateways.
+  package static func replicaWorld(seed: UInt64, mutation: ReplicaMutation? = nil) -> any SeededRun {
+    ReplicaSimulation(seed: seed, mutation: mutation)
   }
 
   private static func run(

@@ -7,7 +7,6 @@ struct Judge {
     var worker: WorkerID
   }
 
-  var problems: [String] = []
   /// Jobs that were acknowledged to a client, with its key.
   var acknowledged: [String: Int] = [:]
   /// Ends of images that a client was notified of.
@@ -185,7 +184,7 @@ extension Simulation {
   }
 
   /// When nothing is left to do, nothing must be left.
-  func checkRest() {
+  func examineRest() {
     guard let gateway else { return }
     let status = gateway.scheduler.status(now: gateway.instant(now))
     let jobs = status.queuedImages + status.startedImages + status.unadmittedImages + status.endingImages

@@ -3,7 +3,6 @@ import Scheduling
 
 /// What must stay true whichever gateway does it.
 struct ReplicaJudge {
-  var problems: [String] = []
   /// Every attempt that was ever offered.
   var offered: Set<AttemptID> = []
   /// Steps that clients were notified of, by owner and attempt: one that has ended unawares may still be reading what
@@ -62,7 +61,7 @@ extension ReplicaSimulation {
   }
 
   /// When nothing is left to do, nothing must be left.
-  func checkRest() {
+  func examineRest() {
     for (id, entry) in journal.images where entry.outcome == nil { report("job \(id) has not ended") }
     for case .some(let gateway) in gateways {
       let status = gateway.scheduler.status(now: gateway.instant(now))

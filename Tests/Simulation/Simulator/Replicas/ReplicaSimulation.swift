@@ -1,24 +1,16 @@
 import ClusterCore
-import HeapModule
 import Scheduling
 
 /// A cluster with several gateways over one journal, in one thread and in virtual time: gateways that are killed,
 /// stalled, cut off from the journal or from workers, or stopped; a journal that cannot be reached for a while; clocks
-/// that do not agree; clients that ask another gateway each time; and workers that serve all gateways.
-///
-/// First faults happen; then everything heals, and every job must end.
-package final class ReplicaSimulation: SeededRun {
+/// that do not agree; clients that ask another gateway each time; and workers that serve all gateways. The virtual time
+/// is the journal's clock.
+final class ReplicaSimulation: World<ReplicaAction> {
   let scenario: ReplicaScenario
   let mutation: ReplicaMutation?
-  var trace: ((String) -> Void)?
-
-  var random: SeededGenerator
-  /// Virtual milliseconds, which is the journal's clock.
-  var now = 0
   var journal: SharedToyJournal
   var gateways: [ReplicaGateway?]
   var workers: [ReplicaWorker] = []
-  var clients: [ToyClient] = []
   var lastProcess = 0
   var lastConnection = 0
   var lastJob = 0
@@ -32,14 +24,9 @@ package final class ReplicaSimulation: SeededRun {
   var healthySince: [Int?]
   var judge = ReplicaJudge()
 
-  package internal(set) var coverage = Coverage()
-  private var queue = Heap<Scheduled>()
-  private var sequence: UInt64 = 0
-  private var quietSince: Int?
-
   /// The world of a seed.
-  package init(seed: UInt64, mutation: ReplicaMutation? = nil) {
-    random = SeededGenerator(seed: seed &* 0x9e6c_63d0_876a_68ff)
+  init(seed: UInt64, mutation: ReplicaMutation? = nil) {
+    var random = SeededGenerator(seed: seed &* 0x9e6c_63d0_876a_68ff)
     scenario = ReplicaScenario(&random)
     self.mutation = mutation
     journal = SharedToyJournal(mutation: mutation)
@@ -48,74 +35,66 @@ package final class ReplicaSimulation: SeededRun {
     frozenUntil = Array(repeating: 0, count: scenario.gatewayCount)
     journalCutUntil = frozenUntil
     workerCutUntil = frozenUntil
+    super.init(random: random, chaosMs: scenario.chaosMs)
   }
 
-  /// What must not be and was, with the time.
-  package var problems: [String] { judge.problems }
+  override var isWhole: Bool { gateways.allSatisfy { $0 != nil } }
+  override func checkRest() { examineRest() }
 
-  var isChaos: Bool { now < scenario.chaosMs }
-
-  /// Runs until all is quiet, the first problem is found, or the time is up.
-  package func run(limitSeconds: Int) {
-    prepare()
-    while problems.isEmpty, let next = queue.popMin() {
-      now = next.time
-      guard now < scenario.chaosMs + limitSeconds * 1000 else {
-        let late = clients.filter { !$0.isDone }.map { "\($0.job.key) (\($0.id ?? "no id"))" }
-        report("after \(limitSeconds) s without faults these requests have not ended: \(late.joined(separator: ", "))")
-        break
-      }
-      coverage.events += 1
-      perform(next.action)
-      if isQuiet {
-        checkRest()
-        break
-      }
+  override func prepare() {
+    for gateway in gateways.indices { schedule(.startGateway(gateway), in: random.pick(0...3000)) }
+    var slots: [(StageName, String)] = []
+    for numericsClass in scenario.hasTwoClasses ? ToyModel.classes : [ToyModel.classes[0]] {
+      slots += [.textEncoder, .denoiser, .vaeDecoder].map { ($0, numericsClass) }
     }
-    coverage.seeds = 1
-    coverage.virtualSeconds = Double(now) / 1000
-  }
-
-  /// All clients have an answer, and there was time for everything to come to rest.
-  private var isQuiet: Bool {
-    guard !isChaos, clients.allSatisfy(\.isDone), gateways.allSatisfy({ $0 != nil }) else {
-      quietSince = nil
-      return false
+    slots.append((.denoiser, ToyModel.classes[0]))
+    for (stage, numericsClass) in slots {
+      let links = gateways.map { _ in ReplicaWorker.Link() }
+      workers.append(
+        ReplicaWorker(stage: stage, numericsClass: numericsClass, credits: random.pick(1...2), links: links))
+      schedule(.startWorker(slot: workers.count - 1), in: random.pick(0...4000))
     }
-    if quietSince == nil { quietSince = now }
-    return now - (quietSince ?? now) > 90_000
-  }
-
-  func count(_ name: String) { coverage.counts[name, default: 0] += 1 }
-
-  func log(_ text: @autoclosure () -> String) {
-    guard let trace else { return }
-    let time = String(now + 100_000_000).dropFirst()
-    trace("\(time.dropLast(3)).\(time.suffix(3)) \(text())")
-  }
-
-  /// A broken promise.
-  func report(_ text: String) {
-    log("PROBLEM: \(text)")
-    judge.problems.append("at \(now) ms: \(text)")
-  }
-
-  package func traceLines(to sink: @escaping (String) -> Void) { trace = sink }
-
-  func schedule(_ action: ReplicaAction, in delayMs: Int) {
-    sequence += 1
-    queue.insert(Scheduled(time: now + delayMs, sequence: sequence, action: action))
-  }
-
-  private struct Scheduled: Comparable {
-    var time: Int
-    var sequence: UInt64
-    var action: ReplicaAction
-
-    static func < (left: Scheduled, right: Scheduled) -> Bool {
-      (left.time, left.sequence) < (right.time, right.sequence)
+    for key in 0..<scenario.clientCount {
+      clients.append(ToyClient(job: toyJob(key: key)))
+      schedule(.send(client: key), in: random.pick(0...scenario.chaosMs * 3 / 4))
     }
-    static func == (left: Scheduled, right: Scheduled) -> Bool { left.sequence == right.sequence }
+    for _ in 0..<scenario.workerFaults { schedule(.workerFault, in: random.pick(0...scenario.chaosMs)) }
+    for _ in 0..<scenario.gatewayFaults { schedule(.gatewayFault, in: random.pick(0...scenario.chaosMs)) }
+    for _ in 0..<scenario.journalOutages { schedule(.journalOutage, in: random.pick(0...scenario.chaosMs)) }
+    schedule(.watch, in: 500)
+  }
+
+  override func perform(_ action: ReplicaAction) {
+    if let gateway = action.gateway, now < frozenUntil[gateway] {
+      schedule(action, in: frozenUntil[gateway] - now)
+      return
+    }
+    switch action {
+    case .startGateway(let gateway): startGateway(gateway)
+    case .gatewayFault: if isChaos { breakGateway() }
+    case .journalOutage: if isChaos { breakJournal() }
+    case .watch: watch()
+    case .tick(let gateway, let life): tick(gateway, life: life)
+    case .renew(let gateway, let life): renew(gateway, life: life)
+    case .stop(let gateway, let life): stop(gateway, life: life)
+    case .atJournal(let gateway, let life, let epoch, let call): serve(call, gateway, life: life, epoch: epoch)
+    case .fromJournal(let gateway, let life, let reply): take(reply, gateway, life: life)
+    case .ownerMessage(let gateway, let life, let call): take(call, gateway, life: life)
+    case .toGateway(let gateway, let life, let connection, let slot, let what):
+      receive(what, gateway, life: life, connection: connection, slot: slot)
+    case .toWorker(let slot, let process, let link, let connection, let message):
+      if workers[slot].process == process { receive(message, slot, link, connection: connection) }
+    case .startWorker(let slot): startWorker(slot)
+    case .workerFault: if isChaos { breakWorker() }
+    case .thaw(let slot, let process): thaw(slot, process: process)
+    case .connect(let slot, let link, let process): connect(slot, link, process: process)
+    case .heartbeat(let slot, let process): heartbeat(slot, process: process)
+    case .work(let slot, let process, let attempt): work(attempt, slot, process: process)
+    case .send(let client): ask(client)
+    case .request(let client, let gateway, let request): serve(request, of: client, at: gateway)
+    case .response(let client, let response): take(response, client: client)
+    case .resend(let client, let attempt): if clients[client].attempt == attempt { ask(client) }
+    }
   }
 }
 
@@ -184,62 +163,4 @@ enum JournalReply {
 enum OwnerCall {
   case lookForJobs
   case cancel([ImageJobID])
-}
-
-extension ReplicaSimulation {
-  private func prepare() {
-    for gateway in gateways.indices { schedule(.startGateway(gateway), in: random.pick(0...3000)) }
-    var slots: [(StageName, String)] = []
-    for numericsClass in scenario.hasTwoClasses ? ToyModel.classes : [ToyModel.classes[0]] {
-      slots += [.textEncoder, .denoiser, .vaeDecoder].map { ($0, numericsClass) }
-    }
-    slots.append((.denoiser, ToyModel.classes[0]))
-    for (stage, numericsClass) in slots {
-      let links = gateways.map { _ in ReplicaWorker.Link() }
-      workers.append(
-        ReplicaWorker(stage: stage, numericsClass: numericsClass, credits: random.pick(1...2), links: links))
-      schedule(.startWorker(slot: workers.count - 1), in: random.pick(0...4000))
-    }
-    for key in 0..<scenario.clientCount {
-      clients.append(ToyClient(job: toyJob(key: key)))
-      schedule(.send(client: key), in: random.pick(0...scenario.chaosMs * 3 / 4))
-    }
-    for _ in 0..<scenario.workerFaults { schedule(.workerFault, in: random.pick(0...scenario.chaosMs)) }
-    for _ in 0..<scenario.gatewayFaults { schedule(.gatewayFault, in: random.pick(0...scenario.chaosMs)) }
-    for _ in 0..<scenario.journalOutages { schedule(.journalOutage, in: random.pick(0...scenario.chaosMs)) }
-    schedule(.watch, in: 500)
-  }
-
-  private func perform(_ action: ReplicaAction) {
-    if let gateway = action.gateway, now < frozenUntil[gateway] {
-      schedule(action, in: frozenUntil[gateway] - now)
-      return
-    }
-    switch action {
-    case .startGateway(let gateway): startGateway(gateway)
-    case .gatewayFault: if isChaos { breakGateway() }
-    case .journalOutage: if isChaos { breakJournal() }
-    case .watch: watch()
-    case .tick(let gateway, let life): tick(gateway, life: life)
-    case .renew(let gateway, let life): renew(gateway, life: life)
-    case .stop(let gateway, let life): stop(gateway, life: life)
-    case .atJournal(let gateway, let life, let epoch, let call): serve(call, gateway, life: life, epoch: epoch)
-    case .fromJournal(let gateway, let life, let reply): take(reply, gateway, life: life)
-    case .ownerMessage(let gateway, let life, let call): take(call, gateway, life: life)
-    case .toGateway(let gateway, let life, let connection, let slot, let what):
-      receive(what, gateway, life: life, connection: connection, slot: slot)
-    case .toWorker(let slot, let process, let link, let connection, let message):
-      if workers[slot].process == process { receive(message, slot, link, connection: connection) }
-    case .startWorker(let slot): startWorker(slot)
-    case .workerFault: if isChaos { breakWorker() }
-    case .thaw(let slot, let process): thaw(slot, process: process)
-    case .connect(let slot, let link, let process): connect(slot, link, process: process)
-    case .heartbeat(let slot, let process): heartbeat(slot, process: process)
-    case .work(let slot, let process, let attempt): work(attempt, slot, process: process)
-    case .send(let client): ask(client)
-    case .request(let client, let gateway, let request): serve(request, of: client, at: gateway)
-    case .response(let client, let response): take(response, client: client)
-    case .resend(let client, let attempt): if clients[client].attempt == attempt { ask(client) }
-    }
-  }
 }
