@@ -9,39 +9,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source Tests/Cluster/containers-engine.sh
+source Tests/Support/checks.sh
 bin=${1:-}
 model=$PWD/compose/models/nano-qwen-image
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/qwen-image-swarm.XXXXXX")
 project=qwen-image-swarm-$$
 stack=$project
-passed=0
-failed=0
 
 say() { echo "swarm: $*" >&2; }
-
-# check NAME COMMAND...: counts whether the command succeeds.
-check() {
-  local name=$1
-  shift
-  if "$@"; then
-    passed=$((passed + 1)) && echo "ok   $name"
-  else
-    failed=$((failed + 1)) && echo "FAIL $name"
-  fi
-}
-
-not() { ! "$@" >/dev/null 2>&1; }
-quietly() { "$@" >/dev/null; }
-
-# within SECONDS COMMAND...: waits until the command succeeds.
-within() {
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $deadline ] || { say "still not so: $*"; return 1; }
-    sleep 0.3
-  done
-}
 
 stop() {
   trap - EXIT INT TERM
