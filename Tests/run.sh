@@ -52,14 +52,13 @@ passed=0
 failed=0
 skipped=0
 failures=()
-running=
+# Processes of the parts that run, by their names.
+declare -A running=()
 
 stop() {
   trap - EXIT INT TERM
-  if [ -n "$running" ]; then
-    kill "$running" 2>/dev/null || true
-    wait "$running" 2>/dev/null || true
-  fi
+  for pid in "${running[@]}"; do kill "$pid" 2>/dev/null || true; done
+  wait 2>/dev/null || true
 }
 trap stop EXIT
 trap 'stop; exit 130' INT
@@ -67,17 +66,35 @@ trap 'stop; exit 143' TERM
 
 # part NAME SECONDS COMMAND...: runs one part of the tests, for so long at most, and counts.
 part() {
-  local name=$1 limit=$2 log=$logs/$1.log status=0 counts
+  begin "$@"
+  finish "$1"
+}
+
+# beside NAME SECONDS COMMAND...: begins a part that takes what processor time the next ones leave, until it is finished.
+beside() {
+  local name=$1 limit=$2
+  shift 2
+  begin "$name" "$limit" nice -n 19 "$@"
+}
+
+begin() {
+  local name=$1 limit=$2 log=$logs/$1.log
   shift 2
   is_chosen "$name" || return 0
-  echo "== $name"
   : >"$log"
   timeout --kill-after=60 "$limit" "$@" >"$log" 2>&1 &
-  running=$!
-  tail --follow --lines=+1 --sleep-interval=0.3 --pid="$running" "$log"
-  wait "$running" || status=$?
-  running=
-  [ $status -ne 124 ] || echo "FAIL $name: not done within $limit s" | tee -a "$log"
+  running[$name]=$!
+}
+
+# finish NAME: shows what a part prints until it ends, and counts.
+finish() {
+  local name=$1 log=$logs/$1.log status=0 counts
+  is_chosen "$name" || return 0
+  echo "== $name"
+  tail --follow --lines=+1 --sleep-interval=0.3 --pid="${running[$name]}" "$log"
+  wait "${running[$name]}" || status=$?
+  unset "running[$name]"
+  [ $status -ne 124 ] || echo "FAIL $name: it took too long" | tee -a "$log"
   read -ra counts < <(python3 Tests/Support/test_log.py count "$log" "$status")
   passed=$((passed + counts[0]))
   failed=$((failed + counts[1]))
@@ -136,6 +153,9 @@ fi
 part a1111 3600 "$python" Tests/Cluster/a1111_test.py "$bin"
 part mcp 3600 "$python" Tests/Cluster/mcp_test.py "$bin"
 part prompts 3600 "$python" Tests/Cluster/prompt_following_test.py "$bin"
+# The parts until they are finished wait most of the time, for servers and clocks.
+beside docc 900 Tests/docc.sh
+beside arm64 900 Tests/check-arm64.sh
 if is_chosen objects; then part objects 1200 "$python" Tests/Cluster/objects_test.py "$bin" "$QWEN_IMAGE_TEST_S3_PYTHON"; fi
 if is_chosen deploy; then
   ./compose/install-packages.sh --only haproxy 'kubernetes-client|kubectl' systemd
@@ -145,9 +165,9 @@ if is_chosen backup; then
   ./compose/install-packages.sh --only postgresql sqlite3
   part backup 600 "$python" Tests/Deployment/backup_test.py "$bin"
 fi
+finish docc
+finish arm64
 part docs 1800 "$python" Tests/Cluster/docs_test.py "$bin"
-part docc 900 Tests/docc.sh
-part arm64 600 Tests/check-arm64.sh
 part page 3600 "$python" Tests/Cluster/page_test.py "$bin"
 part page-families 3600 "$python" Tests/Cluster/page_families_test.py "$bin"
 part page-images 3600 "$python" Tests/Cluster/page_images_test.py "$bin"

@@ -39,19 +39,23 @@ fuzz=$(swift build -c release --sanitize fuzzer --show-bin-path)/fuzz
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p found
+limits=(-max_len=2048 -timeout=20 -rss_limit_mb=2048)
+# One core for each target.
+export fuzz work seed seconds
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I TARGET bash -c '
+  mkdir -p "$work/$1"
+  FUZZ_TARGET=$1 "$fuzz" "${@:2}" -seed="$seed" -max_total_time="$seconds" -print_final_stats=1 \
+    -artifact_prefix="found/$1-" "$work/$1" "corpus/$1" >"$work/$1.log" 2>&1 || true' _ TARGET "${limits[@]}"
+
 passed=0
 failed=0
 for target in "${targets[@]}"; do
   echo "== $target"
-  mkdir -p "$work/$target"
-  limits=(-max_len=2048 -timeout=20 -rss_limit_mb=2048)
-  : >"$work/log"
-  FUZZ_TARGET=$target "$fuzz" "${limits[@]}" -seed="$seed" -max_total_time="$seconds" -print_final_stats=1 \
-    -artifact_prefix="found/$target-" "$work/$target" "corpus/$target" 2>&1 | tee "$work/log" | grep -E '^(Done|stat::|SUMMARY|==)' || true
-  if ! grep -q '^Done' "$work/log"; then
+  grep -E '^(Done|stat::|SUMMARY|==)' "$work/$target.log" || true
+  if ! grep -q '^Done' "$work/$target.log"; then
     failed=$((failed + 1))
     echo "FAIL $target: seed $seed; to repeat it: Tests/Fuzzing/run.sh --seed $seed $target, or FUZZ_TARGET=$target $fuzz INPUT"
-    tail -40 "$work/log"
+    tail -40 "$work/$target.log"
     continue
   fi
   passed=$((passed + 1))
