@@ -30,6 +30,20 @@ public enum RouterEvent: Sendable {
   case disconnected(PeerID)
 }
 
+/// A message to send.
+public struct Outbound: Sendable {
+  /// Whom it is for.
+  public var peer: PeerID
+  /// The message.
+  public var envelope: Envelope
+
+  /// A message for `peer`.
+  public init(_ envelope: Envelope, to peer: PeerID) {
+    self.envelope = envelope
+    self.peer = peer
+  }
+}
+
 /// A ROUTER socket that listens for workers, on a thread of its own.
 public actor RouterSocket {
   /// What happens, in order; for one consumer. When it lags, the socket stops reading and the peers are held up.
@@ -87,6 +101,16 @@ public actor RouterSocket {
     metrics.messagesOut.increment()
     metrics.bytesOut.increment(by: frames.reduce(0) { $0 + $1.count })
     return envelope.messageID
+  }
+
+  /// Sends messages one after the other, as ``send(_:to:)`` does, and returns what was wrong with those that could not
+  /// be sent, by their places.
+  public func send(_ messages: [Outbound]) -> [Int: TransportError] {
+    var errors: [Int: TransportError] = [:]
+    for (place, message) in messages.enumerated() {
+      do throws(TransportError) { try send(message.envelope, to: message.peer) } catch { errors[place] = error }
+    }
+    return errors
   }
 
   /// Stops listening, waits for the linger time at most until what was sent has left, and ends `events`.

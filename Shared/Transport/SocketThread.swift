@@ -11,6 +11,8 @@ final class SocketThread: SerialExecutor, @unchecked Sendable {
   private struct Shared {
     var jobs: [UnownedJob] = []
     var isStopping = false
+    /// Whether the thread has been woken since it last looked at its queue.
+    var isWoken = false
   }
 
   private let shared = Mutex(Shared())
@@ -49,8 +51,7 @@ final class SocketThread: SerialExecutor, @unchecked Sendable {
 
   func enqueue(_ job: consuming ExecutorJob) {
     let job = UnownedJob(job)
-    shared.withLock { $0.jobs.append(job) }
-    wake()
+    wake { $0.jobs.append(job) }
   }
 
   func checkIsolated() {
@@ -58,7 +59,15 @@ final class SocketThread: SerialExecutor, @unchecked Sendable {
   }
 
   /// Makes the thread look at its queue; from any thread.
-  func wake() {
+  func wake() { wake { _ in } }
+
+  private func wake(_ change: (inout Shared) -> Void) {
+    let wasWoken = shared.withLock { shared in
+      change(&shared)
+      defer { shared.isWoken = true }
+      return shared.isWoken
+    }
+    guard !wasWoken else { return }
     // A full pipe wakes the thread as well.
     var byte: UInt8 = 0
     _ = write(wakeWriter, &byte, 1)
@@ -66,15 +75,14 @@ final class SocketThread: SerialExecutor, @unchecked Sendable {
 
   /// Closes the socket and ends the thread after the jobs that are queued.
   func stop() {
-    shared.withLock { $0.isStopping = true }
-    wake()
+    wake { $0.isStopping = true }
   }
 
   private func run() {
     identity = pthread_self()
     while true {
       let (jobs, isStopping) = shared.withLock { shared in
-        defer { shared.jobs = [] }
+        defer { (shared.jobs, shared.isWoken) = ([], false) }
         return (shared.jobs, shared.isStopping)
       }
       for job in jobs { job.runSynchronously(on: asUnownedSerialExecutor()) }

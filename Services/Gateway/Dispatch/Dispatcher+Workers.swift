@@ -67,21 +67,26 @@ extension Dispatcher {
     UInt64(max(1, time.unixMs + Int64((instant - now) / .milliseconds(1))))
   }
 
-  func send(_ message: Outbox.Message) async {
-    do throws(TransportError) {
-      try await outbox.router.send(message.envelope, to: message.peer)
-    } catch {
-      logger.warning(
-        "a message could not be sent",
-        metadata: ["message": "\(message.envelope.body.name)", "peer": "\(message.peer)", "error": "\(error)"])
-      guard let worker = message.worker else { return }
-      switch (error, message.envelope.task?.attemptID) {
-      case (.peerUnreachable, _), (.closed, _): process(.workerLeft(worker, reason: "\(error)"))
-      case (.unsendable, .some(let attempt)):
-        process(.taskFailed(attempt, by: worker, Status(.invalidArgument, "\(error)")))
-      case (_, .some(let attempt)): process(.taskFailed(attempt, by: worker, Status(.unavailable, "\(error)")))
-      case (_, nil): break
-      }
+  /// Sends what has come together.
+  func sendWaiting() async {
+    let sent = outbox.take()
+    let errors = await outbox.router.send(sent.map(\.message))
+    for (place, error) in errors.sorted(by: { $0.key < $1.key }) {
+      note(error, sending: sent[place].message, to: sent[place].worker)
+    }
+  }
+
+  private func note(_ error: TransportError, sending message: Outbound, to worker: WorkerID?) {
+    logger.warning(
+      "a message could not be sent",
+      metadata: ["message": "\(message.envelope.body.name)", "peer": "\(message.peer)", "error": "\(error)"])
+    guard let worker else { return }
+    switch (error, message.envelope.task?.attemptID) {
+    case (.peerUnreachable, _), (.closed, _): process(.workerLeft(worker, reason: "\(error)"))
+    case (.unsendable, .some(let attempt)):
+      process(.taskFailed(attempt, by: worker, Status(.invalidArgument, "\(error)")))
+    case (_, .some(let attempt)): process(.taskFailed(attempt, by: worker, Status(.unavailable, "\(error)")))
+    case (_, nil): break
     }
   }
 
@@ -100,13 +105,15 @@ extension Dispatcher {
   // MARK: Receiving
 
   /// Takes what the router socket has received.
-  func receive(_ event: RouterEvent) {
-    switch event {
-    case .message(let inbound): receive(inbound.envelope, from: inbound.peer)
-    case .malformed(let peer, let malformed): refuse(malformed, from: peer)
-    case .disconnected(let peer):
-      if let session = workers.session(of: peer) {
-        process(.workerLeft(session.id, reason: "the connection is closed"))
+  func receive(_ events: [RouterEvent]) {
+    for event in events {
+      switch event {
+      case .message(let inbound): receive(inbound.envelope, from: inbound.peer)
+      case .malformed(let peer, let malformed): refuse(malformed, from: peer)
+      case .disconnected(let peer):
+        if let session = workers.session(of: peer) {
+          process(.workerLeft(session.id, reason: "the connection is closed"))
+        }
       }
     }
   }

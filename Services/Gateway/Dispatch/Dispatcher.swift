@@ -32,7 +32,7 @@ public actor Dispatcher: Service {
   var jobs: JobRegistry
   var workers: WorkerDirectory
   var payloads: PayloadStore
-  let outbox: Outbox
+  var outbox: Outbox
   /// Results that are being completed off this actor. Their workers are done with them and do not report them any
   /// more; to the scheduler they still run.
   var completions: [AttemptID: (worker: WorkerID, task: Task<Void, Never>)] = [:]
@@ -99,12 +99,15 @@ public actor Dispatcher: Service {
   /// - Throws: `JournalError.fenced` when the jobs of a shared journal were taken over by another gateway.
   public func run() async throws {
     // Unstructured: they keep running while the rest is cancelled, until the last message is sent.
-    let sender = Task { for await message in outbox.messages { await send(message) } }
+    let sender = Task { for await _ in outbox.signals { await sendWaiting() } }
     let listener = Task { for await outcome in journal.outcomes { note(outcome) } }
     let messages = Task { await takeOwnerMessages() }
+    let events = outbox.router.events
     await cancelWhenGracefulShutdown {
       await withTaskGroup(of: Void.self) { group in
-        group.addTask { for await event in self.outbox.router.events { await self.receive(event) } }
+        group.addTask {
+          while case let received = await events.next(64), !received.isEmpty { await self.receive(received) }
+        }
         group.addTask {
           while (try? await self.time.sleep(for: self.configuration.tickInterval)) != nil { await self.tick() }
         }
