@@ -2,7 +2,6 @@ import ClusterCore
 import GatewayPipelines
 import ImageCodec
 import Journal
-import OrderedCollections
 import Provenance
 import Scheduling
 import Wire
@@ -36,7 +35,7 @@ struct JobRegistry {
     let text: String
   }
 
-  private(set) var jobs: OrderedDictionary<String, OpenJob> = [:]
+  private(set) var jobs: [String: OpenJob] = [:]
   private(set) var images: [ImageJobID: Image] = [:]
   /// The images that the jobs begin with.
   private(set) var inputs = InputStore()

@@ -153,9 +153,8 @@ extension SQLiteJournalStore {
   private static func keep(_ progress: StoredProgress, of image: ImageReference, _ db: Database) throws {
     guard let number = try openImage(image, db) else { return }
     let key: StatementArguments = [number, image.index, progress.task]
-    let earlier = try Row.fetchOne(
-      db.cachedStatement(sql: "SELECT payload, steps FROM checkpoints WHERE job = ? AND picture = ? AND task = ?"),
-      arguments: key)
+    let earlier = try db.row(
+      sql: "SELECT payload, steps FROM checkpoints WHERE job = ? AND picture = ? AND task = ?", arguments: key)
     if let steps = progress.completedSteps {
       // An older checkpoint never takes a newer one's place.
       if let earlier, try steps <= earlier.value("steps") { return }
@@ -215,9 +214,8 @@ extension SQLiteJournalStore {
     var known: Set<String> = [], bytes: Int64 = 0
     for case .admit(let job) in changes {
       for input in job.inputs where known.insert(input.digest).inserted {
-        let isThere = try Bool.fetchOne(
-          db.cachedStatement(sql: "SELECT EXISTS (SELECT 1 FROM inputs WHERE digest = ?)"), arguments: [input.digest])
-        if isThere != true { bytes += Int64(input.bytes.count) }
+        let isThere = try db.isThere(sql: "SELECT 1 FROM inputs WHERE digest = ?", arguments: [input.digest])
+        if !isThere { bytes += Int64(input.bytes.count) }
       }
     }
     return bytes
@@ -253,9 +251,21 @@ extension SQLiteJournalStore {
   }
 }
 
+/// Statements that are compiled once: what is run for every job would be compiled again each time otherwise.
 extension Database {
-  /// Runs a statement that is compiled once: what is written for every job would be compiled again each time otherwise.
   func run(sql: String, arguments: StatementArguments) throws {
     try cachedStatement(sql: sql).execute(arguments: arguments)
+  }
+
+  func row(sql: String, arguments: StatementArguments) throws -> Row? {
+    try Row.fetchOne(cachedStatement(sql: sql), arguments: arguments)
+  }
+
+  func rows(sql: String, arguments: StatementArguments) throws -> [Row] {
+    try Row.fetchAll(cachedStatement(sql: sql), arguments: arguments)
+  }
+
+  func isThere(sql: String, arguments: StatementArguments) throws -> Bool {
+    try Bool.fetchOne(cachedStatement(sql: "SELECT EXISTS (\(sql))"), arguments: arguments) ?? false
   }
 }

@@ -28,9 +28,7 @@ extension SQLiteJournalStore {
   }
 
   private static func soundRecord(_ number: Int64, _ db: Database) throws -> StoredRecord? {
-    guard let row = try Row.fetchOne(db, sql: "SELECT * FROM jobs WHERE number = ?", arguments: [number]) else {
-      return nil
-    }
+    guard let row = try db.row(sql: "SELECT * FROM jobs WHERE number = ?", arguments: [number]) else { return nil }
     do { return try record(row, db) } catch JournalError.corrupt { return nil }
   }
 }
@@ -72,8 +70,8 @@ private struct Listing {
   /// - Returns: whether the job to begin behind is there, or its place is known.
   mutating func begin(_ db: Database) throws -> Bool {
     if let after = query.after {
-      let row = try Row.fetchOne(
-        db, sql: "SELECT submitted_ms, number FROM jobs WHERE id = ? AND tenant = ?", arguments: [after.job, tenant])
+      let row = try db.row(
+        sql: "SELECT submitted_ms, number FROM jobs WHERE id = ? AND tenant = ?", arguments: [after.job, tenant])
       let place: (Int64, Int64)
       if let row {
         place = (try row.value("submitted_ms"), try row.value("number"))
@@ -140,13 +138,10 @@ private struct Listing {
     guard StoredState(rawValue: entry.state).map(query.states.contains) ?? true else { return false }
     if let model = query.model, model != entry.model { return false }
     for tag in query.tags.dropFirst() {
-      let isThere = try Bool.fetchOne(
-        db,
-        sql: """
-          SELECT EXISTS (SELECT 1 FROM job_tags WHERE tenant = ? AND tag = ? AND submitted_ms = ? AND job = ?)
-          """,
+      let isThere = try db.isThere(
+        sql: "SELECT 1 FROM job_tags WHERE tenant = ? AND tag = ? AND submitted_ms = ? AND job = ?",
         arguments: [tenant, tag, entry.submittedAtMs, entry.number])
-      guard isThere == true else { return false }
+      guard isThere else { return false }
     }
     return true
   }

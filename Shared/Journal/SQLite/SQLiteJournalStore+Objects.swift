@@ -11,7 +11,7 @@ extension SQLiteJournalStore: ObjectNamingJournalStore {
   public func forgetDeadObjects(_ names: [String]) throws(JournalError) {
     try JournalError.wrap("forget objects") {
       try database.write { db in
-        for name in names { try db.execute(sql: "DELETE FROM dead_objects WHERE object = ?", arguments: [name]) }
+        for name in names { try db.run(sql: "DELETE FROM dead_objects WHERE object = ?", arguments: [name]) }
       }
     }
   }
@@ -58,14 +58,14 @@ extension SQLiteJournalStore: ObjectNamingJournalStore {
 
   private func has(_ query: String, _ arguments: StatementArguments) throws(JournalError) -> Bool {
     try JournalError.wrap("look bytes up") {
-      try database.read { try Bool.fetchOne($0, sql: "SELECT EXISTS (\(query))", arguments: arguments) ?? false }
+      try database.read { try $0.isThere(sql: query, arguments: arguments) }
     }
   }
 
   private func readObjects(_ query: String, _ arguments: StatementArguments) throws(JournalError) -> [StoredObject] {
     try JournalError.wrap("read objects") {
       try database.read { db in
-        try Row.fetchAll(db, sql: query, arguments: arguments).map {
+        try db.rows(sql: query, arguments: arguments).map {
           StoredObject(name: try $0.value("object"), byteCount: try $0.value("object_bytes"))
         }
       }
@@ -85,21 +85,18 @@ extension SQLiteJournalStore: ObjectNamingJournalStore {
   }
 
   private static func isNamed(_ name: String, _ db: Database) throws -> Bool {
-    try Bool.fetchOne(
-      db,
-      sql: """
-        SELECT EXISTS (SELECT 1 FROM payloads WHERE object = ?1) OR EXISTS (SELECT 1 FROM inputs WHERE object = ?1)
-        """,
-      arguments: [name]) ?? false
+    try db.isThere(
+      sql: "SELECT 1 FROM payloads WHERE object = ?1 UNION ALL SELECT 1 FROM inputs WHERE object = ?1",
+      arguments: [name])
   }
 
   /// Of the objects that came with `changes`: those that a row names live, the others are dead.
   static func settleObjects(of changes: [JournalChange], _ db: Database) throws {
     for object in changes.flatMap(\.objects) {
       if try isNamed(object.name, db) {
-        try db.execute(sql: "DELETE FROM dead_objects WHERE object = ?", arguments: [object.name])
+        try db.run(sql: "DELETE FROM dead_objects WHERE object = ?", arguments: [object.name])
       } else {
-        try db.execute(
+        try db.run(
           sql: "INSERT OR IGNORE INTO dead_objects VALUES (?, ?)", arguments: [object.name, object.byteCount])
       }
     }

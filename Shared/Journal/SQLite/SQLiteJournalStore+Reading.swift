@@ -37,7 +37,7 @@ extension SQLiteJournalStore {
   public func record(of job: String, tenant: String?) throws(JournalError) -> StoredRecord? {
     try JournalError.wrap("read a job") {
       try database.read { db in
-        guard let row = try Row.fetchOne(db, sql: "SELECT * FROM jobs WHERE id = ?", arguments: [job]) else {
+        guard let row = try db.row(sql: "SELECT * FROM jobs WHERE id = ?", arguments: [job]) else {
           return nil
         }
         let record = try Self.record(row, db)
@@ -50,8 +50,8 @@ extension SQLiteJournalStore {
   public func job(ofKey key: String, tenant: String) throws(JournalError) -> (job: String, digest: Data)? {
     try JournalError.wrap("look a key up") {
       try database.read { db in
-        let row = try Row.fetchOne(
-          db, sql: "SELECT id, digest FROM idempotency_keys k JOIN jobs ON job = number WHERE k.tenant = ? AND key = ?",
+        let row = try db.row(
+          sql: "SELECT id, digest FROM idempotency_keys k JOIN jobs ON job = number WHERE k.tenant = ? AND key = ?",
           arguments: [tenant, key])
         guard let row else { return nil }
         return (job: try row.value("id"), digest: try row.value("digest"))
@@ -63,8 +63,7 @@ extension SQLiteJournalStore {
   public func result(of image: ImageReference) throws(JournalError) -> StoredPayload? {
     try JournalError.wrap("read a result") {
       try database.read { db in
-        let row = try Row.fetchOne(
-          db,
+        let row = try db.row(
           sql: """
             SELECT payloads.* FROM jobs JOIN pictures ON job = number JOIN payloads ON payloads.id = result
             WHERE jobs.id = ? AND picture = ?
@@ -145,8 +144,8 @@ extension SQLiteJournalStore {
 
   /// The images that a job begins with.
   private static func inputs(_ record: StoredRecord, _ db: Database) throws -> [StoredInput] {
-    try Row.fetchAll(
-      db, sql: "SELECT inputs.* FROM job_inputs JOIN inputs USING (digest) WHERE job = ?", arguments: [record.number]
+    try db.rows(
+      sql: "SELECT inputs.* FROM job_inputs JOIN inputs USING (digest) WHERE job = ?", arguments: [record.number]
     ).map { row in
       do { return try input(row) } catch JournalError.corrupt {
         throw JournalError.corrupt(what: "an image that job \(record.job.id) begins with")
@@ -171,8 +170,7 @@ extension SQLiteJournalStore {
       throw JournalError.corrupt(what: "the request of job \(id)")
     }
     let number: Int64 = try row.value("number")
-    let pictures = try db.cachedStatement(sql: "SELECT * FROM pictures WHERE job = ? ORDER BY picture")
-    let rows = try Row.fetchAll(pictures, arguments: [number])
+    let rows = try db.rows(sql: "SELECT * FROM pictures WHERE job = ? ORDER BY picture", arguments: [number])
     guard (1...ValueLimits.maxImages).contains(imageCount),
       try rows.map({ try $0.value("picture") as Int }) == Array(0..<imageCount)
     else {
@@ -188,8 +186,7 @@ extension SQLiteJournalStore {
   }
 
   private static func key(of number: Int64, _ db: Database) throws -> IdempotencyKey? {
-    let statement = try db.cachedStatement(sql: "SELECT key, digest FROM idempotency_keys WHERE job = ?")
-    return try Row.fetchOne(statement, arguments: [number]).map {
+    try db.row(sql: "SELECT key, digest FROM idempotency_keys WHERE job = ?", arguments: [number]).map {
       IdempotencyKey(text: try $0.value("key"), digest: try $0.value("digest"))
     }
   }
@@ -209,8 +206,7 @@ extension SQLiteJournalStore {
   }
 
   private static func progress(_ number: Int64, _ index: Int, _ db: Database) throws -> [StoredProgress] {
-    let rows = try Row.fetchAll(
-      db,
+    let rows = try db.rows(
       sql: """
         SELECT task, NULL AS steps, numerics_class, payloads.* FROM outputs JOIN payloads ON payload = id
         WHERE job = ?1 AND picture = ?2
@@ -231,8 +227,8 @@ extension SQLiteJournalStore {
   }
 
   private static func attempts(_ number: Int64, _ index: Int, _ db: Database) throws -> [Int: UInt32] {
-    let rows = try Row.fetchAll(
-      db, sql: "SELECT task, number FROM attempts WHERE job = ? AND picture = ?", arguments: [number, index])
+    let rows = try db.rows(
+      sql: "SELECT task, number FROM attempts WHERE job = ? AND picture = ?", arguments: [number, index])
     return try rows.reduce(into: [:]) { attempts, row in
       attempts[try bounded(row.value("task"), 0..<ValueLimits.maxTasks, "task")] = UInt32(
         clamping: try row.value("number") as Int64)
