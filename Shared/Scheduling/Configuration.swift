@@ -7,7 +7,7 @@ public struct SchedulingConfiguration: Hashable, Sendable {
   public var defaultTenant = TenantPolicy()
   /// A batch job that has waited this long counts as interactive.
   public var batchPatience = Duration.seconds(900)
-  /// Jobs whose prompts may be encoded before a denoiser has begun with them: bounds the embeddings held.
+  /// Jobs whose prompts may be encoded before a denoiser is free for them: bounds the embeddings held.
   public var encodeAheadJobs = 16
   /// Bytes of shared outputs (encoded prompts) kept for later jobs.
   public var maxCacheBytes = 256 << 20

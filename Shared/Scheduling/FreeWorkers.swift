@@ -11,15 +11,25 @@ struct FreeWorkers: Hashable, Sendable {
     }
   }
 
+  struct Kind: Hashable, Sendable {
+    let stage: StageName
+    let model: ModelIdentity
+  }
+
   /// The one to be taken first among equals is first.
   private var stages: [StageName: [Entry]] = [:]
-  private var known: [WorkerID: (stage: StageName, entry: Entry)] = [:]
+  private var known: [WorkerID: (kind: Kind, entry: Entry)] = [:]
+  private var counts: [Kind: Int] = [:]
   /// The most credits of any worker that ever was.
   private var mostCredits: [StageName: Int] = [:]
+  /// Counts how often a worker came that was not free before.
+  private(set) var arrivals: UInt64 = 0
 
   var isEmpty: Bool { known.isEmpty }
 
   func workers(of stage: StageName) -> [Entry] { stages[stage] ?? [] }
+
+  func count(of kind: Kind) -> Int { counts[kind] ?? 0 }
 
   func mostCredits(of stage: StageName) -> Int { mostCredits[stage] ?? 0 }
 
@@ -30,13 +40,17 @@ struct FreeWorkers: Hashable, Sendable {
     let isFree = worker.map { $0.freeCredits > 0 && !$0.isLeaving } ?? false
     if let worker, isFree, known[id] == nil {
       let stage = worker.registration.stage, entry = Entry(precedence: worker.precedence, id: id)
-      known[id] = (stage, entry)
+      let kind = Kind(stage: stage, model: worker.registration.model)
+      known[id] = (kind, entry)
+      counts[kind, default: 0] += 1
+      arrivals += 1
       mostCredits[stage] = max(mostCredits(of: stage), worker.registration.credits)
       let list = stages[stage] ?? []
       stages[stage, default: []].insert(entry, at: Self.index(of: entry, in: list))
-    } else if !isFree, let (stage, entry) = known.removeValue(forKey: id) {
-      let index = Self.index(of: entry, in: stages[stage] ?? [])
-      stages[stage]?.remove(at: index)
+    } else if !isFree, let (kind, entry) = known.removeValue(forKey: id) {
+      counts[kind, default: 0] -= 1
+      let index = Self.index(of: entry, in: stages[kind.stage] ?? [])
+      stages[kind.stage]?.remove(at: index)
     }
   }
 

@@ -9,9 +9,8 @@ extension Scheduler {
       assign(ranked.id, mayEncode: true, &round, now: now)
       if !hasReadyTask(ranked.id) { queues.readyBegun.remove(ranked) }
     }
-    for (number, id) in candidates().enumerated() {
-      assign(id, mayEncode: number < configuration.encodeAheadJobs, &round, now: now)
-    }
+    let (ids, encodable) = candidates()
+    for (number, id) in ids.enumerated() { assign(id, mayEncode: number < encodable, &round, now: now) }
   }
 
   /// What a round of offers keeps in mind.
@@ -21,21 +20,49 @@ extension Scheduler {
     var releasing: Int
   }
 
-  /// Jobs that wait and of which a task may be offered: the first ones, whose prompts may be encoded ahead, and those
-  /// after them whose main task is ready and could have a worker.
-  private func candidates() -> [ImageJobID] {
-    var order = waiting, ids: [ImageJobID] = []
-    while ids.count < configuration.encodeAheadJobs, let id = order.next() { ids.append(id) }
+  /// Jobs that wait and of which a task may be offered: the first ones, whose prompts may be encoded, and those after
+  /// them whose main task is ready and could have a worker.
+  private func candidates() -> (ids: [ImageJobID], encodable: Int) {
+    var order = waiting
+    var (ids, encodable) = encodableJobs(&order)
     var left = queues.ready.count - ids.count { jobs[$0].map { queues.ready.contains($0.ranked) } ?? false }
     let isAnyWanted =
       !assistants.isEmpty || queues.ready.all.prefix(256).contains { hasFreeWorker(forMainTaskOf: $0.id) }
-    guard left > 0, isAnyWanted || queues.ready.count > 256 else { return ids }
+    guard left > 0, isAnyWanted || queues.ready.count > 256 else { return (ids, encodable) }
     while left > 0, ids.count < Self.maxCandidates, let id = order.next() {
       guard let job = jobs[id], queues.ready.contains(job.ranked) else { continue }
       left -= 1
       if !assistants.isEmpty || hasFreeWorker(forMainTaskOf: id) { ids.append(id) }
     }
-    return ids
+    return (ids, encodable)
+  }
+
+  /// The jobs whose prompts may be encoded: those for whose main task a worker is free that the jobs before leave, so
+  /// that it does not wait for them, and `encodeAheadJobs` more. The job after them is the last of `ids`, if there is
+  /// one.
+  private func encodableJobs(_ order: inout WaitingOrder) -> (ids: [ImageJobID], encodable: Int) {
+    var ids: [ImageJobID] = [], ahead = configuration.encodeAheadJobs
+    var idle: [(kind: FreeWorkers.Kind, count: Int)] = []
+    while ids.count < Self.maxCandidates, let id = order.next() {
+      guard let job = jobs[id] else { continue }
+      ids.append(id)
+      let kind = FreeWorkers.Kind(stage: job.plan.tasks[job.plan.principal].stage, model: job.submission.model)
+      let index =
+        idle.firstIndex { $0.kind == kind }
+        ?? {
+          // Of no use while no worker is free to encode.
+          idle.append((kind, free.workers(of: job.plan.tasks[0].stage).isEmpty ? 0 : free.count(of: kind)))
+          return idle.count - 1
+        }()
+      if idle[index].count > 0 {
+        idle[index].count -= 1
+      } else if ahead > 0 {
+        ahead -= 1
+      } else {
+        return (ids, ids.count - 1)
+      }
+    }
+    return (ids, ids.count)
   }
 
   /// Jobs that one round looks at; more than workers that become free at a time.
@@ -120,6 +147,8 @@ extension Scheduler {
     _ id: TaskID, _ task: ImageTask, number index: Int, of owner: ImageJobID, to worker: WorkerID, now: Instant
   ) {
     guard let job = jobs[owner] else { return }
+    // More prompts may be encoded now.
+    isAssignmentDue = true
     var numbers = task.numbers
     let attempt = AttemptID(task: id, number: numbers.next(after: task.attemptNumber))
     let deadlines = task.waiters.map { jobs[$0]?.submission.deadline }

@@ -19,6 +19,7 @@ extension Scheduler {
 
   /// A task may be offered to a worker.
   mutating func noteReady(_ id: TaskID) {
+    isAssignmentDue = true
     for waiter in tasks[id]?.waiters ?? [] {
       guard let job = jobs[waiter] else { continue }
       if job.isStarted {

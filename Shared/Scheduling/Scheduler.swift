@@ -74,6 +74,8 @@ public struct Scheduler: Sendable {
   var lastStepAt = Instant.zero
   /// Whether a job came, began or ended since clients were notified of the positions.
   var isOrderNew = false
+  /// Whether something came that tasks could be offered for since they were offered last.
+  var isAssignmentDue = false
   /// What the event that is being handled has brought about so far.
   var effects: [Effect] = []
 
@@ -131,9 +133,13 @@ public struct Scheduler: Sendable {
   /// - Returns: effects, to be carried out in this order before the next event.
   public mutating func step(_ event: Event, now: Instant) -> [Effect] {
     lastStepAt = now
+    let arrivals = free.arrivals
     handle(event, now: now)
     endAssistances()
-    assignTasks(now: now)
+    if event.mayBringWork || isAssignmentDue || free.arrivals != arrivals {
+      isAssignmentDue = false
+      assignTasks(now: now)
+    }
     tellPositions()
     defer { effects.removeAll() }
     return effects
@@ -189,5 +195,16 @@ public struct Scheduler: Sendable {
   mutating func discard(_ payload: Payload) {
     ledger.retain(payload)
     release(payload)
+  }
+}
+
+extension Event {
+  /// Whether tasks may be offered after it though no task has become ready and no worker free. Of most events that a
+  /// job brings that is not so, and to look through what waits takes longer than the event.
+  fileprivate var mayBringWork: Bool {
+    switch self {
+    case .taskAccepted, .taskProgressed: false
+    default: true
+    }
   }
 }

@@ -157,6 +157,16 @@ struct JobFlowTests {
     let (_, effects) = bench.join(.denoiser)
     #expect(offers(effects).map(\.offer.attempt.task.job.text) == ["a", "c"])
   }
+
+  @Test func moreAreEncodedWhenDenoisersAreFree() {
+    var bench = Bench { $0.encodeAheadJobs = 2 }
+    bench.join(.textEncoder, credits: 10)
+    bench.join(.denoiser)
+    bench.join(.denoiser, credits: 2)
+    var offered: [(offer: Offer, worker: WorkerID)] = []
+    for id in ["a", "b", "c", "d", "e"] { offered += offers(bench.submit(id)) }
+    #expect(offered.map(\.offer.attempt.task.job.text) == ["a", "b", "c", "d"], "one for each denoiser, and two")
+  }
 }
 
 @Suite("Encoded prompts are shared")

@@ -244,7 +244,7 @@ public struct GatewayConfiguration: SettingGroup {
       "images that are queued or in progress; more are refused with 429")
     scheduling.encodeAheadJobs = await reader.integer(
       "jobs.encodeAheadCount", scheduling.encodeAheadJobs, in: 1...10_000,
-      "waiting jobs whose prompts are encoded already")
+      "jobs for which no denoiser is free yet whose prompts are encoded already")
     scheduling.maxCacheBytes = await reader.integer(
       "jobs.promptCacheBytes", scheduling.maxCacheBytes, in: 0...(1 << 40), "encoded prompts kept for later requests")
     scheduling.maxAttempts = await reader.integer(
