@@ -1,3 +1,5 @@
+import Hashing
+
 /// What is wrong with a line of a file of keys.
 public struct AccessFileError: Error, Hashable, Sendable, CustomStringConvertible {
   /// From 1; 0: the file as a whole.
@@ -65,7 +67,7 @@ extension AccessEntry {
 
   /// The entry as a line of the file.
   public var line: String {
-    var fields = ["id=\(id)", "tenant=\(tenant)", "salt=\(Self.hex(salt))", "hmac-sha256=\(Self.hex(hash))"]
+    var fields = ["id=\(id)", "tenant=\(tenant)", "salt=\(hexadecimal(salt))", "hmac-sha256=\(hexadecimal(hash))"]
     if limits.weight != 1 { fields.append("weight=\(limits.weight)") }
     let bounds = [
       ("max-jobs", limits.maxJobs), ("max-pixels", limits.maxPixels), ("max-steps", limits.maxSteps),
@@ -146,10 +148,6 @@ extension AccessEntry {
     if let unknown = values.keys.sorted().first {
       throw AccessFileError(line: line, reason: "unknown field \(unknown.prefix(40))")
     }
-  }
-
-  private static func hex(_ bytes: [UInt8]) -> String {
-    bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
   }
 
   static func bytes(_ text: Substring) -> [UInt8]? {

@@ -25,8 +25,22 @@ public final class PrometheusRegistry: MetricsFactory {
     var series: [String: Series] = [:]
   }
 
+  /// A series as its user calls it.
+  private struct Handle: Hashable {
+    let label: String
+    let dimensions: [String]
+    let kind: Kind
+
+    init(_ label: String, _ dimensions: [(String, String)], _ kind: Kind) {
+      (self.label, self.kind) = (label, kind)
+      self.dimensions = dimensions.flatMap { [$0.0, $0.1] }
+    }
+  }
+
   private struct State {
     var families: [String: Family] = [:]
+    /// The series that were asked for by these names: to make a name that Prometheus allows takes longer than to count.
+    var handles: [Handle: Series] = [:]
     var help: [String: String] = [:]
     var buckets: [String: [Double]] = [:]
     var seriesCount = 0
@@ -102,12 +116,17 @@ public final class PrometheusRegistry: MetricsFactory {
   /// Where the name is in use for another kind of metric, or there are too many series, the one returned is not
   /// exposed.
   func series(_ label: String, _ dimensions: [(String, String)], _ kind: Kind) -> Series {
+    let handle = Handle(label, dimensions, kind)
+    if let known = state.withLock({ $0.handles[handle] }) { return known }
     let name = Self.name(label)
     let labels = Self.labels(dimensions)
     return state.withLock { state in
       let bounds = kind == .histogram ? state.buckets[name] ?? Self.defaultBuckets : []
       if let family = state.families[name] {
-        if family.kind == kind, let series = family.series[labels] { return series }
+        if family.kind == kind, let series = family.series[labels] {
+          if state.handles.count < 2 * maxSeries { state.handles[handle] = series }
+          return series
+        }
         guard family.kind == kind, state.seriesCount < maxSeries else {
           state.droppedSeries += 1
           return Series(bounds: bounds)
@@ -121,6 +140,7 @@ public final class PrometheusRegistry: MetricsFactory {
       }
       let series = Series(bounds: bounds)
       state.families[name]?.series[labels] = series
+      state.handles[handle] = series
       state.seriesCount += 1
       return series
     }
@@ -128,6 +148,7 @@ public final class PrometheusRegistry: MetricsFactory {
 
   private func remove(_ series: Series) {
     state.withLock { state in
+      state.handles = state.handles.filter { $0.value !== series }
       for (name, family) in state.families {
         guard let labels = family.series.first(where: { $0.value === series })?.key else { continue }
         state.families[name]?.series[labels] = nil

@@ -58,8 +58,10 @@ public struct TraceContext: Sendable, Hashable {
 
   private static func randomID(_ count: Int, _ generator: inout some RandomNumberGenerator) -> [UInt8] {
     while true {
-      let id = (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
-      if id.contains(where: { $0 != 0 }) { return id }
+      // The system's generator is asked for eight bytes at a time.
+      let words = (0..<(count + 7) / 8).map { _ in generator.next() }
+      let id = words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) } }.prefix(count)
+      if id.contains(where: { $0 != 0 }) { return Array(id) }
     }
   }
 
@@ -86,7 +88,8 @@ public struct TraceContext: Sendable, Hashable {
   }
 
   private static func hex(_ bytes: [UInt8]) -> String {
-    bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
+    let digits = bytes.flatMap { [$0 >> 4, $0 & 15] }
+    return String(decoding: digits.map { $0 + UInt8(ascii: $0 < 10 ? "0" : "W") }, as: UTF8.self)
   }
 }
 
