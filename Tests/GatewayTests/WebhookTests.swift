@@ -149,7 +149,8 @@ struct WebhookTests {
     let receiver = WebhookReceiver()
     try await receiver.serve { url in
       try await ToyCluster.run { cluster in
-        _ = try await cluster.joinAll(stepTime: .milliseconds(30))
+        // So long that the job after it is cancelled before it begins.
+        _ = try await cluster.joinAll(stepTime: .milliseconds(100))
         try await cluster.notifying {
           try await cluster.app(settings: ToyCluster.openWebhooks).test(.live) { client in
             let done = try #require(try await client.submit(Self.job(url, all, steps: 8)).json["id"]?.text)
