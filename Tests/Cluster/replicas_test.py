@@ -14,6 +14,7 @@ import contextlib
 import json
 import pathlib
 import random
+import re
 import signal
 import socket
 import sys
@@ -286,9 +287,15 @@ class Tests:
         # Its steps must not count in the test that comes next.
         assert len({result(url, jobs[0]) for url in urls[:3]}) == 1
 
+    def metric(self, victim, name):
+        """The sum over the other gateways."""
+        texts = [call(url, "GET", "/metrics")[2].decode() for url in self.others(victim)]
+        return sum(float(value) for text in texts for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+
     def test_images_continue_when_their_gateway_is_killed(self):
         victim = GATEWAYS[0]
         before = self.cluster.steps()
+        adopted = self.metric(victim, "qwenimage_gateway_jobs_adopted_total")
         job = submit(self.cluster.address(victim))
         events = Events(self.others(victim)[0], job)
         events.wait_for_step(STEPS // 4)
@@ -300,6 +307,8 @@ class Tests:
         # The worker was claimed in the middle of its work: no step was made again.
         made = self.cluster.steps() - before
         assert made == STEPS, f"{made} steps instead of {STEPS}"
+        assert self.metric(victim, "qwenimage_gateway_jobs_adopted_total") == adopted + 1
+        self.cluster.wait(lambda: self.metric(victim, "qwenimage_journal_owners") == 4, "both count two owners", 10)
         self.cluster.revive(victim)
 
     def test_a_gateway_that_was_stopped_is_fenced(self):

@@ -10,6 +10,28 @@ public enum DispatcherMetrics {
   static let jobsRestored = Counter(label: "qwenimage_gateway_jobs_restored_total")
   static let cacheHits = Counter(label: "qwenimage_gateway_prompt_cache_hits_total")
   static let cacheMisses = Counter(label: "qwenimage_gateway_prompt_cache_misses_total")
+  static let jobsAdopted = Counter(label: "qwenimage_gateway_jobs_adopted_total")
+  static let jobsHandedOver = Counter(label: "qwenimage_gateway_jobs_handed_over_total")
+
+  /// What became of an attempt to extend the lease on a shared journal.
+  enum LeaseRenewal: String, CaseIterable {
+    case extended
+    case failed
+    /// Another owner has ended it.
+    case lost
+
+    var counter: Counter {
+      Counter(label: "qwenimage_journal_lease_renewals_total", dimensions: [("outcome", rawValue)])
+    }
+  }
+
+  /// Shows what only gateways with a shared journal count.
+  static func prepareOwner() {
+    for counter in [jobsAdopted, jobsHandedOver] { counter.increment(by: 0) }
+    for renewal in LeaseRenewal.allCases { renewal.counter.increment(by: 0) }
+  }
+
+  static func record(owners: Int) { Gauge(label: "qwenimage_journal_owners").record(owners) }
 
   /// How images end.
   enum Outcome: String, CaseIterable {

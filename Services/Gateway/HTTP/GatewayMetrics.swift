@@ -13,6 +13,8 @@ enum GatewayMetrics {
   private static let jobs: KeyValuePairs = [
     "qwenimage_gateway_jobs_admitted_total": "Images that were accepted, each of them durable.",
     "qwenimage_gateway_jobs_restored_total": "Images that an earlier run has left unfinished.",
+    "qwenimage_gateway_jobs_adopted_total": "Images taken over from another gateway, whose lease has ended.",
+    "qwenimage_gateway_jobs_handed_over_total": "Images given to other gateways at the end of this one.",
     "qwenimage_gateway_jobs_rejected_total": "Images that were not accepted although the request was sound, by reason.",
     "qwenimage_gateway_jobs_total": "Images that ended, by outcome.",
     "qwenimage_gateway_queued_jobs":
@@ -53,6 +55,8 @@ enum GatewayMetrics {
     "qwenimage_journal_written_bytes_total": "Bytes of requests, checkpoints and images written to the journal.",
     "qwenimage_journal_written_changes_total": "Changes written to the journal.",
     "qwenimage_journal_failed_writes_total": "Transactions that the journal has refused.",
+    "qwenimage_journal_lease_renewals_total": "Attempts to extend the lease on a shared journal, by outcome.",
+    "qwenimage_journal_owners": "Gateways whose lease on the journal holds, this one included.",
     "qwenimage_http_requests_total": "HTTP requests, by endpoint and status.",
     "qwenimage_http_request_seconds": "Time to answer HTTP requests, without the streaming of events.",
     "qwenimage_trace_spans_total": "Spans that ended, by what became of them.",

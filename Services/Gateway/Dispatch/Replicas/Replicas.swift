@@ -109,13 +109,17 @@ extension Dispatcher {
     guard let link = replicas?.link else { return }
     let interval = min(configuration.journalLease / 3, .seconds(1))
     replicas?.renewedAt = now
+    DispatcherMetrics.prepareOwner()
     while !Task.isCancelled, !hasRetired {
       let began = now
       let note = ownNote().encoded()
       switch await link.call({ store throws(JournalError) in try store.renewLease(note: note) }) {
-      case .success(let owners): noteRenewal(owners, at: began)
+      case .success(let owners):
+        DispatcherMetrics.LeaseRenewal.extended.counter.increment()
+        noteRenewal(owners, at: began)
       case .failure(.fenced): return fence()
       case .failure(let error):
+        DispatcherMetrics.LeaseRenewal.failed.counter.increment()
         logger.warning("the lease could not be extended", metadata: ["reason": "\(error)"])
         checkLease()
       }
@@ -133,6 +137,7 @@ extension Dispatcher {
       logger.info(
         "gateways of this journal", metadata: ["others": "\(others.sorted())", "own": "\(epoch)"])
     }
+    DispatcherMetrics.record(owners: others.count + 1)
     replicas?.others = others
     replicas?.renewedAt = began
     noteLoad(of: owners.filter { $0.epoch != epoch })
@@ -167,12 +172,12 @@ extension Dispatcher {
     guard replicas != nil, !hasRetired else { return }
     logger.critical(
       "the lease was over and another gateway has ended it: this one ends", metadata: ["epoch": "\(jobs.epoch)"])
+    DispatcherMetrics.LeaseRenewal.lost.counter.increment()
     replicas?.fate = .fenced
     let reason = Status(.unavailable, "the gateway has lost its lease on the journal", retryAfterSeconds: 1)
     close(because: reason)
     for id in jobs.jobs.keys {
-      var job = jobs.handOver(id, refusal: reason)
-      job?.finishListeners()
+      jobs.handOver(id, refusal: reason)?.finishListeners()
     }
     finishRemoteListeners()
     replicas?.endFence.finish()
@@ -228,7 +233,7 @@ extension Dispatcher {
       if replicas?.remote[id] != nil { ends = (try? await self.ends(of: record)) ?? [] }
       guard !hasRetired, jobs.jobs[id] == nil else { continue }
       do throws(Status) {
-        var restored = try RestoredJob(record, images, pipelines: pipelines, &payloads, now: now, nowMs: time.unixMs)
+        let restored = try RestoredJob(record, images, pipelines: pipelines, &payloads, now: now, nowMs: time.unixMs)
         if let remote = replicas?.remote[id] { restored.job.request.isDetached = remote.request.isDetached }
         jobs.insert(restored.job, images: restored.images)
         if var remote = replicas?.remote.removeValue(forKey: id) {
@@ -249,6 +254,7 @@ extension Dispatcher {
     guard !adopted.isEmpty, !hasRetired else { return }
     logger.info(
       "adopted jobs of another gateway", metadata: ["jobs": "\(found.jobs.count)", "images": "\(adopted.count)"])
+    DispatcherMetrics.jobsAdopted.increment(by: adopted.count)
     process(.adopted(adopted))
   }
 
@@ -280,7 +286,9 @@ extension Dispatcher {
     replicas?.watches = [:]
     let count = jobs.jobs.count
     for id in jobs.jobs.keys {
-      guard let job = jobs.handOver(id, refusal: reason), !job.listeners.isEmpty else { continue }
+      guard let job = jobs.handOver(id, refusal: reason) else { continue }
+      DispatcherMetrics.jobsHandedOver.increment(by: job.openCount)
+      guard !job.listeners.isEmpty else { continue }
       replicas?.remote[id] = RemoteJob(handedOver: job, epoch: jobs.epoch)
     }
     await settleWrites()
