@@ -276,14 +276,14 @@ extension Dispatcher {
       estimates = (now, scheduler.estimates(now: now))
       lastEstimates = estimates
     }
-    var job = job
-    guard let estimates else { return job.snapshot }
+    var images = job.images
+    guard let estimates else { return job.snapshot(images) }
     let atMs = time.unixMs - Int64((now - estimates.at) / .milliseconds(1))
-    for index in job.images.indices {
+    for index in images.indices {
       let id = ImageJobID(ImageReference(job: job.id, index: index))
-      if let estimate = estimates.jobs[id] { job.images[index].expect(estimate, atMs: atMs) }
+      if let estimate = estimates.jobs[id] { images[index].expect(estimate, atMs: atMs) }
     }
-    return job.snapshot
+    return job.snapshot(images)
   }
 
   /// Pages of the journal that one page of a list may take: open jobs are queued or running, which the journal does not

@@ -310,12 +310,12 @@ extension Dispatcher {
     _ output: WireTensor, of image: JobRegistry.Image, _ attempt: AttemptID, by worker: WorkerID
   ) {
     guard completions[attempt] == nil else { return }
+    let (spec, reference) = (image.spec, image.reference)
     let task = Task.detached { [provenance, reviewer, weak self] in
       var result: Result<WireTensor, Status>
       do throws(Status) {
-        let reference = image.reference
-        try await reviewer?.review(output, of: image.spec, job: reference.job, index: reference.index)
-        result = .success(try provenance.adding(to: output, of: image.spec))
+        try await reviewer?.review(output, of: spec, job: reference.job, index: reference.index)
+        result = .success(try provenance.adding(to: output, of: spec))
       } catch {
         result = .failure(error)
       }

@@ -9,8 +9,8 @@ import Wire
 /// The jobs that have not ended, who listens to them and who waits for them. The scheduler knows each image as a job of
 /// its own.
 struct JobRegistry {
-  /// An image that the scheduler knows.
-  struct Image {
+  /// An image that the scheduler knows. A class like ``OpenJob``.
+  final class Image {
     let reference: ImageReference
     let spec: ImageSpec
     let pipeline: Pipeline
@@ -62,7 +62,6 @@ struct JobRegistry {
 
   /// Registers a job; the journal is yet to have it unless `isAdmitted`.
   mutating func insert(_ job: OpenJob, images: [ImageJobID: Image]) {
-    var job = job
     job.request.inputs = inputs.retain(job.request.inputs, for: job.request.tenant)
     jobs[job.id] = job
     if let key = job.request.key { keys[TenantKey(tenant: job.request.tenant, text: key.text)] = job.id }
@@ -91,7 +90,7 @@ struct JobRegistry {
   mutating func reject(_ id: ImageJobID, _ status: Status) {
     guard let name = images[id]?.reference.job else { return }
     images[id] = nil
-    guard var job = jobs[name] else { return }
+    guard let job = jobs[name] else { return }
     job.finishListeners()
     forget(job)
     admissions[name]?.resume(returning: status)
@@ -106,7 +105,7 @@ struct JobRegistry {
     jobs[reference.job]?.notify(reference.index, update, epoch: epoch, atMs: atMs)
     guard update.isTerminal else { return }
     images[id] = nil
-    if var job = jobs[reference.job], job.openCount == 0 {
+    if let job = jobs[reference.job], job.openCount == 0 {
       job.finishListeners()
       forget(job)
       endings[job.id]?.resume(returning: ())
@@ -124,7 +123,7 @@ struct JobRegistry {
   /// Lets go of a job that another owner takes over, with its listeners; of one that the journal does not have, the
   /// submission is refused with `refusal`.
   mutating func handOver(_ id: String, refusal: Status) -> OpenJob? {
-    guard var job = jobs[id] else { return nil }
+    guard let job = jobs[id] else { return nil }
     for image in imageIDs(of: id) { images[image] = nil }
     forget(job)
     endings[id]?.resume(returning: ())
@@ -146,14 +145,14 @@ struct JobRegistry {
   mutating func noteAnnounced(_ percent: Int, of id: String) { jobs[id]?.announcedPercent = percent }
 
   /// An image of which a task is offered: it keeps what its tasks are from now on.
-  mutating func imageAtWork(_ id: ImageJobID) -> Image? {
-    guard let image = images[id], image.keptTasks == nil else { return images[id] }
-    images[id]?.keptTasks = image.pipeline.tasks(image.spec)
-    return images[id]
+  func imageAtWork(_ id: ImageJobID) -> Image? {
+    guard let image = images[id] else { return nil }
+    if image.keptTasks == nil { image.keptTasks = image.pipeline.tasks(image.spec) }
+    return image
   }
 
   /// Counts an image's prompt tokens.
-  mutating func setPromptTokens(_ count: Int, ofTask index: Int, of id: ImageJobID) {
+  func setPromptTokens(_ count: Int, ofTask index: Int, of id: ImageJobID) {
     images[id]?.promptTokensOfTasks[index] = count
   }
 

@@ -124,8 +124,9 @@ public struct ImageProgress: Sendable {
   }
 }
 
-/// A job with images that have not ended, and its listeners.
-struct OpenJob {
+/// A job with images that have not ended, and its listeners. A class: a table of many jobs has space for twice as many,
+/// and every event changes one.
+final class OpenJob {
   /// Events that are kept for clients that reconnect; a client that missed more gets the state instead.
   static let maxEvents = 512
 
@@ -167,13 +168,14 @@ struct OpenJob {
   /// Images that have not ended.
   var openCount: Int { images.count { !$0.isTerminal } }
 
-  var snapshot: JobSnapshot {
+  /// The job with what is known of its images.
+  func snapshot(_ images: [ImageProgress]) -> JobSnapshot {
     JobSnapshot(
       id: id, request: request, submittedAtMs: submittedAtMs, deadlineAtMs: deadlineAtMs, endedAtMs: nil, images: images
     )
   }
 
-  mutating func notify(_ index: Int, _ update: ImageUpdate, epoch: Int64, atMs: Int64) {
+  func notify(_ index: Int, _ update: ImageUpdate, epoch: Int64, atMs: Int64) {
     images[index].apply(update, atMs: atMs)
     lastEvent += 1
     let record = JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: update, atMs: atMs)
@@ -182,7 +184,7 @@ struct OpenJob {
     if update.isTerminal { previews[index].preview = nil }
   }
 
-  private mutating func keep(_ record: JobEventRecord) {
+  private func keep(_ record: JobEventRecord) {
     // Many places are reported of a job that waits long: who has missed several needs the last one.
     if record.update.isPlace, let index = lastPlace(of: record.index) {
       events.remove(at: index)
@@ -217,7 +219,7 @@ struct OpenJob {
   }
 
   /// Sends everything from now on to `continuation`, and first what came after the event `last`, if that is known.
-  mutating func attach(
+  func attach(
     _ continuation: AsyncStream<JobEventRecord>.Continuation, as listener: UInt64, after last: String?, epoch: Int64
   ) {
     listeners[listener] = continuation
@@ -240,10 +242,10 @@ struct OpenJob {
     }
   }
 
-  mutating func detach(_ listener: UInt64) { listeners[listener] = nil }
+  func detach(_ listener: UInt64) { listeners[listener] = nil }
 
   /// Nothing follows.
-  mutating func finishListeners() {
+  func finishListeners() {
     for listener in listeners.values { listener.finish() }
     listeners = [:]
   }

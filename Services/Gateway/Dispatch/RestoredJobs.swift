@@ -55,7 +55,7 @@ struct RestoredJob {
     let spec = job.request.images[open.reference.index]
     let id = ImageJobID(open.reference)
     let tasks = pipeline.tasks(spec)
-    var image = JobRegistry.Image(
+    let image = JobRegistry.Image(
       reference: open.reference, spec: spec, pipeline: pipeline, traceparent: job.request.traceparent)
     var restored: [Int: RestoredTask] = [:]
     for (index, number) in open.attempts where tasks.indices.contains(index) {
