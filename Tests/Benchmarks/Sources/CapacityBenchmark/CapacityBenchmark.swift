@@ -32,7 +32,10 @@ struct CapacityBenchmark {
         try JSONSerialization.data(withJSONObject: report.values, options: [.prettyPrinted, .sortedKeys])
           .write(to: URL(filePath: output))
       }
-      if !report.failures.isEmpty { exit(1) }
+      if !report.failures.isEmpty {
+        run.end()
+        exit(1)
+      }
     } catch {
       FileHandle.standardError.write(Data("\(error)\n".utf8))
       exit(1)

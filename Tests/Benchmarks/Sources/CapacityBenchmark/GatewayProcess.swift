@@ -62,6 +62,8 @@ final class GatewayProcess {
       ("http-max-connections", "100000"), ("http-max-connections-per-address", "100000"), ("log-level", "error"),
       ("http-idle-timeout-seconds", "600"), ("shutdown-grace-seconds", "1"),
     ]
+    // Every prompt is new: the cache of encoded ones must be full long before memory is judged.
+    if options.soakMinutes > 0 { settings.append(("jobs-prompt-cache-bytes", "\(8 << 20)")) }
     if let url = options.journalURL {
       settings.append(("journal-url", url))
     } else {
