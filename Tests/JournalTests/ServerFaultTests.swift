@@ -111,8 +111,7 @@ struct ServerFaultTests {
         try WriterTests.writeUntilKilled(
           store, from: start, killAfterMicroseconds: delay, acknowledgements: acknowledgements)
       }
-      let text = (try? String(contentsOfFile: acknowledgements, encoding: .utf8)) ?? ""
-      let acknowledged = Int(text.trimmingCharacters(in: .whitespaces)) ?? written
+      let acknowledged = notedNumber(in: acknowledgements) ?? written
       // Its lease is over; what the server is still at of its last write is ended.
       _ = try database.sql("UPDATE owners SET lease_until = now() - interval '1 second'")
       let store = try database.open(limits: Self.keepsAll)

@@ -1,5 +1,6 @@
 import Foundation
 import Journal
+import TestSupport
 import Testing
 
 @Suite("Space in the journal")
@@ -119,8 +120,8 @@ struct SpaceTests {
     try withFolder { folder in
       let disk = folder + "/disk"
       try FileManager.default.createDirectory(atPath: disk, withIntermediateDirectories: true)
-      guard Self.run("/bin/mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk) else { return }
-      defer { _ = Self.run("/bin/umount", "-l", disk) }
+      guard succeeds("/bin/mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk) else { return }
+      defer { _ = succeeds("/bin/umount", "-l", disk) }
       var limits = JournalLimits()
       limits.reserveBytes = 6 << 20
       let store = try SQLiteJournalStore(path: disk + "/j", limits: limits)
@@ -130,15 +131,5 @@ struct SpaceTests {
       store.close()
       #expect(try SQLiteJournalStore(path: disk + "/j", limits: limits).problems() == [])
     }
-  }
-
-  private static func run(_ program: String, _ arguments: String...) -> Bool {
-    let process = Process()
-    process.executableURL = URL(filePath: program)
-    process.arguments = arguments
-    process.standardError = FileHandle.nullDevice
-    guard (try? process.run()) != nil else { return false }
-    process.waitUntilExit()
-    return process.terminationStatus == 0
   }
 }

@@ -96,22 +96,17 @@ struct WriterTests {
   static func writeUntilKilled(
     _ store: any JournalStore, from start: Int, killAfterMicroseconds: UInt32, acknowledgements: String
   ) throws {
-    let file = Foundation.open(acknowledgements, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-    let killer = Thread {
-      usleep(killAfterMicroseconds)
-      kill(getpid(), SIGKILL)
+    untilKilled(afterMicroseconds: killAfterMicroseconds, notingIn: acknowledgements) { note in
+      let writer = JournalWriter(store) { outcome in
+        guard case .durable(let number) = outcome else { _exit(3) }
+        note(number)
+      }
+      for number in start...(start + 100_000) {
+        writer.enqueue(.init(sequence: UInt64(number + 1), changes: batch(number)))
+        if number % 5 == 0 { usleep(300) }
+      }
+      writer.stop()
     }
-    killer.start()
-    let writer = JournalWriter(store) { outcome in
-      guard case .durable(let number) = outcome else { _exit(3) }
-      var text = Array(String(format: "%12d", number).utf8)
-      _ = pwrite(file, &text, text.count, 0)
-    }
-    for number in start...(start + 100_000) {
-      writer.enqueue(.init(sequence: UInt64(number + 1), changes: batch(number)))
-      if number % 5 == 0 { usleep(300) }
-    }
-    writer.stop()
   }
 
   /// A child process writes and is killed, sixty times over on one file: what was reported durable is there, what is
@@ -136,8 +131,7 @@ struct WriterTests {
           path, from: start, killAfterMicroseconds: delay, acknowledgements: acknowledgements)
       }
       kills += 1
-      let text = (try? String(contentsOfFile: acknowledgements, encoding: .utf8)) ?? ""
-      let acknowledged = Int(text.trimmingCharacters(in: .whitespaces)) ?? start
+      let acknowledged = notedNumber(in: acknowledgements) ?? start
       let store = try SQLiteJournalStore(path: path)
       let found = try Snapshot(store, limit: 4)
       #expect(try store.problems() == [])

@@ -1,5 +1,6 @@
 import Foundation
 import Objects
+import TestSupport
 import Testing
 
 @Suite("Objects in files", .timeLimit(.minutes(2)))
@@ -91,8 +92,8 @@ struct FileTests {
     try withFolder { folder in
       let disk = folder + "/disk"
       try FileManager.default.createDirectory(atPath: disk, withIntermediateDirectories: true)
-      guard Self.run("/bin/mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk) else { return }
-      defer { _ = Self.run("/bin/umount", "-l", disk) }
+      guard succeeds("/bin/mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk) else { return }
+      defer { _ = succeeds("/bin/umount", "-l", disk) }
       let store = try FileObjectStore(directory: disk)
       let bytes = Sample.bytes(1, 300_000)
       var count = 0
@@ -119,15 +120,5 @@ struct FileTests {
       #expect(FileManager.default.createFile(atPath: folder + "/file", contents: Data()))
       #expect { try FileObjectStore(directory: folder + "/file/x") } throws: { "\($0)".contains(folder + "/file/x") }
     }
-  }
-
-  private static func run(_ program: String, _ arguments: String...) -> Bool {
-    let process = Process()
-    process.executableURL = URL(filePath: program)
-    process.arguments = arguments
-    process.standardError = FileHandle.nullDevice
-    guard (try? process.run()) != nil else { return false }
-    process.waitUntilExit()
-    return process.terminationStatus == 0
   }
 }

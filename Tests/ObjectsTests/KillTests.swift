@@ -28,23 +28,18 @@ struct KillTests {
   }
 
   static func writeUntilKilled(_ folder: String, from start: Int, killAfterMicroseconds: UInt32) throws {
-    let file = open(folder + "/acknowledged", O_WRONLY | O_CREAT | O_TRUNC, 0o600)
     let store = try opened(folder)
-    let killer = Thread {
-      usleep(killAfterMicroseconds)
-      kill(getpid(), SIGKILL)
+    untilKilled(afterMicroseconds: killAfterMicroseconds, notingIn: folder + "/acknowledged") { note in
+      let writer = JournalWriter(store) { outcome in
+        guard case .durable(let number) = outcome else { _exit(3) }
+        note(number)
+      }
+      for number in start...(start + 100_000) {
+        writer.enqueue(.init(sequence: UInt64(number + 1), changes: batch(number)))
+        if number % 5 == 0 { usleep(1_000) }
+      }
+      writer.stop()
     }
-    killer.start()
-    let writer = JournalWriter(store) { outcome in
-      guard case .durable(let number) = outcome else { _exit(3) }
-      var text = Array(String(format: "%12d", number).utf8)
-      _ = pwrite(file, &text, text.count, 0)
-    }
-    for number in start...(start + 100_000) {
-      writer.enqueue(.init(sequence: UInt64(number + 1), changes: batch(number)))
-      if number % 5 == 0 { usleep(1_000) }
-    }
-    writer.stop()
   }
 
   /// Many times over: everything that was reported durable is there with its bytes, no row names an object that is not
@@ -63,9 +58,7 @@ struct KillTests {
         [folder = folder as String, start = start as Int, delay = delay as UInt32] in
         try KillTests.writeUntilKilled(folder, from: start, killAfterMicroseconds: delay)
       }
-      let text = (try? String(contentsOfFile: folder + "/acknowledged", encoding: .utf8)) ?? ""
-      let acknowledged = Int(text.trimmingCharacters(in: .whitespaces)) ?? 0
-      written = try Self.check(folder, acknowledged: max(acknowledged, start))
+      written = try Self.check(folder, acknowledged: max(notedNumber(in: folder + "/acknowledged") ?? 0, start))
     }
     #expect(written >= 60, "\(written) changes were written")
     try Self.age(folder)

@@ -91,16 +91,9 @@ extension Simulation {
   }
 
   private var schedulingConfiguration: SchedulingConfiguration {
-    var configuration = SchedulingConfiguration()
-    configuration.maxJobs = scenario.maxJobs
-    configuration.encodeAheadJobs = 3
-    configuration.maxCacheBytes = 300
-    configuration.firstStepLimit = .seconds(120)
-    configuration.stepLimit = .seconds(30)
-    configuration.maxQuarantine = .seconds(60)
+    var configuration = SchedulingConfiguration.toy(maxJobs: scenario.maxJobs)
     configuration.modelPatience = .seconds(20)
     configuration.modelSwitchLimit = .seconds(120)
-    configuration.batchPatience = .seconds(60)
     configuration.assistedStepDuration = .milliseconds(300)
     if scenario.maxDelayMs.isMultiple(of: 2) { configuration.slowWorkerFactor = 3 }
     return configuration

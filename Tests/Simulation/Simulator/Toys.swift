@@ -182,3 +182,18 @@ enum Response {
   case ended([Outcome])
   case unknown
 }
+
+extension SchedulingConfiguration {
+  /// Small limits and short times, so that a run meets them.
+  static func toy(maxJobs: Int) -> SchedulingConfiguration {
+    var configuration = SchedulingConfiguration()
+    configuration.maxJobs = maxJobs
+    configuration.encodeAheadJobs = 3
+    configuration.maxCacheBytes = 300
+    configuration.firstStepLimit = .seconds(120)
+    configuration.stepLimit = .seconds(30)
+    configuration.maxQuarantine = .seconds(60)
+    configuration.batchPatience = .seconds(60)
+    return configuration
+  }
+}

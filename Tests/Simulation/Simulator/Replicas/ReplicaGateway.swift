@@ -83,14 +83,7 @@ extension ReplicaSimulation {
   }
 
   private var schedulingConfiguration: SchedulingConfiguration {
-    var configuration = SchedulingConfiguration()
-    configuration.maxJobs = scenario.maxJobs
-    configuration.encodeAheadJobs = 3
-    configuration.maxCacheBytes = 300
-    configuration.firstStepLimit = .seconds(120)
-    configuration.stepLimit = .seconds(30)
-    configuration.maxQuarantine = .seconds(60)
-    configuration.batchPatience = .seconds(60)
+    var configuration = SchedulingConfiguration.toy(maxJobs: scenario.maxJobs)
     configuration.strayGrace = .seconds(15)
     return configuration
   }
