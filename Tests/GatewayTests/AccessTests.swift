@@ -129,6 +129,25 @@ struct AccessTests {
     }
   }
 
+  /// Of other gateways of the journal; each tenant's minute is its own.
+  @Test func requestsElsewhereCount() async throws {
+    let keys = Keys()
+    let slow = try keys.add("slow") { $0.requestsPerMinute = 6 }
+    let other = try keys.add("other") { $0.requestsPerMinute = 6 }
+    let keyring = try Keyring(path: keys.path, logger: Toy.logger)
+    keyring.noteSpentElsewhere(["slow": 5, "unknown": 5])
+    try await ToyCluster.run { cluster in
+      try await cluster.app(keyring: keyring).test(.live) { client in
+        var codes: [Int] = []
+        for key in [slow, slow, other, other] {
+          codes.append(try await client.execute(uri: "/v1/jobs", method: .get, headers: Self.headers(key)).status.code)
+        }
+        #expect(codes == [200, 429, 200, 200])
+      }
+    }
+    #expect(keyring.spent == ["slow": 1, "other": 2])
+  }
+
   @Test func limitsOfTenantsHold() async throws {
     let keys = Keys()
     let small = try keys.add("small") { ($0.maxPixels, $0.maxSteps, $0.maxJobs) = (64 * 64, 5, 1) }

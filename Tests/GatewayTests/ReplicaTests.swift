@@ -9,6 +9,7 @@ import Hummingbird
 import ImageCodec
 import Journal
 import Scheduling
+import Synchronization
 import TestSupport
 import Testing
 
@@ -281,6 +282,32 @@ struct ReplicaTests {
       }
       _ = try await replicas[1].dispatcher.submit(request)
       await #expect(throws: Status.self) { _ = try await replicas[1].dispatcher.submit(request) }
+    }
+  }
+
+  /// What a gateway counts, another one takes from the tenant's minute when it has heard of it.
+  @Test func requestsAreCountedForAllGatewaysTogether() async throws {
+    final class Rates: RequestRates {
+      let state = Mutex((spent: [String: UInt64](), elsewhere: [String: UInt64]()))
+      var spent: [String: UInt64] { state.withLock(\.spent) }
+      func noteSpentElsewhere(_ counts: [String: UInt64]) {
+        state.withLock { state in for (tenant, count) in counts { state.elsewhere[tenant, default: 0] += count } }
+      }
+    }
+    let rates = (0..<2).map { _ in Rates() }
+    try await ReplicaCluster.run { cluster in
+      let replicas = try await cluster.start(count: 2)
+      for (replica, rates) in zip(replicas, rates) { await replica.dispatcher.share(rates) }
+      // Counts from before the first note are of another minute.
+      try await wait("the other gateway knows of requests") {
+        rates[0].state.withLock { $0.spent["acme", default: 0] += 1 }
+        return rates[1].state.withLock { $0.elsewhere["acme", default: 0] } > 0
+      }
+      let last = rates[0].spent["acme"]!
+      try await wait("and of no more than there were") {
+        rates[1].state.withLock { (1...last).contains($0.elsewhere["acme"]!) && $0.elsewhere.count == 1 }
+      }
+      #expect(rates[0].state.withLock { $0.elsewhere.isEmpty })
     }
   }
 }
