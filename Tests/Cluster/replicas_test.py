@@ -290,7 +290,7 @@ class Tests:
     def metric(self, victim, name):
         """The sum over the other gateways."""
         texts = [call(url, "GET", "/metrics")[2].decode() for url in self.others(victim)]
-        return sum(float(value) for text in texts for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+        return sum(float(value) for text in texts for value in re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE))
 
     def test_images_continue_when_their_gateway_is_killed(self):
         victim = GATEWAYS[0]
@@ -308,6 +308,7 @@ class Tests:
         made = self.cluster.steps() - before
         assert made == STEPS, f"{made} steps instead of {STEPS}"
         assert self.metric(victim, "qwenimage_gateway_jobs_adopted_total") == adopted + 1
+        assert self.metric(victim, 'qwenimage_journal_lease_renewals_total{outcome="extended"}') > 0
         self.cluster.wait(lambda: self.metric(victim, "qwenimage_journal_owners") == 4, "both count two owners", 10)
         self.cluster.revive(victim)
 
