@@ -42,10 +42,10 @@ mkdir -p found
 limits=(-max_len=2048 -timeout=20 -rss_limit_mb=2048)
 # One core for each target.
 export fuzz work seed seconds
-printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I TARGET bash -c '
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I {} bash -c '
   mkdir -p "$work/$1"
   FUZZ_TARGET=$1 "$fuzz" "${@:2}" -seed="$seed" -max_total_time="$seconds" -print_final_stats=1 \
-    -artifact_prefix="found/$1-" "$work/$1" "corpus/$1" >"$work/$1.log" 2>&1 || true' _ TARGET "${limits[@]}"
+    -artifact_prefix="found/$1-" "$work/$1" "corpus/$1" >"$work/$1.log" 2>&1 || true' _ {} "${limits[@]}"
 
 passed=0
 failed=0
