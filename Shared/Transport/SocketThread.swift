@@ -11,7 +11,7 @@ final class SocketThread: SerialExecutor, @unchecked Sendable {
   private struct Shared {
     var jobs: [UnownedJob] = []
     var isStopping = false
-    /// Whether the thread has been woken since it last looked at its queue.
+    /// Whether a byte is in the pipe, or is being put there: another one would wake the thread no sooner.
     var isWoken = false
   }
 
@@ -82,7 +82,7 @@ final class SocketThread: SerialExecutor, @unchecked Sendable {
     identity = pthread_self()
     while true {
       let (jobs, isStopping) = shared.withLock { shared in
-        defer { (shared.jobs, shared.isWoken) = ([], false) }
+        defer { shared.jobs = [] }
         return (shared.jobs, shared.isStopping)
       }
       for job in jobs { job.runSynchronously(on: asUnownedSerialExecutor()) }
@@ -109,6 +109,8 @@ final class SocketThread: SerialExecutor, @unchecked Sendable {
     if items[0].revents != 0 {
       var bytes = [UInt8](repeating: 0, count: 256)
       while read(wakeReader, &bytes, bytes.count) == bytes.count {}
+      // Only now, and before anything is looked at: who wakes the thread later must be heard.
+      shared.withLock { $0.isWoken = false }
     }
     // What woke the thread may have made space in a queue that was full.
     return true

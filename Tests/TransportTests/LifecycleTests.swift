@@ -144,6 +144,25 @@ struct LifecycleTests {
     await router.close()
   }
 
+  @Test("a consumer that is always a little late gets everything, though nothing else wakes the socket")
+  func consumerAtTheLimit() async throws {
+    var options = quickOptions
+    options.inboundCapacityMessages = 1
+    let router = try await makeRouter(options: options)
+    let dealer = try await makeDealer(try #require(await router.endpoints.first), options: options)
+    try await waitUntilConnected(dealer)
+    let count = 20_000
+    let sender = Task {
+      for _ in 0..<count {
+        while try await !trySend(Envelope(body: .accepted), by: dealer) { try await Task.sleep(for: .milliseconds(1)) }
+      }
+    }
+    for number in 1...UInt64(count) { #expect(try await nextMessage(router).envelope.messageID == number) }
+    try await sender.value
+    await dealer.close()
+    await router.close()
+  }
+
   @Test("closing while others send and receive ends them all")
   func closeWhileSending() async throws {
     for _ in 0..<10 {
