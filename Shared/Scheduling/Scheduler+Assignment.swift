@@ -47,13 +47,11 @@ extension Scheduler {
       guard let job = jobs[id] else { continue }
       ids.append(id)
       let kind = FreeWorkers.Kind(stage: job.plan.tasks[job.plan.principal].stage, model: job.submission.model)
-      let index =
-        idle.firstIndex { $0.kind == kind }
-        ?? {
-          // Of no use while no worker is free to encode.
-          idle.append((kind, free.workers(of: job.plan.tasks[0].stage).isEmpty ? 0 : free.count(of: kind)))
-          return idle.count - 1
-        }()
+      let index = idle.firstIndex { $0.kind == kind } ?? idle.count
+      if index == idle.count {
+        // Of no use while no worker is free to encode.
+        idle.append((kind, free.workers(of: job.plan.tasks[0].stage).isEmpty ? 0 : free.count(of: kind)))
+      }
       if idle[index].count > 0 {
         idle[index].count -= 1
       } else if ahead > 0 {
