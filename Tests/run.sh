@@ -52,8 +52,8 @@ passed=0
 failed=0
 skipped=0
 failures=()
-# Processes of the parts that run, by their names.
-declare -A running=()
+# Processes of the parts that run, and when they began, by their names.
+declare -A running=() began=()
 
 stop() {
   trap - EXIT INT TERM
@@ -84,6 +84,7 @@ begin() {
   : >"$log"
   timeout --kill-after=60 "$limit" "$@" >"$log" 2>&1 &
   running[$name]=$!
+  began[$name]=$SECONDS
 }
 
 # finish NAME: shows what a part prints until it ends, and counts.
@@ -100,7 +101,7 @@ finish() {
   failed=$((failed + counts[1]))
   skipped=$((skipped + counts[2]))
   [ "${counts[1]}" -eq 0 ] || failures+=("$name")
-  echo "-- $name: ${counts[0]} passed, ${counts[1]} failed, ${counts[2]} skipped"
+  echo "-- $name: ${counts[0]} passed, ${counts[1]} failed, ${counts[2]} skipped in $((SECONDS - began[$name])) s"
 }
 
 # Tests start servers of their own: the one that the package would make is not wanted.

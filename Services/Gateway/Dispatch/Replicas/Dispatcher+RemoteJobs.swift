@@ -61,7 +61,8 @@ extension Dispatcher {
       let ended = zip(job.images, images).enumerated().filter { $1.1.hasEnded && !$1.0.isTerminal }.map(\.offset)
       if !ended.isEmpty {
         guard let found = try? await self.ends(of: id, Set(ended)) else { return askAgain(id) }
-        ends = found
+        // They belong to the state, and a client continues after it.
+        ends = found.map { JobEventRecord(id: at.text, index: $0.index, update: $0.update) }
       }
       replicas?.remote[id]?.reset(to: images, at: at, ends: ends)
       endIfOver(id)
