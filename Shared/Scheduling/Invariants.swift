@@ -38,7 +38,9 @@ extension Scheduler {
     for (id, job) in jobs {
       for (index, task) in job.tasks.enumerated() {
         if let task {
-          check(tasks[task]?.waiters.contains(id) ?? false, "\(id) waits for task \(index), which does not know it")
+          check(
+            tasks[task]?.waiters.contains(id) ?? !job.hasInputs(of: index),
+            "\(id) waits for task \(index), which does not know it")
         }
       }
     }
@@ -126,7 +128,7 @@ extension Scheduler {
   private func checkLedger(_ broken: inout [String]) {
     var claims: [Payload: Int] = [:]
     for payload in cache.payloads { claims[payload, default: 0] += 1 }
-    for job in jobs.values { for case .some(let output) in job.outputs { claims[output.payload, default: 0] += 1 } }
+    for job in jobs.values { for output in job.heldOutputs { claims[output.payload, default: 0] += 1 } }
     for ending in endings.values { if case .finished(let output) = ending.outcome { claims[output, default: 0] += 1 } }
     for task in tasks.values { if let checkpoint = task.checkpoint { claims[checkpoint.latents, default: 0] += 1 } }
     if claims != ledger.counts { broken.append("payloads are claimed \(claims) but counted \(ledger.counts)") }

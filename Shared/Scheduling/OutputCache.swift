@@ -6,6 +6,12 @@ struct ContentKey: Hashable, Sendable {
   var model: ModelIdentity
   var stage: StageName
   var content: String
+
+  /// nil: the task is never shared.
+  init?(_ task: TaskPlan, of model: ModelIdentity) {
+    guard let content = task.content else { return nil }
+    (self.model, stage, self.content) = (model, task.stage, content)
+  }
 }
 
 /// Outputs of shared tasks, kept within a number of bytes; the one not asked for longest goes first.

@@ -129,19 +129,21 @@ struct Attempt: Hashable, Sendable {
   }
 }
 
-/// A task that is not done yet.
+/// A task that is not done yet. One that waits for others' outputs and was never attempted is not made before they are
+/// there: there may be very many.
 struct ImageTask: Hashable, Sendable {
   enum State: Hashable, Sendable {
     case blocked
     case ready(notBefore: Instant)
     case running(WorkerID)
   }
-  let plan: TaskPlan
+  /// The plan of the job that brought it.
+  private let jobPlan: ImageJobPlan
+  private let index: Int
   let model: ModelIdentity
-  let key: ContentKey?
   var state: State = .blocked
   /// The jobs that need the output; the first one gives the inputs.
-  var waiters: OrderedSet<ImageJobID>
+  var waiters: OrderedSet<ImageJobID> = []
   /// Number of the last attempt.
   var attemptNumber: UInt32 = 0
   /// Of its next attempts, here.
@@ -161,6 +163,17 @@ struct ImageTask: Hashable, Sendable {
   var isCheckpointPending = false
   /// Of the last checkpoint that is durable.
   var journalledSteps = 0
+
+  /// Task number `index` of a job's plan.
+  init(_ index: Int, of job: ImageJob) {
+    jobPlan = job.plan
+    self.index = index
+    model = job.submission.model
+  }
+
+  var plan: TaskPlan { jobPlan.tasks[index] }
+  /// What it is shared by; nil: it never is.
+  var key: ContentKey? { ContentKey(plan, of: model) }
 }
 
 /// What a task gave.
@@ -173,14 +186,25 @@ struct Output: Hashable, Sendable {
 
 /// A job that is not finished yet.
 struct ImageJob: Hashable, Sendable {
+  /// Where a job comes from.
+  enum Origin: Hashable, Sendable {
+    /// It was admitted here.
+    case admitted
+    /// It is from an earlier run.
+    case restored
+    /// It is another owner's.
+    case adopted
+  }
+
   let submission: ImageJobSubmission
+  let origin: Origin
   let admittedAt: Instant
   /// Its place in the order of admission.
   let rank: UInt64
   /// Who does each task of the plan; nil once it is done.
   var tasks: [TaskID?] = []
-  /// What those tasks gave, while the job still needs it.
-  var outputs: [Output?]
+  /// What those tasks gave, by their places in the plan, while the job still needs it.
+  var outputs: [Int: Output] = [:]
   /// Whether the principal task has been offered to a worker.
   var isStarted = false
   /// Whether it counts as interactive.
@@ -188,14 +212,19 @@ struct ImageJob: Hashable, Sendable {
   /// The position that clients were last notified of.
   var position: Int?
 
-  init(_ submission: ImageJobSubmission, rank: UInt64, admittedAt now: Instant) {
+  init(_ submission: ImageJobSubmission, from origin: Origin, rank: UInt64, admittedAt now: Instant) {
     self.rank = rank
+    self.origin = origin
     self.submission = submission
     self.admittedAt = now
     self.isUrgent = submission.priority == .interactive
-    self.outputs = Array(repeating: nil, count: submission.plan.tasks.count)
+    tasks.reserveCapacity(submission.plan.tasks.count)
   }
 
   var plan: ImageJobPlan { submission.plan }
+  /// Whether all that a task of the plan takes is there.
+  func hasInputs(of index: Int) -> Bool { plan.tasks[index].inputs.allSatisfy { outputs[$0] != nil } }
+  /// In the order of the plan.
+  var heldOutputs: [Output] { plan.tasks.indices.compactMap { outputs[$0] } }
   var ranked: RankedJob { RankedJob(rank: rank, id: submission.id, cost: plan.tasks[plan.principal].cost) }
 }

@@ -127,7 +127,8 @@ private struct Timetable {
   /// When a task begins and ends; nil: no worker does it, or none was measured.
   private mutating func enter(_ index: Int, of entry: Entry) -> (start: Double, end: Double)? {
     let plan = entry.job.plan.tasks[index]
-    guard let id = entry.job.tasks[index], let task = scheduler.tasks[id] else { return (0, 0) }
+    guard let id = entry.job.tasks[index] else { return (0, 0) }
+    let task = scheduler.tasks[id] ?? ImageTask(index, of: entry.job)
     if let end = ends[id] { return (0, end) }
     var readyAt = plan.inputs.map { entry.ends[$0] }.max() ?? 0
     if case .ready(let notBefore) = task.state { readyAt = max(readyAt, (notBefore - now).seconds) }

@@ -52,30 +52,20 @@ extension Scheduler {
     return nil
   }
 
-  /// Where a job comes from.
-  enum JobOrigin {
-    /// It was admitted here.
-    case admitted
-    /// It is from an earlier run.
-    case restored
-    /// It is another owner's.
-    case adopted
-  }
-
   /// Takes a job in that is durable: a new one, or what is left of one from an earlier run or of another owner.
-  mutating func admit(_ restored: RestoredImageJob, from origin: JobOrigin, now: Instant) {
+  mutating func admit(_ restored: RestoredImageJob, from origin: ImageJob.Origin, now: Instant) {
     let submission = restored.submission
     lastRank += 1
-    var job = ImageJob(submission, rank: lastRank, admittedAt: now)
+    var job = ImageJob(submission, from: origin, rank: lastRank, admittedAt: now)
     if origin != .admitted { queues.count(1, of: submission.tenant) }
-    for task in restored.tasks where job.outputs.indices.contains(task.index) {
+    for task in restored.tasks where job.plan.tasks.indices.contains(task.index) {
       guard let payload = task.output, let numericsClass = task.numericsClass else { continue }
       ledger.retain(payload)
       job.outputs[task.index] = Output(payload: payload, numericsClass: numericsClass, isJournalled: true)
     }
     let isDue = dueTasks(of: job)
     for index in job.plan.tasks.indices {
-      job.tasks.append(isDue[index] ? place(TaskID(job: submission.id, index: index), of: &job, restored, origin) : nil)
+      job.tasks.append(isDue[index] ? place(TaskID(job: submission.id, index: index), of: &job, restored) : nil)
     }
     let principal = job.plan.principal
     job.isStarted =
@@ -94,14 +84,14 @@ extension Scheduler {
       finishJob(submission.id)
     } else {
       unblockTasks(of: submission.id, now: now)
-      let cached = job.outputs.indices.filter { job.outputs[$0].map { !$0.isJournalled } ?? false }
+      let cached = job.plan.tasks.indices.filter { job.outputs[$0].map { !$0.isJournalled } ?? false }
       for index in cached { journalOutputs([TaskID(job: submission.id, index: index)]) }
     }
   }
 
   /// Which tasks of the plan must be done: the last one, and what such a task needs, as far as the output is not there.
   private func dueTasks(of job: ImageJob) -> [Bool] {
-    var isDue = job.outputs.map { _ in false }
+    var isDue = job.plan.tasks.map { _ in false }
     for index in job.plan.tasks.indices.reversed() where job.outputs[index] == nil {
       let isLast = index == job.plan.tasks.count - 1
       isDue[index] =
@@ -112,10 +102,10 @@ extension Scheduler {
 
   /// Finds out who does a task of a new job; nil: it is done, and the job has the output.
   private mutating func place(
-    _ id: TaskID, of job: inout ImageJob, _ restored: RestoredImageJob, _ origin: JobOrigin
+    _ id: TaskID, of job: inout ImageJob, _ restored: RestoredImageJob
   ) -> TaskID? {
     let plan = job.plan.tasks[id.index]
-    let key = plan.content.map { ContentKey(model: job.submission.model, stage: plan.stage, content: $0) }
+    let key = ContentKey(plan, of: job.submission.model)
     if let key, let output = cache.output(for: key) {
       ledger.retain(output.payload)
       job.outputs[id.index] = output
@@ -125,15 +115,9 @@ extension Scheduler {
       tasks[sharedID]?.waiters.append(id.job)
       return sharedID
     }
-    var task = ImageTask(plan: plan, model: job.submission.model, key: key, waiters: [id.job])
     let record = restored.tasks.first { $0.index == id.index }
-    let lastNumber = record?.attemptNumber ?? 0
-    switch origin {
-    case .admitted where owner != 0: break
-    case .admitted, .restored: task.numbers = AttemptNumbers(run: run, after: lastNumber)
-    case .adopted where omissions.contains(.adoptedNumbers): break
-    case .adopted: task.numbers = AttemptNumbers(after: lastNumber)
-    }
+    guard record != nil || job.hasInputs(of: id.index) else { return id }
+    var task = newTask(id, of: job, after: record?.attemptNumber ?? 0)
     // Without the inputs that led to them, an attempt and its checkpoint are worth nothing.
     if let record, plan.inputs.allSatisfy({ job.outputs[$0]?.isJournalled ?? false }) {
       task.attemptNumber = record.attemptNumber < task.numbers.first ? record.attemptNumber : 0
@@ -151,18 +135,31 @@ extension Scheduler {
     return id
   }
 
+  /// - Parameter lastNumber: the task's last attempt that the journal knows; 0: none.
+  private func newTask(_ id: TaskID, of job: ImageJob, after lastNumber: UInt32 = 0) -> ImageTask {
+    var task = ImageTask(id.index, of: job)
+    task.waiters = [id.job]
+    switch job.origin {
+    case .admitted where owner != 0: break
+    case .admitted, .restored: task.numbers = AttemptNumbers(run: run, after: lastNumber)
+    case .adopted where omissions.contains(.adoptedNumbers): break
+    case .adopted: task.numbers = AttemptNumbers(after: lastNumber)
+    }
+    return task
+  }
+
   /// Makes those tasks of the job ready whose inputs are there, and gives the outputs up that nothing needs any more.
   mutating func unblockTasks(of id: ImageJobID, now: Instant) {
     guard let job = jobs[id] else { return }
-    for case .some(let taskID) in job.tasks {
-      guard let task = tasks[taskID], task.state == .blocked else { continue }
-      if task.plan.inputs.allSatisfy({ job.outputs[$0] != nil }) {
-        tasks[taskID]?.state = .ready(notBefore: now)
-        noteReady(taskID)
-      }
+    // What is shared has no inputs.
+    for case .some(let taskID) in job.tasks where taskID.job == id && job.hasInputs(of: taskID.index) {
+      if tasks[taskID] == nil { tasks[taskID] = newTask(taskID, of: job) }
+      guard tasks[taskID]?.state == .blocked else { continue }
+      tasks[taskID]?.state = .ready(notBefore: now)
+      noteReady(taskID)
     }
-    for (index, output) in job.outputs.enumerated() {
-      guard let output else { continue }
+    for index in job.plan.tasks.indices {
+      guard let output = job.outputs[index] else { continue }
       let isNeeded = job.plan.tasks.indices.contains {
         job.tasks[$0] != nil && job.plan.tasks[$0].inputs.contains(index)
       }
@@ -218,7 +215,7 @@ extension Scheduler {
       tasks[taskID]?.waiters.remove(job.submission.id)
       if tasks[taskID]?.waiters.isEmpty == true { abandon(taskID) }
     }
-    for case .some(let output) in job.outputs { release(output.payload) }
+    for output in job.heldOutputs { release(output.payload) }
   }
 
   /// No job needs the task any more.
