@@ -6,14 +6,22 @@ import Tracing
 
 /// Watches what the scheduler takes note of and what it decides, for metrics and traces. Nothing depends on it.
 struct DispatchObserver {
-  /// A job that has not ended. There may be very many: what is the scheduler's anyway is shared with it.
-  private struct ObservedJob {
+  /// A job that has not ended. There may be very many: what is the scheduler's anyway is shared with it. A class like
+  /// ``OpenJob``.
+  private final class ObservedJob {
     let group: QueueCensus.Group
     let plan: ImageJobPlan
     let submittedAt: Instant
     let trace: JobTrace
     var admittedAt: Instant?
     var isQueued = false
+
+    init(_ submission: ImageJobSubmission, submittedAt now: Instant, _ trace: JobTrace) {
+      group = QueueCensus.Group(priority: submission.priority, isNamed: submission.tenant != .anonymous)
+      plan = submission.plan
+      submittedAt = now
+      self.trace = trace
+    }
 
     /// By stage.
     var costs: [StageName: Double] {
@@ -58,17 +66,15 @@ struct DispatchObserver {
   /// A job is submitted; the journal is yet to have it.
   mutating func submitted(_ submission: ImageJobSubmission, traceparent: String?, now: Instant) {
     for task in submission.plan.tasks { show(task.stage) }
-    observed[submission.id] = ObservedJob(
-      group: QueueCensus.Group(priority: submission.priority, isNamed: submission.tenant != .anonymous),
-      plan: submission.plan, submittedAt: now, trace: JobTrace(submission, traceparent, tracer))
+    observed[submission.id] = ObservedJob(submission, submittedAt: now, JobTrace(submission, traceparent, tracer))
   }
 
   /// The journal has the job, or an earlier run has left it: it waits for its main work from now on.
   mutating func admitted(_ id: ImageJobID, isRestored: Bool = false, now: Instant) {
     guard let job = observed[id], job.admittedAt == nil else { return }
     (isRestored ? DispatcherMetrics.jobsRestored : DispatcherMetrics.jobsAdmitted).increment()
-    observed[id]?.admittedAt = now
-    observed[id]?.isQueued = true
+    job.admittedAt = now
+    job.isQueued = true
     queue.join(id, job.group, now: now)
     demand.arrive(job.costs, now: now)
   }
@@ -79,7 +85,7 @@ struct DispatchObserver {
   /// The job's main work begins, again if it has begun before.
   mutating func started(_ id: ImageJobID, now: Instant) {
     guard let job = observed[id], job.isQueued, let admittedAt = job.admittedAt else { return }
-    observed[id]?.isQueued = false
+    job.isQueued = false
     queue.leave(id, job.group)
     demand.start(job.costs)
     job.trace.context.measuring {

@@ -121,13 +121,11 @@ extension Dispatcher {
     var prepared = PreparedJob(
       job: OpenJob(id: id, request: request, submittedAtMs: lastSubmittedAtMs, deadlineAtMs: deadlineAtMs))
     for (index, spec) in request.images.enumerated() {
-      let image = JobRegistry.Image(
-        reference: ImageReference(job: prepared.job.id, index: index), spec: spec, pipeline: pipeline,
-        traceparent: request.traceparent)
-      prepared.images[ImageJobID(image.reference)] = image
+      let imageID = ImageJobID(ImageReference(job: id, index: index))
+      prepared.images[imageID] = JobRegistry.Image(index, of: prepared.job, pipeline)
       prepared.submissions.append(
         ImageJobSubmission(
-          id: ImageJobID(image.reference), model: spec.card.model, plan: pipeline.plan(spec),
+          id: imageID, model: spec.card.model, plan: pipeline.plan(spec),
           deadline: now + .milliseconds(deadlineAtMs - nowMs), tenant: request.tenant, priority: request.priority))
     }
     return prepared

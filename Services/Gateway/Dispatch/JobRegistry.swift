@@ -11,23 +11,27 @@ import Wire
 struct JobRegistry {
   /// An image that the scheduler knows. A class like ``OpenJob``.
   final class Image {
-    let reference: ImageReference
-    let spec: ImageSpec
-    let pipeline: Pipeline
-    let traceparent: String?
+    private let job: OpenJob
+    private let index: Int
+    private let makeTasks: @Sendable (ImageSpec) -> [PipelineTask]
     /// From the pipeline; kept from the first offer on. Images that wait have none: they take more memory than all else
     /// of an image.
-    fileprivate var keptTasks: [PipelineTask]?
+    private var keptTasks: [PipelineTask]?
     /// Of each task that encodes a prompt, by its place in the plan.
     var promptTokensOfTasks: [Int: Int] = [:]
 
-    init(reference: ImageReference, spec: ImageSpec, pipeline: Pipeline, traceparent: String?) {
-      (self.reference, self.spec, self.pipeline, self.traceparent) = (reference, spec, pipeline, traceparent)
+    init(_ index: Int, of job: OpenJob, _ pipeline: Pipeline) {
+      (self.index, self.job, makeTasks) = (index, job, pipeline.tasks)
     }
 
+    var reference: ImageReference { ImageReference(job: job.id, index: index) }
+    var spec: ImageSpec { job.request.images[index] }
+    var traceparent: String? { job.request.traceparent }
     var promptTokens: Int { promptTokensOfTasks.values.reduce(0, +) }
+    var tasks: [PipelineTask] { keptTasks ?? makeTasks(spec) }
 
-    var tasks: [PipelineTask] { keptTasks ?? pipeline.tasks(spec) }
+    /// From now on they are at hand.
+    fileprivate func keepTasks() { if keptTasks == nil { keptTasks = makeTasks(spec) } }
   }
 
   private struct TenantKey: Hashable {
@@ -147,7 +151,7 @@ struct JobRegistry {
   /// An image of which a task is offered: it keeps what its tasks are from now on.
   func imageAtWork(_ id: ImageJobID) -> Image? {
     guard let image = images[id] else { return nil }
-    if image.keptTasks == nil { image.keptTasks = image.pipeline.tasks(image.spec) }
+    image.keepTasks()
     return image
   }
 

@@ -27,7 +27,7 @@ public enum ImageUpdate: Sendable {
   /// Done.
   case finished(EncodedImage)
   /// Given up.
-  case failed(Status)
+  indirect case failed(Status)
 
   /// Whether nothing follows.
   public var isTerminal: Bool {

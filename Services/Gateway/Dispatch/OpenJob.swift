@@ -16,7 +16,7 @@ public struct ImageProgress: Sendable {
     /// Its result is there.
     case finished(promptTokens: Int)
     /// There is none.
-    case failed(Status)
+    indirect case failed(Status)
   }
   /// The stage at work; nil: it is queued.
   public private(set) var stage: StageName?
@@ -141,7 +141,8 @@ final class OpenJob {
   /// Whether the journal has it. Until then it does not exist for clients.
   var isAdmitted = false
   private(set) var listeners: OrderedDictionary<UInt64, AsyncStream<JobEventRecord>.Continuation> = [:]
-  private let previews: [NewestPreview]
+  /// By image, of those that have shown one.
+  private var previews: [Int: NewestPreview] = [:]
   private var events: Deque<(number: UInt64, record: JobEventRecord)> = []
   /// The number of the newest event.
   private(set) var lastEvent: UInt64 = 0
@@ -154,7 +155,6 @@ final class OpenJob {
     self.submittedAtMs = submittedAtMs
     self.deadlineAtMs = deadlineAtMs
     images = request.images.map { ImageProgress(steps: $0.stepCount) }
-    previews = request.images.map { _ in NewestPreview() }
   }
 
   /// The events that are kept.
@@ -181,7 +181,7 @@ final class OpenJob {
     let record = JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: update, atMs: atMs)
     keep(record)
     for listener in listeners.values { listener.yield(record) }
-    if update.isTerminal { previews[index].preview = nil }
+    if update.isTerminal { previews[index]?.preview = nil }
   }
 
   private func keep(_ record: JobEventRecord) {
@@ -205,17 +205,19 @@ final class OpenJob {
   }
 
   /// What an image looks like; nil: that is not known yet.
-  func preview(_ index: Int) -> Preview? { previews[index].preview }
+  func preview(_ index: Int) -> Preview? { previews[index]?.preview }
 
   /// Shows listeners what an image looks like after the steps that are done.
   func notify(_ index: Int, preview image: RasterImage, origin: ImageOrigin?, epoch: Int64) {
-    previews[index].preview = Preview(step: images[index].step, image: image, origin: origin)
-    for listener in listeners.values { listener.yield(previewed(index, epoch: epoch)) }
+    let newest = previews[index] ?? NewestPreview()
+    previews[index] = newest
+    newest.preview = Preview(step: images[index].step, image: image, origin: origin)
+    for listener in listeners.values { listener.yield(previewed(newest, index, epoch: epoch)) }
   }
 
   /// It has the number of the event before: clients that reconnect after it miss nothing.
-  private func previewed(_ index: Int, epoch: Int64) -> JobEventRecord {
-    JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: .previewed(previews[index]))
+  private func previewed(_ newest: NewestPreview, _ index: Int, epoch: Int64) -> JobEventRecord {
+    JobEventRecord(id: "\(epoch)-\(lastEvent)", index: index, update: .previewed(newest))
   }
 
   /// Sends everything from now on to `continuation`, and first what came after the event `last`, if that is known.
@@ -224,8 +226,9 @@ final class OpenJob {
   ) {
     listeners[listener] = continuation
     defer {
-      for index in previews.indices where previews[index].preview != nil {
-        continuation.yield(previewed(index, epoch: epoch))
+      for index in previews.keys.sorted() {
+        guard let newest = previews[index], newest.preview != nil else { continue }
+        continuation.yield(previewed(newest, index, epoch: epoch))
       }
     }
     let number = last.flatMap { $0.hasPrefix("\(epoch)-") ? UInt64($0.dropFirst("\(epoch)-".count)) : nil }
@@ -242,7 +245,11 @@ final class OpenJob {
     }
   }
 
-  func detach(_ listener: UInt64) { listeners[listener] = nil }
+  func detach(_ listener: UInt64) {
+    listeners[listener] = nil
+    // Most jobs wait without any: no memory is kept for them.
+    if listeners.isEmpty { listeners = [:] }
+  }
 
   /// Nothing follows.
   func finishListeners() {

@@ -55,8 +55,7 @@ struct RestoredJob {
     let spec = job.request.images[open.reference.index]
     let id = ImageJobID(open.reference)
     let tasks = pipeline.tasks(spec)
-    let image = JobRegistry.Image(
-      reference: open.reference, spec: spec, pipeline: pipeline, traceparent: job.request.traceparent)
+    let image = JobRegistry.Image(open.reference.index, of: job, pipeline)
     var restored: [Int: RestoredTask] = [:]
     for (index, number) in open.attempts where tasks.indices.contains(index) {
       restored[index] = RestoredTask(index: index, attemptNumber: number)
