@@ -113,7 +113,7 @@ let package = Package(
     .target(
       name: "CImageCodec", dependencies: ["CJPEG", "CPNG", "CWebP"], path: "Shared/CImageCodec", cSettings: optimisedC,
       linkerSettings: ["jpeg", "png", "webp"].map { .linkedLibrary($0) }),
-    shared("ClusterCore"),
+    shared("ClusterCore", [.heap]),
     shared("StrictJSON", [.orderedCollections]),
     shared("Hashing", ["COpenSSL"]),
     shared("TensorCore"),
@@ -250,6 +250,7 @@ let package = Package(
       path: "Tests/GoldenSupport"),
     .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulation/Command"),
     test("AccessKeys", ["AccessKeys"]),
+    test("ClusterCore", ["ClusterCore"]),
     test("Fuzzing", ["FuzzTargets", "TestSupport"]),
     test(
       "Gateway",

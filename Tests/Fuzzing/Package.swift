@@ -34,7 +34,7 @@ let package = Package(
     .target(
       name: "CWire", dependencies: ["CProtobufC"], path: "modules/CWire", cSettings: [.headerSearchPath("include")],
       linkerSettings: [.linkedLibrary("protobuf-c")]),
-    module("ClusterCore"),
+    module("ClusterCore", [.heap]),
     module("GatewayAPI", ["ClusterCore", "StrictJSON", .httpTypes]),
     module(
       "GatewayPipelines",

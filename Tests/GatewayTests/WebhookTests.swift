@@ -182,7 +182,8 @@ struct WebhookTests {
     var few = ToyCluster.hastyWebhooks
     few.maxPerHost = 2
     let configuration = few
-    let receiver = WebhookReceiver(answerTime: .milliseconds(30))
+    // Long enough that several are due in the meantime, also on a busy machine.
+    let receiver = WebhookReceiver(answerTime: .milliseconds(300))
     try await receiver.serve { url in
       try await ToyCluster.run { cluster in
         _ = try await cluster.joinAll(stepTime: .zero)

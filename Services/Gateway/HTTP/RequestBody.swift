@@ -1,3 +1,4 @@
+import ClusterCore
 import GatewayAPI
 import HTTPTypes
 import Hummingbird
@@ -39,7 +40,7 @@ extension Request {
         return bytes
       }
       group.addTask {
-        try await Task.sleep(for: limits.bodyTimeout)
+        try await SystemTime().sleep(for: limits.bodyTimeout)
         throw APIError(.requestTimeout, "the body did not arrive within \(limits.bodyTimeout)")
       }
       defer { group.cancelAll() }
