@@ -175,12 +175,14 @@ part page-images 3600 "$python" Tests/Cluster/page_images_test.py "$bin"
 part page-form 3600 "$python" Tests/Cluster/page_form_test.py "$bin"
 part page-gallery 3600 "$python" Tests/Cluster/page_gallery_test.py "$bin"
 part page-access 3600 "$python" Tests/Cluster/page_access_test.py "$bin"
+# Mostly waits for its engine.
+beside containers 7200 Tests/Cluster/containers.sh "$bin"
 part faults 3600 "$python" Tests/Cluster/faults_test.py "$bin"
 if is_chosen replicas; then
   ./compose/install-packages.sh --only postgresql
   part replicas 600 "$python" Tests/Cluster/replicas_test.py "$bin"
 fi
-part containers 7200 Tests/Cluster/containers.sh "$bin"
+finish containers
 if [ -n "$fuzz_seconds" ] || [[ " ${chosen[*]} " == *" fuzz "* ]]; then
   part fuzz 7200 Tests/Fuzzing/run.sh --seconds "${fuzz_seconds:-15}" --seed "$QWEN_IMAGE_TEST_SEED"
 fi
