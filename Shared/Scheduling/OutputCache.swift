@@ -1,5 +1,4 @@
 import ClusterCore
-import OrderedCollections
 
 /// What a shared output is the output of.
 struct ContentKey: Hashable, Sendable {
@@ -15,13 +14,13 @@ struct ContentKey: Hashable, Sendable {
 }
 
 /// Outputs of shared tasks, kept within a number of bytes; the one not asked for longest goes first.
-struct OutputCache: Hashable, Sendable {
+struct OutputCache: Sendable {
   let maxBytes: Int
   private(set) var byteCount = 0
   private(set) var hits = 0
   private(set) var misses = 0
   /// Least recently used first.
-  private var entries: OrderedDictionary<ContentKey, Output> = [:]
+  private var entries: OrderedTable<ContentKey, Output> = [:]
 
   init(maxBytes: Int) {
     self.maxBytes = maxBytes
@@ -46,9 +45,10 @@ struct OutputCache: Hashable, Sendable {
     guard payload.byteCount <= maxBytes, entries[key] == nil else { return nil }
     var evicted: [Payload] = []
     while byteCount > maxBytes - payload.byteCount {
-      let oldest = entries.removeFirst().value.payload
-      byteCount -= oldest.byteCount
-      evicted.append(oldest)
+      guard let (oldest, output) = entries.first else { break }
+      entries.removeValue(forKey: oldest)
+      byteCount -= output.payload.byteCount
+      evicted.append(output.payload)
     }
     entries[key] = output
     byteCount += payload.byteCount
