@@ -17,8 +17,9 @@ package final class SleepQueue: Sendable {
     var sleepers = Heap<Sleeper>()
     var continuations: [UInt64: CheckedContinuation<Void, any Error>] = [:]
     var lastNumber: UInt64 = 0
-    /// When it looks next who is to wake; nil: that is not planned.
-    var looksAt: ContinuousClock.Instant?
+    /// When it looks who is to wake, the next time last: each was planned because it was earlier than all others. What
+    /// is planned cannot be taken back, so nothing is planned that is planned already.
+    var looks: [ContinuousClock.Instant] = []
   }
 
   private let state = Mutex(State())
@@ -30,6 +31,8 @@ package final class SleepQueue: Sendable {
 
   /// Entries that take memory.
   package var entryCount: Int { state.withLock { $0.sleepers.count } }
+  /// Looks that are planned.
+  package var plannedCount: Int { state.withLock { $0.looks.count } }
 
   /// Returns when `duration` has passed.
   ///
@@ -75,8 +78,8 @@ package final class SleepQueue: Sendable {
   private func planLook(_ state: inout State) {
     guard let first = state.sleepers.min else { return }
     let now = ContinuousClock.now, end = min(first.end, now + Self.longestNap)
-    if let planned = state.looksAt, planned <= end { return }
-    state.looksAt = end
+    if let next = state.looks.last, next <= end { return }
+    state.looks.append(end)
     let nanoseconds = max(.zero, end - now) / .nanoseconds(1)
     queue.asyncAfter(deadline: .now() + .nanoseconds(Int(nanoseconds.rounded(.up)))) { [weak self] in self?.look(end) }
   }
@@ -90,7 +93,7 @@ package final class SleepQueue: Sendable {
         state.sleepers.removeMin()
         if let continuation = state.continuations.removeValue(forKey: first.number) { due.append(continuation) }
       }
-      if state.looksAt == plan { state.looksAt = nil }
+      state.looks.removeAll { $0 == plan }
       planLook(&state)
       return due
     }

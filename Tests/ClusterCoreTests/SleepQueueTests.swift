@@ -44,6 +44,18 @@ struct SleepQueueTests {
     #expect(await first[0].value == false)
   }
 
+  @Test("that are short cost nothing more beside long ones")
+  func ticks() async throws {
+    let queue = SleepQueue()
+    let long = await sleepers(queue, 2, for: .seconds(3600)) + sleepers(queue, 2, for: .seconds(7200))
+    for _ in 0..<200 {
+      try await queue.sleep(for: .milliseconds(1))
+      #expect(queue.plannedCount <= 3)
+    }
+    for task in long { task.cancel() }
+    for task in long { #expect(await task.value) }
+  }
+
   @Test("begin only in tasks that are not cancelled, and end at once if they take no time")
   func noSleep() async throws {
     let queue = SleepQueue()
