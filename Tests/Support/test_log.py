@@ -16,6 +16,7 @@ SWIFT_TEST = re.compile(r"^\S+ Test (?!run with )(.+?) (passed|failed) after [0-
 SWIFT_SKIP = re.compile(r"^\S+ Test (?!run with )(.+?) skipped(?:: (.*)|\.?)$")
 SWIFT_FAILURE = re.compile(r"^\S+ Test (?!run with )(.+) (recorded an issue|failed after)|^(.*: )?Fatal error|^\*\*\* Signal")
 CRASH = re.compile(r"^(.*: )?Fatal error|^\*\*\* Signal")
+SWIFT_RUN = re.compile(r"^\S+ Test run with (\d+) tests? ")
 SUMMARY = re.compile(r"(?:^|: )(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")
 SCRIPT_TEST = re.compile(r"^(ok|FAIL|FAILED|SKIP|skipped:)\s+(.*)")
 TAIL_LINES = 30
@@ -33,6 +34,10 @@ def count(lines, status):
                 passed += test[2] == "passed"
                 failed += test[2] == "failed"
             skipped += SWIFT_SKIP.match(line) is not None
+        for line in lines:
+            # The runner has been seen to lose lines of tests that passed.
+            if run := SWIFT_RUN.match(line):
+                passed = max(passed, int(run[1]) - failed - skipped)
     if failed == 0 and (status != 0 or passed + skipped == 0):
         failed = 1
     return passed, failed, skipped

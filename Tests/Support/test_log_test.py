@@ -40,6 +40,9 @@ class TestLogTest(unittest.TestCase):
         self.assertEqual(failures(SWIFT), SWIFT[4:7])
         self.assertEqual(skipped(SWIFT), ['subtracts(): "there is no minus"'])
 
+    def test_lines_that_the_runner_has_lost_are_counted(self):
+        self.assertEqual(count([line for line in SWIFT if "multiplies" not in line], 1), (2, 1, 1))
+
     def test_a_crash_is_a_failure(self):
         self.assertEqual(count(CRASH, 132), (1, 1, 0))
         self.assertIn("◇ Test divides() started.", failures(CRASH))
