@@ -101,9 +101,7 @@ extension Scheduler {
   }
 
   /// Finds out who does a task of a new job; nil: it is done, and the job has the output.
-  private mutating func place(
-    _ id: TaskID, of job: inout ImageJob, _ restored: RestoredImageJob
-  ) -> TaskID? {
+  private mutating func place(_ id: TaskID, of job: inout ImageJob, _ restored: RestoredImageJob) -> TaskID? {
     let plan = job.plan.tasks[id.index]
     let key = ContentKey(plan, of: job.submission.model)
     if let key, let output = cache.output(for: key) {

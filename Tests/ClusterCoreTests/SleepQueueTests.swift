@@ -19,7 +19,7 @@ struct SleepQueueTests {
   func order() async throws {
     let queue = SleepQueue()
     let ended = try await withThrowingTaskGroup(of: Int.self) { group in
-      for milliseconds in [300, 100, 200, 1] {
+      for milliseconds in [1500, 500, 1000, 1] {
         group.addTask {
           try await queue.sleep(for: .milliseconds(milliseconds))
           return milliseconds
@@ -27,7 +27,7 @@ struct SleepQueueTests {
       }
       return try await group.reduce(into: []) { $0.append($1) }
     }
-    #expect(ended == [1, 100, 200, 300])
+    #expect(ended == [1, 500, 1000, 1500])
     #expect(queue.entryCount == 0)
   }
 
