@@ -98,9 +98,9 @@ public struct Compute: Sendable {
   /// Raised whenever a change of the kernels changes bytes.
   private static let numericsVersion = 3
   /// The same of ``Precision/int8``, which changes by what only this mode uses as well.
-  private static let int8NumericsVersion = 5
+  private static let int8NumericsVersion = 6
   /// The same of ``Precision/q4``.
-  private static let q4NumericsVersion = 5
+  private static let q4NumericsVersion = 6
 
   var functions: ck_table { table.functions }
 

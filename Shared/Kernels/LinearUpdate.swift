@@ -20,8 +20,9 @@ public struct LinearUpdate: Sendable {
   /// are part of `up`.
   struct LowRank: Sendable {
     let rank: Int
-    /// [rank, in] and [out, rank], both in the same form: that of the layer's weight where it is fp32, else bf16.
+    /// [rank, in] in the form of the layer's weight, in 8 bits beside one in 4: it takes the same rows.
     let down: PreparedWeight
+    /// [out, rank]: in fp32 where the layer's weight is, else in bf16.
     let up: PreparedWeight
   }
 
@@ -41,8 +42,10 @@ extension Compute {
   /// The layer with ΔW beside its weight W, which stays as it is packed; what was beside it before is replaced. Without
   /// terms: the layer as it was read.
   ///
-  /// Products with W are of the layer's precision; those with the factors of ΔW of fp32 where that is, else of bf16,
-  /// with fp32 sums. They see the inputs before any rotation. Sums are added before bias, activation and gate.
+  /// Products with W are of the layer's precision. Those with the first factor of ΔW take the inputs as they are for W,
+  /// rotated and in 8 bits where it is quantised; those with the second are of fp32 where W is, else of bf16, with fp32
+  /// sums. Kronecker terms are of these precisions, too, of the inputs as they are. Sums are added before bias,
+  /// activation and gate.
   public func updated(_ layer: Linear, by terms: [LinearUpdate.Term]) -> Linear {
     var layer = layer
     layer.update = terms.isEmpty ? nil : prepareUpdate(of: layer, terms)
@@ -76,7 +79,7 @@ extension Compute {
     let down = Tensor.stacking(downs), rank = down.shape[0]
     precondition(rank <= LinearUpdate.maxRank, "rank \(rank), the limit is \(LinearUpdate.maxRank)")
     let lowRank = LinearUpdate.LowRank(
-      rank: rank, down: factor(down, of: layer), up: factor(Self.joined(ups, rank: rank), of: layer))
+      rank: rank, down: firstFactor(down, of: layer), up: secondFactor(Self.joined(ups, rank: rank), of: layer))
     return LinearUpdate(lowRank: lowRank, kroneckers: kroneckers)
   }
 
@@ -94,8 +97,16 @@ extension Compute {
     return Tensor(values, shape: [rows, rank])
   }
 
-  /// A factor in the form that the products beside a layer's weight take.
-  private func factor(_ factor: Tensor, of layer: Linear) -> PreparedWeight {
+  /// A factor [rank, in] in the form that takes the rows of a layer's weight.
+  private func firstFactor(_ factor: Tensor, of layer: Linear) -> PreparedWeight {
+    switch layer.weight {
+    case .int8, .q4: packedInt8(factor, layer.rotation)
+    case .rowMajor, .fp32, .bf16: secondFactor(factor, of: layer)
+    }
+  }
+
+  /// A factor [out, rank] in the form that the second product beside a layer's weight takes.
+  private func secondFactor(_ factor: Tensor, of layer: Linear) -> PreparedWeight {
     switch layer.weight {
     case .rowMajor: .rowMajor(factor)
     case .fp32: .fp32(packed(factor, functions.fp32))
@@ -103,14 +114,15 @@ extension Compute {
     }
   }
 
-  /// The packed factors of an update, and the product that takes them.
-  func factors(of update: LinearUpdate.LowRank) -> (
-    operand: SharedRows.Form.Operand, down: Tensor, up: Tensor
+  /// A packed factor of an update, the product that takes it, and what belongs to 8-bit numbers.
+  func packedFactor(_ factor: PreparedWeight) -> (
+    operand: SharedRows.Form.Operand, panels: Tensor, scales: Tensor?, offsets: Tensor?
   ) {
-    switch (update.down, update.up) {
-    case (.fp32(let down), .fp32(let up)): (.fp32, down, up)
-    case (.bf16(let down), .bf16(let up)): (.bf16, down, up)
-    default: preconditionFailure("factors that are not packed beside weights that are")
+    switch factor {
+    case .fp32(let panels): (.fp32, panels, nil, nil)
+    case .bf16(let panels): (.bf16, panels, nil, nil)
+    case .int8(let panels, let scales, let offsets): (.int8, panels, scales, offsets)
+    case .rowMajor, .q4: preconditionFailure("a factor that is not packed for a product beside a layer's")
     }
   }
 

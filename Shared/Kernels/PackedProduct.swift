@@ -17,8 +17,6 @@ extension Compute {
     var shared: SharedRows?
 
     fileprivate var form: SharedRows.Form { .init(operand: operand, rotation: rotation) }
-    /// Whether the first factor of the update takes the rows as they are packed for the weights.
-    fileprivate var sharesInput: Bool { rotation == 1 && operand != .int8 }
   }
 
   // Activations are packed in slabs, which bounds the scratch; a slab's tiles are small enough to share out evenly.
@@ -33,7 +31,7 @@ extension Compute {
   func multiply(_ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue) {
     let (rows, depth) = x.shape.rowExtents, matmul = matmul(w.operand)
     if let packed = w.shared.flatMap({ packed($0, w.form) }) {
-      return multiply(packed, x, w, outFeatures: outFeatures, epilogue)
+      return multiply(packed, rows: rows, depth: depth, w, outFeatures: outFeatures, epilogue)
     }
     multiply(rows: rows, depth: depth, of: x, w, outFeatures: outFeatures, epilogue) { range, packed, rowScales in
       packRows(range, of: x, matmul, rotation: w.rotation, packed, rowScales)
@@ -63,23 +61,21 @@ extension Compute {
 
   /// The product of rows that are packed already.
   private func multiply(
-    _ packed: SharedRows.Packed, _ x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue
+    _ packed: SharedRows.Packed, rows: Int, depth: Int, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue
   ) {
-    let (rows, depth) = x.shape.rowExtents, matmul = matmul(w.operand)
+    let matmul = matmul(w.operand)
     for slab in stride(from: 0, to: rows, by: Self.slabRows) {
       let count = min(Self.slabRows, rows - slab), bytes = matmul.packed_a_bytes(count, depth)
       var epilogue = epilogue
       epilogue.row_scale = packed.scales.map { UnsafePointer($0.pointer(slab, count: count)) }
       let panels = packed.rows.address(matmul.packed_a_bytes(slab, depth), count: bytes)
-      multiplySlab(
-        slab..<slab + count, depth: depth, of: x, packed: panels, w, outFeatures: outFeatures, epilogue)
+      multiplySlab(slab..<slab + count, depth: depth, packed: panels, w, outFeatures: outFeatures, epilogue)
     }
-    withExtendedLifetime((packed, x, w)) {}
+    withExtendedLifetime((packed, w)) {}
   }
 
   /// As ``multiply(_:_:outFeatures:_:)``, of rows that `pack` writes in the product's form: it is called with a range
-  /// of rows of one slab, where they go, and where their scales go. A low-rank update beside weights that take other
-  /// operands packs rows of x by itself.
+  /// of rows of one slab, where they go, and where their scales go.
   func multiply(
     rows: Int, depth: Int, of x: Tensor, _ w: PackedOperand, outFeatures: Int, _ epilogue: ck_epilogue,
     pack: (Range<Int>, UnsafeMutableRawPointer, UnsafeMutablePointer<Float>?) -> Void
@@ -97,16 +93,15 @@ extension Compute {
             w.rowScales?.pointer(range.lowerBound, count: range.count))
         }
         multiplySlab(
-          slab..<slab + slabRows, depth: depth, of: x, packed: packed.address(count: slabBytes), w,
-          outFeatures: outFeatures,
-          epilogue)
+          slab..<slab + slabRows, depth: depth, packed: packed.address(count: slabBytes), w,
+          outFeatures: outFeatures, epilogue)
       }
     }
   }
 
   /// The product of a slab of rows, which are packed; `epilogue` is that of all rows, but for the scales of the slab's.
   private func multiplySlab(
-    _ rows: Range<Int>, depth: Int, of x: Tensor, packed: UnsafeRawPointer, _ w: PackedOperand, outFeatures: Int,
+    _ rows: Range<Int>, depth: Int, packed: UnsafeRawPointer, _ w: PackedOperand, outFeatures: Int,
     _ epilogue: ck_epilogue
   ) {
     let matmul = matmul(w.operand), slab = rows.lowerBound
@@ -118,7 +113,7 @@ extension Compute {
       m: rows.count, n: outFeatures, k: depth, a: packed, b: w.panels.address(count: w.panels.elementCount),
       b_format: w.format, added_k: 0, added_a: nil, added_b: nil, epilogue: epilogue)
     guard let lowRank = w.lowRank else { return multiplySlab(gemm, matmul) }
-    withProjections(of: x, rows, packed: w.sharesInput ? packed : nil, w.shared, lowRank) { projections, up in
+    withProjections(of: packed, rows: rows.count, depth: depth, epilogue.row_scale, lowRank) { projections, up in
       (gemm.added_k, gemm.added_a, gemm.added_b) = (lowRank.rank, projections, up)
       multiplySlab(gemm, matmul)
     }
@@ -128,55 +123,42 @@ extension Compute {
   /// both packed.
   ///
   /// - Parameters:
-  ///   - packed: the rows, where they are packed for the factor's product; nil: they are not.
-  ///   - shared: all rows, where other layers read them too.
+  ///   - packed: the rows, as they are packed for the layer's weight.
+  ///   - rowScales: their scales, where they are quantised.
   private func withProjections(
-    of x: Tensor, _ rows: Range<Int>, packed: UnsafeRawPointer?, _ shared: SharedRows?, _ update: LinearUpdate.LowRank,
-    _ body: (_ projections: UnsafeRawPointer, _ up: UnsafeRawPointer) -> Void
+    of packed: UnsafeRawPointer, rows: Int, depth: Int, _ rowScales: UnsafePointer<Float>?,
+    _ update: LinearUpdate.LowRank, _ body: (_ projections: UnsafeRawPointer, _ up: UnsafeRawPointer) -> Void
   ) {
-    let (operand, down, up) = factors(of: update), matmul = matmul(operand)
-    let depth = x.shape.rowExtents.width, rank = update.rank
-    let whole = packed == nil ? shared.flatMap { self.packed($0, .init(operand: operand)) } : nil
-    let packed =
-      packed
-      ?? whole.map { whole in
-        let start = matmul.packed_a_bytes(rows.lowerBound, depth)
-        return whole.rows.address(start, count: matmul.packed_a_bytes(rows.count, depth))
-      }
+    let rank = update.rank, down = packedFactor(update.down), up = packedFactor(update.up)
+    let matmul = matmul(down.operand), second = self.matmul(up.operand)
     var layout = ScratchLayout()
-    let input = layout.add(packed == nil ? matmul.packed_a_bytes(rows.count, depth) : 0)
-    let sums = layout.add(rows.count * rank * 4), projections = layout.add(matmul.packed_a_bytes(rows.count, rank))
+    let sums = layout.add(rows * rank * 4), projections = layout.add(second.packed_a_bytes(rows, rank))
     withScratch(layout) { scratch in
-      let target = scratch(input)
-      if packed == nil {
-        let source = x.address(rows.lowerBound * depth, count: rows.count * depth)
-        pack(rows.count, depth, of: source, x.dtype.activationType, matmul, into: target)
-      }
       let epilogue = ck_epilogue(
-        row_scale: nil, column_scale: nil, column_offset: nil, addend: nil, bias: nil, gate: nil, row_gates: nil,
+        row_scale: rowScales, column_scale: down.scales?.pointer(count: rank),
+        column_offset: down.offsets?.pointer(count: rank), addend: nil, bias: nil, gate: nil, row_gates: nil,
         activation: Int32(CK_NONE), mode: Int32(CK_STORE), out: scratch(sums), out_type: Int32(CK_FP32), ldo: rank)
       multiplySlab(
         ck_gemm(
-          m: rows.count, n: rank, k: depth, a: packed ?? UnsafeRawPointer(target),
-          b: down.address(count: down.elementCount), b_format: Int32(CK_PLAIN), added_k: 0, added_a: nil, added_b: nil,
-          epilogue: epilogue),
+          m: rows, n: rank, k: depth, a: packed, b: down.panels.address(count: down.panels.elementCount),
+          b_format: Int32(CK_PLAIN), added_k: 0, added_a: nil, added_b: nil, epilogue: epilogue),
         matmul, tileRows: Self.factorTileRows)
-      pack(rows.count, rank, of: scratch(sums), Int32(CK_FP32), matmul, into: scratch(projections))
-      body(scratch(projections), up.address(count: up.elementCount))
+      pack(rows, rank, ofFloats: scratch(sums), second, into: scratch(projections))
+      body(scratch(projections), up.panels.address(count: up.panels.elementCount))
     }
-    withExtendedLifetime((x, update, whole)) {}
+    withExtendedLifetime(update) {}
   }
 
-  /// Packs [rows, depth] for a floating-point product.
+  /// Packs [rows, depth] of type fp32 for a floating-point product.
   private func pack(
-    _ rows: Int, _ depth: Int, of source: UnsafeRawPointer, _ type: Int32, _ matmul: ck_matmul,
+    _ rows: Int, _ depth: Int, ofFloats source: UnsafeRawPointer, _ matmul: ck_matmul,
     into packed: UnsafeMutableRawPointer
   ) {
-    let rowBytes = depth * (type == Int32(CK_FP32) ? 4 : 2), panelBytes = matmul.packed_a_bytes(1, depth)
+    let panelBytes = matmul.packed_a_bytes(1, depth)
     parallelRows(rows, bytesPerRow: depth * 4, grain: matmul.panel_rows) { range in
       matmul.pack_a(
-        packed + range.lowerBound / matmul.panel_rows * panelBytes, nil, source + range.lowerBound * rowBytes, type,
-        depth, range.count, depth)
+        packed + range.lowerBound / matmul.panel_rows * panelBytes, nil, source + range.lowerBound * depth * 4,
+        Int32(CK_FP32), depth, range.count, depth)
     }
   }
 

@@ -50,7 +50,8 @@ import Testing
     let plain = compute.linear(x, layer, output: .fp32).doubles
     let found = compute.linear(x, updated, output: .fp32)
     let expected = Reference.product(x.doubles, update.weight, bias: nil, depth: x.shape[1])
-    // In bf16, inputs, factors and their first product are rounded.
+    // In bf16, inputs, factors and their first product are rounded; beside quantised weights, inputs and first factors
+    // are 8-bit numbers.
     let tolerance = compute.precision == .fp32 ? 4e-6 : 0x1p-6
     var difference = 0.0, norm = 0.0, sums = 0.0
     for (index, value) in found.doubles.enumerated() {
@@ -77,7 +78,7 @@ import Testing
     }
   }
 
-  /// The factors see the inputs as they are, whatever the layer does with them.
+  /// First factors are rotated as the inputs are that they share with the weight.
   @Test(arguments: everyCompute([.int8, .q4])) func layersThatRotateTheirInputsAddThemToo(_ compute: Compute) {
     let x = randomTensor([21, 512], .bf16, seed: 1)
     let layer = compute.prepareLinear(weight: randomTensor([70, 512], scale: 0.1, seed: 2), rotates: true)
