@@ -68,8 +68,10 @@ extension Scheduler {
   /// Remembers that a job has ended.
   mutating func noteEnd(of id: ImageJobID) {
     guard configuration.strayGrace > .zero else { return }
-    if recentlyEnded.count == Self.maxRecentlyEnded { recentlyEnded.removeFirst() }
-    recentlyEnded.append(id)
+    if recentlyEnded.count == Self.maxRecentlyEnded, let oldest = recentlyEnded.first {
+      recentlyEnded.removeValue(forKey: oldest.key)
+    }
+    recentlyEnded[id] = ()
   }
 
   // MARK: Attempts
@@ -134,7 +136,7 @@ extension Scheduler {
   /// The record of an attempt of a job that may be adopted yet; nil: its job is over, or the attempt is.
   func stray(_ id: AttemptID, of earlier: [WorkerSession], now: Instant) -> Attempt? {
     guard configuration.strayGrace > .zero, id.assistance == 0, tasks[id.task] == nil, !isKnown(id.task.job),
-      !recentlyEnded.contains(id.task.job), disownedReason == nil
+      recentlyEnded[id.task.job] == nil, disownedReason == nil
     else { return nil }
     let known = earlier.compactMap { $0.attempts[id] }
     guard known.allSatisfy({ $0.strayAt != nil }) else { return nil }

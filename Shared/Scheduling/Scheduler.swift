@@ -66,7 +66,7 @@ public struct Scheduler: Sendable {
   /// Tasks of adopted jobs whose last attempt may still run at a worker.
   var claimable: OrderedSet<TaskID> = []
   /// Jobs that ended here lately, the oldest first: what still runs for them is no stray.
-  var recentlyEnded: OrderedSet<ImageJobID> = []
+  var recentlyEnded: OrderedTable<ImageJobID, Void> = [:]
   /// Why it has no jobs any more; nil: it may.
   var disownedReason: Status?
   var lastTickAt: Instant?
