@@ -1,4 +1,5 @@
-"""Groups of compare.py beside other programs than the reference: OpenVINO."""
+"""Groups of compare.py beside other programs than the reference: OpenVINO and stable-diffusion.cpp."""
+import dataclasses
 import math
 import pathlib
 import statistics
@@ -6,37 +7,56 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 # A torch process holds the module in fp32, for the errors and its times; bf16 is measured there too.
-BLOCK_MODES = {"own": ["bf16", "int8", "q4", "fp32"], "openvino": ["bf16", "int8", "int4", "fp32"], "torch": ["bf16", "fp32"]}
-DECODER_MODES = {"own": ["fp32"], "openvino": ["bf16", "fp32"], "torch": ["bf16", "fp32"]}
+BLOCK_MODES = {"own": ["bf16", "int8", "q4", "fp32"], "torch": ["bf16", "fp32"]}
+DECODER_MODES = {"own": ["fp32"], "torch": ["bf16", "fp32"]}
 DECODER_SIDES = 256, 512
-NAMES = {"own": "this project", "openvino": "OpenVINO", "torch": "torch"}
-# What a mode is compared with: OpenVINO's of the same kind.
-COUNTERPARTS = {"bf16": "bf16", "int8": "int8", "q4": "int4", "fp32": "fp32"}
 SAMPLE_SECONDS = 0.2
 
 
-def openvino(bench, side_type):
-    """A block and the decoder of the first family, in OpenVINO, torch and this project."""
-    run(bench, side_type, "MMDiT block, 1024 image + 128 text tokens", "block", 1024, BLOCK_MODES)
+@dataclasses.dataclass
+class Rival:
+    name: str
+    script: str
+    block_modes: list
+    decoder_modes: list
+    # What a mode of this project is compared with: the fastest of the same kind.
+    counterparts: dict
+    # Whether it gives the values that it has computed.
+    keeps: bool
+
+
+OPENVINO = Rival(
+    "OpenVINO", "openvino_worker.py", ["bf16", "int8", "int4", "fp32"], ["bf16", "fp32"],
+    {"bf16": ["bf16"], "int8": ["int8"], "q4": ["int4"], "fp32": ["fp32"]}, True)
+SDCPP = Rival(
+    "stable-diffusion.cpp", "sdcpp_worker.py", ["bf16", "q8_0", "q4_0", "q4_K", "fp32"], ["fp32"],
+    {"bf16": ["bf16"], "int8": ["q8_0"], "q4": ["q4_0", "q4_K"], "fp32": ["fp32"]}, False)
+
+
+def groups(bench, side_type, rival):
+    """A block and the decoder of the first family, by a rival, torch and this project."""
+    title = "MMDiT block, 1024 image + 128 text tokens"
+    run(bench, side_type, rival, title, "block", 1024, {**BLOCK_MODES, "rival": rival.block_modes})
     for size in DECODER_SIDES:
-        run(bench, side_type, f"VAE decode {size}²", "vae", size, DECODER_MODES)
+        run(bench, side_type, rival, f"VAE decode {size}²", "vae", size, {**DECODER_MODES, "rival": rival.decoder_modes})
 
 
-def run(bench, side_type, title, kind, size, modes):
+def run(bench, side_type, rival, title, kind, size, modes):
     """Processes of their own for each case: the memory of those before does not count."""
     sides = {"own": bench.own()}
     try:
-        for name, script in (("openvino", "openvino_worker.py"), ("torch", "worker.py")):
-            sides[name] = side_type(NAMES[name], [sys.executable, HERE / script], bench.options.threads)
-        bench.facts.update(sides["openvino"].about)
-        measure(bench, title, kind, size, sides, modes)
+        for name, title_of_side, script in (("rival", rival.name, rival.script), ("torch", "torch", "worker.py")):
+            sides[name] = side_type(title_of_side, [sys.executable, HERE / script], bench.options.threads)
+        bench.facts.update(sides["rival"].about)
+        measure(bench, rival, title, kind, size, sides, modes)
     finally:
         for side in sides.values():
             side.__exit__()
 
 
-def measure(bench, title, kind, size, sides, modes):
-    cases = [(name, mode) for name in ("torch", "openvino", "own") for mode in modes[name]]
+def measure(bench, rival, title, kind, size, sides, modes):
+    cases = [(name, mode) for name in ("torch", "rival", "own") for mode in modes[name]]
+    names = {"own": "this project", "rival": rival.name, "torch": "torch"}
     for name, mode in cases:
         sides[name]("case", mode, kind, size, mode)
     # The first run of each warms up; it tells how often short work is repeated.
@@ -46,23 +66,26 @@ def measure(bench, title, kind, size, sides, modes):
         for case in cases:
             runs = [sides[case[0]]("run", case[1]) for _ in range(times[case])]
             samples[case].append({clock: statistics.median(run[clock] for run in runs) for clock in ("wall", "processor")})
-    print(f"\n### Beside OpenVINO {sides['openvino'].about['openvino']}: {title}\n")
-    print("| who | mode | ms by the clock | ms of processor | OpenVINO's time by this project's: clock, processor | error to torch's fp32 |")
+    print(f"\n### Beside {rival.name}: {title}\n")
+    print(f"| who | mode | ms by the clock | ms of processor | {rival.name}'s time by this project's: clock, processor | error to torch's fp32 |")
     print("|---|---|---|---|---|---|")
     for case in cases:
-        row = {"group": f"OpenVINO: {title}", "side": case[0], "precision": case[1], "rounds": len(samples[case]),
-               "error": error(bench, sides, *case)}
+        row = {"group": f"{rival.name}: {title}", "side": case[0], "precision": case[1], "rounds": len(samples[case])}
+        if case[0] != "rival" or rival.keeps:
+            row["error"] = error(bench, sides, *case)
         for clock in ("wall", "processor"):
             row[f"{clock}_seconds"] = statistics.median(sample[clock] for sample in samples[case])
-        other = samples.get(("openvino", COUNTERPARTS.get(case[1])))
+        others = [samples["rival", mode] for mode in rival.counterparts.get(case[1], []) if ("rival", mode) in samples]
         ratios = ""
-        if case[0] == "own" and other:
+        if case[0] == "own" and others:
             for clock in ("wall", "processor"):
-                row[f"{clock}_gain"] = statistics.median(o[clock] / s[clock] for s, o in zip(samples[case], other))
+                row[f"{clock}_gain"] = min(
+                    statistics.median(o[clock] / s[clock] for s, o in zip(samples[case], other)) for other in others)
             ratios = f"{row['wall_gain']:.2f}, {row['processor_gain']:.2f}"
         bench.rows.append(row)
-        print(f"| {NAMES[case[0]]} | {case[1]} | {row['wall_seconds'] * 1e3:.1f} | {row['processor_seconds'] * 1e3:.1f} | {ratios} | "
-              f"{row['error']:.1e} |", flush=True)
+        shown = f"{row['error']:.1e}" if "error" in row else ""
+        print(f"| {names[case[0]]} | {case[1]} | {row['wall_seconds'] * 1e3:.1f} | {row['processor_seconds'] * 1e3:.1f} | {ratios} | "
+              f"{shown} |", flush=True)
 
 
 def error(bench, sides, name, mode):

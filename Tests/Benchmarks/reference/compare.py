@@ -19,7 +19,8 @@ Groups:
     vae21, vae_encode21                 the autoencoder of Qwen-Image-2.1
     pipeline, pipeline21                whole images of small checkpoints
     http                                the cluster against one process
-    openvino                            a block of the MMDiT and the VAE's decoder in OpenVINO; only where it is named by --only
+    openvino, sdcpp                     a block of the MMDiT and the VAE's decoder in OpenVINO, in stable-diffusion.cpp; only where it
+                                        is named by --only
 """
 import argparse
 import datetime
@@ -46,7 +47,7 @@ GROUPS = (
     "ceilings", "block", "edit", "attention", "layer", "vision", "prompts", "guidance", "vae", "vae_encode",
     "block21", "layer21", "vision21", "vae21", "vae_encode21", "pipeline", "pipeline21", "http")
 # Those that need more packages.
-FURTHER_GROUPS = ("openvino",)
+FURTHER_GROUPS = ("openvino", "sdcpp")
 TEXT_TOKENS = 128
 # What the reference takes for an autoencoder, up to 512² and at 1024²; without that much it is left out.
 VAE_BYTES = ({"fp32": 3e9, "bf16": 2e9}, {"fp32": 9.6e9, "bf16": 4.9e9})
@@ -389,7 +390,10 @@ class Bench:
         return folder / "checkpoint"
 
     def openvino(self):
-        beside.openvino(self, Side)
+        beside.groups(self, Side, beside.OPENVINO)
+
+    def sdcpp(self):
+        beside.groups(self, Side, beside.SDCPP)
 
     def http(self):
         """A request to the cluster against the same work in one process, at about a second of compute."""
