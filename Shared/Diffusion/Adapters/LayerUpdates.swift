@@ -33,8 +33,8 @@ package struct LayerUpdates: Sendable {
     self.terms = terms
   }
 
-  /// Most bytes that the factors take, packed: those of a layer's low-rank terms are one matrix whose rank is filled up.
-  /// The first factor beside a quantised weight takes half of what is counted.
+  /// Most bytes that the factors take, packed: those of a layer's low-rank terms are one matrix whose rank is filled
+  /// up. The first factor beside a quantised weight takes half of what is counted.
   package var byteCount: Int {
     let width = compute.precision == .fp32 ? 4 : 2, multiple = 48
     return terms.values.reduce(0) { sum, terms in
