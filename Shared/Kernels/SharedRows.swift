@@ -18,7 +18,7 @@ public final class SharedRows {
     enum Operand { case fp32, bf16, int8 }
     let operand: Operand
     /// ``Linear/rotation``.
-    var rotation = 1
+    let rotation: Int
   }
 
   /// Rows in one form, and their scales [M], where they have some.
